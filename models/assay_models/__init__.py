@@ -1,0 +1,1 @@
+"""Reward models: the waist they share, their cards, the repository and the families."""

@@ -1,0 +1,117 @@
+"""The waist: what a scorer is, and what travels between it and the service.
+
+Above this file nobody knows tensors, below it nobody knows HTTP. Device models, rules and remote
+scorers all stand behind `RewardModel`; nothing else in the house tells them apart.
+"""
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Truncation = Literal["error", "left", "right", "middle"]
+
+Raw = tuple[float, ...]
+"""What `predict` computes for one input: the model's own fp32 outputs, before any shaping."""
+
+
+class ItemError(Exception):
+    """One item cannot be scored; its neighbours can.
+
+    Raised by `prepare` and `finish`. The caller sees `status: error` on that item, with this code
+    and detail, and no number. The detail must not quote the item's text.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class DeviceOutOfMemory(Exception):
+    """`predict` ran out of device memory; the batcher halves the batch and tries again."""
+
+
+class Item(BaseModel):
+    """One thing to score. Each family subclasses this with its own fields (see `items`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str | None = Field(default=None, max_length=256)
+    group: str | None = Field(default=None, max_length=256)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a request may choose: what happens to an item longer than the model's limit, and
+    whether the raw number is served as the score, without shaping and calibration."""
+
+    truncation: Truncation = "error"
+    raw: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What one row of a forward pass needs. `key` is the canonical prepared input (token ids or
+    features): under one fingerprint, equal keys have equal raws. `tokens` is its true length."""
+
+    key: bytes
+    tokens: int
+    payload: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One item, ready for `predict`.
+
+    It holds as many inputs as the item needs forward passes (a claim against three chunks: three);
+    none at all means that a rule decides. `state` carries what `finish` needs besides the raws.
+    """
+
+    inputs: tuple[Input, ...]
+    state: Any = None
+    flags: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What is served for one item: the score, the raw it came from (None where a rule decided),
+    and the named channels whose documented mix the score is."""
+
+    score: float
+    raw: float | None
+    channels: Mapping[str, float]
+    flags: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class RewardModel(Protocol):
+    """A scorer.
+
+    `prepare` and `finish` are pure and run on CPU threads; `predict` is the only place where
+    numbers are made. A model that `runs` on the device is called on its one device thread; a remote one
+    returns an awaitable. `prepare` is given one item, or all items of a group if the model `sees`
+    groups; `finish` returns one score for each of them.
+
+    `fingerprint` is the digest of all that decides the raws: weights, tokenizer, template, parser,
+    dtype, family version.
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def runs(self) -> Literal["device", "remote"]: ...
+
+    @property
+    def sees(self) -> Literal["item", "group"]: ...
+
+    def prepare(self, items: Sequence[Item], options: Options) -> Prepared: ...
+
+    def predict(self, inputs: Sequence[Input]) -> Sequence[Raw] | Awaitable[Sequence[Raw]]: ...
+
+    def finish(
+        self, prepared: Prepared, raws: Sequence[Raw], options: Options
+    ) -> Sequence[Score]: ...

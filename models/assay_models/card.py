@@ -1,0 +1,154 @@
+"""The model card: all that is known of one model, read from `card.toml`."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
+REFERENCE = re.compile(rf"^(?P<name>{NAME})(@(?P<version>[0-9]{{1,6}}))?$")
+
+
+class CardError(Exception):
+    """A card that cannot be used: missing, malformed, or at odds with the files it names.
+
+    Raised at start and by `assay models verify`; the text says which card and how to mend it.
+    """
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Weights(_Part):
+    """Where the weights are: `folder` (beside the card, or `path`), an installed `package`, a `hub`
+    repository at a pinned revision, or `none` for a family that has none.
+
+    `files` maps each file, relative to the weights' own folder, to its digest; `own_files` does so
+    for files in the card's folder, where the weights are elsewhere.
+    """
+
+    source: Literal["folder", "package", "hub", "none"] = "none"
+    path: str = ""
+    package: str | None = None
+    version: str | None = None
+    install: str | None = None
+    hub: str | None = None
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    files: dict[str, Digest] = Field(default_factory=dict)
+    own_files: dict[str, Digest] = Field(default_factory=dict)
+
+
+class Limits(_Part):
+    """The longest input in tokens, and how a batch of this model is bounded (padding counted)."""
+
+    max_tokens: Annotated[int, Field(ge=1)] = 512
+    max_batch_tokens: Annotated[int, Field(ge=1)] = 16_384
+    max_batch_size: Annotated[int, Field(ge=1)] = 64
+
+
+class Baseline(_Part):
+    """What a trivial rule reaches on the same data."""
+
+    name: str
+    value: FiniteFloat
+
+
+class Quality(_Part):
+    """One measured figure on held-out data, with its 95 % interval and the command to get it."""
+
+    dataset: str
+    metric: str
+    value: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+    n: int
+    baselines: tuple[Baseline, ...] = ()
+    note: str = ""
+    command: str
+
+
+class Training(_Part):
+    """What the model was made from, and how."""
+
+    recipe: str
+    backbone: str = ""
+    data: tuple[str, ...] = ()
+
+
+class Example(_Part):
+    """An input with its expected score: warm-up, self-test and `assay models verify`."""
+
+    item: dict[str, Any]
+    score: FiniteFloat
+    tolerance: Annotated[float, Field(gt=0)] = 1e-3
+
+
+class Reference(_Part):
+    """Scores on a reference set, to hold a run's scores against."""
+
+    n: int
+    mean: FiniteFloat
+    std: FiniteFloat
+    quantiles: dict[str, FiniteFloat]
+
+
+class ModelCard(_Part):
+    """One served model. `resolution` is the difference below which two scores are noise."""
+
+    name: Annotated[str, Field(pattern=rf"^{NAME}$")]
+    version: Annotated[int, Field(ge=1, le=999_999)]
+    family: str
+    title: str = ""
+    summary: str = ""
+    licence: str = ""
+    embedded: bool = False
+    limitations: tuple[str, ...] = ()
+    comparable: Literal["everywhere", "within_group"] = "within_group"
+    weights: Weights = Weights()
+    limits: Limits = Limits()
+    options: dict[str, Any] = Field(default_factory=dict)
+    training: Training | None = None
+    quality: tuple[Quality, ...] = ()
+    example: Example | None = None
+    reference: Reference | None = None
+    resolution: Annotated[float, Field(ge=0)] = 0.0
+
+    @property
+    def id(self) -> str:
+        """`name@version`."""
+        return f"{self.name}@{self.version}"
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card in `folder`, with its `reference.json` where there is one.
+
+    Raises:
+        CardError: the file is missing or does not say what a card must; the text names the field.
+    """
+    path = folder / "card.toml"
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CardError(f"no readable card at {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CardError(f"{path} is not valid TOML: {error}") from error
+    try:
+        card = ModelCard.model_validate(fields)
+        statistics = folder / "reference.json"
+        if statistics.is_file():
+            reference = Reference.model_validate_json(statistics.read_bytes())
+            card = card.model_copy(update={"reference": reference})
+    except ValidationError as error:
+        raise CardError(f"{path}: {_explain(error)}") from error
+    return card
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+        for problem in error.errors(include_url=False, include_input=False)
+    )

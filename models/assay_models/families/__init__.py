@@ -1,0 +1,1 @@
+"""The families: how each kind of model computes. Torch lives here and nowhere else."""

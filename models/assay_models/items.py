@@ -1,0 +1,69 @@
+"""The fields of an item, one class for each kind of input. Families name theirs in the registry."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from assay_models.base import Item
+
+Text = Annotated[str, Field(max_length=4_000_000)]
+
+
+class Message(BaseModel):
+    """One turn of a conversation, as chat templates take it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Annotated[str, Field(min_length=1, max_length=64)]
+    content: Text
+
+
+Messages = Annotated[tuple[Message, ...], Field(min_length=1, max_length=1024)]
+Prompt = Text | Messages
+
+
+class TextItem(Item):
+    """A conversation or a text for a scalar model: `prompt` and `response`, or `messages`, or
+    `text` (with `text_pair`)."""
+
+    prompt: Prompt | None = None
+    response: Text | None = None
+    messages: Messages | None = None
+    text: Text | None = None
+    text_pair: Text | None = None
+
+
+class CodeItem(Item):
+    """A problem and the answer a policy wrote for it."""
+
+    prompt: Prompt
+    response: Text
+    language: Annotated[str, Field(max_length=64)] | None = None
+
+
+class RetrievedResult(BaseModel):
+    """One entry of a retrieved list, best first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    score: FiniteFloat
+    embedding: Annotated[tuple[FiniteFloat, ...], Field(max_length=8192)] | None = None
+
+
+class VideoQppItem(Item):
+    """A text query, the collection it is put to and the retrieval system that will answer it."""
+
+    query: Text
+    collection: Literal["msrvtt", "vatex", "coco"] | None = None
+    system: Literal["gram", "vast"] | None = None
+    results: Annotated[tuple[RetrievedResult, ...], Field(max_length=1000)] | None = None
+
+
+class NliItem(Item):
+    """A pair (`premise`, `hypothesis`), or `evidence` with `claims` or the `response` made on it."""
+
+    premise: Text | None = None
+    hypothesis: Text | None = None
+    evidence: Text | Annotated[tuple[Text, ...], Field(max_length=1024)] | None = None
+    response: Text | None = None
+    claims: Annotated[tuple[Text, ...], Field(max_length=1024)] | None = None

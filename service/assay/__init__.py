@@ -1,0 +1,3 @@
+"""Assay: a server for reward models."""
+
+__version__ = "0.1.0"
