@@ -91,9 +91,9 @@ class RewardModel(Protocol):
     """A scorer.
 
     `prepare` and `finish` are pure and run on CPU threads; `predict` is the only place where
-    numbers are made. A model that `runs` on the device is called on its one device thread; a remote one
-    returns an awaitable. `prepare` is given one item, or all items of a group if the model `sees`
-    groups; `finish` returns one score for each of them.
+    numbers are made. A model that `runs` on the device is called on its one device thread; a remote
+    one returns an awaitable. `prepare` is given one item, or all items of a group if the model
+    `sees` groups; `finish` returns one score for each of them.
 
     `fingerprint` is the digest of all that decides the raws: weights, tokenizer, template, parser,
     dtype, family version.

@@ -60,7 +60,7 @@ class VideoQppItem(Item):
 
 
 class NliItem(Item):
-    """A pair (`premise`, `hypothesis`), or `evidence` with `claims` or the `response` made on it."""
+    """A pair (`premise`, `hypothesis`), or `evidence` with `claims` or a `response` made on it."""
 
     premise: Text | None = None
     hypothesis: Text | None = None

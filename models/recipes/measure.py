@@ -1,0 +1,107 @@
+"""What the recipes share: reading data, scoring offline, and figures with honest intervals."""
+
+import gzip
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay_models.base import Input, Item, Options, Prepared, Raw, RewardModel, Score
+from assay_models.card import ModelCard
+from assay_models.registry import Runtime, family_of
+from assay_models.repository import ModelRepository, embedded_root
+
+RESAMPLES = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A measured value with its 95 % bootstrap interval and the number of cases behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n})"
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a gzipped JSON-lines file."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def load_embedded(reference: str) -> tuple[ModelCard, RewardModel]:
+    """A model of the embedded repository, loaded the way the service loads it (CPU, fp32)."""
+    repository = ModelRepository([embedded_root()])
+    entry = repository.find(reference)
+    model = family_of(entry.card).load(entry.card, repository.locate(entry), Runtime())
+    return entry.card, model
+
+
+def score_items(
+    model: RewardModel, items: Sequence[Item], options: Options, batch_size: int = 32
+) -> list[Score]:
+    """Score items through the waist: batches sorted by length, results in the order given."""
+    prepared = [model.prepare([item], options) for item in items]
+    rows = [one for case in prepared for one in case.inputs]
+    order = sorted(range(len(rows)), key=lambda row: rows[row].tokens)
+    raws: dict[int, Raw] = {}
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        raws.update(zip(chosen, _predict(model, [rows[row] for row in chosen]), strict=True))
+    return list(_finish(model, prepared, [raws[row] for row in range(len(rows))], options))
+
+
+def pair_accuracy(margins: Sequence[float], clusters: Sequence[str], seed: int = 0) -> Figure:
+    """The share of pairs whose better side scored higher; ties count one half.
+
+    Args:
+        margins: score of the better side minus score of the worse, one a pair.
+        clusters: what each pair was drawn from (its problem); whole clusters are resampled, since
+            pairs of one problem are not independent.
+        seed: of the bootstrap.
+    """
+    wins = np.where(np.asarray(margins) > 0, 1.0, np.where(np.asarray(margins) == 0, 0.5, 0.0))
+    return cluster_bootstrap(lambda rows: float(wins[rows].mean()), clusters, seed)
+
+
+def cluster_bootstrap(
+    statistic: Callable[[NDArray[np.int64]], float], clusters: Sequence[str], seed: int = 0
+) -> Figure:
+    """A statistic of rows with its percentile interval, whole clusters resampled."""
+    names, owner = np.unique(np.asarray(clusters), return_inverse=True)
+    members = [np.flatnonzero(owner == index) for index in range(len(names))]
+    generator = np.random.default_rng(seed)
+    drawn = [
+        statistic(
+            np.concatenate([members[i] for i in generator.integers(len(names), size=len(names))])
+        )
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    everything = np.arange(len(clusters))
+    return Figure(statistic(everything), float(low), float(high), len(clusters))
+
+
+def _predict(model: RewardModel, inputs: Sequence[Input]) -> Sequence[Raw]:
+    raws = model.predict(inputs)
+    assert isinstance(raws, Sequence), "recipes score device models only"
+    return raws
+
+
+def _finish(
+    model: RewardModel, prepared: Sequence[Prepared], raws: Sequence[Raw], options: Options
+) -> Iterator[Score]:
+    start = 0
+    for case in prepared:
+        stop = start + len(case.inputs)
+        yield from model.finish(case, raws[start:stop], options)
+        start = stop
