@@ -1,6 +1,7 @@
 """Which family computes which models. A plain table, and the one lazy import of the house."""
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -26,13 +27,15 @@ class Loader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One family: the module and class that compute it, the items it takes, and the field that
-    varies between the candidates of one best-of-n request."""
+    """One family: the module and class that compute it, the items it takes, the field that varies
+    between the candidates of one best-of-n request, and an item that any of its models can score.
+    """
 
     module: str
     loader: str
     item: type[Item]
     candidate: str
+    probe: Mapping[str, str]
 
     def load(self, card: ModelCard, files: ModelFiles, runtime: Runtime) -> RewardModel:
         """Import the family and load one of its models.
@@ -49,14 +52,40 @@ class Family:
         return cast(Loader, getattr(module, self.loader)).load(card, files, runtime)
 
 
+_PAIR = {"prompt": "one and one", "response": "two"}
+
 FAMILIES = {
-    "reference": Family("assay_models.families.reference", "ReferenceModel", TextItem, "response"),
-    "sequence_classifier": Family(
-        "assay_models.families.sequence_classifier", "SequenceClassifier", TextItem, "response"
+    "reference": Family(
+        "assay_models.families.reference", "ReferenceModel", TextItem, "response", _PAIR
     ),
-    "code": Family("assay_models.families.code", "CodeModel", CodeItem, "response"),
-    "video_qpp": Family("assay_models.families.video_qpp", "VideoQppModel", VideoQppItem, "query"),
-    "nli": Family("assay_models.families.nli", "NliModel", NliItem, "response"),
+    "sequence_classifier": Family(
+        "assay_models.families.sequence_classifier",
+        "SequenceClassifier",
+        TextItem,
+        "response",
+        _PAIR,
+    ),
+    "code": Family(
+        "assay_models.families.code",
+        "CodeModel",
+        CodeItem,
+        "response",
+        {"prompt": "Add one.", "response": "```python\ndef f(x):\n    return x + 1\n```"},
+    ),
+    "video_qpp": Family(
+        "assay_models.families.video_qpp",
+        "VideoQppModel",
+        VideoQppItem,
+        "query",
+        {"query": "a dog on a beach"},
+    ),
+    "nli": Family(
+        "assay_models.families.nli",
+        "NliModel",
+        NliItem,
+        "hypothesis",
+        {"premise": "A dog runs.", "hypothesis": "An animal moves."},
+    ),
 }
 
 

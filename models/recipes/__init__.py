@@ -1,1 +1,1 @@
-"""How each model was made: `python -m recipes.code.train` and its like. Nothing imports a recipe."""
+"""How each model was made (`python -m recipes.code.train`). Nothing imports a recipe."""

@@ -1,0 +1,51 @@
+"""What operators ask: is the process alive, do the models compute, what do the counters say."""
+
+import asyncio
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from assay import __version__
+from assay.api.schemas import Readiness, json_response
+from assay.hosting import ServedModel
+from assay.scoring import ScoringService
+
+router = APIRouter(tags=["operation"])
+
+
+@router.get("/healthz", response_class=PlainTextResponse)
+async def healthz() -> str:
+    """The process lives. Says nothing about the models: see /readyz."""
+    return "ok"
+
+
+@router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
+async def readyz(request: Request) -> Response:
+    """200 when every model has really computed lately, or does so now; 503 says which has not."""
+    service: ScoringService = request.app.state.service
+    models = service.models()
+    states = await asyncio.gather(*map(_state, models))
+    ready = all(state == "ready" for state in states)
+    names = [served.card.id for served in models]
+    answer = Readiness(ready=ready, models=dict(zip(names, states, strict=True)))
+    return json_response(answer, 200 if ready else 503)
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(request: Request) -> Response:
+    """Prometheus series."""
+    registry = request.app.state.metrics.registry
+    return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@router.get("/version")
+async def version() -> dict[str, str]:
+    """The server's version."""
+    return {"version": __version__}
+
+
+async def _state(served: ServedModel) -> str:
+    if served.state != "ready":
+        return f"{served.state}: {served.failure}" if served.failure else served.state
+    return "ready" if await served.ready() else "not computing"

@@ -1,0 +1,150 @@
+"""The wire's request types, and what the v1 routes have in common."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import is_dataclass
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, GetJsonSchemaHandler, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from assay_models.base import Options, Truncation
+from assay_models.items import CodeItem, NliItem, TextItem, VideoQppItem
+
+ItemName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class _AnyItem:
+    """Documents an item as one of the families' shapes; the model's own family checks it."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        shapes = TypeAdapter(CodeItem | VideoQppItem | NliItem | TextItem)
+        return handler(shapes.core_schema)
+
+
+ItemFields = Annotated[dict[str, Any], _AnyItem]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Substitute(_Body):
+    """What stands in for the score of an item that failed, flagged `substituted`."""
+
+    substitute: FiniteFloat
+
+
+class OptionsBody(_Body):
+    """What a request may choose about its scores."""
+
+    truncation: Truncation = "error"
+    raw: bool = False
+    on_error: Substitute | None = None
+
+    def chosen(self) -> Options:
+        """The options as the models take them."""
+        return Options(self.truncation, self.raw)
+
+    @property
+    def stand_in(self) -> float | None:
+        """The number for items that failed, where one was asked for."""
+        return None if self.on_error is None else self.on_error.substitute
+
+
+class RunBody(_Body):
+    """The training run and its step. They steer monitoring and never the score."""
+
+    id: Annotated[str, Field(min_length=1, max_length=256)]
+    step: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    split: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+
+
+class ModelScoreBody(_Body):
+    """Items for the model that the path names."""
+
+    items: Annotated[list[ItemFields], Field(min_length=1)]
+    options: OptionsBody = OptionsBody()
+    run: RunBody | None = None
+
+
+class ScoreBody(ModelScoreBody):
+    """Items, and the model that scores them: `name@version`, or `name` for its default version."""
+
+    model: ItemName
+
+
+class BestOfNBody(BaseModel):
+    """Candidates of one prompt. Every field beside these is shared by all candidates' items."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Any]
+
+    model: ItemName
+    candidates: Annotated[list[str | dict[str, Any]], Field(min_length=1)]
+    top_n: Annotated[int, Field(ge=1)] | None = None
+    tie_margin: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    abstain_below: FiniteFloat | None = None
+    options: OptionsBody = OptionsBody()
+    run: RunBody | None = None
+
+
+class ModelSummary(BaseModel):
+    """One served model. `default` tells whether its bare name means this version."""
+
+    id: str
+    name: str
+    version: int
+    default: bool
+    family: str
+    title: str
+    summary: str
+    state: Literal["loading", "ready", "failed"]
+    failure: str | None
+
+
+class ModelList(BaseModel):
+    """All served models."""
+
+    models: list[ModelSummary]
+
+
+class Readiness(BaseModel):
+    """Whether each model computes, and why not."""
+
+    ready: bool
+    models: dict[str, str]
+
+
+class JsonRequest(Request):
+    """A request whose body a strict codec parses: no NaN, no lone surrogates, bounded depth."""
+
+    async def json(self) -> Any:
+        """The body's value."""
+        return orjson.loads(await self.body())
+
+
+class JsonRoute(APIRoute):
+    """A route that reads its body with `JsonRequest`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler FastAPI made, behind the strict codec."""
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            return await handler(JsonRequest(request.scope, request.receive))
+
+        return strict
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """A reply in JSON. Dataclasses are written as they are."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    assert is_dataclass(plain) or isinstance(plain, Mapping)
+    return Response(orjson.dumps(plain), status, media_type="application/json")

@@ -1,0 +1,74 @@
+"""Scores seen side by side: the groups of a reply, and the ranking of one prompt's candidates."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from assay.results import GroupSummary, ItemResult, Ranked
+
+
+def summarise(results: Sequence[ItemResult], resolution: float) -> list[GroupSummary] | None:
+    """One summary for each named group, in order of appearance; None where no item names one.
+
+    A group has zero variance when its scores lie within `resolution` of each other: GRPO would
+    divide noise by noise.
+    """
+    members: dict[str, list[ItemResult]] = {}
+    for result in results:
+        if result.group is not None:
+            members.setdefault(result.group, []).append(result)
+    return [_summary(name, group, resolution) for name, group in members.items()] or None
+
+
+def rank(scores: Sequence[float | None]) -> list[int | None]:
+    """The rank of each score, 1 for the highest; equal scores share a rank, None has none."""
+    known = [score for score in scores if score is not None]
+    return [
+        None if score is None else 1 + sum(other > score for other in known) for score in scores
+    ]
+
+
+def ranking(results: Sequence[ItemResult]) -> list[Ranked]:
+    """The candidates from best to worst; those without a score come last and have no margin."""
+    scores = [result.score if result.status == "ok" else None for result in results]
+    floor = [-math.inf if score is None else score for score in scores]
+    order = sorted(range(len(scores)), key=floor.__getitem__, reverse=True)
+    ordered = [scores[index] for index in order]
+    margins = [
+        _margin(one, other) for one, other in zip(ordered, [*ordered[1:], None], strict=True)
+    ]
+    return [Ranked(*place) for place in zip(order, ordered, margins, strict=True)]
+
+
+def ties(places: Sequence[Ranked], margin: float) -> list[list[int]]:
+    """Runs of neighbouring ranks whose distance does not exceed `margin`, as candidate indices."""
+    runs: list[list[int]] = []
+    for place, following in pairwise(places):
+        if place.margin is None or place.margin > margin:
+            continue
+        if not runs or runs[-1][-1] != place.index:
+            runs.append([place.index])
+        runs[-1].append(following.index)
+    return runs
+
+
+def _margin(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
+
+
+def _summary(name: str, group: Sequence[ItemResult], resolution: float) -> GroupSummary:
+    scores = [result.score if result.status == "ok" else None for result in group]
+    known = [score for score in scores if score is not None]
+    mean = math.fsum(known) / len(known) if known else None
+    std = None
+    if mean is not None:
+        std = math.sqrt(math.fsum((score - mean) ** 2 for score in known) / len(known))
+    return GroupSummary(
+        group=name,
+        n=len(group),
+        scored=len(known),
+        mean=mean,
+        std=std,
+        ranks=rank(scores),
+        zero_variance=bool(known) and max(known) - min(known) <= resolution,
+    )
