@@ -171,7 +171,7 @@ class ScoringService:
         if problems:
             known = ", ".join(schema.model_fields)
             raise InvalidRequest(
-                f"{len(problems)} problems in the items, the first at {problems[0]['field']}",
+                f"{problems[0]['field']}: {problems[0]['problem']}",
                 hint=f"fields of an item of this model: {known}",
                 problems=problems[:MAX_PROBLEMS],
             )

@@ -2,7 +2,9 @@
 
 import logging
 import math
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
@@ -91,17 +93,21 @@ def _on_assay_error(request: Request, error: Exception) -> Response:
 
 def _on_malformed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    problems = [
-        {"field": ".".join(str(part) for part in one["loc"][1:]) or "body", "problem": one["msg"]}
-        for one in error.errors()
-    ]
+    problems = [_problem(one) for one in error.errors()]
+    first = problems[0]
     problem = InvalidRequest(
-        f"{len(problems)} problems in the request, the first: {problems[0]['problem']} "
-        f"({problems[0]['field']})",
+        f"{first['field']}: {first['problem']}",
         hint=_hint(request, problems),
         problems=problems[:MAX_PROBLEMS],
     )
     return problem_response(problem, _request_id(request))
+
+
+def _problem(found: Mapping[str, Any]) -> dict[str, str]:
+    if found["type"] == "json_invalid":
+        return {"field": "body", "problem": f"not valid JSON: {found['ctx']['error']}"}
+    field = ".".join(str(part) for part in found["loc"][1:]) or "body"
+    return {"field": field, "problem": found["msg"]}
 
 
 def _hint(request: Request, problems: list[dict[str, str]]) -> str:

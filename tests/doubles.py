@@ -1,0 +1,99 @@
+"""Small real parts for tests: inputs, batchers and a scripted model behind the ordinary waist."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from prometheus_client import CollectorRegistry
+
+from assay.metrics import Metrics
+from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
+from assay_models.card import ModelCard
+from assay_models.items import TextItem
+from assay_models.registry import Runtime
+from assay_models.repository import ModelFiles
+
+
+def new_metrics() -> Metrics:
+    return Metrics(CollectorRegistry())
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    return metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def one_input(name: str, tokens: int = 1) -> tuple[bytes, Input]:
+    return name.encode(), Input(name.encode(), tokens, name)
+
+
+def length_of(inputs: Sequence[Input]) -> list[Raw]:
+    return [(float(len(one.payload)),) for one in inputs]
+
+
+@dataclass
+class Gate:
+    """A predict that waits, so that a test can look at the moment in which the device is busy."""
+
+    predict: Callable[[Sequence[Input]], Sequence[Raw]] = length_of
+    entered: threading.Event = field(default_factory=threading.Event)
+    open: threading.Event = field(default_factory=threading.Event)
+    batches: list[list[str]] = field(default_factory=list)
+
+    def __call__(self, inputs: Sequence[Input]) -> Sequence[Raw]:
+        self.batches.append([one.payload for one in inputs])
+        self.entered.set()
+        assert self.open.wait(30), "the test never opened the gate"
+        return self.predict(inputs)
+
+
+def device() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1)
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedModel:
+    """Scores a text by its length, except for texts that script a failure.
+
+    `poison` raises in the forward pass, `nan` gives NaN, `unpreparable` raises where no family
+    should, `refused` is an ordinary item error.
+    """
+
+    fingerprint: str = "sha256:scripted"
+    runs: ClassVar[Literal["device"]] = "device"
+    sees: ClassVar[Literal["item"]] = "item"
+
+    @classmethod
+    def load(cls, card: ModelCard, files: ModelFiles, runtime: Runtime) -> "ScriptedModel":
+        if card.options.get("breaks"):
+            raise RuntimeError("scripted")
+        return cls()
+
+    def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
+        (item,) = items
+        assert isinstance(item, TextItem)
+        text = item.text or ""
+        if text == "refused":
+            raise ItemError("invalid_item", "scripted")
+        if text == "unpreparable":
+            raise KeyError(text)
+        return Prepared((Input(text.encode(), max(1, len(text)), text),))
+
+    def predict(self, inputs: Sequence[Input]) -> list[Raw]:
+        if any("poison" in one.payload for one in inputs):
+            raise RuntimeError("scripted")
+        return [
+            (float("nan") if "nan" in one.payload else float(len(one.payload)),) for one in inputs
+        ]
+
+    def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
+        ((raw,),) = raws
+        return [Score(raw, raw, {"reward": raw})]
+
+
+SCRIPTED_CARD = """
+name = "scripted"
+version = 1
+family = "scripted"
+"""

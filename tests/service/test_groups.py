@@ -1,0 +1,79 @@
+"""Groups, ranks, margins and ties."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assay.groups import rank, ranking, summarise, ties
+from assay.results import ItemFailure, ItemResult
+
+
+def result(index: int, score: float | None, group: str | None = "g") -> ItemResult:
+    failure = None if score is not None else ItemFailure("inference_failed", "scripted")
+    status = "ok" if score is not None else "error"
+    return ItemResult(index, None, group, status, score, score, {}, [], 1, "computed", {}, failure)
+
+
+def results(*scores: float | None) -> list[ItemResult]:
+    return [result(index, score) for index, score in enumerate(scores)]
+
+
+def test_ranks_share_a_place_and_skip_what_has_no_score() -> None:
+    assert rank([2.0, None, 3.0, 2.0, 1.0]) == [2, None, 1, 2, 4]
+
+
+def test_a_group_knows_its_spread() -> None:
+    (group,) = summarise(results(1.0, 3.0, None), 0.0) or []
+    assert (group.n, group.scored, group.mean, group.std) == (3, 2, 2.0, 1.0)
+    assert group.ranks == [2, 1, None]
+    assert not group.zero_variance
+
+
+@pytest.mark.parametrize(("resolution", "degenerate"), [(0.0, False), (0.01, True)])
+def test_a_group_within_the_resolution_has_zero_variance(
+    resolution: float, degenerate: bool
+) -> None:
+    (group,) = summarise(results(1.0, 1.005), resolution) or []
+    assert group.zero_variance is degenerate
+
+
+def test_a_group_without_scores_has_no_figures() -> None:
+    (group,) = summarise(results(None, None), 1.0) or []
+    assert (group.scored, group.mean, group.std, group.zero_variance) == (0, None, None, False)
+
+
+def test_no_group_named_no_groups() -> None:
+    assert summarise([result(0, 1.0, group=None)], 0.0) is None
+
+
+def test_groups_keep_the_order_of_their_first_items() -> None:
+    mixed = [result(0, 1.0, "b"), result(1, 2.0, "a"), result(2, 3.0, "b"), result(3, 1.0, None)]
+    groups = summarise(mixed, 0.0) or []
+    assert [(group.group, group.n) for group in groups] == [("b", 2), ("a", 1)]
+
+
+def test_a_ranking_tells_the_distance_to_the_next_place() -> None:
+    places = ranking(results(1.0, None, 4.0, 1.5))
+    assert [(p.index, p.score, p.margin) for p in places] == [
+        (2, 4.0, 2.5),
+        (3, 1.5, 0.5),
+        (0, 1.0, None),
+        (1, None, None),
+    ]
+
+
+def test_ties_are_runs_of_neighbours_within_the_margin() -> None:
+    places = ranking(results(5.0, 4.9, 4.8, 1.0, 0.9))
+    assert ties(places, 0.11) == [[0, 1, 2], [3, 4]]
+    assert ties(places, 0.0) == []
+
+
+@given(st.lists(st.none() | st.floats(-1e6, 1e6), min_size=1, max_size=20))
+def test_a_ranking_loses_nobody_and_never_puts_worse_before_better(
+    scores: list[float | None],
+) -> None:
+    places = ranking(results(*scores))
+    assert sorted(place.index for place in places) == list(range(len(scores)))
+    known = [place.score for place in places if place.score is not None]
+    assert known == sorted(known, reverse=True)
+    assert all(place.score is None for place in places[len(known) :])

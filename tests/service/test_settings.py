@@ -1,0 +1,43 @@
+"""Settings: the environment, and nothing but the environment."""
+
+import pytest
+
+from assay.errors import SettingsError
+from assay.settings import Settings, read_settings, variable_name
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    settings = read_settings({"PATH": "/bin"})
+    assert settings == Settings()
+    assert (settings.host, settings.port, settings.max_items) == ("127.0.0.1", 8000, 1024)
+
+
+def test_variables_are_parsed_and_lists_are_split() -> None:
+    settings = read_settings({"ASSAY_PORT": "9000", "ASSAY_MODELS": "code@1, nli ,"})
+    assert (settings.port, settings.models) == (9000, ("code@1", "nli"))
+
+
+def test_an_unknown_variable_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match="ASSAY_PROT") as failure:
+        read_settings({"ASSAY_PROT": "9000"})
+    assert "ASSAY_PORT" in (failure.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("PORT", "http"), ("PORT", "70000"), ("TIMEOUT", "nan"), ("TIMEOUT", "0"), ("MAX_ITEMS", "0")],
+)
+def test_an_unparsable_variable_is_an_error_that_names_it(name: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=f"ASSAY_{name}"):
+        read_settings({f"ASSAY_{name}": text})
+
+
+def test_secrets_do_not_show() -> None:
+    settings = read_settings({"ASSAY_API_KEYS": "hush", "ASSAY_REDIS_URL": "redis://:hush@h"})
+    assert "hush" not in repr(settings)
+
+
+def test_every_field_is_described_and_has_a_variable() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert variable_name(name) == f"ASSAY_{name.upper()}"
