@@ -7,8 +7,8 @@ from itertools import pairwise
 from assay.results import GroupSummary, ItemResult, Ranked
 
 
-def summarise(results: Sequence[ItemResult], resolution: float) -> list[GroupSummary] | None:
-    """One summary for each named group, in order of appearance; None where no item names one.
+def summarise(results: Sequence[ItemResult], resolution: float) -> list[GroupSummary]:
+    """One summary for each named group, in order of appearance.
 
     A group has zero variance when its scores lie within `resolution` of each other: GRPO would
     divide noise by noise.
@@ -17,7 +17,7 @@ def summarise(results: Sequence[ItemResult], resolution: float) -> list[GroupSum
     for result in results:
         if result.group is not None:
             members.setdefault(result.group, []).append(result)
-    return [_summary(name, group, resolution) for name, group in members.items()] or None
+    return [_summary(name, group, resolution) for name, group in members.items()]
 
 
 def rank(scores: Sequence[float | None]) -> list[int | None]:

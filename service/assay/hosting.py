@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from itertools import product
+from typing import Literal, get_args
 
 from assay.batching import BatchLimits, DynamicBatcher
 from assay.errors import AssayError
 from assay.metrics import Metrics
-from assay_models.base import Options, Prepared, Raw, RewardModel
+from assay_models.base import Options, Prepared, Raw, RewardModel, Truncation
 from assay_models.card import CardError, ModelCard
 from assay_models.registry import Family, Runtime, family_of
 from assay_models.repository import Entry, ModelRepository, fingerprint_of
@@ -45,7 +46,8 @@ class ServedModel:
     """A card and, once loaded, the model and its batcher.
 
     `state` is `loading` until the model has computed its card's example, then `ready`; or `failed`,
-    with `failure` saying why.
+    with `failure` saying why. `fingerprints` digest, for each choice of options, all that decides a
+    served number.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class ServedModel:
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
+        self.id: str = entry.card.id
         self.card: ModelCard = entry.card
         self.family: Family = family_of(entry.card)
         self.state: Literal["loading", "ready", "failed"] = "loading"
@@ -62,12 +65,12 @@ class ServedModel:
         self.self_test: SelfTest | None = None
         self.model: RewardModel | None = None
         self.batcher: DynamicBatcher | None = None
+        self.fingerprints: dict[Options, str] = {}
         self._entry = entry
         self._max_queue_tokens = max_queue_tokens
         self._metrics = metrics
         self._clock = clock
         self._probe: Prepared | None = None
-        self._fingerprints: dict[Options, str] = {}
         self._loading: asyncio.Task[None] | None = None
         self._device = ThreadPoolExecutor(1, thread_name_prefix=f"device {entry.card.id}")
 
@@ -82,18 +85,10 @@ class ServedModel:
         await asyncio.wait({self._loading})
         return self.state == "ready"
 
-    def fingerprint(self, options: Options) -> str:
-        """The digest of all that decides a served number: raws, finishing and the options."""
-        assert self.model is not None, "a model has a fingerprint once it is loaded"
-        if options not in self._fingerprints:
-            parts = {"raw": self.model.fingerprint, "card": self.card.options, "options": options}
-            self._fingerprints[options] = fingerprint_of(parts)
-        return self._fingerprints[options]
-
     async def ready(self) -> bool:
         """Whether the model computes: a batch completed lately, or a probe does now."""
         computes = self.batcher is not None and self.batcher.alive and await self._computes()
-        self._metrics.ready.labels(self.card.id).set(computes)
+        self._metrics.ready.labels(self.id).set(computes)
         return computes
 
     async def close(self, timeout: float) -> None:
@@ -109,7 +104,7 @@ class ServedModel:
         model = await loop.run_in_executor(self._device, self._load, repository, runtime)
         limits = self.card.limits
         self.batcher = DynamicBatcher(
-            self.card.id,
+            self.id,
             model.predict,
             self._device if model.runs == "device" else None,
             BatchLimits(limits.max_batch_tokens, limits.max_batch_size, self._max_queue_tokens),
@@ -117,8 +112,9 @@ class ServedModel:
             self._clock,
         )
         self.batcher.start()
+        self.fingerprints = _fingerprints(model, self.card)
         self.model, self.state = model, "ready"
-        logger.info("%s is ready", self.card.id)
+        logger.info("%s is ready", self.id)
 
     def _on_loaded(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -127,7 +123,7 @@ class ServedModel:
         told = isinstance(error, CardError | SelfTestFailed)
         self.state = "failed"
         self.failure = str(error) if told else f"loading raised {type(error).__name__}"
-        logger.error("%s failed to load: %s", self.card.id, self.failure, exc_info=error)
+        logger.error("%s failed to load: %s", self.id, self.failure, exc_info=error)
 
     def _load(self, repository: ModelRepository, runtime: Runtime) -> RewardModel:
         model = self.family.load(self.card, repository.locate(self._entry), runtime)
@@ -157,6 +153,14 @@ class ServedModel:
         except AssayError:
             return False
         return not isinstance(outcome.value, AssayError)
+
+
+def _fingerprints(model: RewardModel, card: ModelCard) -> dict[Options, str]:
+    choices = product(get_args(Truncation), (False, True))
+    return {
+        options: fingerprint_of({"raw": model.fingerprint, "card": card.options, "for": options})
+        for options in (Options(truncation, raw) for truncation, raw in choices)
+    }
 
 
 def _self_test(

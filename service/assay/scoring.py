@@ -119,13 +119,13 @@ class ScoringService:
         """
         served = self._models.get(reference)
         if served is None:
-            known = ", ".join(sorted({one.card.id for one in self._models.values()})) or "none"
+            known = ", ".join(sorted({one.id for one in self._models.values()})) or "none"
             raise ModelNotFound(f"no model {reference!r} is served", hint=f"served: {known}")
         return served
 
     def models(self) -> list[ServedModel]:
         """All served models, by id."""
-        return sorted({*self._models.values()}, key=lambda served: served.card.id)
+        return sorted({*self._models.values()}, key=lambda served: served.id)
 
     async def score(self, call: ScoreCall) -> ScoreReply:
         """The scores of a request's items, in order, failures told item by item.
@@ -144,13 +144,14 @@ class ScoringService:
         prepared_at = self._clock()
         rows = await self._rows(served, model, prepared, deadline)
         results = list(_results(model, cases, prepared, rows, call))
-        self._observe(served.card.id, results, prepared_at - began)
+        self._observe(served.id, results, prepared_at - began)
+        grouped = any(item.group is not None for item in items)
         return ScoreReply(
             id=f"score-{uuid.uuid4().hex}",
-            model=served.card.id,
-            fingerprint=served.fingerprint(call.options),
+            model=served.id,
+            fingerprint=served.fingerprints[call.options],
             results=results,
-            groups=summarise(results, served.card.resolution),
+            groups=summarise(results, served.card.resolution) if grouped else None,
             usage=_usage(results),
             timing=_timing(rows, prepared_at - began, self._clock() - began),
         )
@@ -230,9 +231,9 @@ class ScoringService:
 
 def _loaded(served: ServedModel) -> RewardModel:
     if served.state == "failed":
-        raise ModelFailed(f"{served.card.id} could not be loaded", hint=served.failure)
+        raise ModelFailed(f"{served.id} could not be loaded", hint=served.failure)
     if served.model is None:
-        raise ModelNotReady(f"{served.card.id} is loading", retry_after=LOADING_RETRY_SECONDS)
+        raise ModelNotReady(f"{served.id} is loading", retry_after=LOADING_RETRY_SECONDS)
     return served.model
 
 

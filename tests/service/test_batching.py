@@ -337,6 +337,6 @@ def test_every_caller_gets_every_answer_once(
                     for (name, _), outcome in zip(request, answer, strict=True):
                         failed = isinstance(outcome.value, InferenceFailed)
                         assert failed if name in poison else outcome.value == (float(name),)
-            assert batcher.pending_tokens == 0
+        assert batcher.pending_tokens == 0
 
     asyncio.run(scenario())

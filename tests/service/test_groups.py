@@ -23,7 +23,7 @@ def test_ranks_share_a_place_and_skip_what_has_no_score() -> None:
 
 
 def test_a_group_knows_its_spread() -> None:
-    (group,) = summarise(results(1.0, 3.0, None), 0.0) or []
+    (group,) = summarise(results(1.0, 3.0, None), 0.0)
     assert (group.n, group.scored, group.mean, group.std) == (3, 2, 2.0, 1.0)
     assert group.ranks == [2, 1, None]
     assert not group.zero_variance
@@ -33,22 +33,18 @@ def test_a_group_knows_its_spread() -> None:
 def test_a_group_within_the_resolution_has_zero_variance(
     resolution: float, degenerate: bool
 ) -> None:
-    (group,) = summarise(results(1.0, 1.005), resolution) or []
+    (group,) = summarise(results(1.0, 1.005), resolution)
     assert group.zero_variance is degenerate
 
 
 def test_a_group_without_scores_has_no_figures() -> None:
-    (group,) = summarise(results(None, None), 1.0) or []
+    (group,) = summarise(results(None, None), 1.0)
     assert (group.scored, group.mean, group.std, group.zero_variance) == (0, None, None, False)
-
-
-def test_no_group_named_no_groups() -> None:
-    assert summarise([result(0, 1.0, group=None)], 0.0) is None
 
 
 def test_groups_keep_the_order_of_their_first_items() -> None:
     mixed = [result(0, 1.0, "b"), result(1, 2.0, "a"), result(2, 3.0, "b"), result(3, 1.0, None)]
-    groups = summarise(mixed, 0.0) or []
+    groups = summarise(mixed, 0.0)
     assert [(group.group, group.n) for group in groups] == [("b", 2), ("a", 1)]
 
 

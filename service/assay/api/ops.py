@@ -27,7 +27,7 @@ async def readyz(request: Request) -> Response:
     models = service.models()
     states = await asyncio.gather(*map(_state, models))
     ready = all(state == "ready" for state in states)
-    names = [served.card.id for served in models]
+    names = [served.id for served in models]
     answer = Readiness(ready=ready, models=dict(zip(names, states, strict=True)))
     return json_response(answer, 200 if ready else 503)
 

@@ -119,10 +119,10 @@ async def show_model(request: Request, model: str) -> Response:
         "passed": served.self_test.passed,
     }
     state = {
-        "id": served.card.id,
+        "id": served.id,
         "state": served.state,
         "failure": served.failure,
-        "fingerprint": served.fingerprint(Options()) if served.model else None,
+        "fingerprint": served.fingerprints.get(Options()),
         "parity": parity,
     }
     return json_response({**state, **card})

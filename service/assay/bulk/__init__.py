@@ -1,0 +1,1 @@
+"""Scoring files: what `assay score` does."""

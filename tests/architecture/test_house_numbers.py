@@ -1,0 +1,63 @@
+"""The rules of the house that can be counted."""
+
+import ast
+import re
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("service/assay", "models/assay_models", "clients/assay_client")
+FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+RECIPES = sorted((ROOT / "models" / "recipes").rglob("*.py"))
+
+
+def function_lengths(path: Path) -> list[tuple[int, str]]:
+    tree = ast.parse(path.read_text())
+    return [
+        ((node.end_lineno or 0) - node.lineno + 1, f"{path.name}:{node.name}")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+
+@pytest.mark.parametrize("path", FILES + RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_one_room(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_functions_are_short() -> None:
+    lengths = sorted(found for path in FILES + RECIPES for found in function_lengths(path))
+    assert median([length for length, _ in lengths]) <= 10
+    assert lengths[int(len(lengths) * 0.95)][0] <= 45
+    assert lengths[-1][0] <= 80
+
+
+def test_the_waist_stays_narrow() -> None:
+    waist = ROOT / "models" / "assay_models" / "base.py"
+    assert len(waist.read_text().splitlines()) < 120
+
+
+def test_broad_excepts_are_few_and_have_a_reason() -> None:
+    found = [
+        (path, line)
+        for path in FILES + RECIPES
+        for line in path.read_text().splitlines()
+        if re.search(r"except\s*(\(?\s*(Base)?Exception\b|:)", line)
+    ]
+    assert len(found) <= 3
+    for path, line in found:
+        assert re.search(r"noqa: BLE001 \w+", line), f"{path}: give the reason: {line}"
+
+
+def test_no_drawer_for_everything() -> None:
+    names = {path.stem for path in FILES + RECIPES}
+    assert not names & {"utils", "util", "common", "helpers", "misc"}
+
+
+def test_the_versions_agree() -> None:
+    import assay
+    import assay_client
+
+    assert assay.__version__ == assay_client.__version__
