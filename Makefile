@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format evaluate e2e clean
+.PHONY: help serve test lint format docs evaluate e2e clean
 
 help: ## Say what each target does
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ lint: .venv/dev ## Run the linters, the type checker and the import contracts
 format: .venv/dev ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: .venv/dev ## Write the generated reference pages
+	$(BIN)/python docs/generate.py
 
 evaluate: .venv/dev ## Measure the embedded models anew (DATA=folder of the evaluation data)
 	$(BIN)/python -m recipes.code.evaluate --data $(DATA) --check

@@ -1,0 +1,50 @@
+"""The docs are true and complete: generated pages are fresh, and everything public is named."""
+
+import ast
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = runpy.run_path(str(DOCS / "generate.py"))["pages"]()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_generated_page_is_fresh(name: str) -> None:
+    assert (DOCS / "reference" / name).read_text(encoding="utf-8") == PAGES[name], "run `make docs`"
+
+
+def item_error_codes() -> set[str]:
+    found = set()
+    for path in (ROOT / "models" / "assay_models").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            if is_call and node.func.id == "ItemError" and isinstance(node.args[0], ast.Constant):
+                found.add(node.args[0].value)
+    return found | {"item_failed"}
+
+
+def test_every_item_error_is_documented() -> None:
+    page = (DOCS / "reference" / "item-errors.md").read_text()
+    codes = item_error_codes()
+    assert codes
+    assert not {code for code in codes if f"`{code}`" not in page}
+
+
+def test_every_decision_record_has_its_five_parts() -> None:
+    records = sorted((DOCS / "decisions").glob("[0-9]*.md"))
+    assert records
+    for record in records:
+        text = record.read_text()
+        for heading in ("Context", "Decision", "Consequences", "Alternatives", "References"):
+            assert f"## {heading}" in text, record.name
+
+
+def test_every_make_target_is_explained() -> None:
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    declared = next(line for line in lines if line.startswith(".PHONY:")).split()[1:]
+    assert len(declared) <= 10
+    for target in declared:
+        assert any(line.startswith(f"{target}:") and "## " in line for line in lines), target

@@ -1,0 +1,155 @@
+"""No body gets a server error: the whole schema fuzzed, and the bodies a schema cannot think of."""
+
+import threading
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+import schemathesis
+import uvicorn
+from conftest import free_port
+from hypothesis import HealthCheck, given, settings
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from assay.app import create_app
+from assay.settings import Settings
+
+CHECKS = (
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A real server of the reference model on loopback."""
+    port = free_port()
+    app = create_app(Settings(models=("reference",), max_body_bytes=1_000_000))
+    started = threading.Event()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: object = None) -> None:
+            await super().startup()
+            for served in app.state.service.models():
+                await served.loaded()
+            started.set()
+
+    server = Server(uvicorn.Config(app, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    assert started.wait(30)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+SCHEMA = schemathesis.openapi.from_dict(create_app(Settings(models=("reference",))).openapi())
+OPERATIONS = {found.ok().label: found.ok() for found in SCHEMA.get_all_operations()}
+FUZZED = [
+    (label, mode)
+    for label, operation in OPERATIONS.items()
+    for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+    if operation.body or mode is GenerationMode.POSITIVE
+]
+
+
+@pytest.mark.parametrize(("label", "mode"), FUZZED)
+def test_every_route_keeps_its_schema(address: str, label: str, mode: GenerationMode) -> None:
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(case=OPERATIONS[label].as_strategy(generation_mode=mode))
+    def fuzz(case: Case) -> None:
+        case.call_and_validate(base_url=address, checks=CHECKS)
+
+    fuzz()
+
+
+ROUTES = ["/score", "/v1/score", "/v1/models/reference/score", "/v1/best-of-n"]
+VALID = b'{"model":"reference","items":[{"text":"a"}]}'
+BODIES = {
+    "nothing": b"",
+    "not json": b"score this",
+    "cut off": VALID[:-3],
+    "two values": VALID + VALID,
+    "array": b"[]",
+    "string": b'"a"',
+    "number": b"1",
+    "null": b"null",
+    "NaN": b'{"model":"reference","items":[{"text":NaN}]}',
+    "infinity": b'{"model":"reference","items":[{"text":"a"}],"options":{"raw":Infinity}}',
+    "huge number": b'{"model":"reference","items":[{"text":1e999}]}',
+    "deep array": b"[" * 200_000,
+    "deep object": b'{"a":' * 100_000,
+    "closed depth": b'{"model":"reference","items":' + b"[" * 900 + b"]" * 900 + b"}",
+    "latin-1": '{"model":"reference","items":[{"text":"é"}]}'.encode("latin-1"),
+    "utf-16": VALID.decode().encode("utf-16"),
+    "lone surrogate": b'{"model":"reference","items":[{"text":"\\ud800"}]}',
+    "nul bytes": b"\x00" * 64,
+    "missing items": b'{"model":"reference"}',
+    "no items": b'{"model":"reference","items":[]}',
+    "wrong item": b'{"model":"reference","items":["a"]}',
+    "null item": b'{"model":"reference","items":[null]}',
+    "wrong type": b'{"model":"reference","items":[{"text":{}}]}',
+    "unknown field": b'{"model":"reference","items":[{"text":"a"}],"temperature":1}',
+    "unknown item field": b'{"model":"reference","items":[{"txt":"a"}]}',
+    "unknown option": b'{"model":"reference","items":[{"text":"a"}],"options":{"x":1}}',
+    "model of another type": b'{"model":{},"items":[{"text":"a"}]}',
+    "huge": b'{"model":"reference","items":[{"text":"' + b"x" * 1_000_001 + b'"}]}',
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("name", BODIES)
+def test_a_malformed_body_is_a_problem_detail(address: str, route: str, name: str) -> None:
+    headers = {"content-type": "application/json"}
+    answer = httpx2.post(address + route, content=BODIES[name], headers=headers)
+    assert 400 <= answer.status_code < 500, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == answer.status_code
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert problem["detail"]
+    assert problem["hint"]
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "a/b/c"])
+def test_another_content_type_is_refused_with_a_hint(address: str, kind: str) -> None:
+    answer = httpx2.post(f"{address}/v1/score", content=VALID, headers={"content-type": kind})
+    assert answer.status_code == 422
+    assert "Content-Type: application/json" in answer.json()["hint"]
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        ({"text_1": "a", "text_2": ["b"]}, "text_pair"),
+        ({"queries": ["a"], "documents": ["b"]}, "text_pair"),
+        ({"label_token_ids": [1], "query": "a", "items": ["b"]}, "label tokens"),
+        ({"prompt": "a", "response": "b", "label": None}, "prompt and response into items"),
+    ],
+)
+def test_a_body_for_another_server_gets_the_right_route(
+    address: str, body: dict[str, object], hint: str
+) -> None:
+    problem = httpx2.post(f"{address}/score", json=body).json()
+    assert problem["status"] == 422
+    assert hint in problem["hint"]
+    assert "/v1/score" in problem["hint"]
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "soon", "1e3", "99999999999"])
+def test_a_malformed_timeout_header_is_refused(address: str, value: str) -> None:
+    headers = {"x-assay-timeout-ms": value, "content-type": "application/json"}
+    assert httpx2.post(f"{address}/v1/score", content=VALID, headers=headers).status_code == 422
+
+
+def test_an_unknown_route_is_a_problem_detail(address: str) -> None:
+    answer = httpx2.get(f"{address}/v2/nothing")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

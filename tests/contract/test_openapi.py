@@ -1,0 +1,67 @@
+"""The committed contract is the one the server keeps."""
+
+import json
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+from conftest import Served
+
+from assay.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = json.loads((ROOT / "docs" / "reference" / "openapi.json").read_text())
+
+
+def schema_of(path: str, method: str, status: str = "200") -> dict[str, object]:
+    answers = DOCUMENT["paths"][path][method]["responses"]
+    (content,) = (kind for kind in answers[status]["content"].values() if "schema" in kind)
+    return {**content["schema"], "components": DOCUMENT["components"]}
+
+
+BODY = {
+    "model": "reference",
+    "items": [
+        {"id": "a", "group": "p", "prompt": "one two three", "response": "two"},
+        {"id": "b", "group": "p", "prompt": "one two three", "response": "two three"},
+        {"prompt": "no response"},
+    ],
+    "options": {"truncation": "left", "raw": True, "on_error": {"substitute": 0}},
+    "run": {"id": "exp", "step": 1, "split": "train"},
+}
+CANDIDATES = {"model": "reference", "prompt": "one two", "candidates": ["one", {"response": "two"}]}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("post", "/v1/score", BODY),
+        ("post", "/v1/best-of-n", CANDIDATES),
+        ("get", "/v1/models", None),
+        ("get", "/readyz", None),
+    ],
+)
+async def test_replies_keep_their_schema_to_the_letter(
+    served: Served, reference_settings: Settings, method: str, path: str, body: object
+) -> None:
+    async with served(reference_settings) as client:
+        answer = await client.request(method, path, json=body)
+        assert answer.status_code == 200, answer.text
+        schema = schema_of(path, method)
+        jsonschema_rs.validate(schema, answer.json())
+        properties = resolved(schema)["properties"]
+        assert set(answer.json()) == set(properties), "no field beside the documented ones"
+
+
+def resolved(schema: dict) -> dict:
+    name = schema["$ref"].rsplit("/", 1)[1]
+    return DOCUMENT["components"]["schemas"][name]
+
+
+async def test_items_are_documented_with_every_familys_fields() -> None:
+    shapes = DOCUMENT["components"]["schemas"]
+    assert {"CodeItem", "NliItem", "TextItem", "VideoQppItem"} <= set(shapes)
+    items = shapes["ScoreBody"]["properties"]["items"]["items"]
+    assert {option["$ref"].rsplit("/", 1)[1] for option in items["anyOf"]} == {
+        "CodeItem", "NliItem", "TextItem", "VideoQppItem",
+    }  # fmt: skip
