@@ -1,8 +1,7 @@
-"""Write the generated reference pages: `python docs/generate.py`. A test keeps them true."""
+"""Write what is generated in the docs: `make docs`. A test keeps it true."""
 
 import inspect
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,16 +11,42 @@ from assay import errors
 from assay.app import create_app
 from assay.metrics import Metrics
 from assay.settings import Settings, variable_name
+from assay_models.repository import ModelRepository, embedded_root
 
 HERE = Path(__file__).parent / "reference"
+README = Path(__file__).parents[1] / "README.md"
+OPENING, CLOSING = "<!-- models: written by `make docs` -->", "<!-- /models -->"
 NOTE = "<!-- Written by `make docs`; do not edit. -->\n"
 
 
-def main(folder: Path) -> None:
-    """Write every page into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+def main() -> None:
+    """Write every page, and the table of models into the README."""
+    HERE.mkdir(exist_ok=True)
     for name, text in pages().items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (HERE / name).write_text(text, encoding="utf-8")
+    README.write_text(with_models(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def with_models(readme: str) -> str:
+    """The README with a fresh table of models between its two marks."""
+    before, _, rest = readme.partition(OPENING)
+    _, _, after = rest.partition(CLOSING)
+    return f"{before}{OPENING}\n{chr(10).join(models_table())}\n{CLOSING}{after}"
+
+
+def models_table() -> Iterator[str]:
+    """The embedded models with their headline figures."""
+    yield "| model | what it scores | held-out data | measured (95 % interval) | trivial baselines |"
+    yield "| --- | --- | --- | --- | --- |"
+    for card in ModelRepository([embedded_root()]).cards():
+        if not card.embedded:
+            continue
+        name, title = f"`{card.id}`", card.title
+        for row in (row for row in card.quality if row.headline):
+            figure = f"**{row.value:.3f}** [{row.low:.3f}, {row.high:.3f}], n = {row.n:,}"
+            baselines = ", ".join(f"{one.name} {one.value:.3f}" for one in row.baselines)
+            yield f"| {name} | {title} | {row.dataset}: {row.metric} | {figure} | {baselines} |"
+            name, title = "", ""
 
 
 def pages() -> dict[str, str]:
@@ -81,4 +106,4 @@ def endpoints_page(paths: dict[str, dict[str, dict[str, str]]]) -> Iterator[str]
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE)
+    main()

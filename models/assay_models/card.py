@@ -58,7 +58,10 @@ class Baseline(_Part):
 
 
 class Quality(_Part):
-    """One measured figure on held-out data, with its 95 % interval and the command to get it."""
+    """One measured figure on held-out data, with its 95 % interval and the command to get it.
+
+    A `headline` is shown where a model is introduced in a line or two.
+    """
 
     dataset: str
     metric: str
@@ -69,6 +72,7 @@ class Quality(_Part):
     baselines: tuple[Baseline, ...] = ()
     note: str = ""
     command: str
+    headline: bool = False
 
 
 class Training(_Part):

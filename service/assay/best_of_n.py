@@ -43,7 +43,6 @@ async def best_of_n(service: ScoringService, call: BestOfNCall) -> BestOfNReply:
     margin = served.card.resolution if call.tie_margin is None else call.tie_margin
     best = _best(places, call.abstain_below)
     return BestOfNReply(
-        id=reply.id,
         model=reply.model,
         fingerprint=reply.fingerprint,
         best=best,
@@ -51,8 +50,6 @@ async def best_of_n(service: ScoringService, call: BestOfNCall) -> BestOfNReply:
         ties=ties(places, margin),
         abstained=best is None,
         results=reply.results,
-        usage=reply.usage,
-        timing=reply.timing,
     )
 
 

@@ -98,7 +98,6 @@ class Ranked:
 class BestOfNReply:
     """The candidates of one prompt, best first. `best` is null when the server abstained."""
 
-    id: str
     model: str
     fingerprint: str
     best: int | None
@@ -106,5 +105,3 @@ class BestOfNReply:
     ties: list[list[int]]
     abstained: bool
     results: list[ItemResult]
-    usage: Usage
-    timing: Timing

@@ -8,12 +8,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = runpy.run_path(str(DOCS / "generate.py"))["pages"]()
+GENERATED = runpy.run_path(str(DOCS / "generate.py"))
+PAGES = GENERATED["pages"]()
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_generated_page_is_fresh(name: str) -> None:
     assert (DOCS / "reference" / name).read_text(encoding="utf-8") == PAGES[name], "run `make docs`"
+
+
+def test_the_readmes_table_of_models_is_what_the_cards_say() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert GENERATED["with_models"](readme) == readme, "run `make docs`"
 
 
 def item_error_codes() -> set[str]:

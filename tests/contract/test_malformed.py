@@ -1,13 +1,11 @@
 """No body gets a server error: the whole schema fuzzed, and the bodies a schema cannot think of."""
 
-import threading
 from collections.abc import Iterator
 
 import httpx2
 import pytest
 import schemathesis
-import uvicorn
-from conftest import free_port
+from conftest import listening
 from hypothesis import HealthCheck, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -31,24 +29,8 @@ CHECKS = (
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A real server of the reference model on loopback."""
-    port = free_port()
-    app = create_app(Settings(models=("reference",), max_body_bytes=1_000_000))
-    started = threading.Event()
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: object = None) -> None:
-            await super().startup()
-            for served in app.state.service.models():
-                await served.loaded()
-            started.set()
-
-    server = Server(uvicorn.Config(app, port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    assert started.wait(30)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    with listening(Settings(models=("reference",), max_body_bytes=1_000_000)) as url:
+        yield url
 
 
 SCHEMA = schemathesis.openapi.from_dict(create_app(Settings(models=("reference",))).openapi())

@@ -12,20 +12,26 @@ import orjson
 
 from assay.results import ItemFailure, ItemResult
 
+RESTART_HINT = "start anew with --restart"
 RECORD_START = b'{"line":'
 
 
 class Halted(Exception):
-    """Scoring cannot go on. What was written stays, and the same command goes on from there."""
+    """Scoring cannot go on. What was written stays, and the same command goes on from there; but
+    for `misused`, where only another command can.
+    """
 
-    def __init__(self, detail: str, hint: str | None = None) -> None:
+    def __init__(self, detail: str, hint: str | None = None, *, misused: bool = False) -> None:
         super().__init__(detail)
         self.detail = detail
         self.hint = hint
+        self.misused = misused
 
 
 class CannotResume(Exception):
     """The output is not the beginning of what this command would write; the text says why."""
+
+    hint = RESTART_HINT
 
 
 class ItemsRefused(Exception):
@@ -103,12 +109,12 @@ class Tally:
         """Lines with a result of either kind."""
         return self.scored + self.failed
 
-    def add(self, code: str | None) -> None:
-        """Count one line; `code` says why it failed, None that it did not."""
-        if code is None:
+    def add(self, failure: ItemFailure | None) -> None:
+        """Count one line, failed or scored."""
+        if failure is None:
             self.scored += 1
         else:
-            self.failures[code] += 1
+            self.failures[failure.code] += 1
 
 
 @dataclass(slots=True)
@@ -218,7 +224,7 @@ async def score_file(
             _check_unchanged(recorded, outcomes)
             _write(output, b"".join(map(record_of, batch, outcomes)))
             for outcome in outcomes:
-                recorded.tally.add(outcome.result.error and outcome.result.error.code)
+                recorded.tally.add(outcome.result.error)
             report(recorded.tally)
     finally:
         for _, task in under_way:
@@ -344,7 +350,8 @@ def _check_torn(text: bytes) -> None:
 
 def _note(recorded: Recorded, record: Mapping[str, Any], line: Line, place: int) -> None:
     error = record["error"]
-    recorded.tally.add(error.get("code", "unknown") if isinstance(error, dict) else None)
+    failure = ItemFailure(str(error.get("code")), "") if isinstance(error, dict) else None
+    recorded.tally.add(failure)
     if record.get("model") is None:
         return
     identity = Identity(str(record["model"]), str(record.get("fingerprint")))
@@ -361,7 +368,7 @@ def _check_unchanged(recorded: Recorded, outcomes: Sequence[Outcome]) -> None:
         if recorded.identity is None:
             recorded.identity = outcome.identity
         elif outcome.identity != recorded.identity:
-            raise Halted(_changed(recorded.identity, outcome.identity), "start anew: --restart")
+            raise Halted(_changed(recorded.identity, outcome.identity), RESTART_HINT, misused=True)
 
 
 def _changed(before: Identity | None, now: Identity) -> str:

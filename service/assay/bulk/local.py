@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from assay.app import create_app
-from assay.bulk.lines import BatchTooLarge, Halted, Identity, ItemsRefused, Outcome, refusals
+from assay.bulk.lines import (
+    BatchTooLarge,
+    Halted,
+    Identity,
+    ItemsRefused,
+    Outcome,
+    Scorer,
+    refusals,
+)
 from assay.errors import AssayError, InvalidRequest, Overloaded, RequestTooLarge
 from assay.scoring import ScoreCall, ScoringService
 from assay.settings import Settings
@@ -25,21 +33,33 @@ async def running_service(settings: Settings) -> AsyncIterator[ScoringService]:
         SettingsError: see `create_app`.
     """
     app = create_app(settings)
-    async with app.router.lifespan_context(app):
-        service = app.state.service
-        assert isinstance(service, ScoringService)
+    service = app.state.service
+    assert isinstance(service, ScoringService)
+    lifespan = app.router.lifespan_context(app)
+    await lifespan.__aenter__()
+    try:
         yield service
+    finally:
+        # An error of the caller is none of the service's: it stops as it always does.
+        await lifespan.__aexit__(None, None, None)
 
 
-async def wait_until_loaded(service: ScoringService, model: str) -> None:
-    """Wait for a model.
+@asynccontextmanager
+async def local_scorer(settings: Settings, model: str, options: Options) -> AsyncIterator[Scorer]:
+    """A scorer with a model that is loaded for as long as it is used.
 
     Raises:
-        Halted: it does not load; the text says why.
+        SettingsError: see `create_app`.
+        Halted: the model does not load; the text says why.
     """
-    served = service.find(model)
-    if not await served.loaded():
-        raise Halted(f"{model} could not be loaded: {served.failure}")
+    async with running_service(settings) as service:
+        served = service.find(model)
+        if not await served.loaded():
+            raise Halted(f"{model} could not be loaded: {served.failure}")
+        if served.model is not None and served.model.sees == "group":
+            # A batch may end in the middle of a group, and the number would be another one.
+            raise Halted(f"{model} looks at whole groups, a file is cut into batches", misused=True)
+        yield LocalScorer(service, model, options)
 
 
 @dataclass(frozen=True, slots=True)

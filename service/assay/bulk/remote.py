@@ -1,11 +1,20 @@
 """Scoring on a server, through the client package."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from assay.bulk.lines import BatchTooLarge, Halted, Identity, ItemsRefused, Outcome, refusals
+from assay.bulk.lines import (
+    BatchTooLarge,
+    Halted,
+    Identity,
+    ItemsRefused,
+    Outcome,
+    Scorer,
+    refusals,
+)
 from assay.results import ItemFailure, ItemResult, Source
 from assay_client import (
     APIStatusError,
@@ -19,6 +28,13 @@ from assay_client import (
 from assay_models.base import Options
 
 BUSY_SECONDS = 1.0
+
+
+@asynccontextmanager
+async def remote_scorer(client: AsyncClient, model: str, options: Options) -> AsyncIterator[Scorer]:
+    """A scorer that has the client's connections for as long as it is used."""
+    async with client:
+        yield RemoteScorer(client, model, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +62,7 @@ class RemoteScorer:
 
 
 def _result(result: Result) -> ItemResult:
-    error = result.error and ItemFailure(result.error.code, result.error.detail)
+    error = result.error
     return ItemResult(
         index=result.index,
         id=result.id,
@@ -59,7 +75,7 @@ def _result(result: Result) -> ItemResult:
         tokens=result.tokens or 0,
         source=cast(Source | None, result.source),
         details=dict(result.details),
-        error=error,
+        error=ItemFailure(error.code, error.detail) if error else None,
     )
 
 
@@ -69,5 +85,6 @@ def _translated(error: AssayError) -> Exception:
     if isinstance(error, RequestTooLargeError):
         return BatchTooLarge(error.detail)
     if isinstance(error, APIStatusError):
-        return Halted(f"the server says {error.status} {error.code}: {error.detail}", error.hint)
+        detail = f"the server says {error.status} {error.code}: {error.detail}"
+        return Halted(detail, error.hint, misused=400 <= error.status < 500)
     return Halted(str(error))

@@ -1,0 +1,48 @@
+"""The command line: serve, score a file, look after models, print the OpenAPI document."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from assay import __version__
+from assay.app import create_app
+from assay.cli.models import models_app
+from assay.cli.scoring import score
+from assay.cli.serving import serve
+from assay.settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Assay, a server for reward models.",
+    epilog="Example: ASSAY_MODELS=reference assay serve",
+)
+app.command(epilog="Example: ASSAY_MODELS=reference assay serve --port 8000")(serve)
+app.command(epilog="Example: assay score items.jsonl --model reference -o scores.jsonl")(score)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"assay {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="The version.")
+    ] = False,
+) -> None:
+    """Assay, a server for reward models."""
+
+
+@app.command(epilog="Example: assay openapi > openapi.json")
+def openapi() -> None:
+    """Print the OpenAPI document of the service, whichever models it serves."""
+    document = create_app(Settings(models=("reference",))).openapi()
+    typer.echo(json.dumps(document, indent=2, sort_keys=True))
+
+
+app.add_typer(models_app, name="models")

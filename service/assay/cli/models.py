@@ -1,0 +1,234 @@
+"""`assay models`: what there is, what its card says, whether it computes what the card promises."""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from assay.app import chosen_entries, open_repository
+from assay.bulk.local import running_service
+from assay.cli.process import Exit, LogLevel, exit_with, local_settings, on_errors
+from assay.errors import SettingsError
+from assay.hosting import SelfTest
+from assay.settings import Settings
+from assay_models.card import CardError, ModelCard, Quality
+from assay_models.repository import Entry, ModelNotFound, ModelRepository, digest_of
+
+PIPE_WIDTH = 10_000
+
+models_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="The models there are: list, show, verify, digest.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one model's verification; `failure` says why it could not be loaded."""
+
+    model: str
+    self_test: SelfTest | None
+    failure: str | None
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the server would serve it."""
+        return self.failure is None
+
+    def __str__(self) -> str:
+        test, seconds = self.self_test, f"{self.seconds:.2f} s"
+        if test is None:
+            outcome = self.failure or "its card has no example to compute"
+            return f"{self.model}: {'ok' if self.passed else 'FAILED'}, {outcome}, {seconds}"
+        word = "ok" if test.passed else "MISMATCH"
+        return (
+            f"{self.model}: {word}, expected {test.expected:.6g}, got {test.got:.6g}, "
+            f"tolerance {test.tolerance:g}, {seconds}"
+        )
+
+
+@models_app.command("list", epilog="Example: assay models list")
+def list_models() -> None:
+    """List all models: their weights, licence and first measured figure."""
+    repository = _repository(local_settings_or_exit())
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in ("model", "default", "family", "weights", "licence", "quality"):
+        table.add_column(heading, overflow="fold")
+    for card in repository.cards():
+        entry = repository.find(card.id)
+        default = "yes" if repository.find(card.name) is entry else "no"
+        quality = _figure(card.quality[0]) if card.quality else "not measured"
+        weights = weights_state(repository, entry)
+        table.add_row(card.id, default, card.family, weights, card.licence, quality)
+    width = None if os.isatty(1) else PIPE_WIDTH
+    Console(width=width, highlight=False, markup=False).print(table)
+
+
+@models_app.command("show", epilog="Example: assay models show reference")
+def show_model(
+    name: Annotated[str, typer.Argument(help="name or name@version.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The whole card as JSON.")] = False,
+) -> None:
+    """Show a model's card."""
+    repository = _repository(local_settings_or_exit())
+    with on_errors((ModelNotFound,)):
+        entry = repository.find(name)
+    if as_json:
+        card = {"id": entry.card.id, **entry.card.model_dump(mode="json")}
+        typer.echo(json.dumps(card, indent=2, sort_keys=True, ensure_ascii=False))
+        return
+    typer.echo("\n".join(_described(entry.card, weights_state(repository, entry))))
+
+
+@models_app.command("verify", epilog="Example: assay models verify reference")
+def verify_models(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="name or name@version; none: all that are served.")
+    ] = None,
+    log_level: Annotated[LogLevel, typer.Option(help="What is logged.")] = LogLevel.critical,
+) -> None:
+    """Check models: the digests of their files, that they load, and the example on the card.
+
+    Exit code 1: a model does not compute what its card promises, or cannot be loaded.
+    """
+    logging.basicConfig(level=log_level.upper())
+    settings = local_settings_or_exit()
+    repository = _repository(settings)
+    with on_errors((SettingsError, ModelNotFound)):
+        entries = [repository.find(name) for name in names or []]
+        entries = entries or chosen_entries(settings, repository)
+    if not entries:
+        raise exit_with(Exit.USAGE, "no model is served", "name one: assay models verify NAME")
+    passed = True
+    for entry in entries:
+        with on_errors((SettingsError,)):
+            verdict = asyncio.run(verified(settings, entry.card.id))
+        typer.echo(str(verdict))
+        passed &= verdict.passed
+    raise typer.Exit(Exit.DONE if passed else Exit.FAILED)
+
+
+@models_app.command(
+    "digest", epilog="Example: assay models digest my-checkpoint >> my-models/mine/1/card.toml"
+)
+def digest_folder(
+    folder: Annotated[Path, typer.Argument(help="A checkpoint.", exists=True, file_okay=False)],
+) -> None:
+    """Print the digests of a folder's files as the table that a card holds.
+
+    Cards, Markdown and hidden files are left out.
+    """
+    typer.echo("[weights.files]")
+    for path in _checkpoint_files(folder):
+        name = json.dumps(path.relative_to(folder).as_posix(), ensure_ascii=False)
+        typer.echo(f'{name} = "{digest_of(path)}"')
+
+
+async def verified(settings: Settings, model: str) -> Verdict:
+    """Load one model as a server would, digests and self-test included."""
+    began = time.monotonic()
+    async with running_service(settings.model_copy(update={"models": (model,)})) as service:
+        served = service.find(model)
+        await served.loaded()
+        return Verdict(model, served.self_test, served.failure, time.monotonic() - began)
+
+
+def local_settings_or_exit() -> Settings:
+    """The settings of this process's environment, or the end of the command."""
+    with on_errors((SettingsError,)):
+        return local_settings(os.environ)
+
+
+def weights_state(repository: ModelRepository, entry: Entry) -> str:
+    """Whether a model's files are there; their digests are not computed."""
+    weights = entry.card.weights
+    if weights.source == "hub":
+        return f"hub: {weights.hub}"
+    unchecked = weights.model_copy(update={"files": {}, "own_files": {}})
+    card = entry.card.model_copy(update={"weights": unchecked})
+    try:
+        files = repository.locate(Entry(card, entry.folder))
+    except CardError as error:
+        return "missing: " + str(error).removeprefix(f"{entry.card.id} ")
+    named = [(entry.folder, name) for name in weights.own_files]
+    if files.weights is not None:
+        named += [(files.weights, name) for name in weights.files]
+    absent = [name for folder, name in named if not (folder / name).is_file()]
+    if absent:
+        return f"missing: {', '.join(absent)}"
+    return "none needed" if weights.source == "none" else "installed"
+
+
+def _repository(settings: Settings) -> ModelRepository:
+    with on_errors((SettingsError,)):
+        return open_repository(settings)
+
+
+def _figure(quality: Quality) -> str:
+    interval = f"[{quality.low:.3f}, {quality.high:.3f}]"
+    return f"{quality.metric} {quality.value:.3f} {interval} on {quality.dataset}"
+
+
+def _described(card: ModelCard, weights: str) -> Iterator[str]:
+    yield f"{card.id}  {card.title}".rstrip()
+    if card.summary:
+        yield card.summary
+    yield ""
+    facts = {
+        "family": card.family,
+        "licence": card.licence or "not stated",
+        "weights": weights,
+        "longest item": f"{card.limits.max_tokens:,} tokens",
+        "scores compare": card.comparable.replace("_", " "),
+        "resolution": f"{card.resolution:g}",
+    }
+    if card.training is not None:
+        facts["recipe"] = card.training.recipe
+        facts["backbone"] = card.training.backbone or "none"
+        facts["data"] = "; ".join(card.training.data) or "none"
+    if card.reference is not None:
+        seen = card.reference
+        facts["usual scores"] = f"mean {seen.mean:.3f}, std {seen.std:.3f} over {seen.n:,} items"
+    for name, fact in facts.items():
+        yield f"{name + ':':<16}{fact}"
+    yield from _listed("quality", (_measured(quality) for quality in card.quality))
+    yield from _listed("limitations", card.limitations)
+    if card.example is not None:
+        example = card.example
+        promise = f"scores {example.score:.6g} within {example.tolerance:g}"
+        yield from _listed("example", [json.dumps(example.item, ensure_ascii=False), promise])
+
+
+def _measured(quality: Quality) -> str:
+    beside = "".join(f"; {one.name} {one.value:.3f}" for one in quality.baselines)
+    note = f"; {quality.note}" if quality.note else ""
+    return f"{_figure(quality)}, n = {quality.n:,}{beside}{note} ({quality.command})"
+
+
+def _listed(heading: str, lines: Iterator[str] | tuple[str, ...] | list[str]) -> Iterator[str]:
+    rows = [f"  - {line}" for line in lines]
+    if rows:
+        yield from ("", f"{heading}:", *rows)
+
+
+def _checkpoint_files(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.name != "card.toml"
+        and path.suffix.lower() != ".md"
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )

@@ -1,0 +1,126 @@
+"""The thin client against the real service: its types, its errors, its numbers."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from conftest import listening
+from doubles import SCRIPTED_CARD
+
+from assay.results import BestOfNReply, GroupSummary, ItemResult, Ranked, ScoreReply, Timing, Usage
+from assay.settings import Settings
+from assay_client import (
+    AsyncClient,
+    AuthenticationError,
+    Client,
+    InvalidRequestError,
+    ItemFailedError,
+    NotFoundError,
+    PermissionDeniedError,
+    RequestTooLargeError,
+    types,
+)
+from assay_models.items import TextItem
+from assay_models.registry import FAMILIES, Family
+
+KEY = "a-key"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("repository")
+    (folder / "card.toml").write_text(SCRIPTED_CARD)
+    FAMILIES["scripted"] = Family("doubles", "ScriptedModel", TextItem, "text", {"text": "probe"})
+    keys = Settings(api_keys=(KEY,)).api_keys
+    settings = Settings(
+        models=("scripted", "reference"), repository=(folder,), api_keys=keys, max_items=8
+    )
+    with listening(settings) as address:
+        yield address
+    del FAMILIES["scripted"]
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url, api_key=KEY) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (ScoreReply, types.ScoreReply),
+        (ItemResult, types.Result),
+        (GroupSummary, types.Group),
+        (Usage, types.Usage),
+        (Timing, types.Timing),
+        (BestOfNReply, types.BestOfN),
+        (Ranked, types.Ranked),
+    ],
+)
+def test_the_clients_types_know_every_field(ours: type, theirs: type) -> None:
+    assert {one.name for one in fields(ours)} <= {one.name for one in fields(theirs)}
+
+
+def test_scores_come_back_typed_and_in_order(client: Client) -> None:
+    reply = client.score("scripted", [{"text": "ccc", "group": "g"}, {"text": "a", "group": "g"}])
+    assert reply.scores == [3.0, 1.0]
+    assert reply.model == "scripted@1"
+    assert reply.groups is not None
+    assert reply.groups[0].ranks == (1, 2)
+    assert client.score_one("scripted", {"text": "four"}) == 4.0
+
+
+def test_a_failed_item_raises_or_is_none_and_never_a_number(client: Client) -> None:
+    items = [{"text": "good"}, {"text": "poison"}]
+    with pytest.raises(ItemFailedError, match="inference_failed"):
+        client.score("scripted", items)
+    assert client.score("scripted", items, on_error="none").scores == [4.0, None]
+
+
+def test_long_lists_are_split_below_the_servers_limit(url: str) -> None:
+    items = [{"text": "x" * (1 + n)} for n in range(20)]
+    with Client(url, api_key=KEY, max_items_per_request=8) as client:
+        assert client.score("scripted", items).scores == [float(1 + n) for n in range(20)]
+    with Client(url, api_key=KEY) as client, pytest.raises(RequestTooLargeError):
+        client.score("scripted", items)
+
+
+def test_candidates_are_ranked(client: Client) -> None:
+    ranked = client.best_of_n("reference", ["one", "one two"], prompt="one two three")
+    assert ranked.best == 1
+    assert [place.index for place in ranked.ranking] == [1, 0]
+
+
+def test_models_and_health(client: Client) -> None:
+    assert {model.id for model in client.models()} == {"reference@1", "scripted@1"}
+    assert client.model("scripted").state == "ready"
+    assert client.healthy()
+    assert client.ready()
+
+
+def test_refusals_become_typed_errors(client: Client, url: str) -> None:
+    with pytest.raises(NotFoundError) as missing:
+        client.score("nope", [{"text": "a"}])
+    assert missing.value.code == "model_not_found"
+    assert missing.value.request_id
+    with pytest.raises(InvalidRequestError, match="txt"):
+        client.score("scripted", [{"txt": "a"}])
+    with Client(url) as nobody, pytest.raises(AuthenticationError):
+        nobody.models()
+    with Client(url, api_key="wrong") as stranger, pytest.raises(PermissionDeniedError):
+        stranger.models()
+
+
+async def test_the_asynchronous_client_gives_the_same(url: str) -> None:
+    async with AsyncClient(url, api_key=KEY) as client:
+        assert (await client.score("scripted", [{"text": "ab"}])).scores == [2.0]
+        ranked = await client.best_of_n("reference", ["one", "two"], prompt="two")
+        assert ranked.best == 1
+
+
+def test_the_package_in_the_repository_is_the_one_tested() -> None:
+    import assay_client
+
+    assert Path(assay_client.__file__).parents[1].name == "clients"
