@@ -1,0 +1,200 @@
+"""Measure `video-qpp@1`, as it is served, on the official tests of VQPP and PQPP.
+
+Example:
+    python -m recipes.video_qpp.evaluate --data ../shared/data --check
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from assay_models.base import Options, RewardModel, Score
+from assay_models.card import ModelCard, Quality, Reference
+from assay_models.families.video_qpp import DEFAULT_COLLECTION, SYSTEMS
+from assay_models.items import VideoQppItem
+from recipes.measure import load_embedded, score_items
+from recipes.video_qpp.data import COLUMNS, Queries, read_queries
+from recipes.video_qpp.figures import (
+    NAMES,
+    Column,
+    Vector,
+    correlation_rows,
+    mean_column,
+    pair_row,
+    root_mean_square,
+)
+from recipes.video_qpp.sanity import PAIRS
+
+MODEL = "video-qpp@1"
+TOLERANCE = 0.002
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+LABELS = {"rr": "reciprocal rank", "r10": "R@10"}
+COCO_LABELS = {"rr": "reciprocal rank", "r10": "precision@10"}
+
+
+def main() -> None:
+    """Measure, print, and with `--check` hold the figures against the card's."""
+    arguments = _arguments()
+    torch.set_num_threads(arguments.threads)
+    card, model = load_embedded(MODEL)
+    print(f"{card.id} {model.fingerprint}")
+    rows = [row for name in COLUMNS for row in measure(model, name, arguments.data)]
+    reference = reference_of(model, arguments.data)
+    print_sanity(model)
+    if arguments.toml:
+        print("\n" + "\n".join(as_toml(row) for row in rows))
+        print(json.dumps(reference.model_dump(), indent=2))
+    if arguments.check:
+        _refuse(differences(card, rows, reference))
+
+
+def measure(model: RewardModel, collection: str, data: Path) -> Iterator[Quality]:
+    """Every figure of one collection's official test, printed as it comes."""
+    learnt, queries = read_queries(data, collection)
+    print(f"\n{NAMES[collection]}: {len(queries)} queries, {queries.leaked.sum()} shared texts")
+    columns = read_columns(model, collection, queries)
+    for row in _rows(columns, queries):
+        baselines = ", ".join(f"{one.name} {one.value:.3f}" for one in row.baselines[:1])
+        interval = f"{row.value:6.3f} [{row.low:.3f}, {row.high:.3f}]"
+        print(f"  {row.metric:38}{interval}  n={row.n}  {baselines}  {row.dataset}", flush=True)
+        yield row
+    for place, column in enumerate(columns[:-1]):
+        constant = np.full(len(queries), learnt.targets[:, place].mean())
+        error, trivial = (root_mean_square(one, column.true) for one in (column.foretold, constant))
+        print(f"  RMSE, {column.target:32}{error:6.3f}  mean of the training labels {trivial:.3f}")
+
+
+def read_columns(model: RewardModel, collection: str, queries: Queries) -> list[Column]:
+    """What the model serves for each target of a test, the served score last."""
+    columns: list[Column] = []
+    for system in SYSTEMS[collection] or (None,):
+        print(f"  scoring {len(queries)} queries, system: {system or 'none named'}", flush=True)
+        scores = serve(model, queries.texts, collection, system)
+        for channel in ("rr", "r10"):
+            label = LABELS[channel] if system else COCO_LABELS[channel]
+            target = f"{system.upper()} {label}" if system else label
+            foretold = np.array([score.channels[channel] for score in scores])
+            true = queries.targets[:, len(columns)]
+            columns.append(Column(NAMES[collection], target, queries.texts, true, foretold))
+    served = _values(serve(model, queries.texts, collection, None))
+    return [*columns, mean_column(NAMES[collection], columns, served)]
+
+
+def serve(
+    model: RewardModel, texts: Sequence[str], collection: str, system: str | None
+) -> list[Score]:
+    """Scores by the way the service goes."""
+    fields = {"collection": collection, "system": system}
+    items = [VideoQppItem.model_validate({"query": text, **fields}) for text in texts]
+    return score_items(model, items, Options())
+
+
+def reference_of(model: RewardModel, data: Path) -> Reference:
+    """Statistics of the served score on the default collection's test."""
+    queries = read_queries(data, DEFAULT_COLLECTION)[1]
+    scores = _values(serve(model, queries.texts, DEFAULT_COLLECTION, None))
+    quantiles = {str(q): round(float(np.quantile(scores, q)), 4) for q in QUANTILES}
+    mean, deviation = round(float(scores.mean()), 4), round(float(scores.std()), 4)
+    return Reference(n=len(scores), mean=mean, std=deviation, quantiles=quantiles)
+
+
+def print_sanity(model: RewardModel) -> None:
+    """Our own pairs: is the detailed query foretold to do better than the general one?"""
+    for collection in COLUMNS:
+        detailed = _values(serve(model, [pair[0] for pair in PAIRS], collection, None))
+        general = _values(serve(model, [pair[1] for pair in PAIRS], collection, None))
+        higher = int((detailed > general).sum())
+        print(f"\nour own queries, {collection}: in detail higher in {higher} of {len(PAIRS)}")
+        for (text, other), high, low in zip(PAIRS, detailed, general, strict=True):
+            print(f"  {high:.3f} {text}\n  {low:.3f}   {other}")
+
+
+def differences(card: ModelCard, rows: Sequence[Quality], reference: Reference) -> list[str]:
+    """What on the card is not what was measured."""
+    measured = {(row.dataset, row.metric): row for row in rows}
+    found = [f"not on the card: {key}" for key in measured.keys() - {_key(r) for r in card.quality}]
+    for row in card.quality:
+        other = measured.get(_key(row))
+        if other is None or other.n != row.n or _farthest(row, other) > TOLERANCE:
+            found.append(f"card {row.dataset}, {row.metric}: {row.value}; measured: {other}")
+    if card.reference is None or _apart(card.reference, reference) > TOLERANCE:
+        found.append(f"reference.json: {card.reference}; measured: {reference}")
+    return found
+
+
+def as_toml(row: Quality) -> str:
+    """One row as it stands on the card."""
+    baselines = ", ".join(
+        f"{{ name = {json.dumps(b.name)}, value = {b.value} }}" for b in row.baselines
+    )
+    lines = [
+        "[[quality]]",
+        f"dataset = {json.dumps(row.dataset)}",
+        f"metric = {json.dumps(row.metric)}",
+        f"value = {row.value}\nlow = {row.low}\nhigh = {row.high}\nn = {row.n}",
+        f"baselines = [{baselines}]",
+        f"note = {json.dumps(row.note)}" if row.note else "",
+        f"command = {json.dumps(row.command)}",
+    ]
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def _rows(columns: Sequence[Column], queries: Queries) -> Iterator[Quality]:
+    alone = np.flatnonzero(~queries.leaked)
+    shared = len(queries) - len(alone)
+    for column in columns:
+        yield from correlation_rows(column)
+    if shared:
+        dataset = f"{columns[0].dataset} without the {shared} texts shared with train"
+        for column in columns:
+            yield from correlation_rows(column.only(alone, dataset))
+    yield pair_row(columns[0])
+
+
+def _key(row: Quality) -> tuple[str, str]:
+    return row.dataset, row.metric
+
+
+def _farthest(row: Quality, other: Quality) -> float:
+    pairs = [(row.value, other.value), (row.low, other.low), (row.high, other.high)]
+    pairs += [(a.value, b.value) for a, b in zip(row.baselines, other.baselines, strict=True)]
+    return max(abs(left - right) for left, right in pairs)
+
+
+def _apart(card: Reference, measured: Reference) -> float:
+    if (card.n, card.quantiles.keys()) != (measured.n, measured.quantiles.keys()):
+        return float("inf")
+    pairs = [(card.mean, measured.mean), (card.std, measured.std)]
+    pairs += [(card.quantiles[name], value) for name, value in measured.quantiles.items()]
+    return max(abs(left - right) for left, right in pairs)
+
+
+def _values(scores: Sequence[Score]) -> Vector:
+    return np.array([score.score for score in scores])
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise SystemExit("\n".join(["the card differs from what was measured:", *problems]))
+    print("\nthe card's figures are those measured")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.video_qpp.evaluate",
+        description="Measure video-qpp@1 on the official tests of VQPP and PQPP.",
+        epilog="example: python -m recipes.video_qpp.evaluate --data ../shared/data --check",
+    )
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds vqpp/")
+    parser.add_argument("--check", action="store_true", help="fail where the card differs")
+    parser.add_argument("--toml", action="store_true", help="print the card's rows too")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the encoder")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
