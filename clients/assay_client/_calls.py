@@ -1,0 +1,296 @@
+"""What a call does, as generators that both clients drive: which request next, to which server,
+after which wait, and when to give up. They yield what to do and are sent what came of it."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+from assay_client import _retries as retries
+from assay_client._clock import Clock
+from assay_client._config import Config, check_timeout
+from assay_client._endpoints import Endpoint, Endpoints
+from assay_client._fields import read_json
+from assay_client._replies import (
+    read_best_of_n,
+    read_model,
+    read_models,
+    read_problem,
+    read_score,
+)
+from assay_client._requests import (
+    Item,
+    Reply,
+    Request,
+    best_of_n_request,
+    join,
+    model_request,
+    models_request,
+    score_request,
+    split,
+)
+from assay_client._version import __version__
+from assay_client.errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AssayError,
+    ItemFailedError,
+    ProtocolError,
+    status_error,
+)
+from assay_client.types import BestOfN, Model, OnError, ScoreReply
+
+_LOG = logging.getLogger("assay_client")
+_LONGEST_MS = 3_600_000  # the longest that the server takes
+_UNWELL = frozenset({429, 502, 503})
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send this and give the reply; it must be whole by `deadline`, on the monotonic clock."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(repr=False)
+    timeout: float
+    deadline: float
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Wait for so many seconds."""
+
+    seconds: float
+
+
+Steps = Generator[Send | Wait, Reply | None, T]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the caller: its id, which all its requests carry, and when it must be over."""
+
+    request_id: str
+    timeout: float
+    deadline: float
+
+
+class Calls:
+    """The calls of one client. Threads may share it."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._endpoints = Endpoints(config.base_urls, clock)
+        self._budget = retries.RetryBudget()
+
+    def score(
+        self,
+        model: str,
+        items: Sequence[Item],
+        *,
+        options: Item | None,
+        run: Item | None,
+        timeout: float | None,
+        on_error: OnError,
+    ) -> Steps[ScoreReply]:
+        """POST /v1/score, in as many parts as the limit on a request asks for."""
+        _check_score(items, on_error)
+        call = self._begin(timeout)
+        parts = split(items, self._config.max_items_per_request)
+        wanted = [[items[index] for index in part] for part in parts]
+        requests = [score_request(model, part, options, run) for part in wanted]
+        replies: list[ScoreReply] = []
+        with _signed(call):
+            for request, part in zip(requests, wanted, strict=True):
+                reply = yield from self._exchange(call, request)
+                replies.append(read_score(reply.body, part))
+            joined = join(parts, replies)
+            if on_error == "raise" and joined.failed:
+                raise ItemFailedError(joined.failed, joined)
+        return joined
+
+    def score_one(
+        self,
+        model: str,
+        item: Item,
+        *,
+        options: Item | None,
+        run: Item | None,
+        timeout: float | None,
+    ) -> Steps[float]:
+        """POST /v1/score with one item; its score."""
+        reply = yield from self.score(
+            model, [item], options=options, run=run, timeout=timeout, on_error="raise"
+        )
+        return cast("float", reply.results[0].score)  # without one, the line above has raised
+
+    def best_of_n(
+        self,
+        model: str,
+        candidates: Sequence[object],
+        *,
+        choices: Item,
+        shared: Item,
+        timeout: float | None,
+    ) -> Steps[BestOfN]:
+        """POST /v1/best-of-n."""
+        if not candidates:
+            raise ValueError("there are no candidates to rank")
+        call = self._begin(timeout)
+        request = best_of_n_request(model, candidates, shared, choices)
+        with _signed(call):
+            reply = yield from self._exchange(call, request)
+            complete = choices.get("top_n") is None
+            return read_best_of_n(reply.body, candidates, complete=complete)
+
+    def models(self) -> Steps[list[Model]]:
+        """GET /v1/models."""
+        call = self._begin(None)
+        with _signed(call):
+            reply = yield from self._exchange(call, models_request())
+            return read_models(reply.body)
+
+    def model(self, name: str) -> Steps[Model]:
+        """GET /v1/models/{model}."""
+        call = self._begin(None)
+        with _signed(call):
+            reply = yield from self._exchange(call, model_request(name))
+            return read_model(reply.body)
+
+    def probe(self, path: str) -> Steps[bool]:
+        """Whether some server answers the path with success. Each is asked once."""
+        call = self._begin(None)
+        with _signed(call):
+            for url in self._endpoints.urls:
+                try:
+                    reply = _reply((yield self._send(call, Request("GET", path), url)))
+                except APIConnectionError:
+                    continue
+                failure = self._failure(reply)
+                if failure is None:
+                    return True
+                if failure.status != 503:
+                    raise failure
+        return False
+
+    def _begin(self, timeout: float | None) -> Call:
+        seconds = self._config.timeout if timeout is None else check_timeout(timeout)
+        return Call(uuid.uuid4().hex, seconds, self._clock.monotonic() + seconds)
+
+    def _exchange(self, call: Call, request: Request) -> Steps[Reply]:
+        tried: set[str] = set()
+        for attempt in range(self._config.max_retries + 1):
+            if self._remaining(call) <= 0:
+                raise APITimeoutError(f"the call was not over after {call.timeout:g} s")
+            outcome = yield from self._attempt(call, request, tried)
+            if isinstance(outcome, Reply):
+                self._budget.give_back()
+                return outcome
+            seconds = self._wait(call, outcome, attempt, tried)
+            if seconds is None:
+                raise outcome
+            _LOG.info("%s; next attempt in %.2f s (request %s)", outcome, seconds, call.request_id)
+            if seconds > 0:
+                yield Wait(seconds)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _attempt(
+        self, call: Call, request: Request, tried: set[str]
+    ) -> Steps[Reply | retries.Failure]:
+        endpoint = self._endpoints.acquire(tried)
+        tried.add(endpoint.url)
+        try:
+            reply = _reply((yield self._send(call, request, endpoint.url)))
+        except APIConnectionError as failure:
+            self._endpoints.failed(endpoint, None)
+            return failure
+        finally:
+            self._endpoints.release(endpoint)
+        return self._judge(endpoint, reply)
+
+    def _judge(self, endpoint: Endpoint, reply: Reply) -> Reply | APIStatusError:
+        failure = self._failure(reply)
+        if failure is not None and failure.status in _UNWELL:
+            self._endpoints.failed(endpoint, failure.retry_after)
+        else:
+            self._endpoints.succeeded(endpoint)
+        return reply if failure is None else failure
+
+    def _wait(
+        self, call: Call, failure: retries.Failure, attempt: int, tried: set[str]
+    ) -> float | None:
+        """Seconds until the next attempt, or None to give up. A server that was not asked yet is
+        asked at once."""
+        if attempt >= self._config.max_retries or not retries.may_retry(failure):
+            return None
+        if self._endpoints.has_other(tried):
+            return 0.0
+        seconds = retries.wait(failure, attempt, self._clock.random())
+        if seconds >= self._remaining(call):
+            return None
+        guided = retries.retry_after(failure) is not None
+        return seconds if guided or self._budget.take() else None
+
+    def _remaining(self, call: Call) -> float:
+        return call.deadline - self._clock.monotonic()
+
+    def _send(self, call: Call, request: Request, url: str) -> Send:
+        remaining = max(self._remaining(call), 0.001)
+        headers = {
+            "Accept": "application/json",
+            "User-Agent": f"assay-client/{__version__}",
+            "X-Request-ID": call.request_id,
+            "X-Assay-Timeout-Ms": str(min(max(1, int(remaining * 1000)), _LONGEST_MS)),
+        }
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+        if self._config.api_key is not None:
+            headers["Authorization"] = f"Bearer {self._config.api_key}"
+        return Send(
+            request.method, url + request.path, headers, request.body, remaining, call.deadline
+        )
+
+    def _failure(self, reply: Reply) -> APIStatusError | None:
+        if 200 <= reply.status < 300:
+            return None
+        try:
+            said = read_json(reply.body)
+        except ProtocolError:
+            said = None
+        asked = retries.parse_retry_after(reply.headers.get("retry-after"), self._clock.wall())
+        return status_error(read_problem(said, reply.status, asked))
+
+
+@contextmanager
+def _signed(call: Call) -> Iterator[None]:
+    """Names the call in each error that leaves it."""
+    try:
+        yield
+    except AssayError as error:
+        error.request_id = error.request_id or call.request_id
+        raise
+
+
+def _reply(outcome: Reply | None) -> Reply:
+    if outcome is None:
+        raise AssertionError("a request was answered with nothing")
+    return outcome
+
+
+def _check_score(items: Sequence[Item], on_error: Any) -> None:
+    if not items:
+        raise ValueError("there are no items to score")
+    for index, item in enumerate(items):
+        if not isinstance(item, Mapping):
+            raise ValueError(f"items[{index}] must be a dict of the item's fields")
+    if on_error not in ("raise", "none"):
+        raise ValueError("on_error must be 'raise' or 'none'")

@@ -1,0 +1,26 @@
+"""Time and chance, passed in so that tests need not wait."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where the clients take time and chance from.
+
+    Attributes:
+        monotonic: seconds, for deadlines.
+        wall: seconds since the epoch, for a `Retry-After` that is a date.
+        random: uniform in [0, 1), for the jitter of the waits.
+        sleep: how `Client` waits.
+        async_sleep: how `AsyncClient` waits.
+    """
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    random: Callable[[], float] = random.random
+    sleep: Callable[[float], object] = time.sleep
+    async_sleep: Callable[[float], Awaitable[object]] = asyncio.sleep

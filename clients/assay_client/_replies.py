@@ -1,0 +1,243 @@
+"""From the JSON of a reply to the types, with every number and every place checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from assay_client._fields import Fields, read_json
+from assay_client.errors import Problem
+from assay_client.types import (
+    BestOfN,
+    Group,
+    ItemError,
+    Model,
+    Ranked,
+    Result,
+    ScoreReply,
+    Timing,
+    Usage,
+)
+
+Items = Sequence[object]
+
+
+def read_score(body: bytes, items: Items) -> ScoreReply:
+    """The reply to the request that held these items.
+
+    Raises:
+        ProtocolError: it is not the reply to them.
+    """
+    reply = Fields(read_json(body), "reply")
+    return ScoreReply(
+        id=reply.text("id"),
+        model=reply.text("model"),
+        fingerprint=reply.text("fingerprint"),
+        results=_results(reply, items),
+        groups=tuple(map(_group, reply.objects("groups"))) if "groups" in reply else (),
+        usage=_usage(reply.object("usage")),
+        timing=_timing(reply.object("timing")),
+    )
+
+
+def read_best_of_n(body: bytes, candidates: Items, *, complete: bool) -> BestOfN:
+    """The reply to the request that held these candidates.
+
+    Args:
+        body: the reply.
+        candidates: as they were sent.
+        complete: whether every candidate must be in the ranking.
+
+    Raises:
+        ProtocolError: it is not the reply to them.
+    """
+    reply = Fields(read_json(body), "reply")
+    results = _results(reply, candidates)
+    ranking = tuple(map(_ranked, reply.objects("ranking")))
+    best = reply.whole("best") if "best" in reply else None
+    ties = tuple(_tie(reply, tie) for tie in reply.list("ties"))
+    _check_ranking(reply, ranking, results, complete)
+    _check_best(reply, best, results)
+    return BestOfN(
+        model=reply.text("model"),
+        fingerprint=reply.text("fingerprint"),
+        best=best,
+        ranking=ranking,
+        ties=ties,
+        abstained=reply.flag("abstained"),
+        results=results,
+    )
+
+
+def read_models(body: bytes) -> list[Model]:
+    """The reply to `GET /v1/models`."""
+    reply = Fields(read_json(body), "reply")
+    return [_model(model) for model in reply.objects("models")]
+
+
+def read_model(body: bytes) -> Model:
+    """The reply to `GET /v1/models/{model}`."""
+    return _model(Fields(read_json(body), "reply"))
+
+
+def read_problem(body: Any, status: int, retry_after: float | None) -> Problem:
+    """What an error reply says. A proxy's page instead of problem details says only its status.
+
+    Args:
+        body: the reply's JSON, or None where it is none.
+        status: the reply's status.
+        retry_after: seconds from its header.
+    """
+    said: Mapping[str, Any] = body if isinstance(body, dict) else {}
+    retryable = said.get("retryable")
+    errors = said.get("errors")
+    return Problem(
+        status=status,
+        code=_text(said, "code") or "unknown",
+        detail=_text(said, "detail") or _text(said, "title") or "the reply gives no reason",
+        hint=_text(said, "hint"),
+        retryable=retryable if isinstance(retryable, bool) else None,
+        retry_after=retry_after,
+        errors=tuple(each for each in errors if isinstance(each, dict))
+        if isinstance(errors, list)
+        else (),
+    )
+
+
+def _text(said: Mapping[str, Any], name: str) -> str | None:
+    value = said.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _results(reply: Fields, items: Items) -> tuple[Result, ...]:
+    found = [_result(fields) for fields in reply.objects("results")]
+    if len(found) != len(items):
+        reply.fail(f"has {len(found)} results for {len(items)} items")
+    for place, (result, item) in enumerate(zip(found, items, strict=True)):
+        if result.index != place:
+            reply.fail(f"has the result of item {result.index} in place {place}")
+        sent = item.get("id") if isinstance(item, Mapping) else None
+        if sent is not None and result.id != sent:
+            reply.fail(f"has another item's id in place {place}")
+    return tuple(found)
+
+
+def _result(fields: Fields) -> Result:
+    status = _status(fields)
+    ok = status == "ok"
+    flags = fields.texts("flags") if ok or "flags" in fields else ()
+    return Result(
+        index=fields.whole("index"),
+        id=fields.text("id") if "id" in fields else None,
+        group=fields.text("group") if "group" in fields else None,
+        status=status,
+        score=_score(fields, ok=ok, substituted="substituted" in flags),
+        raw=fields.number_or_none("raw") if ok else None,
+        channels=fields.numbers("channels") if ok or "channels" in fields else {},
+        flags=flags,
+        tokens=fields.whole("tokens") if ok or "tokens" in fields else None,
+        source=fields.text("source") if ok or "source" in fields else None,
+        details=fields.object("details").all if "details" in fields else {},
+        error=None if ok else _item_error(fields.object("error")),
+    )
+
+
+def _status(fields: Fields) -> Literal["ok", "error"]:
+    status = fields.text("status")
+    if status not in ("ok", "error"):
+        fields.fail("has a status that is neither ok nor error")
+    return "ok" if status == "ok" else "error"
+
+
+def _score(fields: Fields, *, ok: bool, substituted: bool) -> float | None:
+    if ok or substituted:
+        return fields.number("score")
+    if fields.number_or_none("score") is not None:
+        fields.fail("has a score although it could not be scored")
+    return None
+
+
+def _item_error(fields: Fields) -> ItemError:
+    return ItemError(code=fields.text("code"), detail=fields.text("detail"))
+
+
+def _group(fields: Fields) -> Group:
+    return Group(
+        group=fields.text("group"),
+        n=fields.whole("n"),
+        scored=fields.whole("scored"),
+        mean=fields.number_or_none("mean"),
+        std=fields.number_or_none("std"),
+        ranks=fields.ranks("ranks"),
+        zero_variance=fields.flag("zero_variance"),
+    )
+
+
+def _usage(fields: Fields) -> Usage:
+    return Usage(
+        items=fields.whole("items"),
+        tokens=fields.whole("tokens"),
+        computed=fields.whole("computed"),
+        cached=fields.whole("cached"),
+        shared=fields.whole("shared"),
+        rule=fields.whole("rule") if "rule" in fields else 0,
+        failed=fields.whole("failed") if "failed" in fields else 0,
+    )
+
+
+def _timing(fields: Fields) -> Timing:
+    return Timing(
+        prepare_ms=fields.number("prepare_ms"),
+        queue_ms=fields.number("queue_ms"),
+        predict_ms=fields.number("predict_ms"),
+        total_ms=fields.number("total_ms"),
+    )
+
+
+def _ranked(fields: Fields) -> Ranked:
+    return Ranked(
+        index=fields.whole("index"),
+        score=fields.number_or_none("score"),
+        margin=fields.number_or_none("margin"),
+    )
+
+
+def _tie(reply: Fields, tie: object) -> tuple[int, ...]:
+    if not isinstance(tie, list) or not all(type(index) is int for index in tie):
+        reply.fail("has ties that are not lists of indices")
+    return tuple(tie)
+
+
+def _check_ranking(
+    reply: Fields, ranking: Sequence[Ranked], results: Sequence[Result], complete: bool
+) -> None:
+    places = [ranked.index for ranked in ranking]
+    if len(set(places)) != len(places) or any(place >= len(results) for place in places):
+        reply.fail("has a ranking that names a candidate twice or one that was not sent")
+    if complete and len(places) != len(results):
+        reply.fail(f"has a ranking of {len(places)} for {len(results)} candidates")
+    if any(ranked.score != _own_score(results[ranked.index]) for ranked in ranking):
+        reply.fail("has a ranking whose scores are not those of its results")
+
+
+def _check_best(reply: Fields, best: int | None, results: Sequence[Result]) -> None:
+    if best is not None and (best >= len(results) or _own_score(results[best]) is None):
+        reply.fail("has a best candidate that was not sent or has no score")
+
+
+def _own_score(result: Result) -> float | None:
+    """What a ranking goes by: a number put in the place of a missing score has no rank."""
+    return result.score if result.status == "ok" else None
+
+
+def _model(fields: Fields) -> Model:
+    return Model(
+        id=fields.text("id"),
+        name=fields.text("name"),
+        version=fields.whole("version"),
+        family=fields.text("family"),
+        title=fields.text("title") if "title" in fields else None,
+        default=fields.flag("default") if "default" in fields else None,
+        state=fields.text("state") if "state" in fields else None,
+        card=fields.all,
+    )

@@ -1,0 +1,179 @@
+"""Requests as values: how they are written, cut into parts, and joined again. No I/O."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote
+
+from assay_client.errors import ProtocolError
+from assay_client.types import Result, ScoreReply, Timing, Usage
+
+Item = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to ask, before it is known whom."""
+
+    method: str
+    path: str
+    body: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back. The names of the headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+def score_request(
+    model: str, items: Sequence[Item], options: Item | None, run: Item | None
+) -> Request:
+    """POST /v1/score."""
+    asked = {"model": model, "items": items, "options": options, "run": run}
+    return Request("POST", "/v1/score", encode(_given(asked), "items"))
+
+
+def best_of_n_request(
+    model: str, candidates: Sequence[object], shared: Item, choices: Item
+) -> Request:
+    """POST /v1/best-of-n."""
+    asked = {"model": model, "candidates": candidates, **shared, **_given(choices)}
+    return Request("POST", "/v1/best-of-n", encode(asked, "candidates"))
+
+
+def models_request() -> Request:
+    """GET /v1/models."""
+    return Request("GET", "/v1/models")
+
+
+def model_request(name: str) -> Request:
+    """GET /v1/models/{model}."""
+    return Request("GET", f"/v1/models/{quote(name, safe='@')}")
+
+
+def _given(fields: Item) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def encode(body: Mapping[str, Any], listed: str) -> bytes:
+    """The body as JSON.
+
+    Raises:
+        ValueError: it cannot be written (a tensor, NaN, half a surrogate pair); the message names
+            the entry of the list called `listed` that is the reason, and never quotes it.
+    """
+    try:
+        return _dump(body)
+    except (TypeError, ValueError):
+        place = _culprit(body, listed)
+    # Outside of the handler: an encoding error would carry the whole text along.
+    raise ValueError(
+        f"{place} cannot be written as JSON: use strings, finite numbers, lists, dicts"
+    )
+
+
+def _dump(value: object) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8")
+
+
+def _culprit(body: Mapping[str, Any], listed: str) -> str:
+    unwritable = (index for index, entry in enumerate(body[listed]) if not _writable(entry))
+    first = next(unwritable, None)
+    return "the request" if first is None else f"{listed}[{first}]"
+
+
+def _writable(value: object) -> bool:
+    try:
+        _dump(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def split(items: Sequence[Item], limit: int) -> list[list[int]]:
+    """The places of the items that go together in one request, each part in request order.
+
+    Items of one group stay together, as ranks and means are made of a whole group.
+
+    Raises:
+        ValueError: a group has more than `limit` items.
+    """
+    parts: list[list[int]] = []
+    room = 0
+    for unit in _units(items):
+        if len(unit) > limit:
+            raise ValueError(
+                f"a group of {len(unit)} items does not fit in one request of {limit}; raise "
+                "max_items_per_request, and the server's limit with it, or make it smaller"
+            )
+        if len(unit) > room:
+            parts.append([])
+            room = limit
+        parts[-1].extend(unit)
+        room -= len(unit)
+    return [sorted(part) for part in parts]
+
+
+def _units(items: Sequence[Item]) -> list[list[int]]:
+    units: dict[object, list[int]] = {}
+    for index, item in enumerate(items):
+        group = item.get("group")
+        units.setdefault(group if isinstance(group, str) else index, []).append(index)
+    return list(units.values())
+
+
+def join(parts: Sequence[Sequence[int]], replies: Sequence[ScoreReply]) -> ScoreReply:
+    """One reply from those to the parts, the results at the places of their items.
+
+    Raises:
+        ProtocolError: the parts were scored by different models.
+    """
+    first = replies[0]
+    if len(replies) == 1:
+        return first
+    if any(_origin(reply) != _origin(first) for reply in replies):
+        raise ProtocolError("the model changed between two parts of the request; score it again")
+    results: dict[int, Result] = {}
+    for part, reply in zip(parts, replies, strict=True):
+        for index, result in zip(part, reply.results, strict=True):
+            results[index] = replace(result, index=index)
+    return replace(
+        first,
+        results=tuple(results[index] for index in sorted(results)),
+        groups=tuple(group for reply in replies for group in reply.groups),
+        usage=_sum_usage(replies),
+        timing=_sum_timing(replies),
+    )
+
+
+def _origin(reply: ScoreReply) -> tuple[str, str]:
+    return reply.model, reply.fingerprint
+
+
+def _sum_usage(replies: Sequence[ScoreReply]) -> Usage:
+    return Usage(
+        items=sum(reply.usage.items for reply in replies),
+        tokens=sum(reply.usage.tokens for reply in replies),
+        computed=sum(reply.usage.computed for reply in replies),
+        cached=sum(reply.usage.cached for reply in replies),
+        shared=sum(reply.usage.shared for reply in replies),
+        rule=sum(reply.usage.rule for reply in replies),
+        failed=sum(reply.usage.failed for reply in replies),
+    )
+
+
+def _sum_timing(replies: Sequence[ScoreReply]) -> Timing:
+    return Timing(
+        prepare_ms=sum(reply.timing.prepare_ms for reply in replies),
+        queue_ms=sum(reply.timing.queue_ms for reply in replies),
+        predict_ms=sum(reply.timing.predict_ms for reply in replies),
+        total_ms=sum(reply.timing.total_ms for reply in replies),
+    )

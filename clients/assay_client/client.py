@@ -1,0 +1,158 @@
+"""The client for code that waits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from assay_client._base import BaseClient
+from assay_client._calls import Send, Steps
+from assay_client._http import HTTPClient, new_client, perform
+from assay_client._requests import Reply
+from assay_client.errors import AssayError
+from assay_client.types import BestOfN, Model, OnError, ScoreReply
+
+T = TypeVar("T")
+
+
+class Client(BaseClient[HTTPClient]):
+    """Scores over HTTP. Its arguments are those of `BaseClient`.
+
+    Threads may share one client, and a pickled one carries its configuration alone. Every call
+    raises the errors of `assay_client.errors`, and ValueError for arguments that cannot be sent.
+    """
+
+    def score(
+        self,
+        model: str,
+        items: Sequence[Mapping[str, Any]],
+        *,
+        options: Mapping[str, Any] | None = None,
+        run: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        on_error: OnError = "raise",
+    ) -> ScoreReply:
+        """Score items.
+
+        Args:
+            model: `name@version`, or `name` for its default version.
+            items: the fields of each, as the model's family takes them.
+            options: `truncation`, `raw`, `on_error` as the server knows them.
+            run: the training run and step, for the server's monitors: `id`, `step`, `split`.
+            timeout: seconds for this call, instead of the client's.
+            on_error: `raise` an ItemFailedError if an item has no score, or `none`: return the
+                reply, in which such an item's score is None. No number is ever put in its place.
+        """
+        return self._run(
+            self._ready_calls().score(
+                model, items, options=options, run=run, timeout=timeout, on_error=on_error
+            )
+        )
+
+    def score_one(
+        self,
+        model: str,
+        item: Mapping[str, Any],
+        *,
+        options: Mapping[str, Any] | None = None,
+        run: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> float:
+        """The score of one item.
+
+        Raises:
+            ItemFailedError: it could not be scored.
+        """
+        return self._run(
+            self._ready_calls().score_one(model, item, options=options, run=run, timeout=timeout)
+        )
+
+    def best_of_n(
+        self,
+        model: str,
+        candidates: Sequence[Any],
+        *,
+        top_n: int | None = None,
+        tie_margin: float | None = None,
+        abstain_below: float | None = None,
+        options: Mapping[str, Any] | None = None,
+        run: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        **shared_fields: Any,
+    ) -> BestOfN:
+        """Rank candidates.
+
+        Args:
+            model: `name@version`, or `name` for its default version.
+            candidates: the N answers, each as a text or as the fields in which it differs.
+            top_n: how many places of the ranking to return.
+            tie_margin: scores no further apart count as equal.
+            abstain_below: the score below which even the best is not good enough.
+            options: as for `score`.
+            run: as for `score`.
+            timeout: seconds for this call, instead of the client's.
+            **shared_fields: what all candidates have in common, such as `prompt`.
+        """
+        choices = {
+            "top_n": top_n,
+            "tie_margin": tie_margin,
+            "abstain_below": abstain_below,
+            "options": options,
+            "run": run,
+        }
+        return self._run(
+            self._ready_calls().best_of_n(
+                model, candidates, choices=choices, shared=shared_fields, timeout=timeout
+            )
+        )
+
+    def models(self) -> list[Model]:
+        """The models that the server has."""
+        return self._run(self._ready_calls().models())
+
+    def model(self, name: str) -> Model:
+        """One model and its card.
+
+        Raises:
+            NotFoundError: the server does not have it.
+        """
+        return self._run(self._ready_calls().model(name))
+
+    def ready(self) -> bool:
+        """Whether a server is ready to score. False also where none answers."""
+        return self._run(self._ready_calls().probe("/readyz"))
+
+    def healthy(self) -> bool:
+        """Whether a server's process lives. False also where none answers."""
+        return self._run(self._ready_calls().probe("/healthz"))
+
+    def close(self) -> None:
+        """Close the connections. The client cannot be used any more."""
+        for pool in self._take_pools():
+            pool.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, steps: Steps[T]) -> T:
+        pool = self._pool(None, new_client)
+        try:
+            step = next(steps)
+            while True:
+                reply: Reply | None = None
+                try:
+                    if isinstance(step, Send):
+                        reply = perform(pool, step, self._clock.monotonic)
+                    else:
+                        self._clock.sleep(step.seconds)
+                except AssayError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(reply)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        finally:
+            steps.close()

@@ -1,0 +1,1 @@
+"""Reward functions with the signatures that trainers call."""

@@ -1,0 +1,162 @@
+"""The client against the service itself, on a socket, with the family that needs no weights."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from pydantic import SecretStr
+
+from assay.app import create_app
+from assay.settings import Settings
+from assay_client import (
+    APITimeoutError,
+    AuthenticationError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    ItemFailedError,
+    NotFoundError,
+    PermissionDeniedError,
+    RequestTooLargeError,
+)
+
+ITEM = {"prompt": "one two three", "response": "three two"}
+OVERLAP = 0.4054651081081644  # ln(3 / 2): two of the prompt's words are there, one is not
+LONG = {"prompt": "word " * 5000, "response": "word"}
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[str]:
+    config = uvicorn.Config(create_app(settings), port=0, log_config=None, lifespan="on")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield _address(server, thread)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def _address(server: uvicorn.Server, thread: threading.Thread) -> str:
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        thread.join(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    return f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with _listening(Settings(models=("reference",), max_items=8)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def guarded_url() -> Iterator[str]:
+    settings = Settings(models=("reference",), api_keys=(SecretStr("right"),))
+    with _listening(settings) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str, connect: Any) -> Any:
+    client = connect(url)
+    while not client.ready():
+        pass
+    return client
+
+
+def test_it_scores(client: Any) -> None:
+    reply = client.score("reference", [{**ITEM, "id": "a", "group": "p"}, {**ITEM, "group": "p"}])
+    assert reply.scores == pytest.approx([OVERLAP, OVERLAP])
+    assert reply.model == "reference@1"
+    assert reply.results[0].channels == {"reward": reply.scores[0]}
+    assert reply.results[0].tokens == 5
+    (group,) = reply.groups
+    assert (group.ranks, group.zero_variance) == ((1, 1), True)
+    assert reply.usage.items == 2
+    assert reply.timing.total_ms > 0
+
+
+def test_one_number(client: Any) -> None:
+    assert client.score_one("reference", ITEM) == pytest.approx(OVERLAP)
+
+
+def test_a_bad_item_is_an_error_and_no_number(client: Any) -> None:
+    with pytest.raises(ItemFailedError) as caught:
+        client.score("reference", [ITEM, LONG])
+    assert (caught.value.index, caught.value.code) == (1, "input_too_long")
+    reply = client.score("reference", [ITEM, LONG], on_error="none")
+    assert reply.scores == [pytest.approx(OVERLAP), None]
+    assert reply.usage.failed == 1
+
+
+def test_options_arrive(client: Any) -> None:
+    cut = client.score("reference", [LONG], options={"truncation": "right"})
+    assert "truncated" in cut.results[0].flags
+    stand_in = {"on_error": {"substitute": -9.0}}
+    reply = client.score("reference", [LONG], options=stand_in, run={"id": "r", "step": 1})
+    assert reply.scores == [-9.0]
+    assert reply.results[0].status == "error"
+
+
+def test_a_long_list_goes_in_parts(url: str, connect: Any) -> None:
+    items = [{**ITEM, "id": str(i), "group": f"p{i % 5}"} for i in range(20)]
+    reply = connect(url, max_items_per_request=8).score("reference", items)
+    assert [result.id for result in reply.results] == [str(i) for i in range(20)]
+    assert {group.n for group in reply.groups} == {4}
+    with pytest.raises(RequestTooLargeError):
+        connect(url).score("reference", items)
+
+
+def test_best_of_n(client: Any) -> None:
+    texts = ["nothing", "one two three", "one"]
+    best = client.best_of_n("reference", texts, prompt="one two three", abstain_below=0.0)
+    assert (best.best, best.abstained) == (1, False)
+    assert [ranked.index for ranked in best.ranking] == [1, 2, 0]
+    high = client.best_of_n("reference", texts, prompt="one two three", abstain_below=99, top_n=1)
+    assert (high.best, high.abstained, len(high.ranking)) == (None, True, 1)
+    options = {"on_error": {"substitute": 99.0}}
+    responses = ["word " * 5000, "one"]
+    kept = client.best_of_n("reference", responses, prompt="one two", options=options)
+    assert (kept.best, kept.ranking[1].score) == (1, None)
+
+
+def test_models(client: Any) -> None:
+    (model,) = client.models()
+    assert (model.id, model.version, model.default, model.state) == (
+        "reference@1",
+        1,
+        True,
+        "ready",
+    )
+    card = client.model("reference").card
+    assert card["fingerprint"] == client.score("reference", [ITEM]).fingerprint
+    assert client.healthy() is True
+
+
+def test_refusals(client: Any) -> None:
+    with pytest.raises(NotFoundError) as unknown:
+        client.score("no-such-model", [ITEM])
+    assert unknown.value.code == "model_not_found"
+    assert unknown.value.request_id in str(unknown.value)
+    with pytest.raises(InvalidRequestError) as malformed:
+        client.score("reference", [{"promt": "one"}])
+    assert malformed.value.errors
+
+
+def test_a_deadline_that_cannot_be_met(client: Any) -> None:
+    slow = {**ITEM, "response": "x " * 200_000}
+    with pytest.raises((APITimeoutError, DeadlineExceededError)):  # whoever notices first
+        client.score("reference", [slow] * 8, timeout=0.01)
+
+
+def test_keys(guarded_url: str, connect: Any) -> None:
+    assert connect(guarded_url, api_key="right").score_one("reference", ITEM) > 0
+    with pytest.raises(AuthenticationError):
+        connect(guarded_url).score("reference", [ITEM])
+    with pytest.raises(PermissionDeniedError):
+        connect(guarded_url, api_key="wrong").score("reference", [ITEM])
