@@ -1,0 +1,295 @@
+"""A classifier's model and tokenizer, read from where its card says and proven to be complete."""
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils.hub import cached_file
+
+from assay_models.card import CardError, ModelCard
+from assay_models.repository import ModelFiles, digest_of
+
+_DECIDING = (".safetensors", ".json", ".jinja", ".txt", ".model", ".gguf")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_PRETRAINING_HEADS = re.compile(r"^(lm_head|cls|decoder|lm_predictions|mask_predictions)\.")
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+
+
+class ClassifierOptions(BaseModel):
+    """What `[options]` of a card may say about a checkpoint; a family adds fields of its own.
+
+    `adapter`: a folder beside the card with a PEFT adapter. `gguf_file`: the weights' file in the
+    weights folder, where it is a GGUF. `num_hidden_layers`: only the lower layers. `num_labels`
+    and `labels`: the head's outputs, where the checkpoint's config does not say. `chat_template`:
+    a Jinja file beside the card that takes the place of the checkpoint's own. `pooling`: which
+    token a decoder's score is read at, the one that Transformers would read in the sequence alone
+    (the last that is not the padding token, which matters only where padding is EOS and the text
+    ends with it), or always the `last`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    adapter: str | None = None
+    gguf_file: str | None = None
+    num_hidden_layers: int | None = Field(default=None, ge=1)
+    num_labels: int | None = Field(default=None, ge=1)
+    labels: tuple[str, ...] | None = None
+    chat_template: str | None = None
+    pooling: Literal["transformers", "last"] = "transformers"
+
+    @classmethod
+    def of(cls, card: ModelCard) -> Self:
+        """The options of a card; a family's own class refuses the names that it does not know.
+
+        Raises:
+            CardError: an option is unknown or has no such value.
+        """
+        try:
+            return cls.model_validate(card.options)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"options.{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+                for problem in error.errors(include_url=False, include_input=False)
+            )
+            raise CardError(f"{card.id}: {problems}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where one card's checkpoint lies, and what of it is used."""
+
+    card: ModelCard
+    files: ModelFiles
+    options: ClassifierOptions
+
+    def load_tokenizer(self) -> Any:
+        """The checkpoint's tokenizer.
+
+        Raises:
+            CardError: there is none that can be read.
+        """
+        try:
+            return AutoTokenizer.from_pretrained(self._name, **self._where)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise self._unusable("tokenizer", error) from error
+
+    def load_model(self, dtype: torch.dtype) -> Any:
+        """The model in evaluation mode, its adapter merged, in `dtype` or as it was stored.
+
+        Every weight comes from a file: what the checkpoint and the adapter leave out, and what
+        they hold beyond the model, is an error and not a warning.
+
+        Raises:
+            CardError: weights are missing, left over, of another shape, or not safetensors.
+        """
+        self._refuse_other_formats()
+        config = self._config()
+        # A half-precision merge would round twice; a half-precision load would round an fp32 head.
+        exact = dtype == torch.float32 or self.options.adapter is not None
+        try:
+            with _without_report():
+                model, report = AutoModelForSequenceClassification.from_pretrained(
+                    self._name,
+                    config=config,
+                    dtype=torch.float32 if exact else "auto",
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    **self._where,
+                )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise self._unusable("model", error) from error
+        self._refuse_leftovers(model, set(report["unexpected_keys"]))
+        missing = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+        if self.options.adapter is not None:
+            model, given = self._with_adapter(model, self.files.folder / self.options.adapter)
+            missing -= given
+        if missing:
+            fitting = f"{type(model).__name__} of {config.num_labels} label(s)"
+            raise self._error(
+                f"the files hold no fitting {_some(missing)} for {fitting}: it would be random"
+            )
+        return model.eval().requires_grad_(False)
+
+    def chat_template(self) -> str | None:
+        """The template that the card puts in place of the checkpoint's own, if it does.
+
+        Raises:
+            CardError: the file cannot be read.
+        """
+        if self.options.chat_template is None:
+            return None
+        try:
+            return (self.files.folder / self.options.chat_template).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._error(f"no readable {self.options.chat_template!r} by the card") from error
+
+    def fingerprint_parts(self) -> dict[str, object]:
+        """What identifies the files that decide a number, and how they are used."""
+        weights = self.card.weights
+        return {
+            "source": (weights.source, weights.hub, weights.revision),
+            "files": sorted(self._digests().items()),
+            "options": sorted(self.options.model_dump().items()),
+            "max_tokens": self.card.limits.max_tokens,
+        }
+
+    def _digests(self) -> dict[str, str]:
+        weights = self.card.weights
+        found: dict[str, str] = dict(weights.files)
+        if self.files.weights is not None:
+            found |= _digests(self.files.weights, found)
+        if self.options.adapter is not None:
+            for name in _ADAPTER:
+                path = f"{self.options.adapter}/{name}"
+                known = weights.own_files.get(path)
+                found[f"own:{path}"] = known or digest_of(self.files.folder / path)
+        return found
+
+    @property
+    def _name(self) -> str:
+        if self.card.weights.source == "hub":
+            return self.card.weights.hub or ""
+        return str(self.files.weights)
+
+    @property
+    def _where(self) -> dict[str, Any]:
+        where: dict[str, Any] = {"trust_remote_code": False}
+        if self.card.weights.source == "hub":
+            where["revision"] = self.card.weights.revision
+        else:
+            where["local_files_only"] = True
+        if self.options.gguf_file is not None:
+            where["gguf_file"] = self.options.gguf_file
+        return where
+
+    def _config(self) -> Any:
+        try:
+            config = AutoConfig.from_pretrained(self._name, **self._where)
+        except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+            raise self._unusable("config", error) from error
+        if config.is_encoder_decoder:
+            raise self._error(f"encoder-decoder checkpoints ({config.model_type}) are not served")
+        options = self.options
+        if options.num_labels is not None or options.labels is not None:
+            config.num_labels = options.num_labels or len(options.labels or ())
+        if options.num_hidden_layers is not None:
+            _keep_layers(config, options.num_hidden_layers)
+        return config
+
+    def _refuse_other_formats(self) -> None:
+        weights = self.card.weights
+        if weights.source == "hub":
+            self._verify_hub()
+        elif self.files.weights is None:
+            raise self._error("weights.source must be `folder`, `package` or `hub`")
+        elif (self.files.weights / "adapter_config.json").is_file():
+            raise self._error("an adapter lies among the weights: name it in options.adapter")
+        elif self.options.gguf_file is None and not any(
+            (self.files.weights / name).is_file() for name in _WEIGHTS
+        ):
+            raise self._error(f"no model.safetensors in {self.files.weights}; save it as one")
+
+    def _verify_hub(self) -> None:
+        weights = self.card.weights
+        if weights.hub is None or weights.revision is None:
+            raise self._error("weights.hub and weights.revision (40 hex digits) belong together")
+        for name, expected in weights.files.items():
+            try:
+                path = cached_file(weights.hub, name, revision=weights.revision)
+            except OSError as error:
+                raise self._unusable(name, error) from error
+            found = digest_of(Path(path or ""))
+            if found != expected:
+                raise self._error(f"{name!r} is not the file of the card ({found})")
+
+    def _refuse_leftovers(self, model: Any, unexpected: set[str]) -> None:
+        kept = self.options.num_hidden_layers
+        if kept is not None:
+            unexpected = {key for key in unexpected if not _is_layer_above(key, kept)}
+        if self.options.adapter is not None:
+            unexpected = {key for key in unexpected if not _PRETRAINING_HEADS.match(key)}
+        if unexpected:
+            name = type(model).__name__
+            raise self._error(f"the files hold {_some(unexpected)}, for which {name} has no place")
+
+    def _with_adapter(self, model: Any, folder: Path) -> tuple[Any, set[str]]:
+        for name in _ADAPTER:
+            if not (folder / name).is_file():
+                raise self._error(f"no {name} in {folder}")
+        config = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = True
+        config.base_model_name_or_path = None  # where it was trained; the card says where it is
+        state = load_file(folder / "adapter_model.safetensors")
+        try:
+            with warnings.catch_warnings():
+                # peft asks Transformers for an attribute that has a new name.
+                warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+                adapted = get_peft_model(model, config)
+            wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+            if wanted != set(state):
+                different = _some(wanted ^ set(state))
+                raise self._error(f"the adapter and the model disagree about {different}")
+            set_peft_model_state_dict(adapted, state)
+        except (ValueError, RuntimeError) as error:
+            raise self._unusable("adapter", error) from error
+        given = {key.removeprefix("base_model.model.") for key in state}
+        return adapted.merge_and_unload(), given
+
+    def _error(self, text: str) -> CardError:
+        return CardError(f"{self.card.id}: {text}")
+
+    def _unusable(self, what: str, error: Exception) -> CardError:
+        return self._error(f"the {what} at {self._name!r} cannot be used: {error}")
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    # Transformers logs what is missing or left over; here that is an error, or the adapter's part.
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(_is_no_report)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_no_report)
+
+
+def _is_no_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
+
+
+def _digests(folder: Path, known: Mapping[str, str]) -> dict[str, str]:
+    return {
+        path.name: known.get(path.name) or digest_of(path)
+        for path in sorted(folder.iterdir())
+        if path.suffix in _DECIDING and path.name != "card.toml"
+    }
+
+
+def _keep_layers(config: Any, count: int) -> None:
+    config.num_hidden_layers = count
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        config.layer_types = kinds[:count]
+
+
+def _is_layer_above(key: str, kept: int) -> bool:
+    layer = re.search(r"\.(?:layers|layer|h)\.(\d+)\.", f".{key}")
+    return layer is not None and int(layer[1]) >= kept
+
+
+def _some(names: set[str]) -> str:
+    shown = ", ".join(sorted(names)[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

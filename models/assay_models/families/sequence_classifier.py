@@ -1,0 +1,140 @@
+"""Any sequence classifier of the hub as a reward model: a scalar head, or one label's log-odds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
+from assay_models.card import CardError, ModelCard
+from assay_models.families.classifier import Classifier, ClassifierOptions, Encoded
+from assay_models.families.rendering import SpecialTokens
+from assay_models.items import Message, TextItem
+from assay_models.registry import Runtime
+from assay_models.repository import ModelFiles, fingerprint_of
+from assay_models.shaping import Shaping, log_odds, probabilities, shape
+
+VERSION = 1
+
+
+class SequenceClassifierOptions(ClassifierOptions):
+    """`[options]` of a card of this family, besides what every classifier takes.
+
+    `shaping` makes the score from the raw. `score_label` names the label of a head with several
+    whose log-odds are the raw. `text_special_tokens` says what a special token written in `text`
+    is: `parse` takes `text` for a rendered conversation and the token for itself, `literal` for
+    its letters; `auto` parses where the checkpoint has a chat template.
+    """
+
+    shaping: Shaping = "identity"
+    score_label: str | None = None
+    text_special_tokens: Literal["auto", "parse", "literal"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceClassifier:
+    """One checkpoint behind the waist.
+
+    A scalar head: raw is its logit, the channel is `reward`. A head with several labels: raw is
+    `score_label`'s logit minus the log-sum-exp of the others, and the channels are the softmax
+    probabilities of all labels. The score is the shaped raw; with `sigmoid` it is the label's
+    probability.
+    """
+
+    fingerprint: str
+    classifier: Classifier
+    shaping: Shaping
+    score_index: int | None
+    text_special_tokens: SpecialTokens
+    runs: ClassVar[Literal["device"]] = "device"
+    sees: ClassVar[Literal["item"]] = "item"
+
+    @classmethod
+    def load(cls, card: ModelCard, files: ModelFiles, runtime: Runtime) -> "SequenceClassifier":
+        """Read the checkpoint that the card names.
+
+        Raises:
+            CardError: an option, a file or a weight is missing or does not fit.
+        """
+        options = SequenceClassifierOptions.of(card)
+        classifier = Classifier.load(card, files, runtime)
+        index = _score_index(card, options, classifier.labels)
+        special = options.text_special_tokens
+        if special == "auto":
+            special = "parse" if classifier.renderer.chat_template else "literal"
+        parts = {"family": card.family, "version": VERSION, **classifier.fingerprint_parts}
+        return cls(fingerprint_of(parts), classifier, options.shaping, index, special)
+
+    def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
+        """One sequence for the one item.
+
+        Raises:
+            ItemError: the fields do not go together, or the text is too long.
+        """
+        (item,) = items
+        assert isinstance(item, TextItem)
+        encoded = self._encoded(item, options)
+        return Prepared((encoded.input(),), flags=encoded.flags, details=encoded.details)
+
+    def predict(self, inputs: Sequence[Input]) -> list[Raw]:
+        """The logits of each input."""
+        return self.classifier.logits(inputs)
+
+    def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
+        """The shaped logit, or the shaped log-odds of the label that is the score."""
+        (logits,) = raws
+        if self.score_index is None:
+            raw = logits[0]
+            score = self._shaped(raw, options)
+            channels = {"reward": score}
+        else:
+            raw = log_odds(logits, self.score_index)
+            score = self._shaped(raw, options)
+            channels = dict(zip(self.classifier.labels, probabilities(logits), strict=True))
+        return [Score(score, raw, channels, prepared.flags, prepared.details)]
+
+    def _shaped(self, raw: float, options: Options) -> float:
+        return raw if options.raw else shape(self.shaping, raw)
+
+    def _encoded(self, item: TextItem, options: Options) -> Encoded:
+        classifier, truncation = self.classifier, options.truncation
+        match _given(item):
+            case ("text",) | ("text", "text_pair"):
+                special = self.text_special_tokens
+                return classifier.encode_text(item.text or "", item.text_pair, truncation, special)
+            case ("messages",):
+                return classifier.encode_chat(item.messages or (), truncation)
+            case ("prompt", "response"):
+                return self._answer(item, options)
+        raise ItemError(
+            "invalid_item",
+            "give `prompt` and `response`, or `messages`, or `text` (with `text_pair`)",
+        )
+
+    def _answer(self, item: TextItem, options: Options) -> Encoded:
+        prompt, response = item.prompt, item.response or ""
+        if isinstance(prompt, str) and self.classifier.renderer.chat_template is None:
+            return self.classifier.encode_text(prompt, response, options.truncation)
+        asked = (Message(role="user", content=prompt),) if isinstance(prompt, str) else prompt or ()
+        turns = (*asked, Message(role="assistant", content=response))
+        return self.classifier.encode_chat(turns, options.truncation)
+
+
+def _given(item: TextItem) -> tuple[str, ...]:
+    fields = ("prompt", "response", "messages", "text", "text_pair")
+    return tuple(name for name in fields if getattr(item, name) is not None)
+
+
+def _score_index(
+    card: ModelCard, options: SequenceClassifierOptions, labels: tuple[str, ...]
+) -> int | None:
+    if options.score_label is None:
+        if len(labels) == 1:
+            return None
+        known = ", ".join(labels)
+        raise CardError(f"{card.id}: name one of its labels in options.score_label: {known}")
+    if len(labels) == 1 or options.score_label not in labels:
+        known = ", ".join(labels)
+        raise CardError(
+            f"{card.id}: no choice of {options.score_label!r} among its labels: {known}"
+        )
+    return labels.index(options.score_label)
