@@ -1,19 +1,14 @@
 """`assay score` on files, with the torch-free model in this process."""
 
-import fcntl
 import io
-import json
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from typer.testing import CliRunner, Result
+from item_files import distinct_items, results_of, score, write_items
+from typer.testing import CliRunner
 
 from assay.bulk.lines import (
     Halted,
@@ -30,35 +25,9 @@ from assay.bulk.lines import (
 from assay.bulk.progress import duration, shown_progress
 from assay.cli import app
 from assay.results import ItemResult
+from assay_models.families.reference import ReferenceModel
 
 SCORED = {"prompt": "add one and two", "response": "one and two"}
-
-
-@pytest.fixture(autouse=True)
-def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ASSAY_URL", "ASSAY_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def write_items(path: Path, items: Sequence[Mapping[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(item) + "\n" for item in items))
-    return path
-
-
-def distinct_items(count: int) -> list[dict[str, str]]:
-    return [
-        {"id": f"item-{n}", "prompt": f"count to {n} and back", "response": f"{n} and up"}
-        for n in range(count)
-    ]
-
-
-def score(source: Path, output: Path, *options: str, **environment: str) -> Result:
-    arguments = ["score", str(source), "--model", "reference", "-o", str(output), *options]
-    return CliRunner().invoke(app, arguments, env=environment)
-
-
-def results_of(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in output.read_bytes().splitlines()]
 
 
 class TestOutcomes:
@@ -93,7 +62,7 @@ class TestOutcomes:
         ]
         assert "8 of 8 lines: 2 scored, 6 failed" in result.stderr
         assert "input_too_long 1, invalid_item 2, invalid_line 3" in result.stderr
-        assert "2 blank lines" in result.stderr
+        assert "blank lines passed over: 2" in result.stderr
 
     def test_a_result_has_the_fields_of_the_wire_and_what_made_it(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", [{"id": "a", "group": "g", **SCORED}])
@@ -181,95 +150,6 @@ class TestStreams:
         assert result.stdout_bytes == output.read_bytes()
 
 
-class TestResuming:
-    def test_a_finished_output_stays_as_it_is(self, tmp_path: Path) -> None:
-        source = write_items(tmp_path / "items.jsonl", [SCORED, {"prompt": "only"}])
-        output = tmp_path / "scores.jsonl"
-        assert score(source, output).exit_code == 1
-        before = output.read_bytes()
-        again = score(source, output)
-        assert again.exit_code == 1
-        assert "2 of them by an earlier run" in again.stderr
-        assert output.read_bytes() == before
-
-    @pytest.mark.parametrize("cut", [1, 9, 200])
-    def test_a_torn_line_is_computed_again(self, tmp_path: Path, cut: int) -> None:
-        source = write_items(tmp_path / "items.jsonl", distinct_items(10))
-        output = tmp_path / "scores.jsonl"
-        score(source, output)
-        whole = output.read_bytes()
-        output.write_bytes(whole[:-cut])
-        assert score(source, output).exit_code == 0
-        assert output.read_bytes() == whole
-
-    def test_lines_added_to_the_input_are_added_to_the_output(self, tmp_path: Path) -> None:
-        items = distinct_items(10)
-        source = write_items(tmp_path / "items.jsonl", items[:4])
-        output = tmp_path / "scores.jsonl"
-        score(source, output)
-        score(write_items(source, items), output)
-        fresh = tmp_path / "fresh.jsonl"
-        score(source, fresh)
-        assert output.read_bytes() == fresh.read_bytes()
-
-    def refused(self, source: Path, output: Path, reason: str, *options: str) -> None:
-        before = output.read_bytes()
-        result = score(source, output, *options)
-        assert result.exit_code == 2
-        assert reason in result.stderr
-        assert "--restart" in result.stderr
-        assert output.read_bytes() == before
-
-    def test_a_changed_input_is_refused(self, tmp_path: Path) -> None:
-        items = distinct_items(10)
-        source = write_items(tmp_path / "items.jsonl", items)
-        output = tmp_path / "scores.jsonl"
-        score(source, output)
-        items[6]["response"] += "!"
-        write_items(source, items)
-        self.refused(source, output, "line 7 of the input")
-        assert score(source, output, "--restart").exit_code == 0
-        fresh = tmp_path / "fresh.jsonl"
-        score(source, fresh)
-        assert output.read_bytes() == fresh.read_bytes()
-
-    def test_a_shorter_input_is_refused(self, tmp_path: Path) -> None:
-        source = write_items(tmp_path / "items.jsonl", distinct_items(3))
-        output = tmp_path / "scores.jsonl"
-        score(source, output)
-        self.refused(write_items(source, distinct_items(2)), output, "more lines than the input")
-
-    def test_other_options_are_refused(self, tmp_path: Path) -> None:
-        source = write_items(tmp_path / "items.jsonl", distinct_items(3))
-        output = tmp_path / "scores.jsonl"
-        score(source, output)
-        self.refused(source, output, "fingerprint", "--truncation", "left")
-
-    def test_lines_of_two_models_are_refused(self, tmp_path: Path) -> None:
-        source = write_items(tmp_path / "items.jsonl", distinct_items(3))
-        output = tmp_path / "scores.jsonl"
-        score(source, output)
-        first, second, third = output.read_bytes().splitlines(keepends=True)
-        output.write_bytes(first + second.replace(b"reference@1", b"reference@2") + third)
-        self.refused(source, output, "line 2 of the output is of another model")
-
-    @pytest.mark.parametrize("text", [b"a diary without a newline", b'{"a": 1}\n', b"\x00\x01\n"])
-    def test_a_file_of_something_else_is_left_alone(self, tmp_path: Path, text: bytes) -> None:
-        source = write_items(tmp_path / "items.jsonl", distinct_items(3))
-        output = tmp_path / "diary"
-        output.write_bytes(text)
-        self.refused(source, output, "not a result of this command")
-
-    def test_an_output_that_another_run_writes_is_refused(self, tmp_path: Path) -> None:
-        source = write_items(tmp_path / "items.jsonl", distinct_items(3))
-        output = tmp_path / "scores.jsonl"
-        with output.open("wb") as other:
-            fcntl.flock(other, fcntl.LOCK_EX)
-            result = score(source, output)
-        assert result.exit_code == 2
-        assert "another run is writing" in result.stderr
-
-
 class TestUsage:
     def test_the_input_is_never_the_output(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", [SCORED])
@@ -316,6 +196,16 @@ class TestUsage:
         assert result.exit_code == 3
         assert "broken@1 could not be loaded" in result.stderr
         assert output.read_bytes() == b""
+
+
+def test_a_model_that_looks_at_groups_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ReferenceModel, "sees", "group")
+    source = write_items(tmp_path / "items.jsonl", [{"group": "g", **SCORED}])
+    result = score(source, tmp_path / "scores.jsonl")
+    assert result.exit_code == 2
+    assert "looks at whole groups" in result.stderr
 
 
 class Changing:
@@ -383,57 +273,3 @@ class TestProgress:
     def test_durations(self) -> None:
         told = [duration(seconds) for seconds in (0.4, 59.6, 3599, 7260, float("inf"))]
         assert told == ["0 s", "1 min 0 s", "59 min 59 s", "2 h 1 min", "unknown"]
-
-
-def start(source: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:
-    program = [sys.executable, "-c", "from assay.cli import app; app()"]
-    arguments = ["score", str(source), "--model", "reference", "-o", str(output), *options]
-    return subprocess.Popen([*program, *arguments], stderr=subprocess.PIPE)
-
-
-def stop_in_the_middle(
-    process: subprocess.Popen[bytes], output: Path, lines: int, how: signal.Signals
-) -> tuple[int, bytes]:
-    """Send the signal as soon as the output has so many lines; the exit code and stderr."""
-    while process.poll() is None:
-        if output.exists() and output.read_bytes().count(b"\n") >= lines:
-            process.send_signal(how)
-            break
-        time.sleep(0.002)
-    _, told = process.communicate(timeout=60)
-    return process.returncode, told
-
-
-@pytest.fixture
-def uninterrupted(tmp_path: Path) -> tuple[Path, bytes]:
-    source = write_items(tmp_path / "items.jsonl", distinct_items(8000))
-    output = tmp_path / "uninterrupted.jsonl"
-    assert score(source, output).exit_code == 0
-    return source, output.read_bytes()
-
-
-def test_a_killed_and_an_interrupted_run_are_continued(
-    uninterrupted: tuple[Path, bytes], tmp_path: Path
-) -> None:
-    source, whole = uninterrupted
-    output = tmp_path / "scores.jsonl"
-    slow = ("--batch-size", "2", "--concurrency", "1")
-
-    code, _ = stop_in_the_middle(start(source, output, *slow), output, 100, signal.SIGKILL)
-    killed = output.read_bytes()
-    assert code == -signal.SIGKILL
-    assert len(killed) < len(whole)
-    assert whole.startswith(killed)
-
-    output.write_bytes(killed[:-7])
-    code, told = stop_in_the_middle(start(source, output, *slow), output, 600, signal.SIGINT)
-    interrupted = output.read_bytes()
-    assert code == 130
-    assert b"interrupted" in told
-    assert b"Traceback" not in told
-    assert len(killed) < len(interrupted) < len(whole)
-    assert whole.startswith(interrupted)
-    assert interrupted.endswith(b"\n")
-
-    assert score(source, output).exit_code == 0
-    assert output.read_bytes() == whole

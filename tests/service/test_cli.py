@@ -1,6 +1,7 @@
 """The commands that end at once: help, settings, models, OpenAPI."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from typer.testing import CliRunner, Result
 from assay import __version__
 from assay.app import create_app
 from assay.cli import app
-from assay.cli_models import weights_state
+from assay.cli.models import weights_state
 from assay.settings import Settings
 from assay_models.repository import ModelRepository
 
@@ -79,6 +80,28 @@ class TestHelp:
         assert run("--version").output == f"assay {__version__}\n"
 
 
+class TestPage:
+    PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+    def test_it_names_every_command_and_option(self, command: list[str]) -> None:
+        _, found, section = self.PAGE.partition(f"\n## assay {' '.join(command)}\n")
+        assert found
+        section = section.partition("\n## ")[0]
+        options = set(re.findall(r"--[a-z-]+", run(*command, "--help").output)) - {"--help"}
+        assert not {option for option in options if option not in section}
+
+    def test_its_example_is_what_the_command_does(self, tmp_path: Path) -> None:
+        items, scores = re.findall(r"```jsonl\n(.*?)```", self.PAGE, re.DOTALL)
+        (tmp_path / "answers.jsonl").write_text(items)
+        output = tmp_path / "scores.jsonl"
+        source = str(tmp_path / "answers.jsonl")
+        result = run("score", source, "--model", "reference", "-o", str(output))
+        assert result.exit_code == 1
+        assert output.read_text() == scores
+        assert result.stderr.split(";")[0] in self.PAGE
+
+
 class TestSettings:
     @pytest.mark.parametrize(
         ("variable", "text"),
@@ -109,10 +132,9 @@ class TestOpenapi:
         document = create_app(Settings(models=("reference",))).openapi()
         assert result.exit_code == 0
         assert json.loads(result.stdout) == document
-        assert (
-            result.stdout
-            == json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        )
+        committed = Path(__file__).parents[2] / "docs" / "reference" / "openapi.json"
+        assert result.stdout == committed.read_text(encoding="utf-8")
+        assert list(json.loads(result.stdout)) == sorted(document)
 
 
 class TestList:
@@ -163,8 +185,8 @@ class TestShow:
         for part in (
             "words@1  Words in common",
             "MIT",
-            "accuracy 0.812 [0.750, 0.875] on pairs, n = 1,600; length 0.500",
-            "python -m recipes.words",
+            "quality, by `python -m recipes.words`:\n  - pairs, n = 1,600\n",
+            "accuracy 0.812 [0.750, 0.875]; length 0.500\n",
             "Counts words.",
             "scores 0.405465 within 1e-05",
         ):

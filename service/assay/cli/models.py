@@ -5,8 +5,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -69,7 +70,8 @@ def list_models() -> None:
     for card in repository.cards():
         entry = repository.find(card.id)
         default = "yes" if repository.find(card.name) is entry else "no"
-        quality = _figure(card.quality[0]) if card.quality else "not measured"
+        headline = next(iter(card.quality), None)
+        quality = f"{_figure(headline)} on {headline.dataset}" if headline else "not measured"
         weights = weights_state(repository, entry)
         table.add_row(card.id, default, card.family, weights, card.licence, quality)
     width = None if os.isatty(1) else PIPE_WIDTH
@@ -178,7 +180,7 @@ def _repository(settings: Settings) -> ModelRepository:
 
 def _figure(quality: Quality) -> str:
     interval = f"[{quality.low:.3f}, {quality.high:.3f}]"
-    return f"{quality.metric} {quality.value:.3f} {interval} on {quality.dataset}"
+    return f"{quality.metric} {quality.value:.3f} {interval}"
 
 
 def _described(card: ModelCard, weights: str) -> Iterator[str]:
@@ -203,7 +205,7 @@ def _described(card: ModelCard, weights: str) -> Iterator[str]:
         facts["usual scores"] = f"mean {seen.mean:.3f}, std {seen.std:.3f} over {seen.n:,} items"
     for name, fact in facts.items():
         yield f"{name + ':':<16}{fact}"
-    yield from _listed("quality", (_measured(quality) for quality in card.quality))
+    yield from _measured(card.quality)
     yield from _listed("limitations", card.limitations)
     if card.example is not None:
         example = card.example
@@ -211,13 +213,18 @@ def _described(card: ModelCard, weights: str) -> Iterator[str]:
         yield from _listed("example", [json.dumps(example.item, ensure_ascii=False), promise])
 
 
-def _measured(quality: Quality) -> str:
-    beside = "".join(f"; {one.name} {one.value:.3f}" for one in quality.baselines)
-    note = f"; {quality.note}" if quality.note else ""
-    return f"{_figure(quality)}, n = {quality.n:,}{beside}{note} ({quality.command})"
+def _measured(figures: Sequence[Quality]) -> Iterator[str]:
+    for command, measured in groupby(figures, lambda one: one.command):
+        yield from ("", f"quality, by `{command}`:")
+        for (dataset, n), rows in groupby(measured, lambda one: (one.dataset, one.n)):
+            yield f"  - {dataset}, n = {n:,}"
+            for one in rows:
+                beside = "".join(f"; {base.name} {base.value:.3f}" for base in one.baselines)
+                note = f" ({one.note})" if one.note else ""
+                yield f"    - {_figure(one)}{beside}{note}"
 
 
-def _listed(heading: str, lines: Iterator[str] | tuple[str, ...] | list[str]) -> Iterator[str]:
+def _listed(heading: str, lines: Sequence[str]) -> Iterator[str]:
     rows = [f"  - {line}" for line in lines]
     if rows:
         yield from ("", f"{heading}:", *rows)

@@ -102,11 +102,13 @@ def _conclude(summary: Summary, output: Path) -> None:
     tally = summary.tally
     reasons = ", ".join(f"{code} {count:,}" for code, count in sorted(tally.failures.items()))
     failed = f"{tally.failed:,} failed" + (f" ({reasons})" if reasons else "")
-    before = f"; {summary.before:,} of them by an earlier run" if summary.before else ""
-    tell(
-        f"{tally.done:,} of {summary.total:,} lines: {tally.scored:,} scored, {failed}, "
-        f"{summary.blank:,} blank lines passed over, {summary.seconds:.1f} s{before}"
-    )
+    notes = [f"{summary.seconds:.1f} s"]
+    if summary.before:
+        notes.append(f"{summary.before:,} of them by an earlier run")
+    if summary.blank:
+        notes.append(f"blank lines passed over: {summary.blank:,}")
+    told = f"{tally.done:,} of {summary.total:,} lines: {tally.scored:,} scored, {failed}"
+    tell("; ".join([told, *notes]))
     goes_on = None if not output.is_file() else f"the same command goes on with {output}"
     halted = summary.halted
     if halted is not None and halted.misused:
