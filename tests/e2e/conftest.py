@@ -1,0 +1,30 @@
+"""One composed stack for all tests here: built, started under a project of its own, taken down."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from conftest import free_port
+
+from .stack import Stack, served_cards
+
+BUILD_SECONDS = 3600
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """Built from this checkout, with the BUILD_*, PIP_* and TORCH_INDEX of the environment."""
+    port = free_port()
+    cards = served_cards()
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith("ASSAY_")}
+    settings = {
+        "ASSAY_MODELS": ",".join(card.id for card in cards),
+        "DEPLOY_IMAGE": "assay:e2e",
+        "DEPLOY_PUBLISH": f"127.0.0.1:{port}",
+    }
+    stack = Stack(f"assay-e2e-{port}", port, inherited | settings, cards)
+    try:
+        stack.up("--build", timeout=BUILD_SECONDS)
+        yield stack
+    finally:
+        stack.compose("down", "--volumes", "--remove-orphans")
