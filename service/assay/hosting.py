@@ -94,7 +94,7 @@ class ServedModel:
     async def close(self, timeout: float) -> None:
         """Finish what was admitted, within `timeout` seconds, and end the device thread."""
         if self._loading is not None:
-            await asyncio.wait({self._loading})
+            await asyncio.wait({self._loading}, timeout=timeout)
         if self.batcher is not None:
             await self.batcher.close(timeout)
         self._device.shutdown(wait=False, cancel_futures=True)

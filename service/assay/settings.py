@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from assay.errors import SettingsError
 
 PREFIX = "ASSAY_"
+CLIENTS = frozenset({"ASSAY_URL", "ASSAY_API_KEY"})
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -53,7 +54,7 @@ class Settings(BaseModel):
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """The settings that `environment` spells out.
+    """The settings that `environment` spells out. The two variables of the client are not ours.
 
     Raises:
         SettingsError: a variable with the prefix is unknown or cannot be parsed; the text says
@@ -62,7 +63,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     given = {
         name.removeprefix(PREFIX).lower(): value
         for name, value in environment.items()
-        if name.startswith(PREFIX)
+        if name.startswith(PREFIX) and name not in CLIENTS
     }
     unknown = sorted(set(given) - set(Settings.model_fields))
     if unknown:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from assay_client import APIConnectionError, AsyncClient, Client, NotReadyError
+from assay_client._endpoints import Endpoints
 
 ITEMS = [{"value": 1.0}]
 
@@ -76,6 +77,30 @@ def test_a_server_that_failed_rests_and_is_asked_again_later(
     client.score("code", ITEMS)
     client.score("code", ITEMS)
     assert _count(first, second) == [3, 5]  # well again
+
+
+def test_a_server_back_from_rest_gets_one_request_to_prove_itself(fake_time: Any) -> None:
+    fake_time.chance = 0.0
+    endpoints = Endpoints(["a", "b"], fake_time.clock)
+    fallen = endpoints.acquire(())
+    endpoints.failed(fallen, None)
+    endpoints.release(fallen)
+    fake_time.now += 0.6
+    assert endpoints.acquire(()).url == "b"
+    assert [endpoints.acquire(()).url for _ in range(3)] == ["a", "b", "b"]
+    endpoints.succeeded(fallen)
+    assert endpoints.acquire(()).url == "a"
+
+
+def test_a_server_that_came_back_begins_with_the_short_rest(fake_time: Any) -> None:
+    endpoints = Endpoints(["a"], fake_time.clock)
+    fallen = endpoints.acquire(())
+    for _ in range(8):
+        endpoints.failed(fallen, None)
+    assert fallen.rests_until - fake_time.now == 30.0
+    endpoints.succeeded(fallen)
+    endpoints.failed(fallen, None)
+    assert fallen.rests_until - fake_time.now == 0.5
 
 
 def test_where_all_rest_a_call_still_tries(connect: Any, refused_url: str, fake_time: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from item_files import distinct_items, results_of, score, write_items
+from item_files import distinct_items, results_of, run, score, write_items
 from typer.testing import CliRunner
 
 from assay.bulk.lines import (
@@ -172,7 +172,7 @@ class TestUsage:
     def test_an_unknown_model(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", [SCORED])
         arguments = ["score", str(source), "--model", "nobody", "-o", str(tmp_path / "out")]
-        result = CliRunner().invoke(app, arguments)
+        result = run(*arguments)
         assert result.exit_code == 2
         assert "reference@1" in result.stderr
 
@@ -192,7 +192,7 @@ class TestUsage:
         output = tmp_path / "out"
         arguments = ["score", str(source), "--model", "broken", "-o", str(output)]
         environment = {"ASSAY_REPOSITORY": str(tmp_path / "cards")}
-        result = CliRunner().invoke(app, arguments, env=environment)
+        result = run(*arguments, **environment)
         assert result.exit_code == 3
         assert "broken@1 could not be loaded" in result.stderr
         assert output.read_bytes() == b""

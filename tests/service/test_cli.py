@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
+from item_files import run
 from typer.main import get_command
-from typer.testing import CliRunner, Result
 
 from assay import __version__
 from assay.app import create_app
@@ -47,10 +47,6 @@ n = 1600
 command = "python -m recipes.words"
 baselines = [{ name = "length", value = 0.5 }]
 """
-
-
-def run(*arguments: str, **environment: str) -> Result:
-    return CliRunner().invoke(app, arguments, env=environment)
 
 
 def add_card(root: Path, name: str, *, version: int = 1, score: float = 0.405465,

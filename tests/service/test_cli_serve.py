@@ -14,10 +14,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from item_files import score
-from typer.testing import CliRunner
-
-from assay.cli import app
+from item_files import run, score
 
 ASSAY = (sys.executable, "-c", "from assay.cli import app; app()")
 WITHOUT_CLIENT = (
@@ -107,9 +104,7 @@ class TestServing:
             assert server.process.wait(30) == -signal.SIGTERM
 
     def test_an_address_in_use_is_one_clear_line(self, server: Server) -> None:
-        result = CliRunner().invoke(
-            app, ["serve", "--port", str(server.port)], env={"ASSAY_MODELS": "reference"}
-        )
+        result = run("serve", "--port", str(server.port), ASSAY_MODELS="reference")
         assert result.exit_code == 3
         assert f"cannot listen on 127.0.0.1 port {server.port}" in result.stderr
         assert "Traceback" not in result.output
@@ -140,7 +135,7 @@ class TestScoringOnAServer:
         source, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
         source.write_text(ITEMS)
         arguments = ["score", str(source), "--model", "nobody", "-o", str(output)]
-        result = CliRunner().invoke(app, [*arguments, "--url", server.url])
+        result = run(*arguments, "--url", server.url)
         assert result.exit_code == 2
         assert "model_not_found" in result.stderr
         assert "served: reference@1" in result.stderr
