@@ -1,6 +1,7 @@
 """Files of items, and `assay score` on them in this process."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,15 @@ def distinct_items(count: int) -> list[dict[str, str]]:
     ]
 
 
-def score(source: Path, output: Path, *options: str, **environment: str) -> Result:
-    arguments = ["score", str(source), "--model", "reference", "-o", str(output), *options]
-    return CliRunner().invoke(app, arguments, env=environment)
+def run(*arguments: str, **variables: str) -> Result:
+    """Run `assay` with these variables and no other `ASSAY_*` ones."""
+    unset = {name: None for name in os.environ if name.startswith("ASSAY_")}
+    return CliRunner().invoke(app, arguments, env={**unset, **variables})
+
+
+def score(source: Path, output: Path, *options: str, **variables: str) -> Result:
+    arguments = ("score", str(source), "--model", "reference", "-o", str(output), *options)
+    return run(*arguments, **variables)
 
 
 def results_of(output: Path) -> list[dict[str, Any]]:

@@ -137,10 +137,12 @@ def _lifespan(
         models = service.models()
         for served in models:
             served.start(repository, Runtime(settings.device, settings.dtype))
-        yield
-        await _stop(models, settings.drain_timeout)
-        await cache.close()
-        pool.shutdown()
+        try:
+            yield
+        finally:
+            await _stop(models, settings.drain_timeout)
+            await cache.close()
+            pool.shutdown()
 
     return lifespan
 

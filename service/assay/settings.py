@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from assay.errors import SettingsError
 
 PREFIX = "ASSAY_"
-CLIENTS = frozenset({"ASSAY_URL", "ASSAY_API_KEY"})
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -54,7 +53,7 @@ class Settings(BaseModel):
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """The settings that `environment` spells out. The two variables of the client are not ours.
+    """The settings that `environment` spells out.
 
     Raises:
         SettingsError: a variable with the prefix is unknown or cannot be parsed; the text says
@@ -63,7 +62,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     given = {
         name.removeprefix(PREFIX).lower(): value
         for name, value in environment.items()
-        if name.startswith(PREFIX) and name not in CLIENTS
+        if name.startswith(PREFIX)
     }
     unknown = sorted(set(given) - set(Settings.model_fields))
     if unknown:

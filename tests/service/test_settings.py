@@ -17,10 +17,6 @@ def test_variables_are_parsed_and_lists_are_split() -> None:
     assert (settings.port, settings.models) == (9000, ("code@1", "nli"))
 
 
-def test_the_clients_variables_may_stand_beside_the_servers() -> None:
-    assert read_settings({"ASSAY_URL": "http://h", "ASSAY_API_KEY": "k"}) == Settings()
-
-
 def test_an_unknown_variable_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(SettingsError, match="ASSAY_PROT") as failure:
         read_settings({"ASSAY_PROT": "9000"})
