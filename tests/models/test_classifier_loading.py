@@ -221,8 +221,11 @@ def test_an_adapter_scores_as_in_peft(
             assert row == close(theirs(**inputs).logits[0].tolist())
 
 
-def test_an_adapter_is_merged_before_the_body_is_rounded(tmp_path: Path) -> None:
-    folder = build_checkpoint("llama", tmp_path, with_head=False, options=OPTIONS)
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_an_adapter_is_merged_before_the_body_is_rounded(
+    tmp_path: Path, stored: torch.dtype
+) -> None:
+    folder = build_checkpoint("llama", tmp_path, with_head=False, options=OPTIONS, dtype=stored)
     save_adapter(folder)
     exact, rounded = load_classifier(folder), load_classifier(folder, "bfloat16")
     layer = "layers.0.self_attn.q_proj.weight"

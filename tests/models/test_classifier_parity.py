@@ -143,31 +143,39 @@ def test_pooling_last_reads_the_last_token_whatever_it_is(tmp_path: Path, pad: P
     assert (list(row) == close(plain.text(text))) == (pad == "own")
 
 
+HEADS: dict[Kind, tuple[str, ...]] = {
+    "bert": ("bert.pooler.dense", "classifier"),
+    "deberta": ("pooler.dense", "classifier"),
+    "modernbert": ("head.dense", "head.norm", "classifier"),
+    "qwen3": ("score",),
+    "llama": ("score",),
+}
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_bf16_body_gives_an_fp32_head(tmp_path: Path, kind: Kind) -> None:
-    folder = build_checkpoint(kind, tmp_path, num_labels=2)
+def test_a_bf16_body_gives_an_fp32_head(tmp_path: Path, kind: Kind, stored: torch.dtype) -> None:
+    folder = build_checkpoint(kind, tmp_path, num_labels=2, dtype=stored)
     plain, classifier = PlainTransformers(folder), load_classifier(folder, "bfloat16")
-    inputs = [classifier.encode_text(text, None, "error").input() for text in TEXTS]
-    rows = classifier.logits(inputs)
     model = classifier.model
-    body = model.base_model
-    heads = [child for child in model.children() if child is not body]
-    assert {part.dtype for head in heads for part in head.parameters()} == {torch.float32}
-    assert body.get_input_embeddings().weight.dtype == torch.bfloat16
+    for name in HEADS[kind]:
+        ours, theirs = (one.get_submodule(name).weight for one in (model, plain.model))
+        assert ours.dtype == torch.float32
+        assert torch.equal(ours, theirs)
+    rounded = {name for name, part in model.named_parameters() if part.dtype == torch.bfloat16}
+    assert {name for name, _ in model.named_parameters()} - rounded == {
+        f"{head}.{part}"
+        for head in HEADS[kind]
+        for part, _ in model.get_submodule(head).named_parameters()
+    }
     assert all(buffer.dtype != torch.bfloat16 for buffer in model.buffers())
+    rows = classifier.logits(
+        [classifier.encode_text(text, None, "error").input() for text in TEXTS]
+    )
     for row, text in zip(rows, TEXTS, strict=True):
         assert list(row) == pytest.approx(plain.text(text), abs=0.3)
     values = torch.tensor(rows, dtype=torch.float32)
     assert not torch.equal(values, values.bfloat16().float())
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_bf16_head_is_computed_from_the_stored_fp32_weights(tmp_path: Path, kind: Kind) -> None:
-    folder = build_checkpoint(kind, tmp_path)
-    plain, classifier = PlainTransformers(folder), load_classifier(folder, "bfloat16")
-    head = "score" if kind in DECODERS else "classifier"
-    theirs, ours = getattr(plain.model, head).weight, getattr(classifier.model, head).weight
-    assert torch.equal(theirs, ours)
 
 
 def test_the_neighbours_in_a_batch_make_no_difference_to_many_items(tmp_path: Path) -> None:

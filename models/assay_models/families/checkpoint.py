@@ -96,7 +96,7 @@ class Checkpoint:
         """
         self._refuse_other_formats()
         config = self._config()
-        # A half-precision merge would round twice; a half-precision load would round an fp32 head.
+        # Adapters are merged in fp32; `auto` keeps a head that was stored in fp32 as it is.
         exact = dtype == torch.float32 or self.options.adapter is not None
         try:
             with _without_report():

@@ -221,15 +221,15 @@ def _in_precision(model: Any, dtype: torch.dtype) -> Any:
     body = model.base_model
     if dtype == torch.float32:
         return model
+    pooler = getattr(body, "pooler", None)
+    heads = [child for child in (*model.children(), pooler) if child not in (body, None)]
+    exact = {parameter for head in heads for parameter in head.float().parameters()}
     # Parameters alone: the buffers of rotary embeddings must stay fp32.
     for parameter in body.parameters():
-        parameter.data = parameter.data.to(dtype)
-    for child in model.children():
-        if child is not body:
-            child.float()
-    pooler = getattr(body, "pooler", None)
+        if parameter not in exact:
+            parameter.data = parameter.data.to(dtype)
     if pooler is not None:
-        pooler.float().register_forward_pre_hook(_upcast_arguments)
+        pooler.register_forward_pre_hook(_upcast_arguments)
     body.register_forward_hook(_upcast_outputs)
     return model
 
