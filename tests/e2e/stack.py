@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 
 from assay_models.card import ModelCard
-from assay_models.repository import ModelRepository, embedded_root
+from assay_models.repository import ModelRepository
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND_SECONDS = 300
@@ -91,5 +91,5 @@ def example_of(card: ModelCard) -> dict[str, Any]:
 
 def served_cards() -> tuple[ModelCard, ...]:
     """The embedded models and the reference one."""
-    cards = ModelRepository([embedded_root()]).cards()
+    cards = ModelRepository([ROOT / "models" / "repository"]).cards()
     return tuple(card for card in cards if card.embedded or card.name == "reference")

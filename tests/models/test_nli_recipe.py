@@ -1,0 +1,106 @@
+"""The recipe of `nli`: its figures against hand-made cases, its data, its batches."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason="the recipes need scikit-learn")
+
+from sklearn.metrics import f1_score
+
+from recipes.nli.baselines import fit_baselines
+from recipes.nli.calibration import expected_calibration_error, fit_temperature, tempered
+from recipes.nli.data import (
+    LABELS,
+    OPEN_TIERS,
+    TRAINED_SOURCES,
+    Pair,
+    batches_by_length,
+    read_pairs,
+)
+from recipes.nli.figures import Judged, entailed_or_not, label_row, macro_f1, order_row
+
+DATA = Path(__file__).parents[3] / "shared" / "data" / "nli"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the data folder is not here")
+
+
+def test_batches_hold_every_row_once_and_near_equal_lengths() -> None:
+    generator = np.random.default_rng(3)
+    lengths = [int(length) for length in generator.integers(5, 120, size=1_003)]
+    batches = list(batches_by_length(lengths, 16, random.Random(1)))
+    assert sorted(row for batch in batches for row in batch) == list(range(1_003))
+    padded = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
+    assert padded < 1.1 * sum(lengths)
+
+
+def test_macro_f1_is_scikit_learns() -> None:
+    generator = np.random.default_rng(5)
+    true, predicted = generator.integers(0, 3, size=(2, 200))
+    assert macro_f1(predicted, true) == pytest.approx(f1_score(true, predicted, average="macro"))
+
+
+def test_entailed_or_not_makes_no_difference_between_the_other_two() -> None:
+    true, predicted = np.array([0, 0, 1, 2]), np.array([0, 1, 2, 0])
+    assert entailed_or_not(predicted, true) == 0.5
+
+
+def test_the_calibration_error_of_a_known_case() -> None:
+    stated = np.array([[0.9, 0.1, 0.0]] * 10)
+    labels = np.array([0] * 6 + [1] * 4)
+    assert expected_calibration_error(stated, labels) == pytest.approx(0.3)
+
+
+def test_the_temperature_of_overconfident_logits_is_found() -> None:
+    generator = np.random.default_rng(7)
+    logits = generator.normal(size=(20_000, 3)) * 2
+    stated = tempered(logits, 1.0)
+    labels = (stated.cumsum(axis=1) < generator.random((20_000, 1))).sum(axis=1)
+    assert fit_temperature(logits * 1.8, labels) == pytest.approx(1.8, rel=0.03)
+
+
+def test_order_counts_pairs_of_one_premise_only() -> None:
+    pairs = [
+        Pair("p", "a", "entailment", "own", "A"),
+        Pair("p", "b", "neutral", "own", "A"),
+        Pair("q", "c", "entailment", "own", "A"),
+        Pair("q", "d", "neutral", "own", "A"),
+        Pair("r", "e", "neutral", "own", "A"),
+    ]
+    stated = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.3, 0.6, 0.1], [0.5, 0.4, 0.1]])
+    judged = Judged(tuple(pairs), np.vstack([stated, stated[0]]), {})
+    row = order_row(judged, "own", "neutral")
+    assert (row.value, row.n) == (0.5, 2)
+
+
+def test_baselines_learn_what_is_to_be_had_without_the_pair() -> None:
+    pairs = [
+        *(Pair(f"The {n} sees a dog.", f"The {n} sees it.", LABELS[0], "o", "A") for n in NOUNS),
+        *(Pair(f"The {n} sees a dog.", "Perhaps it rained.", LABELS[1], "o", "A") for n in NOUNS),
+        *(Pair(f"The {n} sees a dog.", f"No {n} sees it.", LABELS[2], "o", "A") for n in NOUNS[:3]),
+    ]
+    judged = Judged(
+        tuple(pairs),
+        np.tile([0.2, 0.5, 0.3], (len(pairs), 1)),
+        {name: baseline(pairs) for name, baseline in fit_baselines(pairs).items()},
+    )
+    row = label_row(judged, "own", "macro F1", macro_f1)
+    values = {one.name: one.value for one in row.baselines}
+    assert values["hypothesis only"] > 0.9
+    assert values["word overlap"] > 0.9
+    assert values["majority class"] < 0.3
+
+
+NOUNS = ("farmer", "pilot", "nurse", "miner", "sailor")
+
+
+@pytest.mark.data
+@needs_data
+def test_training_pairs_are_open_and_share_no_premise_with_dev() -> None:
+    train = read_pairs(DATA / "train.jsonl.gz", OPEN_TIERS)
+    assert len(train) == 38_131
+    assert {pair.tier for pair in train} == OPEN_TIERS
+    assert {pair.source for pair in train} == TRAINED_SOURCES
+    dev = {pair.premise for pair in read_pairs(DATA / "dev.jsonl.gz")}
+    assert not dev & {pair.premise for pair in train}

