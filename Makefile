@@ -32,6 +32,9 @@ lint: .venv/dev ## Run the linters, the type checker and the import contracts
 	$(BIN)/mypy
 	$(BIN)/mypy models/recipes
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/compose-lint check -q --fail-on low --strict-config compose.yaml
+	$(BIN)/compose-lint check -q compose.gpu.yaml
 
 format: .venv/dev ## Format the code
 	$(BIN)/ruff check --fix .

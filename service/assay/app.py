@@ -134,9 +134,9 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        models = service.models()
+        models, turn = service.models(), asyncio.Lock()
         for served in models:
-            served.start(repository, Runtime(settings.device, settings.dtype))
+            served.start(repository, Runtime(settings.device, settings.dtype), turn)
         try:
             yield
         finally:

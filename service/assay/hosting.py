@@ -74,9 +74,13 @@ class ServedModel:
         self._loading: asyncio.Task[None] | None = None
         self._device = ThreadPoolExecutor(1, thread_name_prefix=f"device {entry.card.id}")
 
-    def start(self, repository: ModelRepository, runtime: Runtime) -> None:
-        """Begin to load in the background. Call once, inside the event loop."""
-        self._loading = asyncio.create_task(self._serve(repository, runtime))
+    def start(self, repository: ModelRepository, runtime: Runtime, turn: asyncio.Lock) -> None:
+        """Begin to load in the background. Call once, inside the event loop.
+
+        `turn` is held while a model loads, so that models load one after the other: the imports of
+        torch and transformers are not safe from several threads at once.
+        """
+        self._loading = asyncio.create_task(self._serve(repository, runtime, turn))
         self._loading.add_done_callback(self._on_loaded)
 
     async def loaded(self) -> bool:
@@ -99,9 +103,12 @@ class ServedModel:
             await self.batcher.close(timeout)
         self._device.shutdown(wait=False, cancel_futures=True)
 
-    async def _serve(self, repository: ModelRepository, runtime: Runtime) -> None:
+    async def _serve(
+        self, repository: ModelRepository, runtime: Runtime, turn: asyncio.Lock
+    ) -> None:
         loop = asyncio.get_running_loop()
-        model = await loop.run_in_executor(self._device, self._load, repository, runtime)
+        async with turn:
+            model = await loop.run_in_executor(self._device, self._load, repository, runtime)
         limits = self.card.limits
         self.batcher = DynamicBatcher(
             self.id,
@@ -123,7 +130,8 @@ class ServedModel:
         told = isinstance(error, CardError | SelfTestFailed)
         self.state = "failed"
         self.failure = str(error) if told else f"loading raised {type(error).__name__}"
-        logger.error("%s failed to load: %s", self.id, self.failure, exc_info=error)
+        cause = None if told else error
+        logger.error("%s failed to load: %s", self.id, self.failure, exc_info=cause)
 
     def _load(self, repository: ModelRepository, runtime: Runtime) -> RewardModel:
         model = self.family.load(self.card, repository.locate(self._entry), runtime)

@@ -1,10 +1,8 @@
 """A classifier's model and tokenizer, read from where its card says and proven to be complete."""
 
-import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -19,6 +17,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils.hub import cached_file
 
 from assay_models.card import CardError, ModelCard
+from assay_models.families.loading import quietly
 from assay_models.repository import ModelFiles, digest_of
 
 _DECIDING = (".safetensors", ".json", ".jinja", ".txt", ".model", ".gguf")
@@ -99,7 +98,7 @@ class Checkpoint:
         # Adapters are merged in fp32; `auto` keeps a head that was stored in fp32 as it is.
         exact = dtype == torch.float32 or self.options.adapter is not None
         try:
-            with _without_report():
+            with quietly():
                 model, report = AutoModelForSequenceClassification.from_pretrained(
                     self._name,
                     config=config,
@@ -253,21 +252,6 @@ class Checkpoint:
 
     def _unusable(self, what: str, error: Exception) -> CardError:
         return self._error(f"the {what} at {self._name!r} cannot be used: {error}")
-
-
-@contextmanager
-def _without_report() -> Iterator[None]:
-    # Transformers logs what is missing or left over; here that is an error, or the adapter's part.
-    logger = logging.getLogger("transformers.modeling_utils")
-    logger.addFilter(_is_no_report)
-    try:
-        yield
-    finally:
-        logger.removeFilter(_is_no_report)
-
-
-def _is_no_report(record: logging.LogRecord) -> bool:
-    return "LOAD REPORT" not in record.getMessage()
 
 
 def _digests(folder: Path, known: Mapping[str, str]) -> dict[str, str]:

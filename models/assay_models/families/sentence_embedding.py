@@ -15,6 +15,7 @@ from tokenizers import Encoding, Tokenizer
 from transformers import BertModel
 
 from assay_models.base import DeviceOutOfMemory
+from assay_models.families.loading import quietly
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 """The files that decide an embedding."""
@@ -45,12 +46,13 @@ class SentenceEmbedding:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        encoder: Any = BertModel.from_pretrained(
-            folder,
-            dtype=getattr(torch, dtype),
-            local_files_only=True,
-            use_safetensors=True,
-        )
+        with quietly():
+            encoder: Any = BertModel.from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                local_files_only=True,
+                use_safetensors=True,
+            )
         encoder.requires_grad_(False)
         return cls(tokenizer, encoder.eval().to(device), torch.device(device))
 
