@@ -36,7 +36,7 @@ def with_models(readme: str) -> str:
 
 def models_table() -> Iterator[str]:
     """The embedded models with their headline figures."""
-    yield "| model | what it scores | held-out data | measured (95 % interval) | trivial baselines |"
+    yield "| model | what it scores | held-out data | measured (95 % interval) | baselines |"
     yield "| --- | --- | --- | --- | --- |"
     for card in ModelRepository([embedded_root()]).cards():
         if not card.embedded:

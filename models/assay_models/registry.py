@@ -52,6 +52,8 @@ class Family:
         return cast(Loader, getattr(module, self.loader)).load(card, files, runtime)
 
 
+# A program with and without the fence, so that every way of extraction finds one.
+_PROGRAM = '"""\n```python\ndef f(x):\n    return x + 1\n```\n"""'
 _PAIR = {"prompt": "one and one", "response": "two"}
 
 FAMILIES = {
@@ -70,7 +72,7 @@ FAMILIES = {
         "CodeModel",
         CodeItem,
         "response",
-        {"prompt": "Add one.", "response": "```python\ndef f(x):\n    return x + 1\n```"},
+        {"prompt": "Add one.", "response": _PROGRAM},
     ),
     "video_qpp": Family(
         "assay_models.families.video_qpp",

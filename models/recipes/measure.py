@@ -76,7 +76,13 @@ def pair_accuracy(margins: Sequence[float], clusters: Sequence[str], seed: int =
 def cluster_bootstrap(
     statistic: Callable[[NDArray[np.int64]], float], clusters: Sequence[str], seed: int = 0
 ) -> Figure:
-    """A statistic of rows with its percentile interval, whole clusters resampled."""
+    """A statistic of rows with its percentile interval, whole clusters resampled.
+
+    Where all rows come from one cluster, single rows are resampled: the interval then says nothing
+    about other clusters.
+    """
+    if len(set(clusters)) == 1:
+        clusters = [str(row) for row in range(len(clusters))]
     names, owner = np.unique(np.asarray(clusters), return_inverse=True)
     members = [np.flatnonzero(owner == index) for index in range(len(names))]
     generator = np.random.default_rng(seed)

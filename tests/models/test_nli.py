@@ -173,17 +173,19 @@ def test_phi_is_clipped_at_minus_one_and_the_raw_is_not(tiny: RewardModel) -> No
     ("labels", "verdict", "passage"),
     [
         (("neutral", "entailment"), "entailment", 3),
+        (("entailment", "contradiction"), "entailment", 1),
+        (("contradiction", "entailment"), "entailment", 3),
         (("contradiction", "neutral"), "contradiction", 1),
         (("neutral", "neutral"), "neutral", 3),
     ],
 )
-def test_a_passage_that_speaks_decides_before_one_that_is_silent(
+def test_support_decides_before_contradiction_and_that_before_silence(
     tiny: RewardModel, labels: Sequence[Label], verdict: Label, passage: int
 ) -> None:
     prepared = prepare(tiny, evidence=("", FERRY, " \n", HARBOUR), claims=("The ferry is late.",))
     raws = [SURE[label] for label in labels]
     if labels == ("neutral", "neutral"):
-        raws = [(0.0, 3.0, 0.5), (0.0, 3.0, 0.7)]
+        raws = [(0.0, 3.0, 0.5), (0.0, 2.0, 0.5)]
     (found,) = tiny.finish(prepared, raws, Options())
     (claim,) = found.details["claims"]
     assert (claim["label"], claim["passage"]) == (verdict, passage)

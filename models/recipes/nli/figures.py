@@ -67,6 +67,12 @@ def entailed_or_not(predicted: Integers, true: Integers) -> float:
     return float(((predicted == 0) == (true == 0)).mean())
 
 
+def share_of(label: str) -> Statistic:
+    """The share of pairs that are judged to be of `label`, whatever is true."""
+    place = LABELS.index(label)
+    return lambda predicted, true: float((predicted == place).mean())
+
+
 def label_row(
     judged: Judged, dataset: str, metric: str, statistic: Statistic, note: str = ""
 ) -> Quality:

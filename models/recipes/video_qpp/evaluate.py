@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from assay_models.base import Options, RewardModel, Score
-from assay_models.card import ModelCard, Quality, Reference
+from assay_models.card import Quality, Reference
 from assay_models.families.video_qpp import DEFAULT_COLLECTION, SYSTEMS
 from assay_models.items import VideoQppItem
+from recipes.card_check import as_toml, differences, refuse, statistics
 from recipes.measure import load_embedded, score_items
 from recipes.video_qpp.data import COLUMNS, Queries, read_queries
 from recipes.video_qpp.figures import (
@@ -31,7 +32,6 @@ from recipes.video_qpp.sanity import PAIRS
 
 MODEL = "video-qpp@1"
 TOLERANCE = 0.002
-QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 LABELS = {"rr": "reciprocal rank", "r10": "R@10"}
 COCO_LABELS = {"rr": "reciprocal rank", "r10": "precision@10"}
 
@@ -49,7 +49,7 @@ def main() -> None:
         print("\n" + "\n".join(as_toml(row) for row in rows))
         print(json.dumps(reference.model_dump(), indent=2))
     if arguments.check:
-        _refuse(differences(card, rows, reference))
+        refuse(differences(card, rows, reference, TOLERANCE, TOLERANCE))
 
 
 def measure(model: RewardModel, collection: str, data: Path) -> Iterator[Quality]:
@@ -96,10 +96,7 @@ def serve(
 def reference_of(model: RewardModel, data: Path) -> Reference:
     """Statistics of the served score on the default collection's test."""
     queries = read_queries(data, DEFAULT_COLLECTION)[1]
-    scores = _values(serve(model, queries.texts, DEFAULT_COLLECTION, None))
-    quantiles = {str(q): round(float(np.quantile(scores, q)), 4) for q in QUANTILES}
-    mean, deviation = round(float(scores.mean()), 4), round(float(scores.std()), 4)
-    return Reference(n=len(scores), mean=mean, std=deviation, quantiles=quantiles)
+    return statistics(serve(model, queries.texts, DEFAULT_COLLECTION, None))
 
 
 def print_sanity(model: RewardModel) -> None:
@@ -111,36 +108,6 @@ def print_sanity(model: RewardModel) -> None:
         print(f"\nour own queries, {collection}: in detail higher in {higher} of {len(PAIRS)}")
         for (text, other), high, low in zip(PAIRS, detailed, general, strict=True):
             print(f"  {high:.3f} {text}\n  {low:.3f}   {other}")
-
-
-def differences(card: ModelCard, rows: Sequence[Quality], reference: Reference) -> list[str]:
-    """What on the card is not what was measured."""
-    measured = {(row.dataset, row.metric): row for row in rows}
-    found = [f"not on the card: {key}" for key in measured.keys() - {_key(r) for r in card.quality}]
-    for row in card.quality:
-        other = measured.get(_key(row))
-        if other is None or other.n != row.n or _farthest(row, other) > TOLERANCE:
-            found.append(f"card {row.dataset}, {row.metric}: {row.value}; measured: {other}")
-    if card.reference is None or _apart(card.reference, reference) > TOLERANCE:
-        found.append(f"reference.json: {card.reference}; measured: {reference}")
-    return found
-
-
-def as_toml(row: Quality) -> str:
-    """One row as it stands on the card."""
-    baselines = ", ".join(
-        f"{{ name = {json.dumps(b.name)}, value = {b.value} }}" for b in row.baselines
-    )
-    lines = [
-        "[[quality]]",
-        f"dataset = {json.dumps(row.dataset)}",
-        f"metric = {json.dumps(row.metric)}",
-        f"value = {row.value}\nlow = {row.low}\nhigh = {row.high}\nn = {row.n}",
-        f"baselines = [{baselines}]",
-        f"note = {json.dumps(row.note)}" if row.note else "",
-        f"command = {json.dumps(row.command)}",
-    ]
-    return "\n".join(line for line in lines if line) + "\n"
 
 
 def _rows(columns: Sequence[Column], queries: Queries) -> Iterator[Quality]:
@@ -155,32 +122,8 @@ def _rows(columns: Sequence[Column], queries: Queries) -> Iterator[Quality]:
     yield pair_row(columns[0])
 
 
-def _key(row: Quality) -> tuple[str, str]:
-    return row.dataset, row.metric
-
-
-def _farthest(row: Quality, other: Quality) -> float:
-    pairs = [(row.value, other.value), (row.low, other.low), (row.high, other.high)]
-    pairs += [(a.value, b.value) for a, b in zip(row.baselines, other.baselines, strict=True)]
-    return max(abs(left - right) for left, right in pairs)
-
-
-def _apart(card: Reference, measured: Reference) -> float:
-    if (card.n, card.quantiles.keys()) != (measured.n, measured.quantiles.keys()):
-        return float("inf")
-    pairs = [(card.mean, measured.mean), (card.std, measured.std)]
-    pairs += [(card.quantiles[name], value) for name, value in measured.quantiles.items()]
-    return max(abs(left - right) for left, right in pairs)
-
-
 def _values(scores: Sequence[Score]) -> Vector:
     return np.array([score.score for score in scores])
-
-
-def _refuse(problems: Sequence[str]) -> None:
-    if problems:
-        raise SystemExit("\n".join(["the card differs from what was measured:", *problems]))
-    print("\nthe card's figures are those measured")
 
 
 def _arguments() -> argparse.Namespace:
