@@ -70,8 +70,7 @@ def list_models() -> None:
     for card in repository.cards():
         entry = repository.find(card.id)
         default = "yes" if repository.find(card.name) is entry else "no"
-        headline = next(iter(card.quality), None)
-        quality = f"{_figure(headline)} on {headline.dataset}" if headline else "not measured"
+        quality = _headline(card)
         weights = weights_state(repository, entry)
         table.add_row(card.id, default, card.family, weights, card.licence, quality)
     width = None if os.isatty(1) else PIPE_WIDTH
@@ -176,6 +175,11 @@ def weights_state(repository: ModelRepository, entry: Entry) -> str:
 def _repository(settings: Settings) -> ModelRepository:
     with on_errors((SettingsError,)):
         return open_repository(settings)
+
+
+def _headline(card: ModelCard) -> str:
+    told = sorted(card.quality, key=lambda quality: not quality.headline)
+    return f"{_figure(told[0])} on {told[0].dataset}" if told else "not measured"
 
 
 def _figure(quality: Quality) -> str:
