@@ -13,16 +13,14 @@
 travel inside a 200 reply as that item's `error`, and its neighbours keep their scores.
 """
 
-from typing import ClassVar
-
 
 class AssayError(Exception):
     """The base: what a caller needs to know, and nothing of his text."""
 
-    code: ClassVar[str] = "internal_error"
-    status: ClassVar[int] = 500
-    title: ClassVar[str] = "Internal error"
-    retryable: ClassVar[bool] = False
+    code: str = "internal_error"
+    status: int = 500
+    title: str = "Internal error"
+    retryable: bool = False
 
     def __init__(
         self,

@@ -138,6 +138,6 @@ class _HttpProblem(AssayError):
     def __init__(self, status: int) -> None:
         phrase = HTTPStatus(status).phrase
         super().__init__(phrase, hint="the routes and their shapes are at /docs")
-        self.status = status  # type: ignore[misc]  # this one class stands for many statuses
-        self.title = phrase  # type: ignore[misc]
-        self.code = phrase.lower().replace(" ", "_")  # type: ignore[misc]
+        self.status = status
+        self.title = phrase
+        self.code = phrase.lower().replace(" ", "_")
