@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 import uvicorn
 from conftest import free_port
-from doubles import ScriptedModel
+from doubles import ScriptedModel, value
 
 from assay.app import create_app
 from assay.settings import Settings
@@ -80,6 +81,44 @@ async def test_callers_that_leave_strand_nobody(
         for number, (reader, writer) in enumerate(callers):
             if number % 3:
                 assert await received(reader, writer) == [4.0, float(len(f"own {number}"))]
+
+
+async def test_what_a_caller_left_behind_is_dropped_before_it_costs_compute(
+    scripted_settings: Settings, gate: threading.Event
+) -> None:
+    async with listening(scripted_settings) as (server, port):
+        metrics = server.config.app.state.metrics
+        staying = await send(port, ["first"])
+        await until(lambda: value(metrics, "assay_queue_tokens", model="scripted@1") == 5)
+        leaving = await send(port, ["abandoned", "poison"])
+        await until(lambda: value(metrics, "assay_queue_tokens", model="scripted@1") == 20)
+        leaving[1].close()
+        await until(lambda: value(metrics, "assay_queue_tokens", model="scripted@1") == 5)
+        gate.set()
+        assert await received(*staying) == [5.0]
+        counted = {"model": "scripted@1", "reason": "abandoned"}
+        assert value(metrics, "assay_dropped_total", **counted) == 2
+        assert value(metrics, "assay_forwards_total", model="scripted@1", outcome="failed") == 0
+
+
+async def test_a_full_queue_refuses_the_whole_request_and_says_when_to_come_back(
+    scripted_settings: Settings, gate: threading.Event
+) -> None:
+    settings = scripted_settings.model_copy(update={"max_queue_tokens": 10})
+    async with listening(settings) as (server, port):
+        metrics = server.config.app.state.metrics
+        first = await send(port, ["0123456"])
+        await until(lambda: value(metrics, "assay_queue_tokens", model="scripted@1") == 7)
+        reader, writer = await send(port, ["ab", "cd"])
+        refusal = await asyncio.wait_for(reader.read(), 30)
+        writer.close()
+        head, body = refusal.split(b"\r\n\r\n", 1)
+        assert head.startswith(b"HTTP/1.1 429")
+        assert re.search(rb"retry-after: [1-9]", head.lower())
+        assert json.loads(body)["code"] == "overloaded"
+        assert value(metrics, "assay_queue_tokens", model="scripted@1") == 7, "nothing of it is in"
+        gate.set()
+        assert await received(*first) == [7.0]
 
 
 async def test_shutdown_under_load_loses_nothing_that_was_accepted(

@@ -130,7 +130,7 @@ async def test_a_chunked_body_is_bounded_too(served: Served, scripted_settings: 
         assert answer.status_code == 413
 
 
-async def test_an_overloaded_queue_says_when_to_come_back(
+async def test_a_request_larger_than_the_queue_is_too_large(
     served: Served, scripted_settings: Settings
 ) -> None:
     async with served(scripted_settings.model_copy(update={"max_queue_tokens": 4})) as client:

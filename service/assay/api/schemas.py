@@ -1,5 +1,6 @@
 """The wire's request types, and what the v1 routes have in common."""
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal
@@ -10,9 +11,12 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, GetJsonSchemaHandler, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+from starlette.types import Receive
 
 from assay_models.base import Options, Truncation
 from assay_models.items import CodeItem, NliItem, TextItem, VideoQppItem
+
+CALLER_LEFT = 499
 
 ItemName = Annotated[str, Field(min_length=1, max_length=128)]
 
@@ -131,16 +135,39 @@ class JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route that reads its body with `JsonRequest`."""
+    """A route that reads its body with `JsonRequest`, and stops its work when the caller leaves."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler FastAPI made, behind the strict codec."""
         handler = super().get_route_handler()
 
-        async def strict(request: Request) -> Response:
-            return await handler(JsonRequest(request.scope, request.receive))
+        async def answer(request: Request) -> Response:
+            strict = JsonRequest(request.scope, request.receive)
+            if request.method != "POST":
+                return await handler(strict)
+            await strict.body()
+            return await _while_awaited(strict, handler(strict))
 
-        return strict
+        return answer
+
+
+async def _while_awaited(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+    """The work's response, or none to speak of once the caller is gone: then it is cancelled, so
+    that what nobody else awaits is dropped before it costs compute.
+    """
+    answering = asyncio.create_task(work)
+    leaving = asyncio.create_task(_left(request.receive))
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return await answering if answering.done() else Response(status_code=CALLER_LEFT)
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def json_response(value: Any, status: int = 200) -> Response:
