@@ -14,6 +14,7 @@ from pydantic_core import CoreSchema
 from starlette.types import Receive
 
 from assay_models.base import Options, Truncation
+from assay_models.card import Example, Limits, Quality, Reference, Training, Weights
 from assay_models.items import CodeItem, NliItem, TextItem, VideoQppItem
 
 CALLER_LEFT = 499
@@ -117,6 +118,36 @@ class ModelList(BaseModel):
     """All served models."""
 
     models: list[ModelSummary]
+
+
+class Parity(BaseModel):
+    """The card's example: the score the card promises, and the one computed when it was loaded."""
+
+    expected: float
+    got: float
+    tolerance: float
+    passed: bool
+
+
+class ModelDetail(ModelSummary):
+    """One served model with all that its card says. `fingerprint` is that of the default options,
+    and null while the model is not loaded; `parity` is null where the card has no example.
+    """
+
+    fingerprint: str | None
+    parity: Parity | None
+    licence: str
+    embedded: bool
+    limitations: list[str]
+    comparable: Literal["everywhere", "within_group"]
+    weights: Weights
+    limits: Limits
+    options: dict[str, Any]
+    training: Training | None
+    quality: list[Quality]
+    example: Example | None
+    reference: Reference | None
+    resolution: float
 
 
 class Readiness(BaseModel):

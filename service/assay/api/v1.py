@@ -1,5 +1,6 @@
 """The v1 routes: scoring, best-of-n and the models' cards. They translate, and decide nothing."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
@@ -8,6 +9,7 @@ from assay.api.errors import Problem
 from assay.api.schemas import (
     BestOfNBody,
     JsonRoute,
+    ModelDetail,
     ModelList,
     ModelScoreBody,
     ModelSummary,
@@ -107,25 +109,19 @@ async def list_models(request: Request) -> Response:
     return json_response(ModelList(models=models))
 
 
-@router.get("/v1/models/{model}", tags=["models"])
+@router.get("/v1/models/{model}", response_model=ModelDetail, tags=["models"])
 async def show_model(request: Request, model: str) -> Response:
     """One model's card: data, measured quality, limits, fingerprint and the self-test's figures."""
-    served = _service(request).find(model)
-    card = served.card.model_dump(mode="json", exclude={"weights": {"install"}})
-    parity = served.self_test and {
-        "expected": served.self_test.expected,
-        "got": served.self_test.got,
-        "tolerance": served.self_test.tolerance,
-        "passed": served.self_test.passed,
-    }
-    state = {
-        "id": served.id,
-        "state": served.state,
-        "failure": served.failure,
+    service = _service(request)
+    served = service.find(model)
+    test = served.self_test
+    told = {
+        **served.card.model_dump(mode="json"),
+        **_summary(served, service.find(served.card.name) is served).model_dump(),
         "fingerprint": served.fingerprints.get(Options()),
-        "parity": parity,
+        "parity": test and {**asdict(test), "passed": test.passed},
     }
-    return json_response({**state, **card})
+    return json_response(ModelDetail.model_validate(told))
 
 
 def _summary(served: ServedModel, default: bool) -> ModelSummary:
