@@ -6,6 +6,7 @@ import httpx2
 import pytest
 from conftest import RedisServer, Served
 
+from assay.scoring import ScoringService
 from assay.settings import Settings
 
 
@@ -196,6 +197,21 @@ async def test_every_reply_carries_a_request_id(
         given = answer.headers["x-request-id"]
         assert answer.json()["request_id"] == given
         assert (given == "mine-1") is (caller != "none")
+
+
+async def test_a_fault_of_our_own_is_told_without_its_text(
+    served: Served, scripted_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("the prompt was: secret")
+
+    monkeypatch.setattr(ScoringService, "score", fail)
+    async with served(scripted_settings) as client:
+        body = {"model": "scripted", "items": [{"text": "a"}]}
+        answer = await client.post("/v1/score", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+        assert "secret" not in answer.text
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
 async def test_keys_cover_every_route(served: Served, scripted_settings: Settings) -> None:

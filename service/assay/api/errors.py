@@ -65,7 +65,7 @@ def problem_response(error: AssayError, request_id: str) -> Response:
         request_id=request_id,
         errors=[FieldProblem(**problem) for problem in error.problems] if error.problems else None,
     )
-    headers = {}
+    headers = {"X-Request-ID": request_id}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if error.status == HTTPStatus.UNAUTHORIZED:
