@@ -38,7 +38,7 @@ def _single_bug(row: dict[str, Any]) -> bool:
 
 MIXTURE = (
     Share("pairs_natural_train", 4_000),
-    Share("pairs_mutation_train", 1_000),
+    Share("pairs_mutation_train", 3_000),
     Share("pairs_humanevalfix", 400),
     Share("pairs_debugbench_python", 200, _single_bug),
     Share("pairs_contest", 80),

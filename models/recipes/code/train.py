@@ -33,7 +33,7 @@ EXAMPLE = "example: python -m recipes.code.train --data ../shared/data --out wor
 class Plan:
     """How long and how fast to train. Token counts are of packed rows."""
 
-    tokens: int = 850_000
+    tokens: int = 2_400_000
     step_tokens: int = 2_500
     rate: float = 5e-4
     warm_up: float = 0.04
