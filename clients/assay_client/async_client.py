@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from assay_client._base import BaseClient
 from assay_client._calls import Send, Steps
@@ -123,7 +123,7 @@ class AsyncClient(BaseClient[AsyncHTTPClient]):
                 else:
                     step = steps.send(reply)
         except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+            return cast("T", done.value)
         finally:
             steps.close()
 

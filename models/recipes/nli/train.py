@@ -177,7 +177,7 @@ class Trainer:
         loss = nn.functional.cross_entropy(
             forward(self.model, inputs, self.bf16), labels, label_smoothing=self.plan.smoothing
         )
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
