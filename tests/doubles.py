@@ -32,6 +32,10 @@ def length_of(inputs: Sequence[Input]) -> list[Raw]:
     return [(float(len(one.payload)),) for one in inputs]
 
 
+def padded(inputs: Sequence[Input]) -> int:
+    return len(inputs) * max((one.tokens for one in inputs), default=0)
+
+
 @dataclass
 class Gate:
     """A predict that waits, so that a test can look at the moment in which the device is busy."""
@@ -79,6 +83,9 @@ class ScriptedModel:
         if text == "unpreparable":
             raise KeyError(text)
         return Prepared((Input(text.encode(), max(1, len(text)), text),))
+
+    def cost(self, inputs: Sequence[Input]) -> int:
+        return padded(inputs)
 
     def predict(self, inputs: Sequence[Input]) -> list[Raw]:
         if any("poison" in one.payload for one in inputs):

@@ -1,7 +1,5 @@
-"""The waist: what a scorer is, and what travels between it and the service.
-
-Above this file nobody knows tensors, below it nobody knows HTTP. Device models, rules and remote
-scorers all stand behind `RewardModel`; nothing else in the house tells them apart.
+"""The waist: what a scorer is, and what travels between it and the service. Above this file nobody
+knows tensors, below it nobody knows HTTP; device models, rules and remote scorers look alike.
 """
 
 from collections.abc import Awaitable, Mapping, Sequence
@@ -30,7 +28,7 @@ class ItemError(Exception):
 
 
 class DeviceOutOfMemory(Exception):
-    """`predict` ran out of device memory; the batcher halves the batch and tries again."""
+    """`predict` ran out of device memory; a smaller batch may fit."""
 
 
 class Item(BaseModel):
@@ -54,11 +52,13 @@ class Options:
 @dataclass(frozen=True, slots=True)
 class Input:
     """What one row of a forward pass needs. `key` is the canonical prepared input (token ids or
-    features): under one fingerprint, equal keys have equal raws. `tokens` is its true length."""
+    features): under one fingerprint, equal keys have equal raws. `tokens` is its true length.
+    Inputs of one `kin` (not empty) may begin alike, and cost less in one batch than in two."""
 
     key: bytes
     tokens: int
     payload: Any
+    kin: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +90,12 @@ class Score:
 class RewardModel(Protocol):
     """A scorer.
 
-    `prepare` and `finish` are pure and run on CPU threads; `predict` is the only place where
-    numbers are made. A model that `runs` on the device is called on its one device thread; a remote
-    one returns an awaitable. `prepare` is given one item, or all items of a group if the model
-    `sees` groups; `finish` returns one score for each of them.
-
-    `fingerprint` is the digest of all that decides the raws: weights, tokenizer, template, parser,
-    dtype, family version.
+    `prepare` and `finish` are pure and run on CPU threads; `predict` alone makes numbers. A model
+    that `runs` on the device is called on its one device thread; a remote one returns an awaitable.
+    `prepare` is given one item, or all of a group if the model `sees` groups; `finish` returns one
+    score for each of them. `cost`: tokens that one `predict` of these inputs computes, padding
+    counted; it never falls as inputs are added. `fingerprint`: the digest of all that decides the
+    raws (weights, tokenizer, template, parser, dtype, family version).
     """
 
     @property
@@ -109,6 +108,8 @@ class RewardModel(Protocol):
     def sees(self) -> Literal["item", "group"]: ...
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared: ...
+
+    def cost(self, inputs: Sequence[Input]) -> int: ...
 
     def predict(self, inputs: Sequence[Input]) -> Sequence[Raw] | Awaitable[Sequence[Raw]]: ...
 

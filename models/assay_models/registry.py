@@ -13,10 +13,12 @@ from assay_models.repository import ModelFiles
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Where and how a family computes: torch's name of the device and of the dtype."""
+    """Where and how a family computes: torch's name of the device and of the dtype, and whether a
+    raw must be bit-equal whatever is computed beside it."""
 
     device: str = "cpu"
     dtype: str = "float32"
+    deterministic: bool = False
 
 
 class Loader(Protocol):

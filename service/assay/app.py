@@ -135,8 +135,9 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         models, turn = service.models(), asyncio.Lock()
+        runtime = Runtime(settings.device, settings.dtype, settings.deterministic)
         for served in models:
-            served.start(repository, Runtime(settings.device, settings.dtype), turn)
+            served.start(repository, runtime, turn)
         try:
             yield
         finally:

@@ -30,6 +30,9 @@ class Settings(BaseModel):
     dtype: str = Field(
         "float32", description="`float32`, `bfloat16` or `float16`; heads stay fp32."
     )
+    deterministic: bool = Field(
+        False, description="Bit-equal scores whatever else is in the batch, proven at start."
+    )
     redis_url: SecretStr | None = Field(
         None, description="A Redis to share scores through: `redis://host:6379/0`."
     )

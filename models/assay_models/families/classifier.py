@@ -102,6 +102,10 @@ class Classifier:
         """See `Renderer.chat`."""
         return self.renderer.chat(messages, truncation)
 
+    def cost(self, inputs: Sequence[Input]) -> int:
+        """Tokens of one forward pass: rows are padded to the longest."""
+        return len(inputs) * max((one.tokens for one in inputs), default=0)
+
     def logits(self, inputs: Sequence[Input]) -> list[Raw]:
         """The fp32 logits of each input, one forward pass for all, padded to the longest.
 

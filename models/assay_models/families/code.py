@@ -81,6 +81,10 @@ class CodeModel:
             details={**details, **encoded.details},
         )
 
+    def cost(self, inputs: Sequence[Input]) -> int:
+        """See `Classifier.cost`."""
+        return self.classifier.cost(inputs)
+
     def predict(self, inputs: Sequence[Input]) -> list[Raw]:
         """The logit of each input."""
         return self.classifier.logits(inputs)

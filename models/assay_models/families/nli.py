@@ -114,6 +114,10 @@ class NliModel:
             {"truncated_tokens": cut} if cut else {},
         )
 
+    def cost(self, inputs: Sequence[Input]) -> int:
+        """See `Classifier.cost`."""
+        return self.classifier.cost(inputs)
+
     def predict(self, inputs: Sequence[Input]) -> list[Raw]:
         """The logits of each input, in the checkpoint's order."""
         return self.classifier.logits(inputs)

@@ -52,6 +52,10 @@ class ReferenceModel:
         inputs = (Input(key, max(1, len(asked) + len(answered)), payload),)
         return Prepared(inputs, flags=flags, details=details)
 
+    def cost(self, inputs: Sequence[Input]) -> int:
+        """Nothing is padded."""
+        return sum(one.tokens for one in inputs)
+
     def predict(self, inputs: Sequence[Input]) -> list[Raw]:
         """One number for each input."""
         return [(_overlap(*one.payload),) for one in inputs]

@@ -75,6 +75,10 @@ class SequenceClassifier:
         encoded = self._encoded(item, options)
         return Prepared((encoded.input(),), flags=encoded.flags, details=encoded.details)
 
+    def cost(self, inputs: Sequence[Input]) -> int:
+        """See `Classifier.cost`."""
+        return self.classifier.cost(inputs)
+
     def predict(self, inputs: Sequence[Input]) -> list[Raw]:
         """The logits of each input."""
         return self.classifier.logits(inputs)

@@ -110,6 +110,10 @@ class VideoQppModel:
         flags = _flags(item, features, text)
         return Prepared((row,), (collection, item.system), flags, details)
 
+    def cost(self, inputs: Sequence[Input]) -> int:
+        """Rows are padded to the longest."""
+        return len(inputs) * max((one.tokens for one in inputs), default=0)
+
     def predict(self, inputs: Sequence[Input]) -> list[Raw]:
         """(rr, r10) of GRAM, then of VAST, for each input; for COCO one (rr, r10)."""
         if not inputs:
