@@ -196,7 +196,7 @@ def test_a_full_device_is_told_to_the_batcher(tmp_path: Path) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("no room")
 
-    handle = classifier.model.register_forward_pre_hook(full)
+    handle = classifier.model.base_model.register_forward_pre_hook(full)
     with pytest.raises(DeviceOutOfMemory):
         classifier.logits([one])
     handle.remove()

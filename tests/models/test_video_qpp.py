@@ -276,10 +276,12 @@ def test_a_batch_that_does_not_fit_is_told_as_such(model: Any) -> None:
 
     import torch
 
-    def full(**_: object) -> None:
-        raise torch.OutOfMemoryError("full")
+    class Full:
+        def logits(self, inputs: object) -> None:
+            raise torch.OutOfMemoryError("full")
 
-    crowded = dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, encoder=full))
+    encoder = dataclasses.replace(model.encoder, arrangement=Full())
+    crowded = dataclasses.replace(model, encoder=encoder)
     with pytest.raises(DeviceOutOfMemory):
         crowded.predict(prepare(model, QUERIES[0]).inputs)
 

@@ -6,7 +6,7 @@ unpadded, whatever else is in the batch.
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from assay_models.base import DeviceOutOfMemory, Input, Raw, Truncation
 from assay_models.card import CardError, ModelCard
+from assay_models.families.arrangement import Arrangement, Body, head_of
 from assay_models.families.checkpoint import Checkpoint, ClassifierOptions
+from assay_models.families.parity import NotRight, Trial, arranged, kernels
 from assay_models.families.rendering import Encoded, Renderer, SpecialTokens
 from assay_models.items import Message
 from assay_models.registry import Runtime
@@ -31,17 +33,14 @@ class Classifier:
 
     `labels` are in the order of the logits. `fingerprint_parts` name all that decides a raw;
     a family adds its own and digests them. The body computes in the runtime's dtype, the head
-    always in fp32. `pad_id` fills up rows; `ignored_id` is the one a decoder's score is not read
-    at.
+    always in fp32. `arrangement` makes one forward pass of a batch.
     """
 
     fingerprint_parts: Mapping[str, object]
     labels: tuple[str, ...]
     renderer: Renderer
     model: Any
-    device: torch.device
-    pad_id: int
-    ignored_id: int | None
+    arrangement: Arrangement
 
     @classmethod
     def load(cls, card: ModelCard, files: ModelFiles, runtime: Runtime) -> "Classifier":
@@ -74,14 +73,13 @@ class Classifier:
             "dtype": str(dtype),
             "attention": model.config._attn_implementation,
         }
-        device = torch.device(runtime.device)
-        placed = _in_precision(model, dtype).to(device)
-        ignored = model.config.get_text_config().pad_token_id
-        if options.pooling == "last":
-            ignored = None
-        loaded = cls(parts, labels, renderer, placed, device, _pad_id(model, tokenizer), ignored)
-        loaded._refuse_dependence_on_padding(card, dtype)
-        return loaded
+        placed = _in_precision(model, dtype).to(torch.device(runtime.device))
+        body = _body(card, placed, tokenizer, options, torch.device(runtime.device))
+        arrangement = _arranged(card, body, renderer, dtype, runtime.deterministic)
+        if runtime.deterministic:
+            parts["deterministic"] = (arrangement.name, *kernels(body.device))
+        related = replace(renderer, with_kin=arrangement.sharing)
+        return cls(parts, labels, related, placed, arrangement)
 
     @property
     def tokenizer(self) -> Any:
@@ -103,66 +101,60 @@ class Classifier:
         return self.renderer.chat(messages, truncation)
 
     def cost(self, inputs: Sequence[Input]) -> int:
-        """Tokens of one forward pass: rows are padded to the longest."""
-        return len(inputs) * max((one.tokens for one in inputs), default=0)
+        """Tokens that one forward pass of these computes."""
+        return self.arrangement.cost(inputs)
 
     def logits(self, inputs: Sequence[Input]) -> list[Raw]:
-        """The fp32 logits of each input, one forward pass for all, padded to the longest.
+        """The fp32 logits of each input, one forward pass for all.
 
         Raises:
             DeviceOutOfMemory: the batch does not fit; a smaller one may.
         """
-        rows: list[Encoded] = [one.payload for one in inputs]
         try:
             with torch.inference_mode():
-                logits = self._forward(rows)
+                logits = self.arrangement.logits(inputs)
         except torch.OutOfMemoryError as error:
             raise DeviceOutOfMemory(str(error)) from error
         return [tuple(row) for row in logits.float().tolist()]
 
-    def _forward(self, rows: Sequence[Encoded]) -> Tensor:
-        batch = self._batch(rows)
-        if not _reads_last_token(self.model):
-            logits: Tensor = self.model(**batch).logits
-            return logits
-        # Transformers finds the score's place in the padded row, by the id of the padding, and so
-        # cannot do without one. Found in the row's own tokens it is the same in every batch.
-        hidden = self.model.base_model(**batch, use_cache=False).last_hidden_state
-        places = torch.tensor([_last_place(row.ids, self.ignored_id) for row in rows])
-        read = hidden[torch.arange(len(rows), device=self.device), places.to(self.device)]
-        scores: Tensor = self.model.score(read)
-        return scores
-
-    def _batch(self, rows: Sequence[Encoded]) -> dict[str, Tensor]:
-        lengths = torch.tensor([len(row.ids) for row in rows])
-        width = int(lengths.max())
-        ids = self._padded([row.ids for row in rows], width, self.pad_id)
-        mask = (torch.arange(width) < lengths[:, None]).long().to(self.device)
-        batch = {"input_ids": ids, "attention_mask": mask}
-        kinds = [row.type_ids for row in rows if row.type_ids is not None]
-        if kinds:
-            batch["token_type_ids"] = self._padded(kinds, width, 0)
-        return batch
-
-    def _refuse_dependence_on_padding(self, card: ModelCard, dtype: torch.dtype) -> None:
-        rows = [self.encode_text(text, None, "right") for text in _UNEQUAL]
-        near = 1e-3 if dtype == torch.float32 else 0.05
-        try:
-            with torch.inference_mode():
-                together = self._forward(rows).float()
-                alone = torch.cat([self.model(**self._batch([row])).logits for row in rows])
-        except ValueError as error:
-            raise CardError(f"{card.id}: cannot be computed in batches: {error}") from error
-        if not torch.allclose(together, alone.float(), rtol=near, atol=5 * near):
-            raise CardError(f"{card.id}: {type(self.model).__name__} scores change with padding")
-
-    def _padded(self, rows: Sequence[Sequence[int]], width: int, fill: int) -> Tensor:
-        padded = torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])
-        return padded.to(self.device)
-
 
 _OPTIONS = frozenset(ClassifierOptions.model_fields)
 _UNEQUAL = ("one", "one text, which is longer than the other by more than a few words")
+_OPENING = " ".join(f"item {number} of the opening they share," for number in range(8))
+_ALIKE = (f"{_OPENING} and an end", f"{_OPENING} but then another end, a little longer", _OPENING)
+_REPEATS = (1, 1, 2, 3, 5, 8, 13, 21)
+
+
+def _body(
+    card: ModelCard, model: Any, tokenizer: Any, options: ClassifierOptions, device: torch.device
+) -> Body:
+    ignored = model.config.get_text_config().pad_token_id
+    return Body(
+        model=model,
+        device=device,
+        reads="last" if isinstance(getattr(model, "score", None), nn.Linear) else "first",
+        pad_id=_pad_id(model, tokenizer),
+        ignored_id=None if options.pooling == "last" else ignored,
+        longest=card.limits.max_tokens,
+        first_position=_first_position(model),
+        with_type_ids=_takes_type_ids(model, tokenizer),
+    )
+
+
+def _arranged(
+    card: ModelCard, body: Body, renderer: Renderer, dtype: torch.dtype, deterministic: bool
+) -> Arrangement:
+    texts = list(_UNEQUAL)
+    if deterministic:
+        texts += [" ".join([text] * count) for count in _REPEATS for text in (*_UNEQUAL, *_ALIKE)]
+    encoded = [renderer.text(text, None, "right") for text in texts]
+    alike = [replace(renderer.text(text, None, "right"), kin=b"alike") for text in _ALIKE]
+    near = 1e-3 if dtype == torch.float32 else 0.05
+    trial = Trial([one.input() for one in (*encoded, *alike)], near)
+    try:
+        return arranged(body, head_of(body.model), trial, deterministic)
+    except NotRight as error:
+        raise CardError(f"{card.id}: {error}") from error
 
 
 def _dtype(card: ModelCard, runtime: Runtime) -> torch.dtype:
@@ -195,30 +187,25 @@ def _pad_id(model: Any, tokenizer: Any) -> int:
     return int(own) if own < embeddings.num_embeddings else 0
 
 
+def _first_position(model: Any) -> int:
+    # RoBERTa and its kin number positions from behind the padding's.
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            return int(padding) + 1
+    return 0
+
+
 def _refuse_longer_than_positions(card: ModelCard, model: Any) -> None:
     positions = getattr(model.config, "max_position_embeddings", None)
     for name, module in model.named_modules():
-        if (
-            name.endswith("position_embeddings")
-            and getattr(module, "padding_idx", None) is not None
-        ):
-            positions = module.num_embeddings - module.padding_idx - 1
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            positions = module.num_embeddings - _first_position(model)
     if positions is not None and card.limits.max_tokens > positions:
         raise CardError(
             f"{card.id}: limits.max_tokens is {card.limits.max_tokens}, "
             f"the checkpoint has {positions} positions"
         )
-
-
-def _reads_last_token(model: Any) -> bool:
-    return isinstance(getattr(model, "score", None), nn.Linear)
-
-
-def _last_place(ids: Sequence[int], ignored: int | None) -> int:
-    place = len(ids) - 1
-    while place > 0 and ids[place] == ignored:
-        place -= 1
-    return place
 
 
 def _in_precision(model: Any, dtype: torch.dtype) -> Any:

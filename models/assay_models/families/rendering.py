@@ -1,8 +1,9 @@
 """From texts and conversations to token ids, as the checkpoint's own tokenizer writes them."""
 
+import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from jinja2 import TemplateError
@@ -18,11 +19,15 @@ SpecialTokens = Literal["literal", "parse"]
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One sequence, ready for the forward pass; `truncated` counts the tokens that were cut."""
+    """One sequence, ready for the forward pass; `truncated` counts the tokens that were cut.
 
-    ids: tuple[int, ...]
-    type_ids: tuple[int, ...] | None = None
+    Ids are C integers, as many bytes as they need. `kin` is equal for sequences that begin alike.
+    """
+
+    ids: "array[int]"
+    type_ids: "array[int] | None" = None
     truncated: int = 0
+    kin: bytes = b""
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -36,9 +41,9 @@ class Encoded:
 
     def input(self) -> Input:
         """The row of a forward pass: keys are equal exactly where ids and type ids are."""
-        kinds = b"" if self.type_ids is None else array("i", self.type_ids).tobytes()
-        key = len(self.ids).to_bytes(4, "big") + array("i", self.ids).tobytes() + kinds
-        return Input(key, len(self.ids), self)
+        kinds = b"" if self.type_ids is None else self.type_ids.tobytes()
+        key = len(self.ids).to_bytes(4, "big") + self.ids.tobytes() + kinds
+        return Input(key, len(self.ids), self, self.kin)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -47,6 +52,7 @@ class Renderer:
 
     `opening` is what the tokenizer puts before a text (BOS, or `[CLS]`); `closing` are the ids
     with which its chat template ends a conversation; `vocabulary` is the number of embeddings.
+    `with_kin` marks sequences that begin alike.
     """
 
     tokenizer: Any
@@ -54,6 +60,7 @@ class Renderer:
     vocabulary: int
     with_type_ids: bool
     chat_template: str | None = None
+    with_kin: bool = False
     opening: str = ""
     closing: tuple[int, ...] = ()
     _backends: Mapping[SpecialTokens, Tokenizer] = field(default_factory=dict)
@@ -79,10 +86,9 @@ class Renderer:
             raise CardError(f"no tokenizer.json at {tokenizer.name_or_path!r}, or an empty one")
         backends = _backends(tokenizer)
         template = chat_template or _own_template(tokenizer)
-        known = (tokenizer, max_tokens, vocabulary, with_type_ids, template)
-        opening = _opening(backends["parse"])
-        closing = cls(*known, _backends=backends)._closing() if template else ()
-        return cls(*known, opening, closing, backends)
+        known = cls(tokenizer, max_tokens, vocabulary, with_type_ids, template, _backends=backends)
+        closing = known._closing() if template else ()
+        return replace(known, opening=_opening(backends["parse"]), closing=closing)
 
     def text(
         self,
@@ -111,7 +117,7 @@ class Renderer:
             raise ItemError("invalid_item", "there is nothing to score: the text has no tokens")
         over = self._over(len(positions), truncation)
         kept = self._kept(positions, sides, over, truncation) if over else positions
-        return self._encoded(ids, types, kept, over)
+        return self._encoded(ids, types, kept, over, self._kin(text) if text_pair else b"")
 
     def chat(self, messages: Sequence[Message], truncation: Truncation) -> Encoded:
         """A conversation, by the chat template alone: it writes the BOS and nobody adds a second.
@@ -133,18 +139,32 @@ class Renderer:
             raise _too_long(len(ids), self.max_tokens)
         kept = [*range(head), *cut(body, over, truncation), *range(len(ids) - tail, len(ids))]
         types = [0] * len(ids) if self.with_type_ids else None
-        return self._encoded(ids, types, kept, over)
+        asked = (part for turn in messages[:-1] for part in (turn.role, turn.content))
+        return self._encoded(ids, types, kept, over, self._kin(*asked))
 
     def _encoded(
-        self, ids: Sequence[int], types: Sequence[int] | None, kept: Sequence[int], over: int
+        self,
+        ids: Sequence[int],
+        types: Sequence[int] | None,
+        kept: Sequence[int],
+        over: int,
+        kin: bytes,
     ) -> Encoded:
-        kept_ids = tuple(ids[position] for position in kept)
+        kept_ids = array("i", [ids[position] for position in kept])
         if max(kept_ids) >= self.vocabulary:
             raise ItemError(
                 "invalid_item", "the text holds a token that the checkpoint has no embedding for"
             )
-        kept_types = None if types is None else tuple(types[position] for position in kept)
-        return Encoded(kept_ids, kept_types, over)
+        kept_types = None if types is None else array("i", [types[position] for position in kept])
+        return Encoded(kept_ids, kept_types, over, kin)
+
+    def _kin(self, *beginning: str) -> bytes:
+        if not self.with_kin:
+            return b""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in beginning:
+            digest.update(part.encode() + b"\0")
+        return digest.digest()
 
     def _chat_ids(self, messages: list[dict[str, Any]]) -> list[int]:
         if self.chat_template is None:

@@ -3,19 +3,24 @@
 The pooling is that of Sentence-BERT (Reimers and Gurevych 2019, arXiv 1908.10084).
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
+from torch import Tensor, nn
 from transformers import BertModel
 
-from assay_models.base import DeviceOutOfMemory
+from assay_models.base import DeviceOutOfMemory, Input
+from assay_models.families.arrangement import Arrangement, Body
 from assay_models.families.loading import quietly
+from assay_models.families.parity import Trial, arranged, kernels
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 """The files that decide an embedding."""
@@ -24,24 +29,45 @@ LONGEST = 512
 """Positions the encoder has, its two marker tokens included."""
 
 _LEAST_NORM = 1e-12
+_PROBES = (
+    "a dog",
+    "on a beach",
+    "two people who talk",
+    "a",
+    "the sea at night, seen from far away",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SentenceEmbedding:
-    """A frozen encoder and its tokenizer, on one device."""
+    """A frozen encoder and its tokenizer, on one device.
+
+    `decided_by` names what decides the bits of an embedding besides the files.
+    """
 
     tokenizer: Tokenizer
-    encoder: Any
-    device: torch.device
+    width: int
+    arrangement: Arrangement
+    decided_by: tuple[str, ...]
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu", dtype: str = "float32") -> "SentenceEmbedding":
+    def load(
+        cls,
+        folder: Path,
+        device: str = "cpu",
+        dtype: str = "float32",
+        deterministic: bool = False,
+    ) -> "SentenceEmbedding":
         """Read the encoder in `folder`; nothing is fetched.
 
         Args:
             folder: holds `FILES`.
             device: torch's name of where to compute.
             dtype: torch's name of the encoder's dtype; pooling is always in fp32.
+            deterministic: whether an embedding must be bit-equal in every batch.
+
+        Raises:
+            NotRight: it cannot be, or the encoder's numbers depend on the padding.
         """
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.no_truncation()
@@ -54,42 +80,72 @@ class SentenceEmbedding:
                 use_safetensors=True,
             )
         encoder.requires_grad_(False)
-        return cls(tokenizer, encoder.eval().to(device), torch.device(device))
-
-    @property
-    def width(self) -> int:
-        """How many numbers an embedding has."""
-        return int(self.encoder.config.hidden_size)
+        pooled = _Pooled(encoder.eval().to(device))
+        body = Body(pooled, torch.device(device), "mean", 0, None, LONGEST, 0, with_type_ids=True)
+        rows = [_row(tokenizer.encode(" ".join([text] * 5)).ids) for text in _PROBES]
+        near = 1e-3 if dtype == "float32" else 0.05
+        arrangement = arranged(body, _unit, Trial(rows, near), deterministic)
+        decided_by = (arrangement.name, *kernels(body.device))
+        return cls(tokenizer, int(encoder.config.hidden_size), arrangement, decided_by)
 
     def tokenize(self, text: str) -> Encoding:
         """Ids with both markers, and where in the text each token lies; nothing is cut."""
         return self.tokenizer.encode(text)
 
+    def cost(self, inputs: Sequence[Input]) -> int:
+        """Tokens that one forward pass of these computes."""
+        return self.arrangement.cost(inputs)
+
     def embed(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """The embeddings of token id rows: shape (rows, width), each of Euclidean length 1.
 
-        Rows are padded to the longest under a mask, so that none depends on the others but for
-        rounding (below 1e-6 in fp32).
+        None depends on the others but for rounding (below 1e-6 in fp32).
 
         Raises:
             DeviceOutOfMemory: the batch does not fit.
         """
-        ids, mask = self._padded(rows)
         try:
             with torch.inference_mode():
-                states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-                weight = mask.unsqueeze(-1).float()
-                mean = (states * weight).sum(1) / weight.sum(1)
-                pooled = torch.nn.functional.normalize(mean, dim=1, eps=_LEAST_NORM)
-                return np.asarray(pooled.cpu().numpy(), dtype=np.float32)
+                embeddings = self.arrangement.logits([_row(row) for row in rows])
         except torch.OutOfMemoryError as error:
-            raise DeviceOutOfMemory(f"{tuple(ids.shape)} tokens do not fit") from error
+            raise DeviceOutOfMemory(f"{sum(map(len, rows))} tokens do not fit") from error
+        return np.asarray(embeddings.cpu().numpy(), dtype=np.float32)
 
-    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        longest = max(len(row) for row in rows)
-        ids = np.zeros((len(rows), longest), dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = row
-            mask[index, : len(row)] = 1
-        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    ids: "array[int]"
+    type_ids: "array[int]"
+
+
+class _Pooled(nn.Module):
+    """The encoder with its pooling, called like a classifier whose logits are the embedding."""
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        self.base_model = encoder
+
+    @property
+    def config(self) -> Any:
+        return self.base_model.config
+
+    def set_attn_implementation(self, name: str) -> None:
+        self.base_model.set_attn_implementation(name)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
+    ) -> SimpleNamespace:
+        states = self.base_model(
+            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
+        ).last_hidden_state.float()
+        weight = attention_mask.unsqueeze(-1).float()
+        return SimpleNamespace(logits=_unit((states * weight).sum(1) / weight.sum(1)))
+
+
+def _unit(means: Tensor) -> Tensor:
+    return nn.functional.normalize(means.float(), dim=1, eps=_LEAST_NORM)
+
+
+def _row(ids: Sequence[int]) -> Input:
+    given = array("i", ids)
+    return Input(b"", len(given), _Row(given, array("i", bytes(4 * len(given)))))

@@ -19,6 +19,7 @@ from tokenizers import Encoding
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
 from assay_models.families import query_features
+from assay_models.families.parity import NotRight
 from assay_models.families.query_features import QueryFeatures, normalise, read_features
 from assay_models.families.sentence_embedding import FILES, LONGEST, SentenceEmbedding
 from assay_models.items import VideoQppItem
@@ -90,10 +91,15 @@ class VideoQppModel:
         missing = [name for name in FILES if not (files.weights / name).is_file()]
         if missing:
             raise CardError(f"{card.id}: {', '.join(missing)} missing from {files.weights}")
-        encoder = SentenceEmbedding.load(files.weights, runtime.device, runtime.dtype)
+        try:
+            encoder = SentenceEmbedding.load(
+                files.weights, runtime.device, runtime.dtype, runtime.deterministic
+            )
+        except NotRight as error:
+            raise CardError(f"{card.id}: {error}") from error
         heads = _read_heads(card, files.folder / HEADS, encoder.width)
         limit = min(card.limits.max_tokens, LONGEST)
-        return cls(_fingerprint(files, files.weights, runtime), limit, encoder, heads)
+        return cls(_fingerprint(files, files.weights, runtime, encoder), limit, encoder, heads)
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
         """Normalise white space, then read the tokens and the features of one query."""
@@ -111,8 +117,8 @@ class VideoQppModel:
         return Prepared((row,), (collection, item.system), flags, details)
 
     def cost(self, inputs: Sequence[Input]) -> int:
-        """Rows are padded to the longest."""
-        return len(inputs) * max((one.tokens for one in inputs), default=0)
+        """See `SentenceEmbedding.cost`."""
+        return self.encoder.cost(inputs)
 
     def predict(self, inputs: Sequence[Input]) -> list[Raw]:
         """(rr, r10) of GRAM, then of VAST, for each input; for COCO one (rr, r10)."""
@@ -227,7 +233,9 @@ def _head(tensors: Mapping[str, NDArray[Any]], name: str) -> Head:
     return Head(**{part: tensors[f"{name}.{part}"].astype(np.float64) for part in parts})
 
 
-def _fingerprint(files: ModelFiles, weights: Path, runtime: Runtime) -> str:
+def _fingerprint(
+    files: ModelFiles, weights: Path, runtime: Runtime, encoder: SentenceEmbedding
+) -> str:
     parts: dict[str, object] = {name: digest_of(weights / name) for name in FILES}
     parts |= {
         "heads": digest_of(files.folder / HEADS),
@@ -236,4 +244,6 @@ def _fingerprint(files: ModelFiles, weights: Path, runtime: Runtime) -> str:
         "features": query_features.VERSION,
         "dtype": runtime.dtype,
     }
+    if runtime.deterministic:
+        parts["deterministic"] = encoder.decided_by
     return fingerprint_of(parts)

@@ -1,0 +1,62 @@
+"""Linear layers whose weights are laid out once for the CPU's matrix kernels.
+
+oneDNN multiplies weights that it has reordered beforehand; PyTorch's own `nn.Linear` hands fp32
+weights to another library as they are. The operators are those that PyTorch's compiler emits.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+class PrepackedLinear(nn.Module):
+    """`nn.Linear` for inference on a CPU: x (..., in) to (..., out), in x's dtype."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
+        self.bias = None if linear.bias is None else linear.bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The rows of `x` times the weight, plus the bias."""
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self.weight, self.bias, "none", [], ""
+        )
+        return product
+
+
+def available() -> bool:
+    """Whether this build of PyTorch has the operators."""
+    return torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def prepack(body: nn.Module) -> dict[str, nn.Linear]:
+    """Put prepacked layers in place of the linear ones; what they replaced, by name.
+
+    A pooler is left: it is part of the head, and reads few rows. Nothing is replaced where the
+    operators are not: on another device, or for another dtype.
+    """
+    if not available():
+        return {}
+    linears = {
+        name: module
+        for name, module in body.named_modules()
+        if type(module) is nn.Linear and _fits(module.weight) and not name.startswith("pooler.")
+    }
+    put_back(body, {name: PrepackedLinear(linear) for name, linear in linears.items()})
+    return linears
+
+
+def put_back(body: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Set submodules by their dotted names."""
+    for name, layer in layers.items():
+        body.set_submodule(name, layer)
+
+
+def _fits(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and weight.dtype in _DTYPES
