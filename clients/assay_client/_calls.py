@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 from assay_client import _retries as retries
 from assay_client._clock import Clock
@@ -43,7 +43,7 @@ from assay_client.errors import (
     ProtocolError,
     status_error,
 )
-from assay_client.types import BestOfN, Model, OnError, ScoreReply
+from assay_client.types import BestOfN, Model, OnError, Priority, ScoreReply
 
 _LOG = logging.getLogger("assay_client")
 _LONGEST_MS = 3_600_000  # the longest that the server takes
@@ -76,11 +76,13 @@ Steps = Generator[Send | Wait, Reply | None, T]
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the caller: its id, which all its requests carry, and when it must be over."""
+    """One call of the caller: its id and lane, which all its requests carry, and when it must be
+    over."""
 
     request_id: str
     timeout: float
     deadline: float
+    priority: Priority | None
 
 
 class Calls:
@@ -101,10 +103,11 @@ class Calls:
         run: Item | None,
         timeout: float | None,
         on_error: OnError,
+        priority: Priority | None,
     ) -> Steps[ScoreReply]:
         """POST /v1/score, in as many parts as the limit on a request asks for."""
         _check_score(items, on_error)
-        call = self._begin(timeout)
+        call = self._begin(timeout, priority)
         parts = split(items, self._config.max_items_per_request)
         wanted = [[items[index] for index in part] for part in parts]
         requests = [score_request(model, part, options, run) for part in wanted]
@@ -126,10 +129,17 @@ class Calls:
         options: Item | None,
         run: Item | None,
         timeout: float | None,
+        priority: Priority | None,
     ) -> Steps[float]:
         """POST /v1/score with one item; its score."""
         reply = yield from self.score(
-            model, [item], options=options, run=run, timeout=timeout, on_error="raise"
+            model,
+            [item],
+            options=options,
+            run=run,
+            timeout=timeout,
+            on_error="raise",
+            priority=priority,
         )
         return cast("float", reply.results[0].score)  # without one, the line above has raised
 
@@ -141,11 +151,12 @@ class Calls:
         choices: Item,
         shared: Item,
         timeout: float | None,
+        priority: Priority | None,
     ) -> Steps[BestOfN]:
         """POST /v1/best-of-n."""
         if not candidates:
             raise ValueError("there are no candidates to rank")
-        call = self._begin(timeout)
+        call = self._begin(timeout, priority)
         request = best_of_n_request(model, candidates, shared, choices)
         with _signed(call):
             reply = yield from self._exchange(call, request)
@@ -182,9 +193,11 @@ class Calls:
                     raise failure
         return False
 
-    def _begin(self, timeout: float | None) -> Call:
+    def _begin(self, timeout: float | None, priority: Priority | None = None) -> Call:
+        if priority is not None and priority not in get_args(Priority):
+            raise ValueError(f"priority must be one of {', '.join(get_args(Priority))}")
         seconds = self._config.timeout if timeout is None else check_timeout(timeout)
-        return Call(uuid.uuid4().hex, seconds, self._clock.monotonic() + seconds)
+        return Call(uuid.uuid4().hex, seconds, self._clock.monotonic() + seconds, priority)
 
     def _exchange(self, call: Call, request: Request) -> Steps[Reply]:
         tried: set[str] = set()
@@ -253,6 +266,8 @@ class Calls:
         }
         if request.body is not None:
             headers["Content-Type"] = "application/json"
+        if call.priority is not None:
+            headers["X-Assay-Priority"] = call.priority
         if self._config.api_key is not None:
             headers["Authorization"] = f"Bearer {self._config.api_key}"
         return Send(

@@ -11,7 +11,7 @@ from assay_client._calls import Send, Steps
 from assay_client._http import AsyncHTTPClient, new_async_client, perform_async
 from assay_client._requests import Reply
 from assay_client.errors import AssayError
-from assay_client.types import BestOfN, Model, OnError, ScoreReply
+from assay_client.types import BestOfN, Model, OnError, Priority, ScoreReply
 
 T = TypeVar("T")
 
@@ -31,11 +31,18 @@ class AsyncClient(BaseClient[AsyncHTTPClient]):
         run: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         on_error: OnError = "raise",
+        priority: Priority | None = None,
     ) -> ScoreReply:
         """As `Client.score`."""
         return await self._run(
             self._ready_calls().score(
-                model, items, options=options, run=run, timeout=timeout, on_error=on_error
+                model,
+                items,
+                options=options,
+                run=run,
+                timeout=timeout,
+                on_error=on_error,
+                priority=priority,
             )
         )
 
@@ -47,10 +54,13 @@ class AsyncClient(BaseClient[AsyncHTTPClient]):
         options: Mapping[str, Any] | None = None,
         run: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        priority: Priority | None = None,
     ) -> float:
         """As `Client.score_one`."""
         return await self._run(
-            self._ready_calls().score_one(model, item, options=options, run=run, timeout=timeout)
+            self._ready_calls().score_one(
+                model, item, options=options, run=run, timeout=timeout, priority=priority
+            )
         )
 
     async def best_of_n(
@@ -64,6 +74,7 @@ class AsyncClient(BaseClient[AsyncHTTPClient]):
         options: Mapping[str, Any] | None = None,
         run: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        priority: Priority | None = None,
         **shared_fields: Any,
     ) -> BestOfN:
         """As `Client.best_of_n`."""
@@ -76,7 +87,12 @@ class AsyncClient(BaseClient[AsyncHTTPClient]):
         }
         return await self._run(
             self._ready_calls().best_of_n(
-                model, candidates, choices=choices, shared=shared_fields, timeout=timeout
+                model,
+                candidates,
+                choices=choices,
+                shared=shared_fields,
+                timeout=timeout,
+                priority=priority,
             )
         )
 

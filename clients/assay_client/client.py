@@ -10,7 +10,7 @@ from assay_client._calls import Send, Steps
 from assay_client._http import HTTPClient, new_client, perform
 from assay_client._requests import Reply
 from assay_client.errors import AssayError
-from assay_client.types import BestOfN, Model, OnError, ScoreReply
+from assay_client.types import BestOfN, Model, OnError, Priority, ScoreReply
 
 T = TypeVar("T")
 
@@ -31,6 +31,7 @@ class Client(BaseClient[HTTPClient]):
         run: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         on_error: OnError = "raise",
+        priority: Priority | None = None,
     ) -> ScoreReply:
         """Score items.
 
@@ -42,10 +43,18 @@ class Client(BaseClient[HTTPClient]):
             timeout: seconds for this call, instead of the client's.
             on_error: `raise` an ItemFailedError if an item has no score, or `none`: return the
                 reply, in which such an item's score is None. No number is ever put in its place.
+            priority: the server's lane: `interactive`, `training` (what it takes scores for) or
+                `bulk`. Where its device is busy, the first goes first and the last waits.
         """
         return self._run(
             self._ready_calls().score(
-                model, items, options=options, run=run, timeout=timeout, on_error=on_error
+                model,
+                items,
+                options=options,
+                run=run,
+                timeout=timeout,
+                on_error=on_error,
+                priority=priority,
             )
         )
 
@@ -57,6 +66,7 @@ class Client(BaseClient[HTTPClient]):
         options: Mapping[str, Any] | None = None,
         run: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        priority: Priority | None = None,
     ) -> float:
         """The score of one item.
 
@@ -64,7 +74,9 @@ class Client(BaseClient[HTTPClient]):
             ItemFailedError: it could not be scored.
         """
         return self._run(
-            self._ready_calls().score_one(model, item, options=options, run=run, timeout=timeout)
+            self._ready_calls().score_one(
+                model, item, options=options, run=run, timeout=timeout, priority=priority
+            )
         )
 
     def best_of_n(
@@ -78,6 +90,7 @@ class Client(BaseClient[HTTPClient]):
         options: Mapping[str, Any] | None = None,
         run: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        priority: Priority | None = None,
         **shared_fields: Any,
     ) -> BestOfN:
         """Rank candidates.
@@ -91,6 +104,7 @@ class Client(BaseClient[HTTPClient]):
             options: as for `score`.
             run: as for `score`.
             timeout: seconds for this call, instead of the client's.
+            priority: as for `score`; the server takes a ranking for `interactive`.
             **shared_fields: what all candidates have in common, such as `prompt`.
         """
         choices = {
@@ -102,7 +116,12 @@ class Client(BaseClient[HTTPClient]):
         }
         return self._run(
             self._ready_calls().best_of_n(
-                model, candidates, choices=choices, shared=shared_fields, timeout=timeout
+                model,
+                candidates,
+                choices=choices,
+                shared=shared_fields,
+                timeout=timeout,
+                priority=priority,
             )
         )
 

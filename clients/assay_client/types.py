@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 OnError = Literal["raise", "none"]
+Priority = Literal["interactive", "training", "bulk"]
 
 
 @dataclass(frozen=True)

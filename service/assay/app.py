@@ -1,30 +1,41 @@
 """create_app(settings): the composition root, and what starts and stops with the process."""
 
 import asyncio
+import gc
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
 from assay import __version__
 from assay.api import ops, v1
 from assay.api.errors import install_handlers
-from assay.api.guard import Guard
-from assay.cache import MemoryCache, RedisCache, ScoreCache, TieredCache
+from assay.api.guard import Guard, direct_routes
+from assay.batching import BatchLimits
+from assay.cache import MemoryCache, PreparedCache, RedisCache, ScoreCache, TieredCache
 from assay.errors import SettingsError
 from assay.hosting import ServedModel
 from assay.metrics import Metrics
 from assay.scoring import ScoringLimits, ScoringService
 from assay.settings import Settings
-from assay_models.card import CardError
+from assay_models.card import CardError, Limits
 from assay_models.registry import Runtime
 from assay_models.repository import Entry, ModelNotFound, ModelRepository, embedded_root
 
+logger = logging.getLogger(__name__)
+
 CLOCK = time.monotonic
+# A CPU is as fast with this much at a time as with more, and the next in line waits less.
+CPU_BATCH_TOKENS = 4096
+# What there is to watch is at /metrics. The framework's own would look for a provider each time.
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 
 DESCRIPTION = """Rewards for RL training and ranking for inference, over HTTP.
 
@@ -32,33 +43,47 @@ A score equals what plain Transformers computes for the same weights. An item th
 carries an error, never a number."""
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, on_death: Callable[[str], None] = logger.critical) -> FastAPI:
     """The service for these settings, for any ASGI server to run.
+
+    Args:
+        settings: what to serve.
+        on_death: told, in the event loop, when a model that was ready can compute no more. It does
+            not come back: only a new process does, and /readyz says so from then on.
 
     Raises:
         SettingsError: the models asked for do not exist, or a card cannot be used.
     """
     metrics = Metrics(CollectorRegistry())
     repository = open_repository(settings)
-    models = _served(settings, repository, metrics)
+    models = _served(settings, repository, metrics, on_death)
     cache = _cache(settings, metrics)
     pool = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
     limits = ScoringLimits(settings.max_items, settings.max_request_tokens, settings.timeout)
-    service = ScoringService(models, cache, pool, metrics, limits, CLOCK)
+    prepared = PreparedCache(settings.prepared_bytes, metrics)
+    service = ScoringService(models, cache, prepared, pool, metrics, limits, CLOCK)
     app = FastAPIOffline(
         title="Assay",
         version=__version__,
         description=DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        telemetry=NO_TELEMETRY,
         lifespan=_lifespan(settings, repository, service, cache, pool),
     )
     app.state.metrics = metrics
     app.state.service = service
+    app.state.cut_off = partial(_stop, service.models(), 0.0)
     app.include_router(v1.router)
     app.include_router(ops.router)
     install_handlers(app)
     keys = [key.get_secret_value() for key in settings.api_keys]
-    app.add_middleware(Guard, keys=keys, max_body_bytes=settings.max_body_bytes, metrics=metrics)
+    app.add_middleware(
+        Guard,
+        routes=direct_routes(v1.router.routes),
+        keys=keys,
+        max_body_bytes=settings.max_body_bytes,
+        metrics=metrics,
+    )
     return app
 
 
@@ -95,20 +120,30 @@ def chosen_entries(settings: Settings, repository: ModelRepository) -> list[Entr
 
 
 def _served(
-    settings: Settings, repository: ModelRepository, metrics: Metrics
+    settings: Settings,
+    repository: ModelRepository,
+    metrics: Metrics,
+    on_death: Callable[[str], None],
 ) -> dict[str, ServedModel]:
     """The models by id, and the highest version of each also by bare name."""
     served: dict[str, ServedModel] = {}
     entries = chosen_entries(settings, repository)
     try:
         for entry in sorted(entries, key=lambda entry: entry.card.version):
-            model = ServedModel(entry, settings.max_queue_tokens, metrics, CLOCK)
+            limits = _limits(settings, entry.card.limits)
+            model = ServedModel(entry, limits, metrics, CLOCK, on_death)
             served[entry.card.id] = served[entry.card.name] = model
     except CardError as error:
         raise SettingsError(str(error)) from error
     if not served:
         raise SettingsError("no model to serve", hint="set ASSAY_MODELS or ASSAY_REPOSITORY")
     return served
+
+
+def _limits(settings: Settings, card: Limits) -> BatchLimits:
+    most = card.max_batch_tokens
+    wanted = settings.batch_tokens or (CPU_BATCH_TOKENS if settings.device == "cpu" else most)
+    return BatchLimits(min(wanted, most), card.max_batch_size, settings.max_queue_tokens)
 
 
 def _cache(settings: Settings, metrics: Metrics) -> TieredCache:
@@ -138,14 +173,26 @@ def _lifespan(
         runtime = Runtime(settings.device, settings.dtype, settings.deterministic)
         for served in models:
             served.start(repository, runtime, turn)
+        settling = asyncio.create_task(_settle(models))
+        await asyncio.sleep(0)  # it is the first to hear that a model is loaded
         try:
             yield
         finally:
+            settling.cancel()
             await _stop(models, settings.drain_timeout)
             await cache.close()
-            pool.shutdown()
+            pool.shutdown(wait=False, cancel_futures=True)
 
     return lifespan
+
+
+async def _settle(models: Sequence[ServedModel]) -> None:
+    """When all is loaded, spare the garbage collector what stays as long as the process does: to
+    look through the libraries and models again and again would stop the event loop each time.
+    """
+    for served in models:
+        await served.loaded()
+    gc.freeze()
 
 
 async def _stop(models: Sequence[ServedModel], timeout: float) -> None:

@@ -1,18 +1,19 @@
 """DynamicBatcher: admit, queue, form, dispatch, settle. One per model.
 
-A request is admitted whole or not at all. While the device computes, the next batch gathers itself;
-an idle device never waits. Every future is settled exactly once, on every path.
+While the device computes, the next batch gathers itself; once a whole one has gathered it is
+staged, so that the device goes on without a pause. An idle device never waits. Every input is
+settled exactly once, on every path.
 """
 
 import asyncio
+import logging
 import math
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
+from dataclasses import dataclass
 
+from assay.device import Budget, Call, Clock, Device, Forward, Job, Outcome, Predict
 from assay.errors import (
     AssayError,
     DeadlineExceeded,
@@ -22,62 +23,29 @@ from assay.errors import (
     RequestTooLarge,
     ShuttingDown,
 )
-from assay.metrics import Metrics
+from assay.metrics import BatcherSeries, Metrics
+from assay.queueing import Batch, Cost, Lane, Pace, Queue, padded_cost
 from assay_models.base import DeviceOutOfMemory, Input, Raw
 
-Predict = Callable[[Sequence[Input]], Sequence[Raw] | Awaitable[Sequence[Raw]]]
-Clock = Callable[[], float]
+__all__ = ["BatchLimits", "Clock", "DynamicBatcher", "Outcome", "Predict"]
 
-WINDOW = 1024
-RATE_SMOOTHING = 0.2
+logger = logging.getLogger(__name__)
+
+HANG_SECONDS = 120.0
+LONGEST_RETRY_AFTER = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """Bounds of one batch (tokens with padding, rows) and of all that may wait (true tokens)."""
+    """Bounds of one batch (its cost in tokens, rows) and of all that may wait (true tokens)."""
 
     max_batch_tokens: int
     max_batch_size: int
     max_queue_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one input: its raw, or why there is none.
-
-    `shared` tells that another waiter had asked for the same key before.
-    """
-
-    value: Raw | AssayError
-    shared: bool
-    queue_seconds: float
-    predict_seconds: float
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    key: bytes
-    input: Input
-    deadline: float
-    enqueued: float
-    settled: asyncio.Future[Raw | AssayError]
-    waiters: int = 0
-    started: float | None = None
-    finished: float | None = None
-
-
-@dataclass(slots=True)
-class _State:
-    entries: dict[bytes, _Entry] = field(default_factory=dict)
-    waiting: OrderedDict[bytes, _Entry] = field(default_factory=OrderedDict)
-    tokens: int = 0
-    tokens_per_second: float | None = None
-    last_success: float | None = None
-    closing: bool = False
-
-
 class DynamicBatcher:
-    """Turns single inputs into batches for one `predict`.
+    """Turns single inputs into batches for one `predict`. `Queue` tells their order.
 
     Args:
         name: the model's, for the metrics.
@@ -87,6 +55,10 @@ class DynamicBatcher:
         limits: of batches and of the queue.
         metrics: where counts go.
         clock: monotonic seconds, the same as the deadlines'.
+        cost: tokens that one `predict` of some inputs computes; never falls as inputs are added.
+        on_death: told once, and why, if the batcher can compute no more though nobody closed it:
+            its loop broke, or the device takes no work. All that was admitted has then failed.
+        hang_seconds: a forward pass that runs longer than this has hung.
     """
 
     def __init__(
@@ -97,21 +69,35 @@ class DynamicBatcher:
         limits: BatchLimits,
         metrics: Metrics,
         clock: Clock,
+        cost: Cost = padded_cost,
+        on_death: Callable[[str], None] = logger.critical,
+        hang_seconds: float = HANG_SECONDS,
     ) -> None:
         self._name = name
-        self._predict = predict
-        self._device = device
         self._limits = limits
-        self._batch_tokens = limits.max_batch_tokens
-        self._metrics = metrics
+        self._series = BatcherSeries(metrics, name)
         self._clock = clock
-        self._state = _State()
+        self._cost = cost
+        self._on_death = on_death
+        self._hang_seconds = hang_seconds
+        self._budget = Budget(limits.max_batch_tokens)
+        self._pace = Pace()
+        self._queue: Queue[Job] = Queue(cost, limits.max_queue_tokens, self._pace)
         self._wake = asyncio.Event()
+        self._device = Device(predict, device, clock, self._wake.set)
+        self._retries: list[Batch[Job]] = []
+        self._jobs: dict[bytes, Job] = {}
+        self._failing = False
+        self._last_success: float | None = None
+        self._closing = False
+        self._loop: asyncio.AbstractEventLoop
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to compute. Call once, inside the event loop."""
-        self._task = asyncio.create_task(self._run(), name=f"batcher {self._name}")
+        self._loop = asyncio.get_running_loop()
+        self._series.budget.set(self._budget.now)
+        self._task = self._loop.create_task(self._run(), name=f"batcher {self._name}")
         self._task.add_done_callback(self._on_stop)
 
     @property
@@ -122,255 +108,247 @@ class DynamicBatcher:
     @property
     def last_success(self) -> float | None:
         """When a batch last completed, by the clock."""
-        return self._state.last_success
+        return self._last_success
 
     @property
     def pending_tokens(self) -> int:
         """Tokens admitted and not yet settled."""
-        return self._state.tokens
+        return self._queue.tokens
+
+    @property
+    def stuck_seconds(self) -> float:
+        """How long the forward pass on the device has been running; 0 when there is none."""
+        return self._device.stuck_seconds
+
+    @property
+    def hung(self) -> bool:
+        """Whether the forward pass on the device has been running for too long."""
+        return self.stuck_seconds > self._hang_seconds
+
+    @property
+    def computing(self) -> bool:
+        """Whether the device is at work and its latest forward pass went well."""
+        return not self._device.idle and not self._failing and self._last_success is not None
 
     async def compute(
-        self, inputs: Sequence[tuple[bytes, Input]], deadline: float
+        self, inputs: Sequence[tuple[bytes, Input]], deadline: float, lane: Lane = "training"
     ) -> list[Outcome]:
         """The raws of keyed inputs, in order; inputs that failed carry their error instead.
 
-        Identical keys, here or in the air, are computed once. When the caller is cancelled, or the
-        deadline passes, what nobody else awaits is dropped before it costs compute.
+        Identical keys, here or in the air, are computed once, in the highest lane that asked. When
+        the caller is cancelled, or the deadline passes, what nobody else awaits is dropped before
+        it costs compute.
 
         Raises:
             Overloaded: there is no room for all of them now; nothing was admitted.
             RequestTooLarge: there never will be.
             ShuttingDown: the batcher admits nothing more.
         """
-        tickets = self._admit(inputs, deadline)
+        if not inputs:
+            return []
+        call, tickets = self._admit(inputs, deadline, lane)
+        timer = self._loop.call_later(max(0.0, deadline - self._clock()), call.expire)
         try:
-            if tickets:
-                futures = {entry.settled for entry, _ in tickets}
-                await asyncio.wait(futures, timeout=max(0.0, deadline - self._clock()))
+            await call.woken
         finally:
-            for entry, _ in tickets:
-                self._release(entry)
-        return [_outcome(entry, shared) for entry, shared in tickets]
+            timer.cancel()
+            for job, _ in tickets:
+                self._release(job, call)
+        return [job.outcome(shared) for job, shared in tickets]
 
     async def close(self, timeout: float) -> None:
         """Admit nothing more, finish what was admitted, and stop.
 
         What is still unfinished after `timeout` seconds is settled with `ShuttingDown`.
         """
-        self._state.closing = True
+        self._closing = True
         self._wake.set()
         if self._task is not None:
             done, _ = await asyncio.wait({self._task}, timeout=timeout)
             if not done:
                 self._task.cancel()
                 await asyncio.wait({self._task})
+        self._device.cancel()
         self._settle_all(ShuttingDown("the server stopped before this item was computed"))
 
     def _admit(
-        self, inputs: Sequence[tuple[bytes, Input]], deadline: float
-    ) -> list[tuple[_Entry, bool]]:
-        state = self._state
-        if state.closing or not self.alive:
+        self, inputs: Sequence[tuple[bytes, Input]], deadline: float, lane: Lane
+    ) -> tuple[Call, list[tuple[Job, bool]]]:
+        if self._closing or not self.alive:
             raise ShuttingDown("the model takes no more work", retry_after=1.0)
-        new = {key: one for key, one in inputs if key not in state.entries}
-        self._check_room(sum(one.tokens for one in new.values()))
+        new = {key: one for key, one in inputs if key not in self._jobs}
+        self._check_room(sum(one.tokens for one in new.values()), lane)
         now = self._clock()
-        loop = asyncio.get_running_loop()
+        if not self._jobs:
+            self._pace.resume(now)
         for key, one in new.items():
-            entry = _Entry(key, one, deadline, now, loop.create_future())
-            state.entries[key] = state.waiting[key] = entry
-            state.tokens += one.tokens
-        tickets = []
-        for key, _ in inputs:
-            entry = state.entries[key]
-            tickets.append((entry, entry.waiters > 0))
-            entry.waiters += 1
-            entry.deadline = max(entry.deadline, deadline)
-        self._count_queue()
-        self._wake.set()
-        return tickets
+            job = self._jobs[key] = Job(one, lane, deadline, now, key=key)
+            self._queue.add(job)
+        call = Call(self._loop.create_future(), len(inputs))
+        tickets = [self._join(self._jobs[key], call, deadline, lane) for key, _ in inputs]
+        self._series.queue_tokens.set(self._queue.tokens)
+        self._recall(lane)
+        if self._device.idle or self._may_stage():
+            self._wake.set()
+        return call, tickets
 
-    def _check_room(self, tokens: int) -> None:
-        limit = self._limits.max_queue_tokens
-        if tokens > limit:
+    def _join(self, job: Job, call: Call, deadline: float, lane: Lane) -> tuple[Job, bool]:
+        shared = bool(job.calls)
+        job.calls.append(call)
+        job.deadline = max(job.deadline, deadline)
+        self._queue.promote(job, lane)
+        return job, shared
+
+    def _check_room(self, tokens: int, lane: Lane) -> None:
+        room = self._queue.room(lane)
+        if tokens > room:
             raise RequestTooLarge(
-                f"the request needs {tokens} tokens, the queue holds {limit}",
+                f"the request needs {tokens} tokens, the queue holds {room} of its lane",
                 hint="split the request",
             )
-        excess = self._state.tokens + tokens - limit
-        if excess > 0:
-            self._metrics.refused.labels(self._name).inc()
-            rate = self._state.tokens_per_second
+        excess = self._queue.excess(tokens, lane)
+        if tokens and excess > 0:
+            self._series.refused.inc()
+            drain = self._pace.drain
             raise Overloaded(
-                f"{self._state.tokens} tokens are waiting and {tokens} more do not fit",
+                f"{self._queue.tokens} tokens are waiting and {tokens} more do not fit",
                 hint="try again after Retry-After, or send fewer items at once",
-                retry_after=excess / rate if rate else 1.0,
+                retry_after=min(excess / drain, LONGEST_RETRY_AFTER) if drain else 1.0,
             )
 
-    def _release(self, entry: _Entry) -> None:
-        entry.waiters -= 1
-        if entry.waiters == 0 and entry.started is None and not entry.settled.done():
-            expired = entry.deadline <= self._clock()
-            self._drop(entry, "expired" if expired else "abandoned")
+    def _recall(self, lane: Lane) -> None:
+        staged = self._device.recall(lane)
+        if staged is not None:
+            self._queue.put_back(staged, (job for job in staged.entries if job.value is None))
+            self._wake.set()
 
-    def _drop(self, entry: _Entry, reason: str) -> None:
-        self._metrics.dropped.labels(self._name, reason).inc()
-        self._settle(entry, DeadlineExceeded("the deadline passed before this item was computed"))
-
-    def _settle(self, entry: _Entry, value: Raw | AssayError) -> None:
-        if entry.settled.done():
+    def _release(self, job: Job, call: Call) -> None:
+        if job.value is not None:
             return
-        entry.finished = self._clock()
-        entry.settled.set_result(value)
-        self._state.entries.pop(entry.key, None)
-        self._state.waiting.pop(entry.key, None)
-        self._state.tokens -= entry.input.tokens
-        self._count_queue()
+        job.calls.remove(call)
+        if not job.calls and job.started is None:
+            self._drop(job, "expired" if call.late else "abandoned")
+
+    def _drop(self, job: Job, reason: str) -> None:
+        self._series.dropped[reason].inc()
+        late = DeadlineExceeded("the deadline passed before this item was computed")
+        self._settle(job, late, self._clock())
+        self._series.queue_tokens.set(self._queue.tokens)
+
+    def _settle(self, job: Job, value: Raw | AssayError, now: float) -> None:
+        if job.value is not None:
+            return
+        job.value, job.finished = value, now
+        del self._jobs[job.key]
+        self._queue.release(job)
+        for call in job.calls:
+            call.settle_one()
 
     def _settle_all(self, error: AssayError) -> None:
-        for entry in list(self._state.entries.values()):
-            self._settle(entry, error)
+        for job in list(self._jobs.values()):
+            self._settle(job, error, self._clock())
+        self._series.queue_tokens.set(self._queue.tokens)
 
     def _on_stop(self, task: asyncio.Task[None]) -> None:
-        broken = not task.cancelled() and task.exception() is not None
-        if broken:
-            self._settle_all(InferenceFailed("the model's worker stopped"))
-
-    def _count_queue(self) -> None:
-        self._metrics.queue_tokens.labels(self._name).set(self._state.tokens)
+        error = None if task.cancelled() else task.exception()
+        if self._closing and error is None:
+            return
+        self._settle_all(InferenceFailed("the model's worker stopped"))
+        self._on_death(f"{self._name} can compute no more: {_cause(error)}")
 
     async def _run(self) -> None:
         while True:
-            batch = self._form()
-            if batch:
-                await self._compute(batch)
-            elif self._state.closing:
+            self._wake.clear()
+            while (forward := self._device.ended()) is not None:
+                self._land(forward)
+            while (batch := self._next()) is not None:
+                self._device.submit(batch, self._loop)
+            if self._closing and self._device.idle:
                 return
-            else:
-                self._wake.clear()
-                await self._wake.wait()
+            await self._wake.wait()
 
-    def _form(self) -> list[_Entry]:
-        now = self._clock()
-        window = list(islice(self._state.waiting.values(), WINDOW))
-        for entry in window:
-            if entry.deadline <= now:
-                self._drop(entry, "expired")
-        alive = [entry for entry in window if not entry.settled.done()]
-        batch = nearest_in_length(alive, self._batch_tokens, self._limits.max_batch_size)
-        for entry in batch:
-            del self._state.waiting[entry.key]
-            entry.started = now
-            waited = now - entry.enqueued
-            self._metrics.phase_seconds.labels(self._name, "queue").observe(waited)
-        return batch
-
-    async def _compute(self, batch: list[_Entry]) -> None:
-        parts = [batch]
-        while parts:
-            part = [entry for entry in parts.pop() if not entry.settled.done()]
-            if part:
-                parts.extend(await self._forward(part))
-
-    async def _forward(self, part: list[_Entry]) -> list[list[_Entry]]:
-        """Compute and settle one part; the parts to try again where it failed as a whole."""
-        began = self._clock()
-        try:
-            raws = await self._call([entry.input for entry in part])
-        except DeviceOutOfMemory:
-            self._batch_tokens = max(1, self._batch_tokens // 2)
-            return self._split(part, "out_of_memory", "the device has no memory for this item")
-        except Exception as error:  # noqa: BLE001 a family may raise anything; only this batch may suffer
-            return self._split(part, "failed", f"the model raised {type(error).__name__}")
-        self._count_forward(part, began)
-        for entry, raw in zip(part, raws, strict=True):
-            finite = all(map(math.isfinite, raw))
-            self._settle(entry, raw if finite else NonFiniteScore("the model gave NaN or infinity"))
-        return []
-
-    async def _call(self, inputs: list[Input]) -> list[Raw]:
-        if self._device is None:
-            pending = self._predict(inputs)
-            assert isinstance(pending, Awaitable), "a model without a device thread is asynchronous"
-            return _checked(await pending, len(inputs))
-        loop = asyncio.get_running_loop()
-        work = partial(_predict_here, self._predict, inputs)
-        return await loop.run_in_executor(self._device, work)
-
-    def _split(self, part: list[_Entry], outcome: str, reason: str) -> list[list[_Entry]]:
-        self._metrics.forwards.labels(self._name, outcome).inc()
-        if len(part) == 1:
-            self._settle(part[0], InferenceFailed(f"{reason}, even on this item alone"))
-            return []
-        half = len(part) // 2
-        return [part[half:], part[:half]]
-
-    def _count_forward(self, part: list[_Entry], began: float) -> None:
-        now = self._clock()
-        seconds = now - began
-        tokens = sum(entry.input.tokens for entry in part)
-        padded = len(part) * max(entry.input.tokens for entry in part)
-        self._metrics.forwards.labels(self._name, "ok").inc()
-        self._metrics.batch_size.labels(self._name).observe(len(part))
-        self._metrics.tokens.labels(self._name).inc(tokens)
-        self._metrics.padded_tokens.labels(self._name).inc(padded)
-        self._metrics.phase_seconds.labels(self._name, "predict").observe(seconds)
-        self._state.last_success = now
-        rate = tokens / max(seconds, 1e-6)
-        known = self._state.tokens_per_second
-        self._state.tokens_per_second = (
-            rate if known is None else known + RATE_SMOOTHING * (rate - known)
+    def _may_stage(self) -> bool:
+        return (
+            self._device.stages
+            and not self._retries
+            and self._queue.holds_full_batch(self._budget.now, self._limits.max_batch_size)
         )
 
+    def _next(self) -> Batch[Job] | None:
+        if not self._device.idle and not self._may_stage():
+            return None
+        if self._retries:
+            return self._retries.pop()
+        batch = self._queue.form(self._clock(), self._budget.now, self._limits.max_batch_size)
+        for job in batch.expired:
+            self._drop(job, "expired")
+        return batch if batch.entries else None
 
-def nearest_in_length(waiting: Sequence[_Entry], max_tokens: int, max_size: int) -> list[_Entry]:
-    """The longest-waiting entry and the entries nearest to it in length, as many as fit.
+    def _land(self, forward: Forward) -> None:
+        error = forward.error()
+        self._leave_out(forward.left)
+        if not forward.live:
+            return
+        cost = self._cost([job.input for job in forward.live])
+        self._count_waits(forward)
+        if error is None:
+            self._succeed(forward, cost)
+        elif isinstance(error, DeviceOutOfMemory):
+            self._budget.exceeded(cost)
+            self._split(forward, "out_of_memory", "the device has no memory for this item")
+        else:
+            self._split(forward, "failed", f"the model raised {type(error).__name__}")
+        self._series.budget.set(self._budget.now)
+        self._series.queue_tokens.set(self._queue.tokens)
 
-    A batch of n rows costs n times its longest row, and that product stays within `max_tokens`; the
-    oldest entry goes in whatever its length, so that nothing starves.
+    def _leave_out(self, left: Sequence[Job]) -> None:
+        """Drop what was not computed, except for what somebody has asked for again since."""
+        now = self._clock()
+        again = [job for job in left if job.wanted(now)]
+        for job in left:
+            if job.value is None and job not in again:
+                self._drop(job, "expired" if job.calls else "abandoned")
+        if again:
+            self._retries.append(Batch(again, []))
 
-    Args:
-        waiting: entries, oldest first.
-        max_tokens: of the batch, padding counted.
-        max_size: rows of the batch.
-    """
-    if not waiting:
-        return []
-    oldest = waiting[0].input.tokens
-    by_distance = sorted(waiting, key=lambda entry: abs(entry.input.tokens - oldest))
-    batch: list[_Entry] = []
-    longest = oldest
-    for entry in by_distance[:max_size]:
-        longer = max(longest, entry.input.tokens)
-        if batch and (len(batch) + 1) * longer > max_tokens:
-            break
-        batch.append(entry)
-        longest = longer
-    return batch
+    def _succeed(self, forward: Forward, cost: int) -> None:
+        for job, raw in zip(forward.live, forward.future.result(), strict=True):
+            finite = all(map(math.isfinite, raw))
+            value = raw if finite else NonFiniteScore("the model gave NaN or infinity")
+            self._settle(job, value, forward.ended)
+        tokens = sum(job.input.tokens for job in forward.live)
+        seconds = max(0.0, forward.ended - (forward.began or 0.0))
+        self._pace.count(tokens, seconds, forward.ended, self._budget.is_full(cost))
+        self._budget.held(cost)
+        self._failing, self._last_success = False, forward.ended
+        self._series.forwards["ok"].inc()
+        self._series.batch_size.observe(len(forward.live))
+        self._series.tokens.inc(tokens)
+        self._series.padded_tokens.inc(cost)
+        self._series.predict_seconds.observe(seconds)
+
+    def _split(self, forward: Forward, outcome: str, reason: str) -> None:
+        self._failing = True
+        self._series.forwards[outcome].inc()
+        part = forward.live
+        if len(part) == 1:
+            alone = InferenceFailed(f"{reason}, even on this item alone")
+            self._settle(part[0], alone, forward.ended)
+            return
+        half = len(part) // 2
+        self._retries += [Batch(part[half:], []), Batch(part[:half], [])]
+
+    def _count_waits(self, forward: Forward) -> None:
+        for job in forward.live:
+            if job.started is not None and job.started == forward.began:
+                waited = max(0.0, job.started - job.enqueued)
+                self._series.queue_phase.observe(waited)
+                self._series.queue_seconds[job.lane].observe(waited)
 
 
-def _outcome(entry: _Entry, shared: bool) -> Outcome:
-    if not entry.settled.done():
-        late = DeadlineExceeded("the deadline passed while this item was computed")
-        return Outcome(late, shared, 0.0, 0.0)
-    started = entry.started if entry.started is not None else entry.finished
-    started, finished = started or entry.enqueued, entry.finished or entry.enqueued
-    return Outcome(
-        entry.settled.result(), shared, max(0.0, started - entry.enqueued), finished - started
-    )
-
-
-def _predict_here(predict: Predict, inputs: list[Input]) -> list[Raw]:
-    """Runs on the device thread, which no exception may end."""
-    try:
-        raws = predict(inputs)
-    except (KeyboardInterrupt, SystemExit) as error:
-        raise RuntimeError(f"the model raised {type(error).__name__}") from error
-    assert not isinstance(raws, Awaitable), "a model on a device thread is synchronous"
-    return _checked(raws, len(inputs))
-
-
-def _checked(raws: Sequence[Raw], expected: int) -> list[Raw]:
-    if len(raws) != expected:
-        raise ValueError(f"the model gave {len(raws)} raws for {expected} inputs")
-    return [tuple(float(number) for number in raw) for raw in raws]
+def _cause(error: BaseException | None) -> str:
+    """Where the loop broke; not the exception's text, which may quote an item."""
+    if error is None:
+        return "its batcher was cancelled"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {frame.name}, line {frame.lineno} of {frame.filename}"

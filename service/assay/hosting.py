@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from assay.batching import BatchLimits, DynamicBatcher
 from assay.errors import AssayError
 from assay.metrics import Metrics
-from assay_models.base import Options, Prepared, Raw, RewardModel, Truncation
+from assay_models.base import Input, Options, Prepared, Raw, RewardModel, Truncation
 from assay_models.card import CardError, ModelCard
 from assay_models.registry import Family, Runtime, family_of
 from assay_models.repository import Entry, ModelRepository, fingerprint_of
@@ -20,6 +20,7 @@ from assay_models.repository import Entry, ModelRepository, fingerprint_of
 logger = logging.getLogger(__name__)
 
 PROBE = b"probe"
+DEVICE_THREAD = "device"
 FRESH_SECONDS = 10.0
 PROBE_SECONDS = 10.0
 
@@ -47,15 +48,16 @@ class ServedModel:
 
     `state` is `loading` until the model has computed its card's example, then `ready`; or `failed`,
     with `failure` saying why. `fingerprints` digest, for each choice of options, all that decides a
-    served number.
+    served number. `on_death` is told, once, that a model which was ready can compute no more.
     """
 
     def __init__(
         self,
         entry: Entry,
-        max_queue_tokens: int,
+        limits: BatchLimits,
         metrics: Metrics,
         clock: Callable[[], float],
+        on_death: Callable[[str], None] = logger.critical,
     ) -> None:
         self.id: str = entry.card.id
         self.card: ModelCard = entry.card
@@ -67,12 +69,15 @@ class ServedModel:
         self.batcher: DynamicBatcher | None = None
         self.fingerprints: dict[Options, str] = {}
         self._entry = entry
-        self._max_queue_tokens = max_queue_tokens
+        self._limits = limits
         self._metrics = metrics
         self._clock = clock
+        self._on_death = on_death
         self._probe: Prepared | None = None
+        self._probing: asyncio.Task[bool] | None = None
+        self._doubted: float | None = None
         self._loading: asyncio.Task[None] | None = None
-        self._device = ThreadPoolExecutor(1, thread_name_prefix=f"device {entry.card.id}")
+        self._device = ThreadPoolExecutor(1, thread_name_prefix=f"{DEVICE_THREAD} {entry.card.id}")
 
     def start(self, repository: ModelRepository, runtime: Runtime, turn: asyncio.Lock) -> None:
         """Begin to load in the background. Call once, inside the event loop.
@@ -90,8 +95,10 @@ class ServedModel:
         return self.state == "ready"
 
     async def ready(self) -> bool:
-        """Whether the model computes: a batch completed lately, or a probe does now."""
-        computes = self.batcher is not None and self.batcher.alive and await self._computes()
+        """Whether the model computes: a batch completed lately, the device is at work and has not
+        hung, or a probe completes now. However many ask, there is one probe at a time."""
+        batcher = self.batcher
+        computes = batcher is not None and batcher.alive and await self._computes(batcher)
         self._metrics.ready.labels(self.id).set(computes)
         return computes
 
@@ -109,14 +116,15 @@ class ServedModel:
         loop = asyncio.get_running_loop()
         async with turn:
             model = await loop.run_in_executor(self._device, self._load, repository, runtime)
-        limits = self.card.limits
         self.batcher = DynamicBatcher(
             self.id,
             model.predict,
             self._device if model.runs == "device" else None,
-            BatchLimits(limits.max_batch_tokens, limits.max_batch_size, self._max_queue_tokens),
+            self._limits,
             self._metrics,
             self._clock,
+            model.cost,
+            self._on_death,
         )
         self.batcher.start()
         self.fingerprints = _fingerprints(model, self.card)
@@ -147,20 +155,39 @@ class ServedModel:
                 )
         return model
 
-    async def _computes(self) -> bool:
-        assert self.batcher is not None
-        now = self._clock()
-        latest = self.batcher.last_success
-        if latest is not None and now - latest <= FRESH_SECONDS:
-            return True
-        if self._probe is None or not self._probe.inputs:
-            return True
-        inputs = [(PROBE, self._probe.inputs[0])]
-        try:
-            (outcome,) = await self.batcher.compute(inputs, now + PROBE_SECONDS)
-        except AssayError:
+    async def _computes(self, batcher: DynamicBatcher) -> bool:
+        if batcher.hung:
             return False
-        return not isinstance(outcome.value, AssayError)
+        if self._is_fresh(batcher) or self._probe is None or not self._probe.inputs:
+            return True
+        if self._probing is None or self._probing.done():
+            if batcher.computing and not self._is_doubted(batcher):
+                return True
+            probe = (PROBE, self._probe.inputs[0])
+            self._probing = asyncio.create_task(self._try(batcher, probe))
+        probing = self._probing
+        await asyncio.wait({probing})
+        return probing.result()
+
+    def _is_fresh(self, batcher: DynamicBatcher) -> bool:
+        latest = batcher.last_success
+        return latest is not None and abs(self._clock() - latest) <= FRESH_SECONDS
+
+    def _is_doubted(self, batcher: DynamicBatcher) -> bool:
+        """Whether a probe has failed since the last success."""
+        latest = batcher.last_success
+        return self._doubted is not None and (latest is None or latest <= self._doubted)
+
+    async def _try(self, batcher: DynamicBatcher, probe: tuple[bytes, Input]) -> bool:
+        try:
+            deadline = self._clock() + PROBE_SECONDS
+            (outcome,) = await batcher.compute([probe], deadline, "interactive")
+            works = not isinstance(outcome.value, AssayError)
+        except AssayError:
+            works = False
+        if not works:
+            self._doubted = self._clock()
+        return works
 
 
 def _fingerprints(model: RewardModel, card: ModelCard) -> dict[Options, str]:

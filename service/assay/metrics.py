@@ -1,5 +1,7 @@
 """Every Prometheus series, declared once, in a registry that is passed in."""
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -11,70 +13,99 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self.requests = Counter(
-            "assay_requests",
-            "Requests by route and status.",
-            ["route", "status"],
-            registry=registry,
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        seconds = partial(Histogram, registry=registry, buckets=SECONDS)
+        self.requests = counter(
+            "assay_requests", "Requests by route and status.", ["route", "status"]
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = seconds(
             "assay_request_seconds",
             "Seconds from the request's first byte to the reply's last.",
             ["route"],
-            buckets=SECONDS,
-            registry=registry,
         )
-        self.items = Counter(
+        self.items = counter(
             "assay_items",
             "Items by model and outcome: computed, cache, shared, rule, error.",
             ["model", "outcome"],
-            registry=registry,
         )
-        self.item_errors = Counter(
-            "assay_item_errors",
-            "Items without a score, by code.",
-            ["model", "code"],
-            registry=registry,
+        self.item_errors = counter(
+            "assay_item_errors", "Items without a score, by code.", ["model", "code"]
         )
-        self.truncated = Counter(
-            "assay_items_truncated", "Items that were cut.", ["model"], registry=registry
-        )
-        self.phase_seconds = Histogram(
+        self.truncated = counter("assay_items_truncated", "Items that were cut.", ["model"])
+        self.phase_seconds = seconds(
             "assay_phase_seconds",
             "Seconds in a phase: prepare, queue, predict.",
             ["model", "phase"],
-            buckets=SECONDS,
-            registry=registry,
         )
-        self.forwards = Counter(
-            "assay_forwards", "Forward passes by outcome.", ["model", "outcome"], registry=registry
+        self.queue_seconds = seconds(
+            "assay_queue_seconds",
+            "Seconds an input waited for its forward pass, by lane: interactive, training, bulk.",
+            ["model", "lane"],
+        )
+        self.forwards = counter(
+            "assay_forwards", "Forward passes by outcome.", ["model", "outcome"]
         )
         self.batch_size = Histogram(
             "assay_batch_size", "Rows in a batch.", ["model"], buckets=POWERS, registry=registry
         )
-        self.tokens = Counter("assay_tokens", "Tokens computed.", ["model"], registry=registry)
-        self.padded_tokens = Counter(
-            "assay_padded_tokens", "Tokens computed, padding counted.", ["model"], registry=registry
+        self.tokens = counter("assay_tokens", "Tokens of the inputs computed.", ["model"])
+        self.padded_tokens = counter(
+            "assay_padded_tokens",
+            "Tokens that forward passes really computed: padding counted, what rows share once.",
+            ["model"],
         )
-        self.queue_tokens = Gauge(
-            "assay_queue_tokens", "Tokens waiting.", ["model"], registry=registry
+        self.batch_token_budget = gauge(
+            "assay_batch_token_budget",
+            "Tokens a batch may cost now: the card's, or less after running out of memory.",
+            ["model"],
         )
-        self.refused = Counter(
-            "assay_refused", "Requests refused at admission.", ["model"], registry=registry
+        self.queue_tokens = gauge(
+            "assay_queue_tokens", "Tokens admitted and not yet settled.", ["model"]
         )
-        self.dropped = Counter(
+        self.refused = counter("assay_refused", "Requests refused at admission.", ["model"])
+        self.dropped = counter(
             "assay_dropped",
             "Inputs dropped before compute, by reason: abandoned, expired.",
             ["model", "reason"],
-            registry=registry,
         )
-        self.cache_lookups = Counter(
+        self.cache_lookups = counter(
             "assay_cache_lookups",
             "Keys looked up, by tier (memory, redis) and outcome (hit, miss, error).",
             ["tier", "outcome"],
-            registry=registry,
         )
-        self.cache_bytes = Gauge("assay_cache_bytes", "Bytes held in memory.", registry=registry)
-        self.ready = Gauge(
-            "assay_model_ready", "1 when the model computes.", ["model"], registry=registry
+        self.cache_bytes = gauge("assay_cache_bytes", "Bytes held in memory.")
+        self.prepared = counter(
+            "assay_prepared",
+            "Items by model and source of their preparation: computed, memory.",
+            ["model", "source"],
         )
+        self.prepared_bytes = gauge(
+            "assay_prepared_bytes", "Bytes of prepared items held in memory."
+        )
+        self.ready = gauge("assay_model_ready", "1 when the model computes.", ["model"])
+
+
+class BatcherSeries:
+    """The series of one model's batcher, their labels bound."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self.refused = metrics.refused.labels(model)
+        self.queue_tokens = metrics.queue_tokens.labels(model)
+        self.budget = metrics.batch_token_budget.labels(model)
+        self.dropped = {
+            reason: metrics.dropped.labels(model, reason) for reason in ("abandoned", "expired")
+        }
+        self.forwards = {
+            outcome: metrics.forwards.labels(model, outcome)
+            for outcome in ("ok", "failed", "out_of_memory")
+        }
+        self.batch_size = metrics.batch_size.labels(model)
+        self.tokens = metrics.tokens.labels(model)
+        self.padded_tokens = metrics.padded_tokens.labels(model)
+        self.predict_seconds = metrics.phase_seconds.labels(model, "predict")
+        self.queue_phase = metrics.phase_seconds.labels(model, "queue")
+        self.queue_seconds = {
+            lane: metrics.queue_seconds.labels(model, lane)
+            for lane in ("interactive", "training", "bulk")
+        }

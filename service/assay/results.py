@@ -14,9 +14,12 @@ class ItemFailure:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ItemResult:
-    """One item's outcome. With `status` error, `score`, `raw` and every channel are null."""
+    """One item's outcome. With `status` error, `score`, `raw` and every channel are null.
+
+    Not frozen, because there is one for every item and freezing makes it several times as dear.
+    """
 
     index: int
     id: str | None

@@ -3,20 +3,18 @@ asked for it.
 """
 
 import asyncio
-import logging
-import math
-import traceback
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
+from prometheus_client import Counter, Histogram
 from pydantic import ValidationError
 
 from assay.batching import Clock, Outcome
-from assay.cache import ScoreCache, cache_key
+from assay.cache import PreparedCache, Ready, ScoreCache, digest_of, make_ready
 from assay.errors import (
     AssayError,
     DeadlineExceeded,
@@ -24,21 +22,23 @@ from assay.errors import (
     ModelFailed,
     ModelNotFound,
     ModelNotReady,
-    NonFiniteScore,
     RequestTooLarge,
+    ShuttingDown,
 )
 from assay.groups import summarise
 from assay.hosting import ServedModel
 from assay.metrics import Metrics
-from assay.results import ItemFailure, ItemResult, ScoreReply, Source, Timing, Usage
-from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, RewardModel, Score
+from assay.outcomes import Case, Row, guarded, results_of, timing_of, usage_of
+from assay.queueing import Lane
+from assay.results import ItemFailure, ItemResult, ScoreReply, Source, Usage
+from assay_models.base import Input, Item, Options, RewardModel
 
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 DEFAULT_OPTIONS = Options()
+NAMELESS = Item()
 MAX_PROBLEMS = 20
 LOADING_RETRY_SECONDS = 2.0
+# So many items of a long request are looked up or finished before other requests have a turn.
+TURN = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class ScoreCall:
     """What a protocol asks for.
 
     `items` hold the wire's fields, which the model's family checks; `substitute` is served, marked,
-    for items that fail; `timeout` is in seconds, and None means the server's own.
+    for items that fail; `timeout` is in seconds, and None means the server's own; `lane` says who
+    goes first where the device is busy.
     """
 
     model: str
@@ -54,6 +55,7 @@ class ScoreCall:
     options: Options = DEFAULT_OPTIONS
     substitute: float | None = None
     timeout: float | None = None
+    lane: Lane = "training"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,30 +67,13 @@ class ScoringLimits:
     timeout: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """What became of one input, and where it came from."""
-
-    value: Raw | AssayError
-    source: Source
-    queue_seconds: float = 0.0
-    predict_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """The items that are prepared together: one, or a group for a model that sees groups."""
-
-    indices: tuple[int, ...]
-    items: tuple[Item, ...]
-
-
 class ScoringService:
     """Scores items with the served models.
 
     Args:
         models: by `name@version` and by bare name.
         cache: of raws.
+        prepared: what `prepare` made of items.
         pool: where prepare runs.
         metrics: where counts go.
         limits: of one request.
@@ -99,6 +84,7 @@ class ScoringService:
         self,
         models: Mapping[str, ServedModel],
         cache: ScoreCache,
+        prepared: PreparedCache,
         pool: Executor,
         metrics: Metrics,
         limits: ScoringLimits,
@@ -106,8 +92,9 @@ class ScoringService:
     ) -> None:
         self._models = models
         self._cache = cache
+        self._prepared = prepared
         self._pool = pool
-        self._metrics = metrics
+        self._series = {one.id: _Series(metrics, one.id) for one in models.values()}
         self._limits = limits
         self._clock = clock
 
@@ -137,69 +124,105 @@ class ScoringService:
         deadline = began + (call.timeout or self._limits.timeout)
         served = self.find(call.model)
         model = _loaded(served)
-        items = self._validated(served.family.item, call.items)
-        cases = _cases(model, items)
-        prepare = partial(_prepare_all, model, cases, call.options)
-        prepared = await asyncio.get_running_loop().run_in_executor(self._pool, prepare)
+        cases = await self._cases(served, model, call)
         prepared_at = self._clock()
-        rows = await self._rows(served, model, prepared, deadline)
-        results = list(_results(model, cases, prepared, rows, call))
-        self._observe(served.id, results, prepared_at - began)
-        grouped = any(item.group is not None for item in items)
+        rows = await self._rows(served, cases, deadline, call.lane)
+        results = results_of(model, cases, rows, call.options, call.substitute)
+        usage = usage_of(results)
+        self._series[served.id].count(results, usage, prepared_at - began)
+        grouped = any(result.group is not None for result in results)
         return ScoreReply(
-            id=f"score-{uuid.uuid4().hex}",
+            id=f"score-{secrets.token_hex(16)}",
             model=served.id,
             fingerprint=served.fingerprints[call.options],
             results=results,
             groups=summarise(results, served.card.resolution) if grouped else None,
-            usage=_usage(results),
-            timing=_timing(rows, prepared_at - began, self._clock() - began),
+            usage=usage,
+            timing=timing_of(rows, prepared_at - began, self._clock() - began),
         )
 
-    def _validated(self, schema: type[Item], items: Sequence[Mapping[str, Any]]) -> list[Item]:
-        if len(items) > self._limits.max_items:
+    async def _cases(self, served: ServedModel, model: RewardModel, call: ScoreCall) -> list[Case]:
+        """The items as they are prepared: remembered, or prepared now, in the pool."""
+        if len(call.items) > self._limits.max_items:
             raise RequestTooLarge(
-                f"{len(items)} items, the limit is {self._limits.max_items}",
+                f"{len(call.items)} items, the limit is {self._limits.max_items}",
                 hint="split the request",
             )
-        valid: list[Item] = []
-        problems: list[dict[str, str]] = []
-        for index, fields in enumerate(items):
-            try:
-                valid.append(schema.model_validate(fields))
-            except ValidationError as error:
-                problems.extend(_problems(index, error))
-        if problems:
-            known = ", ".join(schema.model_fields)
-            raise InvalidRequest(
-                f"{problems[0]['field']}: {problems[0]['problem']}",
-                hint=f"fields of an item of this model: {known}",
-                problems=problems[:MAX_PROBLEMS],
-            )
-        return valid
+        places = _together(model, call.items)
+        scope = f"{served.id} {served.fingerprints[call.options]}".encode()
+        known: list[Case | None] = []
+        digests: list[bytes | None] = []
+        for place in places:
+            fields = [call.items[index] for index in place]
+            digest = digest_of(scope, fields) if self._prepared.enabled else None
+            digests.append(digest)
+            known.append(self._remembered(digest, place, fields))
+            if len(known) % TURN == 0:
+                await asyncio.sleep(0)
+        cold = [number for number, case in enumerate(known) if case is None]
+        self._series[served.id].prepared(len(places) - len(cold), len(cold))
+        if cold:
+            fresh = await self._prepare(served, model, call, [places[number] for number in cold])
+            for number, case in zip(cold, fresh, strict=True):
+                known[number] = case
+                self._remember(digests[number], case)
+        return [case for case in known if case is not None]
 
-    async def _rows(
+    def _remembered(
+        self, digest: bytes | None, place: tuple[int, ...], fields: Sequence[Mapping[str, Any]]
+    ) -> Case | None:
+        ready = None if digest is None else self._prepared.get(digest)
+        if ready is None:
+            return None
+        names = [_names(one) for one in fields]
+        items = tuple([one for one in names if one is not None])
+        return Case(place, items, ready) if len(items) == len(fields) else None
+
+    def _remember(self, digest: bytes | None, case: Case) -> None:
+        if digest is not None and isinstance(case.ready, Ready):
+            self._prepared.put(digest, case.ready)
+
+    async def _prepare(
         self,
         served: ServedModel,
         model: RewardModel,
-        prepared: Sequence[Prepared | ItemFailure],
-        deadline: float,
-    ) -> list[_Row]:
-        inputs = [one for case in prepared if isinstance(case, Prepared) for one in case.inputs]
-        self._check_tokens(inputs)
-        keys = [cache_key(model.fingerprint, one.key) for one in inputs]
+        call: ScoreCall,
+        places: Sequence[tuple[int, ...]],
+    ) -> list[Case]:
+        indices = sorted(index for place in places for index in place)
+        valid = _validated(served.family.item, {index: call.items[index] for index in indices})
+        items = [tuple(valid[index] for index in place) for place in places]
+        work = partial(_prepare_all, model, items, call.options)
+        ready = await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return [Case(*case) for case in zip(places, items, ready, strict=True)]
+
+    async def _rows(
+        self, served: ServedModel, cases: Sequence[Case], deadline: float, lane: Lane
+    ) -> list[Row]:
+        ready = [case.ready for case in cases if isinstance(case.ready, Ready)]
+        self._check_tokens(sum([one.tokens for one in ready]))
+        keys = [key for one in ready for key in one.keys]
         known = await self._cache.get_many(list(dict.fromkeys(keys)))
-        missing = [(key, one) for key, one in zip(keys, inputs, strict=True) if key not in known]
-        outcomes = iter(await self._computed(served, missing, deadline))
-        return [_Row(known[key], "cache") if key in known else _row(next(outcomes)) for key in keys]
+        missing = [
+            pair
+            for one in ready
+            for pair in zip(one.keys, one.prepared.inputs, strict=True)
+            if pair[0] not in known
+        ]
+        outcomes = iter(await self._computed(served, missing, deadline, lane))
+        return [Row(known[key], "cache") if key in known else _row(next(outcomes)) for key in keys]
 
     async def _computed(
-        self, served: ServedModel, missing: Sequence[tuple[bytes, Input]], deadline: float
+        self,
+        served: ServedModel,
+        missing: Sequence[tuple[bytes, Input]],
+        deadline: float,
+        lane: Lane,
     ) -> list[Outcome]:
         if not missing:
             return []
         assert served.batcher is not None
-        outcomes = await served.batcher.compute(missing, deadline)
+        outcomes = await served.batcher.compute(missing, deadline, lane)
         new = {
             key: outcome.value
             for (key, _), outcome in zip(missing, outcomes, strict=True)
@@ -207,26 +230,49 @@ class ScoringService:
         }
         await self._cache.put_many(new)
         for outcome in outcomes:
-            if isinstance(outcome.value, DeadlineExceeded):
+            if isinstance(outcome.value, DeadlineExceeded | ShuttingDown):
                 raise outcome.value
         return outcomes
 
-    def _check_tokens(self, inputs: Sequence[Input]) -> None:
-        tokens = sum(one.tokens for one in inputs)
+    def _check_tokens(self, tokens: int) -> None:
         if tokens > self._limits.max_request_tokens:
             raise RequestTooLarge(
                 f"{tokens} tokens, the limit is {self._limits.max_request_tokens}",
                 hint="split the request",
             )
 
-    def _observe(self, model: str, results: Sequence[ItemResult], prepare: float) -> None:
-        self._metrics.phase_seconds.labels(model, "prepare").observe(prepare)
-        for result in results:
-            self._metrics.items.labels(model, result.source or "error").inc()
-            if result.error is not None:
-                self._metrics.item_errors.labels(model, result.error.code).inc()
-            if "truncated" in result.flags:
-                self._metrics.truncated.labels(model).inc()
+
+class _Series:
+    """One model's series, looked up once and not with every item."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        outcomes = ("computed", "cache", "shared", "rule", "error")
+        self._items = [metrics.items.labels(model, outcome) for outcome in outcomes]
+        self._known = metrics.prepared.labels(model, "memory")
+        self._fresh = metrics.prepared.labels(model, "computed")
+        self._prepare: Histogram = metrics.phase_seconds.labels(model, "prepare")
+        self._truncated: Counter = metrics.truncated.labels(model)
+        self._errors = partial(metrics.item_errors.labels, model)
+
+    def prepared(self, known: int, fresh: int) -> None:
+        if known:
+            self._known.inc(known)
+        if fresh:
+            self._fresh.inc(fresh)
+
+    def count(self, results: Sequence[ItemResult], usage: Usage, prepare: float) -> None:
+        self._prepare.observe(prepare)
+        amounts = (usage.computed, usage.cached, usage.shared, usage.rule, usage.failed)
+        for series, amount in zip(self._items, amounts, strict=True):
+            if amount:
+                series.inc(amount)
+        truncated = sum(["truncated" in result.flags for result in results])
+        if truncated:
+            self._truncated.inc(truncated)
+        if usage.failed:
+            for result in results:
+                if result.error is not None:
+                    self._errors(result.error.code).inc()
 
 
 def _loaded(served: ServedModel) -> RewardModel:
@@ -235,6 +281,24 @@ def _loaded(served: ServedModel) -> RewardModel:
     if served.model is None:
         raise ModelNotReady(f"{served.id} is loading", retry_after=LOADING_RETRY_SECONDS)
     return served.model
+
+
+def _validated(schema: type[Item], items: Mapping[int, Mapping[str, Any]]) -> dict[int, Item]:
+    valid: dict[int, Item] = {}
+    problems: list[dict[str, str]] = []
+    for index, fields in items.items():
+        try:
+            valid[index] = schema.model_validate(fields)
+        except ValidationError as error:
+            problems.extend(_problems(index, error))
+    if problems:
+        known = ", ".join(schema.model_fields)
+        raise InvalidRequest(
+            f"{problems[0]['field']}: {problems[0]['problem']}",
+            hint=f"fields of an item of this model: {known}",
+            problems=problems[:MAX_PROBLEMS],
+        )
+    return valid
 
 
 def _problems(index: int, error: ValidationError) -> list[dict[str, str]]:
@@ -247,143 +311,40 @@ def _problems(index: int, error: ValidationError) -> list[dict[str, str]]:
     ]
 
 
-def _cases(model: RewardModel, items: Sequence[Item]) -> list[_Case]:
+def _names(fields: Mapping[str, Any]) -> Item | None:
+    """What the caller calls an item, if it may be called so."""
+    if "id" not in fields and "group" not in fields:
+        return NAMELESS
+    try:
+        return Item(id=fields.get("id"), group=fields.get("group"))
+    except ValidationError:
+        return None
+
+
+def _together(model: RewardModel, items: Sequence[Mapping[str, Any]]) -> list[tuple[int, ...]]:
+    """Which items are prepared together, by their indices."""
     if model.sees == "item":
-        return [_Case((index,), (item,)) for index, item in enumerate(items)]
+        return [(index,) for index in range(len(items))]
     groups: dict[object, list[int]] = {}
-    for index, item in enumerate(items):
-        groups.setdefault(index if item.group is None else item.group, []).append(index)
-    return [_Case(tuple(group), tuple(items[i] for i in group)) for group in groups.values()]
+    for index, fields in enumerate(items):
+        group = fields.get("group")
+        groups.setdefault(group if isinstance(group, str) else index, []).append(index)
+    return [tuple(group) for group in groups.values()]
 
 
 def _prepare_all(
-    model: RewardModel, cases: Sequence[_Case], options: Options
-) -> list[Prepared | ItemFailure]:
-    return [_guarded(partial(model.prepare, case.items, options)) for case in cases]
+    model: RewardModel, cases: Sequence[Sequence[Item]], options: Options
+) -> list[Ready | ItemFailure]:
+    ready: list[Ready | ItemFailure] = []
+    for items in cases:
+        prepared = guarded(model.prepare, items, options)
+        if isinstance(prepared, ItemFailure):
+            ready.append(prepared)
+        else:
+            ready.append(make_ready(model.fingerprint, prepared))
+    return ready
 
 
-def _guarded(step: Callable[[], T]) -> T | ItemFailure:
-    try:
-        return step()
-    except ItemError as error:
-        return ItemFailure(error.code, error.detail)
-    except Exception as error:  # noqa: BLE001 any text may upset a tokenizer or a template; only its own item may suffer
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        kind = type(error).__name__
-        logger.error("%s in %s, line %s of %s", kind, frame.name, frame.lineno, frame.filename)
-        return ItemFailure("item_failed", f"the model raised {kind} on this item")
-
-
-def _row(outcome: Outcome) -> _Row:
+def _row(outcome: Outcome) -> Row:
     source: Source = "shared" if outcome.shared else "computed"
-    return _Row(outcome.value, source, outcome.queue_seconds, outcome.predict_seconds)
-
-
-def _results(
-    model: RewardModel,
-    cases: Sequence[_Case],
-    prepared: Sequence[Prepared | ItemFailure],
-    rows: Sequence[_Row],
-    call: ScoreCall,
-) -> Iterator[ItemResult]:
-    placed: list[ItemResult] = []
-    start = 0
-    for case, ready in zip(cases, prepared, strict=True):
-        count = len(ready.inputs) if isinstance(ready, Prepared) else 0
-        own = rows[start : start + count]
-        start += count
-        outcome = _finished(model, ready, own, call.options)
-        tokens = sum(one.tokens for one in ready.inputs) if isinstance(ready, Prepared) else 0
-        for place, (index, item) in enumerate(zip(case.indices, case.items, strict=True)):
-            one = outcome if isinstance(outcome, ItemFailure) else _finite(outcome[place])
-            spent = tokens if place == 0 else 0
-            placed.append(_result(index, item, one, spent, _source(own), call.substitute))
-    return iter(sorted(placed, key=lambda result: result.index))
-
-
-def _finished(
-    model: RewardModel, prepared: Prepared | ItemFailure, rows: Sequence[_Row], options: Options
-) -> Sequence[Score] | ItemFailure:
-    if isinstance(prepared, ItemFailure):
-        return prepared
-    raws: list[Raw] = []
-    for row in rows:
-        if isinstance(row.value, AssayError):
-            return ItemFailure(row.value.code, row.value.detail)
-        raws.append(row.value)
-    return _guarded(partial(model.finish, prepared, raws, options))
-
-
-def _finite(score: Score) -> Score | ItemFailure:
-    numbers = [score.score, *score.channels.values()]
-    if all(map(math.isfinite, numbers)) and math.isfinite(score.raw or 0.0):
-        return score
-    return ItemFailure(NonFiniteScore.code, "the score is not a finite number")
-
-
-def _source(rows: Sequence[_Row]) -> Source:
-    sources = {row.source for row in rows}
-    order: tuple[Source, ...] = ("computed", "shared", "cache")
-    return next((source for source in order if source in sources), "rule")
-
-
-def _result(
-    index: int,
-    item: Item,
-    outcome: Score | ItemFailure,
-    tokens: int,
-    source: Source,
-    substitute: float | None,
-) -> ItemResult:
-    if isinstance(outcome, ItemFailure):
-        flags = [] if substitute is None else ["substituted"]
-        return ItemResult(
-            index,
-            item.id,
-            item.group,
-            "error",
-            substitute,
-            None,
-            {},
-            flags,
-            tokens,
-            None,
-            {},
-            outcome,
-        )
-    return ItemResult(
-        index=index,
-        id=item.id,
-        group=item.group,
-        status="ok",
-        score=outcome.score,
-        raw=outcome.raw,
-        channels=dict(outcome.channels),
-        flags=list(outcome.flags),
-        tokens=tokens,
-        source=source,
-        details=dict(outcome.details),
-        error=None,
-    )
-
-
-def _usage(results: Sequence[ItemResult]) -> Usage:
-    sources = [result.source for result in results]
-    return Usage(
-        items=len(results),
-        tokens=sum(result.tokens for result in results),
-        computed=sources.count("computed"),
-        cached=sources.count("cache"),
-        shared=sources.count("shared"),
-        rule=sources.count("rule"),
-        failed=sources.count(None),
-    )
-
-
-def _timing(rows: Sequence[_Row], prepare: float, total: float) -> Timing:
-    return Timing(
-        prepare_ms=round(prepare * 1e3, 3),
-        queue_ms=round(max((row.queue_seconds for row in rows), default=0.0) * 1e3, 3),
-        predict_ms=round(max((row.predict_seconds for row in rows), default=0.0) * 1e3, 3),
-        total_ms=round(total * 1e3, 3),
-    )
+    return Row(outcome.value, source, outcome.queue_seconds, outcome.predict_seconds)

@@ -41,6 +41,9 @@ class Settings(BaseModel):
     cache_bytes: int = Field(
         268_435_456, ge=0, description="Bytes of scores kept in memory; 0 switches that off."
     )
+    prepared_bytes: int = Field(
+        67_108_864, ge=0, description="Bytes of prepared items kept in memory; 0 switches that off."
+    )
     api_keys: tuple[SecretStr, ...] = Field(
         (), description="Keys, by comma. When set, every route wants one of them."
     )
@@ -49,6 +52,10 @@ class Settings(BaseModel):
     max_request_tokens: Positive = Field(2_097_152, description="Tokens in one request.")
     max_queue_tokens: Positive = Field(
         4_194_304, description="Tokens waiting for one model; beyond it requests get a 429."
+    )
+    batch_tokens: Positive | None = Field(
+        None,
+        description="Tokens of one batch at most. Unset: 4,096 on a CPU, else as the card says.",
     )
     timeout: Seconds = Field(60.0, description="Seconds a request may take if it does not say.")
     prepare_threads: Positive = Field(2, description="CPU threads for templates and tokenisation.")

@@ -1,4 +1,4 @@
-"""How deep a request goes: at most eight of our files for the reference family."""
+"""How deep a request goes: at most nine of our files for the reference family (record 0013)."""
 
 import sys
 import threading
@@ -12,10 +12,10 @@ import assay_models
 from assay.settings import Settings
 
 ROOMS = [str(Path(room.__file__).parent) for room in (assay, assay_models) if room.__file__]
-BUDGET = 8
+BUDGET = 9
 
 
-async def test_a_request_touches_at_most_eight_files(
+async def test_a_request_touches_at_most_nine_files(
     served: Served, reference_settings: Settings
 ) -> None:
     touched: set[str] = set()

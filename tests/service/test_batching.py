@@ -2,9 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import chain
+from typing import Any
 
 import pytest
 from doubles import Gate, device, length_of, new_metrics, one_input, value
@@ -21,19 +23,47 @@ from assay.errors import (
     ShuttingDown,
 )
 from assay.metrics import Metrics
+from assay.queueing import LANES, Lane
 from assay_models.base import DeviceOutOfMemory, Input, Raw
 
 LIMITS = BatchLimits(max_batch_tokens=64, max_batch_size=8, max_queue_tokens=1000)
 SOON = 30.0
 
 
+class CountingExecutor(ThreadPoolExecutor):
+    """A device thread that counts what it was handed."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.submitted = 0
+
+    def submit(self, *arguments: Any, **named: Any) -> Future[Any]:
+        self.submitted += 1
+        return super().submit(*arguments, **named)
+
+
+class Clock:
+    """The true clock, moved by the test."""
+
+    def __init__(self) -> None:
+        self.moved = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.moved
+
+
 @asynccontextmanager
 async def running(
-    predict: Predict, limits: BatchLimits = LIMITS, metrics: Metrics | None = None
+    predict: Predict,
+    limits: BatchLimits = LIMITS,
+    metrics: Metrics | None = None,
+    executor: ThreadPoolExecutor | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    **options: Any,
 ) -> AsyncIterator[DynamicBatcher]:
-    with device() as executor:
+    with executor or device() as thread:
         batcher = DynamicBatcher(
-            "m", predict, executor, limits, metrics or new_metrics(), time.monotonic
+            "m", predict, thread, limits, metrics or new_metrics(), clock, **options
         )
         batcher.start()
         try:
@@ -56,18 +86,32 @@ async def entered(gate: Gate) -> None:
 
 @asynccontextmanager
 async def busy(
-    limits: BatchLimits = LIMITS, metrics: Metrics | None = None
+    limits: BatchLimits = LIMITS, metrics: Metrics | None = None, **options: Any
 ) -> AsyncIterator[tuple[DynamicBatcher, Gate, asyncio.Task[list[Outcome]]]]:
     """A batcher whose device is computing the input `first` until the gate opens."""
     gate = Gate()
     async with AsyncExitStack() as stack:
-        batcher = await stack.enter_async_context(running(gate, limits, metrics))
+        batcher = await stack.enter_async_context(running(gate, limits, metrics, **options))
         stack.callback(gate.open.set)
         first = asyncio.create_task(batcher.compute([one_input("first")], deadline()))
         await entered(gate)
         yield batcher, gate, first
         gate.open.set()
         await asyncio.wait({first})
+
+
+def asked(
+    batcher: DynamicBatcher, names: Sequence[str], lane: Lane = "training", tokens: int = 1
+) -> asyncio.Task[list[Outcome]]:
+    """A caller on his way; he is admitted in the next turn of the loop."""
+    inputs = [one_input(name, tokens) for name in names]
+    return asyncio.create_task(batcher.compute(inputs, deadline(), lane))
+
+
+async def turns(count: int = 5) -> None:
+    """Let the event loop do all that is to do now."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 async def test_raws_come_back_in_order_whatever_their_length() -> None:
@@ -198,7 +242,11 @@ async def test_one_poisoned_input_among_64_fails_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError, KeyError, SystemExit, KeyboardInterrupt, MemoryError]
+    "error",
+    [
+        *(RuntimeError, KeyError, SystemExit, KeyboardInterrupt, MemoryError),
+        *(StopIteration, GeneratorExit, asyncio.CancelledError, TimeoutError),
+    ],
 )
 async def test_a_raising_forward_fails_its_items_and_the_next_request_succeeds(
     error: type[BaseException],
@@ -237,8 +285,9 @@ async def test_what_is_not_finite_never_leaves(number: float) -> None:
         assert good == (1.0,)
 
 
-async def test_out_of_memory_halves_the_batch_and_tries_again() -> None:
+async def test_out_of_memory_halves_the_budget_and_tries_again() -> None:
     sizes: list[int] = []
+    metrics = new_metrics()
 
     def predict(inputs: Sequence[Input]) -> list[Raw]:
         sizes.append(len(inputs))
@@ -246,13 +295,57 @@ async def test_out_of_memory_halves_the_batch_and_tries_again() -> None:
             raise DeviceOutOfMemory
         return length_of(inputs)
 
-    async with running(predict, BatchLimits(8, 8, 1000)) as batcher:
-        inputs = [one_input(f"n{i}") for i in range(8)]
-        assert raws(await batcher.compute(inputs, deadline())) == [(2.0,)] * 8
+    async with running(predict, BatchLimits(8, 8, 1000), metrics) as batcher:
+        assert value(metrics, "assay_batch_token_budget", model="m") == 8
+        assert raws(await asked(batcher, [f"n{i}" for i in range(8)])) == [(2.0,)] * 8
         assert sizes == [8, 4, 2, 2, 4, 2, 2]
         sizes.clear()
-        await batcher.compute([one_input(f"m{i}") for i in range(8)], deadline())
-        assert max(sizes) == 1, "the halved budget holds for later batches"
+        await asked(batcher, [f"m{i}" for i in range(8)])
+        assert sizes == [2, 2, 2, 2], "the halved budget holds for later batches"
+    assert value(metrics, "assay_batch_token_budget", model="m") == 2
+    assert value(metrics, "assay_forwards_total", model="m", outcome="out_of_memory") == 3
+
+
+async def test_the_budget_grows_back_once_there_is_memory_again() -> None:
+    sizes: list[int] = []
+    metrics = new_metrics()
+    scarce = [True]
+
+    def predict(inputs: Sequence[Input]) -> list[Raw]:
+        sizes.append(len(inputs))
+        if scarce[0] and len(inputs) > 2:
+            raise DeviceOutOfMemory
+        return length_of(inputs)
+
+    async with running(predict, BatchLimits(8, 8, 1000), metrics) as batcher:
+        await asked(batcher, [f"n{i}" for i in range(8)])
+        scarce[0] = False
+        for batch in range(100):
+            await asked(batcher, [f"m{batch} {i}" for i in range(8)])
+            if sizes[-1] == 8:
+                break
+        assert value(metrics, "assay_batch_token_budget", model="m") == 8
+        full = [size for size in sizes[7:-1] if size in (2, 4)]
+        assert full.count(2) > 16, "not before it went well for a while"
+        assert full == sorted(full), "one doubling after the other"
+
+
+async def test_a_small_batch_says_nothing_of_the_memory_for_a_large_one() -> None:
+    metrics = new_metrics()
+    fails = [True]
+
+    def predict(inputs: Sequence[Input]) -> list[Raw]:
+        if fails[0]:
+            raise DeviceOutOfMemory
+        return length_of(inputs)
+
+    async with running(predict, BatchLimits(8, 8, 1000), metrics) as batcher:
+        (outcome,) = raws(await asked(batcher, ["alone"], tokens=8))
+        assert isinstance(outcome, InferenceFailed)
+        fails[0] = False
+        for number in range(200):
+            await asked(batcher, [f"small {number}"])
+    assert value(metrics, "assay_batch_token_budget", model="m") == 4
 
 
 async def test_closing_finishes_what_was_admitted_and_admits_nothing_more() -> None:
@@ -278,14 +371,284 @@ async def test_closing_settles_what_it_cannot_finish_in_time() -> None:
             assert isinstance((await caller)[0].value, ShuttingDown)
 
 
-async def test_a_dead_device_thread_fails_items_and_is_not_alive_forever() -> None:
+async def test_a_device_that_takes_no_work_fails_items_and_is_told_once() -> None:
+    told: list[str] = []
     executor = device()
-    batcher = DynamicBatcher("m", length_of, executor, LIMITS, new_metrics(), time.monotonic)
+    batcher = DynamicBatcher(
+        "m", length_of, executor, LIMITS, new_metrics(), time.monotonic, on_death=told.append
+    )
     batcher.start()
     executor.shutdown()
     (outcome,) = await batcher.compute([one_input("a")], deadline())
     assert isinstance(outcome.value, InferenceFailed)
+    assert not batcher.alive
+    with pytest.raises(ShuttingDown):
+        await batcher.compute([one_input("a")], deadline())
     await batcher.close(SOON)
+    (message,) = told
+    assert message.startswith("m can compute no more: RuntimeError in submit")
+
+
+async def test_a_device_that_gives_back_what_it_took_is_dead() -> None:
+    told: list[str] = []
+    executor = CountingExecutor()
+    async with busy(executor=executor, on_death=told.append) as (batcher, gate, first):
+        staged = asked(batcher, [f"n{i}" for i in range(8)])
+        await turns()
+        executor.shutdown(wait=False, cancel_futures=True)
+        gate.open.set()
+        for outcome in await staged:
+            assert isinstance(outcome.value, InferenceFailed)
+        assert raws(await first) == [(5.0,)]
+        assert len(told) == 1
+        assert batcher.pending_tokens == 0
+
+
+async def test_a_broken_loop_fails_all_that_was_admitted_and_is_told_without_any_text() -> None:
+    def broken(inputs: Sequence[Input]) -> int:
+        raise KeyError(inputs[0].payload)
+
+    told: list[str] = []
+    async with running(length_of, cost=broken, on_death=told.append) as batcher:
+        for outcome in await asked(batcher, ["secret", "b"]):
+            assert isinstance(outcome.value, InferenceFailed)
+        assert not batcher.alive
+    (message,) = told
+    assert "KeyError in broken" in message
+    assert "secret" not in message
+
+
+async def test_a_cancelled_loop_is_dead_and_a_closed_one_is_not() -> None:
+    told: list[str] = []
+    async with busy(on_death=told.append) as (_, gate, first):
+        (task,) = (task for task in asyncio.all_tasks() if task.get_name() == "batcher m")
+        task.cancel()
+        assert isinstance((await first)[0].value, InferenceFailed)
+        assert told == ["m can compute no more: its batcher was cancelled"]
+        gate.open.set()
+    told.clear()
+    async with busy(on_death=told.append) as (batcher, gate, _):
+        await batcher.close(0.0)
+        gate.open.set()
+    assert told == []
+
+
+async def test_a_forward_pass_that_hangs_is_seen() -> None:
+    clock = Clock()
+    async with busy(clock=clock, hang_seconds=60.0) as (batcher, gate, first):
+        assert not batcher.hung
+        clock.moved += 100.0
+        assert batcher.stuck_seconds >= 100.0
+        assert batcher.hung
+        clock.moved -= 1000.0
+        assert batcher.stuck_seconds == 0.0, "the clock was set back"
+        gate.open.set()
+        await first
+        assert batcher.stuck_seconds == 0.0
+
+
+class TestStaging:
+    """A full batch is handed to the device while it still computes the one before."""
+
+    NAMES = tuple(f"n{i}" for i in range(8))
+
+    async def test_a_full_batch_is_staged_and_only_one(self) -> None:
+        executor = CountingExecutor()
+        async with busy(executor=executor) as (batcher, gate, _):
+            for name in self.NAMES[:7]:
+                asked(batcher, [name])
+            await turns()
+            assert executor.submitted == 1, "too little to stage: it may still gather"
+            last = asked(batcher, [self.NAMES[7]])
+            more = asked(batcher, [f"m{i}" for i in range(8)])
+            await turns()
+            assert executor.submitted == 2
+            gate.open.set()
+            await asyncio.gather(last, more)
+            assert gate.batches == [["first"], [*self.NAMES], [f"m{i}" for i in range(8)]]
+
+    async def test_a_batch_full_in_tokens_is_staged(self) -> None:
+        executor = CountingExecutor()
+        async with busy(executor=executor) as (batcher, gate, _):
+            staged = asked(batcher, ["a", "b"], tokens=32)
+            await turns()
+            assert executor.submitted == 2
+            gate.open.set()
+            await staged
+
+    async def test_the_device_goes_on_while_the_event_loop_is_busy(self) -> None:
+        async with busy() as (batcher, gate, _):
+            staged = asked(batcher, self.NAMES)
+            await turns()
+            gate.entered.clear()
+            gate.open.set()
+            assert gate.entered.wait(SOON), "this loop has not run since the gate opened"
+            assert gate.batches == [["first"], [*self.NAMES]]
+            await staged
+
+    async def test_what_is_abandoned_after_staging_costs_no_compute(self) -> None:
+        metrics = new_metrics()
+        executor = CountingExecutor()
+        async with busy(metrics=metrics, executor=executor) as (batcher, gate, _):
+            leaving, staying = asked(batcher, self.NAMES[:7]), asked(batcher, self.NAMES[7:])
+            await turns()
+            assert executor.submitted == 2
+            leaving.cancel()
+            await asyncio.wait({leaving})
+            assert batcher.pending_tokens == 2
+            gate.open.set()
+            assert raws(await staying) == [(2.0,)]
+            assert gate.batches == [["first"], [self.NAMES[7]]]
+        assert value(metrics, "assay_dropped_total", model="m", reason="abandoned") == 7
+
+    async def test_what_expires_after_staging_costs_no_compute(self) -> None:
+        metrics, clock = new_metrics(), Clock()
+        async with busy(metrics=metrics, clock=clock) as (batcher, gate, _):
+            staged = asked(batcher, self.NAMES)
+            await turns()
+            clock.moved += 2 * SOON
+            gate.open.set()
+            for outcome in await staged:
+                assert isinstance(outcome.value, DeadlineExceeded)
+            assert gate.batches == [["first"]], "nothing of the batch was left to compute"
+        assert value(metrics, "assay_dropped_total", model="m", reason="expired") == 8
+        assert value(metrics, "assay_queue_tokens", model="m") == 0
+
+    async def test_a_staged_batch_makes_way_for_a_higher_lane_and_is_not_lost(self) -> None:
+        async with busy() as (batcher, gate, _):
+            staged = asked(batcher, self.NAMES, "bulk")
+            await turns()
+            urgent = asked(batcher, ["urgent"], "interactive")
+            await turns()
+            gate.open.set()
+            await asyncio.gather(staged, urgent)
+            assert gate.batches == [["first"], ["urgent", *self.NAMES[:7]], [self.NAMES[7]]]
+
+    async def test_a_failed_batch_before_a_staged_one_is_still_split(self) -> None:
+        def predict(inputs: Sequence[Input]) -> list[Raw]:
+            if any(one.payload == "poison" for one in inputs):
+                raise RuntimeError
+            return length_of(inputs)
+
+        gate = Gate(predict)
+        async with running(gate, BatchLimits(64, 4, 1000)) as batcher:
+            spoilt = asked(batcher, ["a", "poison", "b", "c"])
+            await entered(gate)
+            staged = asked(batcher, self.NAMES[:4])
+            await turns()
+            gate.open.set()
+            answers = raws(await spoilt)
+            assert isinstance(answers.pop(1), InferenceFailed)
+            assert answers == [(1.0,)] * 3
+            assert raws(await staged) == [(2.0,)] * 4
+
+    async def test_closing_begins_no_staged_batch_after_its_time(self) -> None:
+        async with busy() as (batcher, gate, _):
+            staged = asked(batcher, self.NAMES)
+            await turns()
+            await batcher.close(0.0)
+            assert all(isinstance(one.value, ShuttingDown) for one in await staged)
+            gate.open.set()
+        assert gate.batches == [["first"]]
+
+
+class TestLanes:
+    async def test_a_higher_lane_goes_first_and_every_wait_is_counted(self) -> None:
+        metrics = new_metrics()
+        async with busy(BatchLimits(64, 1, 1000), metrics) as (batcher, gate, _):
+            tasks = [asked(batcher, [lane], lane, tokens=2) for lane in reversed(LANES)]
+            await turns()
+            gate.open.set()
+            await asyncio.gather(*tasks)
+            assert gate.batches == [["first"], *([lane] for lane in LANES)]
+        for lane in LANES:
+            counted = value(metrics, "assay_queue_seconds_count", model="m", lane=lane)
+            assert counted == (2 if lane == "training" else 1)
+
+    async def test_what_a_higher_lane_joins_moves_up_to_it(self) -> None:
+        async with busy(BatchLimits(64, 1, 1000)) as (batcher, gate, _):
+            tasks = [
+                asked(batcher, ["same"], "bulk", tokens=2),
+                asked(batcher, ["training"], tokens=2),
+                asked(batcher, ["same"], "interactive", tokens=2),
+            ]
+            await turns()
+            gate.open.set()
+            await asyncio.gather(*tasks)
+            assert gate.batches == [["first"], ["same"], ["training"]]
+
+    async def test_bulk_cannot_keep_interactive_work_out(self) -> None:
+        async with busy(BatchLimits(64, 8, 160)) as (batcher, gate, _):
+            bulk = asked(batcher, ["bulk"], "bulk", tokens=119)
+            await turns()
+            for lane, tokens in (("bulk", 2), ("training", 31)):
+                with pytest.raises(Overloaded):
+                    await asked(batcher, ["more"], lane, tokens)
+            urgent = asked(batcher, ["urgent"], "interactive", tokens=40)
+            await turns()
+            gate.open.set()
+            assert raws(await urgent) == [(6.0,)]
+            await bulk
+
+    async def test_what_never_fits_its_lane_is_told_so(self) -> None:
+        async with running(length_of, BatchLimits(64, 8, 160)) as batcher:
+            assert raws(await asked(batcher, ["a"], "interactive", tokens=160)) == [(1.0,)]
+            with pytest.raises(RequestTooLarge, match="holds 120"):
+                await asked(batcher, ["a"], "bulk", tokens=121)
+
+
+async def test_a_refusal_says_when_what_is_too_much_will_have_drained() -> None:
+    clock = Clock()
+    gate = Gate()
+    gate.open.set()
+
+    def slow(inputs: Sequence[Input]) -> Sequence[Raw]:
+        clock.moved += 10.0
+        return gate(inputs)
+
+    async with running(slow, BatchLimits(64, 8, 160), clock=clock) as batcher:
+        soon = clock() + 1000.0
+        await batcher.compute([one_input("a", 100)], soon)
+        gate.open.clear()
+        gate.entered.clear()
+        caller = asyncio.create_task(batcher.compute([one_input("b", 100)], soon + 1000.0))
+        await entered(gate)
+        with pytest.raises(Overloaded) as refusal:
+            await batcher.compute([one_input("c", 80)], soon)
+        gate.open.set()
+        await caller
+    assert refusal.value.retry_after == pytest.approx(3.0, rel=0.1), "30 too many, 10 a second"
+
+
+async def test_what_a_forward_pass_really_computes_is_counted_beside_the_true_tokens() -> None:
+    def shared_prefix(inputs: Sequence[Input]) -> int:
+        return 10 + sum(one.tokens - 10 for one in inputs)
+
+    for cost, computed in ((None, 3 * 16), (shared_prefix, 10 + 1 + 2 + 6)):
+        metrics = new_metrics()
+        options = {} if cost is None else {"cost": cost}
+        async with running(length_of, metrics=metrics, **options) as batcher:
+            inputs = [one_input("a", 11), one_input("b", 12), one_input("c", 16)]
+            await batcher.compute(inputs, deadline())
+        assert value(metrics, "assay_tokens_total", model="m") == 39
+        assert value(metrics, "assay_padded_tokens_total", model="m") == computed
+
+
+@pytest.mark.parametrize("jump", [-1e6, 1e6])
+async def test_a_clock_that_jumps_gives_no_negative_time_and_stops_nothing(jump: float) -> None:
+    clock = Clock()
+
+    def predict(inputs: Sequence[Input]) -> list[Raw]:
+        clock.moved += jump
+        return length_of(inputs)
+
+    async with running(predict, clock=clock) as batcher:
+        for name in ("a", "b", "c"):
+            caller = batcher.compute([one_input(name), one_input("all")], clock() + SOON)
+            for outcome in await caller:
+                assert outcome.queue_seconds >= 0.0
+                assert outcome.predict_seconds >= 0.0
+                assert isinstance(outcome.value, tuple)
 
 
 async def test_an_asynchronous_predict_is_awaited() -> None:

@@ -14,13 +14,18 @@ from redis import Redis
 from assay.cache import (
     ENTRY_OVERHEAD,
     MemoryCache,
+    PreparedCache,
+    Ready,
     RedisCache,
     TieredCache,
     cache_key,
     decode,
+    digest_of,
     encode,
+    make_ready,
 )
 from assay.metrics import Metrics
+from assay_models.base import Input, Prepared
 
 KEYS = [cache_key("f", str(number).encode()) for number in range(4)]
 
@@ -133,3 +138,63 @@ async def test_tiers_are_asked_in_order_and_filled_on_the_way() -> None:
     assert await tiers.get_many(KEYS) == {KEYS[0]: (0.0,), KEYS[1]: (1.0,)}
     assert set(await fast.get_many(KEYS)) == {KEYS[0], KEYS[1]}
     assert await TieredCache([]).get_many(KEYS) == {}
+
+
+def ready_of(size: int) -> Ready:
+    return make_ready("f", Prepared((Input(b"k" * size, 3, bytes(size)),)))
+
+
+class TestPrepared:
+    def test_names_are_no_part_of_a_digest_and_all_else_is(self) -> None:
+        item = {"id": "a", "group": "g", "text": "t"}
+        digest = digest_of(b"scope", [item])
+        assert digest == digest_of(b"scope", [{"text": "t", "id": "b"}])
+        others = [
+            digest_of(b"other", [item]),
+            digest_of(b"scope", [{"text": "u"}]),
+            digest_of(b"scope", [{"text": None}]),
+            digest_of(b"scope", [{"text_pair": "t"}]),
+            digest_of(b"scope", [item, item]),
+            digest_of(b"", [{"text": "t"}]),
+        ]
+        assert len({digest, *others}) == 7
+
+    @pytest.mark.parametrize(
+        "odd", [{1: "a"}, {"text": object()}, {"text": "\ud800"}, {"n": 2**70}]
+    )
+    def test_what_json_cannot_say_is_not_remembered(self, odd: dict) -> None:
+        assert digest_of(b"", [odd]) is None
+
+    def test_a_digest_holds_no_text(self) -> None:
+        digest = digest_of(b"scope", [{"text": "a secret"}])
+        assert digest is not None
+        assert (len(digest), b"secret" in digest) == (32, False)
+
+    def test_the_bound_holds_and_the_least_recently_used_goes_first(self) -> None:
+        metrics = new_metrics()
+        ready = [ready_of(1000) for _ in range(4)]
+        cache = PreparedCache(3 * ready[0].size, metrics)
+        for number in range(3):
+            cache.put(b"%d" % number, ready[number])
+        assert cache.get(b"0") is ready[0]
+        cache.put(b"3", ready[3])
+        assert [cache.get(b"%d" % number) for number in range(4)] == [
+            ready[0], None, ready[2], ready[3],
+        ]  # fmt: skip
+        assert value(metrics, "assay_prepared_bytes") == 3 * ready[0].size
+        cache.put(b"3", ready[2])
+        assert value(metrics, "assay_prepared_bytes") == 3 * ready[0].size
+
+    def test_what_is_larger_than_the_bound_drives_nobody_out(self) -> None:
+        cache = PreparedCache(5000, new_metrics())
+        small = ready_of(10)
+        cache.put(b"small", small)
+        cache.put(b"large", ready_of(10_000))
+        assert (cache.get(b"small"), cache.get(b"large")) == (small, None)
+
+    def test_the_size_counts_all_that_is_held_and_each_object_once(self) -> None:
+        empty = make_ready("f", Prepared(())).size
+        text = "x" * 10_000
+        assert make_ready("f", Prepared((), state={"a": [text, text]})).size - empty < 12_000
+        assert make_ready("f", Prepared((), details={"a": (text,)})).size - empty > 10_000
+        assert ready_of(5000).size > 10_000

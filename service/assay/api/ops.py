@@ -7,7 +7,8 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from assay import __version__
-from assay.api.schemas import Readiness, json_response
+from assay.api.guard import json_response
+from assay.api.schemas import Readiness
 from assay.hosting import ServedModel
 from assay.scoring import ScoringService
 

@@ -1,23 +1,14 @@
-"""The wire's request types, and what the v1 routes have in common."""
+"""The wire's types. They check shapes, and have nothing to run."""
 
-import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal
 
-import orjson
-from fastapi import Request, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, GetJsonSchemaHandler, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
-from starlette.types import Receive
 
-from assay_models.base import Options, Truncation
+from assay_models.base import Truncation
 from assay_models.card import Example, Limits, Quality, Reference, Training, Weights
 from assay_models.items import CodeItem, NliItem, TextItem, VideoQppItem
-
-CALLER_LEFT = 499
 
 ItemName = Annotated[str, Field(min_length=1, max_length=128)]
 
@@ -52,15 +43,6 @@ class OptionsBody(_Body):
     truncation: Truncation = "error"
     raw: bool = False
     on_error: Substitute | None = None
-
-    def chosen(self) -> Options:
-        """The options as the models take them."""
-        return Options(self.truncation, self.raw)
-
-    @property
-    def stand_in(self) -> float | None:
-        """The number for items that failed, where one was asked for."""
-        return None if self.on_error is None else self.on_error.substitute
 
 
 class RunBody(_Body):
@@ -148,6 +130,7 @@ class ModelDetail(ModelSummary):
     example: Example | None
     reference: Reference | None
     resolution: float
+    bounds: dict[str, float]
 
 
 class Readiness(BaseModel):
@@ -155,54 +138,3 @@ class Readiness(BaseModel):
 
     ready: bool
     models: dict[str, str]
-
-
-class JsonRequest(Request):
-    """A request whose body a strict codec parses: no NaN, no lone surrogates, bounded depth."""
-
-    async def json(self) -> Any:
-        """The body's value."""
-        return orjson.loads(await self.body())
-
-
-class JsonRoute(APIRoute):
-    """A route that reads its body with `JsonRequest`, and stops its work when the caller leaves."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler FastAPI made, behind the strict codec."""
-        handler = super().get_route_handler()
-
-        async def answer(request: Request) -> Response:
-            strict = JsonRequest(request.scope, request.receive)
-            if request.method != "POST":
-                return await handler(strict)
-            await strict.body()
-            return await _while_awaited(strict, handler(strict))
-
-        return answer
-
-
-async def _while_awaited(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
-    """The work's response, or none to speak of once the caller is gone: then it is cancelled, so
-    that what nobody else awaits is dropped before it costs compute.
-    """
-    answering = asyncio.create_task(work)
-    leaving = asyncio.create_task(_left(request.receive))
-    try:
-        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return await answering if answering.done() else Response(status_code=CALLER_LEFT)
-    finally:
-        answering.cancel()
-        leaving.cancel()
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def json_response(value: Any, status: int = 200) -> Response:
-    """A reply in JSON. Dataclasses are written as they are."""
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    assert is_dataclass(plain) or isinstance(plain, Mapping)
-    return Response(orjson.dumps(plain), status, media_type="application/json")

@@ -1,23 +1,25 @@
 """The v1 routes: scoring, best-of-n and the models' cards. They translate, and decide nothing."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 
 from assay.api.errors import Problem
+from assay.api.guard import LONGEST_TIMEOUT_MS, JsonRoute, json_response
 from assay.api.schemas import (
     BestOfNBody,
-    JsonRoute,
     ModelDetail,
     ModelList,
     ModelScoreBody,
     ModelSummary,
+    OptionsBody,
     ScoreBody,
-    json_response,
 )
 from assay.best_of_n import BestOfNCall, best_of_n
 from assay.hosting import ServedModel
+from assay.queueing import Lane
 from assay.results import BestOfNReply, ScoreReply
 from assay.scoring import ScoreCall, ScoringService
 from assay_models.base import Options
@@ -44,8 +46,16 @@ Timeout = Annotated[
     Header(
         alias="X-Assay-Timeout-Ms",
         ge=1,
-        le=3_600_000,
+        le=LONGEST_TIMEOUT_MS,
         description="Milliseconds the caller waits; what takes longer is dropped unscored.",
+    ),
+]
+
+Priority = Annotated[
+    Lane,
+    Header(
+        alias="X-Assay-Priority",
+        description="The lane: who goes first where the device is busy.",
     ),
 ]
 
@@ -56,42 +66,54 @@ def _service(request: Request) -> ScoringService:
     return service
 
 
-def _call(model: str, body: ModelScoreBody, timeout: int | None) -> ScoreCall:
+def _call(
+    model: str,
+    items: Sequence[Mapping[str, Any]],
+    options: OptionsBody,
+    timeout: int | None,
+    lane: Lane,
+) -> ScoreCall:
+    stand_in = options.on_error
     return ScoreCall(
         model=model,
-        items=body.items,
-        options=body.options.chosen(),
-        substitute=body.options.stand_in,
+        items=items,
+        options=Options(options.truncation, options.raw),
+        substitute=None if stand_in is None else stand_in.substitute,
         timeout=None if timeout is None else timeout / 1e3,
+        lane=lane,
     )
 
 
 @router.post("/v1/score", response_model=ScoreReply, tags=["scoring"])
 @router.post("/score", response_model=ScoreReply, tags=["scoring"], include_in_schema=False)
-async def score(request: Request, body: ScoreBody, timeout: Timeout = None) -> Response:
+async def score(
+    request: Request, body: ScoreBody, timeout: Timeout = None, priority: Priority = "training"
+) -> Response:
     """Score items. One that fails carries an error and no number; its neighbours are unharmed."""
-    return json_response(await _service(request).score(_call(body.model, body, timeout)))
+    call = _call(body.model, body.items, body.options, timeout, priority)
+    return json_response(await _service(request).score(call))
 
 
 @router.post("/v1/models/{model}/score", response_model=ScoreReply, tags=["scoring"])
 async def score_with(
-    request: Request, model: str, body: ModelScoreBody, timeout: Timeout = None
+    request: Request,
+    model: str,
+    body: ModelScoreBody,
+    timeout: Timeout = None,
+    priority: Priority = "training",
 ) -> Response:
     """Score items with the model of the path."""
-    return json_response(await _service(request).score(_call(model, body, timeout)))
+    call = _call(model, body.items, body.options, timeout, priority)
+    return json_response(await _service(request).score(call))
 
 
 @router.post("/v1/best-of-n", response_model=BestOfNReply, tags=["scoring"])
-async def rank_candidates(request: Request, body: BestOfNBody, timeout: Timeout = None) -> Response:
+async def rank_candidates(
+    request: Request, body: BestOfNBody, timeout: Timeout = None, priority: Priority = "interactive"
+) -> Response:
     """Rank the candidates of one prompt. Who could not be scored comes last, marked."""
     call = BestOfNCall(
-        score=ScoreCall(
-            model=body.model,
-            items=(),
-            options=body.options.chosen(),
-            substitute=body.options.stand_in,
-            timeout=None if timeout is None else timeout / 1e3,
-        ),
+        score=_call(body.model, (), body.options, timeout, priority),
         candidates=body.candidates,
         shared=body.__pydantic_extra__,
         top_n=body.top_n,

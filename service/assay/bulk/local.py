@@ -72,7 +72,7 @@ class LocalScorer:
 
     async def __call__(self, items: Sequence[Mapping[str, Any]]) -> list[Outcome]:
         """One outcome for each item. Waits while the queue has no room."""
-        call = ScoreCall(self.model, items, self.options, timeout=BATCH_SECONDS)
+        call = ScoreCall(self.model, items, self.options, timeout=BATCH_SECONDS, lane="bulk")
         while True:
             try:
                 reply = await self.service.score(call)

@@ -50,7 +50,11 @@ class RemoteScorer:
         while True:
             try:
                 reply = await self.client.score(
-                    self.model, items, options=asdict(self.options), on_error="none"
+                    self.model,
+                    items,
+                    options=asdict(self.options),
+                    on_error="none",
+                    priority="bulk",
                 )
             except RateLimitError as error:
                 await asyncio.sleep(error.retry_after or BUSY_SECONDS)

@@ -1,8 +1,11 @@
 """`assay serve`: one process, one address, the models that the environment names."""
 
+import asyncio
+import logging
 import math
 import os
 import socket
+import threading
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -15,12 +18,17 @@ from assay import __version__
 from assay.app import create_app
 from assay.cli.process import Exit, LogLevel, exit_with, on_errors, tell
 from assay.errors import SettingsError
+from assay.hosting import DEVICE_THREAD
 from assay.scoring import ScoringService
 from assay.settings import Settings, read_settings
+
+logger = logging.getLogger(__name__)
 
 BACKLOG = 4096
 # Longer than the minute after which balancers drop an idle connection, so that they close first.
 KEEP_ALIVE_SECONDS = 75
+# Beyond the drain, so that what it cut off still gets its answer.
+LAST_ANSWERS_SECONDS = 5
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -37,11 +45,13 @@ def serve(
         given = {"host": host, "port": port}
         chosen = {name: value for name, value in given.items() if value is not None}
         settings = read_settings(os.environ).model_copy(update=chosen)
-        application = create_app(settings)
+        death = _Death()
+        application = create_app(settings, death)
         listening = _listen(settings.host, settings.port)
     _announce(settings, application.state.service, listening)
     with listening:
-        _run_server(_server_config(application, settings, access_log, log_level), listening)
+        config = _server_config(application, settings, access_log, log_level)
+        _run_server(_Server(config, application, settings.drain_timeout), listening, death)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -67,13 +77,15 @@ def _server_config(
 ) -> uvicorn.Config:
     return uvicorn.Config(
         application,
+        loop="uvloop",
+        http="httptools",
         log_config=_log_config(log_level),
         log_level=log_level.value,
         access_log=access_log,
         lifespan="on",
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=math.ceil(settings.drain_timeout),
+        timeout_graceful_shutdown=math.ceil(settings.drain_timeout) + LAST_ANSWERS_SECONDS,
     )
 
 
@@ -83,11 +95,67 @@ def _log_config(log_level: LogLevel) -> dict[str, Any]:
     return {**LOGGING_CONFIG, "loggers": {**loggers, "assay": own, "assay_models": own}}
 
 
-def _run_server(config: uvicorn.Config, listening: socket.socket) -> None:
-    server = uvicorn.Server(config)
+class _Server(uvicorn.Server):
+    """Tells whoever still waits when the drain's time is over, while connections are still open."""
+
+    def __init__(self, config: uvicorn.Config, application: FastAPI, drain_timeout: float) -> None:
+        super().__init__(config)
+        self._cut_off = application.state.cut_off
+        self._drain_timeout = drain_timeout
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        ending = asyncio.create_task(self._end())
+        await super().shutdown(sockets)
+        ending.cancel()
+
+    async def _end(self) -> None:
+        await asyncio.sleep(self._drain_timeout)
+        await self._cut_off()
+
+
+class _Death:
+    """Why the server has to go: a model died, and only a new process brings it back."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._server: uvicorn.Server | None = None
+
+    def __call__(self, reason: str) -> None:
+        logger.critical("%s; stopping", reason)
+        self.reason = self.reason or reason
+        self._stop()
+
+    def ends(self, server: uvicorn.Server) -> None:
+        """Say which server is to stop: it finishes what it has accepted."""
+        self._server = server
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._server is not None and self.reason is not None:
+            self._server.should_exit = True
+
+
+def _run_server(server: _Server, listening: socket.socket, death: _Death) -> None:
+    death.ends(server)
     try:
         server.run(sockets=[listening])
     except KeyboardInterrupt:
+        _leave_hung_devices(Exit.DONE)
         return
     if not server.started:
         raise exit_with(Exit.STOPPED, "the server did not start; the log above says why")
+    if death.reason is not None:
+        stopped = exit_with(Exit.FAILED, death.reason, "start it again")
+        _leave_hung_devices(stopped.exit_code)
+        raise stopped
+
+
+def _leave_hung_devices(code: int) -> None:
+    """End at once if a forward pass never returns: an orderly end would wait for its thread."""
+    devices = [one for one in threading.enumerate() if one.name.startswith(DEVICE_THREAD)]
+    for thread in devices:
+        thread.join(1.0)
+    if any(thread.is_alive() for thread in devices):
+        logging.shutdown()
+        os._exit(code)
