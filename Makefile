@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format docs evaluate e2e clean
+.PHONY: help serve test lint format docs evaluate bench e2e clean
 
 help: ## Say what each target does
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ evaluate: .venv/dev ## Measure the embedded models anew (DATA=folder of the eval
 	$(BIN)/python -m recipes.code.evaluate --data $(DATA) --check
 	$(BIN)/python -m recipes.video_qpp.evaluate --data $(DATA) --check
 	$(BIN)/python -m recipes.nli.evaluate --data $(DATA) --check
+
+bench: .venv/dev ## Measure Assay beside its limits and peers (BENCH='--quick' for three minutes)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 e2e: .venv/dev ## Build the image and test the composed services (needs a Docker engine)
 	ASSAY_E2E=1 $(BIN)/pytest tests/e2e
