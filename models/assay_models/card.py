@@ -101,7 +101,11 @@ class Reference(_Part):
 
 
 class ModelCard(_Part):
-    """One served model. `resolution` is the difference below which two scores are noise."""
+    """One served model.
+
+    `resolution` is the difference below which two scores are noise. `bounds` are how far a raw may
+    be from plain Transformers in fp32, by dtype, whatever else is in the batch.
+    """
 
     name: Annotated[str, Field(pattern=rf"^{NAME}$")]
     version: Annotated[int, Field(ge=1, le=999_999)]
@@ -120,6 +124,7 @@ class ModelCard(_Part):
     example: Example | None = None
     reference: Reference | None = None
     resolution: Annotated[float, Field(ge=0)] = 0.0
+    bounds: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
 
     @property
     def id(self) -> str:
