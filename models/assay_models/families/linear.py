@@ -13,10 +13,13 @@ _DTYPES = (torch.float32, torch.bfloat16)
 
 
 class PrepackedLinear(nn.Module):
-    """`nn.Linear` for inference on a CPU: x (..., in) to (..., out), in x's dtype."""
+    """`nn.Linear` for inference on a CPU: x (..., in) to (..., out), in x's dtype; with `gelu`, the
+    exact GELU (Hendrycks and Gimpel 2016, arXiv 1606.08415) of it in the same pass.
+    """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, gelu: bool = False) -> None:
         super().__init__()
+        self.gelu = gelu
         self.in_features = linear.in_features
         self.out_features = linear.out_features
         self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
@@ -24,10 +27,21 @@ class PrepackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The rows of `x` times the weight, plus the bias."""
+        after, form = ("gelu", "none") if self.gelu else ("none", "")
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self.weight, self.bias, "none", [], ""
+            x, self.weight, self.bias, after, [], form
         )
         return product
+
+
+def product(rows: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
+    """`rows` (n, in) times `weight` (out, in), plus `added` (n, out): a layer used once. All must be
+    contiguous."""
+    if added is None:
+        plain: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
+        return plain
+    summed: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows, added, weight, None, "add")
+    return summed
 
 
 def available() -> bool:
@@ -35,8 +49,9 @@ def available() -> bool:
     return torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def prepack(body: nn.Module) -> dict[str, nn.Linear]:
-    """Put prepacked layers in place of the linear ones; what they replaced, by name.
+def prepack(body: nn.Module) -> dict[str, nn.Module]:
+    """Put prepacked layers in place of the linear ones, each with the GELU that is known to follow;
+    what they replaced, by name.
 
     A pooler is left: it is part of the head, and reads few rows. Nothing is replaced where the
     operators are not: on another device, or for another dtype.
@@ -48,14 +63,27 @@ def prepack(body: nn.Module) -> dict[str, nn.Linear]:
         for name, module in body.named_modules()
         if type(module) is nn.Linear and _fits(module.weight) and not name.startswith("pooler.")
     }
-    put_back(body, {name: PrepackedLinear(linear) for name, linear in linears.items()})
-    return linears
+    followed = {
+        name: module.intermediate_act_fn
+        for name, module in body.named_modules()
+        if f"{name}.dense" in linears and _is_gelu(getattr(module, "intermediate_act_fn", None))
+    }
+    for name, linear in linears.items():
+        gelu = name.removesuffix(".dense") in followed
+        body.set_submodule(name, PrepackedLinear(linear, gelu))
+    activations = {f"{name}.intermediate_act_fn": act for name, act in followed.items()}
+    put_back(body, dict.fromkeys(activations, nn.Identity()))
+    return {**linears, **activations}
 
 
 def put_back(body: nn.Module, layers: Mapping[str, nn.Module]) -> None:
     """Set submodules by their dotted names."""
     for name, layer in layers.items():
         body.set_submodule(name, layer)
+
+
+def _is_gelu(module: object) -> bool:
+    return type(module).__name__ == "GELUActivation"
 
 
 def _fits(weight: Tensor) -> bool:

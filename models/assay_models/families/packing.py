@@ -17,9 +17,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from assay_models.base import Input
+from assay_models.families import linear
 
 ATTENTION = "assay_packed"
 """The name under which Transformers knows `packed_attention`."""
+
+SHORT = 256
+"""Up to so many tokens two plain matrix products are faster than the kernel that goes in blocks."""
 
 LEAST_SHARED = 16
 """A shorter common beginning is not worth a segment of its own."""
@@ -206,27 +210,71 @@ def _attend_by_segment(
     query: Tensor, key: Tensor, value: Tensor, scaling: float | None, layout: Layout
 ) -> Tensor:
     attended = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
-    grouped = key.shape[1] != query.shape[1]
+    scale = query.shape[3] ** -0.5 if scaling is None else scaling
+    by_head = linear.available() and query.dtype == torch.float32
     for segment in layout.segments:
-        start, end = segment.start, segment.end
-        continues = segment.shared != (0, 0)
-        own = scaled_dot_product_attention(
-            query[:, :, start:end],
-            _seen(key, segment),
-            _seen(value, segment),
-            attn_mask=layout.mask(segment, query.dtype) if continues else None,
-            is_causal=layout.causal and not continues and end - start > 1,
-            scale=scaling,
-            enable_gqa=grouped,
-        )
-        attended[:, start:end] = own.transpose(1, 2)
+        own = slice(segment.start, segment.end)
+        count, continues = segment.end - segment.start, segment.shared != (0, 0)
+        scaled = query[0, :, own] * scale
+        keys, values = _seen(key, segment), _seen(value, segment)
+        if by_head and continues:
+            mask = layout.mask(segment, query.dtype)
+            attended[0, own] = _attend_by_head(scaled, keys, values, mask)
+        elif layout.causal or count > SHORT:
+            attended[0, own] = _attend_in_blocks(scaled, keys, values, segment, layout)
+        else:
+            attended[0, own] = _attend_plainly(scaled, keys, values)
     return attended
 
 
+def _attend_by_head(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The keys of one head are the weights of a linear layer, and so are its values: the kernels of
+    `linear` are faster than those that attention has. Shapes as in `_attend_plainly`."""
+    heads, count, width = query.shape
+    group = heads // key.shape[0]
+    # The kernel is a thousand times slower on operands that do not lie in one piece.
+    keys, values = key.contiguous(), value.transpose(1, 2).contiguous()
+    masks = mask.repeat(group, 1)
+    attended = query.new_empty(count, heads, value.shape[2])
+    for head in range(key.shape[0]):
+        members = slice(head * group, (head + 1) * group)
+        rows = query[members].reshape(group * count, width)
+        products = linear.product(rows, keys[head], masks)
+        own = linear.product(products.softmax(-1), values[head])
+        attended[:, members] = own.view(group, count, -1).transpose(0, 1)
+    return attended
+
+
+def _attend_in_blocks(
+    query: Tensor, key: Tensor, value: Tensor, segment: Segment, layout: Layout
+) -> Tensor:
+    continues = segment.shared != (0, 0)
+    attended = scaled_dot_product_attention(
+        query[None],
+        key[None],
+        value[None],
+        attn_mask=layout.mask(segment, query.dtype) if continues else None,
+        is_causal=layout.causal and not continues and query.shape[1] > 1,
+        scale=1.0,
+        enable_gqa=key.shape[0] != query.shape[0],
+    )
+    return attended[0].transpose(0, 1)
+
+
+def _attend_plainly(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Two matrix products and a softmax. The query is scaled, shape (heads, count, width); keys and
+    values have shape (key heads, seen, width); the result (count, heads, width)."""
+    group = query.shape[0] // key.shape[0]
+    if group > 1:
+        key, value = key.repeat_interleave(group, 0), value.repeat_interleave(group, 0)
+    products = torch.matmul(query, key.transpose(1, 2))
+    return torch.matmul(products.softmax(-1), value).transpose(0, 1)
+
+
 def _seen(states: Tensor, segment: Segment) -> Tensor:
-    own = states[:, :, segment.start : segment.end]
+    own = states[0, :, segment.start : segment.end]
     begin, end = segment.shared
-    return torch.cat([states[:, :, begin:end], own], dim=2) if end > begin else own
+    return torch.cat([states[0, :, begin:end], own], dim=1) if end > begin else own
 
 
 def _attend_ragged(
