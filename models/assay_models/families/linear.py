@@ -35,8 +35,9 @@ class PrepackedLinear(nn.Module):
 
 
 def product(rows: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
-    """`rows` (n, in) times `weight` (out, in), plus `added` (n, out): a layer used once. All must be
-    contiguous."""
+    """`rows` (n, in) times `weight` (out, in), plus `added` (n, out): a layer used once. All of them
+    must be contiguous.
+    """
     if added is None:
         plain: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
         return plain
