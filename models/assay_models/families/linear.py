@@ -35,8 +35,8 @@ class PrepackedLinear(nn.Module):
 
 
 def product(rows: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
-    """`rows` (n, in) times `weight` (out, in), plus `added` (n, out): a layer used once. All of them
-    must be contiguous.
+    """A layer used once: `rows` (n, in) times `weight` (out, in), plus `added` (n, out). All of
+    them must be contiguous.
     """
     if added is None:
         plain: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
