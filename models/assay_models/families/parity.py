@@ -16,7 +16,7 @@ from assay_models.families.linear import prepack, put_back
 
 logger = logging.getLogger(__name__)
 
-BATCHINGS = 6
+BATCHINGS = 4
 """Random batches that bit-equality is tried on when a model is loaded."""
 
 _PAIR = 32
