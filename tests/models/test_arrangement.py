@@ -251,7 +251,7 @@ def test_bit_equal_scores_have_a_fingerprint_of_their_own(tmp_path: Path) -> Non
     folder = build_checkpoint("bert", tmp_path)
     parts = [load(folder, deterministic=chosen).fingerprint_parts for chosen in (False, True)]
     assert "deterministic" not in parts[0]
-    name, library, *_ = parts[1]["deterministic"]  # type: ignore[misc]
+    name, library, *_ = parts[1]["deterministic"]
     assert (name, library) == ("alone", torch.__version__)
 
 

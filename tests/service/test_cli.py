@@ -67,7 +67,7 @@ class TestHelp:
 
     def test_no_command_is_missing_here(self) -> None:
         found = []
-        for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        for name, command in get_command(app).commands.items():
             inner = getattr(command, "commands", None)
             found += [[name, one] for one in inner] if inner else [[name]]
         assert sorted(found) == sorted(COMMANDS)

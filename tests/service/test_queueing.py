@@ -3,12 +3,13 @@
 import itertools
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from queues import BUDGET, ROWS, SPEED, entry, filled, formed, lengths, pace, packed, padded, queue
 
 from assay.queueing import (
     ASSUMED_SPEED,
@@ -24,55 +25,6 @@ from assay.queueing import (
     Queue,
 )
 from assay_models.base import Input
-
-NEVER = math.inf
-BUDGET, ROWS = 64, 8
-SPEED = 100.0
-
-
-def padded(inputs: Sequence[Input]) -> int:
-    return len(inputs) * max((one.tokens for one in inputs), default=0)
-
-
-def packed(inputs: Sequence[Input]) -> int:
-    return sum(one.tokens for one in inputs)
-
-
-def pace() -> Pace:
-    """As measured on a device that does `SPEED` tokens a second."""
-    measured = Pace()
-    measured.resume(0.0)
-    measured.count(int(SPEED), 1.0, 1.0, full=True)
-    return measured
-
-
-def entry(
-    tokens: int,
-    lane: Lane = "training",
-    now: float = 0.0,
-    deadline: float = NEVER,
-    kin: bytes = b"",
-) -> Entry:
-    return Entry(Input(b"", tokens, None, kin), lane, deadline, now)
-
-
-def queue(cost: object = padded, max_tokens: int = 10**9) -> Queue[Entry]:
-    return Queue(cost, max_tokens, pace())  # type: ignore[arg-type]
-
-
-def filled(entries: Iterable[Entry], cost: object = padded) -> Queue[Entry]:
-    one = queue(cost)
-    for waiting in entries:
-        one.add(waiting)
-    return one
-
-
-def formed(one: Queue[Entry], now: float = 0.0, budget: int = BUDGET) -> list[Entry]:
-    return one.form(now, budget, ROWS).entries
-
-
-def lengths(entries: Iterable[Entry]) -> list[int]:
-    return [waiting.input.tokens for waiting in entries]
 
 
 class TestForming:
@@ -369,101 +321,3 @@ class TestPace:
         assert measured.speed > 0
         assert measured.drain is not None
         assert measured.drain > 0
-
-
-class Model:
-    """What may be done to a queue, beside what then must hold of it."""
-
-    def __init__(self, cost: object) -> None:
-        self.cost = cost
-        self.queue = queue(cost)
-        self.now = 0.0
-        self.waiting: list[Entry] = []
-        self.taken: list[Entry] = []
-
-    def add(self, tokens: int, lane: Lane, stays: float) -> None:
-        late = entry(tokens, lane, self.now, self.now + stays, kin=b"k" * (tokens % 3))
-        self.queue.add(late)
-        self.waiting.append(late)
-
-    def promote(self, which: int, lane: Lane) -> None:
-        everyone = self.waiting + self.taken
-        if everyone:
-            self.queue.promote(everyone[which % len(everyone)], lane)
-
-    def release(self, which: int) -> None:
-        everyone = self.waiting + self.taken
-        if everyone:
-            one = everyone[which % len(everyone)]
-            self.queue.release(one)
-            (self.waiting if one in self.waiting else self.taken).remove(one)
-
-    def form(self, put_back: bool) -> None:
-        batch = self.queue.form(self.now, BUDGET, ROWS)
-        for late in batch.expired:
-            assert late.deadline <= self.now
-            self.waiting.remove(late)
-            self.queue.release(late)
-        for one in batch.entries:
-            assert one.deadline > self.now
-            self.waiting.remove(one)
-        self.check(batch)
-        if put_back and batch.entries:
-            self.queue.put_back(batch, batch.entries)
-            self.waiting += batch.entries
-        else:
-            self.taken += batch.entries
-
-    def check(self, batch: Batch[Entry]) -> None:
-        if not batch.entries:
-            assert not self.waiting
-            return
-        inputs = [one.input for one in batch.entries]
-        assert len(inputs) <= ROWS
-        assert len(inputs) == 1 or self.cost(inputs) <= BUDGET  # type: ignore[operator]
-        leader = batch.entries[0]
-        assert leader.lane == batch.lane
-        for other in self.waiting:
-            if other.lane == leader.lane and other.deadline > self.now:
-                assert leader.turn <= other.turn
-            assert RANK[other.lane] >= RANK[leader.lane] or batch.by_share
-
-
-lanes = st.sampled_from(LANES)
-steps = st.one_of(
-    st.tuples(st.just("add"), st.integers(1, 100), lanes, st.sampled_from([0.5, 5.0, NEVER])),
-    st.tuples(st.just("add"), st.integers(1, 20), lanes, st.just(NEVER)),
-    st.tuples(st.just("promote"), st.integers(0, 99), lanes),
-    st.tuples(st.just("release"), st.integers(0, 99)),
-    st.tuples(st.just("form"), st.booleans()),
-)
-
-
-@pytest.mark.parametrize("cost", [padded, packed])
-@given(steps=st.lists(st.tuples(steps, st.floats(-2.0, 2.0)), max_size=80))
-@settings(max_examples=150, deadline=None)
-def test_nothing_is_lost_or_doubled_and_all_bounds_hold(
-    cost: object, steps: list[tuple[tuple[str, object], float]]
-) -> None:
-    model = Model(cost)
-    for (name, *arguments), passed in steps:
-        model.now += passed
-        getattr(model, name)(*arguments)
-        assert model.queue.tokens == sum(lengths(model.waiting + model.taken))
-    while model.waiting:
-        model.form(put_back=False)
-    for one in list(model.taken):
-        model.queue.release(one)
-    assert model.queue.tokens == 0
-    assert not model.queue.holds_full_batch(1, 1)
-
-
-def test_a_hundred_thousand_who_left_are_passed_once_and_let_go() -> None:
-    one = queue()
-    crowd = [entry(8, now=n / 1e6) for n in range(100_000)]
-    for waiting in crowd:
-        one.add(waiting)
-    for waiting in crowd[:-20]:
-        one.release(waiting)
-    assert [*formed(one), *formed(one), *formed(one)] == crowd[-20:]
-    assert one.tokens == 20 * 8
