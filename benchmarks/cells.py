@@ -56,7 +56,8 @@ class Cell:
 @dataclass(frozen=True, slots=True)
 class Scale:
     """How much is measured. `seconds` a cell, `repeats` of each cell, fewer of the long ones; items
-    in the corpora; groups; how long a cell may last at most.
+    in the corpora; groups; `patience`, how many seconds a cell may last at most: what a system
+    cannot do in that time by its own rate it is spared.
     """
 
     seconds: float = 3.0

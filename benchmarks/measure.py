@@ -88,7 +88,7 @@ def _await_right_answer(server: Server, probe: Scored, ends: float) -> None:
 
 def far_off(server: Server) -> float:
     """How far a score may be from the right one; bf16 keeps about two digits."""
-    rounded = server.system.name == "assay" and server.launch.dtype != "float32"
+    rounded = server.system.is_assay and server.launch.dtype != "float32"
     return FAR_OFF_ROUNDED if rounded else FAR_OFF
 
 
@@ -176,7 +176,7 @@ def machine_busy() -> float:
 
 def counters(server: Server) -> dict[str, float]:
     """What Assay counts of itself, by name and outcome; nothing of other servers."""
-    if server.system.name != "assay":
+    if not server.system.is_assay:
         return {}
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     with contextlib.closing(connection):

@@ -145,6 +145,9 @@ def conditions(results: Mapping[str, Any]) -> str:
         system, _, phase = key.partition(".")
         first = reason.splitlines()[-1][:200]
         lines.append(f"- {TITLES.get(system, system)} did not serve the {phase} model: `{first}`")
+    for name, cells in results.get("left_out", {}).items():
+        told = ", ".join(f"{cell} ({seconds:.0f} s)" for cell, seconds in cells.items())
+        lines.append(f"- {TITLES[name]} was spared what takes too long at its rate: {told}.")
     return "\n".join(lines)
 
 

@@ -27,13 +27,28 @@ class Run:
 
 @dataclass(slots=True)
 class Results:
-    """All that was seen. A run is kept even where a system failed: `failures` says why."""
+    """All that was seen. A run is kept even where a system failed: `failures` says why. `left_out`
+    tells how many seconds a cell would have taken a system that was therefore spared it.
+    """
 
     cells: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
     limits: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     starts: dict[str, float] = field(default_factory=dict)
+    left_out: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def add(self, cell: Cell, system: str, found: dict[str, Any]) -> None:
         """Keep one measurement."""
         self.cells.setdefault(cell.name, {}).setdefault(system, []).append(found)
+
+    def seconds(self, cell: Cell, system: str) -> float:
+        """How long all of a cell's callers take to be answered once, by the highest rate that the
+        system has shown with the same model; 0 where it has shown none."""
+        rates = [
+            found.get("items_per_second", 0.0)
+            for systems in self.cells.values()
+            for found in systems.get(system, ())
+            if found.get("model") == cell.model
+        ]
+        best = max(rates, default=0.0)
+        return cell.callers * cell.per_request / best if best else 0.0

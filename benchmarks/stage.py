@@ -67,7 +67,8 @@ class Stage:
 
     def _systems(self) -> list[System]:
         names = self.run.systems if self.phase != "cache" else ("assay",)
-        return [SERVERS[name] for name in names if name in SERVERS]
+        chosen = [SERVERS[name] for name in names if name in SERVERS]
+        return [system for system in chosen if any(map(system.takes, self.cells))]
 
     def _start(self, system: System, replies: Path | None = None) -> None:
         scored = self.inputs.corpora[self.cells[0].corpus]
@@ -123,8 +124,17 @@ class Stage:
             if cell.long and number >= self.run.scale.long_repeats:
                 continue
             for server in self.servers:
-                if server.system is not BARE or cell.workload == "cached":
+                if server.system.takes(cell) and not self._left_out(cell, server):
                     self._measure(cell, server, number)
+
+    def _left_out(self, cell: Cell, server: Server) -> bool:
+        name, results = server.system.name, self.inputs.results
+        seconds = results.seconds(cell, name)
+        if seconds <= self.run.scale.patience:
+            return False
+        results.left_out.setdefault(name, {})[cell.name] = seconds
+        self.inputs.say(f"  {cell.name:18} {server.system.title:17} left out: {seconds:.0f} s")
+        return True
 
     def _measure(self, cell: Cell, server: Server, number: int) -> None:
         scored = self.inputs.corpora[cell.corpus]
@@ -139,7 +149,7 @@ class Stage:
             except (RuntimeError, OSError, AssertionError) as error:
                 found = {"failed": f"{type(error).__name__}: {error}"}
             server.tree.sleep()
-        self.inputs.results.add(cell, server.system.name, found)
+        self.inputs.results.add(cell, server.system.name, {"model": cell.model, **found})
         self.inputs.say(f"{number + 1} {cell.name:18} {server.system.title:17} {line(found)}")
 
     def _measure_limits(self, number: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.cells import Cell, Workload
 from benchmarks.models import Checkpoint
 from benchmarks.texts import ModelName
 
@@ -38,7 +39,8 @@ def _nothing(_: Launch) -> Mapping[str, str]:
 @dataclass(frozen=True, slots=True)
 class System:
     """One server. `home` is its own virtual environment, None for the one that runs the harness;
-    `packages` are those whose versions are reported; `settings` are told in the report.
+    `packages` are those whose versions are reported; `settings` are told in the report; it is put
+    to `workloads` only, if it names some.
     """
 
     name: str
@@ -50,6 +52,16 @@ class System:
     packages: tuple[str, ...] = ()
     settings: str = ""
     decoder_wire: str | None = None
+    workloads: tuple[Workload, ...] = ()
+
+    @property
+    def is_assay(self) -> bool:
+        """Whether it is Assay, whose counters are known."""
+        return self.command is _assay
+
+    def takes(self, cell: Cell) -> bool:
+        """Whether it is put to that cell."""
+        return not self.workloads or cell.workload in self.workloads
 
     def wire_of(self, model: ModelName) -> str:
         """The request format for a model."""
@@ -84,6 +96,10 @@ def _assay_environment(launch: Launch) -> dict[str, str]:
     if launch.cache is not None:
         own["ASSAY_CACHE_BYTES"] = str(launch.cache)
     return own
+
+
+def _deterministic_environment(launch: Launch) -> dict[str, str]:
+    return {**_assay_environment(launch), "ASSAY_DETERMINISTIC": "1"}
 
 
 def _program(module: str) -> Command:
@@ -150,8 +166,23 @@ ASSAY = System(
     packages=("assay", "torch", "transformers", "fastapi", "uvicorn"),
     settings="defaults; score cache off except where the workload is the cache",
 )
+DETERMINISTIC = System(
+    "deterministic",
+    "Assay, bit-equal",
+    "assay",
+    _assay,
+    _deterministic_environment,
+    packages=("assay",),
+    settings="deterministic mode",
+    workloads=("fresh",),
+)
 BARE = System(
-    "bare", "bare endpoint", "assay", _bare, packages=("fastapi", "uvicorn", "uvloop", "httptools")
+    "bare",
+    "bare endpoint",
+    "assay",
+    _bare,
+    packages=("fastapi", "uvicorn", "uvloop", "httptools"),
+    workloads=("cached",),
 )
 PEERS = (
     System(
@@ -202,4 +233,4 @@ PEERS = (
         settings="pooling runner, float32, /score and /classify without activation",
     ),
 )
-SERVERS: Mapping[str, System] = {system.name: system for system in (ASSAY, *PEERS)}
+SERVERS: Mapping[str, System] = {system.name: system for system in (ASSAY, DETERMINISTIC, *PEERS)}

@@ -211,7 +211,7 @@ def _attend_by_segment(
 ) -> Tensor:
     attended = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
-    by_head = linear.available() and query.dtype == torch.float32
+    by_head = linear.outruns_attention() and query.dtype == torch.float32
     for segment in layout.segments:
         own = slice(segment.start, segment.end)
         count, continues = segment.end - segment.start, segment.shared != (0, 0)
