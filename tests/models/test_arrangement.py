@@ -6,7 +6,6 @@ import math
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from assay_models.card import CardError
 from assay_models.families import linear, packing, parity
 from assay_models.families.arrangement import Alone, Packed, Padded
 from assay_models.families.classifier import Classifier
-from assay_models.families.linear import PrepackedGate, PrepackedLinear
+from assay_models.families.linear import PrepackedLinear
 from assay_models.families.packing import LEAST_SHARED, Segment, lay_out, packed_tokens
 from assay_models.families.rendering import Encoded
 from assay_models.registry import Runtime
@@ -310,32 +309,6 @@ def test_layers_with_wrong_numbers_are_put_back(
     assert layers_of(load_classifier(folder)) == {nn.Linear}
 
 
-def gates_of(classifier: Classifier) -> set[type]:
-    return {type(layer.mlp) for layer in classifier.model.base_model.layers}
-
-
-def test_a_gate_with_wrong_numbers_is_put_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = build_checkpoint("qwen3", tmp_path)
-    assert gates_of(load_classifier(folder)) == {PrepackedGate}
-    honest = PrepackedGate.forward
-    monkeypatch.setattr(PrepackedGate, "forward", lambda self, x: 1.5 * honest(self, x))
-    (plain,) = gates_of(load_classifier(folder))
-    assert plain.__name__ == "Qwen3MLP"
-    assert layers_of(load_classifier(folder)) == {nn.Linear}
-
-
-def test_a_gate_computes_what_its_layers_do() -> None:
-    torch.manual_seed(5)
-    gate, up, down = nn.Linear(64, 96, bias=False), nn.Linear(64, 96), nn.Linear(96, 64)
-    mlp = SimpleNamespace(gate_proj=gate, up_proj=up, down_proj=down)
-    rows = torch.randn(2, 7, 64)
-    with torch.inference_mode():
-        expected = down(nn.functional.silu(gate(rows)) * up(rows))
-        torch.testing.assert_close(PrepackedGate(mlp)(rows), expected, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("by_head", [True, False])
 def test_candidates_score_as_in_plain_transformers_by_either_attention(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_head: bool
@@ -345,6 +318,15 @@ def test_candidates_score_as_in_plain_transformers_by_either_attention(
     group = rows([60] * 4, beginning=[7] * 40, kin=b"p")
     raws = torch.tensor(load_classifier(folder).logits(group))
     torch.testing.assert_close(raws, plain_logits(folder, group), rtol=0, atol=1e-5)
+
+
+def test_a_processor_without_bf16_kernels_keeps_its_bf16_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    classifier = load_classifier(build_checkpoint("bert", tmp_path), "bfloat16")
+    assert layers_of(classifier) == {nn.Linear}
+    assert len(classifier.logits(rows(LENGTHS))) == len(LENGTHS)
 
 
 def test_without_the_operators_the_layers_stay(
