@@ -1,5 +1,6 @@
 """What a run was asked for, and all that it saw."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,13 @@ class Results:
         """Keep one measurement."""
         self.cells.setdefault(cell.name, {}).setdefault(system, []).append(found)
 
-    def seconds(self, cell: Cell, system: str) -> float:
+    def seconds(self, cell: Cell, system: str, seen: Sequence[Cell]) -> float:
         """How long all of a cell's callers take to be answered once, by the highest rate that the
-        system has shown with the same model; 0 where it has shown none."""
+        system has shown in the cells `seen`, which are of one model; 0 where it has shown none."""
         rates = [
             found.get("items_per_second", 0.0)
-            for systems in self.cells.values()
-            for found in systems.get(system, ())
-            if found.get("model") == cell.model
+            for one in seen
+            for found in self.cells.get(one.name, {}).get(system, ())
         ]
         best = max(rates, default=0.0)
         return cell.callers * cell.per_request / best if best else 0.0

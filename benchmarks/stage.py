@@ -129,7 +129,7 @@ class Stage:
 
     def _left_out(self, cell: Cell, server: Server) -> bool:
         name, results = server.system.name, self.inputs.results
-        seconds = results.seconds(cell, name)
+        seconds = results.seconds(cell, name, self.cells)
         if seconds <= self.run.scale.patience:
             return False
         results.left_out.setdefault(name, {})[cell.name] = seconds
@@ -149,7 +149,7 @@ class Stage:
             except (RuntimeError, OSError, AssertionError) as error:
                 found = {"failed": f"{type(error).__name__}: {error}"}
             server.tree.sleep()
-        self.inputs.results.add(cell, server.system.name, {"model": cell.model, **found})
+        self.inputs.results.add(cell, server.system.name, found)
         self.inputs.say(f"{number + 1} {cell.name:18} {server.system.title:17} {line(found)}")
 
     def _measure_limits(self, number: int) -> None:

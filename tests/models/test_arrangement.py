@@ -313,10 +313,22 @@ def test_layers_with_wrong_numbers_are_put_back(
 def test_candidates_score_as_in_plain_transformers_by_either_attention(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_head: bool
 ) -> None:
-    monkeypatch.setattr(linear, "outruns_attention", lambda: by_head)
+    capability = "AVX512" if by_head else "AVX2"
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     folder = build_checkpoint("qwen3", tmp_path)
+    classifier = load_classifier(folder)
+    assert isinstance(classifier.arrangement, Packed)
+    honest, calls = packing._attend_by_head, []
+
+    def counted(*given: Tensor) -> Tensor:
+        calls.append(given)
+        return honest(*given)
+
+    monkeypatch.setattr(packing, "_attend_by_head", counted)
     group = rows([60] * 4, beginning=[7] * 40, kin=b"p")
-    raws = torch.tensor(load_classifier(folder).logits(group))
+    raws = torch.tensor(classifier.logits(group))
+    layers = classifier.model.config.num_hidden_layers
+    assert len(calls) == (layers * len(group) if by_head else 0)
     torch.testing.assert_close(raws, plain_logits(folder, group), rtol=0, atol=1e-5)
 
 
