@@ -34,12 +34,21 @@ class Runner:
         self.cells = cells_of(run.workloads, run.scale)
         self.found: dict[ModelName, Checkpoint] = {}
         self.corpora: dict[Corpus, Scored] = {}
+        self.versions: dict[str, dict[str, str]] = {}
 
     def all(self, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """Run it. After each phase `keep` is given what there is so far, conditions included."""
+        """Run it. After each cell `keep` is given what there is so far, conditions included."""
         began = time.time()
         self._prepare()
-        inputs = Inputs(self.run, self.found, self.corpora, self.logs, self.results, self.say)
+        inputs = Inputs(
+            self.run,
+            self.found,
+            self.corpora,
+            self.logs,
+            self.results,
+            self.say,
+            lambda: keep(self._told(began)),
+        )
         for phase in PHASES:
             cells = [cell for cell in self.cells if cell.phase == phase]
             if not cells:
@@ -49,7 +58,6 @@ class Runner:
             except (OSError, RuntimeError, BadReply) as error:
                 self.results.failures[f"harness.{phase}"] = f"{type(error).__name__}: {error}"
                 self.say(f"{phase} broke off: {error}")
-            keep(self._told(began))
         return self._told(began)
 
     def _told(self, began: float) -> dict[str, Any]:
@@ -57,7 +65,7 @@ class Runner:
             "began": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(began)),
             "minutes": (time.time() - began) / 60,
             "machine": machine(),
-            "versions": self._versions(),
+            "versions": self.versions,
             "settings": self._settings(),
             "shapes": [asdict(cell) for cell in self.cells],
             **asdict(self.results),
@@ -65,6 +73,7 @@ class Runner:
 
     def _prepare(self) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)
+        self.versions = self._versions()
         for name in sorted({cell.model for cell in self.cells}):
             self.say(f"checkpoint: {name}")
             self.found[name] = checkpoint(name, self.run.cache)

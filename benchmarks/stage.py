@@ -25,7 +25,8 @@ SINGLE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What the phases share: the order, the checkpoints, the texts, where logs and findings go."""
+    """What the phases share: the order, the checkpoints, the texts, where logs and findings go.
+    `keep` is called when a cell has been measured on every system."""
 
     run: Run
     found: Mapping[ModelName, Checkpoint]
@@ -33,6 +34,7 @@ class Inputs:
     logs: Path
     results: Results
     say: Callable[[str], None]
+    keep: Callable[[], None]
 
 
 class Stage:
@@ -62,8 +64,6 @@ class Stage:
                 server.tree.end()
             for limit in self.limits:
                 limit.helper.end()
-        for limit in self.limits:
-            self.inputs.results.limits[f"{self.phase}.{limit.kind}"] = limit.told()
 
     def _systems(self) -> list[System]:
         names = self.run.systems if self.phase != "cache" else ("assay",)
@@ -71,7 +71,8 @@ class Stage:
         return [system for system in chosen if any(map(system.takes, self.cells))]
 
     def _start(self, system: System, replies: Path | None = None) -> None:
-        scored = self.inputs.corpora[self.cells[0].corpus]
+        # What the server has to get right before it is measured; the bare endpoint knows no others.
+        scored = self.inputs.corpora["cached" if replies else self.cells[0].corpus]
         cache = None if self.phase == "cache" else 0
         launch = Launch(self.found, free_port(), self.inputs.logs, self.run.dtype, cache, replies)
         patience = PATIENCE.get(system.name, START_PATIENCE)
@@ -126,6 +127,7 @@ class Stage:
             for server in self.servers:
                 if server.system.takes(cell) and not self._left_out(cell, server):
                     self._measure(cell, server, number)
+            self.inputs.keep()
 
     def _left_out(self, cell: Cell, server: Server) -> bool:
         name, results = server.system.name, self.inputs.results
@@ -160,6 +162,7 @@ class Stage:
                 if idle:
                     text = self.inputs.corpora["idle"]
                     limits.measure_single(limit, text, SINGLE_SECONDS)
+            self.inputs.results.limits[f"{self.phase}.{limit.kind}"] = limit.told()
             rate = found["items_per_second"]
             self.inputs.say(f"{number + 1} {limits.KINDS[limit.kind]:36} {rate:8.1f} items/s")
 
@@ -169,7 +172,7 @@ def line(found: dict[str, Any]) -> str:
     if "failed" in found:
         return str(found["failed"])
     errors = sum(found["errors"].values())
-    return (
-        f"{found['items_per_second']:8.1f} items/s  p50 {found['p50_ms']:.1f} ms  "
-        f"p99 {found['p99_ms']:.1f} ms  errors {errors}"
+    p50, p99 = (
+        "-" if found[name] is None else f"{found[name]:.1f} ms" for name in ("p50_ms", "p99_ms")
     )
+    return f"{found['items_per_second']:8.1f} items/s  p50 {p50}  p99 {p99}  errors {errors}"

@@ -16,6 +16,7 @@ from benchmarks.load import Load, Plan, batches_of, percentile, report
 from benchmarks.measure import read_counters
 from benchmarks.plot import plot
 from benchmarks.publish import BEGIN, END, TITLES, page, publish
+from benchmarks.stage import line
 from benchmarks.summary import cached_ratios, figures, idle_overheads, storm_cost
 from benchmarks.texts import LONGEST, SHORTEST, Text, Words, groups, lengths, long_tailed
 from benchmarks.wire import WIRES, BadReply
@@ -264,3 +265,9 @@ def test_an_unknown_system_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         parse(["--systems", "assay,nobody"])
     assert "nobody" in capsys.readouterr().err
+
+
+def test_a_cell_in_which_nobody_was_answered_has_a_line_too() -> None:
+    found = {"items_per_second": 0.0, "p50_ms": None, "p99_ms": None, "errors": {"late": 1024}}
+    assert line(found).split() == ["0.0", "items/s", "p50", "-", "p99", "-", "errors", "1024"]
+    assert line({"failed": "OSError: gone"}) == "OSError: gone"

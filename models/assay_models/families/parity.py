@@ -73,10 +73,12 @@ def arranged(body: Body, head: Head | None, trial: Trial, deterministic: bool) -
         return _bit_equal(found, trial.probes) if deterministic else found
 
 
-def same_bits(arrangement: Arrangement, probes: Sequence[Input], batchings: int) -> bool:
+def same_bits(
+    arrangement: Arrangement, probes: Sequence[Input], batchings: int, seed: int = 0
+) -> bool:
     """Whether each probe's logits are the same bits alone and in random batches, in any order."""
     alone = torch.cat([arrangement.logits([one]) for one in probes])
-    chance = random.Random(0)  # noqa: S311 nothing is secret here
+    chance = random.Random(seed)  # noqa: S311 nothing is secret here
     for _ in range(batchings):
         order = chance.sample(range(len(probes)), len(probes))
         while order:
