@@ -16,6 +16,7 @@ from assay_models.base import DeviceOutOfMemory, Input, Raw, Truncation
 from assay_models.card import CardError, ModelCard
 from assay_models.families.arrangement import Arrangement, Body, head_of
 from assay_models.families.checkpoint import Checkpoint, ClassifierOptions
+from assay_models.families.control_tokens import Thoughts
 from assay_models.families.parity import NotRight, Trial, arranged, kernels
 from assay_models.families.rendering import Encoded, Renderer, SpecialTokens
 from assay_models.items import Message
@@ -96,9 +97,11 @@ class Classifier:
         """See `Renderer.text`."""
         return self.renderer.text(text, text_pair, truncation, special_tokens)
 
-    def encode_chat(self, messages: Sequence[Message], truncation: Truncation) -> Encoded:
+    def encode_chat(
+        self, messages: Sequence[Message], truncation: Truncation, thoughts: Thoughts = "tokens"
+    ) -> Encoded:
         """See `Renderer.chat`."""
-        return self.renderer.chat(messages, truncation)
+        return self.renderer.chat(messages, truncation, thoughts)
 
     def cost(self, inputs: Sequence[Input]) -> int:
         """Tokens that one forward pass of these computes."""

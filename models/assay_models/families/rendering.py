@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from assay_models.base import Input, ItemError, Truncation
 from assay_models.card import CardError
+from assay_models.families.control_tokens import ControlTokens, ForgedToken, Thoughts
 from assay_models.items import Message
 
 SpecialTokens = Literal["literal", "parse"]
@@ -63,6 +64,7 @@ class Renderer:
     with_kin: bool = False
     opening: str = ""
     closing: tuple[int, ...] = ()
+    control: ControlTokens | None = None
     _backends: Mapping[SpecialTokens, Tokenizer] = field(default_factory=dict)
 
     @classmethod
@@ -87,8 +89,9 @@ class Renderer:
         backends = _backends(tokenizer)
         template = chat_template or _own_template(tokenizer)
         known = cls(tokenizer, max_tokens, vocabulary, with_type_ids, template, _backends=backends)
-        closing = known._closing() if template else ()
-        return replace(known, opening=_opening(backends["parse"]), closing=closing)
+        if template:
+            known = replace(known, control=ControlTokens.of(tokenizer, template))
+        return replace(known, opening=_opening(backends["parse"]), closing=known._closing())
 
     def text(
         self,
@@ -119,18 +122,22 @@ class Renderer:
         kept = self._kept(positions, sides, over, truncation) if over else positions
         return self._encoded(ids, types, kept, over, self._kin(text) if text_pair else b"")
 
-    def chat(self, messages: Sequence[Message], truncation: Truncation) -> Encoded:
+    def chat(
+        self, messages: Sequence[Message], truncation: Truncation, thoughts: Thoughts = "tokens"
+    ) -> Encoded:
         """A conversation, by the chat template alone: it writes the BOS and nobody adds a second.
 
-        Special tokens inside the messages are encoded as their letters; tokens that are not
-        special (`<think>`) stay what they are. What is cut comes from between the BOS and the
-        template's closing tokens.
+        Special tokens inside the messages are encoded as their letters, in the text around them.
+        Control tokens that are not special (`<think>`) stay what they are, and the template may
+        act on them; with `thoughts` as `letters` they are letters too, and the template does not
+        see them. What is cut comes from between the BOS and the template's closing tokens.
 
         Raises:
             ItemError: the template refuses the conversation, or it is too long for the model.
         """
-        _refuse_half_characters(*(message.content for message in messages))
-        ids = self._chat_ids([message.model_dump() for message in messages])
+        texts = (text for message in messages for text in (message.role, message.content))
+        _refuse_half_characters(*texts)
+        ids = self._chat_ids([message.model_dump() for message in messages], thoughts)
         over = self._over(len(ids), truncation)
         head = 1 if ids[0] == self.tokenizer.bos_token_id else 0
         tail = len(self.closing) if ids[-len(self.closing) :] == list(self.closing) else 0
@@ -166,28 +173,29 @@ class Renderer:
             digest.update(part.encode() + b"\0")
         return digest.digest()
 
-    def _chat_ids(self, messages: list[dict[str, Any]]) -> list[int]:
-        if self.chat_template is None:
+    def _chat_ids(self, messages: list[dict[str, Any]], thoughts: Thoughts = "tokens") -> list[int]:
+        if self.control is None:
             raise ItemError("invalid_item", "the checkpoint has no chat template: give `text`")
         try:
-            ids: list[int] = self.tokenizer.apply_chat_template(
-                messages,
-                chat_template=self.chat_template,
-                return_dict=False,
-                sanitize_control_tokens=True,
-            )
+            ids = self.control.encode(messages, thoughts, self._rendered)
         except (TemplateError, TypeError):
             raise ItemError(
                 "invalid_item",
                 "the chat template refuses this conversation: look at the roles and their order",
             ) from None
-        except ValueError:
+        except ForgedToken:
             raise ItemError(
                 "invalid_item", "a control token in the text cannot be told from the template's"
             ) from None
         if not ids:
             raise ItemError("invalid_item", "the chat template made nothing of this conversation")
         return ids
+
+    def _rendered(self, messages: list[dict[str, Any]]) -> str:
+        rendered: str = self.tokenizer.apply_chat_template(
+            messages, chat_template=self.chat_template, tokenize=False
+        )
+        return rendered
 
     def _closing(self) -> tuple[int, ...]:
         question = {"role": "user", "content": "one"}
@@ -285,9 +293,6 @@ def _backends(tokenizer: Any) -> dict[SpecialTokens, Tokenizer]:
     # A backend that is never set again can be shared by threads; one that is, cannot.
     tokenizer.model_max_length = 1 << 62
     tokenizer.split_special_tokens = False
-    if tokenizer.chat_control_tokens is None:
-        # Left to guess, Transformers takes `<think>` in an answer for forged, and spells it out.
-        tokenizer.chat_control_tokens = []
     parse: Tokenizer = tokenizer.backend_tokenizer
     parse.no_truncation()
     parse.no_padding()
