@@ -9,6 +9,7 @@ from checkpoints import build_checkpoint, load_classifier, save_adapter
 
 from assay_models.card import ModelCard, read_card
 from assay_models.families.checkpoint import ClassifierOptions
+from assay_models.families.code import CodeOptions
 from assay_models.families.sequence_classifier import SequenceClassifierOptions
 
 pytestmark = pytest.mark.weights
@@ -21,7 +22,7 @@ CARDS = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
 def test_every_option_has_a_row() -> None:
     section = TEXT.partition("## Every option")[2].partition("\n## ")[0]
     rows = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
-    assert rows == set(SequenceClassifierOptions.model_fields)
+    assert rows == {*SequenceClassifierOptions.model_fields, *CodeOptions.model_fields}
     assert rows > set(ClassifierOptions.model_fields)
 
 

@@ -1,5 +1,6 @@
 """The code family: what the model reads, what a rule decides, and what is made of the logit."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,13 @@ def test_shaping(model: CodeModel, raw: float, expected: float, tolerance: float
 
 
 def test_what_holds_no_program_gets_zero_by_rule(model: CodeModel) -> None:
-    for response, reason in ((BROKEN, "syntax_error"), (CODE, "no_block"), ("", "no_block")):
+    broken = {"extraction": "syntax_error", "language": "python"}
+    no_block = {"extraction": "no_block"}
+    for response, details in ((BROKEN, broken), (CODE, no_block), ("", no_block)):
         prepared = prepare(model, response)
         assert prepared.inputs == ()
         assert model.finish(prepared, [], Options()) == [
-            Score(0.0, None, {"reward": 0.0}, ("invalid_code",), {"extraction": reason})
+            Score(0.0, None, {"reward": 0.0}, ("invalid_code",), details)
         ]
 
 
@@ -135,7 +138,7 @@ def test_a_trivial_program_is_scored_and_flagged(model: CodeModel) -> None:
     assert one.score > 0
     assert one.raw is not None
     assert one.flags == ("trivial_code",)
-    assert one.details == {"extraction": "trivial"}
+    assert one.details == {"extraction": "trivial", "language": "python"}
 
 
 def test_what_is_cut_is_flagged(model: CodeModel) -> None:
@@ -170,11 +173,55 @@ def test_the_fingerprint_names_the_parser(
     assert load(folder).fingerprint != model.fingerprint
 
 
-@pytest.mark.parametrize("options", [{"extraction": "loose"}, {"extract": "strict"}])
-def test_a_card_with_another_option_is_refused(tmp_path: Path, options: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{"extraction": "loose"}, {"extract": "strict"}, {"languages": ["cobol"]}, {"languages": []}],
+)
+def test_a_card_with_another_option_is_refused(tmp_path: Path, options: dict[str, Any]) -> None:
     folder = build_checkpoint("llama", tmp_path, family="code", options=options)
-    with pytest.raises(CardError, match=r"options\.extract"):
+    with pytest.raises(CardError, match=r"options\.(extract|languages)"):
         load(folder)
+
+
+JAVA = "```java\nclass Two { int two() { return 2; } }\n```"
+
+
+def test_the_card_says_which_languages_are_accepted(tmp_path: Path, model: CodeModel) -> None:
+    options = {"languages": ["python"]}
+    other = load(build_checkpoint("llama", tmp_path, family="code", options=options))
+    assert other.fingerprint != model.fingerprint
+    assert prepare(model, JAVA).details == {"extraction": "ok", "language": "java"}
+    assert prepare(other, JAVA).details == {"extraction": "unknown_language"}
+    assert prepare(other, FENCED).inputs[0].key == prepare(model, FENCED).inputs[0].key
+
+
+def test_the_items_language_decides_the_parser(model: CodeModel) -> None:
+    def reason(language: str) -> str:
+        item = CodeItem(prompt=PROMPT, response=JAVA, language=language)
+        return str(model.prepare([item], Options()).details["extraction"])
+
+    assert [reason(name) for name in ("Java", "go", "cobol")] == [
+        "ok",
+        "syntax_error",
+        "unknown_language",
+    ]
+
+
+def test_a_grammar_that_is_not_installed_is_told_at_load(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code, "missing_grammars", lambda languages: ["tree-sitter-go"])
+    with pytest.raises(CardError, match=r"tree-sitter-go: pip install 'assay\[models\]'"):
+        load(folder)
+
+
+def test_without_a_parser_the_item_is_an_error_not_a_zero(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(ItemError) as caught:
+        prepare(load(folder), FENCED)
+    assert caught.value.code == "parser_unavailable"
 
 
 def test_the_probe_of_the_family_computes(model: CodeModel) -> None:

@@ -9,17 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from assay_models import extraction
 from assay_models.extraction import (
     MAX_CHARACTERS,
     MAX_DEPTH,
+    Extracted,
     Extraction,
+    Language,
     Reason,
-    extract,
 )
+from assay_models.extraction.visible import visible
 
+PYTHON: tuple[Language, ...] = ("python",)
 MODES: tuple[Extraction, ...] = ("strict", "last_block", "raw_code")
 CODE = "def double(x):\n    return 2 * x"
 OTHER = "print(double(4))"
+
+
+def extract(response: str, mode: Extraction, language: str | None = None) -> Extracted:
+    return extraction.extract(response, mode, language, PYTHON)
 
 
 def fence(body: str, tag: str = "python") -> str:
@@ -74,6 +82,8 @@ STRICT: dict[str, tuple[str, str | None, Reason]] = {
     "300 parentheses": (fence("(" * 300 + "1" + ")" * 300), None, "syntax_error"),
     "60,000 minus signs": (fence("-" * 60_000 + "1"), None, "parser_limit"),
     "too large": (fence("x = 1\n" * (MAX_CHARACTERS // 6 + 1)), None, "too_large"),
+    "tag C#": (fence("int x;", "C#"), None, "no_block"),
+    "100,000 minus signs": (fence("-" * 100_000 + "1"), None, "too_large"),
     "no fence": (CODE, None, "no_block"),
     "nothing": ("", None, "no_block"),
 }
@@ -153,7 +163,7 @@ def work():
         for body in (text, text[:65_000], text[:199] + "1"):
             for response in (body, "```python\\n" + body + "\\n```", "```" + body):
                 for mode in ("strict", "last_block", "raw_code"):
-                    extract(response, mode)
+                    extract(response, mode, languages=("python",))
 work()
 thread = threading.Thread(target=work)
 thread.start()
@@ -185,7 +195,7 @@ def test_any_text_extracts_and_what_comes_out_parses(text: str, mode: Extraction
     found = extract(text, mode)
     assert (found.code is not None) == (found.reason in ("ok", "trivial"))
     if found.code is not None:
-        assert found.code in text
+        assert found.code in visible(text)[0]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ast.parse(found.code)

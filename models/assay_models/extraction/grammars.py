@@ -1,0 +1,167 @@
+"""The tree-sitter grammars: loaded when the first program needs them, walked without recursion."""
+
+import functools
+import importlib
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from assay_models.extraction.languages import GRAMMARS, Language
+from assay_models.extraction.verdict import MAX_DEPTH, Reason
+
+_OPENING, _BRACKETS = re.compile(r"[(\[{]"), re.compile(r"([(\[{])|[)\]}]")
+
+# The names of nodes, over all grammars: what does nothing, constants, and what is a definition if
+# it has a body.
+# fmt: off
+_IDLE = frozenset(
+    {
+        "access_specifier", "block_comment", "comment", "empty_statement", "hash_bang_line",
+        "import_declaration", "import_statement", "line_comment", "package_clause",
+        "package_declaration", "preproc_include", "use_declaration", "using_declaration",
+    }
+)
+_CONSTANTS = frozenset(
+    {
+        "boolean_literal", "char_literal", "character_literal", "concatenated_string",
+        "decimal_floating_point_literal", "decimal_integer_literal", "false", "float_literal",
+        "int_literal", "integer_literal", "interpreted_string_literal", "null", "null_literal",
+        "number", "number_literal", "raw_string_literal", "string", "string_literal", "true",
+        "undefined",
+    }
+)
+_DEFINITIONS = frozenset(
+    {
+        "abstract_class_declaration", "class_declaration", "class_specifier",
+        "constructor_declaration", "enum_declaration", "enum_item", "enum_specifier",
+        "function_declaration", "function_definition", "function_item",
+        "generator_function_declaration", "impl_item", "interface_declaration", "internal_module",
+        "linkage_specification", "method_declaration", "method_definition", "mod_item",
+        "namespace_definition", "record_declaration", "struct_item", "struct_specifier",
+        "trait_item", "union_specifier",
+    }
+)
+# fmt: on
+_WRAPPERS = frozenset({"export_statement", "expression_statement", "template_declaration"})
+_CALLABLES = frozenset({"arrow_function", "function_expression", "func_literal"})
+_BLOCKS = frozenset({"block", "statement_block"})
+
+
+def judge(code: str, language: Language, is_guess: bool, until: float) -> Reason:
+    """Whether `code` parses under one of the language's tables.
+
+    There must be no error and no missing token. As a guess it must also define something with a
+    body. `until` is the `time.thread_time()` at which the parser gives up; it looks at the clock
+    between steps, and there are texts on which one step takes minutes.
+    """
+    if _nests_too_deep(code):
+        return "parser_limit"
+    try:
+        data = code.encode() + b"\n"  # as every file has; C's directives do not end without
+    except UnicodeEncodeError:
+        return "syntax_error"
+    reason: Reason = "syntax_error"
+    for table in tables(language):
+        reason = _parsed(data, table, is_guess, until)
+        if reason != "syntax_error":
+            break
+    return reason
+
+
+@functools.cache
+def tables(language: Language) -> tuple[Any, ...]:
+    """The `tree_sitter.Language` of each table of a language, imported now if it was not yet."""
+    core = importlib.import_module("tree_sitter")
+    grammar = GRAMMARS[language]
+    module = importlib.import_module(grammar.module)
+    return tuple(core.Language(getattr(module, table)()) for table in grammar.tables)
+
+
+def _nests_too_deep(code: str) -> bool:
+    # Brackets in strings and comments count: a crude bound, before a parser whose time grows with
+    # the square of the depth.
+    if len(_OPENING.findall(code)) <= MAX_DEPTH:
+        return False
+    depth = deepest = 0
+    for bracket in _BRACKETS.finditer(code):
+        depth = depth + 1 if bracket[1] else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    return deepest > MAX_DEPTH
+
+
+def _parsed(data: bytes, table: Any, is_guess: bool, until: float) -> Reason:
+    late = failed = False
+
+    def is_over(_: int, has_error: bool) -> bool:
+        nonlocal late, failed
+        failed |= has_error
+        late = time.thread_time() > until
+        return failed or late
+
+    def read(offset: int, _: object) -> memoryview:
+        return memoryview(data)[offset:]
+
+    parser = importlib.import_module("tree_sitter").Parser(table)
+    try:
+        root = parser.parse(read, progress_callback=is_over).root_node
+    except ValueError:
+        if failed or late:
+            return "syntax_error" if failed else "parser_limit"
+        raise
+    if root.has_error:
+        return "syntax_error"
+    if _is_too_deep(root):
+        return "parser_limit"
+    if is_guess and not any(map(_defines, _nodes(root))):
+        return "syntax_error"
+    return "trivial" if _does_nothing(root) else "ok"
+
+
+def _is_too_deep(root: Any) -> bool:
+    cursor = root.walk()
+    depth = 1
+    while depth <= MAX_DEPTH:
+        if cursor.goto_first_child():
+            depth += 1
+            continue
+        while not cursor.goto_next_sibling():
+            if not cursor.goto_parent():
+                return False
+            depth -= 1
+    return True
+
+
+def _nodes(root: Any) -> Iterator[Any]:
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += node.named_children
+
+
+def _defines(node: Any) -> bool:
+    if node.type in _DEFINITIONS:
+        return node.child_by_field_name("body") is not None
+    body = node.child_by_field_name("body") if node.type in _CALLABLES else None
+    return body is not None and body.type in _BLOCKS
+
+
+def _does_nothing(root: Any) -> bool:
+    waiting = list(root.named_children)
+    while waiting:
+        node = waiting.pop()
+        if node.type in _IDLE or node.type in _CONSTANTS:
+            continue
+        inner = _inner(node)
+        if inner is None:
+            return False
+        waiting += inner
+    return True
+
+
+def _inner(node: Any) -> list[Any] | None:
+    if node.type in _WRAPPERS:
+        return [child for child in node.named_children if child.type != "template_parameter_list"]
+    body = node.child_by_field_name("body") if node.type in _DEFINITIONS else None
+    return None if body is None else list(body.named_children)
