@@ -1,7 +1,7 @@
 """Small real parts for tests: inputs, batchers and a scripted model behind the ordinary waist."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -93,6 +93,40 @@ class ScriptedModel:
         return [
             (float("nan") if "nan" in one.payload else float(len(one.payload)),) for one in inputs
         ]
+
+    def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
+        ((raw,),) = raws
+        return [Score(raw, raw, {"reward": raw})]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteModel:
+    """The length of a text, computed elsewhere; a text with `poison` cannot be."""
+
+    fingerprint: str = "sha256:remote"
+    runs: ClassVar[Literal["remote"]] = "remote"
+    sees: ClassVar[Literal["item"]] = "item"
+
+    @classmethod
+    def load(cls, card: ModelCard, files: ModelFiles, runtime: Runtime) -> "RemoteModel":
+        return cls()
+
+    def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
+        (item,) = items
+        assert isinstance(item, TextItem)
+        text = item.text or ""
+        return Prepared((Input(text.encode(), max(1, len(text)), text),))
+
+    def cost(self, inputs: Sequence[Input]) -> int:
+        return padded(inputs)
+
+    def predict(self, inputs: Sequence[Input]) -> Awaitable[Sequence[Raw]]:
+        async def elsewhere() -> Sequence[Raw]:
+            if any("poison" in one.payload for one in inputs):
+                raise ItemError("unreachable", "nobody answers")
+            return length_of(inputs)
+
+        return elsewhere()
 
     def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
         ((raw,),) = raws

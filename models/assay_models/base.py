@@ -17,8 +17,9 @@ Raw = tuple[float, ...]
 class ItemError(Exception):
     """One item cannot be scored; its neighbours can.
 
-    Raised by `prepare` and `finish`. The caller sees `status: error` on that item, with this code
-    and detail, and no number. The detail must not quote the item's text.
+    Raised by `prepare` and `finish`, and by `predict` on an input alone. The caller sees
+    `status: error` on that item, with this code and detail, and no number. The detail must not
+    quote the item's text.
     """
 
     def __init__(self, code: str, detail: str) -> None:

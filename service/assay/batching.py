@@ -25,7 +25,7 @@ from assay.errors import (
 )
 from assay.metrics import BatcherSeries, Metrics
 from assay.queueing import Batch, Cost, Lane, Pace, Queue, padded_cost
-from assay_models.base import DeviceOutOfMemory, Input, Raw
+from assay_models.base import DeviceOutOfMemory, Input, ItemError, Raw
 
 __all__ = ["BatchLimits", "Clock", "DynamicBatcher", "Outcome", "Predict"]
 
@@ -168,7 +168,7 @@ class DynamicBatcher:
             if not done:
                 self._task.cancel()
                 await asyncio.wait({self._task})
-        self._device.cancel()
+        await self._device.stop()
         self._settle_all(ShuttingDown("the server stopped before this item was computed"))
 
     def _admit(
@@ -188,7 +188,7 @@ class DynamicBatcher:
         tickets = [self._join(self._jobs[key], call, deadline, lane) for key, _ in inputs]
         self._series.queue_tokens.set(self._queue.tokens)
         self._recall(lane)
-        if self._device.idle or self._may_stage():
+        if self._device.free or self._may_stage():
             self._wake.set()
         return call, tickets
 
@@ -228,6 +228,8 @@ class DynamicBatcher:
         job.calls.remove(call)
         if not job.calls and job.started is None:
             self._drop(job, "expired" if call.late else "abandoned")
+        elif not job.calls:
+            self._device.stop_unwanted()
 
     def _drop(self, job: Job, reason: str) -> None:
         self._series.dropped[reason].inc()
@@ -275,7 +277,7 @@ class DynamicBatcher:
         )
 
     def _next(self) -> Batch[Job] | None:
-        if not self._device.idle and not self._may_stage():
+        if not self._device.free and not self._may_stage():
             return None
         if self._retries:
             return self._retries.pop()
@@ -286,8 +288,9 @@ class DynamicBatcher:
 
     def _land(self, forward: Forward) -> None:
         error = forward.error()
-        self._leave_out(forward.left)
-        if not forward.live:
+        stopped = forward.stopped and forward.future.cancelled()
+        self._leave_out([*forward.left, *forward.live] if stopped else forward.left)
+        if stopped or not forward.live:
             return
         cost = self._cost([job.input for job in forward.live])
         self._count_waits(forward)
@@ -295,9 +298,10 @@ class DynamicBatcher:
             self._succeed(forward, cost)
         elif isinstance(error, DeviceOutOfMemory):
             self._budget.exceeded(cost)
-            self._split(forward, "out_of_memory", "the device has no memory for this item")
+            told = InferenceFailed("the device has no memory for this item, even for it alone")
+            self._split(forward, "out_of_memory", told)
         else:
-            self._split(forward, "failed", f"the model raised {type(error).__name__}")
+            self._split(forward, "failed", _told(error))
         self._series.budget.set(self._budget.now)
         self._series.queue_tokens.set(self._queue.tokens)
 
@@ -327,12 +331,11 @@ class DynamicBatcher:
         self._series.padded_tokens.inc(cost)
         self._series.predict_seconds.observe(seconds)
 
-    def _split(self, forward: Forward, outcome: str, reason: str) -> None:
+    def _split(self, forward: Forward, outcome: str, alone: AssayError) -> None:
         self._failing = True
         self._series.forwards[outcome].inc()
         part = forward.live
         if len(part) == 1:
-            alone = InferenceFailed(f"{reason}, even on this item alone")
             self._settle(part[0], alone, forward.ended)
             return
         half = len(part) // 2
@@ -344,6 +347,15 @@ class DynamicBatcher:
                 waited = max(0.0, job.started - job.enqueued)
                 self._series.queue_phase.observe(waited)
                 self._series.queue_seconds[job.lane].observe(waited)
+
+
+def _told(error: BaseException) -> AssayError:
+    """What the caller of an item is told on which, alone, the model raised this."""
+    if not isinstance(error, ItemError):
+        return InferenceFailed(f"the model raised {type(error).__name__}, even on this item alone")
+    told = InferenceFailed(error.detail)
+    told.code = error.code
+    return told
 
 
 def _cause(error: BaseException | None) -> str:

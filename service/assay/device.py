@@ -1,5 +1,5 @@
 """Device: forward passes on their way. One runs; another may be staged behind it, so that the
-device goes on without waiting for the event loop.
+device goes on without waiting for the event loop. Those that are awaited run side by side.
 """
 
 import asyncio
@@ -16,6 +16,8 @@ from assay_models.base import Input, Raw
 Predict = Callable[[Sequence[Input]], Sequence[Raw] | Awaitable[Sequence[Raw]]]
 Clock = Callable[[], float]
 
+AWAITED_AT_ONCE = 64
+STOP_SECONDS = 5.0
 FULL = 0.5
 FULL_BATCHES_TO_GROW = 16
 MOST_BATCHES_TO_GROW = 1024
@@ -85,7 +87,7 @@ class Forward:
     """A batch, or a part of one that failed, on its way through the device.
 
     When its turn comes, what is still wanted goes `live`, and the rest is `left` out before it
-    costs compute.
+    costs compute. `stopped`: nobody wanted any of it any more, and it could be stopped.
     """
 
     batch: Batch[Job]
@@ -94,6 +96,7 @@ class Forward:
     left: list[Job] = field(default_factory=list)
     began: float | None = None
     ended: float = 0.0
+    stopped: bool = False
     future: concurrent.futures.Future[list[Raw]] | asyncio.Task[list[Raw]] = field(init=False)
 
     def begin(self, now: float) -> list[Input]:
@@ -112,13 +115,16 @@ class Forward:
         Raises:
             RuntimeError: it never ran, because the device's thread was taken away.
         """
-        if self.future.cancelled():
-            raise RuntimeError("the device gave a batch back")
-        return self.future.exception()
+        if not self.future.cancelled():
+            return self.future.exception()
+        if isinstance(self.future, asyncio.Task):
+            return asyncio.CancelledError()
+        raise RuntimeError("the device gave a batch back")
 
 
 class Device:
-    """Runs forward passes one after the other, in the order of submission.
+    """Runs forward passes: on a thread one after the other, in the order of submission; awaited
+    ones side by side, since what they wait for is elsewhere, and bounded there.
 
     Args:
         predict: called on the executor, or awaited where there is none.
@@ -139,11 +145,17 @@ class Device:
         self._clock = clock
         self._on_done = on_done
         self._forwards: deque[Forward] = deque()
+        self._landed = float("-inf")
 
     @property
     def idle(self) -> bool:
         """Whether nothing runs."""
         return not self._forwards
+
+    @property
+    def free(self) -> bool:
+        """Whether a forward pass that is submitted now begins now."""
+        return len(self._forwards) < (AWAITED_AT_ONCE if self._executor is None else 1)
 
     @property
     def stages(self) -> bool:
@@ -152,11 +164,15 @@ class Device:
 
     @property
     def stuck_seconds(self) -> float:
-        """How long the forward pass that runs has been running; 0 when there is none."""
+        """How long the forward pass that runs has been running, or for how long none of those that
+        are awaited has ended; 0 when there is none."""
         if not self._forwards:
             return 0.0
         first = self._forwards[0]
-        return max(0.0, self._clock() - (first.submitted if first.began is None else first.began))
+        since = first.submitted if first.began is None else first.began
+        if self._executor is None:
+            since = max(since, self._landed)
+        return max(0.0, self._clock() - since)
 
     def submit(self, batch: Batch[Job], loop: asyncio.AbstractEventLoop) -> None:
         """Run a batch now, or when the one that runs has ended.
@@ -178,15 +194,18 @@ class Device:
         forward.future.add_done_callback(tell)
 
     def ended(self) -> Forward | None:
-        """The first forward pass, taken out, if it has ended."""
-        if self._forwards and self._forwards[0].future.done():
-            return self._forwards.popleft()
+        """A forward pass that has ended, taken out; the oldest of them."""
+        for forward in self._forwards:
+            if forward.future.done():
+                self._forwards.remove(forward)
+                self._landed = self._clock()
+                return forward
         return None
 
     def recall(self, lane: Lane) -> Batch[Job] | None:
         """The staged batch, taken back, if work of `lane` goes before it and it has not begun. One
         that leads by its lane's share is let go."""
-        if len(self._forwards) < 2:
+        if self._executor is None or len(self._forwards) < 2:
             return None
         staged = self._forwards[-1]
         if staged.batch.by_share or RANK[lane] >= RANK[staged.batch.lane]:
@@ -196,10 +215,20 @@ class Device:
         self._forwards.pop()
         return staged.batch
 
-    def cancel(self) -> None:
-        """Begin nothing more. What runs on the executor cannot be stopped."""
+    def stop_unwanted(self) -> None:
+        """Stop the awaited forward passes that nobody waits for. A thread's cannot be stopped."""
+        for forward in self._forwards if self._executor is None else ():
+            if forward.live and not any(job.calls for job in forward.live):
+                forward.stopped = True
+                forward.future.cancel()
+
+    async def stop(self) -> None:
+        """Begin nothing more, and end what is awaited. What runs on a thread cannot be stopped."""
         for forward in self._forwards:
             forward.future.cancel()
+        tasks = [one.future for one in self._forwards if isinstance(one.future, asyncio.Task)]
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_SECONDS)
 
     async def _await(self, forward: Forward) -> list[Raw]:
         inputs = forward.begin(self._clock())

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -12,7 +12,15 @@ from typing import Literal, get_args
 from assay.batching import BatchLimits, DynamicBatcher
 from assay.errors import AssayError
 from assay.metrics import Metrics
-from assay_models.base import Input, Options, Prepared, Raw, RewardModel, Truncation
+from assay_models.base import (
+    Input,
+    ItemError,
+    Options,
+    Prepared,
+    Raw,
+    RewardModel,
+    Truncation,
+)
 from assay_models.card import CardError, ModelCard
 from assay_models.registry import Family, Runtime, family_of
 from assay_models.repository import Entry, ModelRepository, fingerprint_of
@@ -116,6 +124,7 @@ class ServedModel:
         loop = asyncio.get_running_loop()
         async with turn:
             model = await loop.run_in_executor(self._device, self._load, repository, runtime)
+            await self._examine(model)
         self.batcher = DynamicBatcher(
             self.id,
             model.predict,
@@ -146,14 +155,35 @@ class ServedModel:
         example = self.card.example
         fields = example.item if example is not None else self.family.probe
         self._probe = model.prepare([self.family.item.model_validate(fields)], Options())
-        if example is not None and model.runs == "device":
-            self.self_test = _self_test(model, self._probe, example.score, example.tolerance)
-            if not self.self_test.passed:
-                raise SelfTestFailed(
-                    f"the card's example scores {self.self_test.got:.6g}, the card says "
-                    f"{example.score:.6g} within {example.tolerance:g}"
-                )
         return model
+
+    async def _examine(self, model: RewardModel) -> None:
+        example = self.card.example
+        if example is None or self._probe is None:
+            return
+        raws: Sequence[Raw] = []
+        if self._probe.inputs:
+            raws = await self._predicted(model, self._probe.inputs)
+        (score,) = model.finish(self._probe, raws, Options())
+        self.self_test = test = SelfTest(example.score, score.score, example.tolerance)
+        if not test.passed:
+            raise SelfTestFailed(
+                f"the card's example scores {test.got:.6g}, the card says "
+                f"{test.expected:.6g} within {test.tolerance:g}"
+            )
+
+    async def _predicted(self, model: RewardModel, inputs: Sequence[Input]) -> Sequence[Raw]:
+        if model.runs == "device":
+            loop = asyncio.get_running_loop()
+            raws = await loop.run_in_executor(self._device, model.predict, inputs)
+            assert not isinstance(raws, Awaitable), "a device model is synchronous"
+            return raws
+        pending = model.predict(inputs)
+        assert isinstance(pending, Awaitable), "a remote model is asynchronous"
+        try:
+            return await pending
+        except ItemError as error:
+            raise SelfTestFailed(f"the card's example has no score: {error.detail}") from error
 
     async def _computes(self, batcher: DynamicBatcher) -> bool:
         if batcher.hung:
@@ -196,15 +226,3 @@ def _fingerprints(model: RewardModel, card: ModelCard) -> dict[Options, str]:
         options: fingerprint_of({"raw": model.fingerprint, "card": card.options, "for": options})
         for options in (Options(truncation, raw) for truncation, raw in choices)
     }
-
-
-def _self_test(
-    model: RewardModel, prepared: Prepared, expected: float, tolerance: float
-) -> SelfTest:
-    raws: list[Raw] = []
-    if prepared.inputs:
-        computed = model.predict(prepared.inputs)
-        assert not hasattr(computed, "__await__"), "a device model is synchronous"
-        raws = list(computed)
-    (score,) = model.finish(prepared, raws, Options())
-    return SelfTest(expected, score.score, tolerance)
