@@ -41,6 +41,16 @@ class CodeItem(Item):
     language: Annotated[str, Field(max_length=64)] | None = None
 
 
+class CodeExecItem(Item):
+    """The answer a policy wrote, and the tests that its program has to pass: a list of Python
+    snippets, each one test, or one text, which is one test as a whole. `prompt` is not read."""
+
+    response: Text
+    tests: Text | Annotated[tuple[Text, ...], Field(min_length=1, max_length=1024)]
+    prompt: Prompt | None = None
+    language: Annotated[str, Field(max_length=64)] | None = None
+
+
 class RetrievedResult(BaseModel):
     """One entry of a retrieved list, best first."""
 

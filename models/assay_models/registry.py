@@ -7,7 +7,7 @@ from typing import Protocol, cast
 
 from assay_models.base import Item, RewardModel
 from assay_models.card import CardError, ModelCard
-from assay_models.items import CodeItem, NliItem, TextItem, VideoQppItem
+from assay_models.items import CodeExecItem, CodeItem, NliItem, TextItem, VideoQppItem
 from assay_models.repository import ModelFiles
 
 
@@ -75,6 +75,13 @@ FAMILIES = {
         CodeItem,
         "response",
         {"prompt": "Add one.", "response": _PROGRAM},
+    ),
+    "code_exec": Family(
+        "assay_models.families.code_exec",
+        "CodeExecModel",
+        CodeExecItem,
+        "response",
+        {"response": _PROGRAM, "tests": "assert __name__"},
     ),
     "video_qpp": Family(
         "assay_models.families.video_qpp",

@@ -8,7 +8,7 @@ from pydantic_core import CoreSchema
 
 from assay_models.base import Truncation
 from assay_models.card import Example, Limits, Quality, Reference, Training, Weights
-from assay_models.items import CodeItem, NliItem, TextItem, VideoQppItem
+from assay_models.items import CodeExecItem, CodeItem, NliItem, TextItem, VideoQppItem
 
 ItemName = Annotated[str, Field(min_length=1, max_length=128)]
 
@@ -20,7 +20,7 @@ class _AnyItem:
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        shapes = TypeAdapter(CodeItem | VideoQppItem | NliItem | TextItem)
+        shapes = TypeAdapter(CodeItem | CodeExecItem | VideoQppItem | NliItem | TextItem)
         return handler(shapes.core_schema)
 
 

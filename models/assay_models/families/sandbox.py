@@ -1,0 +1,186 @@
+"""Running a program that nobody has read, in a process of its own that reaches nothing."""
+
+import asyncio
+import marshal
+import os
+import platform
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from signal import SIGKILL
+from typing import Literal, NamedTuple, Self, cast, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from assay_models.base import ItemError
+from assay_models.families.sandbox_filter import filter_for
+
+Outcome = Literal[
+    "pass", "fail", "error", "exit", "crash", "timeout", "memory", "skipped", "forged"
+]
+"""What became of a test.
+
+`pass`: it came to its end. `fail`: an AssertionError. `error`: any other exception. `exit`: the
+process left before the end. `crash`: a signal ended it. `timeout`: its CPU time was used up.
+`memory`: a MemoryError. `skipped`: the CPU time for all tests was used up before. `forged`: it
+came to its end, and so did a test that no honest program passes.
+"""
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+NOBODY = 65534
+SCRATCH = "/tmp"  # noqa: S108 inside the sandbox, a file system of its own
+START = "import marshal, sys\nfor part in marshal.load(sys.stdin.buffer): exec(part)"
+COMMAND = (sys.executable, "-s", "-S", "-P", "-X", "utf8", "-c", START)
+# Sets and dicts of strings have one order, so that a program does the same each time.
+ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache")
+
+
+class Verdict(NamedTuple):
+    """What became of one test, and the CPU seconds that it took with all it started."""
+
+    outcome: Outcome
+    seconds: float
+
+
+class SandboxFailed(Exception):
+    """The sandbox itself did not work, which says nothing of the program. The text names the step
+    (`namespaces`, `users`, `mounts`, `candidate`, `memory`, `process`) and the system's reason."""
+
+
+class Bounds(BaseModel):
+    """What one program may use.
+
+    `cpu_seconds`: of one test with all it starts. `total_cpu_seconds`: of all tests together.
+    `wall_seconds`: by the clock, a backstop that gives no verdict. `memory_mb` (MiB): of each
+    process, the interpreter included. `processes`: at a time, threads counted. `disk_mb` (MiB): of
+    each test's folder and of the largest file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpu_seconds: int = Field(default=4, ge=1, le=60)
+    total_cpu_seconds: int = Field(default=12, ge=1, le=100)
+    wall_seconds: float = Field(default=60.0, gt=0, le=110)
+    memory_mb: int = Field(default=512, ge=64)
+    processes: int = Field(default=8, ge=1, le=1024)
+    disk_mb: int = Field(default=16, ge=1)
+
+    @model_validator(mode="after")
+    def _hold_together(self) -> Self:
+        if not self.cpu_seconds <= self.total_cpu_seconds < self.wall_seconds:
+            raise ValueError("cpu_seconds <= total_cpu_seconds < wall_seconds does not hold")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """Where programs run, within bounds; cut off from the machine if it is `isolated`."""
+
+    bounds: Bounds
+    isolated: bool
+
+    async def run(self, program: str, tests: Sequence[str]) -> list[Verdict]:
+        """The verdict on each test, in order. When the caller is cancelled, all processes end.
+
+        Raises:
+            SandboxFailed: the program could not be run, or not to its end.
+            ItemError: `not_finished`, the clock stopped it with CPU time left.
+        """
+        with self._folder() as folder:
+            report = await self._report(
+                _runner() + marshal.dumps(self._request(program, tests, folder))
+            )
+        return _read(report, len(tests))
+
+    async def _report(self, request: bytes) -> str:
+        """What the runner says."""
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(self.bounds.wall_seconds):
+                said, _ = await process.communicate(request)
+        except TimeoutError:
+            raise ItemError(
+                "not_finished",
+                f"stopped after {self.bounds.wall_seconds:g} s with CPU time left: the program "
+                "waits for something, or the machine has too much to do",
+            ) from None
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, SIGKILL)
+                await process.wait()
+        return said.decode()
+
+    def _request(self, program: str, tests: Sequence[str], folder: str) -> dict[str, object]:
+        bounds = self.bounds
+        return {
+            "program": program,
+            "tests": list(tests),
+            "isolated": self.isolated,
+            "readable": _readable(),
+            "filter": filter_for(platform.machine()),
+            "folder": folder,
+            "cpu_seconds": bounds.cpu_seconds,
+            "total_cpu_seconds": bounds.total_cpu_seconds,
+            "processes": bounds.processes,
+            "disk": bounds.disk_mb << 20,
+            "limits": {
+                "RLIMIT_AS": bounds.memory_mb << 20,
+                "RLIMIT_FSIZE": bounds.disk_mb << 20,
+                "RLIMIT_NOFILE": 64,
+                "RLIMIT_CORE": 0,
+            },
+        }
+
+    @contextmanager
+    def _folder(self) -> Iterator[str]:
+        """Where programs may write. Without isolation it is the machine's, and removed after."""
+        if self.isolated:
+            yield SCRATCH
+            return
+        with tempfile.TemporaryDirectory(prefix="assay-", ignore_cleanup_errors=True) as folder:
+            if os.geteuid() == 0:
+                os.chown(folder, NOBODY, NOBODY)
+            yield folder
+
+
+def _read(report: str, tests: int) -> list[Verdict]:
+    if report.startswith("broken "):
+        raise SandboxFailed(report.removeprefix("broken ").strip())
+    words = [line.split() for line in report.splitlines()]
+    if len(words) != tests or any(len(line) != 2 or line[0] not in OUTCOMES for line in words):
+        raise SandboxFailed("process: it ended without a verdict")
+    return [Verdict(cast(Outcome, outcome), float(seconds)) for outcome, seconds in words]
+
+
+@cache
+def _runner() -> bytes:
+    """What runs in there, compiled once."""
+    paths = [Path(__file__).with_name(f"sandbox_{part}.py") for part in ("control", "runner")]
+    return marshal.dumps(
+        [compile(path.read_bytes(), path.name, "exec", dont_inherit=True) for path in paths]
+    )
+
+
+@cache
+def _readable() -> tuple[str, ...]:
+    """What a program may read: Python's own files and the libraries they need, each named once."""
+    base, modules = Path(sys.base_prefix), os.path.dirname(os.__file__)
+    compiled = sysconfig.get_config_var("DESTSHARED") or modules
+    python = (base / "lib", base / "lib64", modules, compiled)
+    there = sorted({str(path) for path in (*python, *SYSTEM) if os.path.lexists(path)})
+    return tuple(path for path in there if not any(path.startswith(f"{other}/") for other in there))

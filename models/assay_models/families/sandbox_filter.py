@@ -1,0 +1,99 @@
+"""The system calls that a program in the sandbox is not given: a seccomp filter as bytes.
+
+Namespaces shut off what is outside; this shuts off what their owner may do inside (mount, make
+namespaces of his own, trace) and the parts of the kernel that no exercise needs. Of sockets there
+are Unix's and IP's, which lead nowhere in an empty network; the others (VSOCK, to the host of a
+virtual machine; NETLINK; ALG) know no network namespace, or too much of the kernel.
+"""
+
+import errno
+import struct
+from collections.abc import Iterator
+
+# linux/filter.h: load a word of the call, jump if equal / at least / any bit, return
+LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+# linux/seccomp.h: where the parts of a call are, and what may become of it
+NUMBER, MACHINE, FIRST_ARGUMENT = 0, 4, 16
+ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000, 0x80000000
+# linux/audit.h, by platform.machine()
+MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+# Calls of x86-64's other interface have this bit.
+X32 = 0x40000000
+# linux/sched.h: CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID, NET
+NAMESPACES = 0x7E020000
+UNIX, IPV4, IPV6 = 1, 2, 10
+
+CLONE, CLONE3, SOCKET = (56, 220), (435, 435), (41, 198)
+REFUSED = {
+    "acct": (163, 89),
+    "add_key": (248, 217),
+    "bpf": (321, 280),
+    "delete_module": (176, 106),
+    "fanotify_init": (300, 262),
+    "finit_module": (313, 273),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fsopen": (430, 430),
+    "fspick": (433, 433),
+    "init_module": (175, 105),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "io_uring_setup": (425, 425),
+    "kcmp": (312, 272),
+    "kexec_file_load": (320, 294),
+    "kexec_load": (246, 104),
+    "keyctl": (250, 219),
+    "mount": (165, 40),
+    "mount_setattr": (442, 442),
+    "move_mount": (429, 429),
+    "open_by_handle_at": (304, 265),
+    "open_tree": (428, 428),
+    "perf_event_open": (298, 241),
+    "pidfd_getfd": (438, 438),
+    "pivot_root": (155, 41),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "ptrace": (101, 117),
+    "quotactl": (179, 60),
+    "request_key": (249, 218),
+    "setns": (308, 268),
+    "syslog": (103, 116),
+    "umount2": (166, 39),
+    "unshare": (272, 97),
+    "userfaultfd": (323, 282),
+}
+"""Numbers on x86-64 and on AArch64."""
+
+
+def filter_for(machine: str) -> bytes:
+    """The filter for that machine as the kernel takes it; empty where its numbers are not known."""
+    if machine not in MACHINES:
+        return b""
+    return b"".join(struct.pack("=HBBI", *one) for one in _instructions(*MACHINES[machine]))
+
+
+def _instructions(column: int, machine: int) -> Iterator[tuple[int, int, int, int]]:
+    """Code, jump if so, jump if not, operand. A jump counts the instructions passed over."""
+    yield LOAD, 0, 0, MACHINE
+    yield EQUAL, 1, 0, machine
+    yield RETURN, 0, 0, KILL
+    yield LOAD, 0, 0, NUMBER
+    yield AT_LEAST, 0, 1, X32
+    yield RETURN, 0, 0, REFUSE | errno.EPERM
+    for numbers in REFUSED.values():
+        yield EQUAL, 0, 1, numbers[column]
+        yield RETURN, 0, 0, REFUSE | errno.EPERM
+    # Its flags are in memory, where a filter cannot look; the C library falls back to clone.
+    yield EQUAL, 0, 1, CLONE3[column]
+    yield RETURN, 0, 0, REFUSE | errno.ENOSYS
+    yield EQUAL, 0, 4, CLONE[column]
+    yield LOAD, 0, 0, FIRST_ARGUMENT
+    yield ANY_BIT, 0, 1, NAMESPACES
+    yield RETURN, 0, 0, REFUSE | errno.EPERM
+    yield RETURN, 0, 0, ALLOW
+    yield EQUAL, 0, 5, SOCKET[column]
+    yield LOAD, 0, 0, FIRST_ARGUMENT
+    for place, family in enumerate((UNIX, IPV4, IPV6)):
+        yield EQUAL, 3 - place, 0, family
+    yield RETURN, 0, 0, REFUSE | errno.EAFNOSUPPORT
+    yield RETURN, 0, 0, ALLOW
