@@ -22,6 +22,7 @@ from assay_client.errors import (
     RequestTooLargeError,
     ServerError,
 )
+from assay_client.sampling import draw_until_sure
 from assay_client.types import (
     BestOfN,
     Group,
@@ -64,4 +65,5 @@ __all__ = [
     "Timing",
     "Usage",
     "__version__",
+    "draw_until_sure",
 ]

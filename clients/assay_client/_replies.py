@@ -199,6 +199,7 @@ def _ranked(fields: Fields) -> Ranked:
         index=fields.whole("index"),
         score=fields.number_or_none("score"),
         margin=fields.number_or_none("margin"),
+        confidence=fields.number_or_none("confidence") if "confidence" in fields else None,
     )
 
 

@@ -71,6 +71,7 @@ class AsyncClient(BaseClient[AsyncHTTPClient]):
         top_n: int | None = None,
         tie_margin: float | None = None,
         abstain_below: float | None = None,
+        min_confidence: float | None = None,
         options: Mapping[str, Any] | None = None,
         run: Mapping[str, Any] | None = None,
         timeout: float | None = None,
@@ -82,6 +83,7 @@ class AsyncClient(BaseClient[AsyncHTTPClient]):
             "top_n": top_n,
             "tie_margin": tie_margin,
             "abstain_below": abstain_below,
+            "min_confidence": min_confidence,
             "options": options,
             "run": run,
         }

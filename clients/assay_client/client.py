@@ -87,6 +87,7 @@ class Client(BaseClient[HTTPClient]):
         top_n: int | None = None,
         tie_margin: float | None = None,
         abstain_below: float | None = None,
+        min_confidence: float | None = None,
         options: Mapping[str, Any] | None = None,
         run: Mapping[str, Any] | None = None,
         timeout: float | None = None,
@@ -101,6 +102,8 @@ class Client(BaseClient[HTTPClient]):
             top_n: how many places of the ranking to return.
             tie_margin: scores no further apart count as equal.
             abstain_below: the score below which even the best is not good enough.
+            min_confidence: how sure the model must be that the best is better than the next, from
+                0.5 to 1; for models whose card is calibrated.
             options: as for `score`.
             run: as for `score`.
             timeout: seconds for this call, instead of the client's.
@@ -111,6 +114,7 @@ class Client(BaseClient[HTTPClient]):
             "top_n": top_n,
             "tie_margin": tie_margin,
             "abstain_below": abstain_below,
+            "min_confidence": min_confidence,
             "options": options,
             "run": run,
         }

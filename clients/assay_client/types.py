@@ -124,11 +124,13 @@ class ScoreReply:
 @dataclass(frozen=True)
 class Ranked:
     """One candidate's place: `margin` is the distance to the next rank, None where there is no
-    next one. `score` is None for a candidate that could not be scored."""
+    next one. `score` is None for a candidate that could not be scored. `confidence` is how likely
+    this one, and not the next, is the right one of the two; None where the model does not know."""
 
     index: int
     score: float | None
     margin: float | None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ class BestOfN:
         best: the index of the best candidate; None where the server chose none.
         ranking: best first.
         ties: indices of candidates too close to tell apart.
-        abstained: whether the best candidate fell below `abstain_below`.
+        abstained: whether the best candidate fell below `abstain_below` or `min_confidence`, or
+            there was none.
         results: one for each candidate, in the order of the candidates.
     """
 

@@ -2,10 +2,12 @@
 
 import re
 import tomllib
+from bisect import bisect_right
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
@@ -91,6 +93,19 @@ class Example(_Part):
     tolerance: Annotated[float, Field(gt=0)] = 1e-3
 
 
+class Golden(_Part):
+    """Raws that a checkpoint's publisher printed for texts in `file`, which lies with the weights.
+
+    The texts are string constants in the file's Python blocks: `prompt` is the name of the problem's,
+    `raws` maps the names of the answers to the numbers printed. Computed when the model is loaded.
+    """
+
+    file: str
+    prompt: str
+    raws: Annotated[dict[str, FiniteFloat], Field(min_length=1)]
+    tolerance: Annotated[float, Field(gt=0)]
+
+
 class Reference(_Part):
     """Scores on a reference set, to hold a run's scores against."""
 
@@ -98,6 +113,45 @@ class Reference(_Part):
     mean: FiniteFloat
     std: FiniteFloat
     quantiles: dict[str, FiniteFloat]
+
+
+class Calibration(_Part):
+    """How often the higher of two raws of one prompt is the right one, by the distance between them.
+
+    Measured on `n` held-out pairs and made never to fall (isotonic regression); `margins` rise from
+    0, `confidence` goes with them. `command` measures it again.
+    """
+
+    margins: Annotated[tuple[FiniteFloat, ...], Field(min_length=1)]
+    confidence: tuple[Annotated[float, Field(ge=0.5, le=1.0)], ...]
+    dataset: str
+    n: int
+    command: str
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        rising = all(low < high for low, high in pairwise(self.margins))
+        falling = any(low > high for low, high in pairwise(self.confidence))
+        if (
+            len(self.confidence) != len(self.margins)
+            or self.margins[0] != 0
+            or not rising
+            or falling
+        ):
+            raise ValueError(
+                "as many confidences as margins; margins rise from 0, confidence with them"
+            )
+        return self
+
+    def of(self, margin: float) -> float:
+        """The confidence at a distance of two raws, between the knots by a straight line."""
+        distance = abs(margin)
+        after = bisect_right(self.margins, distance)
+        if after == len(self.margins):
+            return self.confidence[-1]
+        low, high = self.margins[after - 1], self.margins[after]
+        below, above = self.confidence[after - 1], self.confidence[after]
+        return below + (above - below) * (distance - low) / (high - low)
 
 
 class ModelCard(_Part):
@@ -122,8 +176,10 @@ class ModelCard(_Part):
     training: Training | None = None
     quality: tuple[Quality, ...] = ()
     example: Example | None = None
+    golden: Golden | None = None
     reference: Reference | None = None
     resolution: Annotated[float, Field(ge=0)] = 0.0
+    calibration: Calibration | None = None
     bounds: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
 
     @property

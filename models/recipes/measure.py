@@ -38,12 +38,15 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def load_embedded(reference: str) -> tuple[ModelCard, RewardModel]:
-    """A model of the embedded repository, loaded the way the service loads it (CPU, fp32)."""
+def load_embedded(reference: str, **options: Any) -> tuple[ModelCard, RewardModel]:
+    """A model of the embedded repository, loaded the way the service loads it (CPU, fp32).
+
+    `options` take the place of the card's own of those names; the card returned has them.
+    """
     repository = ModelRepository([embedded_root()])
     entry = repository.find(reference)
-    model = family_of(entry.card).load(entry.card, repository.locate(entry), Runtime())
-    return entry.card, model
+    card = entry.card.model_copy(update={"options": {**entry.card.options, **options}})
+    return card, family_of(card).load(card, repository.locate(entry), Runtime())
 
 
 def score_items(

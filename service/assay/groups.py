@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from assay.results import GroupSummary, ItemResult, Ranked
+from assay_models.card import Calibration
 
 
 def summarise(results: Sequence[ItemResult], resolution: float) -> list[GroupSummary]:
@@ -28,16 +29,19 @@ def rank(scores: Sequence[float | None]) -> list[int | None]:
     ]
 
 
-def ranking(results: Sequence[ItemResult]) -> list[Ranked]:
+def ranking(results: Sequence[ItemResult], calibration: Calibration | None = None) -> list[Ranked]:
     """The candidates from best to worst; those without a score come last and have no margin."""
     scores = [result.score if result.status == "ok" else None for result in results]
     floor = [-math.inf if score is None else score for score in scores]
     order = sorted(range(len(scores)), key=floor.__getitem__, reverse=True)
     ordered = [scores[index] for index in order]
-    margins = [
-        _margin(one, other) for one, other in zip(ordered, [*ordered[1:], None], strict=True)
+    raws = [results[index].raw for index in order]
+    margins, distances = _steps(ordered), _steps(raws)
+    known = [
+        None if calibration is None or distance is None else calibration.of(distance)
+        for distance in distances
     ]
-    return [Ranked(*place) for place in zip(order, ordered, margins, strict=True)]
+    return [Ranked(*place) for place in zip(order, ordered, margins, known, strict=True)]
 
 
 def ties(places: Sequence[Ranked], margin: float) -> list[list[int]]:
@@ -52,8 +56,12 @@ def ties(places: Sequence[Ranked], margin: float) -> list[list[int]]:
     return runs
 
 
-def _margin(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one - other
+def _steps(values: Sequence[float | None]) -> list[float | None]:
+    """From each value to the next; None where one of them is missing."""
+    return [
+        None if one is None or other is None else one - other
+        for one, other in zip(values, [*values[1:], None], strict=True)
+    ]
 
 
 def _summary(name: str, group: Sequence[ItemResult], resolution: float) -> GroupSummary:

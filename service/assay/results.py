@@ -89,12 +89,14 @@ class ScoreReply:
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """One candidate's place. `margin` is the distance to the next rank; none for the last one and
-    for a candidate that could not be scored.
+    for a candidate that could not be scored. `confidence` is how likely it is that this candidate,
+    and not the next, is the right one of the two, where both have a raw and the card is calibrated.
     """
 
     index: int
     score: float | None
     margin: float | None
+    confidence: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -347,5 +347,10 @@ def refused_url() -> str:
 def say() -> SimpleNamespace:
     """The words of scripts: an answer as it is, JSON, a problem, a reply to items."""
     return SimpleNamespace(
-        answer=Answer, json=as_json, problem=problem, score_reply=score_reply, usual=usual
+        answer=Answer,
+        json=as_json,
+        problem=problem,
+        score_reply=score_reply,
+        best_reply=best_reply,
+        usual=usual,
     )

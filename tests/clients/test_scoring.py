@@ -156,6 +156,15 @@ def test_best_of_n_may_abstain(server: Any, connect: Any) -> None:
     assert len(best.ranking) == 1
 
 
+def test_best_of_n_tells_how_sure_it_is(server: Any, connect: Any, say: Any) -> None:
+    reply = say.best_reply({"candidates": [{"value": 1}, {"value": 3}]})
+    reply["ranking"][0]["confidence"] = 0.75
+    server.script.append(say.json(reply))
+    best = connect(server.url).best_of_n("code", [{"value": 1}, {"value": 3}], min_confidence=0.7)
+    assert server.seen[0].body["min_confidence"] == 0.7
+    assert [place.confidence for place in best.ranking] == [0.75, None]
+
+
 def test_best_of_n_wants_candidates(server: Any, connect: Any) -> None:
     with pytest.raises(ValueError, match="no candidates"):
         connect(server.url).best_of_n("code", [])

@@ -9,7 +9,7 @@ import pytest
 from assay_models.base import ItemError, Options, Prepared, Score
 from assay_models.card import CardError
 from assay_models.extraction import MAX_CHARACTERS, Extraction
-from assay_models.families import code
+from assay_models.families import programs
 from assay_models.families.code import CodeModel
 from assay_models.items import CodeItem
 from assay_models.registry import FAMILIES
@@ -169,7 +169,7 @@ def test_the_fingerprint_names_the_parser(
     folder: Path, model: CodeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert load(folder).fingerprint == model.fingerprint
-    monkeypatch.setattr(code, "PARSER", "CPython 4.0.0")
+    monkeypatch.setattr(programs, "parser_versions", lambda languages: "CPython 4.0.0")
     assert load(folder).fingerprint != model.fingerprint
 
 
@@ -210,7 +210,7 @@ def test_the_items_language_decides_the_parser(model: CodeModel) -> None:
 def test_a_grammar_that_is_not_installed_is_told_at_load(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(code, "missing_grammars", lambda languages: ["tree-sitter-go"])
+    monkeypatch.setattr(programs, "missing_grammars", lambda languages: ["tree-sitter-go"])
     with pytest.raises(CardError, match=r"tree-sitter-go: pip install 'assay\[models\]'"):
         load(folder)
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from assay_models.base import ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError
 from assay_models.extraction import MAX_CHARACTERS
-from assay_models.families import code_exec
+from assay_models.families import code_exec, programs
 from assay_models.families.code_exec import CodeExecModel
 from assay_models.families.sandbox import OUTCOMES, Sandbox, SandboxFailed, Verdict
 from assay_models.items import CodeExecItem
@@ -164,7 +163,7 @@ def test_so_are_python_and_isolation(model: CodeExecModel, monkeypatch: pytest.M
     assert load().fingerprint != model.fingerprint
     monkeypatch.setattr(code_exec, "_proven", lambda card, options: model.sandbox)
     assert load().fingerprint == model.fingerprint
-    monkeypatch.setattr(code_exec, "PARSER", "CPython 4.0.0")
+    monkeypatch.setattr(programs, "parser_versions", lambda languages: "CPython 4.0.0")
     assert load().fingerprint != model.fingerprint
 
 
@@ -226,8 +225,8 @@ class TestRunning:
         return load()
 
     @pytest.fixture
-    def running(self, proven: CodeExecModel) -> Iterator[CodeExecModel]:
-        yield with_turns(proven, 2)
+    def running(self, proven: CodeExecModel) -> CodeExecModel:
+        return with_turns(proven, 2)
 
     async def test_programs_are_run_and_told_apart(self, running: CodeExecModel) -> None:
         inputs = [prepare(running, tests=tests).inputs[0] for tests in (TESTS, TESTS[:1])]

@@ -6,8 +6,13 @@ from typing import get_args
 
 import pytest
 
-from assay_models.extraction import LANGUAGES, MAX_DEPTH, PARSER, Language, Reason, extract
-from assay_models.extraction.languages import GRAMMARS, candidates, language_named
+from assay_models.extraction import LANGUAGES, MAX_DEPTH, Language, Reason, extract
+from assay_models.extraction.languages import (
+    GRAMMARS,
+    candidates,
+    language_named,
+    parser_versions,
+)
 
 ADD: dict[Language, str] = {
     "python": "def add(a, b):\n    return a + b",
@@ -53,9 +58,15 @@ def fence(body: str, tag: str = "") -> str:
 def test_every_language_has_a_grammar_and_a_program() -> None:
     assert set(LANGUAGES) == set(get_args(Language)) == set(ADD)
     assert set(GRAMMARS) == set(OTHERS)
-    assert all(f"{grammar.package} 0." in PARSER for grammar in GRAMMARS.values())
-    assert "CPython 3." in PARSER
-    assert "tree-sitter 0." in PARSER
+
+
+def test_a_fingerprint_names_the_parsers_of_the_languages_that_are_accepted() -> None:
+    every = parser_versions(LANGUAGES)
+    assert all(f"{grammar.package} 0." in every for grammar in GRAMMARS.values())
+    assert "CPython 3." in every
+    assert "tree-sitter 0." in every
+    assert "tree-sitter" not in parser_versions(["python"])
+    assert "tree-sitter-go" not in parser_versions(["python", "rust"])
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

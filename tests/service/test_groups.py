@@ -3,9 +3,15 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from assay.groups import rank, ranking, summarise, ties
 from assay.results import ItemFailure, ItemResult
+from assay_models.card import Calibration
+
+CALIBRATION = Calibration(
+    margins=(0.0, 1.0, 3.0), confidence=(0.5, 0.6, 0.9), dataset="pairs", n=100, command="measure"
+)
 
 
 def result(index: int, score: float | None, group: str | None = "g") -> ItemResult:
@@ -73,3 +79,35 @@ def test_a_ranking_loses_nobody_and_never_puts_worse_before_better(
     known = [place.score for place in places if place.score is not None]
     assert known == sorted(known, reverse=True)
     assert all(place.score is None for place in places[len(known) :])
+
+
+def test_a_calibrated_model_says_how_sure_it_is_of_each_place() -> None:
+    places = ranking(results(0.0, 2.0, 7.0, None, 0.0), CALIBRATION)
+    assert [place.confidence for place in places] == [0.9, pytest.approx(0.75), 0.5, None, None]
+
+
+def test_without_a_raw_there_is_no_confidence() -> None:
+    by_rule = ItemResult(1, None, None, "ok", 0.0, None, {}, [], 0, "rule", {}, None)
+    places = ranking([result(0, 2.0), by_rule], CALIBRATION)
+    assert [(place.margin, place.confidence) for place in places] == [(2.0, None), (None, None)]
+
+
+@given(st.floats(0, 100), st.floats(0, 100))
+def test_confidence_never_falls_with_the_distance(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    assert 0.5 <= CALIBRATION.of(low) <= CALIBRATION.of(-high) <= 0.9
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"margins": (0.0, 1.0)},
+        {"margins": (0.5, 1.0, 3.0)},
+        {"margins": (0.0, 3.0, 1.0)},
+        {"confidence": (0.5, 0.9, 0.6)},
+        {"confidence": (0.4, 0.6, 0.9)},
+    ],
+)
+def test_a_calibration_that_falls_is_refused(wrong: dict[str, tuple[float, ...]]) -> None:
+    with pytest.raises(ValidationError):
+        Calibration.model_validate(CALIBRATION.model_dump() | wrong)

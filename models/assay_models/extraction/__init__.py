@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from assay_models.extraction.blocks import Extraction, block
 from assay_models.extraction.languages import (
     LANGUAGES,
-    PARSER,
     Candidates,
     Language,
     candidates,
@@ -25,7 +24,6 @@ __all__ = [
     "LANGUAGES",
     "MAX_CHARACTERS",
     "MAX_DEPTH",
-    "PARSER",
     "Candidates",
     "Extracted",
     "Extraction",

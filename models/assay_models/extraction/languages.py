@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Literal
 
@@ -133,16 +133,11 @@ def missing_grammars(languages: Sequence[Language]) -> list[str]:
     return [package for package, module in modules.items() if find_spec(module) is None]
 
 
-def _versions() -> str:
-    parsers = [f"{platform.python_implementation()} {platform.python_version()}"]
-    for package in ("tree-sitter", *(grammar.package for grammar in GRAMMARS.values())):
-        try:
-            parsers.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            parsers.append(f"{package} absent")
-    return ", ".join(parsers)
-
-
-PARSER = _versions()
-"""Whose syntax decides what parses, with every version: a newer parser takes programs that an
-older one refuses."""
+def parser_versions(languages: Sequence[Language]) -> str:
+    """Whose syntax decides what parses as these languages, with every version: a newer parser takes
+    programs that an older one refuses."""
+    versions = [f"{platform.python_implementation()} {platform.python_version()}"]
+    grammars = sorted({GRAMMARS[name].package for name in languages if name in GRAMMARS})
+    packages = ("tree-sitter", *grammars) if grammars else ()
+    versions += [f"{package} {version(package)}" for package in packages]
+    return ", ".join(versions)

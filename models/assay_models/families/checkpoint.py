@@ -35,7 +35,8 @@ class ClassifierOptions(BaseModel):
     a Jinja file beside the card that takes the place of the checkpoint's own. `pooling`: which
     token a decoder's score is read at, the one that Transformers would read in the sequence alone
     (the last that is not the padding token, which matters only where padding is EOS and the text
-    ends with it), or always the `last`.
+    ends with it), or always the `last`. `rendering`: what the chat template must make of the user's
+    turn `q` and the assistant's `a`; with a template that makes something else it is refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +48,7 @@ class ClassifierOptions(BaseModel):
     labels: tuple[str, ...] | None = None
     chat_template: str | None = None
     pooling: Literal["transformers", "last"] = "transformers"
+    rendering: str | None = None
 
     @classmethod
     def of(cls, card: ModelCard) -> Self:
@@ -204,7 +206,10 @@ class Checkpoint:
     def _verify_hub(self) -> None:
         weights = self.card.weights
         if weights.hub is None or weights.revision is None:
-            raise self._error("weights.hub and weights.revision (40 hex digits) belong together")
+            raise self._error(
+                "weights.hub and weights.revision belong together: copy the card's folder into a "
+                "repository of your own and pin the commit you trust, in 40 hex digits"
+            )
         for name, expected in weights.files.items():
             try:
                 path = cached_file(weights.hub, name, revision=weights.revision)

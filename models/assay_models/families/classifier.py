@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from assay_models.base import DeviceOutOfMemory, Input, Raw, Truncation
+from assay_models.base import DeviceOutOfMemory, Input, ItemError, Raw, Truncation
 from assay_models.card import CardError, ModelCard
 from assay_models.families.arrangement import Arrangement, Body, head_of
 from assay_models.families.checkpoint import Checkpoint, ClassifierOptions
@@ -67,6 +67,7 @@ class Classifier:
             _takes_type_ids(model, tokenizer),
             template,
         )
+        _refuse_other_template(card, options, renderer)
         parts = {
             **checkpoint.fingerprint_parts(),
             "classifier": VERSION,
@@ -208,6 +209,20 @@ def _refuse_longer_than_positions(card: ModelCard, model: Any) -> None:
         raise CardError(
             f"{card.id}: limits.max_tokens is {card.limits.max_tokens}, "
             f"the checkpoint has {positions} positions"
+        )
+
+
+def _refuse_other_template(card: ModelCard, options: ClassifierOptions, renderer: Renderer) -> None:
+    if options.rendering is None:
+        return
+    try:
+        found = renderer.rendering("q", "a")
+    except ItemError as error:
+        raise CardError(f"{card.id}: options.rendering: {error.detail}") from error
+    if found != options.rendering:
+        raise CardError(
+            f"{card.id}: the chat template makes {found!r} of `q` and `a`, "
+            f"options.rendering says {options.rendering!r}"
         )
 
 

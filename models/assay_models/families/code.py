@@ -3,24 +3,16 @@ and what holds no valid program gets exactly zero without being shown to the mod
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
-from assay_models.card import CardError, ModelCard
-from assay_models.extraction import (
-    LANGUAGES,
-    MAX_CHARACTERS,
-    PARSER,
-    Extracted,
-    Extraction,
-    Language,
-    extract,
-)
-from assay_models.extraction.languages import missing_grammars
-from assay_models.extraction.pool import Parsers, ParserUnavailable
+from assay_models.card import ModelCard
+from assay_models.extraction import LANGUAGES, Extracted, Extraction, Language
 from assay_models.families.classifier import Classifier, ClassifierOptions
+from assay_models.families.golden import check_golden
+from assay_models.families.programs import Programs, details_of, flags_of
 from assay_models.items import CodeItem, Message
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
@@ -54,9 +46,7 @@ class CodeModel:
 
     fingerprint: str
     classifier: Classifier
-    extraction: Extraction
-    languages: tuple[Language, ...]
-    parsers: Parsers
+    programs: Programs
     runs: ClassVar[Literal["device"]] = "device"
     sees: ClassVar[Literal["item"]] = "item"
 
@@ -65,23 +55,20 @@ class CodeModel:
         """Read the checkpoint that the card names.
 
         Raises:
-            CardError: an option, a file, a weight or a grammar is missing or does not fit.
+            CardError: an option, a file, a weight or a grammar is missing or does not fit, or the
+                publisher's numbers do not come out.
         """
         options = CodeOptions.of(card)
-        missing = missing_grammars(options.languages)
-        if missing:
-            raise CardError(f"{card.id} needs {', '.join(missing)}: pip install 'assay[models]'")
+        programs = Programs.of(card.id, options.extraction, options.languages)
         classifier = Classifier.load(card, files, runtime)
+        check_golden(card, files, classifier)
         parts = {
             **classifier.fingerprint_parts,
+            **programs.fingerprint_parts,
             "family": card.family,
             "version": VERSION,
-            "extraction": options.extraction,
-            "languages": sorted(options.languages),
-            "parser": PARSER,
         }
-        fingerprint = fingerprint_of(parts)
-        return cls(fingerprint, classifier, options.extraction, options.languages, Parsers())
+        return cls(fingerprint_of(parts), classifier, programs)
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
         """The conversation of prompt and program; no input at all where there is no program.
@@ -92,15 +79,15 @@ class CodeModel:
         """
         (item,) = items
         assert isinstance(item, CodeItem)
-        found = self._extracted(item)
+        found = self.programs.found(item.response, item.language)
         if found.code is None:
             return _without_program(found, options)
         turns = (*_asked(item), Message(role="assistant", content=found.code))
         encoded = self.classifier.encode_chat(turns, options.truncation, thoughts="letters")
         return Prepared(
             (encoded.input(),),
-            flags=(*_flags(found), *encoded.flags),
-            details={**_details(found), **encoded.details},
+            flags=(*flags_of(found), *encoded.flags),
+            details={**details_of(found), **encoded.details},
         )
 
     def cost(self, inputs: Sequence[Input]) -> int:
@@ -119,46 +106,15 @@ class CodeModel:
         score = raw if options.raw else shape("softplus", raw)
         return [Score(score, raw, {"reward": score}, prepared.flags, prepared.details)]
 
-    def _extracted(self, item: CodeItem) -> Extracted:
-        try:
-            return extract(
-                item.response, self.extraction, item.language, self.languages, self.parsers.judge
-            )
-        except ParserUnavailable as error:
-            detail = f"the program could not be checked: {error}; send it again"
-            raise ItemError("parser_unavailable", detail) from error
-
-
-def _flags(found: Extracted) -> tuple[str, ...]:
-    flags = {
-        "invalid_code": found.code is None,
-        "trivial_code": found.reason == "trivial",
-        "hidden_characters": found.hidden > 0,
-    }
-    return tuple(flag for flag, is_set in flags.items() if is_set)
-
-
-def _details(found: Extracted) -> dict[str, Any]:
-    details: dict[str, Any] = {"extraction": found.reason}
-    if found.language is not None:
-        details["language"] = found.language
-    if found.hidden:
-        details["hidden_characters"] = found.hidden
-    return details
-
 
 def _without_program(found: Extracted, options: Options) -> Prepared:
-    if found.reason == "too_large":
-        raise ItemError(
-            "input_too_long", f"the program has more than {MAX_CHARACTERS} characters: shorten it"
-        )
     if options.raw:
         raise ItemError(
             "invalid_code",
             f"no program to compute a raw score for ({found.reason}): "
             "give one fenced block that parses, or leave options.raw out",
         )
-    return Prepared((), flags=_flags(found), details=_details(found))
+    return Prepared((), flags=flags_of(found), details=details_of(found))
 
 
 def _asked(item: CodeItem) -> tuple[Message, ...]:

@@ -17,7 +17,8 @@ from pydantic import Field, ValidationError
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
-from assay_models.extraction import MAX_CHARACTERS, PARSER, Extraction, extract
+from assay_models.extraction import Extraction
+from assay_models.families.programs import Programs, details_of, flags_of
 from assay_models.families.sandbox import OUTCOMES, Bounds, Sandbox, SandboxFailed
 from assay_models.families.sandbox_proof import broken_promise
 from assay_models.items import CodeExecItem
@@ -80,7 +81,7 @@ class CodeExecModel:
 
     fingerprint: str
     sandbox: Sandbox
-    extraction: Extraction
+    programs: Programs
     max_tokens: int
     turns: asyncio.Semaphore
     runs: ClassVar[Literal["remote"]] = "remote"
@@ -96,41 +97,43 @@ class CodeExecModel:
         """
         options = CodeExecOptions.of(card)
         sandbox = _proven(card.id, options)
+        programs = Programs.of(card.id, options.extraction, ("python",))
         bounds = {name: getattr(options, name) for name in Bounds.model_fields}
         parts = {
             **bounds,
+            **programs.fingerprint_parts,
             "family": card.family,
             "version": VERSION,
-            "python": PARSER,
-            "extraction": options.extraction,
             "isolated": sandbox.isolated,
         }
         at_once = options.at_once or min(os.cpu_count() or 1, MOST_AT_ONCE)
-        turns, longest = asyncio.Semaphore(at_once), card.limits.max_tokens
-        return cls(fingerprint_of(parts), sandbox, options.extraction, longest, turns)
+        return cls(
+            fingerprint_of(parts),
+            sandbox,
+            programs,
+            card.limits.max_tokens,
+            asyncio.Semaphore(at_once),
+        )
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
         """The program and its tests; no input at all where there is no program.
 
         Raises:
-            ItemError: a test is not valid Python or does nothing, or all is too long.
+            ItemError: a test is not valid Python or does nothing, all is too long, or no parser is
+                to be had.
         """
         (item,) = items
         assert isinstance(item, CodeExecItem)
-        tests = _tests(item)
-        found = extract(item.response, self.extraction, item.language)
-        details = {"extraction": found.reason}
-        if found.reason == "too_large":
-            raise ItemError("input_too_long", f"a program of more than {MAX_CHARACTERS} characters")
+        tests = self._tests(item)
+        found = self.programs.found(item.response, item.language)
         if found.code is None:
-            return Prepared((), flags=("invalid_code",), details=details)
+            return Prepared((), flags=flags_of(found), details=details_of(found))
         key = json.dumps([found.code, tests]).encode()
         tokens = -(-len(key) // BYTES_IN_A_TOKEN)
         if tokens > self.max_tokens:
             raise ItemError("input_too_long", f"{tokens} tokens, the limit is {self.max_tokens}")
-        flags = ("trivial_code",) if found.reason == "trivial" else ()
         one = Input(key, tokens, Exercise(found.code, tests))
-        return Prepared((one,), flags=flags, details=details)
+        return Prepared((one,), flags=flags_of(found), details=details_of(found))
 
     def cost(self, inputs: Sequence[Input]) -> int:
         """Nothing is padded."""
@@ -162,6 +165,16 @@ class CodeExecModel:
             flags = (*flags, "forged")
         details = {**prepared.details, "tests": tests}
         return [Score(passed if options.raw else every, passed, channels, flags, details)]
+
+    def _tests(self, item: CodeExecItem) -> tuple[str, ...]:
+        tests = (item.tests,) if isinstance(item.tests, str) else item.tests
+        for number, test in enumerate(tests):
+            reason = self.programs.found(test, extraction="raw_code").reason
+            if reason != "ok" or not _compiles(test):
+                raise ItemError(
+                    "invalid_item", f"tests[{number}] cannot be run as a test: {reason}"
+                )
+        return tests
 
     async def _raws(self, inputs: Sequence[Input]) -> list[Raw]:
         runs = [self._raw(one.payload) for one in inputs]
@@ -210,15 +223,6 @@ def _proven(model: str, options: CodeExecOptions) -> Sandbox:
             f"read {os.path.dirname(os.__file__)}"
         )
     return open_one
-
-
-def _tests(item: CodeExecItem) -> tuple[str, ...]:
-    tests = (item.tests,) if isinstance(item.tests, str) else item.tests
-    for number, test in enumerate(tests):
-        reason = extract(test, "raw_code").reason
-        if reason != "ok" or not _compiles(test):
-            raise ItemError("invalid_item", f"tests[{number}] cannot be run as a test: {reason}")
-    return tests
 
 
 def _compiles(test: str) -> bool:

@@ -191,6 +191,20 @@ class Renderer:
             raise ItemError("invalid_item", "the chat template made nothing of this conversation")
         return ids
 
+    def rendering(self, question: str, answer: str) -> str:
+        """What the chat template makes of one question and its answer, as text.
+
+        Raises:
+            ItemError: there is no template, or it refuses such a conversation.
+        """
+        if self.control is None:
+            raise ItemError("invalid_item", "the checkpoint has no chat template")
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        try:
+            return self._rendered(turns)
+        except (TemplateError, TypeError):
+            raise ItemError("invalid_item", "the chat template refuses this conversation") from None
+
     def _rendered(self, messages: list[dict[str, Any]]) -> str:
         rendered: str = self.tokenizer.apply_chat_template(
             messages, chat_template=self.chat_template, tokenize=False

@@ -1,6 +1,7 @@
 """Measures `code@1` through the waist on held-out pairs, beside what trivial rules reach.
 
-Every program is wrapped in one fenced block, as a policy would write it. Pairs with a side that
+Every program is wrapped in one fenced block, as a policy would write it. The model accepts every
+language here, also those that its card does not. Pairs with a side that
 could not be scored (longer than the model's limit) are left out of the figure and counted.
 """
 
@@ -8,7 +9,7 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 
 from assay_models.base import ItemError, Options, RewardModel, Score
 from assay_models.card import ModelCard, Quality
+from assay_models.extraction import LANGUAGES, Language
 from assay_models.items import CodeItem
 from recipes.code.data import Pair, read_pairs
 from recipes.code.smoke import SMOKE
@@ -36,12 +38,13 @@ SAMPLE_SEED = 5
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """One set of pairs: its name on the card, its file, and how many pairs are drawn from it."""
+    """One set of pairs in one language: its name on the card, its file, and how many pairs are
+    drawn from it."""
 
     name: str
     file: str
     limit: int | None = None
-    keep: Callable[[dict[str, Any]], bool] = lambda row: True
+    language: Language = "python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +61,19 @@ class Measured:
     invalid: int
 
 
-def _python(row: dict[str, Any]) -> bool:
-    return bool(row["language"] == "python")
-
-
 DATASETS = (
     Dataset("natural dev", "pairs_natural_dev"),
-    Dataset("HumanEvalFix dev, Python", "pairs_humanevalfix", keep=_python),
+    Dataset("HumanEvalFix dev, Python", "pairs_humanevalfix"),
     Dataset("mutation dev (300 drawn)", "pairs_mutation_dev", 300),
     Dataset("student dev", "pairs_student"),
     Dataset("DebugBench dev, Python", "pairs_debugbench_python"),
-    Dataset("contest dev, Python", "pairs_contest", keep=_python),
+    Dataset("contest dev, Python", "pairs_contest"),
     Dataset("BigCodeBench dev", "pairs_bigcodebench"),
+    Dataset("HumanEvalFix dev, JavaScript", "pairs_humanevalfix", language="javascript"),
+    Dataset("HumanEvalFix dev, Java", "pairs_humanevalfix", language="java"),
+    Dataset("HumanEvalFix dev, Go", "pairs_humanevalfix", language="go"),
+    Dataset("HumanEvalFix dev, C++", "pairs_humanevalfix", language="cpp"),
+    Dataset("HumanEvalFix dev, Rust", "pairs_humanevalfix", language="rust"),
 )
 _NAMES = {dataset.name for dataset in DATASETS}
 Scores = dict[tuple[str, str], Score | None]
@@ -77,26 +81,35 @@ Scores = dict[tuple[str, str], Score | None]
 
 def pairs_of(dataset: Dataset, data: Path) -> list[Pair]:
     """The dev pairs of a set; a limited one is drawn with a fixed seed."""
-    pairs = [pair for row, pair in read_pairs(data, dataset.file, "dev") if dataset.keep(row)]
+    pairs = [
+        pair
+        for row, pair in read_pairs(data, dataset.file, "dev")
+        if row["language"] == dataset.language
+    ]
     if dataset.limit is None or len(pairs) <= dataset.limit:
         return pairs
     return random.Random(SAMPLE_SEED).sample(pairs, dataset.limit)  # noqa: S311 - a sample
 
 
-def score_programs(model: RewardModel, pairs: Sequence[Pair], batch_size: int) -> Scores:
+def score_programs(
+    model: RewardModel, pairs: Sequence[Pair], batch_size: int, language: Language = "python"
+) -> Scores:
     """The score of each distinct program for its prompt; None for what could not be scored."""
     wanted = {(pair.prompt, side) for pair in pairs for side in (pair.chosen, pair.rejected)}
     scores: Scores = dict.fromkeys(sorted(wanted))
-    items = {key: CodeItem(prompt=key[0], response=fenced(key[1])) for key in scores}
+    items = {
+        key: CodeItem(prompt=key[0], response=fenced(key[1], language), language=language)
+        for key in scores
+    }
     able = [key for key, item in items.items() if _can_be_scored(model, item)]
     found = score_items(model, [items[key] for key in able], Options(), batch_size)
     scores.update(zip(able, found, strict=True))
     return scores
 
 
-def fenced(program: str) -> str:
+def fenced(program: str, language: Language = "python") -> str:
     """A program as a policy writes it."""
-    return f"```python\n{program}\n```"
+    return f"```{language}\n{program}\n```"
 
 
 def measure(pairs: Sequence[Pair], scores: Scores) -> Measured:
@@ -158,7 +171,7 @@ def evaluate(
     for dataset in datasets:
         started = time.monotonic()
         pairs = pairs_of(dataset, data)
-        scores = score_programs(model, pairs, batch_size)
+        scores = score_programs(model, pairs, batch_size, dataset.language)
         found = results[dataset.name] = measure(pairs, scores)
         rate = len(scores) / (time.monotonic() - started)
         print(
@@ -212,7 +225,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    card, model = load_embedded("code@1")
+    card, model = load_embedded("code@1", languages=LANGUAGES)
     for name, correct, wrong in smoke_table(model):
         print(f"{name:28} correct {correct:.3f}  wrong {wrong:.3f}  {correct - wrong:+.3f}")
     datasets = [dataset for dataset in DATASETS if arguments.only in dataset.name]

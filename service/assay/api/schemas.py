@@ -7,7 +7,16 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from assay_models.base import Truncation
-from assay_models.card import Example, Limits, Quality, Reference, Training, Weights
+from assay_models.card import (
+    Calibration,
+    Example,
+    Golden,
+    Limits,
+    Quality,
+    Reference,
+    Training,
+    Weights,
+)
 from assay_models.items import CodeExecItem, CodeItem, NliItem, TextItem, VideoQppItem
 
 ItemName = Annotated[str, Field(min_length=1, max_length=128)]
@@ -78,6 +87,7 @@ class BestOfNBody(BaseModel):
     top_n: Annotated[int, Field(ge=1)] | None = None
     tie_margin: Annotated[FiniteFloat, Field(ge=0)] | None = None
     abstain_below: FiniteFloat | None = None
+    min_confidence: Annotated[FiniteFloat, Field(ge=0.5, le=1)] | None = None
     options: OptionsBody = OptionsBody()
     run: RunBody | None = None
 
@@ -128,8 +138,10 @@ class ModelDetail(ModelSummary):
     training: Training | None
     quality: list[Quality]
     example: Example | None
+    golden: Golden | None
     reference: Reference | None
     resolution: float
+    calibration: Calibration | None
     bounds: dict[str, float]
 
 

@@ -119,6 +119,7 @@ async def rank_candidates(
         top_n=body.top_n,
         tie_margin=body.tie_margin,
         abstain_below=body.abstain_below,
+        min_confidence=body.min_confidence,
     )
     return json_response(await best_of_n(_service(request), call))
 

@@ -1,0 +1,85 @@
+"""Labelled candidates for held-out problems: what many models wrote, and whether it passed."""
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipes.code.data import read_pairs
+from recipes.measure import read_jsonl
+
+FILES = ("samples_humaneval", "samples_mbpp")
+PAIRS = ("pairs_natural_dev", "pairs_mutation_dev")
+DECIDED = {"pass": True, "fail": False, "edge_fail": False}
+SEED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One program, and whether it passed every test."""
+
+    program: str
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A problem in one wording, and candidates of which some pass and some do not.
+
+    `tests` is what a program of this wording must come through, None where the data has none.
+    """
+
+    problem: str
+    prompt: str
+    tests: str | None
+    candidates: tuple[Candidate, ...]
+
+
+def read_tasks(data: Path, size: int) -> list[Task]:
+    """Every dev problem that has so many decided candidates, passing and failing ones among them.
+
+    `size` of them are drawn with a fixed seed, whatever they are: a draw may hold no passing
+    candidate. Programs that pass only because the tests import for them are left out.
+    """
+    prompts = _prompts(data)
+    problems = {row["problem"]: row for row in read_jsonl(data / "code" / "problems.jsonl.gz")}
+    chance = random.Random(SEED)  # noqa: S311 - a sample
+    tasks = []
+    for (problem, variant), rows in sorted(_decided(data).items()):
+        known = [Candidate(row["code"], DECIDED[row["label"]]) for row in rows]
+        if len(known) < size or len({one.passed for one in known}) == 1:
+            continue
+        drawn = tuple(chance.sample(known, size))
+        tests = _tests(problems[problem], variant)
+        tasks.append(Task(problem, prompts[problem, variant], tests, drawn))
+    return tasks
+
+
+def is_decided(row: dict[str, Any], split: str) -> bool:
+    """Whether a program of that split is known to pass or to fail, by itself."""
+    return row["split"] == split and row["label"] in DECIDED and not row["missing_import"]
+
+
+def _tests(row: dict[str, Any], variant: str) -> str | None:
+    if variant == "humaneval":
+        return f"{row['tests']}\n\ncheck({row['entry_point']})\n"
+    return str(row["tests"]) if variant == "orig" else None
+
+
+def _decided(data: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for file in FILES:
+        for row in read_jsonl(data / "code" / f"{file}.jsonl.gz"):
+            if is_decided(row, "dev"):
+                rows[row["problem"], row["variant"]].append(row)
+    return rows
+
+
+def _prompts(data: Path) -> dict[tuple[str, str], str]:
+    """The wording that the programs of each variant answer."""
+    return {
+        (row["problem"], row["variant"]): row["prompt"]
+        for file in PAIRS
+        for row, _ in read_pairs(data, file, "dev")
+    }

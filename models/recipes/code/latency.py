@@ -1,0 +1,138 @@
+"""How long a reward takes: a forward pass of the model against the unit tests of one program.
+
+Both judge the same candidates one after the other, through the waist, without a server. Tests run
+in the sandbox of `code-exec@1` as they would be served, and once more in a bare process without
+walls, which is what most trainers do.
+"""
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from assay_models.base import Item, Options, RewardModel
+from assay_models.items import CodeExecItem, CodeItem
+from recipes.code.candidates import Candidate, Task, read_tasks
+from recipes.code.evaluate import fenced
+from recipes.measure import cluster_bootstrap, load_embedded
+from recipes.plots import Line, save_lines
+
+EXAMPLE = "example: python -m recipes.code.latency --data ../shared/data --plot latency.svg"
+SIZE = 8
+SECONDS = 4
+"""What a program may take in a bare process: the CPU seconds of a test in the sandbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A way to judge one candidate, and what it cost each time, in seconds."""
+
+    name: str
+    judge: Callable[[Task, Candidate], object]
+
+
+def main() -> None:
+    """Parse the command line, judge the candidates in turn, print and draw what it took."""
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds code/")
+    parser.add_argument("--model", default="code", help="a model of the family code (code)")
+    parser.add_argument("--candidates", type=int, default=200, help="how many (200)")
+    parser.add_argument("--plot", type=Path, help="where to draw the distributions, as SVG")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the model")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    card, model = load_embedded(arguments.model)
+    _, execution = load_embedded("code-exec")
+    judges = (
+        Judge(card.id, lambda task, one: _score(model, _item(task, one))),
+        Judge("tests in the sandbox", lambda task, one: _score(execution, _exercise(task, one))),
+        Judge("tests in a bare process", lambda task, one: _bare(task, one)),
+    )
+    cases = _drawn(read_tasks(arguments.data, SIZE), arguments.candidates)
+    found = measured(judges, cases)
+    _tell(found, card.id)
+    if arguments.plot:
+        shares = [(place + 1) / len(cases) for place in range(len(cases))]
+        lines = [
+            Line(name, [1e3 * one for one in sorted(seconds)], shares)
+            for name, seconds in found.items()
+        ]
+        save_lines(arguments.plot, lines, "milliseconds", "share of candidates judged", base=10)
+
+
+def measured(
+    judges: Sequence[Judge], cases: Sequence[tuple[Task, Candidate]]
+) -> dict[str, list[float]]:
+    """The seconds of each judge on each case, in turn, so that all see the same machine."""
+    found: dict[str, list[float]] = {judge.name: [] for judge in judges}
+    for case in (cases[0], *track(cases, "candidates", transient=True)):
+        for judge in judges:
+            began = time.perf_counter()
+            judge.judge(*case)
+            found[judge.name].append(time.perf_counter() - began)
+    return {name: seconds[1:] for name, seconds in found.items()}  # the first warms up
+
+
+def _tell(found: dict[str, list[float]], model: str) -> None:
+    for name, seconds in found.items():
+        middle, high = np.percentile(seconds, [50, 95])
+        ratios = np.array(seconds) / np.array(found[model])
+        ratio = cluster_bootstrap(
+            lambda rows, ratios=ratios: float(np.exp(np.log(ratios[rows]).mean())),
+            [str(place) for place in range(len(seconds))],
+        )
+        print(
+            f"{name:24} p50 {1e3 * middle:8.1f} ms  p95 {1e3 * high:8.1f} ms  "
+            f"mean {1e3 * np.mean(seconds):8.1f} ms  of the model's, geometric mean: {ratio}"
+        )
+
+
+def _drawn(tasks: Sequence[Task], count: int) -> list[tuple[Task, Candidate]]:
+    """As many candidates that have tests, spread over all problems."""
+    cases = [(task, one) for task in tasks if task.tests for one in task.candidates]
+    return cases[:: max(1, len(cases) // count)][:count]
+
+
+def _item(task: Task, one: Candidate) -> Item:
+    return CodeItem(prompt=task.prompt, response=fenced(one.program))
+
+
+def _exercise(task: Task, one: Candidate) -> Item:
+    return CodeExecItem(response=fenced(one.program), tests=task.tests or "")
+
+
+def _score(model: RewardModel, item: Item) -> object:
+    prepared = model.prepare([item], Options())
+    raws: Any = model.predict(prepared.inputs) if prepared.inputs else []
+    return model.finish(prepared, _awaited(raws), Options())
+
+
+def _awaited(raws: Any) -> Any:
+    async def wait() -> Any:
+        return await raws
+
+    return asyncio.run(wait()) if hasattr(raws, "__await__") else raws
+
+
+def _bare(task: Task, one: Candidate) -> object:
+    source = f"{one.program}\n\n{task.tests}\n"
+    command = [sys.executable, "-I", "-c", source]
+    try:
+        return subprocess.run(  # noqa: S603 the data folder's own programs
+            command, capture_output=True, timeout=SECONDS, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Plots of the recipes, as SVG that does not change unless the figures do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One named curve."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+def save_lines(
+    path: Path, lines: Sequence[Line], x_title: str, y_title: str, base: Literal[2, 10] = 2
+) -> None:
+    """Draw curves over an axis in powers of two, every point marked, or in powers of ten."""
+    mpl.rcParams["svg.hashsalt"] = "assay"
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for line in lines:
+        axes.plot(line.x, line.y, marker="o" if base == 2 else "", label=line.name)
+    axes.set_xscale("log", base=base)
+    if base == 2:
+        ticks = sorted({x for line in lines for x in line.x})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xlabel(x_title)
+    axes.set_ylabel(y_title)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, format="svg", metadata={"Date": None})
