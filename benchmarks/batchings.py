@@ -49,9 +49,7 @@ def main() -> None:
             if not same_bits(arrangement, rows, count, seed=done):
                 raise SystemExit(f"a row's bits changed, {done} batchings after the first")
             progress.update(task, advance=count)
-    print(
-        f"{given.batchings} random batchings, {arrangement.name}: every row has its own bits"
-    )
+    print(f"{given.batchings} random batchings, {arrangement.name}: every row has its own bits")
 
 
 def mixed_rows(count: int, vocabulary: int) -> list[Input]:

@@ -96,8 +96,8 @@ class Example(_Part):
 class Golden(_Part):
     """Raws that a checkpoint's publisher printed for texts in `file`, which lies with the weights.
 
-    The texts are string constants in the file's Python blocks: `prompt` is the name of the problem's,
-    `raws` maps the names of the answers to the numbers printed. Computed when the model is loaded.
+    The texts are string constants in the file's Python blocks: `prompt` names the problem, `raws`
+    the answers with the number printed for each. Computed when the model is loaded.
     """
 
     file: str
@@ -116,7 +116,7 @@ class Reference(_Part):
 
 
 class Calibration(_Part):
-    """How often the higher of two raws of one prompt is the right one, by the distance between them.
+    """How often the higher of two raws of one prompt is the right one, by their distance.
 
     Measured on `n` held-out pairs and made never to fall (isotonic regression); `margins` rise from
     0, `confidence` goes with them. `command` measures it again.

@@ -40,7 +40,7 @@ def test_the_snippets_run(
 ) -> None:
     server.always = lambda seen: _reply(say, seen)
     names: dict[str, Any] = {}
-    assert len(SNIPPETS) == 8
+    assert len(SNIPPETS) == 9
     for snippet in SNIPPETS:
         exec(snippet.replace("http://127.0.0.1:8000", server.url), names)
     names["client"].close()

@@ -16,7 +16,7 @@ from sklearn.model_selection import GroupKFold
 
 from assay_models.card import Calibration
 from recipes.code.evaluate import DATASETS, pairs_of, score_programs
-from recipes.measure import cluster_bootstrap, load_embedded
+from recipes.measure import cluster_bootstrap, load_embedded, pair_accuracy
 
 EXAMPLE = "example: python -m recipes.code.calibrate --data ../shared/data --check"
 COMMAND = "python -m recipes.code.calibrate --data ../shared/data --check"
@@ -90,9 +90,8 @@ def main() -> None:
     for low, high in ((0.5, 0.6), (0.6, 0.7), (0.7, 0.8), (0.8, 1.01)):
         chosen = np.flatnonzero((cross >= low) & (cross < high))
         if len(chosen):
-            seen = cluster_bootstrap(
-                lambda rows, chosen=chosen: float(won[chosen][rows].mean()),
-                [problems[place] for place in chosen],
+            seen = pair_accuracy(
+                (2 * won[chosen] - 1).tolist(), [problems[place] for place in chosen]
             )
             said = f"said {low:.1f} to {min(high, 1.0):.1f}, mean {cross[chosen].mean():.3f}"
             print(f"{said}: was {seen}")

@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import track
 
 from assay_models.base import Item, Options, RewardModel
 from assay_models.items import CodeExecItem, CodeItem
 from recipes.code.candidates import Candidate, Task, read_tasks
 from recipes.code.evaluate import fenced
-from recipes.measure import cluster_bootstrap, load_embedded
+from recipes.measure import Figure, cluster_bootstrap, load_embedded
 from recipes.plots import Line, save_lines
 
 EXAMPLE = "example: python -m recipes.code.latency --data ../shared/data --plot latency.svg"
@@ -85,15 +86,19 @@ def measured(
 def _tell(found: dict[str, list[float]], model: str) -> None:
     for name, seconds in found.items():
         middle, high = np.percentile(seconds, [50, 95])
-        ratios = np.array(seconds) / np.array(found[model])
-        ratio = cluster_bootstrap(
-            lambda rows, ratios=ratios: float(np.exp(np.log(ratios[rows]).mean())),
-            [str(place) for place in range(len(seconds))],
-        )
+        ratios = np.log(np.array(seconds) / np.array(found[model]))
+        ratio = _geometric(ratios)
         print(
             f"{name:24} p50 {1e3 * middle:8.1f} ms  p95 {1e3 * high:8.1f} ms  "
             f"mean {1e3 * np.mean(seconds):8.1f} ms  of the model's, geometric mean: {ratio}"
         )
+
+
+def _geometric(logarithms: NDArray[np.float64]) -> Figure:
+    return cluster_bootstrap(
+        lambda rows: float(np.exp(logarithms[rows].mean())),
+        [str(place) for place in range(len(logarithms))],
+    )
 
 
 def _drawn(tasks: Sequence[Task], count: int) -> list[tuple[Task, Candidate]]:
