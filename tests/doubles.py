@@ -137,11 +137,5 @@ SCRIPTED_CARD = """
 name = "scripted"
 version = 1
 family = "scripted"
-
-[calibration]
-margins = [0, 2]
-confidence = [0.5, 0.9]
-dataset = "lengths"
-n = 2
-command = "none"
+calibration = { margins = [0, 2], confidence = [0.5, 0.9], dataset = "none", n = 2, command = "" }
 """

@@ -61,6 +61,7 @@ def test_each_test_is_told_and_no_text_is_quoted(model: CodeExecModel) -> None:
     score = finish(model, "pass", "timeout", "memory")
     assert score.details == {
         "extraction": "ok",
+        "language": "python",
         "tests": [
             {"outcome": "pass", "seconds": 0.25},
             {"outcome": "timeout", "seconds": 0.25},
@@ -76,15 +77,15 @@ def test_a_forger_is_flagged_and_gets_nothing(model: CodeExecModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("response", "reason"),
+    ("response", "details"),
     [
-        (PROGRAM, "no_block"),
-        (f"{FENCED}{FENCED}", "multiple_blocks"),
-        ("```\ndef (\n```", "syntax_error"),
+        (PROGRAM, {"extraction": "no_block"}),
+        (f"{FENCED}{FENCED}", {"extraction": "multiple_blocks"}),
+        ("```\ndef (\n```", {"extraction": "syntax_error", "language": "python"}),
     ],
 )
 def test_what_holds_no_program_gets_zero_by_rule(
-    model: CodeExecModel, response: str, reason: str
+    model: CodeExecModel, response: str, details: dict[str, str]
 ) -> None:
     prepared = prepare(model, response)
     assert prepared.inputs == ()
@@ -95,7 +96,7 @@ def test_what_holds_no_program_gets_zero_by_rule(
                 None,
                 {"passed": 0.0, "all": 0.0},
                 ("invalid_code",),
-                {"extraction": reason},
+                details,
             )
         ]
 
@@ -216,13 +217,14 @@ async def test_a_batch_waits_for_all_of_its_programs(
     assert ended == programs[1:]
 
 
+@pytest.fixture(scope="module")
+def proven() -> CodeExecModel:
+    need_isolation()
+    return load()
+
+
 class TestRunning:
     """With the sandbox itself."""
-
-    @pytest.fixture(scope="class")
-    def proven(self) -> CodeExecModel:
-        need_isolation()
-        return load()
 
     @pytest.fixture
     def running(self, proven: CodeExecModel) -> CodeExecModel:

@@ -297,8 +297,9 @@ async def test_two_hundred_programs_run_a_few_at_a_time(monkeypatch: pytest.Monk
     responses = [f"```\ndef f():\n    return {number}\n```" for number in range(200)]
     items = [code_exec.CodeExecItem(response=one, tests="assert f() < 150") for one in responses]
     inputs = [model.prepare([item], code_exec.Options()).inputs[0] for item in items]
+    parsers = len(psutil.Process().children())
     raws = await model.predict(inputs)
     assert [raw[0] for raw in raws] == [1.0] * 150 + [0.0] * 50
     assert len(doors) == 200
-    assert max(doors) <= 3
+    assert max(doors) - parsers <= 3
     assert runners() == []
