@@ -194,8 +194,10 @@ class Device:
         forward.future.add_done_callback(tell)
 
     def ended(self) -> Forward | None:
-        """A forward pass that has ended, taken out: the oldest of them. On a thread it is the first or
-        none, since a staged one may be given back while the first still runs."""
+        """A forward pass that has ended, taken out: the oldest of them.
+
+        On a thread it is the first or none: a staged one may be given back while the first runs.
+        """
         first = 1 if self._executor else len(self._forwards)
         for forward in list(self._forwards)[:first]:
             if forward.future.done():
