@@ -23,7 +23,7 @@ from benchmarks.texts import ModelName
 
 SEED = 20_261_125
 MEDIAN, SIGMA, SHORTEST, LONGEST = 12.0, 0.8, 2, 256
-AT_ONCE = 10
+AT_ONCE = 100
 
 
 def main() -> None:

@@ -5,11 +5,12 @@ import tomllib
 from bisect import bisect_right
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Kind = TypeVar("Kind", bound=BaseModel)
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 REFERENCE = re.compile(rf"^(?P<name>{NAME})(@(?P<version>[0-9]{{1,6}}))?$")
 
@@ -187,6 +188,17 @@ class ModelCard(_Part):
         """`name@version`."""
         return f"{self.name}@{self.version}"
 
+    def options_as(self, kind: type[Kind]) -> Kind:
+        """What `[options]` says, as a family reads it.
+
+        Raises:
+            CardError: an option is unknown to that family, or has no such value.
+        """
+        try:
+            return kind.model_validate(self.options)
+        except ValidationError as error:
+            raise CardError(f"{self.id}: {_explain(error, 'options')}") from error
+
 
 def read_card(folder: Path) -> ModelCard:
     """The card in `folder`, with its `reference.json` where there is one.
@@ -212,8 +224,8 @@ def read_card(folder: Path) -> ModelCard:
     return card
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, *inside: str) -> str:
     return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+        f"{'.'.join(str(part) for part in (*inside, *problem['loc']))}: {problem['msg']}"
         for problem in error.errors(include_url=False, include_input=False)
     )

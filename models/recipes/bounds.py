@@ -93,7 +93,7 @@ def _plain(
         if isinstance(model, VideoQppModel):
             return _plain_queries(files, model, inputs)
         own = {name: card.options[name] for name in card.options.keys() & set(_CLASSIFIER)}
-        options = ClassifierOptions.of(card.model_copy(update={"options": own}))
+        options = card.model_copy(update={"options": own}).options_as(ClassifierOptions)
         plain = Checkpoint(card, files, options).load_model(torch.float32)
         return [_logits(plain, one) for one in inputs]
 

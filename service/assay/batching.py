@@ -13,7 +13,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from assay.device import Budget, Call, Clock, Device, Forward, Job, Outcome, Predict
+from assay.device import (
+    AwaitedDevice,
+    Budget,
+    Call,
+    Clock,
+    Device,
+    Forward,
+    Job,
+    Outcome,
+    Predict,
+    ThreadDevice,
+)
 from assay.errors import (
     AssayError,
     DeadlineExceeded,
@@ -84,7 +95,11 @@ class DynamicBatcher:
         self._pace = Pace()
         self._queue: Queue[Job] = Queue(cost, limits.max_queue_tokens, self._pace)
         self._wake = asyncio.Event()
-        self._device = Device(predict, device, clock, self._wake.set)
+        self._device: Device = (
+            AwaitedDevice(predict, clock, self._wake.set)
+            if device is None
+            else ThreadDevice(predict, clock, self._wake.set, device)
+        )
         self._retries: list[Batch[Job]] = []
         self._jobs: dict[bytes, Job] = {}
         self._failing = False

@@ -4,6 +4,7 @@ device goes on without waiting for the event loop. Those that are awaited run si
 
 import asyncio
 import concurrent.futures
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from assay_models.base import Input, Raw
 
 Predict = Callable[[Sequence[Input]], Sequence[Raw] | Awaitable[Sequence[Raw]]]
 Clock = Callable[[], float]
+Pending = concurrent.futures.Future[list[Raw]] | asyncio.Task[list[Raw]]
 
 AWAITED_AT_ONCE = 64
 STOP_SECONDS = 5.0
@@ -97,7 +99,7 @@ class Forward:
     began: float | None = None
     ended: float = 0.0
     stopped: bool = False
-    future: concurrent.futures.Future[list[Raw]] | asyncio.Task[list[Raw]] = field(init=False)
+    future: Pending = field(init=False)
 
     def begin(self, now: float) -> list[Input]:
         """Its turn has come; what to compute."""
@@ -122,30 +124,20 @@ class Forward:
         raise RuntimeError("the device gave a batch back")
 
 
-class Device:
-    """Runs forward passes: on a thread one after the other, in the order of submission; awaited
-    ones side by side, since what they wait for is elsewhere, and bounded there.
+class Device(ABC):
+    """Forward passes on their way to where they are computed.
 
     Args:
-        predict: called on the executor, or awaited where there is none.
-        executor: of one thread; None where `predict` is asynchronous.
+        predict: the model's.
         clock: monotonic seconds.
         on_done: called in the event loop when a forward pass has ended.
     """
 
-    def __init__(
-        self,
-        predict: Predict,
-        executor: concurrent.futures.Executor | None,
-        clock: Clock,
-        on_done: Callable[[], None],
-    ) -> None:
+    def __init__(self, predict: Predict, clock: Clock, on_done: Callable[[], None]) -> None:
         self._predict = predict
-        self._executor = executor
         self._clock = clock
         self._on_done = on_done
         self._forwards: deque[Forward] = deque()
-        self._landed = float("-inf")
 
     @property
     def idle(self) -> bool:
@@ -153,38 +145,31 @@ class Device:
         return not self._forwards
 
     @property
+    @abstractmethod
     def free(self) -> bool:
         """Whether a forward pass that is submitted now begins now."""
-        return len(self._forwards) < (AWAITED_AT_ONCE if self._executor is None else 1)
 
     @property
     def stages(self) -> bool:
         """Whether something runs and one more batch may be staged behind it."""
-        return self._executor is not None and len(self._forwards) == 1
+        return False
 
     @property
     def stuck_seconds(self) -> float:
-        """How long the forward pass that runs has been running, or for how long none of those that
-        are awaited has ended; 0 when there is none."""
+        """How long the oldest forward pass has been running; 0 when there is none."""
         if not self._forwards:
             return 0.0
         first = self._forwards[0]
-        since = first.submitted if first.began is None else first.began
-        if self._executor is None:
-            since = max(since, self._landed)
-        return max(0.0, self._clock() - since)
+        return max(0.0, self._clock() - (first.submitted if first.began is None else first.began))
 
     def submit(self, batch: Batch[Job], loop: asyncio.AbstractEventLoop) -> None:
         """Run a batch now, or when the one that runs has ended.
 
         Raises:
-            RuntimeError: the executor takes no more work.
+            RuntimeError: no more work is taken.
         """
         forward = Forward(batch, self._clock())
-        if self._executor is None:
-            forward.future = loop.create_task(self._await(forward))
-        else:
-            forward.future = self._executor.submit(_compute, forward, self._predict, self._clock)
+        forward.future = self._begun(forward, loop)
         self._forwards.append(forward)
 
         def tell(_: object) -> None:
@@ -193,23 +178,61 @@ class Device:
 
         forward.future.add_done_callback(tell)
 
+    @abstractmethod
     def ended(self) -> Forward | None:
-        """A forward pass that has ended, taken out: the oldest of them.
-
-        On a thread it is the first or none: a staged one may be given back while the first runs.
-        """
-        first = 1 if self._executor else len(self._forwards)
-        for forward in list(self._forwards)[:first]:
-            if forward.future.done():
-                self._forwards.remove(forward)
-                self._landed = self._clock()
-                return forward
-        return None
+        """A forward pass that has ended, taken out."""
 
     def recall(self, lane: Lane) -> Batch[Job] | None:
         """The staged batch, taken back, if work of `lane` goes before it and it has not begun. One
         that leads by its lane's share is let go."""
-        if self._executor is None or len(self._forwards) < 2:
+        return None
+
+    def stop_unwanted(self) -> None:
+        """Stop what nobody waits for any more, where that can be stopped."""
+        return
+
+    async def stop(self) -> None:
+        """Begin nothing more, and end what can be ended."""
+        for forward in self._forwards:
+            forward.future.cancel()
+
+    @abstractmethod
+    def _begun(self, forward: Forward, loop: asyncio.AbstractEventLoop) -> Pending: ...
+
+
+class ThreadDevice(Device):
+    """Runs forward passes one after the other on an executor of one thread, in the order of
+    submission. What runs there cannot be stopped."""
+
+    def __init__(
+        self,
+        predict: Predict,
+        clock: Clock,
+        on_done: Callable[[], None],
+        executor: concurrent.futures.Executor,
+    ) -> None:
+        super().__init__(predict, clock, on_done)
+        self._executor = executor
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing runs."""
+        return self.idle
+
+    @property
+    def stages(self) -> bool:
+        """Whether one runs and none is staged."""
+        return len(self._forwards) == 1
+
+    def ended(self) -> Forward | None:
+        """The first, if it has ended; a staged one may be given back while the first still runs."""
+        if self._forwards and self._forwards[0].future.done():
+            return self._forwards.popleft()
+        return None
+
+    def recall(self, lane: Lane) -> Batch[Job] | None:
+        """See `Device.recall`."""
+        if len(self._forwards) < 2:
             return None
         staged = self._forwards[-1]
         if staged.batch.by_share or RANK[lane] >= RANK[staged.batch.lane]:
@@ -219,20 +242,52 @@ class Device:
         self._forwards.pop()
         return staged.batch
 
+    def _begun(self, forward: Forward, loop: asyncio.AbstractEventLoop) -> Pending:
+        return self._executor.submit(_compute, forward, self._predict, self._clock)
+
+
+class AwaitedDevice(Device):
+    """Awaits forward passes side by side: what they wait for is elsewhere, and bounded there."""
+
+    def __init__(self, predict: Predict, clock: Clock, on_done: Callable[[], None]) -> None:
+        super().__init__(predict, clock, on_done)
+        self._landed = float("-inf")
+
+    @property
+    def free(self) -> bool:
+        """Whether fewer run than may."""
+        return len(self._forwards) < AWAITED_AT_ONCE
+
+    @property
+    def stuck_seconds(self) -> float:
+        """For how long the oldest has been running and none has ended; 0 when there is none."""
+        return min(super().stuck_seconds, max(0.0, self._clock() - self._landed))
+
+    def ended(self) -> Forward | None:
+        """The oldest of those that have ended."""
+        for forward in self._forwards:
+            if forward.future.done():
+                self._forwards.remove(forward)
+                self._landed = self._clock()
+                return forward
+        return None
+
     def stop_unwanted(self) -> None:
-        """Stop the awaited forward passes that nobody waits for. A thread's cannot be stopped."""
-        for forward in self._forwards if self._executor is None else ():
+        """Cancel those of which nobody waits for any part."""
+        for forward in self._forwards:
             if forward.live and not any(job.calls for job in forward.live):
                 forward.stopped = True
                 forward.future.cancel()
 
     async def stop(self) -> None:
-        """Begin nothing more, and end what is awaited. What runs on a thread cannot be stopped."""
-        for forward in self._forwards:
-            forward.future.cancel()
+        """Cancel all, and wait a little for their ends."""
+        await super().stop()
         tasks = [one.future for one in self._forwards if isinstance(one.future, asyncio.Task)]
         if tasks:
             await asyncio.wait(tasks, timeout=STOP_SECONDS)
+
+    def _begun(self, forward: Forward, loop: asyncio.AbstractEventLoop) -> Pending:
+        return loop.create_task(self._await(forward))
 
     async def _await(self, forward: Forward) -> list[Raw]:
         inputs = forward.begin(self._clock())

@@ -29,7 +29,7 @@ def test_every_option_has_a_row() -> None:
 @pytest.mark.parametrize("toml", CARDS)
 def test_its_cards_are_cards_of_under_ten_lines(toml: str) -> None:
     card = ModelCard.model_validate(tomllib.loads(toml))
-    assert SequenceClassifierOptions.of(card)
+    assert card.options_as(SequenceClassifierOptions)
     assert len(toml.splitlines()) < 10
 
 

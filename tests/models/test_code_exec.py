@@ -12,7 +12,7 @@ from assay_models.card import CardError
 from assay_models.extraction import MAX_CHARACTERS
 from assay_models.families import code_exec, programs
 from assay_models.families.code_exec import CodeExecModel
-from assay_models.families.sandbox import OUTCOMES, Sandbox, SandboxFailed, Verdict
+from assay_models.families.sandbox import OUTCOMES, Outcome, Sandbox, SandboxFailed, Verdict
 from assay_models.items import CodeExecItem
 from assay_models.registry import FAMILIES, family_of
 
@@ -37,12 +37,12 @@ def prepare(
     return model.prepare([CodeExecItem(response=response, tests=tests, **more)], Options())
 
 
-def raw_of(*outcomes: str) -> Raw:
-    told = [number for one in outcomes for number in (float(OUTCOMES.index(one)), 0.25)]  # type: ignore[arg-type]
+def raw_of(*outcomes: Outcome) -> Raw:
+    told = [number for one in outcomes for number in (float(OUTCOMES.index(one)), 0.25)]
     return (outcomes.count("pass") / len(outcomes), *told)
 
 
-def finish(model: CodeExecModel, *outcomes: str, options: Options = Options()) -> Score:  # noqa: B008
+def finish(model: CodeExecModel, *outcomes: Outcome, options: Options = Options()) -> Score:  # noqa: B008
     (score,) = model.finish(prepare(model), [raw_of(*outcomes)], options)
     return score
 

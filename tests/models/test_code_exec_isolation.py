@@ -6,7 +6,7 @@ import marshal
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -286,10 +286,10 @@ async def test_a_killed_door_takes_all_with_it() -> None:
 async def test_two_hundred_programs_run_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     model = with_turns(await asyncio.to_thread(load), 3)
     doors: list[int] = []
-    start: Callable[..., object] = asyncio.create_subprocess_exec
+    start: Callable[..., Awaitable[object]] = asyncio.create_subprocess_exec
 
     async def counted(*arguments: object, **options: object) -> object:
-        process = await start(*arguments, **options)  # type: ignore[misc]
+        process = await start(*arguments, **options)
         doors.append(len(psutil.Process().children()))
         return process
 

@@ -5,12 +5,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
@@ -49,22 +49,6 @@ class ClassifierOptions(BaseModel):
     chat_template: str | None = None
     pooling: Literal["transformers", "last"] = "transformers"
     rendering: str | None = None
-
-    @classmethod
-    def of(cls, card: ModelCard) -> Self:
-        """The options of a card; a family's own class refuses the names that it does not know.
-
-        Raises:
-            CardError: an option is unknown or has no such value.
-        """
-        try:
-            return cls.model_validate(card.options)
-        except ValidationError as error:
-            problems = "; ".join(
-                f"options.{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-                for problem in error.errors(include_url=False, include_input=False)
-            )
-            raise CardError(f"{card.id}: {problems}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ class Classifier:
                 beside a longer one does not score as it does alone.
         """
         own = {name: card.options[name] for name in card.options.keys() & _OPTIONS}
-        options = ClassifierOptions.of(card.model_copy(update={"options": own}))
+        options = card.model_copy(update={"options": own}).options_as(ClassifierOptions)
         checkpoint = Checkpoint(card, files, options)
         dtype = _dtype(card, runtime)
         model = checkpoint.load_model(dtype)

@@ -58,7 +58,7 @@ class CodeModel:
             CardError: an option, a file, a weight or a grammar is missing or does not fit, or the
                 publisher's numbers do not come out.
         """
-        options = CodeOptions.of(card)
+        options = card.options_as(CodeOptions)
         programs = Programs.of(card.id, options.extraction, options.languages)
         classifier = Classifier.load(card, files, runtime)
         check_golden(card, files, classifier)

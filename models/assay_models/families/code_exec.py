@@ -11,9 +11,9 @@ import os
 import sys
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, Literal, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
@@ -44,22 +44,6 @@ class CodeExecOptions(Bounds):
     extraction: Extraction = "strict"
     isolation: Literal["required", "best_effort"] = "required"
     at_once: int | None = Field(default=None, ge=1, le=MOST_AT_ONCE)
-
-    @classmethod
-    def of(cls, card: ModelCard) -> Self:
-        """The options of a card.
-
-        Raises:
-            CardError: an option is unknown or has no such value.
-        """
-        try:
-            return cls.model_validate(card.options)
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(str(part) for part in ('options', *problem['loc']))}: {problem['msg']}"
-                for problem in error.errors(include_url=False, include_input=False)
-            )
-            raise CardError(f"{card.id}: {problems}") from error
 
 
 class Exercise(NamedTuple):
@@ -95,7 +79,7 @@ class CodeExecModel:
             CardError: an option is not right, or programs cannot be run here as the card wants; the
                 text says which promise is broken and how to mend it.
         """
-        options = CodeExecOptions.of(card)
+        options = card.options_as(CodeExecOptions)
         sandbox = _proven(card.id, options)
         programs = Programs.of(card.id, options.extraction, ("python",))
         bounds = {name: getattr(options, name) for name in Bounds.model_fields}

@@ -79,7 +79,7 @@ class NliModel:
         Raises:
             CardError: an option, a file or a weight does not fit, or the labels are not the three.
         """
-        options = NliOptions.of(card)
+        options = card.options_as(NliOptions)
         classifier = Classifier.load(card, files, runtime)
         order = _order(card, classifier.labels)
         parts = {"family": card.family, "version": VERSION, **classifier.fingerprint_parts}

@@ -55,7 +55,7 @@ class SequenceClassifier:
         Raises:
             CardError: an option, a file or a weight is missing or does not fit.
         """
-        options = SequenceClassifierOptions.of(card)
+        options = card.options_as(SequenceClassifierOptions)
         classifier = Classifier.load(card, files, runtime)
         index = _score_index(card, options, classifier.labels)
         special = options.text_special_tokens

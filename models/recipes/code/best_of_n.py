@@ -3,23 +3,21 @@
 Every rule chooses among the same candidates; the curve is exact, over all subsets of each size.
 """
 
-import argparse
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from recipes.code.candidates import Task, read_tasks
+from recipes.code.command import parsed, parser_of
 from recipes.code.data import Pair
 from recipes.code.evaluate import score_programs
 from recipes.code.likelihood import Likelihood
 from recipes.measure import Figure, cluster_bootstrap, load_embedded
 from recipes.plots import Line, save_lines
 
-EXAMPLE = "example: python -m recipes.code.best_of_n --data ../shared/data --plot best-of-n.svg"
+EXAMPLE = "python -m recipes.code.best_of_n --data ../shared/data --plot best-of-n.svg"
 SIZE = 8
 SIZES = (1, 2, 4, 8)
 
@@ -106,14 +104,8 @@ def tell(tasks: Sequence[Task], curves: Mapping[str, Mapping[int, NDArray[np.flo
 
 def main() -> None:
     """Parse the command line, score, print the table and draw the curves."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds code/")
-    parser.add_argument("--model", default="code", help="name or name@version (code)")
-    parser.add_argument("--plot", type=Path, help="where to draw the curves, as SVG")
-    parser.add_argument("--batch-size", type=int, default=4, help="programs a forward pass")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    parser = parser_of(__doc__, EXAMPLE, "model", "plot", "batch_size")
+    arguments = parsed(parser)
     tasks = read_tasks(arguments.data, SIZE)
     print(f"{len(tasks)} problems, {SIZE} candidates each", flush=True)
     scores = rules(tasks)

@@ -4,21 +4,19 @@ Fitted on held-out pairs of programs that were written for the problem (natural 
 map keeps its word is measured on problems that it was not fitted on, by cross-validation.
 """
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 from sklearn.model_selection import GroupKFold
 
 from assay_models.card import Calibration
+from recipes.code.command import parsed, parser_of
 from recipes.code.evaluate import DATASETS, pairs_of, score_programs
 from recipes.measure import cluster_bootstrap, load_embedded, pair_accuracy
 
-EXAMPLE = "example: python -m recipes.code.calibrate --data ../shared/data --check"
+EXAMPLE = "python -m recipes.code.calibrate --data ../shared/data --check"
 COMMAND = "python -m recipes.code.calibrate --data ../shared/data --check"
 FOLDS = 10
 TOLERANCE = 0.01
@@ -57,14 +55,8 @@ def kept_word(
 
 def main() -> None:
     """Parse the command line, fit, print the map and how well it keeps its word."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds code/")
-    parser.add_argument("--model", default="code", help="name or name@version (code)")
-    parser.add_argument("--check", action="store_true", help="fail where the card says otherwise")
-    parser.add_argument("--batch-size", type=int, default=4, help="programs a forward pass")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    parser = parser_of(__doc__, EXAMPLE, "model", "check", "batch_size")
+    arguments = parsed(parser)
     card, model = load_embedded(arguments.model)
     pairs = pairs_of(DATASETS[0], arguments.data)
     scores = score_programs(model, pairs, arguments.batch_size)

@@ -56,9 +56,8 @@ def read_tasks(data: Path, size: int) -> list[Task]:
     return tasks
 
 
-def is_decided(row: dict[str, Any], split: str) -> bool:
-    """Whether a program of that split is known to pass or to fail, by itself."""
-    return row["split"] == split and row["label"] in DECIDED and not row["missing_import"]
+def _is_decided(row: dict[str, Any]) -> bool:
+    return row["split"] == "dev" and row["label"] in DECIDED and not row["missing_import"]
 
 
 def _tests(row: dict[str, Any], variant: str) -> str | None:
@@ -71,7 +70,7 @@ def _decided(data: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
     rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for file in FILES:
         for row in read_jsonl(data / "code" / f"{file}.jsonl.gz"):
-            if is_decided(row, "dev"):
+            if _is_decided(row):
                 rows[row["problem"], row["variant"]].append(row)
     return rows
 

@@ -5,7 +5,6 @@ language here, also those that its card does not. Pairs with a side that
 could not be scored (longer than the model's limit) are left out of the figure and counted.
 """
 
-import argparse
 import json
 import random
 import time
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from assay_models.base import ItemError, Options, RewardModel, Score
 from assay_models.card import ModelCard, Quality
 from assay_models.extraction import LANGUAGES, Language
 from assay_models.items import CodeItem
+from recipes.code.command import parsed, parser_of
 from recipes.code.data import Pair, read_pairs
 from recipes.code.smoke import SMOKE
 from recipes.measure import (
@@ -31,7 +30,7 @@ from recipes.measure import (
     score_items,
 )
 
-EXAMPLE = "example: python -m recipes.code.evaluate --data ../shared/data --check"
+EXAMPLE = "python -m recipes.code.evaluate --data ../shared/data --check"
 TOLERANCE = 0.005
 SAMPLE_SEED = 5
 
@@ -217,14 +216,9 @@ def _can_be_scored(model: RewardModel, item: CodeItem) -> bool:
 
 def main() -> None:
     """Parse the command line, measure, and compare with the card where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds code/")
-    parser.add_argument("--check", action="store_true", help="fail where the card says otherwise")
+    parser = parser_of(__doc__, EXAMPLE, "check", "batch_size")
     parser.add_argument("--only", default="", help="only the sets whose name holds this")
-    parser.add_argument("--batch-size", type=int, default=4, help="programs a forward pass")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parsed(parser)
     card, model = load_embedded("code@1", languages=LANGUAGES)
     for name, correct, wrong in smoke_table(model):
         print(f"{name:28} correct {correct:.3f}  wrong {wrong:.3f}  {correct - wrong:+.3f}")

@@ -5,29 +5,27 @@ in the sandbox of `code-exec@1` as they would be served, and once more in a bare
 walls, which is what most trainers do.
 """
 
-import argparse
 import asyncio
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
 from assay_models.base import Item, Options, RewardModel
 from assay_models.items import CodeExecItem, CodeItem
 from recipes.code.candidates import Candidate, Task, read_tasks
+from recipes.code.command import parsed, parser_of
 from recipes.code.evaluate import fenced
 from recipes.measure import Figure, cluster_bootstrap, load_embedded
 from recipes.plots import Line, save_lines
 
-EXAMPLE = "example: python -m recipes.code.latency --data ../shared/data --plot latency.svg"
+EXAMPLE = "python -m recipes.code.latency --data ../shared/data --plot latency.svg"
 SIZE = 8
 SECONDS = 4
 """What a program may take in a bare process: the CPU seconds of a test in the sandbox."""
@@ -43,14 +41,9 @@ class Judge:
 
 def main() -> None:
     """Parse the command line, judge the candidates in turn, print and draw what it took."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds code/")
-    parser.add_argument("--model", default="code", help="a model of the family code (code)")
+    parser = parser_of(__doc__, EXAMPLE, "model", "plot")
     parser.add_argument("--candidates", type=int, default=200, help="how many (200)")
-    parser.add_argument("--plot", type=Path, help="where to draw the distributions, as SVG")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the model")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parsed(parser)
     card, model = load_embedded(arguments.model)
     _, execution = load_embedded("code-exec")
     judges = (

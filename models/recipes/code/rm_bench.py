@@ -5,21 +5,20 @@ Each prompt has three right and three wrong answers: concise, detailed, detailed
 `hard` a plainer right answer with a fancier wrong one. A tie is wrong.
 """
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
 from assay_models.families.code import CodeModel
 from assay_models.items import Message
+from recipes.code.command import parsed, parser_of
 from recipes.measure import Figure, cluster_bootstrap, load_embedded, read_jsonl
 
-EXAMPLE = "example: python -m recipes.code.rm_bench --data ../shared/data"
+EXAMPLE = "python -m recipes.code.rm_bench --data ../shared/data"
 PARTS = {
     "easy": np.tril(np.ones((3, 3)), -1),
     "normal": np.eye(3),
@@ -89,12 +88,8 @@ def rule_of(model: CodeModel) -> Rule:
 
 def main() -> None:
     """Parse the command line, score every answer, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds rm-bench/")
-    parser.add_argument("--model", default="code", help="a model of the family code (code)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    parser = parser_of(__doc__, EXAMPLE, "model")
+    arguments = parsed(parser)
     cases = read_cases(arguments.data)
     card, model = load_embedded(arguments.model)
     if not isinstance(model, CodeModel):
