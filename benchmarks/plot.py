@@ -31,7 +31,7 @@ def plot(figures: Sequence[Figure], titles: Mapping[str, str]) -> str:
             parts += _bar(one, y, scale)
             y += BAR
         y += GAP
-    parts += _axis(highest, scale, y)
+    parts = _axis(highest, scale, y) + parts  # the lines behind the bars
     parts += _legend([name for name in COLOURS if any(one.system == name for one in shown)], titles)
     height = y + BOTTOM
     head = (
