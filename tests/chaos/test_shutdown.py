@@ -132,3 +132,16 @@ async def test_a_hung_device_does_not_outlive_the_process(tmp_path: Path, number
         hung.close()
         process.stop(number)
         assert await process.ended() in (INTERRUPTED if number == signal.SIGINT else STOPPED)
+
+
+async def test_a_hung_device_does_not_outlive_a_background_job(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a process inherits what is ignored
+    try:
+        async with serving(tmp_path, ASSAY_DRAIN_TIMEOUT="0.2") as process:
+            hung = await process.call(["hang"])
+            await process.holds(len("hang"))
+            hung.close()
+            process.stop(signal.SIGINT)
+            assert await process.ended() in INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, before)

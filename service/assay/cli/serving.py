@@ -143,17 +143,18 @@ class _Death:
 
 def _run_server(server: _Server, listening: socket.socket, death: _Death) -> None:
     death.ends(server)
+    interrupted = False
     try:
         server.run(sockets=[listening])
-    except KeyboardInterrupt:
-        _leave_hung_devices(Exit.DONE)
-        return
-    if not server.started:
+    except KeyboardInterrupt:  # not where a shell has told its background jobs to ignore it
+        interrupted = True
+    if not server.started and not interrupted:
         raise exit_with(Exit.STOPPED, "the server did not start; the log above says why")
     if death.reason is not None:
         stopped = exit_with(Exit.FAILED, death.reason, "start it again")
         _leave_hung_devices(stopped.exit_code)
         raise stopped
+    _leave_hung_devices(Exit.DONE)
 
 
 def _leave_hung_devices(code: int) -> None:
