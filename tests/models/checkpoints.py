@@ -1,5 +1,6 @@
 """Checkpoints with random weights, saved the ordinary way, and the cards that serve them."""
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -305,4 +306,6 @@ def _toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml(part) for part in value) + "]"
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{name} = {_toml(part)}" for name, part in value.items()) + " }"
+    return json.dumps(value) if isinstance(value, str) else str(value)

@@ -62,6 +62,15 @@ def test_example_of_the_card(model: Any, entry: Any) -> None:
     assert served.score == pytest.approx(example.score, abs=example.tolerance)
 
 
+def test_queries_of_unequal_length_are_packed_and_not_padded(model: Any) -> None:
+    texts = ("a fox", "a red fox and a red hen on the roof of a house that nobody owns")
+    inputs = [one for text in texts for one in prepare(model, text).inputs]
+    assert model.cost(inputs) == sum(one.tokens for one in inputs)
+    alone = [model.predict([one])[0] for one in inputs]
+    for one, other in zip(alone, model.predict(inputs), strict=True):
+        assert other == pytest.approx(one, abs=1e-5)
+
+
 def test_raw_is_what_plain_transformers_and_the_stored_weights_give(
     model: Any, files: ModelFiles
 ) -> None:

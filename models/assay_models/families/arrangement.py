@@ -16,9 +16,13 @@ from torch import Tensor, nn
 
 from assay_models.base import Input
 from assay_models.families import packing
+from assay_models.families.surprisal import Surprisal
 
 Head = Callable[[Tensor], Tensor]
 """Makes logits, shape (n, labels), of what is read, shape (n, width)."""
+
+States = Callable[[Tensor], Tensor]
+"""The last states of a row's tokens, shape (n, width), by their indices in the row, shape (n,)."""
 
 
 class Arrangement(Protocol):
@@ -60,6 +64,7 @@ class Body:
     longest: int
     first_position: int
     with_type_ids: bool
+    surprisal: Surprisal | None = None
 
     def read_at(self, one: Input) -> int:
         """Which token of a row the head reads, where it reads one."""
@@ -70,6 +75,24 @@ class Body:
         while place > 0 and ids[place] == self.ignored_id:
             place -= 1
         return place
+
+    def less_surprisal(
+        self,
+        logits: Tensor,
+        states: Sequence["States"],
+        inputs: Sequence[Input],
+        by_row: bool = False,
+    ) -> Tensor:
+        """The logits of some rows less their answers' surprisal, where the head knows of it."""
+        if self.surprisal is None:
+            return logits
+        answers = []
+        for one, state_of in zip(inputs, states, strict=True):
+            ids = one.payload.ids
+            start = self.surprisal.answer(ids)
+            before = torch.arange(start - 1, len(ids) - 1, device=self.device)
+            answers.append((state_of(before), ids[start:]))
+        return logits - self.surprisal.malus(answers, by_row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +119,16 @@ class Padded:
         places = torch.tensor([body.read_at(one) for one in inputs], device=body.device)
         read = hidden[torch.arange(len(inputs), device=body.device), places]
         scores: Tensor = body.model.score(read)
-        return scores
+        return body.less_surprisal(scores, [row.__getitem__ for row in hidden], inputs)
+
+    def plain(self, one: Input) -> Tensor:
+        """The logits of one row as Transformers' own forward pass tells them."""
+        batch, body = self.batch([one]), self.body
+        if body.surprisal is None:
+            logits: Tensor = body.model(**batch).logits
+            return logits
+        told = body.model(**batch, output_hidden_states=True)
+        return body.less_surprisal(told.logits, [told.hidden_states[-1][0].__getitem__], [one])
 
     def batch(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
         """What the model takes, each of shape (inputs, longest)."""
@@ -137,11 +169,11 @@ class Packed:
         body = self.body
         layout = packing.lay_out(inputs, self.causal, self.sharing, body.longest, body.device)
         hidden = body.model.base_model(**self._batch(inputs, layout)).last_hidden_state[0]
-        at = [place.of(body.read_at(one)) for one, place in zip(inputs, layout.places, strict=True)]
-        read = hidden[torch.tensor(at, device=body.device)]
-        if self.by_row:
-            return torch.cat([self.head(row) for row in read.split(1)])
-        return self.head(read)
+        read = self._read(hidden, inputs, layout)
+        rows = read.split(1) if self.by_row else [read]
+        logits = torch.cat([self.head(row) for row in rows])
+        states = [partial(_at, hidden, place) for place in layout.places]
+        return body.less_surprisal(logits, states, inputs, self.by_row)
 
     def _read(self, hidden: Tensor, inputs: Sequence[Input], layout: packing.Layout) -> Tensor:
         placed = list(zip(inputs, layout.places, strict=True))
@@ -208,6 +240,12 @@ def _read(steps: Sequence[Callable[[Any], Any]], states: Tensor) -> Tensor:
     for step in steps:
         states = step(states)
     return states
+
+
+def _at(hidden: Tensor, place: packing.Place, indices: Tensor) -> Tensor:
+    return hidden[
+        torch.where(indices < place.shared, place.begin, place.rest - place.shared) + indices
+    ]
 
 
 def _first_of(states: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from transformers.utils.hub import cached_file
 
 from assay_models.card import CardError, ModelCard
 from assay_models.families.loading import quietly
+from assay_models.families.surprisal import SurprisalOptions
 from assay_models.repository import ModelFiles, digest_of
 
 _DECIDING = (".safetensors", ".json", ".jinja", ".txt", ".model", ".gguf")
@@ -37,6 +38,7 @@ class ClassifierOptions(BaseModel):
     (the last that is not the padding token, which matters only where padding is EOS and the text
     ends with it), or always the `last`. `rendering`: what the chat template must make of the user's
     turn `q` and the assistant's `a`; with a template that makes something else it is refused.
+    `surprisal`: what a decoder's own predictions take off the logit (see `SurprisalOptions`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +51,7 @@ class ClassifierOptions(BaseModel):
     chat_template: str | None = None
     pooling: Literal["transformers", "last"] = "transformers"
     rendering: str | None = None
+    surprisal: SurprisalOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)

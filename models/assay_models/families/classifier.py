@@ -19,6 +19,7 @@ from assay_models.families.checkpoint import Checkpoint, ClassifierOptions
 from assay_models.families.control_tokens import Thoughts
 from assay_models.families.parity import NotRight, Trial, arranged, kernels
 from assay_models.families.rendering import Encoded, Renderer, SpecialTokens
+from assay_models.families.surprisal import Surprisal
 from assay_models.items import Message
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles
@@ -142,7 +143,19 @@ def _body(
         longest=card.limits.max_tokens,
         first_position=_first_position(model),
         with_type_ids=_takes_type_ids(model, tokenizer),
+        surprisal=_surprisal(card, model, tokenizer, options),
     )
+
+
+def _surprisal(
+    card: ModelCard, model: Any, tokenizer: Any, options: ClassifierOptions
+) -> Surprisal | None:
+    if options.surprisal is None:
+        return None
+    try:
+        return Surprisal.of(model, tokenizer, options.surprisal)
+    except ValueError as error:
+        raise CardError(f"{card.id}: {error}") from error
 
 
 def _arranged(

@@ -32,6 +32,11 @@ class PrepackedLinear(nn.Module):
         return product
 
 
+def prepacked(layer: nn.Linear) -> nn.Module:
+    """The layer with its weights laid out, where the operators are."""
+    return PrepackedLinear(layer) if available() and _fits(layer.weight) else layer
+
+
 def product(rows: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
     """A layer used once: `rows` (n, in) times `weight` (out, in), plus `added` (n, out). All of
     them must be contiguous.

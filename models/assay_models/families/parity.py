@@ -66,7 +66,7 @@ def arranged(body: Body, head: Head | None, trial: Trial, deterministic: bool) -
     """
     padded = Padded(body)
     with torch.inference_mode():
-        expected = torch.cat([_plain(padded, one) for one in trial.probes])
+        expected = torch.cat([padded.plain(one).float() for one in trial.probes])
         noise = _noise(padded, trial, expected)
         near = max(trial.near / 10, 4 * noise)
         found = _fastest(padded, head, trial.probes, expected, near)
@@ -96,11 +96,6 @@ def kernels(device: torch.device) -> tuple[str, ...]:
         return torch.__version__, torch.cuda.get_device_name(device)
     capability = torch.backends.cpu.get_cpu_capability()
     return torch.__version__, capability, f"{torch.get_num_threads()} threads"
-
-
-def _plain(padded: Padded, one: Input) -> Tensor:
-    logits: Tensor = padded.body.model(**padded.batch([one])).logits
-    return logits.float()
 
 
 def _noise(padded: Padded, trial: Trial, expected: Tensor) -> float:
