@@ -52,10 +52,11 @@ def load_embedded(reference: str, **options: Any) -> tuple[ModelCard, RewardMode
 def score_items(
     model: RewardModel, items: Sequence[Item], options: Options, batch_size: int = 32
 ) -> list[Score]:
-    """Score items through the waist: batches sorted by length, results in the order given."""
+    """Score items through the waist: batches of one kin and of like length, where they can be;
+    results in the order given."""
     prepared = [model.prepare([item], options) for item in items]
     rows = [one for case in prepared for one in case.inputs]
-    order = sorted(range(len(rows)), key=lambda row: rows[row].tokens)
+    order = sorted(range(len(rows)), key=lambda row: (rows[row].kin, rows[row].tokens))
     raws: dict[int, Raw] = {}
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]

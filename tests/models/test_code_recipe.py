@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from assay_models.base import Score
 from assay_models.card import ModelCard, Quality
+from assay_models.families.surprisal import Surprisal, _prediction
 from recipes.code.data import Pack, Packer, Pair, Program, Share, _withheld, read_pairs
 from recipes.code.evaluate import DATASETS, Measured, check, measure
-from recipes.code.packed import Adapter, PackedModel, adapted, bradley_terry
+from recipes.code.excess import excess_surprisal
+from recipes.code.packed import Adapter, PackedModel, adapted, bradley_terry, edits_loss
+from recipes.code.samples import rewritten, sampled_pairs
 from recipes.code.train import Plan, steps
 from recipes.measure import Figure
 
@@ -53,7 +57,8 @@ def test_rows_of_a_withheld_collection_are_left_out() -> None:
     assert not _withheld({"chosen_by": None, "rejected_by": ["codegen"]})
 
 
-def test_each_program_of_a_pack_scores_as_a_row_of_its_own() -> None:
+@pytest.fixture
+def model() -> PeftModel:
     torch.manual_seed(3)
     config = LlamaConfig(
         vocab_size=99,
@@ -64,24 +69,105 @@ def test_each_program_of_a_pack_scores_as_a_row_of_its_own() -> None:
         num_key_value_heads=2,
         num_labels=1,
         pad_token_id=0,
+        tie_word_embeddings=True,
     )
     with pytest.warns(FutureWarning, match="is_gradient_checkpointing"):
         model = adapted(LlamaForSequenceClassification(config), Adapter(rank=2, first_layer=1))
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.2)
+    return model
+
+
+def drawn_pack() -> Pack:
     draw = random.Random(3)
     programs = tuple(
         Program(str(size), tuple(draw.choices(range(3, 99), k=size)), size > 5)
         for size in (4, 9, 6)
     )
-    pack = Pack(tuple(draw.choices(range(3, 99), k=7)), programs)
-    rows = [torch.tensor([pack.prompt + program.ids]) for program in programs]
+    return Pack(tuple(draw.choices(range(3, 99), k=7)), programs)
+
+
+def test_each_program_of_a_pack_scores_as_a_row_of_its_own(model: PeftModel) -> None:
+    pack = drawn_pack()
+    rows = [torch.tensor([pack.prompt + program.ids]) for program in pack.programs]
     with torch.no_grad():
         alone = [float(model(row).logits) for row in rows]
         packed = PackedModel(model, frozen=1)
         first, again = (packed.logits(pack).tolist() for _ in range(2))
     assert max(alone) - min(alone) > 0.3
     assert first == again == pytest.approx(alone, abs=0.05)
+
+
+def test_what_is_trained_is_the_surprisal_that_is_served(model: PeftModel) -> None:
+    pack, size = drawn_pack(), 7
+    plain = model.get_base_model()
+    served = Surprisal(1.0, pack.prompt[-2:], _prediction(plain.model.embed_tokens), torch.float32)
+    with torch.no_grad():
+        expected = []
+        for program in pack.programs:
+            ids = [*pack.prompt, *program.ids]
+            assert served.answer(ids) == size
+            states = plain.model(torch.tensor([ids])).last_hidden_state[0]
+            expected.append(served.malus([(states[size - 1 : -1], program.ids)], by_row=False))
+        logits, excess = PackedModel(model, frozen=1).judged(pack)
+    assert excess.tolist() == pytest.approx(torch.cat(expected)[:, 0].tolist(), abs=0.05)
+    assert len(logits) == len(pack.programs)
+
+
+def test_the_gradient_of_the_surprisal_is_autograds() -> None:
+    torch.manual_seed(5)
+    states, embeddings = torch.randn(6, 16, requires_grad=True), torch.randn(40, 16).bfloat16()
+    told, weights = torch.randint(0, 40, (6,)), torch.linspace(-1, 2, 6)
+    (weights @ excess_surprisal(states, embeddings, told)).backward()
+    found, states.grad = states.grad, None
+    predicted = torch.distributions.Categorical(logits=states @ embeddings.float().T)
+    (weights @ (-predicted.log_prob(told) - predicted.entropy())).backward()
+    assert found is not None
+    assert states.grad is not None
+    assert torch.allclose(found, states.grad, atol=0.05 * float(states.grad.abs().max()))
+
+
+def test_edits_are_paired_with_what_they_were_made_from() -> None:
+    packer = Packer(letters, longest=120, budget=1_000)
+    (pack,) = packer.packs(PAIRS, edits=True)
+    texts = [program.text for program in pack.programs]
+    assert [(texts[better], texts[worse]) for better, worse in pack.edits] == [
+        (pair.chosen, pair.rejected) for pair in PAIRS[:3]
+    ]
+    (plain,) = packer.packs(PAIRS)
+    assert plain.edits == ()
+    loss = edits_loss(torch.tensor([2.0, 0.0, 1.0]), ((0, 1), (2, 0)))
+    expected = [math.log(1 + math.exp(-margin)) for margin in (2.0, -1.0)]
+    assert float(loss) == pytest.approx(sum(expected) / 2)
+
+
+def test_sampled_programs_are_written_anew_without_what_gives_them_away() -> None:
+    program = '# mine\nimport math\ndef f(x):\n  """Doc."""\n  return  x*2 # twice\nprint(f(2))\n'
+    assert rewritten(program) == "import math\n\ndef f(x):\n    return x * 2"
+    with pytest.raises(SyntaxError):
+        rewritten("def f(:")
+
+
+def test_a_failing_sample_gets_a_passing_partner_of_its_own_collection(tmp_path: Path) -> None:
+    folder = tmp_path / "code"
+    folder.mkdir()
+    row = {"problem": "p", "variant": "v", "split": "train", "missing_import": False}
+    programs = [
+        ("def f(): return 1", "pass", "one"),
+        ("def f(): return 2", "pass", "two"),
+        ("def f(): return 3", "fail", "two"),
+        ("def f(): return 4", "fail", "wizardcoder"),
+        ("def f(): return 5", "timeout", "two"),
+        ("def f(:", "fail", "two"),
+    ]
+    samples = [{**row, "code": c, "label": label, "sources": [s]} for c, label, s in programs]
+    wording = {**row, "prompt": "Do.", "chosen": "", "rejected": ""}
+    files = {"samples_humaneval": samples, "samples_mbpp": [], "pairs_natural_train": [wording]}
+    for name, rows in {**files, "pairs_mutation_train": []}.items():
+        with gzip.open(folder / f"{name}.jsonl.gz", "wt") as file:
+            file.writelines(f"{json.dumps(one)}\n" for one in rows)
+    (pair,) = sampled_pairs(tmp_path)
+    assert pair == Pair("p", "Do.", "def f():\n    return 2", "def f():\n    return 3")
 
 
 def test_the_loss_is_bradley_terrys() -> None:

@@ -170,7 +170,7 @@ class Packed:
         layout = packing.lay_out(inputs, self.causal, self.sharing, body.longest, body.device)
         hidden = body.model.base_model(**self._batch(inputs, layout)).last_hidden_state[0]
         read = self._read(hidden, inputs, layout)
-        rows = read.split(1) if self.by_row else [read]
+        rows = torch.split(read, 1) if self.by_row else (read,)
         logits = torch.cat([self.head(row) for row in rows])
         states = [partial(_at, hidden, place) for place in layout.places]
         return body.less_surprisal(logits, states, inputs, self.by_row)

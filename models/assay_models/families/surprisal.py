@@ -84,7 +84,7 @@ class Surprisal:
     def _means(self, answers: Sequence[tuple[Tensor, Sequence[int]]]) -> Iterator[Tensor]:
         states = torch.cat([before for before, _ in answers])
         told = torch.tensor([one for _, ids in answers for one in ids], device=states.device)
-        for excess in self.excess(states, told).split([len(ids) for _, ids in answers]):
+        for excess in torch.split(self.excess(states, told), [len(ids) for _, ids in answers]):
             yield excess.sum(0, keepdim=True) / max(1, len(excess))
 
     def excess(self, states: Tensor, told: Tensor) -> Tensor:
@@ -97,13 +97,15 @@ class Surprisal:
         Returns:
             In nats, fp32, shape (n,).
         """
-        parts = zip(states.split(CHUNK), told.split(CHUNK), strict=True)
+        parts = zip(torch.split(states, CHUNK), torch.split(told, CHUNK), strict=True)
         return torch.cat([self._excess(*part) for part in parts])
 
     def _excess(self, states: Tensor, told: Tensor) -> Tensor:
-        logarithms = self.predict(states.to(self.dtype)).float().log_softmax(-1)
+        logits: Tensor = self.predict(states.to(self.dtype))
+        logarithms = logits.float().log_softmax(-1)
         entropy = -torch.linalg.vecdot(logarithms.exp(), logarithms)
-        return -logarithms.gather(1, told[:, None])[:, 0] - entropy
+        excess: Tensor = -logarithms.gather(1, told[:, None])[:, 0] - entropy
+        return excess
 
 
 def _prediction(embeddings: nn.Embedding) -> nn.Module:

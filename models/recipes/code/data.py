@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,15 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One part of an epoch: at most `limit` pairs of a file, drawn anew in each epoch."""
+    """One part of an epoch: at most `limit` pairs of a file, drawn anew in each epoch.
+
+    `edits` tells whether the two sides of a pair are one program, but for an edit.
+    """
 
     file: str
     limit: int
     keep: Callable[[dict[str, Any]], bool] = lambda row: True
+    edits: bool = False
 
 
 def _single_bug(row: dict[str, Any]) -> bool:
@@ -38,9 +42,9 @@ def _single_bug(row: dict[str, Any]) -> bool:
 
 MIXTURE = (
     Share("pairs_natural_train", 4_000),
-    Share("pairs_mutation_train", 3_000),
-    Share("pairs_humanevalfix", 400),
-    Share("pairs_debugbench_python", 200, _single_bug),
+    Share("pairs_mutation_train", 4_000, edits=True),
+    Share("pairs_humanevalfix", 400, edits=True),
+    Share("pairs_debugbench_python", 200, _single_bug, edits=True),
     Share("pairs_contest", 80),
     Share("pairs_student", 100),
 )
@@ -57,10 +61,14 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Several programs for one problem, to be scored in one forward pass after one prompt."""
+    """Several programs for one problem, to be scored in one forward pass after one prompt.
+
+    `edits` are the pairs of them that differ by an edit: the better program's index, the worse's.
+    """
 
     prompt: tuple[int, ...]
     programs: tuple[Program, ...]
+    edits: tuple[tuple[int, int], ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -114,36 +122,40 @@ class Packer:
         packs: list[Pack] = []
         for share, pairs in shares:
             drawn = generator.sample(pairs, min(share.limit, len(pairs)))
-            packs += self.packs(drawn)
+            packs += self.packs(drawn, share.edits)
         generator.shuffle(packs)
         return packs
 
-    def packs(self, pairs: Sequence[Pair]) -> Iterator[Pack]:
+    def packs(self, pairs: Sequence[Pair], edits: bool = False) -> Iterator[Pack]:
         """Packs of the pairs that fit; a program that is in several pairs is packed once."""
         problems: dict[str, list[Pair]] = defaultdict(list)
         for pair in pairs:
             problems[pair.prompt].append(pair)
         for prompt, group in problems.items():
-            yield from self._problem(self._ids(f"user\n{prompt}", "<|im_start|>assistant\n"), group)
+            asked = self._ids(f"user\n{prompt}", "<|im_start|>assistant\n")
+            for packed in self._gathered(asked, group):
+                yield _pack(asked, packed, edits)
 
-    def _problem(self, prompt: tuple[int, ...], pairs: Sequence[Pair]) -> Iterator[Pack]:
+    def _gathered(
+        self, prompt: tuple[int, ...], pairs: Sequence[Pair]
+    ) -> Iterator[list[tuple[Program, Program]]]:
         seen: set[str] = set()
-        open_pack: dict[str, Program] = {}
+        ready: list[tuple[Program, Program]] = []
         for pair in pairs:
-            sides = {
-                text: Program(text, self._program(text), text == pair.chosen)
-                for text in (pair.chosen, pair.rejected)
-            }
-            too_long = max(len(side.ids) for side in sides.values()) + len(prompt) > self._longest
-            if too_long or seen.issuperset(sides):
+            sides = (
+                Program(pair.chosen, self._program(pair.chosen), good=True),
+                Program(pair.rejected, self._program(pair.rejected), good=False),
+            )
+            too_long = max(len(side.ids) for side in sides) + len(prompt) > self._longest
+            if too_long or seen.issuperset((pair.chosen, pair.rejected)):
                 continue
-            seen.update(sides)
-            open_pack |= sides
-            if Pack(prompt, tuple(open_pack.values())).tokens > self._budget:
-                yield Pack(prompt, tuple(open_pack.values()))
-                open_pack = {}
-        if open_pack:
-            yield Pack(prompt, tuple(open_pack.values()))
+            seen.update((pair.chosen, pair.rejected))
+            ready.append(sides)
+            if _pack(prompt, ready, edits=False).tokens > self._budget:
+                yield ready
+                ready = []
+        if ready:
+            yield ready
 
     def _program(self, text: str) -> tuple[int, ...]:
         if text not in self._known:
@@ -154,10 +166,21 @@ class Packer:
         return tuple(self._encode(f"<|im_start|>{turn}<|im_end|>\n{rest}"))
 
 
+def _pack(prompt: tuple[int, ...], pairs: Sequence[tuple[Program, Program]], edits: bool) -> Pack:
+    programs = {side.text: side for pair in pairs for side in pair}
+    places = {text: place for place, text in enumerate(programs)}
+    known = tuple((places[better.text], places[worse.text]) for better, worse in pairs)
+    return Pack(prompt, tuple(programs.values()), known if edits else ())
+
+
 def _pair(row: dict[str, Any]) -> Pair:
     return Pair(row["problem"], row["prompt"], row["chosen"], row["rejected"])
 
 
-def _withheld(row: dict[str, Any]) -> bool:
-    makers = (row.get(field) or () for field in ("chosen_by", "rejected_by"))
+def is_withheld(makers: Iterable[str]) -> bool:
+    """Whether a program is of the collection that is left out."""
     return any(WITHHELD_SOURCE in maker for maker in makers)
+
+
+def _withheld(row: dict[str, Any]) -> bool:
+    return any(is_withheld(row.get(field) or ()) for field in ("chosen_by", "rejected_by"))

@@ -100,10 +100,21 @@ def score_programs(
         key: CodeItem(prompt=key[0], response=fenced(key[1], language), language=language)
         for key in scores
     }
-    able = [key for key, item in items.items() if _can_be_scored(model, item)]
+    able = [key for key, item in items.items() if can_be_scored(model, item)]
     found = score_items(model, [items[key] for key in able], Options(), batch_size)
     scores.update(zip(able, found, strict=True))
     return scores
+
+
+def can_be_scored(model: RewardModel, item: CodeItem) -> bool:
+    """Whether prompt and program are within the model's limit."""
+    try:
+        model.prepare([item], Options())
+    except ItemError as error:
+        if error.code == "input_too_long":
+            return False
+        raise
+    return True
 
 
 def fenced(program: str, language: Language = "python") -> str:
@@ -202,16 +213,6 @@ def check(card: ModelCard, results: dict[str, Measured]) -> list[str]:
 def _farthest(stated: Quality, found: Figure) -> float:
     pairs = [(stated.value, found.value), (stated.low, found.low), (stated.high, found.high)]
     return max(abs(one - other) for one, other in pairs)
-
-
-def _can_be_scored(model: RewardModel, item: CodeItem) -> bool:
-    try:
-        model.prepare([item], Options())
-    except ItemError as error:
-        if error.code == "input_too_long":
-            return False
-        raise
-    return True
 
 
 def main() -> None:

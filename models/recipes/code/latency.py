@@ -21,7 +21,7 @@ from assay_models.base import Item, Options, RewardModel
 from assay_models.items import CodeExecItem, CodeItem
 from recipes.code.candidates import Candidate, Task, read_tasks
 from recipes.code.command import parsed, parser_of
-from recipes.code.evaluate import fenced
+from recipes.code.evaluate import can_be_scored, fenced
 from recipes.measure import Figure, cluster_bootstrap, load_embedded
 from recipes.plots import Line, save_lines
 
@@ -52,10 +52,12 @@ def main() -> None:
         Judge("tests in a bare process", lambda task, one: _bare(task, one)),
     )
     cases = _drawn(read_tasks(arguments.data, SIZE), arguments.candidates)
-    found = measured(judges, cases)
+    able = [case for case in cases if can_be_scored(model, _item(*case))]
+    print(f"{len(able)} candidates, {len(cases) - len(able)} more are too long for {card.id}")
+    found = measured(judges, able)
     _tell(found, card.id)
     if arguments.plot:
-        shares = [(place + 1) / len(cases) for place in range(len(cases))]
+        shares = [(place + 1) / len(able) for place in range(len(able))]
         lines = [
             Line(name, [1e3 * one for one in sorted(seconds)], shares)
             for name, seconds in found.items()
@@ -100,7 +102,7 @@ def _drawn(tasks: Sequence[Task], count: int) -> list[tuple[Task, Candidate]]:
     return cases[:: max(1, len(cases) // count)][:count]
 
 
-def _item(task: Task, one: Candidate) -> Item:
+def _item(task: Task, one: Candidate) -> CodeItem:
     return CodeItem(prompt=task.prompt, response=fenced(one.program))
 
 

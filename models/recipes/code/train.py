@@ -1,9 +1,16 @@
-"""Trains the adapter of `code@1`: Bradley-Terry loss on pairs of programs for one problem.
+"""Trains the adapter of `code@2`: Bradley-Terry loss on pairs of programs for one problem.
+
+Two things are learnt at once. The logit is to order every two programs of a problem; the surprisal
+of the program's tokens is to order those that differ by an edit. Served is the logit less a weight
+times the surprisal; `recipes.code.weigh` finds the weight.
 
 Resumable: a checkpoint is written every few minutes, and a run that was broken off goes on from it.
+Several processes share the work of each update: `python -m torch.distributed.run
+--nproc-per-node 2 -m recipes.code.train ...`, one thread each.
 """
 
 import argparse
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,19 +19,25 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.distributed
+from numpy.typing import NDArray
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor
 
-from recipes.code.data import Pack, Packer, Pair, read_pairs, training_pairs
+from recipes.code.data import Pack, Packer, Pair, Share, read_pairs, training_pairs
 from recipes.code.packed import (
     Adapter,
     PackedModel,
     adapted,
     backbone,
     bradley_terry,
+    edits_loss,
     encoder,
 )
-from recipes.measure import Figure, pair_accuracy
+from recipes.code.samples import sampled_pairs
+from recipes.measure import pair_accuracy
 
 EXAMPLE = "example: python -m recipes.code.train --data ../shared/data --out work/code"
 
@@ -33,27 +46,61 @@ EXAMPLE = "example: python -m recipes.code.train --data ../shared/data --out wor
 class Plan:
     """How long and how fast to train. Token counts are of packed rows."""
 
-    tokens: int = 2_400_000
+    tokens: int = 1_500_000
     step_tokens: int = 2_500
-    rate: float = 5e-4
+    rate: float = 4e-4
     warm_up: float = 0.04
     weight_decay: float = 0.01
-    centre: float = 0.01
+    centre: float = 0.002
+    sharpness: float = 3.0
     longest: int = 768
     pack_budget: int = 450
     seed: int = 17
-    evaluations: int = 2
+    evaluations: int = 3
     guide_pairs: int = 200
+    samples: int = 2_500
     checkpoint_seconds: float = 240.0
+
+
+class Crew:
+    """The processes that share each update; one, unless a launcher started several."""
+
+    def __init__(self) -> None:
+        self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        if self.size > 1:
+            torch.distributed.init_process_group("gloo")
+
+    def share(self, packs: Sequence[Pack]) -> Sequence[Pack]:
+        """This process's part of an update."""
+        return packs[self.rank :: self.size]
+
+    def add_up(self, weights: Sequence[Tensor], figures: Tensor) -> Tensor:
+        """The sum over all processes, of the gradients in place, and of the figures."""
+        if self.size == 1:
+            return figures
+        given = [torch.zeros_like(one) if one.grad is None else one.grad for one in weights]
+        flat = torch.cat([*(one.flatten() for one in given), figures])
+        torch.distributed.all_reduce(flat)
+        *sums, summed = torch.split(flat, [*(one.numel() for one in weights), len(figures)])
+        for weight, gradient in zip(weights, sums, strict=True):
+            weight.grad = gradient.view_as(weight).clone()
+        return summed
+
+    def tell(self, line: str) -> None:
+        """Print a line, once for all processes."""
+        if self.rank == 0:
+            print(line, flush=True)
 
 
 class Trainer:
     """One training run: the model, its optimizer, how many tokens it has seen."""
 
-    def __init__(self, model: PeftModel, plan: Plan, out: Path) -> None:
+    def __init__(self, model: PeftModel, plan: Plan, out: Path, crew: Crew) -> None:
         self.model = model
         self.plan = plan
-        self.packed = PackedModel(model, Adapter().first_layer)
+        self.crew = crew
+        self.packed = PackedModel(model, Adapter().first_layer, fused=True)
         self.trained = [weight for weight in model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.trained, lr=plan.rate, betas=(0.9, 0.98), weight_decay=plan.weight_decay
@@ -64,20 +111,31 @@ class Trainer:
     def step(self, packs: Sequence[Pack]) -> tuple[float, float]:
         """One update from a few packs; their mean loss and the share of pairs won."""
         programs = sum(len(pack.programs) for pack in packs)
-        losses, wins = 0.0, 0.0
-        for pack in packs:
-            scores = self.packed.logits(pack)
-            loss, won = bradley_terry(scores, [program.good for program in pack.programs])
+        figures = torch.zeros(2)
+        for pack in self.crew.share(packs):
+            loss, won = self._loss(pack)
             weight = len(pack.programs) / programs
-            torch.autograd.backward(weight * (loss + self.plan.centre * scores.mean().square()))
-            losses, wins = losses + weight * float(loss), wins + weight * float(won)
+            torch.autograd.backward(weight * loss)
+            figures += weight * torch.stack([loss.detach(), won])
+        figures = self.crew.add_up(self.trained, figures)
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate * self._schedule()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.seen += sum(pack.tokens for pack in packs)
-        return losses, wins
+        loss, won = figures.tolist()
+        return loss, won
+
+    def _loss(self, pack: Pack) -> tuple[Tensor, Tensor]:
+        if pack.edits:
+            scores, excess = self.packed.judged(pack)
+            of_edits = edits_loss(-self.plan.sharpness * excess, pack.edits)
+        else:
+            scores = self.packed.logits(pack)
+            of_edits = scores.new_zeros(())
+        loss, won = bradley_terry(scores, [program.good for program in pack.programs])
+        return loss + of_edits + self.plan.centre * scores.mean().square(), won
 
     def _schedule(self) -> float:
         done = self.seen / self.plan.tokens
@@ -85,6 +143,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
+        if self.crew.rank:
+            return
         state = {
             "adapter": get_peft_model_state_dict(self.model),
             "optimizer": self.optimizer.state_dict(),
@@ -102,7 +162,7 @@ class Trainer:
         set_peft_model_state_dict(self.model, state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.seen = state["seen"]
-        print(f"resumed at {self.seen:,} tokens", flush=True)
+        self.crew.tell(f"resumed at {self.seen:,} tokens")
 
 
 def steps(
@@ -120,33 +180,65 @@ def steps(
                 gathered = []
 
 
-def natural_accuracy(packed: PackedModel, packer: Packer, pairs: Sequence[Pair]) -> Figure:
-    """Pair accuracy on the natural dev pairs, bf16, as a guide during training."""
-    ordered = sorted(pairs, key=lambda pair: pair.prompt)
-    margins: list[float] = []
-    for _, group in groupby(ordered, key=lambda pair: pair.prompt):
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """Held-out pairs that show how a run is going."""
+
+    natural: Sequence[Pair]
+    edits: Sequence[Pair]
+
+    @classmethod
+    def of(cls, data: Path, plan: Plan) -> "Guide":
+        """As many of each kind as the plan says."""
+        drawn = [
+            random.Random(plan.seed).sample(  # noqa: S311 - a sample
+                [pair for _, pair in read_pairs(data, file, "dev")], plan.guide_pairs
+            )
+            for file in ("pairs_natural_dev", "pairs_mutation_dev")
+        ]
+        return cls(*drawn)
+
+    def told(self, packed: PackedModel, packer: Packer) -> str:
+        """Pair accuracy in bf16: natural pairs by the logit, edits by the surprisal."""
+        natural = judged_pairs(packed, packer, self.natural)
+        edits = judged_pairs(packed, packer, self.edits)
+        by_logit = pair_accuracy(natural[0], [pair.problem for pair in self.natural])
+        by_surprisal = pair_accuracy(-edits[1], [pair.problem for pair in self.edits])
+        return f"natural dev by logit {by_logit}, mutation dev by surprisal {by_surprisal}"
+
+
+def judged_pairs(packed: PackedModel, packer: Packer, pairs: Sequence[Pair]) -> NDArray[np.float64]:
+    """What the better side of each pair has over the worse: logit, mean excess surprisal; shape
+    (2, pairs). Zeros where a side is too long."""
+    known: dict[tuple[str, str], NDArray[np.float64]] = {}
+    for _, group in groupby(sorted(pairs, key=lambda pair: pair.prompt), lambda pair: pair.prompt):
         same = list(group)
-        scores: dict[str, float] = {}
         for pack in packer.packs(same):
             with torch.no_grad():
-                logits = packed.logits(pack).tolist()
-            scores |= dict(zip((program.text for program in pack.programs), logits, strict=True))
-        margins += [scores.get(p.chosen, 0.0) - scores.get(p.rejected, 0.0) for p in same]
-    return pair_accuracy(margins, [pair.problem for pair in ordered])
+                told = torch.stack(packed.judged(pack), 1).double().numpy()
+            keys = [(same[0].prompt, program.text) for program in pack.programs]
+            known |= dict(zip(keys, told, strict=True))
+    nothing = np.zeros(2)
+    return np.array(
+        [
+            known.get((pair.prompt, pair.chosen), nothing)
+            - known.get((pair.prompt, pair.rejected), nothing)
+            for pair in pairs
+        ]
+    ).T
 
 
 def train(data: Path, out: Path, plan: Plan) -> None:
     """Run the plan to its end and write the adapter to `out/adapter`."""
     torch.manual_seed(plan.seed)
     out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(adapted(backbone(), Adapter()), plan, out)
+    crew = Crew()
+    trainer = Trainer(adapted(backbone(), Adapter()), plan, out, crew)
     trainer.resume()
-    encode = encoder()
-    packer = Packer(encode, plan.longest, plan.pack_budget)
-    shares = training_pairs(data)
-    dev = [pair for _, pair in read_pairs(data, "pairs_natural_dev", "dev")]
-    dev = random.Random(plan.seed).sample(dev, plan.guide_pairs)  # noqa: S311 - a sample
-    progress = Progress(plan, trainer.seen)
+    packer = Packer(encoder(), plan.longest, plan.pack_budget)
+    shares = [*training_pairs(data), (Share("samples", plan.samples), sampled_pairs(data))]
+    guide = Guide.of(data, plan)
+    progress = Progress(plan, trainer.seen, crew)
     marks = iter(_marks(plan, trainer.seen))
     mark = next(marks, plan.tokens)
     for seen, packs in steps(plan, lambda generator: packer.epoch(shares, generator)):
@@ -160,17 +252,20 @@ def train(data: Path, out: Path, plan: Plan) -> None:
         if trainer.seen >= mark:
             mark = next(marks, 2 * plan.tokens)
             trainer.save()
-            print(f"natural dev {natural_accuracy(trainer.packed, packer, dev)}", flush=True)
+            if crew.rank == 0:
+                crew.tell(guide.told(trainer.packed, packer))
     trainer.save()
-    trainer.model.save_pretrained(str(out / "adapter"))
-    print(f"natural dev {natural_accuracy(trainer.packed, packer, dev)}", flush=True)
+    if crew.rank == 0:
+        trainer.model.save_pretrained(str(out / "adapter"))
+        crew.tell(guide.told(trainer.packed, packer))
 
 
 class Progress:
     """A line every few steps: loss, share of pairs won, rate, remaining time."""
 
-    def __init__(self, plan: Plan, seen: int) -> None:
+    def __init__(self, plan: Plan, seen: int, crew: Crew) -> None:
         self._plan = plan
+        self._crew = crew
         self._start, self._started_with = time.monotonic(), seen
         self._saved = self._start
         self._window: list[tuple[float, float]] = []
@@ -182,11 +277,10 @@ class Progress:
             return
         losses, wins = zip(*self._window[-50:], strict=True)
         rate = (seen - self._started_with) / (time.monotonic() - self._start)
-        print(
+        self._crew.tell(
             f"{seen:>9,} tokens  loss {sum(losses) / len(losses):.4f}"
             f"  won {sum(wins) / len(wins):.3f}  {rate:.0f} tokens/s"
-            f"  {(self._plan.tokens - seen) / rate / 60:.0f} min left",
-            flush=True,
+            f"  {(self._plan.tokens - seen) / rate / 60:.0f} min left"
         )
 
     def checkpoint_is_due(self) -> bool:
