@@ -24,9 +24,12 @@ DIGITS = 3
 
 
 def fitted(distances: NDArray[np.float64], won: NDArray[np.float64]) -> Calibration:
-    """The map for pairs at these distances, `won` where the higher one is right."""
+    """The map for pairs at these distances, `won` where the higher one is right.
+
+    One pair at the largest distance is taken to be lost, so that no confidence is 1.
+    """
     regression = IsotonicRegression(y_min=0.5, y_max=1.0, out_of_bounds="clip")
-    regression.fit(distances, won)
+    regression.fit([*distances, max(distances)], [*won, 0.0])
     margins, confidence = [0.0], [round(float(regression.predict([0.0])[0]), DIGITS)]
     for x, y in zip(regression.X_thresholds_, regression.y_thresholds_, strict=True):
         margin, value = round(float(x), DIGITS), round(float(y), DIGITS)
