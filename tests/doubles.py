@@ -58,7 +58,8 @@ def device() -> ThreadPoolExecutor:
 
 @dataclass(frozen=True, slots=True)
 class ScriptedModel:
-    """Scores a text by its length, except for texts that script a failure.
+    """Scores a text, the second of a pair or a response by its length, except for texts that
+    script a failure.
 
     `poison` raises in the forward pass, `nan` gives NaN, `unpreparable` raises where no family
     should, `refused` is an ordinary item error.
@@ -77,7 +78,7 @@ class ScriptedModel:
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
         (item,) = items
         assert isinstance(item, TextItem)
-        text = item.text or ""
+        text = item.text_pair or item.response or item.text or ""
         if text == "refused":
             raise ItemError("invalid_item", "scripted")
         if text == "unpreparable":

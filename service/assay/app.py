@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from assay import __version__
 from assay.api import ops, v1
+from assay.api.dialects import ROUTERS
 from assay.api.errors import install_handlers
 from assay.api.guard import Guard, direct_routes
 from assay.batching import BatchLimits
@@ -73,13 +74,14 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     app.state.metrics = metrics
     app.state.service = service
     app.state.cut_off = partial(_stop, service.models(), 0.0)
-    app.include_router(v1.router)
-    app.include_router(ops.router)
+    routers = (v1.router, *ROUTERS)
+    for router in (*routers, ops.router):
+        app.include_router(router)
     install_handlers(app)
     keys = [key.get_secret_value() for key in settings.api_keys]
     app.add_middleware(
         Guard,
-        routes=direct_routes(v1.router.routes),
+        routes=direct_routes([route for router in routers for route in router.routes]),
         keys=keys,
         max_body_bytes=settings.max_body_bytes,
         metrics=metrics,

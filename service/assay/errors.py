@@ -6,6 +6,7 @@
     ├── Forbidden             403      ├── Overloaded        429
     ├── ModelNotFound         404      ├── ShuttingDown      503
     ├── RequestTooLarge       413      ├── DeadlineExceeded  504
+    ├── ItemsFailed           422      │   └── OutOfTime     503
     └── SettingsError                  ├── InferenceFailed   500
                                        └── NonFiniteScore    500
 
@@ -159,3 +160,24 @@ class NonFiniteScore(AssayError):
     code = "non_finite_score"
     status = 500
     title = "Score is not finite"
+
+
+class OutOfTime(DeadlineExceeded):
+    """A trainer's own patience is about to end and its scores are not there. The caller sees 503
+    and `Retry-After` while it still listens; what was queued is dropped.
+    """
+
+    code = "out_of_time"
+    status = 503
+    title = "Out of time"
+
+
+class ItemsFailed(AssayError):
+    """An item has no score, and the reply that this client reads has no place to say so. The whole
+    request fails, and `errors` names each item with its own code. The caller sees 422 where the
+    items are at fault, 500 where the model or the server is, and 503 where trying again helps.
+    """
+
+    code = "items_failed"
+    status = 422
+    title = "Items without a score"

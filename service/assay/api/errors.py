@@ -13,22 +13,13 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from assay.api.shapes import native_hint, route_of
 from assay.errors import AssayError, InvalidRequest
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MAX_PROBLEMS = 20
-
-FOREIGN_SHAPES = {
-    "text_1": "for pairs send items [{text, text_pair}] to POST /v1/score",
-    "queries": "send one item a query and document, [{text, text_pair}], to POST /v1/score",
-    "label_token_ids": "reward models have no label tokens: send items to POST /v1/score",
-    "prompt": "put prompt and response into items [{prompt, response}] of POST /v1/score",
-    "query": "put the query into items [{query}] of POST /v1/score",
-    "messages": "put the conversation into items [{messages}] of POST /v1/score",
-    "input": "put the text into items [{text}] of POST /v1/score",
-}
 
 
 class FieldProblem(BaseModel):
@@ -50,6 +41,23 @@ class Problem(BaseModel):
     hint: str | None
     request_id: str
     errors: list[FieldProblem] | None
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": title, "content": {"application/problem+json": {}}}
+    for status, title in (
+        (400, "Unreadable body"),
+        (401, "API key required"),
+        (403, "API key not accepted"),
+        (404, "Model not found"),
+        (413, "Request too large"),
+        (422, "Invalid request"),
+        (429, "Overloaded; Retry-After says when to try again"),
+        (500, "The model failed, or the server"),
+        (503, "Model not ready, or the server is shutting down"),
+        (504, "Deadline exceeded"),
+    )
+}
 
 
 def problem_response(error: AssayError, request_id: str) -> Response:
@@ -97,7 +105,7 @@ def _on_malformed(request: Request, error: Exception) -> Response:
     first = problems[0]
     problem = InvalidRequest(
         f"{first['field']}: {first['problem']}",
-        hint=_hint(request, problems),
+        hint=_hint(request, error.body, problems),
         problems=problems[:MAX_PROBLEMS],
     )
     return problem_response(problem, _request_id(request))
@@ -110,10 +118,11 @@ def _problem(found: Mapping[str, Any]) -> dict[str, str]:
     return {"field": field, "problem": found["msg"]}
 
 
-def _hint(request: Request, problems: list[dict[str, str]]) -> str:
-    for problem in problems:
-        if problem["field"] in FOREIGN_SHAPES:
-            return FOREIGN_SHAPES[problem["field"]]
+def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str:
+    here = getattr(request.scope.get("route"), "path", "")
+    hints = [route_of(body, here), native_hint([problem["field"] for problem in problems])]
+    if any(hints):
+        return "; ".join(hint for hint in hints if hint)
     if "json" not in request.headers.get("content-type", ""):
         return "send a JSON object with Content-Type: application/json"
     return "the shapes of all requests are at /docs"

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cached_property
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import orjson
-from fastapi import Request, Response
+from fastapi import Header, Request, Response
 from fastapi.routing import APIRoute
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, ValidationError
@@ -33,6 +33,24 @@ MAX_HEADER_BYTES = 65_536
 LONGEST_TIMEOUT_MS = 3_600_000
 LANES = frozenset(lane.encode() for lane in get_args(Lane))
 ORDINARY = frozenset(("request", "body", "timeout", "priority", "return"))
+
+Timeout = Annotated[
+    int | None,
+    Header(
+        alias="X-Assay-Timeout-Ms",
+        ge=1,
+        le=LONGEST_TIMEOUT_MS,
+        description="Milliseconds the caller waits; what takes longer is dropped unscored.",
+    ),
+]
+
+Priority = Annotated[
+    Lane,
+    Header(
+        alias="X-Assay-Priority",
+        description="The lane: who goes first where the device is busy.",
+    ),
+]
 
 
 class JsonRequest(Request):

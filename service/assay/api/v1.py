@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 
-from assay.api.errors import Problem
-from assay.api.guard import LONGEST_TIMEOUT_MS, JsonRoute, json_response
+from assay.api.errors import PROBLEMS
+from assay.api.guard import JsonRoute, Priority, Timeout, json_response
 from assay.api.schemas import (
     BestOfNBody,
     ModelDetail,
@@ -24,40 +24,7 @@ from assay.results import BestOfNReply, ScoreReply
 from assay.scoring import ScoreCall, ScoringService
 from assay_models.base import Options
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": title, "content": {"application/problem+json": {}}}
-    for status, title in (
-        (400, "Unreadable body"),
-        (401, "API key required"),
-        (403, "API key not accepted"),
-        (404, "Model not found"),
-        (413, "Request too large"),
-        (422, "Invalid request"),
-        (429, "Overloaded; Retry-After says when to try again"),
-        (503, "Model not ready, or the server is shutting down"),
-        (504, "Deadline exceeded"),
-    )
-}
-
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS)
-
-Timeout = Annotated[
-    int | None,
-    Header(
-        alias="X-Assay-Timeout-Ms",
-        ge=1,
-        le=LONGEST_TIMEOUT_MS,
-        description="Milliseconds the caller waits; what takes longer is dropped unscored.",
-    ),
-]
-
-Priority = Annotated[
-    Lane,
-    Header(
-        alias="X-Assay-Priority",
-        description="The lane: who goes first where the device is busy.",
-    ),
-]
 
 
 def _service(request: Request) -> ScoringService:

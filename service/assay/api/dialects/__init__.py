@@ -1,0 +1,10 @@
+"""Foreign wire formats, one file each: they translate a request and its reply, and decide nothing.
+
+None of them knows another. Where two share a path, `shared_paths` tells them apart.
+"""
+
+from fastapi import APIRouter
+
+from assay.api.dialects import openrlhf
+
+ROUTERS: tuple[APIRouter, ...] = (openrlhf.router,)

@@ -1,0 +1,111 @@
+"""From what clients send to the fields of an item, by what the model's family knows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from assay.errors import InvalidRequest
+from assay.hosting import ServedModel
+
+Fields = dict[str, Any]
+Turn = Mapping[str, Any]
+
+PAIRS = (("text", "text_pair"), ("premise", "hypothesis"), ("prompt", "response"))
+SINGLES = ("text", "query")
+NOT_THE_LABELS = frozenset(("id", "group", "prompt", "response"))
+
+
+def answer(
+    served: ServedModel, prompt: str | Sequence[Turn], response: str, label: object = None
+) -> Fields:
+    """A prompt and what the policy wrote for it.
+
+    Args:
+        served: the model; one that knows no `prompt` takes it for the `evidence`, or not at all,
+            and one that knows no `response` takes that for the field that its candidates vary in.
+        prompt: text, or chat messages.
+        response: text.
+        label: where it is an object, those of its fields that the family knows join the item.
+    """
+    known = served.family.item.model_fields
+    fields: Fields = {"response" if "response" in known else served.family.candidate: response}
+    if "prompt" in known:
+        fields["prompt"] = prompt if isinstance(prompt, str) else _shortest(prompt)
+    elif "evidence" in known:
+        fields["evidence"] = prompt if isinstance(prompt, str) else _asked(prompt)
+    if isinstance(label, Mapping):
+        joined = known.keys() - NOT_THE_LABELS
+        fields |= {name: value for name, value in label.items() if name in joined}
+    return fields
+
+
+def conversation(served: ServedModel, messages: Sequence[Turn], label: object = None) -> Fields:
+    """A whole conversation, whose last turn is what is scored.
+
+    Raises:
+        InvalidRequest: the last turn is not the assistant's, or there is none before it.
+    """
+    turns = [{"role": str(turn["role"]), "content": text_of(turn["content"])} for turn in messages]
+    if len(turns) < 2 or turns[-1]["role"] != "assistant":
+        raise InvalidRequest(
+            "messages: there is no answer to score",
+            hint="the last message is the assistant's answer, after at least one other",
+        )
+    return answer(served, turns[:-1], turns[-1]["content"], label)
+
+
+def pair(served: ServedModel, first: str, second: str) -> Fields:
+    """Two texts that belong together: query and document, premise and hypothesis.
+
+    Raises:
+        InvalidRequest: the family takes no pairs.
+    """
+    for names in PAIRS:
+        if served.family.item.model_fields.keys() >= set(names):
+            return dict(zip(names, (first, second), strict=True))
+    raise _misfit(served, "a pair of texts")
+
+
+def single(served: ServedModel, text: str) -> Fields:
+    """One text, taken as it is.
+
+    Raises:
+        InvalidRequest: the family needs more than a text.
+    """
+    for name in SINGLES:
+        if name in served.family.item.model_fields:
+            return {name: text}
+    raise _misfit(served, "a bare text")
+
+
+def text_of(content: object) -> str:
+    """The text of a chat message: a string, or parts of which each is a text.
+
+    Raises:
+        InvalidRequest: a part is something else.
+    """
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text") if isinstance(part, Mapping) else None for part in parts]
+    if not all(isinstance(text, str) for text in texts):
+        raise InvalidRequest("messages: only text can be scored", hint="send content as a string")
+    return "".join(str(text) for text in texts)
+
+
+def _shortest(messages: Sequence[Turn]) -> Any:
+    """One turn of the user's is the same as its text, which every family takes."""
+    if len(messages) == 1 and messages[0].get("role") == "user":
+        return messages[0].get("content")
+    return [dict(message) for message in messages]
+
+
+def _asked(messages: Sequence[Turn]) -> list[Any]:
+    return [message.get("content") for message in messages if message.get("role") == "user"]
+
+
+def _misfit(served: ServedModel, what: str) -> InvalidRequest:
+    known = ", ".join(served.family.item.model_fields)
+    return InvalidRequest(
+        f"{served.id} cannot score {what}",
+        hint=f"its items have the fields {known}: send them to POST /v1/score",
+    )

@@ -1,0 +1,137 @@
+"""What every dialect asks of the service, and its failure where a reply has no place for one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import Request
+
+from assay.errors import DeadlineExceeded, InvalidRequest, ItemsFailed, OutOfTime
+from assay.hosting import ServedModel
+from assay.queueing import Lane
+from assay.results import ItemResult, ScoreReply
+from assay.scoring import ScoreCall, ScoringService
+from assay_models.base import Options
+from assay_models.shaping import sigmoid
+
+RETRY_SECONDS = 1.0
+PASSING = frozenset(("parser_unavailable", "shutting_down"))
+OURS = frozenset(
+    ("inference_failed", "item_failed", "non_finite_score", "not_finished", "sandbox_failed")
+)
+SCORED, RAW = Options(), Options(raw=True)
+
+
+def chosen(request: Request, model: str | None) -> ServedModel:
+    """The model that is named; where none is, the only one there is.
+
+    Raises:
+        ModelNotFound: it is not served.
+        InvalidRequest: none is named, and several are served.
+    """
+    service = _service(request)
+    if model is not None:
+        return service.find(model)
+    models = service.models()
+    if len(models) > 1:
+        names = ", ".join(served.id for served in models)
+        raise InvalidRequest(
+            "model: several are served, and this request names none",
+            hint=f"name one of {names}, as ?model= or in the path; or serve one (ASSAY_MODELS)",
+        )
+    return models[0]
+
+
+async def score(
+    request: Request,
+    served: ServedModel,
+    items: Sequence[Mapping[str, Any]],
+    timeout: int | None,
+    lane: Lane,
+    *,
+    patience: float | None = None,
+    options: Options = SCORED,
+) -> ScoreReply:
+    """The scores of these items.
+
+    Args:
+        request: whose app holds the service.
+        served: the model.
+        items: in its family's fields.
+        timeout: milliseconds, where the caller says so.
+        lane: who goes first.
+        patience: seconds after which this kind of client hangs up, less what a reply takes.
+        options: of the scores.
+
+    Raises:
+        OutOfTime: the client is about to hang up.
+        AssayError: the request as a whole cannot be served.
+    """
+    bounds = [patience, None if timeout is None else timeout / 1e3]
+    seconds = min((bound for bound in bounds if bound is not None), default=None)
+    call = ScoreCall(served.id, items, options, timeout=seconds, lane=lane)
+    try:
+        return await _service(request).score(call)
+    except DeadlineExceeded as error:
+        raise OutOfTime(error.detail, hint=error.hint, retry_after=RETRY_SECONDS) from error
+
+
+def numbers(reply: ScoreReply) -> list[float]:
+    """The scores, each of them there.
+
+    Raises:
+        ItemsFailed: one is not.
+    """
+    return [result.score for result in whole(reply) if result.score is not None]
+
+
+def whole(reply: ScoreReply) -> list[ItemResult]:
+    """The results, none of which has failed.
+
+    Raises:
+        ItemsFailed: one has.
+    """
+    failed = [result for result in reply.results if result.error is not None]
+    if failed:
+        raise _failure(failed)
+    return reply.results
+
+
+def failure_of(results: Sequence[ItemResult]) -> ItemsFailed | None:
+    """The error that these results amount to, if any has failed."""
+    failed = [result for result in results if result.error is not None]
+    return _failure(failed) if failed else None
+
+
+def probability(result: ItemResult) -> float:
+    """A score as the engines activate it: the logistic of the raw, or of the calibrated log-odds.
+
+    What a rule decided has no raw, and stays as it is.
+    """
+    assert result.score is not None
+    if result.raw is None:
+        return result.score
+    return sigmoid(result.score if "probabilities" in result.details else result.raw)
+
+
+def _service(request: Request) -> ScoringService:
+    service = request.app.state.service
+    assert isinstance(service, ScoringService)
+    return service
+
+
+def _failure(failed: Sequence[ItemResult]) -> ItemsFailed:
+    told = [
+        (result.index, result.error.code, result.error.detail) for result in failed if result.error
+    ]
+    index, code, detail = told[0]
+    error = ItemsFailed(
+        f"item {index} has no score: {code}: {detail}",
+        hint="POST /v1/score answers item by item",
+        problems=[{"field": f"items.{at}", "problem": f"{why}: {more}"} for at, why, more in told],
+    )
+    codes = {one[1] for one in told}
+    if codes <= PASSING:
+        error.status, error.retryable, error.retry_after = 503, True, RETRY_SECONDS
+    elif codes <= PASSING | OURS:
+        error.status = 500
+    return error

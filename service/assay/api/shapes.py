@@ -1,0 +1,55 @@
+"""By which fields a body is known, and the route that takes it: for hints, and for nothing else."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+Check = Callable[[Any], bool]
+
+
+class Shape(NamedTuple):
+    """The body of one protocol: the fields that give it away, and where it belongs."""
+
+    speaker: str
+    route: str
+    fields: Mapping[str, Check]
+
+    def fits(self, body: Mapping[str, Any]) -> bool:
+        """Whether the body has these fields, each of its kind."""
+        return all(name in body and check(body[name]) for name, check in self.fields.items())
+
+
+def _anything(_: object) -> bool:
+    return True
+
+
+def _list(value: object) -> bool:
+    return isinstance(value, list)
+
+
+# The first that fits is named, so what asks for more comes before what asks for less.
+SHAPES = (Shape("OpenRLHF", "/compat/openrlhf/{model}", {"query": _list}),)
+
+NATIVE = {
+    "text_1": "for pairs send items [{text, text_pair}] to POST /v1/score",
+    "queries": "send one item a query and document, [{text, text_pair}], to POST /v1/score",
+    "label_token_ids": "reward models have no label tokens: send items to POST /v1/score",
+    "prompt": "put prompt and response into items [{prompt, response}] of POST /v1/score",
+    "query": "put the query into items [{query}] of POST /v1/score",
+    "messages": "put the conversation into items [{messages}] of POST /v1/score",
+    "input": "put the text into items [{text}] of POST /v1/score",
+}
+
+
+def route_of(body: object, here: str) -> str | None:
+    """Whose body this is and where it belongs; None if nobody's, or if it is `here` already."""
+    if not isinstance(body, Mapping):
+        return None
+    shape = next((shape for shape in SHAPES if shape.fits(body)), None)
+    if shape is None or here.startswith(shape.route):
+        return None
+    return f"this is how {shape.speaker} asks: POST it to {shape.route}"
+
+
+def native_hint(fields: Sequence[str]) -> str | None:
+    """How the native route takes what stands in the first of these fields that it knows."""
+    return next((NATIVE[field] for field in fields if field in NATIVE), None)

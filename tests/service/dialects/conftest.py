@@ -1,0 +1,41 @@
+"""A scripted model behind every dialect, also one that is still loading."""
+
+import threading
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+from conftest import Served
+from doubles import ScriptedModel
+
+from assay.app import create_app
+from assay.settings import Settings
+
+
+@pytest.fixture
+async def scripted(
+    served: Served, scripted_settings: Settings
+) -> AsyncIterator[httpx2.AsyncClient]:
+    """A server of the model that counts letters."""
+    async with served(scripted_settings) as client:
+        yield client
+
+
+@pytest.fixture
+async def loading(
+    scripted_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[httpx2.AsyncClient]:
+    """A server whose model does not finish loading while it is asked."""
+    done, load = threading.Event(), ScriptedModel.load
+
+    def slow(cls: type[ScriptedModel], *parts: object) -> ScriptedModel:
+        assert done.wait(30)
+        return load(*parts)
+
+    monkeypatch.setattr(ScriptedModel, "load", classmethod(slow))
+    app = create_app(scripted_settings)
+    transport = httpx2.ASGITransport(app=app)
+    async with app.router.lifespan_context(app):
+        async with httpx2.AsyncClient(transport=transport, base_url="http://assay") as client:
+            yield client
+        done.set()

@@ -1,0 +1,169 @@
+"""What holds for every dialect: right numbers in the client's own shape, and no invented one."""
+
+import json
+from collections.abc import Callable, Sequence
+
+import httpx2
+import pytest
+from conftest import Served
+from doubles import Gate, ScriptedModel
+from speakers import SPEAKERS, Speaker, Turn
+
+from assay.errors import Overloaded
+from assay.results import ScoreReply
+from assay.scoring import ScoreCall, ScoringService
+from assay.settings import Settings
+from assay_models.base import Input, Raw
+
+JSON = {"content-type": "application/json"}
+
+every = pytest.mark.parametrize("speaker", SPEAKERS, ids=lambda speaker: speaker.name)
+every_list = pytest.mark.parametrize(
+    "speaker", [one for one in SPEAKERS if one.lists], ids=lambda speaker: speaker.name
+)
+
+
+async def ask(
+    client: httpx2.AsyncClient,
+    speaker: Speaker,
+    turns: Sequence[Turn],
+    model: str = "scripted",
+    **headers: str,
+) -> httpx2.Response:
+    content = json.dumps(speaker.body(turns)).encode().replace(b"{model}", model.encode())
+    return await client.post(
+        speaker.route.format(model=model), content=content, headers=JSON | headers
+    )
+
+
+@every
+@pytest.mark.parametrize("response", ["aaa", "naïve, 日本語, 🦜", 'line\nand "quotes"'])
+async def test_a_response_gets_its_score(
+    scripted: httpx2.AsyncClient, speaker: Speaker, response: str
+) -> None:
+    answer = await ask(scripted, speaker, [("Say it.", response)])
+    assert answer.status_code == 200, answer.text
+    expected = speaker.number(len(response))
+    assert speaker.scores(answer.json()) == pytest.approx([expected], abs=1e-12)
+
+
+@every_list
+async def test_scores_come_in_the_order_of_the_request(
+    scripted: httpx2.AsyncClient, speaker: Speaker
+) -> None:
+    answer = await ask(scripted, speaker, [("Say it.", "a" * size) for size in (3, 1, 2)])
+    assert answer.status_code == 200, answer.text
+    expected = [speaker.number(size) for size in (3, 1, 2)]
+    assert speaker.scores(answer.json()) == pytest.approx(expected, abs=1e-12)
+
+
+@every_list
+async def test_an_empty_list(scripted: httpx2.AsyncClient, speaker: Speaker) -> None:
+    answer = await ask(scripted, speaker, [])
+    if speaker.empty is None:
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    else:
+        assert (answer.status_code, answer.json()) == (200, speaker.empty)
+
+
+@every
+async def test_the_clients_own_request_is_answered(
+    scripted: httpx2.AsyncClient, speaker: Speaker
+) -> None:
+    content = speaker.sent.replace(b"{model}", b"scripted")
+    route = speaker.route.format(model="scripted")
+    answer = await scripted.post(route, content=content, headers=JSON)
+    assert answer.status_code == 200, answer.text
+    assert speaker.got(answer.json()), answer.text
+
+
+@every
+async def test_an_unknown_model_is_not_found(
+    scripted: httpx2.AsyncClient, speaker: Speaker
+) -> None:
+    answer = await ask(scripted, speaker, [("Say it.", "a")], model="other")
+    assert (answer.status_code, answer.json()["code"]) == (404, "model_not_found")
+
+
+@every
+async def test_an_item_that_is_too_long_fails_the_request(
+    served: Served, reference_settings: Settings, speaker: Speaker
+) -> None:
+    async with served(reference_settings) as client:
+        answer = await ask(client, speaker, [("Say it.", "word " * 5000)], model="reference")
+        assert (answer.status_code, answer.json()["code"]) == (422, "items_failed")
+        assert "input_too_long" in answer.json()["detail"]
+        assert not answer.json()["retryable"]
+
+
+@every
+@pytest.mark.parametrize(("text", "code"), [("nan", "non_finite"), ("poison", "inference_failed")])
+async def test_a_number_that_is_none_fails_the_request(
+    scripted: httpx2.AsyncClient, speaker: Speaker, text: str, code: str
+) -> None:
+    turns = [("Say it.", text), *([("Say it.", "fine")] if speaker.lists else [])]
+    answer = await ask(scripted, speaker, turns)
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (500, "items_failed")
+    assert code in problem["errors"][0]["problem"]
+    assert [one["field"] for one in problem["errors"]] == ["items.0"], "only what failed"
+
+
+@every
+async def test_a_model_that_is_loading(loading: httpx2.AsyncClient, speaker: Speaker) -> None:
+    answer = await ask(loading, speaker, [("Say it.", "a")])
+    assert (answer.status_code, answer.json()["code"]) == (503, "model_not_ready")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """Holds the device until it is opened."""
+    held = Gate()
+
+    def predict(_: ScriptedModel, inputs: Sequence[Input]) -> Sequence[Raw]:
+        return held(inputs)
+
+    monkeypatch.setattr(ScriptedModel, "predict", predict)
+    return held
+
+
+@every
+async def test_what_takes_too_long_is_said_while_the_client_listens(
+    gate: Gate, scripted: httpx2.AsyncClient, speaker: Speaker
+) -> None:
+    answer = await ask(scripted, speaker, [("Say it.", "a")], **{"x-assay-timeout-ms": "20"})
+    gate.open.set()
+    assert (answer.status_code, answer.json()["code"]) == (503, "out_of_time")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+@every
+async def test_the_deadline_comes_before_the_client_hangs_up(
+    scripted: httpx2.AsyncClient, speaker: Speaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[ScoreCall] = []
+    scored: Callable = ScoringService.score
+
+    async def score(service: ScoringService, call: ScoreCall) -> ScoreReply:
+        calls.append(call)
+        reply: ScoreReply = await scored(service, call)
+        return reply
+
+    monkeypatch.setattr(ScoringService, "score", score)
+    await ask(scripted, speaker, [("Say it.", "a")])
+    await ask(scripted, speaker, [("Say it.", "a")], **{"x-assay-timeout-ms": "9000"})
+    assert [call.timeout for call in calls] == [speaker.patience, 9.0]
+
+
+@every
+async def test_an_overloaded_queue_says_when_to_come_back(
+    scripted: httpx2.AsyncClient, speaker: Speaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> ScoreReply:
+        raise Overloaded("no room", retry_after=7)
+
+    monkeypatch.setattr(ScoringService, "score", refuse)
+    answer = await ask(scripted, speaker, [("Say it.", "a")])
+    assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
+    assert answer.headers["retry-after"] == "7"

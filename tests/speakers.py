@@ -1,0 +1,57 @@
+"""The clients whose wire formats are spoken, each with what it sends and how it reads a reply."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Turn = tuple[str, str]
+
+
+def sigmoid(raw: float) -> float:
+    return 1 / (1 + math.exp(-raw))
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """One client.
+
+    `body` makes its request from prompts and responses, `scores` reads its reply. `sent` is a
+    request of its own, byte by byte, and `got` what a model that counts letters answers. `number`
+    is what it makes of a raw; `patience` the seconds after which it gets a 503; `lists` whether it
+    sends more than one item, and `empty` the reply to none (None: refused).
+    """
+
+    name: str
+    route: str
+    body: Callable[[Sequence[Turn]], dict[str, Any]]
+    scores: Callable[[Any], list[float]]
+    sent: bytes
+    got: Callable[[Any], bool]
+    number: Callable[[float], float] = float
+    patience: float | None = None
+    lists: bool = True
+    empty: Any = None
+
+
+SPEAKERS = [
+    Speaker(
+        name="OpenRLHF",
+        route="/compat/openrlhf/{model}",
+        body=lambda turns: {
+            "query": [prompt + response for prompt, response in turns],
+            "prompts": [prompt for prompt, _ in turns],
+            "labels": [None for _ in turns],
+        },
+        scores=lambda reply: reply["rewards"],
+        sent=b'{"query": ["<|im_start|>user\\n2 + 2?<|im_end|>\\n'
+        b'<|im_start|>assistant\\n4<|im_end|>"], '
+        b'"prompts": ["<|im_start|>user\\n2 + 2?<|im_end|>\\n<|im_start|>assistant\\n"], '
+        b'"labels": ["4"]}',
+        got=lambda reply: (
+            reply == {"rewards": [1.0], "scores": [1.0], "extra_logs": {"assay_fallback": [0.0]}}
+        ),
+        patience=150.0,
+        empty={"rewards": [], "scores": [], "extra_logs": {"assay_fallback": []}},
+    ),
+]
