@@ -19,7 +19,8 @@ class Speaker:
     `body` makes its request from prompts and responses, `scores` reads its reply. `sent` is a
     request of its own, byte by byte, and `got` what a model that counts letters answers. `number`
     is what it makes of a raw; `patience` the seconds after which it gets a 503; `lists` whether it
-    sends more than one item, and `empty` the reply to none (None: refused).
+    sends more than one item, and `empty` the reply to none (None: refused). `understood_by`
+    names those on whose routes `sent` means the same.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Speaker:
     patience: float | None = None
     lists: bool = True
     empty: Any = None
+    understood_by: frozenset[str] = frozenset()
 
 
 SPEAKERS = [
@@ -53,5 +55,15 @@ SPEAKERS = [
         ),
         patience=150.0,
         empty={"rewards": [], "scores": [], "extra_logs": {"assay_fallback": []}},
+    ),
+    Speaker(
+        name="slime",
+        route="/compat/slime/{model}",
+        body=lambda turns: {"prompt": turns[0][0], "response": turns[0][1], "label": None},
+        scores=lambda reply: [reply],
+        sent=b'{"prompt": [{"role": "user", "content": "2 + 2?"}], "response": "4", "label": "4"}',
+        got=lambda reply: reply == 1.0,
+        patience=100.0,
+        lists=False,
     ),
 ]

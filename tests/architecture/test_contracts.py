@@ -45,6 +45,8 @@ def test_the_contracts_hold(copy: Path) -> None:
         ("service/assay/scoring.py", "import assay.settings\n"),
         ("clients/assay_client/types.py", "import pydantic\n"),
         ("service/assay/app.py", "import recipes.measure\n"),
+        ("service/assay/api/dialects/slime.py", "from assay.api.dialects import openrlhf\n"),
+        ("service/assay/api/dialects/slime.py", "from assay.api.v1 import score\n"),
     ],
 )
 def test_a_planted_violation_is_caught(copy: Path, file: str, line: str) -> None:

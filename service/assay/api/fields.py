@@ -3,19 +3,30 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, JsonValue
+
 from assay.errors import InvalidRequest
 from assay.hosting import ServedModel
 
 Fields = dict[str, Any]
-Turn = Mapping[str, Any]
+Messages = list[dict[str, str]]
 
 PAIRS = (("text", "text_pair"), ("premise", "hypothesis"), ("prompt", "response"))
 SINGLES = ("text", "query")
 NOT_THE_LABELS = frozenset(("id", "group", "prompt", "response"))
 
 
+class ChatMessage(BaseModel):
+    """One turn as chat APIs write it; what is neither role nor text is not scored."""
+
+    model_config = ConfigDict(frozen=True)
+
+    role: str
+    content: str | list[JsonValue]
+
+
 def answer(
-    served: ServedModel, prompt: str | Sequence[Turn], response: str, label: object = None
+    served: ServedModel, prompt: str | Messages, response: str, label: object = None
 ) -> Fields:
     """A prompt and what the policy wrote for it.
 
@@ -38,13 +49,12 @@ def answer(
     return fields
 
 
-def conversation(served: ServedModel, messages: Sequence[Turn], label: object = None) -> Fields:
+def conversation(served: ServedModel, turns: Messages, label: object = None) -> Fields:
     """A whole conversation, whose last turn is what is scored.
 
     Raises:
         InvalidRequest: the last turn is not the assistant's, or there is none before it.
     """
-    turns = [{"role": str(turn["role"]), "content": text_of(turn["content"])} for turn in messages]
     if len(turns) < 2 or turns[-1]["role"] != "assistant":
         raise InvalidRequest(
             "messages: there is no answer to score",
@@ -77,30 +87,32 @@ def single(served: ServedModel, text: str) -> Fields:
     raise _misfit(served, "a bare text")
 
 
-def text_of(content: object) -> str:
-    """The text of a chat message: a string, or parts of which each is a text.
+def turns(messages: Sequence[ChatMessage]) -> Messages:
+    """Roles and texts.
 
     Raises:
-        InvalidRequest: a part is something else.
+        InvalidRequest: a message holds something else than text.
     """
+    return [{"role": one.role, "content": _text(one.content)} for one in messages]
+
+
+def _text(content: str | list[JsonValue]) -> str:
     if isinstance(content, str):
         return content
-    parts = content if isinstance(content, list) else [content]
-    texts = [part.get("text") if isinstance(part, Mapping) else None for part in parts]
+    texts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
     if not all(isinstance(text, str) for text in texts):
         raise InvalidRequest("messages: only text can be scored", hint="send content as a string")
     return "".join(str(text) for text in texts)
 
 
-def _shortest(messages: Sequence[Turn]) -> Any:
+def _shortest(messages: Messages) -> str | Messages:
     """One turn of the user's is the same as its text, which every family takes."""
-    if len(messages) == 1 and messages[0].get("role") == "user":
-        return messages[0].get("content")
-    return [dict(message) for message in messages]
+    only = len(messages) == 1 and messages[0]["role"] == "user"
+    return messages[0]["content"] if only else messages
 
 
-def _asked(messages: Sequence[Turn]) -> list[Any]:
-    return [message.get("content") for message in messages if message.get("role") == "user"]
+def _asked(messages: Messages) -> list[str]:
+    return [message["content"] for message in messages if message["role"] == "user"]
 
 
 def _misfit(served: ServedModel, what: str) -> InvalidRequest:

@@ -307,7 +307,7 @@ def headers_of(scope: Scope) -> Headers:
 def json_response(value: Any, status: int = 200) -> Response:
     """A reply in JSON. Dataclasses are written as they are."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    assert is_dataclass(plain) or isinstance(plain, Mapping)
+    assert is_dataclass(plain) or isinstance(plain, Mapping | list | float)
     return Response(orjson.dumps(plain), status, media_type="application/json")
 
 

@@ -22,12 +22,21 @@ def _anything(_: object) -> bool:
     return True
 
 
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
 def _list(value: object) -> bool:
     return isinstance(value, list)
 
 
 # The first that fits is named, so what asks for more comes before what asks for less.
-SHAPES = (Shape("OpenRLHF", "/compat/openrlhf/{model}", {"query": _list}),)
+SHAPES = (
+    Shape("OpenRLHF", "/compat/openrlhf/{model}", {"query": _list}),
+    Shape("Assay", "/v1/score", {"items": _list}),
+    Shape("Assay", "/v1/best-of-n", {"candidates": _list}),
+    Shape("slime", "/compat/slime/{model}", {"prompt": _anything, "response": _text}),
+)
 
 NATIVE = {
     "text_1": "for pairs send items [{text, text_pair}] to POST /v1/score",

@@ -1,0 +1,72 @@
+"""slime's remote reward: one answer in, the reward itself out, as a number or an object."""
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from assay.api.errors import PROBLEMS
+from assay.api.fields import ChatMessage, answer, turns
+from assay.api.foreign import chosen, numbers, score, whole
+from assay.api.guard import JsonRoute, Priority, Timeout, json_response
+from assay.queueing import Lane
+from assay.results import ScoreReply
+
+# The client waits 120 s.
+PATIENCE = 100.0
+
+router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
+
+
+class SlimeBody(BaseModel):
+    """One answer. A `label` that is an object gives the item those of its fields that the model's
+    family knows.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: str | list[ChatMessage]
+    response: str
+    label: JsonValue = None
+
+
+class SlimeReward(BaseModel):
+    """The score beside the model's channels, each by its name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float]
+
+    score: float
+
+
+@router.post("/compat/slime/{model}", response_model=float)
+async def slime(
+    request: Request,
+    model: str,
+    body: SlimeBody,
+    timeout: Timeout = None,
+    priority: Priority = "training",
+) -> Response:
+    """For slime: the reward, a bare number. No score fails the request, as null would end the run."""
+    (reward,) = numbers(await _scored(request, model, body, timeout, priority))
+    return json_response(reward)
+
+
+@router.post("/compat/slime/{model}/channels", response_model=SlimeReward)
+async def slime_channels(
+    request: Request,
+    model: str,
+    body: SlimeBody,
+    timeout: Timeout = None,
+    priority: Priority = "training",
+) -> Response:
+    """For slime with `--reward-key score`: the score and the model's channels, as an object."""
+    (result,) = whole(await _scored(request, model, body, timeout, priority))
+    return json_response({**result.channels, "score": result.score})
+
+
+async def _scored(
+    request: Request, model: str, body: SlimeBody, timeout: int | None, lane: Lane
+) -> ScoreReply:
+    served = chosen(request, model)
+    prompt = body.prompt if isinstance(body.prompt, str) else turns(body.prompt)
+    item = answer(served, prompt, body.response, body.label)
+    return await score(request, served, [item], timeout, lane, patience=PATIENCE)

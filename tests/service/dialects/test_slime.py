@@ -1,0 +1,54 @@
+"""slime alone: slime/rollout/rm_hub/__init__.py at 624b824a."""
+
+import httpx2
+import pytest
+from conftest import Served
+
+from assay.settings import Settings
+
+
+async def test_channels_come_beside_the_score(scripted: httpx2.AsyncClient) -> None:
+    body = {"prompt": "a", "response": "abc", "label": None}
+    answer = await scripted.post("/compat/slime/scripted/channels", json=body)
+    assert (answer.status_code, answer.json()) == (200, {"score": 3.0, "reward": 3.0})
+
+
+async def test_channels_of_what_has_no_score_are_not_sent(scripted: httpx2.AsyncClient) -> None:
+    body = {"prompt": "a", "response": "nan", "label": None}
+    answer = await scripted.post("/compat/slime/scripted/channels", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (500, "items_failed")
+
+
+async def test_a_label_gives_the_fields_that_the_family_knows(
+    scripted: httpx2.AsyncClient,
+) -> None:
+    label = {"text_pair": "four", "ground_truth": "4", "response": "not this", "id": 7}
+    body = {"prompt": "2 + 2?", "response": "4", "label": label}
+    answer = await scripted.post("/compat/slime/scripted", json=body)
+    assert answer.json() == float(len("four")), answer.text
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "one two three",
+        [{"role": "user", "content": "one two three"}],
+        [{"role": "user", "content": [{"type": "text", "text": "one two three"}], "name": "me"}],
+    ],
+)
+async def test_one_turn_of_the_user_is_its_text(
+    served: Served, reference_settings: Settings, prompt: object
+) -> None:
+    async with served(reference_settings) as client:
+        body = {"prompt": prompt, "response": "three two", "label": None}
+        answer = await client.post("/compat/slime/reference", json=body)
+        assert answer.json() == pytest.approx(0.405465, abs=1e-5), answer.text
+
+
+async def test_an_image_cannot_be_scored(scripted: httpx2.AsyncClient) -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:,"}}
+    prompt = [{"role": "user", "content": [part]}]
+    body = {"prompt": prompt, "response": "a cat", "label": None}
+    answer = await scripted.post("/compat/slime/scripted", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert "only text" in answer.json()["detail"]
