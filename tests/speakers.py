@@ -66,4 +66,32 @@ SPEAKERS = [
         patience=100.0,
         lists=False,
     ),
+    Speaker(
+        name="vLLM classify",
+        route="/classify",
+        body=lambda turns: {
+            "model": "{model}",
+            "input": [response for _, response in turns],
+            "use_activation": True,
+        },
+        scores=lambda reply: [one["probs"][-1] for one in reply["data"]],
+        sent=b'{"model": "{model}", "input": "<|im_start|>user\\nhi<|im_end|>\\n", '
+        b'"use_activation": false}',
+        got=lambda reply: reply["data"][-1]["probs"][-1] == 30.0,
+        number=sigmoid,
+        understood_by=frozenset(("vLLM pooling",)),
+    ),
+    Speaker(
+        name="vLLM pooling",
+        route="/pooling",
+        body=lambda turns: {
+            "model": "{model}",
+            "input": [response for _, response in turns],
+            "task": "classify",
+        },
+        scores=lambda reply: [one["data"][0] for one in reply["data"]],
+        sent=b'{"model":"{model}","messages":[{"role":"user","content":"2?"},'
+        b'{"role":"assistant","content":"four"}],"task":"classify"}',
+        got=lambda reply: reply["data"][0]["data"] == [4.0],
+    ),
 ]

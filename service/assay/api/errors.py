@@ -120,7 +120,7 @@ def _problem(found: Mapping[str, Any]) -> dict[str, str]:
 
 def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str:
     here = getattr(request.scope.get("route"), "path", "")
-    hints = [route_of(body, here), native_hint([problem["field"] for problem in problems])]
+    hints = [route_of(body, here), native_hint([problem["field"] for problem in problems], here)]
     if any(hints):
         return "; ".join(hint for hint in hints if hint)
     if "json" not in request.headers.get("content-type", ""):

@@ -32,7 +32,11 @@ def _list(value: object) -> bool:
 
 # The first that fits is named, so what asks for more comes before what asks for less.
 SHAPES = (
+    Shape("vLLM", "/pooling", {"input": _anything, "task": _anything}),
+    Shape("vLLM", "/pooling", {"messages": _list, "task": _anything}),
+    Shape("vLLM", "/classify", {"input": _anything}),
     Shape("OpenRLHF", "/compat/openrlhf/{model}", {"query": _list}),
+    Shape("vLLM", "/classify", {"model": _anything, "messages": _list}),
     Shape("Assay", "/v1/score", {"items": _list}),
     Shape("Assay", "/v1/best-of-n", {"candidates": _list}),
     Shape("slime", "/compat/slime/{model}", {"prompt": _anything, "response": _text}),
@@ -59,6 +63,8 @@ def route_of(body: object, here: str) -> str | None:
     return f"this is how {shape.speaker} asks: POST it to {shape.route}"
 
 
-def native_hint(fields: Sequence[str]) -> str | None:
-    """How the native route takes what stands in the first of these fields that it knows."""
+def native_hint(fields: Sequence[str], here: str) -> str | None:
+    """How the native routes take what stands in the first of these fields; None elsewhere."""
+    if not here.endswith(("/score", "/best-of-n")):
+        return None
     return next((NATIVE[field] for field in fields if field in NATIVE), None)

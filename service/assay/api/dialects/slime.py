@@ -45,7 +45,7 @@ async def slime(
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """For slime: the reward, a bare number. No score fails the request, as null would end the run."""
+    """For slime: the reward, a bare number. An answer without a score fails the request."""
     (reward,) = numbers(await _scored(request, model, body, timeout, priority))
     return json_response(reward)
 
