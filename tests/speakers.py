@@ -12,6 +12,11 @@ def sigmoid(raw: float) -> float:
     return 1 / (1 + math.exp(-raw))
 
 
+def by_index(results: Sequence[dict[str, Any]], key: str) -> list[float]:
+    """The scores of a ranking, in the order of the request."""
+    return [one[key] for one in sorted(results, key=lambda one: int(one["index"]))]
+
+
 @dataclass(frozen=True)
 class Speaker:
     """One client.
@@ -93,5 +98,34 @@ SPEAKERS = [
         sent=b'{"model":"{model}","messages":[{"role":"user","content":"2?"},'
         b'{"role":"assistant","content":"four"}],"task":"classify"}',
         got=lambda reply: reply["data"][0]["data"] == [4.0],
+    ),
+    Speaker(
+        name="Jina",
+        route="/v1/rerank",
+        body=lambda turns: {
+            "model": "{model}",
+            "query": "Say it.",
+            "documents": [response for _, response in turns],
+        },
+        scores=lambda reply: by_index(reply["results"], "relevance_score"),
+        sent=b'{"model":"{model}","query":"What?","documents":["it",{"text":"that"}],'
+        b'"return_documents":true}',
+        got=lambda reply: [one["document"]["text"] for one in reply["results"]] == ["that", "it"],
+        number=sigmoid,
+        understood_by=frozenset(("Cohere",)),
+    ),
+    Speaker(
+        name="Cohere",
+        route="/v2/rerank",
+        body=lambda turns: {
+            "model": "{model}",
+            "query": "Say it.",
+            "documents": [response for _, response in turns],
+        },
+        scores=lambda reply: by_index(reply["results"], "relevance_score"),
+        sent=b'{"model": "{model}", "query": "What?", "documents": ["that", "it"], "top_n": 1}',
+        got=lambda reply: reply["results"] == [{"index": 0, "relevance_score": sigmoid(4)}],
+        number=sigmoid,
+        understood_by=frozenset(("Jina",)),
     ),
 ]

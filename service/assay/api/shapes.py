@@ -7,10 +7,10 @@ Check = Callable[[Any], bool]
 
 
 class Shape(NamedTuple):
-    """The body of one protocol: the fields that give it away, and where it belongs."""
+    """The body of one protocol: the fields that give it away, and the routes that take it."""
 
     speaker: str
-    route: str
+    routes: tuple[str, ...]
     fields: Mapping[str, Check]
 
     def fits(self, body: Mapping[str, Any]) -> bool:
@@ -32,14 +32,15 @@ def _list(value: object) -> bool:
 
 # The first that fits is named, so what asks for more comes before what asks for less.
 SHAPES = (
-    Shape("vLLM", "/pooling", {"input": _anything, "task": _anything}),
-    Shape("vLLM", "/pooling", {"messages": _list, "task": _anything}),
-    Shape("vLLM", "/classify", {"input": _anything}),
-    Shape("OpenRLHF", "/compat/openrlhf/{model}", {"query": _list}),
-    Shape("vLLM", "/classify", {"model": _anything, "messages": _list}),
-    Shape("Assay", "/v1/score", {"items": _list}),
-    Shape("Assay", "/v1/best-of-n", {"candidates": _list}),
-    Shape("slime", "/compat/slime/{model}", {"prompt": _anything, "response": _text}),
+    Shape("Cohere", ("/v1/rerank", "/v2/rerank"), {"query": _text, "documents": _list}),
+    Shape("vLLM", ("/pooling",), {"input": _anything, "task": _anything}),
+    Shape("vLLM", ("/pooling",), {"messages": _list, "task": _anything}),
+    Shape("vLLM", ("/classify",), {"input": _anything}),
+    Shape("OpenRLHF", ("/compat/openrlhf/{model}",), {"query": _list}),
+    Shape("vLLM", ("/classify",), {"model": _anything, "messages": _list}),
+    Shape("Assay", ("/v1/score",), {"items": _list}),
+    Shape("Assay", ("/v1/best-of-n",), {"candidates": _list}),
+    Shape("slime", ("/compat/slime/{model}",), {"prompt": _anything, "response": _text}),
 )
 
 NATIVE = {
@@ -58,9 +59,9 @@ def route_of(body: object, here: str) -> str | None:
     if not isinstance(body, Mapping):
         return None
     shape = next((shape for shape in SHAPES if shape.fits(body)), None)
-    if shape is None or here.startswith(shape.route):
+    if shape is None or here.startswith(shape.routes):
         return None
-    return f"this is how {shape.speaker} asks: POST it to {shape.route}"
+    return f"this is how {shape.speaker} asks: POST it to {' or '.join(shape.routes)}"
 
 
 def native_hint(fields: Sequence[str], here: str) -> str | None:

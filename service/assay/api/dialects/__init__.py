@@ -5,6 +5,11 @@ None of them knows another. Where two share a path, `shared_paths` tells them ap
 
 from fastapi import APIRouter
 
-from assay.api.dialects import openrlhf, slime, vllm
+from assay.api.dialects import cohere, openrlhf, slime, vllm
 
-ROUTERS: tuple[APIRouter, ...] = (openrlhf.router, slime.router, vllm.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    openrlhf.router,
+    slime.router,
+    vllm.router,
+    cohere.router,
+)
