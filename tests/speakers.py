@@ -40,6 +40,11 @@ class Speaker:
     empty: Any = None
     understood_by: frozenset[str] = frozenset()
 
+    @property
+    def path(self) -> str:
+        """The route without its query."""
+        return self.route.partition("?")[0]
+
 
 SPEAKERS = [
     Speaker(
@@ -112,7 +117,7 @@ SPEAKERS = [
         b'"return_documents":true}',
         got=lambda reply: [one["document"]["text"] for one in reply["results"]] == ["that", "it"],
         number=sigmoid,
-        understood_by=frozenset(("Cohere",)),
+        understood_by=frozenset(("Cohere", "TEI rerank")),
     ),
     Speaker(
         name="Cohere",
@@ -126,6 +131,30 @@ SPEAKERS = [
         sent=b'{"model": "{model}", "query": "What?", "documents": ["that", "it"], "top_n": 1}',
         got=lambda reply: reply["results"] == [{"index": 0, "relevance_score": sigmoid(4)}],
         number=sigmoid,
-        understood_by=frozenset(("Jina",)),
+        understood_by=frozenset(("Jina", "TEI rerank")),
+    ),
+    Speaker(
+        name="TEI predict",
+        route="/predict?model={model}",
+        body=lambda turns: {"inputs": [[response] for _, response in turns]},
+        scores=lambda reply: [one[0]["score"] for one in reply],
+        sent=b'{"inputs":"What?","raw_scores":true,"truncate":true,"truncation_direction":"Left"}',
+        got=lambda reply: reply == [{"score": 5.0, "label": "reward"}],
+        number=sigmoid,
+    ),
+    Speaker(
+        name="TEI rerank",
+        route="/rerank?model={model}",
+        body=lambda turns: {"query": "Say it.", "texts": [response for _, response in turns]},
+        scores=lambda reply: by_index(reply, "score"),
+        sent=b'{"query":"What?","texts":["it","that"],"raw_scores":true,"return_text":true}',
+        got=lambda reply: (
+            reply
+            == [
+                {"index": 1, "score": 4.0, "text": "that"},
+                {"index": 0, "score": 2.0, "text": "it"},
+            ]
+        ),
+        number=sigmoid,
     ),
 ]

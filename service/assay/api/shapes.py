@@ -32,7 +32,9 @@ def _list(value: object) -> bool:
 
 # The first that fits is named, so what asks for more comes before what asks for less.
 SHAPES = (
-    Shape("Cohere", ("/v1/rerank", "/v2/rerank"), {"query": _text, "documents": _list}),
+    Shape("TEI", ("/rerank", "/compat/tei/{model}/rerank"), {"query": _text, "texts": _list}),
+    Shape("TEI", ("/predict", "/compat/tei/{model}/predict"), {"inputs": _anything}),
+    Shape("Cohere", ("/v1/rerank", "/v2/rerank", "/rerank"), {"query": _text, "documents": _list}),
     Shape("vLLM", ("/pooling",), {"input": _anything, "task": _anything}),
     Shape("vLLM", ("/pooling",), {"messages": _list, "task": _anything}),
     Shape("vLLM", ("/classify",), {"input": _anything}),

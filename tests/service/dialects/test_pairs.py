@@ -30,12 +30,12 @@ async def test_every_other_route_names_the_right_one(
     others = [
         one.route
         for one in SPEAKERS
-        if one.route != speaker.route and one.name not in speaker.understood_by
+        if one.path != speaker.path and one.name not in speaker.understood_by
     ]
     content = speaker.sent.replace(b"{model}", b"scripted")
     said = await hints(scripted, content, [*others, *NATIVE])
     assert {route: status for route, (status, _) in said.items()} == dict.fromkeys(said, 422)
-    silent = [route for route, (_, hint) in said.items() if speaker.route not in hint]
+    silent = [route for route, (_, hint) in said.items() if speaker.path not in hint]
     assert not silent
 
 

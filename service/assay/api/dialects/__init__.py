@@ -5,11 +5,13 @@ None of them knows another. Where two share a path, `shared_paths` tells them ap
 
 from fastapi import APIRouter
 
-from assay.api.dialects import cohere, openrlhf, slime, vllm
+from assay.api.dialects import cohere, openrlhf, shared_paths, slime, tei, vllm
 
 ROUTERS: tuple[APIRouter, ...] = (
     openrlhf.router,
     slime.router,
     vllm.router,
     cohere.router,
+    tei.router,
+    shared_paths.router,
 )

@@ -1,0 +1,39 @@
+"""The paths that two engines have in common. Here, and nowhere else, a body says whose it is."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request, Response
+from pydantic import Discriminator, Tag
+
+from assay.api.dialects import cohere, tei
+from assay.api.errors import PROBLEMS
+from assay.api.guard import JsonRoute, Priority, Timeout
+
+router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
+
+
+def _reranker(body: Any) -> str:
+    """TEI has `texts`, vLLM has `documents`."""
+    return "TEI" if isinstance(body, Mapping) and "texts" in body else "vLLM"
+
+
+RerankBodies = Annotated[
+    Annotated[tei.TeiRerankBody, Tag("TEI")] | Annotated[cohere.RerankBody, Tag("vLLM")],
+    Discriminator(_reranker),
+    Body(),
+]
+
+
+@router.post("/rerank", response_model=list[tei.TeiRank] | cohere.RerankReply)
+async def rerank(
+    request: Request,
+    body: RerankBodies,
+    model: str | None = None,
+    timeout: Timeout = None,
+    priority: Priority = "interactive",
+) -> Response:
+    """Rerank for clients of text-embeddings-inference (`texts`) and of vLLM (`documents`)."""
+    if isinstance(body, tei.TeiRerankBody):
+        return await tei.ranked(request, model, body, timeout, priority)
+    return await cohere.rerank_v1(request, body, timeout, priority)

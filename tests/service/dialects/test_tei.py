@@ -1,0 +1,94 @@
+"""text-embeddings-inference alone: docs/openapi.json at 0d124dc."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import httpx2
+import pytest
+from doubles import ScriptedModel
+from speakers import sigmoid
+
+from assay_models.base import Options, Prepared, Raw, Score
+
+
+async def predicted(client: httpx2.AsyncClient, **body: Any) -> Any:
+    answer = await client.post("/predict", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ("one", [3.0]),
+        (["one"], [3.0]),
+        (["first", "four"], [4.0]),
+        ([["one"], ["first", "four"]], [[3.0], [4.0]]),
+        ([["one"]], [[3.0]]),
+    ],
+)
+async def test_texts_pairs_and_lists_of_them(
+    scripted: httpx2.AsyncClient, inputs: object, expected: list[Any]
+) -> None:
+    reply = await predicted(scripted, inputs=inputs, raw_scores=True)
+    entries = reply if isinstance(reply[0], list) else [reply]
+    numbers = [[one["score"] for one in entry] for entry in entries]
+    assert numbers == (expected if isinstance(reply[0], list) else [expected])
+
+
+async def test_a_logistic_unless_raw_scores_are_asked_for(scripted: httpx2.AsyncClient) -> None:
+    assert await predicted(scripted, inputs="ab") == [{"score": sigmoid(2), "label": "reward"}]
+
+
+@pytest.fixture
+def with_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripted model tells probabilities, as one of entailment does."""
+
+    def finish(
+        _: ScriptedModel, prepared: Prepared, raws: Sequence[Raw], options: Options
+    ) -> list[Score]:
+        ((raw,),) = raws
+        shares = {"entailment": 0.2, "neutral": 0.5, "contradiction": 0.3}
+        return [Score(raw / 2, raw, shares, details={"probabilities": shares})]
+
+    monkeypatch.setattr(ScriptedModel, "finish", finish)
+
+
+@pytest.mark.usefixtures("with_probabilities")
+async def test_labels_come_with_the_highest_first(scripted: httpx2.AsyncClient) -> None:
+    told = await predicted(scripted, inputs=["a premise", "a claim"])
+    assert told == [
+        {"score": 0.5, "label": "neutral"},
+        {"score": 0.3, "label": "contradiction"},
+        {"score": 0.2, "label": "entailment"},
+    ]
+
+
+@pytest.mark.usefixtures("with_probabilities")
+async def test_relevance_is_the_calibrated_probability(scripted: httpx2.AsyncClient) -> None:
+    answer = await scripted.post("/rerank", json={"query": "q", "texts": ["four"]})
+    assert answer.json() == [{"index": 0, "score": sigmoid(4 / 2)}]
+
+
+async def test_the_body_says_whose_rerank_it_is(scripted: httpx2.AsyncClient) -> None:
+    tei = await scripted.post("/rerank", json={"query": "q", "texts": ["a"]})
+    assert tei.json() == [{"index": 0, "score": sigmoid(1)}]
+    vllm = await scripted.post("/rerank", json={"query": "q", "documents": ["a"]})
+    result = {"index": 0, "relevance_score": sigmoid(1), "document": {"text": "a"}}
+    assert vllm.json()["results"] == [result]
+    neither = await scripted.post("/rerank", json={"query": "q"})
+    assert neither.status_code == 422
+
+
+async def test_the_path_may_name_the_model(scripted: httpx2.AsyncClient) -> None:
+    for route, body in (("predict", {"inputs": "a"}), ("rerank", {"query": "q", "texts": ["a"]})):
+        answer = await scripted.post(f"/compat/tei/scripted@1/{route}", json=body)
+        assert (answer.status_code, answer.json()[0]["score"]) == (200, sigmoid(1))
+
+
+@pytest.mark.parametrize("inputs", [[], [[]], ["a", "b", "c"], [["a"], "b"], [1, 2]])
+async def test_inputs_of_no_such_shape_are_refused(
+    scripted: httpx2.AsyncClient, inputs: object
+) -> None:
+    answer = await scripted.post("/predict", json={"inputs": inputs})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
