@@ -157,4 +157,21 @@ SPEAKERS = [
         ),
         number=sigmoid,
     ),
+    Speaker(
+        name="SGLang classify",
+        route="/classify",
+        body=lambda turns: {"model": "{model}", "text": [response for _, response in turns]},
+        scores=lambda reply: [one["embedding"][0] for one in reply],
+        sent=b'{"model": "{model}", "text": ["one", "three"]}',
+        got=lambda reply: [one["embedding"] for one in reply] == [[3.0], [5.0]],
+    ),
+    Speaker(
+        name="SGLang embeddings",
+        route="/v1/embeddings",
+        body=lambda turns: {"model": "{model}", "input": [response for _, response in turns]},
+        scores=lambda reply: [one["embedding"][-1] for one in reply["data"]],
+        sent=b'{"model": "{model}", "input": "<|im_start|>user\\nhi<|im_end|>\\n"}',
+        got=lambda reply: reply["data"][-1]["embedding"][-1] == 30.0,
+        understood_by=frozenset(("vLLM classify", "vLLM pooling", "SGLang classify")),
+    ),
 ]

@@ -5,7 +5,7 @@ None of them knows another. Where two share a path, `shared_paths` tells them ap
 
 from fastapi import APIRouter
 
-from assay.api.dialects import cohere, openrlhf, shared_paths, slime, tei, vllm
+from assay.api.dialects import cohere, openrlhf, sglang, shared_paths, slime, tei, vllm
 
 ROUTERS: tuple[APIRouter, ...] = (
     openrlhf.router,
@@ -13,5 +13,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     vllm.router,
     cohere.router,
     tei.router,
+    sglang.router,
     shared_paths.router,
 )

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request, Response
 from pydantic import Discriminator, Tag
 
-from assay.api.dialects import cohere, tei
+from assay.api.dialects import cohere, sglang, tei, vllm
 from assay.api.errors import PROBLEMS
 from assay.api.guard import JsonRoute, Priority, Timeout
 
@@ -18,11 +18,35 @@ def _reranker(body: Any) -> str:
     return "TEI" if isinstance(body, Mapping) and "texts" in body else "vLLM"
 
 
+def _classifier(body: Any) -> str:
+    """SGLang has `text`, vLLM `input` or `messages`."""
+    return "SGLang" if isinstance(body, Mapping) and "text" in body else "vLLM"
+
+
+ClassifyBodies = Annotated[
+    Annotated[sglang.SglangClassifyBody, Tag("SGLang")]
+    | Annotated[vllm.VllmClassifyBody, Tag("vLLM")],
+    Discriminator(_classifier),
+    Body(),
+]
 RerankBodies = Annotated[
     Annotated[tei.TeiRerankBody, Tag("TEI")] | Annotated[cohere.RerankBody, Tag("vLLM")],
     Discriminator(_reranker),
     Body(),
 ]
+
+
+@router.post("/classify", response_model=vllm.VllmClassifyReply | sglang.Entries)
+async def classify(
+    request: Request,
+    body: ClassifyBodies,
+    timeout: Timeout = None,
+    priority: Priority = "training",
+) -> Response:
+    """Raw logits for clients of vLLM (`input`, `messages`) and of SGLang (`text`)."""
+    if isinstance(body, sglang.SglangClassifyBody):
+        return await sglang.entries(request, body.model, body, timeout, priority)
+    return await vllm.classified(request, body.model, body, timeout, priority)
 
 
 @router.post("/rerank", response_model=list[tei.TeiRank] | cohere.RerankReply)

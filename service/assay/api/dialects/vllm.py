@@ -133,17 +133,6 @@ class VllmPoolingReply(BaseModel):
     usage: VllmUsage
 
 
-@router.post("/classify", response_model=VllmClassifyReply)
-async def classify(
-    request: Request,
-    body: VllmClassifyBody,
-    timeout: Timeout = None,
-    priority: Priority = "training",
-) -> Response:
-    """For clients of vLLM: raw logits; their logistic with `use_activation`."""
-    return await classified(request, body.model, body, timeout, priority)
-
-
 @router.post("/compat/vllm/{model}/classify", response_model=VllmClassifyReply)
 async def classify_with(
     request: Request,
@@ -152,7 +141,9 @@ async def classify_with(
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """The same with the model of the path; verl puts the path of a checkpoint into the body."""
+    """For clients of vLLM: raw logits; their logistic with `use_activation`. The path names the
+    model, because verl puts the path of a checkpoint into the body.
+    """
     return await classified(request, model, body, timeout, priority)
 
 
