@@ -24,8 +24,8 @@ class Speaker:
     `body` makes its request from prompts and responses, `scores` reads its reply. `sent` is a
     request of its own, byte by byte, and `got` what a model that counts letters answers. `number`
     is what it makes of a raw; `patience` the seconds after which it gets a 503; `lists` whether it
-    sends more than one item, and `empty` the reply to none (None: refused). `understood_by`
-    names those on whose routes `sent` means the same.
+    sends more than one item, and `empty` the reply to none, or its scores (None: refused).
+    `understood_by` names those on whose routes `sent` means the same.
     """
 
     name: str
@@ -173,5 +173,16 @@ SPEAKERS = [
         sent=b'{"model": "{model}", "input": "<|im_start|>user\\nhi<|im_end|>\\n"}',
         got=lambda reply: reply["data"][-1]["embedding"][-1] == 30.0,
         understood_by=frozenset(("vLLM classify", "vLLM pooling", "SGLang classify")),
+    ),
+    Speaker(
+        name="LLaMA-Factory",
+        route="/compat/llamafactory/{model}",
+        body=lambda turns: {"model": "model", "messages": [response for _, response in turns]},
+        scores=lambda reply: reply["scores"],
+        sent=b'{"model": "model", "messages": ["<|endoftext|><|im_start|>user\\n2 + 2?<|im_end|>\\n'
+        b'<|im_start|>assistant\\n4<|im_end|>\\n"]}',
+        got=lambda reply: reply["scores"] == [1.0],
+        patience=600.0,
+        empty=[],
     ),
 ]

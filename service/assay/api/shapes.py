@@ -18,6 +18,10 @@ class Shape(NamedTuple):
         return all(name in body and check(body[name]) for name, check in self.fields.items())
 
 
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
 def _anything(_: object) -> bool:
     return True
 
@@ -32,6 +36,11 @@ def _list(value: object) -> bool:
 
 # The first that fits is named, so what asks for more comes before what asks for less.
 SHAPES = (
+    Shape(
+        "LLaMA-Factory",
+        ("/compat/llamafactory/{model}", "/v1/score/evaluation"),
+        {"model": _text, "messages": _texts},
+    ),
     Shape("TEI", ("/rerank", "/compat/tei/{model}/rerank"), {"query": _text, "texts": _list}),
     Shape("TEI", ("/predict", "/compat/tei/{model}/predict"), {"inputs": _anything}),
     Shape("Cohere", ("/v1/rerank", "/v2/rerank", "/rerank"), {"query": _text, "documents": _list}),

@@ -12,7 +12,8 @@ HEADS = (
     (re.compile(r"<start_of_turn>([^\n<]{1,64})\n"), "<end_of_turn>"),
 )
 ROLES = {"model": "assistant"}
-BEGINNINGS = ("<|begin_of_text|>", "<bos>", "<s>")
+# Rows are filled up on the left too.
+BEGINNINGS = ("<|begin_of_text|>", "<bos>", "<s>", "<pad>", "<|endoftext|>")
 ENDS = (
     "<|im_end|>",
     "<|eot_id|>",

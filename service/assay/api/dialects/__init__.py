@@ -5,7 +5,16 @@ None of them knows another. Where two share a path, `shared_paths` tells them ap
 
 from fastapi import APIRouter
 
-from assay.api.dialects import cohere, openrlhf, sglang, shared_paths, slime, tei, vllm
+from assay.api.dialects import (
+    cohere,
+    llamafactory,
+    openrlhf,
+    sglang,
+    shared_paths,
+    slime,
+    tei,
+    vllm,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     openrlhf.router,
@@ -15,4 +24,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     tei.router,
     sglang.router,
     shared_paths.router,
+    llamafactory.router,
 )
