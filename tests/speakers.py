@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
+
 Turn = tuple[str, str]
 
 
@@ -17,6 +19,30 @@ def by_index(results: Sequence[dict[str, Any]], key: str) -> list[float]:
     return [one[key] for one in sorted(results, key=lambda one: int(one["index"]))]
 
 
+def refused(answer: httpx2.Response) -> str:
+    """Why the request failed, of a client whose replies have no place for it."""
+    problem = answer.json()
+    assert answer.status_code in (422, 500), answer.text
+    assert (problem["code"], problem["retryable"]) == ("items_failed", False)
+    assert [one["field"] for one in problem["errors"]] == ["items.0"], "only what failed"
+    return str(problem["errors"][0]["problem"])
+
+
+def tagged(answer: httpx2.Response) -> str:
+    """Why a rollout has no reward, in a reply that says so."""
+    reply = answer.json()
+    assert (answer.status_code, reply["reward"], reply["mask_sample"]) == (200, None, True)
+    assert reply["_ng_failure_class"] == "judge_failed"
+    return str(reply["_ng_failure_judge_error"])
+
+
+def rollout(prompt: str, response: str) -> dict[str, Any]:
+    """What NeMo-Gym's agent has of a rollout with one answer."""
+    said = {"type": "output_text", "text": response, "annotations": []}
+    message = {"type": "message", "role": "assistant", "content": [said]}
+    return {"responses_create_params": {"input": prompt}, "response": {"output": [message]}}
+
+
 @dataclass(frozen=True)
 class Speaker:
     """One client.
@@ -25,7 +51,8 @@ class Speaker:
     request of its own, byte by byte, and `got` what a model that counts letters answers. `number`
     is what it makes of a raw; `patience` the seconds after which it gets a 503; `lists` whether it
     sends more than one item, and `empty` the reply to none, or its scores (None: refused).
-    `understood_by` names those on whose routes `sent` means the same.
+    `failed` reads why an item has no score. `understood_by` names those on whose routes `sent`
+    means the same.
     """
 
     name: str
@@ -38,6 +65,7 @@ class Speaker:
     patience: float | None = None
     lists: bool = True
     empty: Any = None
+    failed: Callable[[httpx2.Response], str] = refused
     understood_by: frozenset[str] = frozenset()
 
     @property
@@ -184,5 +212,18 @@ SPEAKERS = [
         got=lambda reply: reply["scores"] == [1.0],
         patience=600.0,
         empty=[],
+    ),
+    Speaker(
+        name="NeMo-Gym",
+        route="/compat/nemo-gym/{model}/verify",
+        body=lambda turns: rollout(*turns[0]),
+        scores=lambda reply: [reply["reward"]],
+        sent=b'{"responses_create_params":{"input":[{"role":"user","content":"2 + 2?"}]},'
+        b'"response":{"id":"resp_1","object":"response","output":[{"id":"msg_1","type":"message",'
+        b'"role":"assistant","status":"completed","content":[{"type":"output_text","text":"4",'
+        b'"annotations":[]}]}]},"expected_answer":"4"}',
+        got=lambda reply: (reply["reward"], reply["expected_answer"]) == (1.0, "4"),
+        lists=False,
+        failed=tagged,
     ),
 ]

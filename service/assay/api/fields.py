@@ -13,7 +13,8 @@ Messages = list[dict[str, str]]
 
 PAIRS = (("text", "text_pair"), ("premise", "hypothesis"), ("prompt", "response"))
 SINGLES = ("text", "query")
-NOT_THE_LABELS = frozenset(("id", "group", "prompt", "response"))
+# What a label may add: what an answer is held against, and never the answer.
+CONTEXT = frozenset(("collection", "evidence", "language", "system", "tests"))
 
 
 class ChatMessage(BaseModel):
@@ -35,7 +36,8 @@ def answer(
             and one that knows no `response` takes that for the field that its candidates vary in.
         prompt: text, or chat messages.
         response: text.
-        label: where it is an object, those of its fields that the family knows join the item.
+        label: where it is an object, what it says of the item's context (`CONTEXT`) joins it, as
+            far as the family knows it.
     """
     known = served.family.item.model_fields
     fields: Fields = {"response" if "response" in known else served.family.candidate: response}
@@ -44,7 +46,7 @@ def answer(
     elif "evidence" in known:
         fields["evidence"] = prompt if isinstance(prompt, str) else _asked(prompt)
     if isinstance(label, Mapping):
-        joined = known.keys() - NOT_THE_LABELS
+        joined = known.keys() & CONTEXT
         fields |= {name: value for name, value in label.items() if name in joined}
     return fields
 

@@ -37,6 +37,11 @@ def _list(value: object) -> bool:
 # The first that fits is named, so what asks for more comes before what asks for less.
 SHAPES = (
     Shape(
+        "NeMo-Gym",
+        ("/compat/nemo-gym/{model}/verify", "/verify"),
+        {"responses_create_params": _anything, "response": _anything},
+    ),
+    Shape(
         "LLaMA-Factory",
         ("/compat/llamafactory/{model}", "/v1/score/evaluation"),
         {"model": _text, "messages": _texts},

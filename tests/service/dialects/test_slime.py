@@ -19,15 +19,6 @@ async def test_channels_of_what_has_no_score_are_not_sent(scripted: httpx2.Async
     assert (answer.status_code, answer.json()["code"]) == (500, "items_failed")
 
 
-async def test_a_label_gives_the_fields_that_the_family_knows(
-    scripted: httpx2.AsyncClient,
-) -> None:
-    label = {"text_pair": "four", "ground_truth": "4", "response": "not this", "id": 7}
-    body = {"prompt": "2 + 2?", "response": "4", "label": label}
-    answer = await scripted.post("/compat/slime/scripted", json=body)
-    assert answer.json() == float(len("four")), answer.text
-
-
 @pytest.mark.parametrize(
     "prompt",
     [

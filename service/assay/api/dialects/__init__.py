@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from assay.api.dialects import (
     cohere,
     llamafactory,
+    nemo_gym,
     openrlhf,
     sglang,
     shared_paths,
@@ -25,4 +26,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     sglang.router,
     shared_paths.router,
     llamafactory.router,
+    nemo_gym.router,
 )

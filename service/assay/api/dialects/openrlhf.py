@@ -29,7 +29,8 @@ router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 class OpenRlhfBody(BaseModel):
     """`query`: prompt and response in one text; `prompts` and `labels` came with later versions.
 
-    A label that is an object gives the item those of its fields that the model's family knows.
+    A label that is an object gives the item its `evidence`, `tests` or `language`, as far as the
+    model's family knows them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

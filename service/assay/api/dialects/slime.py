@@ -17,8 +17,8 @@ router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
 
 class SlimeBody(BaseModel):
-    """One answer. A `label` that is an object gives the item those of its fields that the model's
-    family knows.
+    """One answer. A `label` that is an object gives the item its `evidence`, `tests` or `language`,
+    as far as the model's family knows them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,0 +1,90 @@
+"""NeMo-Gym alone: nemo_gym/base_resources_server.py and judge.py at 07d6b0d0."""
+
+from typing import Any
+
+import httpx2
+import pytest
+from conftest import Served
+from speakers import rollout, tagged
+
+from assay.settings import Settings
+
+ROUTE = "/compat/nemo-gym/{model}/verify"
+
+
+def message(role: str, text: str) -> dict[str, Any]:
+    return {"type": "message", "role": role, "content": [{"type": "output_text", "text": text}]}
+
+
+async def test_the_rollout_comes_back_with_its_reward(scripted: httpx2.AsyncClient) -> None:
+    body = {**rollout("p", "four"), "expected_answer": 4, "_ng_task_index": 7}
+    reply = (await scripted.post(ROUTE.format(model="scripted"), json=body)).json()
+    assert reply == {**body, "reward": 4.0, "reward_components": {"reward": 4.0}}
+
+
+@pytest.mark.parametrize(
+    ("output", "prompt", "response"),
+    [
+        ([message("assistant", "three two")], "one two three", "three two"),
+        (
+            [
+                {"type": "reasoning", "summary": []},
+                {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "c"},
+                {"type": "function_call_output", "call_id": "c", "output": "x"},
+                message("assistant", "three two"),
+                message("user", "thanks"),
+            ],
+            "one two three",
+            "three two",
+        ),
+    ],
+)
+async def test_the_last_message_of_the_assistant_is_the_answer(
+    served: Served,
+    reference_settings: Settings,
+    output: list[dict[str, Any]],
+    prompt: str,
+    response: str,
+) -> None:
+    async with served(reference_settings) as client:
+        asked = [{"role": "user", "content": prompt}]
+        body = {"responses_create_params": {"input": asked}, "response": {"output": output}}
+        got = (await client.post(ROUTE.format(model="reference"), json=body)).json()["reward"]
+        item = {"prompt": prompt, "response": response}
+        native = {"model": "reference", "items": [item]}
+        results = (await client.post("/v1/score", json=native)).json()["results"]
+        assert got == results[0]["score"]
+
+
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [
+        ([], "no message of the assistant"),
+        ([message("user", "hello")], "no message of the assistant"),
+        ([{"type": "function_call", "name": "f"}], "no message of the assistant"),
+        ([{"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}], "than text"),
+    ],
+)
+async def test_a_rollout_without_an_answer_has_no_zero(
+    scripted: httpx2.AsyncClient, output: list[dict[str, Any]], why: str
+) -> None:
+    body = {"responses_create_params": {"input": "p"}, "response": {"output": output}}
+    answer = await scripted.post(ROUTE.format(model="scripted"), json=body)
+    assert why in tagged(answer)
+
+
+async def test_a_body_that_was_verified_before_is_verified_anew(
+    scripted: httpx2.AsyncClient,
+) -> None:
+    stale = {"reward": 9.0, "_ng_failure_class": "judge_failed", "failure_reason": "old"}
+    body = {**rollout("p", "four"), **stale}
+    reply = (await scripted.post(ROUTE.format(model="scripted"), json=body)).json()
+    assert reply["reward"] == 4.0
+    assert not {"_ng_failure_class", "failure_reason"} & set(reply)
+
+
+async def test_an_address_alone_serves_the_only_model(scripted: httpx2.AsyncClient) -> None:
+    assert (await scripted.post("/verify", json=rollout("p", "four"))).json()["reward"] == 4.0
+    for route in ("/seed_session", "/compat/nemo-gym/scripted/seed_session"):
+        answer = await scripted.post(route, json={"responses_create_params": {"input": "p"}})
+        assert (answer.status_code, answer.json()) == (200, {})
