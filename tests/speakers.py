@@ -19,6 +19,11 @@ def by_index(results: Sequence[dict[str, Any]], key: str) -> list[float]:
     return [one[key] for one in sorted(results, key=lambda one: int(one["index"]))]
 
 
+def column(name: str, texts: Sequence[str]) -> dict[str, Any]:
+    """A tensor of texts."""
+    return {"name": name, "shape": [len(texts)], "datatype": "BYTES", "data": list(texts)}
+
+
 def refused(answer: httpx2.Response) -> str:
     """Why the request failed, of a client whose replies have no place for it."""
     problem = answer.json()
@@ -225,5 +230,26 @@ SPEAKERS = [
         got=lambda reply: (reply["reward"], reply["expected_answer"]) == (1.0, "4"),
         lists=False,
         failed=tagged,
+    ),
+    Speaker(
+        name="KServe",
+        route="/v2/models/{model}/infer",
+        body=lambda turns: {"inputs": [column("sentences", [said for _, said in turns])]},
+        scores=lambda reply: reply["outputs"][0]["data"],
+        sent=b'{"id":"7","inputs":[{"name":"prompt","shape":[2,1],"datatype":"BYTES","data":[["a"],'
+        b'["b"]]},{"name":"response","shape":[2,1],"datatype":"BYTES","data":[["one"],["three"]]}],'
+        b'"outputs":[{"name":"rewards"}],"parameters":{"timeout":30000000}}',
+        got=lambda reply: (
+            reply
+            == {
+                "model_name": "scripted",
+                "model_version": "1",
+                "id": "7",
+                "outputs": [
+                    {"name": "rewards", "shape": [2, 1], "datatype": "FP64", "data": [3.0, 5.0]}
+                ],
+            }
+        ),
+        empty=[],
     ),
 ]

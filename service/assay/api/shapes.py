@@ -22,6 +22,10 @@ def _texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
+def _objects(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+
+
 def _anything(_: object) -> bool:
     return True
 
@@ -36,6 +40,11 @@ def _list(value: object) -> bool:
 
 # The first that fits is named, so what asks for more comes before what asks for less.
 SHAPES = (
+    Shape(
+        "KServe",
+        ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"),
+        {"inputs": _objects},
+    ),
     Shape(
         "NeMo-Gym",
         ("/compat/nemo-gym/{model}/verify", "/verify"),

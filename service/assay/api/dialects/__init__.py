@@ -7,6 +7,7 @@ from fastapi import APIRouter
 
 from assay.api.dialects import (
     cohere,
+    kserve,
     llamafactory,
     nemo_gym,
     openrlhf,
@@ -27,4 +28,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     shared_paths.router,
     llamafactory.router,
     nemo_gym.router,
+    kserve.router,
 )

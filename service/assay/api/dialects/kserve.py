@@ -1,0 +1,156 @@
+"""The v2 inference protocol of KServe and Triton, tensors in JSON, as NeMo-Aligner shaped it."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from assay.api.errors import PROBLEMS
+from assay.api.fields import Fields, single
+from assay.api.foreign import chosen, numbers, score
+from assay.api.guard import JsonRoute, Priority, Timeout, json_response
+from assay.errors import InvalidRequest
+from assay.hosting import ServedModel
+from assay.queueing import Lane
+
+# Of a tensor with this name each text is taken as it is; any other names a field of the item.
+SENTENCES = "sentences"
+REWARDS = "rewards"
+
+router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
+
+Text = str
+Row = Annotated[list[Text], Field(min_length=1, max_length=1)]
+Version = Annotated[int, Path(ge=1, le=999_999)]
+
+
+class InferInput(BaseModel):
+    """A column of texts, one an item: shape [n] or [n, 1]."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=2)]
+    datatype: Literal["BYTES"]
+    data: list[Text] | list[Row]
+    parameters: dict[str, JsonValue] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "InferInput":
+        if self.shape not in ([len(self.data)], [len(self.data), 1]):
+            raise ValueError(f"shape {self.shape} does not fit {len(self.data)} texts")
+        return self
+
+    @property
+    def texts(self) -> list[str]:
+        """One an item."""
+        return [one if isinstance(one, str) else one[0] for one in self.data]
+
+
+class RequestedOutput(BaseModel):
+    """There is one output."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["rewards"]
+    parameters: dict[str, JsonValue] | None = None
+
+
+class InferParameters(BaseModel):
+    """`timeout` is in microseconds; other parameters change no number."""
+
+    model_config = ConfigDict(frozen=True)
+
+    timeout: Annotated[int, Field(ge=0)] | None = None
+
+
+class InferBody(BaseModel):
+    """Columns of the same length: `sentences`, or those fields that the model's items have."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    inputs: Annotated[list[InferInput], Field(min_length=1)]
+    id: str | None = None
+    outputs: list[RequestedOutput] | None = None
+    parameters: InferParameters = InferParameters()
+
+    @model_validator(mode="after")
+    def _equally_long(self) -> "InferBody":
+        if len({len(one.data) for one in self.inputs}) > 1:
+            raise ValueError("the inputs hold different numbers of texts")
+        if len({one.name for one in self.inputs}) < len(self.inputs):
+            raise ValueError("two inputs have the same name")
+        return self
+
+
+class InferOutput(BaseModel):
+    """The scores, shape [n, 1]."""
+
+    name: Literal["rewards"]
+    shape: list[int]
+    datatype: Literal["FP64"]
+    data: list[float]
+
+
+class InferReply(BaseModel):
+    """The model that answered, and its one output."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[InferOutput]
+
+
+@router.post("/v2/models/{model}/infer", response_model=InferReply)
+async def infer(
+    request: Request,
+    model: str,
+    body: InferBody,
+    timeout: Timeout = None,
+    priority: Priority = "training",
+) -> Response:
+    """KServe's and Triton's v2 inference, with the model's default version."""
+    return await _inferred(request, model, body, timeout, priority)
+
+
+@router.post("/v2/models/{model}/versions/{version}/infer", response_model=InferReply)
+async def infer_version(
+    request: Request,
+    model: str,
+    version: Version,
+    body: InferBody,
+    timeout: Timeout = None,
+    priority: Priority = "training",
+) -> Response:
+    """KServe's and Triton's v2 inference: columns of texts in, a column of rewards out."""
+    return await _inferred(request, f"{model}@{version}", body, timeout, priority)
+
+
+async def _inferred(
+    request: Request, model: str, body: InferBody, timeout: int | None, lane: Lane
+) -> Response:
+    served = chosen(request, model)
+    items = list(_items(served, body))
+    wanted = body.parameters.timeout
+    patience = wanted / 1e6 if wanted else None
+    reply = await score(request, served, items, timeout, lane, patience=patience)
+    output = {"name": REWARDS, "shape": [len(items), 1], "datatype": "FP64", "data": numbers(reply)}
+    told = {"model_name": served.card.name, "model_version": str(served.card.version)}
+    identity = {} if body.id is None else {"id": body.id}
+    return json_response({**told, **identity, "outputs": [output]})
+
+
+def _items(served: ServedModel, body: InferBody) -> Iterator[Fields]:
+    names = [column.name for column in body.inputs]
+    known = served.family.item.model_fields
+    for row in zip(*(column.texts for column in body.inputs), strict=True):
+        if names == [SENTENCES]:
+            yield single(served, row[0])
+        elif known.keys() >= set(names):
+            yield dict(zip(names, row, strict=True))
+        else:
+            raise InvalidRequest(
+                f"inputs: no tensors {', '.join(names)} for {served.id}",
+                hint=f"name them {SENTENCES}, or after fields of its items: {', '.join(known)}",
+            )
