@@ -252,4 +252,20 @@ SPEAKERS = [
         ),
         empty=[],
     ),
+    Speaker(
+        name="reward-kit",
+        route="/compat/reward-kit/{model}/reward",
+        body=lambda turns: {
+            "messages": [
+                {"role": "user", "content": turns[0][0]},
+                {"role": "assistant", "content": turns[0][1]},
+            ]
+        },
+        scores=lambda reply: [reply["score"]],
+        sent=b'{"messages": [{"role": "user", "content": "2 + 2?"}, '
+        b'{"role": "assistant", "content": "4"}], '
+        b'"original_messages": [{"role": "user", "content": "2 + 2?"}], "ground_truth": "4"}',
+        got=lambda reply: (reply["score"], reply["metrics"]["reward"]["score"]) == (1.0, 1.0),
+        lists=False,
+    ),
 ]

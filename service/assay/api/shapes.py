@@ -65,6 +65,7 @@ SHAPES = (
     Shape("SGLang", ("/classify",), {"text": _anything}),
     Shape("OpenRLHF", ("/compat/openrlhf/{model}",), {"query": _list}),
     Shape("vLLM", ("/classify",), {"model": _anything, "messages": _list}),
+    Shape("reward-kit", ("/compat/reward-kit/{model}/reward",), {"messages": _objects}),
     Shape("Assay", ("/v1/score",), {"items": _list}),
     Shape("Assay", ("/v1/best-of-n",), {"candidates": _list}),
     Shape("slime", ("/compat/slime/{model}",), {"prompt": _anything, "response": _text}),

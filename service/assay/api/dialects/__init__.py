@@ -11,6 +11,7 @@ from assay.api.dialects import (
     llamafactory,
     nemo_gym,
     openrlhf,
+    reward_kit,
     sglang,
     shared_paths,
     slime,
@@ -29,4 +30,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     llamafactory.router,
     nemo_gym.router,
     kserve.router,
+    reward_kit.router,
 )
