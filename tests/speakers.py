@@ -33,6 +33,14 @@ def refused(answer: httpx2.Response) -> str:
     return str(problem["errors"][0]["problem"])
 
 
+def turned_away(answer: httpx2.Response) -> tuple[int, str]:
+    """Status and code of a request that may be sent again; when, is in its header."""
+    problem = answer.json()
+    assert "retry-after" in answer.headers
+    assert int(answer.headers["retry-after"]) >= 1
+    return answer.status_code, problem["code"]
+
+
 def tagged(answer: httpx2.Response) -> str:
     """Why a rollout has no reward, in a reply that says so."""
     reply = answer.json()
@@ -56,8 +64,8 @@ class Speaker:
     request of its own, byte by byte, and `got` what a model that counts letters answers. `number`
     is what it makes of a raw; `patience` the seconds after which it gets a 503; `lists` whether it
     sends more than one item, and `empty` the reply to none, or its scores (None: refused).
-    `failed` reads why an item has no score. `understood_by` names those on whose routes `sent`
-    means the same.
+    `failed` reads why an item has no score, `refusal` why all of a request has none.
+    `understood_by` names those on whose routes `sent` means the same.
     """
 
     name: str
@@ -71,6 +79,7 @@ class Speaker:
     lists: bool = True
     empty: Any = None
     failed: Callable[[httpx2.Response], str] = refused
+    refusal: Callable[[httpx2.Response], tuple[int, str]] = turned_away
     understood_by: frozenset[str] = frozenset()
 
     @property

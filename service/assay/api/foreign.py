@@ -1,11 +1,21 @@
 """What every dialect asks of the service, and its failure where a reply has no place for one."""
 
+import asyncio
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request
 
-from assay.errors import DeadlineExceeded, InvalidRequest, ItemsFailed, OutOfTime
+from assay.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    ItemsFailed,
+    ModelNotReady,
+    OutOfTime,
+    Overloaded,
+)
 from assay.hosting import ServedModel
 from assay.queueing import Lane
 from assay.results import ItemResult, ScoreReply
@@ -59,20 +69,32 @@ async def score(
         items: in its family's fields.
         timeout: milliseconds, where the caller says so.
         lane: who goes first.
-        patience: seconds after which this kind of client hangs up, less what a reply takes.
+        patience: seconds after which this kind of client hangs up, less what a reply takes. So
+            long a request is held that finds no room, or a model that is still loading: such a
+            client tries again too seldom or not at all.
         options: of the scores.
 
     Raises:
         OutOfTime: the client is about to hang up.
+        Overloaded, ModelNotReady: that will not have changed by then.
         AssayError: the request as a whole cannot be served.
     """
     bounds = [patience, None if timeout is None else timeout / 1e3]
     seconds = min((bound for bound in bounds if bound is not None), default=None)
+    ends = None if patience is None or seconds is None else time.monotonic() + seconds
     call = ScoreCall(served.id, items, options, timeout=seconds, lane=lane)
-    try:
-        return await _service(request).score(call)
-    except DeadlineExceeded as error:
-        raise OutOfTime(error.detail, hint=error.hint, retry_after=RETRY_SECONDS) from error
+    while True:
+        try:
+            return await _service(request).score(call)
+        except DeadlineExceeded as error:
+            raise OutOfTime(error.detail, hint=error.hint, retry_after=RETRY_SECONDS) from error
+        except (Overloaded, ModelNotReady) as error:
+            pause = RETRY_SECONDS if error.retry_after is None else error.retry_after
+            left = None if ends is None else ends - time.monotonic() - pause
+            if left is None or left <= 0 or not error.retryable:
+                raise
+        await asyncio.sleep(pause)
+        call = replace(call, timeout=left)
 
 
 def numbers(reply: ScoreReply) -> list[float]:

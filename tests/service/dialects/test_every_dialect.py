@@ -9,13 +9,14 @@ from conftest import Served
 from doubles import Gate, ScriptedModel
 from speakers import SPEAKERS, Speaker, Turn
 
-from assay.errors import Overloaded
+from assay.errors import AssayError, ModelFailed, ModelNotReady, Overloaded
 from assay.results import ScoreReply
 from assay.scoring import ScoreCall, ScoringService
 from assay.settings import Settings
 from assay_models.base import Input, Raw
 
 JSON = {"content-type": "application/json"}
+SOON = {"x-assay-timeout-ms": "20"}
 
 every = pytest.mark.parametrize("speaker", SPEAKERS, ids=lambda speaker: speaker.name)
 every_list = pytest.mark.parametrize(
@@ -107,9 +108,8 @@ async def test_a_number_that_is_none_is_not_sent(
 
 @every
 async def test_a_model_that_is_loading(loading: httpx2.AsyncClient, speaker: Speaker) -> None:
-    answer = await ask(loading, speaker, [("Say it.", "a")])
-    assert (answer.status_code, answer.json()["code"]) == (503, "model_not_ready")
-    assert int(answer.headers["retry-after"]) >= 1
+    answer = await ask(loading, speaker, [("Say it.", "a")], **SOON)
+    assert speaker.refusal(answer) == (503, "model_not_ready")
 
 
 @pytest.fixture
@@ -128,10 +128,9 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 async def test_what_takes_too_long_is_said_while_the_client_listens(
     gate: Gate, scripted: httpx2.AsyncClient, speaker: Speaker
 ) -> None:
-    answer = await ask(scripted, speaker, [("Say it.", "a")], **{"x-assay-timeout-ms": "20"})
+    answer = await ask(scripted, speaker, [("Say it.", "a")], **SOON)
     gate.open.set()
-    assert (answer.status_code, answer.json()["code"]) == (503, "out_of_time")
-    assert int(answer.headers["retry-after"]) >= 1
+    assert speaker.refusal(answer) == (503, "out_of_time")
 
 
 @every
@@ -152,14 +151,47 @@ async def test_the_deadline_comes_before_the_client_hangs_up(
     assert [call.timeout for call in calls] == [speaker.patience, 9.0]
 
 
+@pytest.fixture
+def refusals(monkeypatch: pytest.MonkeyPatch) -> list[AssayError]:
+    """Raised by the service in this order, before it scores."""
+    pending: list[AssayError] = []
+    scored: Callable = ScoringService.score
+
+    async def score(service: ScoringService, call: ScoreCall) -> ScoreReply:
+        if pending:
+            raise pending.pop(0)
+        reply: ScoreReply = await scored(service, call)
+        return reply
+
+    monkeypatch.setattr(ScoringService, "score", score)
+    return pending
+
+
 @every
 async def test_an_overloaded_queue_says_when_to_come_back(
-    scripted: httpx2.AsyncClient, speaker: Speaker, monkeypatch: pytest.MonkeyPatch
+    scripted: httpx2.AsyncClient, speaker: Speaker, refusals: list[AssayError]
 ) -> None:
-    async def refuse(*_: object) -> ScoreReply:
-        raise Overloaded("no room", retry_after=7)
+    refusals.append(Overloaded("no room", retry_after=7))
+    answer = await ask(scripted, speaker, [("Say it.", "a")], **SOON)
+    assert speaker.refusal(answer) == (429, "overloaded")
 
-    monkeypatch.setattr(ScoringService, "score", refuse)
+
+@every
+async def test_who_waits_long_is_held_and_who_does_not_is_told(
+    scripted: httpx2.AsyncClient, speaker: Speaker, refusals: list[AssayError]
+) -> None:
+    refusals += [Overloaded("no room", retry_after=0), ModelNotReady("loading", retry_after=0)]
     answer = await ask(scripted, speaker, [("Say it.", "a")])
-    assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
-    assert answer.headers["retry-after"] == "7"
+    if speaker.patience is None:
+        assert speaker.refusal(answer) == (429, "overloaded")
+    else:
+        assert speaker.scores(answer.json()) == [1.0]
+
+
+@every
+async def test_a_model_that_failed_to_load_is_not_waited_for(
+    scripted: httpx2.AsyncClient, speaker: Speaker, refusals: list[AssayError]
+) -> None:
+    refusals.append(ModelFailed("broken", retry_after=0))
+    answer = await ask(scripted, speaker, [("Say it.", "a")])
+    assert speaker.refusal(answer) == (503, "model_failed")
