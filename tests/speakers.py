@@ -1,7 +1,7 @@
 """The clients whose wire formats are spoken, each with what it sends and how it reads a reply."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,34 @@ def rollout(prompt: str, response: str) -> dict[str, Any]:
     return {"responses_create_params": {"input": prompt}, "response": {"output": [message]}}
 
 
+async def at_once(_: httpx2.AsyncClient, answer: httpx2.Response) -> httpx2.Response:
+    """The reply is the result."""
+    return answer
+
+
+async def roll_result(client: httpx2.AsyncClient, ticket: httpx2.Response) -> httpx2.Response:
+    """What ROLL gets for its ticket, if it got one."""
+    if ticket.status_code != 200:
+        return ticket
+    question = {"reward_request_id": ticket.json()["reward_request_id"]}
+    route = str(ticket.url).replace("/submit", "/result")
+    return await client.request("GET", route, json=question)
+
+
+def unscored(answer: httpx2.Response) -> str:
+    """ROLL's word for a score that there is not."""
+    reply = answer.json()
+    assert (answer.status_code, reply["errcode"]) == (200, 2), answer.text
+    assert "reward_score" not in reply
+    return str(reply["errmsg"])
+
+
+def turned_away_by_roll(answer: httpx2.Response) -> tuple[int, str]:
+    """Roll's result has the code alone."""
+    code = unscored(answer).partition(":")[0]
+    return (429 if code == "overloaded" else 503), code
+
+
 @dataclass(frozen=True)
 class Speaker:
     """One client.
@@ -64,7 +92,8 @@ class Speaker:
     request of its own, byte by byte, and `got` what a model that counts letters answers. `number`
     is what it makes of a raw; `patience` the seconds after which it gets a 503; `lists` whether it
     sends more than one item, and `empty` the reply to none, or its scores (None: refused).
-    `failed` reads why an item has no score, `refusal` why all of a request has none.
+    `failed` reads why an item has no score, `refusal` why all of a request has none; `fetch`
+    gets the result, where the reply is not it.
     `understood_by` names those on whose routes `sent` means the same.
     """
 
@@ -79,6 +108,7 @@ class Speaker:
     lists: bool = True
     empty: Any = None
     failed: Callable[[httpx2.Response], str] = refused
+    fetch: Callable[[httpx2.AsyncClient, httpx2.Response], Awaitable[httpx2.Response]] = at_once
     refusal: Callable[[httpx2.Response], tuple[int, str]] = turned_away
     understood_by: frozenset[str] = frozenset()
 
@@ -276,5 +306,20 @@ SPEAKERS = [
         b'"original_messages": [{"role": "user", "content": "2 + 2?"}], "ground_truth": "4"}',
         got=lambda reply: (reply["score"], reply["metrics"]["reward"]["score"]) == (1.0, 1.0),
         lists=False,
+    ),
+    Speaker(
+        name="ROLL",
+        route="/compat/roll/{model}/submit",
+        body=lambda turns: {"prompt": turns[0][0], "response": turns[0][1], "rollout_id": "r"},
+        scores=lambda reply: [reply["reward_score"]],
+        sent=b'{"priority": 1, "project_id": "p", "experiment_id": "e", "global_step": 0, '
+        b'"data_id": "d", "rollout_id": "r", "prompt": "2 + 2?", "response": "4", '
+        b'"reward_info": {"ground_truth": "4"}, "reward_manager": {"rules": []}, "timeout": 300}',
+        got=lambda reply: (reply["errcode"], reply["reward_score"]) == (0, 1.0),
+        patience=300.0,
+        lists=False,
+        failed=lambda answer: unscored(answer).removeprefix("items_failed: item 0 has no score: "),
+        refusal=turned_away_by_roll,
+        fetch=roll_result,
     ),
 ]

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
@@ -23,6 +24,7 @@ from assay.batching import BatchLimits
 from assay.cache import MemoryCache, PreparedCache, RedisCache, ScoreCache, TieredCache
 from assay.errors import SettingsError
 from assay.hosting import ServedModel
+from assay.jobs import Jobs
 from assay.metrics import Metrics
 from assay.scoring import ScoringLimits, ScoringService
 from assay.settings import Settings
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 CLOCK = time.monotonic
 # A CPU is as fast with this much at a time as with more, and the next in line waits less.
 CPU_BATCH_TOKENS = 4096
+# Jobs that run at a time, and the seconds for which their outcomes can be fetched.
+JOBS, KEPT = 16_384, 900.0
 # What there is to watch is at /metrics. The framework's own would look for a provider each time.
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 
@@ -63,14 +67,16 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     limits = ScoringLimits(settings.max_items, settings.max_request_tokens, settings.timeout)
     prepared = PreparedCache(settings.prepared_bytes, metrics)
     service = ScoringService(models, cache, prepared, pool, metrics, limits, CLOCK)
+    jobs: Jobs[Any] = Jobs(JOBS, KEPT, CLOCK)
     app = FastAPIOffline(
         title="Assay",
         version=__version__,
         description=DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         telemetry=NO_TELEMETRY,
-        lifespan=_lifespan(settings, repository, service, cache, pool),
+        lifespan=_lifespan(settings, repository, service, cache, pool, jobs),
     )
+    app.state.jobs = jobs
     app.state.metrics = metrics
     app.state.service = service
     app.state.cut_off = partial(_stop, service.models(), 0.0)
@@ -168,6 +174,7 @@ def _lifespan(
     service: ScoringService,
     cache: TieredCache,
     pool: ThreadPoolExecutor,
+    jobs: Jobs[Any],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -182,6 +189,7 @@ def _lifespan(
         finally:
             settling.cancel()
             await _stop(models, settings.drain_timeout)
+            await jobs.close()
             await cache.close()
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -7,8 +7,8 @@
     ├── ModelNotFound         404      ├── ShuttingDown      503
     ├── RequestTooLarge       413      ├── DeadlineExceeded  504
     ├── ItemsFailed           422      │   └── OutOfTime     503
-    └── SettingsError                  ├── InferenceFailed   500
-                                       └── NonFiniteScore    500
+    ├── JobNotFound           404      ├── InferenceFailed   500
+    └── SettingsError                  └── NonFiniteScore    500
 
 `InferenceFailed`, `NonFiniteScore` and `DeadlineExceeded` may concern a single item; then they
 travel inside a 200 reply as that item's `error`, and its neighbours keep their scores.
@@ -78,6 +78,16 @@ class ModelNotFound(AssayError):
     code = "model_not_found"
     status = 404
     title = "Model not found"
+
+
+class JobNotFound(AssayError):
+    """A result is asked for that this process never promised, or has kept long enough. The caller
+    sees 404.
+    """
+
+    code = "job_not_found"
+    status = 404
+    title = "Job not found"
 
 
 class RequestTooLarge(AssayError):

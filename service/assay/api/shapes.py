@@ -66,6 +66,7 @@ SHAPES = (
     Shape("OpenRLHF", ("/compat/openrlhf/{model}",), {"query": _list}),
     Shape("vLLM", ("/classify",), {"model": _anything, "messages": _list}),
     Shape("reward-kit", ("/compat/reward-kit/{model}/reward",), {"messages": _objects}),
+    Shape("ROLL", ("/compat/roll/{model}/submit",), {"prompt": _text, "rollout_id": _anything}),
     Shape("Assay", ("/v1/score",), {"items": _list}),
     Shape("Assay", ("/v1/best-of-n",), {"candidates": _list}),
     Shape("slime", ("/compat/slime/{model}",), {"prompt": _anything, "response": _text}),

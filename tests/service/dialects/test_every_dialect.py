@@ -32,9 +32,9 @@ async def ask(
     **headers: str,
 ) -> httpx2.Response:
     content = json.dumps(speaker.body(turns)).encode().replace(b"{model}", model.encode())
-    return await client.post(
-        speaker.route.format(model=model), content=content, headers=JSON | headers
-    )
+    route = speaker.route.format(model=model)
+    reply = await client.post(route, content=content, headers=JSON | headers)
+    return await speaker.fetch(client, reply)
 
 
 @every
@@ -75,7 +75,8 @@ async def test_the_clients_own_request_is_answered(
 ) -> None:
     content = speaker.sent.replace(b"{model}", b"scripted")
     route = speaker.route.format(model="scripted")
-    answer = await scripted.post(route, content=content, headers=JSON)
+    reply = await scripted.post(route, content=content, headers=JSON)
+    answer = await speaker.fetch(scripted, reply)
     assert answer.status_code == 200, answer.text
     assert speaker.got(answer.json()), answer.text
 

@@ -12,6 +12,7 @@ from assay.api.dialects import (
     nemo_gym,
     openrlhf,
     reward_kit,
+    roll,
     sglang,
     shared_paths,
     slime,
@@ -31,4 +32,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     nemo_gym.router,
     kserve.router,
     reward_kit.router,
+    roll.router,
 )
