@@ -1,5 +1,6 @@
 """One request through the service: order, sources, failures, limits and options."""
 
+import base64
 import gc
 import re
 from collections.abc import Iterator
@@ -223,6 +224,39 @@ async def test_keys_cover_every_route(served: Served, scripted_settings: Setting
             assert (await client.post(path, json={})).status_code == 401, path
         for headers in ({"Authorization": "Bearer two"}, {"X-API-Key": "one"}):
             assert (await client.get("/readyz", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("credentials", "status"),
+    [
+        (":two", 200),
+        ("anyone:two", 200),
+        ("two:", 401),
+        ("two", 401),
+        ("anyone:three", 403),
+        ("anyone:two:", 403),
+    ],
+)
+async def test_a_key_may_be_the_password_of_a_url(
+    served: Served, scripted_settings: Settings, credentials: str, status: int
+) -> None:
+    keys = Settings(api_keys=("one", "two")).api_keys
+    async with served(scripted_settings.model_copy(update={"api_keys": keys})) as client:
+        encoded = base64.b64encode(credentials.encode()).decode()
+        answer = await client.get("/readyz", headers={"Authorization": f"Basic {encoded}"})
+        assert answer.status_code == status
+        if status == 401:
+            assert "http://:KEY@HOST" in answer.json()["hint"]
+
+
+@pytest.mark.parametrize("credentials", ["", "=", "no base64!", "OnR3bw"])
+async def test_credentials_that_are_none_are_no_key(
+    served: Served, scripted_settings: Settings, credentials: str
+) -> None:
+    keys = Settings(api_keys=("one", "two")).api_keys
+    async with served(scripted_settings.model_copy(update={"api_keys": keys})) as client:
+        answer = await client.get("/readyz", headers={"Authorization": f"Basic {credentials}"})
+        assert answer.status_code == 401
 
 
 async def test_a_passed_deadline_is_a_504(served: Served, scripted_settings: Settings) -> None:

@@ -3,6 +3,8 @@ the limit on a body, request counts), and JsonRoute, for those that take JSON.
 """
 
 import asyncio
+import base64
+import binascii
 import re
 import secrets
 import time
@@ -201,10 +203,12 @@ class Guard:
     def _check_key(self, headers: Headers) -> None:
         if not self._keys:
             return
-        scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
-        key = bearer.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+        key = _key_of(headers)
         if not key:
-            raise Unauthorized("this server wants an API key", hint="Authorization: Bearer KEY")
+            raise Unauthorized(
+                "this server wants an API key",
+                hint="Authorization: Bearer KEY, or http://:KEY@HOST where only a URL can be set",
+            )
         matches = [secrets.compare_digest(key, known) for known in self._keys]
         if not any(matches):
             raise Forbidden("this API key is not accepted")
@@ -321,6 +325,24 @@ async def _answer(
     except AssayError as error:
         response = problem_response(error, scope["request_id"])
     await response(scope, receive, send)
+
+
+def _key_of(headers: Headers) -> bytes:
+    """The key a request carries, as a bearer, as the password of a URL, or in its own header."""
+    scheme, _, rest = headers.get(b"authorization", b"").partition(b" ")
+    match scheme.lower():
+        case b"bearer":
+            return rest.strip()
+        case b"basic":
+            return _password(rest.strip())
+    return headers.get(b"x-api-key", b"")
+
+
+def _password(credentials: bytes) -> bytes:
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
 
 
 def _replayed(content: bytes, receive: Receive) -> Receive:
