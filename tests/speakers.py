@@ -24,6 +24,17 @@ def column(name: str, texts: Sequence[str]) -> dict[str, Any]:
     return {"name": name, "shape": [len(texts)], "datatype": "BYTES", "data": list(texts)}
 
 
+def chatml(prompt: str, response: str) -> str:
+    """A conversation as a policy's template makes it."""
+    asked = f"<|im_start|>user\n{prompt}<|im_end|>\n"
+    return f"{asked}<|im_start|>assistant\n{response}<|im_end|>\n"
+
+
+def logs(*fallback: float) -> dict[str, list[float]]:
+    """OpenRLHF's extra logs of items that were not cut."""
+    return {"assay_fallback": list(fallback), "assay_truncated": [0.0 for _ in fallback]}
+
+
 def refused(answer: httpx2.Response) -> str:
     """Why the request failed, of a client whose replies have no place for it."""
     problem = answer.json()
@@ -91,7 +102,8 @@ class Speaker:
     `body` makes its request from prompts and responses, `scores` reads its reply. `sent` is a
     request of its own, byte by byte, and `got` what a model that counts letters answers. `number`
     is what it makes of a raw; `patience` the seconds after which it gets a 503; `lists` whether it
-    sends more than one item, and `empty` the reply to none, or its scores (None: refused).
+    sends more than one item, and `empty` the reply to none, or its scores (None: refused);
+    `cuts` whether its URL may ask for truncation.
     `failed` reads why an item has no score, `refusal` why all of a request has none; `fetch`
     gets the result, where the reply is not it.
     `understood_by` names those on whose routes `sent` means the same.
@@ -107,6 +119,7 @@ class Speaker:
     patience: float | None = None
     lists: bool = True
     empty: Any = None
+    cuts: bool = False
     failed: Callable[[httpx2.Response], str] = refused
     fetch: Callable[[httpx2.AsyncClient, httpx2.Response], Awaitable[httpx2.Response]] = at_once
     refusal: Callable[[httpx2.Response], tuple[int, str]] = turned_away
@@ -121,6 +134,7 @@ class Speaker:
 SPEAKERS = [
     Speaker(
         name="OpenRLHF",
+        cuts=True,
         route="/compat/openrlhf/{model}",
         body=lambda turns: {
             "query": [prompt + response for prompt, response in turns],
@@ -133,13 +147,23 @@ SPEAKERS = [
         b'"prompts": ["<|im_start|>user\\n2 + 2?<|im_end|>\\n<|im_start|>assistant\\n"], '
         b'"labels": ["4"]}',
         got=lambda reply: (
-            reply == {"rewards": [1.0], "scores": [1.0], "extra_logs": {"assay_fallback": [0.0]}}
+            reply
+            == {
+                "rewards": [1.0],
+                "scores": [1.0],
+                "extra_logs": logs(0.0),
+            }
         ),
         patience=150.0,
-        empty={"rewards": [], "scores": [], "extra_logs": {"assay_fallback": []}},
+        empty={
+            "rewards": [],
+            "scores": [],
+            "extra_logs": logs(),
+        },
     ),
     Speaker(
         name="slime",
+        cuts=True,
         route="/compat/slime/{model}",
         body=lambda turns: {"prompt": turns[0][0], "response": turns[0][1], "label": None},
         scores=lambda reply: [reply],
@@ -248,8 +272,9 @@ SPEAKERS = [
     ),
     Speaker(
         name="LLaMA-Factory",
+        cuts=True,
         route="/compat/llamafactory/{model}",
-        body=lambda turns: {"model": "model", "messages": [response for _, response in turns]},
+        body=lambda turns: {"model": "model", "messages": [chatml(*turn) for turn in turns]},
         scores=lambda reply: reply["scores"],
         sent=b'{"model": "model", "messages": ["<|endoftext|><|im_start|>user\\n2 + 2?<|im_end|>\\n'
         b'<|im_start|>assistant\\n4<|im_end|>\\n"]}',
@@ -259,6 +284,7 @@ SPEAKERS = [
     ),
     Speaker(
         name="NeMo-Gym",
+        cuts=True,
         route="/compat/nemo-gym/{model}/verify",
         body=lambda turns: rollout(*turns[0]),
         scores=lambda reply: [reply["reward"]],
@@ -293,6 +319,7 @@ SPEAKERS = [
     ),
     Speaker(
         name="reward-kit",
+        cuts=True,
         route="/compat/reward-kit/{model}/reward",
         body=lambda turns: {
             "messages": [
@@ -309,6 +336,7 @@ SPEAKERS = [
     ),
     Speaker(
         name="ROLL",
+        cuts=True,
         route="/compat/roll/{model}/submit",
         body=lambda turns: {"prompt": turns[0][0], "response": turns[0][1], "rollout_id": "r"},
         scores=lambda reply: [reply["reward_score"]],

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import Request
 
@@ -20,7 +20,7 @@ from assay.hosting import ServedModel
 from assay.queueing import Lane
 from assay.results import ItemResult, ScoreReply
 from assay.scoring import ScoreCall, ScoringService
-from assay_models.base import Options
+from assay_models.base import Options, Truncation
 from assay_models.shaping import sigmoid
 
 RETRY_SECONDS = 1.0
@@ -29,6 +29,18 @@ OURS = frozenset(
     ("inference_failed", "item_failed", "non_finite_score", "not_finished", "sandbox_failed")
 )
 SCORED, RAW = Options(), Options(raw=True)
+CUTS = [Options(truncation) for truncation in get_args(Truncation)]
+TRUNCATION: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "truncation",
+            "in": "query",
+            "required": False,
+            "description": "Which side of an item that is too long is cut; `error` cuts none.",
+            "schema": {"enum": list(get_args(Truncation)), "default": "error"},
+        }
+    ]
+}
 
 
 def chosen(request: Request, model: str | None) -> ServedModel:
@@ -49,6 +61,22 @@ def chosen(request: Request, model: str | None) -> ServedModel:
             hint=f"name one of {names}, as ?model= or in the path; or serve one (ASSAY_MODELS)",
         )
     return models[0]
+
+
+def options_of(request: Request) -> Options:
+    """What the URL's query asks for, because it is all that a trainer lets its user write.
+
+    Raises:
+        InvalidRequest: `truncation` has no such value.
+    """
+    wanted = request.query_params.get("truncation", "error")
+    for options in CUTS:
+        if options.truncation == wanted:
+            return options
+    raise InvalidRequest(
+        f"truncation: there is no {wanted!r}",
+        hint=f"one of {', '.join(options.truncation for options in CUTS)}",
+    )
 
 
 async def score(

@@ -98,6 +98,38 @@ async def test_an_item_that_is_too_long_has_no_score(
         assert speaker.failed(answer).startswith("input_too_long: ")
 
 
+every_cut = pytest.mark.parametrize(
+    "speaker", [one for one in SPEAKERS if one.cuts], ids=lambda speaker: speaker.name
+)
+
+
+@every_cut
+@pytest.mark.parametrize("side", ["left", "right", "middle"])
+async def test_the_url_may_ask_for_a_cut(
+    served: Served, reference_settings: Settings, speaker: Speaker, side: str
+) -> None:
+    prompt, response = "one two", "one " + "word " * 5000 + "two three"
+    item = {"prompt": prompt, "response": response}
+    native = {"model": "reference", "items": [item], "options": {"truncation": side}}
+    async with served(reference_settings) as client:
+        route = f"{speaker.route.format(model='reference')}?truncation={side}"
+        reply = await client.post(route, json=speaker.body([(prompt, response)]))
+        answer = await speaker.fetch(client, reply)
+        (expected,) = (await client.post("/v1/score", json=native)).json()["results"]
+        assert expected["flags"] == ["truncated"]
+        assert speaker.scores(answer.json()) == [expected["score"]]
+
+
+@every_cut
+async def test_a_cut_that_is_none_is_refused(
+    scripted: httpx2.AsyncClient, speaker: Speaker
+) -> None:
+    route = speaker.route.format(model="scripted")
+    answer = await scripted.post(f"{route}?truncation=top", json=speaker.body([("a", "b")]))
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert answer.json()["hint"] == "one of error, left, right, middle"
+
+
 @every
 @pytest.mark.parametrize(("text", "code"), [("nan", "non_finite"), ("poison", "inference_failed")])
 async def test_a_number_that_is_none_is_not_sent(

@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from conftest import Served
 
 from assay.api.dialects.openrlhf import ANCHOR, split_query
 from assay.settings import Settings
@@ -70,7 +71,15 @@ async def test_it_says_where_it_had_to_fall_back(scripted: httpx2.AsyncClient) -
     queries = [CHATML.format("2?") + "four", "no template"]
     reply = await rewarded(scripted, query=queries, prompts=[CHATML.format("2?"), "another"])
     assert reply["rewards"] == [4.0, float(len("no template"))]
-    assert reply["extra_logs"] == {"assay_fallback": [0.0, 1.0]}
+    assert reply["extra_logs"]["assay_fallback"] == [0.0, 1.0]
+
+
+async def test_it_says_what_was_cut(served: Served, reference_settings: Settings) -> None:
+    body = {"query": ["p " + "word " * 5000, "p r"], "prompts": ["p ", "p "]}
+    async with served(reference_settings) as client:
+        route = "/compat/openrlhf/reference?truncation=right"
+        reply = (await client.post(route, json=body)).json()
+        assert reply["extra_logs"]["assay_truncated"] == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("body", [{}, {"prompts": ["2? "]}, {"prompts": ["2? "], "labels": [4]}])
@@ -98,7 +107,7 @@ async def test_the_conventional_path_takes_the_only_model(
 
 
 async def test_the_conventional_path_wants_a_name_where_several_are_served(
-    served: Any, scripted_settings: Settings
+    served: Served, scripted_settings: Settings
 ) -> None:
     both = scripted_settings.model_copy(update={"models": ("scripted", "reference")})
     async with served(both) as client:

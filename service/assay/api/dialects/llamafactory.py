@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from assay.api.errors import PROBLEMS
 from assay.api.fields import Fields, conversation, single
-from assay.api.foreign import chosen, numbers, score
+from assay.api.foreign import TRUNCATION, chosen, numbers, options_of, score
 from assay.api.guard import JsonRoute, Priority, Timeout, json_response
 from assay.api.turns import turns_of, without_end
 from assay.hosting import ServedModel
@@ -39,8 +39,10 @@ class LlamaFactoryReply(BaseModel):
     scores: list[float]
 
 
-@router.post("/v1/score/evaluation", response_model=LlamaFactoryReply)
-@router.post("/compat/llamafactory/{model}", response_model=LlamaFactoryReply)
+@router.post("/v1/score/evaluation", response_model=LlamaFactoryReply, openapi_extra=TRUNCATION)
+@router.post(
+    "/compat/llamafactory/{model}", response_model=LlamaFactoryReply, openapi_extra=TRUNCATION
+)
 async def llamafactory(
     request: Request,
     body: LlamaFactoryBody,
@@ -51,7 +53,9 @@ async def llamafactory(
     """For LLaMA-Factory: scores of decoded conversations. One without a score fails the request."""
     served = chosen(request, model)
     items = [_item(served, text) for text in body.messages]
-    reply = await score(request, served, items, timeout, priority, patience=PATIENCE)
+    reply = await score(
+        request, served, items, timeout, priority, patience=PATIENCE, options=options_of(request)
+    )
     return json_response(
         {
             "id": f"scoreval-{secrets.token_hex(16)}",

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from assay.api.errors import PROBLEMS
 from assay.api.fields import Fields, answer
-from assay.api.foreign import chosen, score
+from assay.api.foreign import TRUNCATION, chosen, options_of, score
 from assay.api.guard import JsonRoute, Priority, Timeout, json_response
 from assay.errors import InvalidRequest
 from assay.hosting import ServedModel
@@ -71,8 +71,10 @@ class SeedBody(_Open):
     """Nothing is kept between requests."""
 
 
-@router.post("/verify", response_model=VerifyReply)
-@router.post("/compat/nemo-gym/{model}/verify", response_model=VerifyReply)
+@router.post("/verify", response_model=VerifyReply, openapi_extra=TRUNCATION)
+@router.post(
+    "/compat/nemo-gym/{model}/verify", response_model=VerifyReply, openapi_extra=TRUNCATION
+)
 async def verify(
     request: Request,
     body: VerifyBody,
@@ -86,7 +88,9 @@ async def verify(
         item = _item(served, body)
     except InvalidRequest as error:
         return json_response({**_rollout(body), **_failed(error.code, error.detail)})
-    (result,) = (await score(request, served, [item], timeout, priority)).results
+    (result,) = (
+        await score(request, served, [item], timeout, priority, options=options_of(request))
+    ).results
     return json_response({**_rollout(body), **_told(result)})
 
 

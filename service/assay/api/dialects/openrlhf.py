@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
 
 from assay.api.errors import PROBLEMS
 from assay.api.fields import Fields, answer, single
-from assay.api.foreign import chosen, numbers, score
+from assay.api.foreign import TRUNCATION, chosen, numbers, options_of, score
 from assay.api.guard import JsonRoute, Priority, Timeout, json_response
 from assay.api.turns import Messages, turns_of, without_beginning, without_end
 from assay.hosting import ServedModel
@@ -49,7 +49,8 @@ class OpenRlhfBody(BaseModel):
 
 class OpenRlhfReply(BaseModel):
     """`rewards` and `scores` are the same numbers, in the order of `query`. In `extra_logs`,
-    `assay_fallback` is 1 where the prompt was not found as it was sent.
+    `assay_fallback` is 1 where the prompt was not found as it was sent, `assay_truncated` where
+    the item was cut.
     """
 
     rewards: list[float]
@@ -65,8 +66,10 @@ class Split(NamedTuple):
     exact: bool
 
 
-@router.post("/compat/openrlhf/{model}", response_model=OpenRlhfReply)
-@router.post("/compat/openrlhf/{model}/get_reward", response_model=OpenRlhfReply)
+@router.post("/compat/openrlhf/{model}", response_model=OpenRlhfReply, openapi_extra=TRUNCATION)
+@router.post(
+    "/compat/openrlhf/{model}/get_reward", response_model=OpenRlhfReply, openapi_extra=TRUNCATION
+)
 async def openrlhf(
     request: Request,
     model: str,
@@ -78,7 +81,7 @@ async def openrlhf(
     return await _rewards(request, chosen(request, model), body, timeout, priority)
 
 
-@router.post("/get_reward", response_model=OpenRlhfReply)
+@router.post("/get_reward", response_model=OpenRlhfReply, openapi_extra=TRUNCATION)
 async def get_reward(
     request: Request,
     body: OpenRlhfBody,
@@ -104,9 +107,12 @@ async def _rewards(
         split = split_query(query, prompt)
         items.append(_item(served, query, split, label))
         fallbacks.append(0.0 if split is not None and split.exact else 1.0)
-    reply = await score(request, served, items, timeout, priority, patience=PATIENCE)
+    reply = await score(
+        request, served, items, timeout, priority, patience=PATIENCE, options=options_of(request)
+    )
     rewards = numbers(reply)
-    logs = {"assay_fallback": fallbacks}
+    cut = [float("truncated" in result.flags) for result in reply.results]
+    logs = {"assay_fallback": fallbacks, "assay_truncated": cut}
     return json_response({"rewards": rewards, "scores": rewards, "extra_logs": logs})
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from assay.api.errors import PROBLEMS
 from assay.api.fields import ChatMessage, conversation, turns
-from assay.api.foreign import chosen, score, whole
+from assay.api.foreign import TRUNCATION, chosen, options_of, score, whole
 from assay.api.guard import JsonRoute, Priority, Timeout, json_response
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
@@ -47,7 +47,9 @@ class RewardKitReply(BaseModel):
     metrics: dict[str, RewardKitMetric]
 
 
-@router.post("/compat/reward-kit/{model}/reward", response_model=RewardKitReply)
+@router.post(
+    "/compat/reward-kit/{model}/reward", response_model=RewardKitReply, openapi_extra=TRUNCATION
+)
 async def reward_kit(
     request: Request,
     model: str,
@@ -58,7 +60,7 @@ async def reward_kit(
     """For reward-kit: a conversation's score. No score fails the request."""
     served = chosen(request, model)
     item = conversation(served, turns(body.messages), body.__pydantic_extra__)
-    reply = await score(request, served, [item], timeout, priority)
+    reply = await score(request, served, [item], timeout, priority, options=options_of(request))
     (result,) = whole(reply)
     reason = f"scored by {reply.model}"
     metrics = {

@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from assay.api.errors import PROBLEMS
 from assay.api.fields import Fields, answer
-from assay.api.foreign import chosen, failure_of, score
+from assay.api.foreign import TRUNCATION, chosen, failure_of, options_of, score
 from assay.api.guard import LONGEST_TIMEOUT_MS, JsonRoute, Priority, Timeout, json_response
 from assay.errors import AssayError, JobNotFound
 from assay.hosting import ServedModel
 from assay.jobs import Jobs
 from assay.queueing import Lane
+from assay_models.base import Options
 
 SCORED, RUNNING, FAILED = 0, 1, 2
 # The client asks every two seconds and waits 20 s for a reply: so long it is spared to ask again.
@@ -73,7 +74,7 @@ class RollResult(BaseModel):
     end_time: str | None = None
 
 
-@router.post("/compat/roll/{model}/submit", response_model=RollTicket)
+@router.post("/compat/roll/{model}/submit", response_model=RollTicket, openapi_extra=TRUNCATION)
 async def roll_submit(
     request: Request,
     model: str,
@@ -84,7 +85,8 @@ async def roll_submit(
     """For ROLL: take an answer to be scored."""
     served = chosen(request, model)
     item = answer(served, body.prompt, body.response, body.reward_info)
-    work = _work(request, served, item, body.timeout, timeout, priority)
+    options = options_of(request)
+    work = _work(request, served, item, body.timeout, timeout, priority, options)
     return json_response(
         {"errcode": SCORED, "errmsg": "", "reward_request_id": _jobs(request).start(work)}
     )
@@ -115,10 +117,13 @@ async def _work(
     patience: float,
     timeout: int | None,
     lane: Lane,
+    options: Options,
 ) -> dict[str, Any]:
     began = datetime.now(UTC)
     try:
-        reply = await score(request, served, [item], timeout, lane, patience=patience)
+        reply = await score(
+            request, served, [item], timeout, lane, patience=patience, options=options
+        )
         failure: AssayError | None = failure_of(reply.results)
     except AssayError as error:
         failure = error

@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from assay.api.errors import PROBLEMS
 from assay.api.fields import ChatMessage, answer, turns
-from assay.api.foreign import chosen, numbers, score, whole
+from assay.api.foreign import TRUNCATION, chosen, numbers, options_of, score, whole
 from assay.api.guard import JsonRoute, Priority, Timeout, json_response
 from assay.queueing import Lane
 from assay.results import ScoreReply
@@ -37,7 +37,7 @@ class SlimeReward(BaseModel):
     score: float
 
 
-@router.post("/compat/slime/{model}", response_model=float)
+@router.post("/compat/slime/{model}", response_model=float, openapi_extra=TRUNCATION)
 async def slime(
     request: Request,
     model: str,
@@ -50,7 +50,7 @@ async def slime(
     return json_response(reward)
 
 
-@router.post("/compat/slime/{model}/channels", response_model=SlimeReward)
+@router.post("/compat/slime/{model}/channels", response_model=SlimeReward, openapi_extra=TRUNCATION)
 async def slime_channels(
     request: Request,
     model: str,
@@ -69,4 +69,6 @@ async def _scored(
     served = chosen(request, model)
     prompt = body.prompt if isinstance(body.prompt, str) else turns(body.prompt)
     item = answer(served, prompt, body.response, body.label)
-    return await score(request, served, [item], timeout, lane, patience=PATIENCE)
+    return await score(
+        request, served, [item], timeout, lane, patience=PATIENCE, options=options_of(request)
+    )
