@@ -6,6 +6,7 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 from conftest import Served
+from speakers import SPEAKERS, Speaker
 
 from assay.settings import Settings
 
@@ -52,6 +53,21 @@ async def test_replies_keep_their_schema_to_the_letter(
         jsonschema_rs.validate(schema, answer.json())
         properties = resolved(schema)["properties"]
         assert set(answer.json()) == set(properties), "no field beside the documented ones"
+
+
+@pytest.mark.parametrize("speaker", SPEAKERS, ids=lambda speaker: speaker.name)
+async def test_a_dialects_reply_keeps_its_schema(
+    served: Served, scripted_settings: Settings, speaker: Speaker
+) -> None:
+    async with served(scripted_settings) as client:
+        content = speaker.sent.replace(b"{model}", b"scripted")
+        headers = {"content-type": "application/json"}
+        route = speaker.route.format(model="scripted")
+        answer = await client.post(route, content=content, headers=headers)
+        assert answer.status_code == 200, answer.text
+        jsonschema_rs.validate(schema_of(speaker.path, "post"), answer.json())
+        for status in ("404", "422", "429", "500", "503"):
+            assert status in DOCUMENT["paths"][speaker.path]["post"]["responses"]
 
 
 def resolved(schema: dict) -> dict:

@@ -140,9 +140,9 @@ def whole(reply: ScoreReply) -> list[ItemResult]:
     Raises:
         ItemsFailed: one has.
     """
-    failed = [result for result in reply.results if result.error is not None]
-    if failed:
-        raise _failure(failed)
+    failure = failure_of(reply.results)
+    if failure is not None:
+        raise failure
     return reply.results
 
 
