@@ -12,7 +12,6 @@ HEADS = (
     (re.compile(r"<start_of_turn>([^\n<]{1,64})\n"), "<end_of_turn>"),
 )
 ROLES = {"model": "assistant"}
-# Rows are filled up on the left too.
 BEGINNINGS = ("<|begin_of_text|>", "<bos>", "<s>", "<pad>", "<|endoftext|>")
 ENDS = (
     "<|im_end|>",
@@ -25,6 +24,9 @@ ENDS = (
     "<\uff5cend\u2581of\u2581sentence\uff5c>",
     "<pad>",
 )
+BEGINNING = re.compile(f"(?:{'|'.join(map(re.escape, BEGINNINGS))})*")
+# Matched from behind, so that it takes one pass whatever the text.
+END = re.compile(rf"(?:\s*(?:{'|'.join(re.escape(token[::-1]) for token in ENDS)}))*")
 
 
 def turns_of(text: str) -> Messages | None:
@@ -37,17 +39,15 @@ def turns_of(text: str) -> Messages | None:
 
 
 def without_beginning(text: str) -> str:
-    """The text after the tokens that mark a sequence's beginning."""
-    while (token := next(filter(text.startswith, BEGINNINGS), None)) is not None:
-        text = text.removeprefix(token)
-    return text
+    """The text after the tokens that mark a sequence's beginning, or fill up a row on the left."""
+    found = BEGINNING.match(text)
+    return text[found.end() :] if found else text
 
 
 def without_end(text: str) -> str:
-    """The text before the tokens that end a turn or fill up a row."""
-    while (token := next(filter(text.rstrip().endswith, ENDS), None)) is not None:
-        text = text.rstrip().removesuffix(token)
-    return text
+    """The text before the tokens that end a turn, or fill up a row on the right."""
+    found = END.match(text[::-1])
+    return text[: len(text) - found.end()] if found else text
 
 
 def _turns(text: str, head: re.Pattern[str], tail: str) -> Iterator[dict[str, str]]:
