@@ -37,8 +37,8 @@ logger = logging.getLogger(__name__)
 CLOCK = time.monotonic
 # A CPU is as fast with this much at a time as with more, and the next in line waits less.
 CPU_BATCH_TOKENS = 4096
-# Jobs that run at a time, and the seconds for which their outcomes can be fetched.
-JOBS, KEPT = 16_384, 900.0
+# Jobs that run at a time; seconds for which their outcomes can be fetched, and how many are kept.
+JOBS, JOB_SECONDS, JOB_OUTCOMES = 16_384, 900.0, 65_536
 # What there is to watch is at /metrics. The framework's own would look for a provider each time.
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 
@@ -67,7 +67,7 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     limits = ScoringLimits(settings.max_items, settings.max_request_tokens, settings.timeout)
     prepared = PreparedCache(settings.prepared_bytes, metrics)
     service = ScoringService(models, cache, prepared, pool, metrics, limits, CLOCK)
-    jobs: Jobs[Any] = Jobs(JOBS, KEPT, CLOCK)
+    jobs: Jobs[Any] = Jobs(JOBS, JOB_SECONDS, JOB_OUTCOMES, CLOCK)
     app = FastAPIOffline(
         title="Assay",
         version=__version__,

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
@@ -15,16 +16,18 @@ class Jobs(Generic[T]):
 
     Args:
         most: that run at a time; one more is refused.
-        keep: seconds for which the outcome of a job can be fetched.
+        keep: seconds for which the outcome of a job can be fetched, if not too many are done since.
+        kept: outcomes that are kept; the oldest goes first.
         clock: monotonic seconds.
     """
 
-    def __init__(self, most: int, keep: float, clock: Callable[[], float]) -> None:
+    def __init__(self, most: int, keep: float, kept: int, clock: Callable[[], float]) -> None:
         self._most = most
         self._keep = keep
+        self._kept = kept
         self._clock = clock
         self._running: dict[str, asyncio.Task[T]] = {}
-        self._done: dict[str, tuple[float, asyncio.Task[T]]] = {}
+        self._done: OrderedDict[str, tuple[float, asyncio.Task[T]]] = OrderedDict()
 
     def start(self, work: Coroutine[Any, Any, T]) -> str:
         """Begin it; the name to fetch it by.
@@ -59,5 +62,8 @@ class Jobs(Generic[T]):
 
     def _forget(self) -> None:
         latest = self._clock() - self._keep
-        for name in [name for name, (when, _) in self._done.items() if when < latest]:
-            del self._done[name]
+        while self._done:
+            when, _ = next(iter(self._done.values()))
+            if when >= latest and len(self._done) <= self._kept:
+                return
+            self._done.popitem(last=False)

@@ -23,7 +23,7 @@ async def waits(gate: asyncio.Event) -> str:
 
 async def test_a_job_is_found_while_it_runs_and_for_a_while_after() -> None:
     clock, gate = Clock(), asyncio.Event()
-    jobs = Jobs[str](1, 60.0, clock)
+    jobs = Jobs[str](1, 60.0, 9, clock)
     name = jobs.start(waits(gate))
     job = jobs.find(name)
     assert job is not None
@@ -39,7 +39,7 @@ async def test_a_job_is_found_while_it_runs_and_for_a_while_after() -> None:
 
 async def test_so_many_run_at_a_time_and_no_more() -> None:
     gate = asyncio.Event()
-    jobs = Jobs[str](2, 60.0, Clock())
+    jobs = Jobs[str](2, 60.0, 9, Clock())
     names = [jobs.start(waits(gate)) for _ in range(2)]
     with pytest.raises(Overloaded, match="2 jobs are running"):
         jobs.start(waits(gate))
@@ -53,8 +53,21 @@ async def test_so_many_run_at_a_time_and_no_more() -> None:
     assert jobs.find(jobs.start(waits(gate))) is not None
 
 
+async def test_of_many_outcomes_the_latest_are_kept() -> None:
+    gate = asyncio.Event()
+    gate.set()
+    jobs = Jobs[str](1, 60.0, 2, Clock())
+    names = []
+    for _ in range(4):
+        names.append(jobs.start(waits(gate)))
+        job = jobs.find(names[-1])
+        assert job is not None
+        await job
+    assert [jobs.find(name) is not None for name in names] == [False, False, True, True]
+
+
 async def test_what_runs_at_the_end_is_stopped() -> None:
-    jobs = Jobs[str](2, 60.0, Clock())
+    jobs = Jobs[str](2, 60.0, 9, Clock())
     job = jobs.find(jobs.start(waits(asyncio.Event())))
     await jobs.close()
     assert job is not None
