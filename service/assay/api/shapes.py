@@ -38,6 +38,13 @@ def _list(value: object) -> bool:
     return isinstance(value, list)
 
 
+_RERANK = ("/v1/rerank", "/v2/rerank", "/rerank")
+_POOLING = ("/pooling", "/compat/vllm/{model}/pooling")
+_VLLM = ("/classify", "/compat/vllm/{model}/classify")
+_SGLANG = ("/classify", "/compat/sglang/{model}/classify")
+_EMBEDDINGS = ("/v1/embeddings", "/compat/sglang/{model}/v1/embeddings")
+_SCORE = ("/v1/score", "/v1/models/{model}/score", "/score")
+
 # The first that fits is named, so what asks for more comes before what asks for less.
 SHAPES = (
     Shape(
@@ -57,19 +64,27 @@ SHAPES = (
     ),
     Shape("TEI", ("/rerank", "/compat/tei/{model}/rerank"), {"query": _text, "texts": _list}),
     Shape("TEI", ("/predict", "/compat/tei/{model}/predict"), {"inputs": _anything}),
-    Shape("Cohere", ("/v1/rerank", "/v2/rerank", "/rerank"), {"query": _text, "documents": _list}),
-    Shape("vLLM", ("/pooling",), {"input": _anything, "task": _anything}),
-    Shape("vLLM", ("/pooling",), {"messages": _list, "task": _anything}),
-    Shape("vLLM", ("/classify",), {"input": _anything, "use_activation": _anything}),
-    Shape("vLLM or SGLang", ("/classify", "/v1/embeddings"), {"input": _anything}),
-    Shape("SGLang", ("/classify",), {"text": _anything}),
-    Shape("OpenRLHF", ("/compat/openrlhf/{model}",), {"query": _list}),
-    Shape("vLLM", ("/classify",), {"model": _anything, "messages": _list}),
+    Shape("Cohere", _RERANK, {"query": _text, "documents": _list}),
+    Shape("vLLM", _POOLING, {"input": _anything, "task": _anything}),
+    Shape("vLLM", _POOLING, {"messages": _list, "task": _anything}),
+    Shape("vLLM", _VLLM, {"input": _anything, "use_activation": _anything}),
+    Shape("vLLM or SGLang", (*_VLLM, *_EMBEDDINGS), {"input": _anything}),
+    Shape("SGLang", _SGLANG, {"text": _anything}),
+    Shape(
+        "OpenRLHF",
+        ("/compat/openrlhf/{model}", "/compat/openrlhf/{model}/get_reward", "/get_reward"),
+        {"query": _list},
+    ),
+    Shape("vLLM", _VLLM, {"model": _anything, "messages": _list}),
     Shape("reward-kit", ("/compat/reward-kit/{model}/reward",), {"messages": _objects}),
     Shape("ROLL", ("/compat/roll/{model}/submit",), {"prompt": _text, "rollout_id": _anything}),
-    Shape("Assay", ("/v1/score",), {"items": _list}),
+    Shape("Assay", _SCORE, {"items": _list}),
     Shape("Assay", ("/v1/best-of-n",), {"candidates": _list}),
-    Shape("slime", ("/compat/slime/{model}",), {"prompt": _anything, "response": _text}),
+    Shape(
+        "slime",
+        ("/compat/slime/{model}", "/compat/slime/{model}/channels"),
+        {"prompt": _anything, "response": _text},
+    ),
 )
 
 NATIVE = {
@@ -88,7 +103,7 @@ def route_of(body: object, here: str) -> str | None:
     if not isinstance(body, Mapping):
         return None
     shape = next((shape for shape in SHAPES if shape.fits(body)), None)
-    if shape is None or here.startswith(shape.routes):
+    if shape is None or here in shape.routes:
         return None
     return f"this is how {shape.speaker} asks: POST it to {' or '.join(shape.routes)}"
 

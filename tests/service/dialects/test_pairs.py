@@ -1,11 +1,14 @@
 """A body that went to another client's route is refused, and told where it belongs."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import httpx2
 import pytest
 from speakers import SPEAKERS, Speaker
+
+from assay.api.shapes import SHAPES
 
 NATIVE = ("/v1/score", "/v1/best-of-n", "/v1/models/scripted/score")
 
@@ -42,5 +45,29 @@ async def test_every_other_route_names_the_right_one(
 async def test_a_native_body_is_sent_home(scripted: httpx2.AsyncClient) -> None:
     content = b'{"model": "scripted", "items": [{"text": "a"}]}'
     said = await hints(scripted, content, [speaker.route for speaker in SPEAKERS])
-    here = "this is how Assay asks: POST it to /v1/score"
-    assert said == dict.fromkeys(said, (422, here))
+    home = "/v1/score or /v1/models/{model}/score or /score"
+    hint = f"this is how Assay asks: POST it to {home}"
+    assert said == dict.fromkeys(said, (422, hint))
+
+
+async def test_a_faulty_body_is_not_sent_where_it_already_is(
+    scripted: httpx2.AsyncClient,
+) -> None:
+    bodies = {
+        "OpenRLHF": {"query": ["a"], "prompts": "a"},
+        "slime": {"prompt": "a", "response": "b", "x": 1},
+        "SGLang": {"text": 1},
+        "LLaMA-Factory": {"model": "m", "messages": ["a"], "x": 1},
+    }
+    for shape in SHAPES:
+        if shape.speaker in bodies:
+            content = json.dumps(bodies[shape.speaker]).encode()
+            said = await hints(scripted, content, shape.routes)
+            elsewhere = "the shapes of all requests are at /docs"
+            assert said == dict.fromkeys(said, (422, elsewhere))
+
+
+async def test_every_route_that_a_hint_names_is_there(scripted: httpx2.AsyncClient) -> None:
+    document = (await scripted.get("/openapi.json")).json()
+    named = {route for shape in SHAPES for route in shape.routes}
+    assert named - set(document["paths"]) == {"/score"}, "which is the short form of /v1/score"

@@ -1,6 +1,6 @@
 """vLLM's pooling routes, `/classify` and `/pooling`, as verl and other clients use them.
 
-Only a deviation helps a trainer: a scalar model answers its raw logit unless asked to activate it.
+One thing is not as vLLM has it: a raw logit is answered unless activation is asked for.
 """
 
 import secrets
