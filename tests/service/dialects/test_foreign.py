@@ -1,0 +1,96 @@
+"""What a reply with failed items amounts to, and what the engines make of a raw."""
+
+import math
+from collections.abc import Sequence
+
+import httpx2
+import pytest
+from conftest import Served
+from doubles import ScriptedModel
+
+from assay.api.foreign import failure_of, probability
+from assay.results import ItemFailure, ItemResult
+from assay.settings import Settings
+from assay_models.base import ItemError, Options, Prepared, Raw, Score
+
+
+def result(index: int, failure: str | None = None, **more: object) -> ItemResult:
+    score = {"score": None if failure else 2.0, "raw": None if failure else 2.0, "details": {}}
+    error = ItemFailure(failure, "so it is") if failure else None
+    fixed = {"id": None, "group": None, "channels": {}, "flags": [], "tokens": 1, "source": None}
+    status = "error" if failure else "ok"
+    return ItemResult(index=index, status=status, error=error, **{**fixed, **score, **more})
+
+
+@pytest.mark.parametrize(
+    ("codes", "status", "retryable"),
+    [
+        (["input_too_long"], 422, False),
+        ([None, "invalid_item", "no_claims"], 422, False),
+        (["non_finite_score"], 500, False),
+        (["inference_failed", None], 500, False),
+        (["sandbox_failed", "parser_unavailable"], 500, False),
+        (["input_too_long", "non_finite_score"], 422, False),
+        (["shutting_down", "input_too_long"], 422, False),
+        (["parser_unavailable"], 503, True),
+        (["shutting_down", "parser_unavailable", None], 503, True),
+    ],
+)
+def test_the_status_says_whose_fault_it_is_and_whether_to_come_back(
+    codes: Sequence[str | None], status: int, retryable: bool
+) -> None:
+    error = failure_of([result(index, code) for index, code in enumerate(codes)])
+    assert error is not None
+    assert (error.status, error.retryable) == (status, retryable)
+    assert (error.retry_after is not None) is retryable
+    named = [f"items.{index}" for index, code in enumerate(codes) if code]
+    assert [problem["field"] for problem in error.problems or []] == named
+
+
+def test_where_nothing_failed_there_is_no_error() -> None:
+    assert failure_of([result(0), result(1)]) is None
+    assert failure_of([]) is None
+
+
+@pytest.mark.parametrize(
+    ("scored", "expected"),
+    [
+        ({"score": 0.5, "raw": 0.0}, 0.5),
+        ({"score": 7.0, "raw": -1000.0}, 0.0),
+        ({"score": 1.0, "raw": 4.0, "details": {"probabilities": {}}}, 1 / (1 + math.exp(-1))),
+        ({"score": 0.0, "raw": None}, 0.0),
+        ({"score": 0.75, "raw": None}, 0.75),
+    ],
+)
+def test_a_probability(scored: dict[str, object], expected: float) -> None:
+    assert probability(result(0, **scored)) == pytest.approx(expected, abs=1e-12)
+
+
+async def test_what_passes_is_said_over_http(
+    scripted: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unlucky(*_: object) -> Prepared:
+        raise ItemError("parser_unavailable", "no process to parse in")
+
+    monkeypatch.setattr(ScriptedModel, "prepare", unlucky)
+    body = {"prompt": "p", "response": "r", "label": None}
+    answer = await scripted.post("/compat/slime/scripted", json=body)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert (answer.json()["code"], answer.json()["retryable"]) == ("items_failed", True)
+
+
+async def test_a_score_by_rule_is_a_score(
+    served: Served, scripted_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def finish(
+        _: ScriptedModel, prepared: Prepared, raws: Sequence[Raw], options: Options
+    ) -> object:
+        return [Score(0.0, None, {"reward": 0.0}, flags=("invalid_code",))]
+
+    monkeypatch.setattr(ScriptedModel, "finish", finish)
+    async with served(scripted_settings) as client:
+        body = {"prompt": "p", "response": "no program", "label": None}
+        answer = await client.post("/compat/slime/scripted", json=body)
+        assert (answer.status_code, answer.json()) == (200, 0.0)
+        ranked = await client.post("/v2/rerank", json={"query": "q", "documents": ["a"]})
+        assert ranked.json()["results"] == [{"index": 0, "relevance_score": 0.0}]
