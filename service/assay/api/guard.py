@@ -33,6 +33,7 @@ ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 CALLER_LEFT = 499
 MAX_HEADER_BYTES = 65_536
 LONGEST_TIMEOUT_MS = 3_600_000
+MODEL, MODEL_PLACE = "{model}", 3
 LANES = frozenset(lane.encode() for lane in get_args(Lane))
 ORDINARY = frozenset(("request", "body", "timeout", "priority", "return"))
 
@@ -171,7 +172,7 @@ class Guard:
             self._count(route, status, time.perf_counter() - began)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
-        route = self._routes.get(scope["path"]) if scope["method"] == "POST" else None
+        route = self._direct(scope) if scope["method"] == "POST" else None
         content: bytes | None = b""
         try:
             self._check_headers(scope)
@@ -193,6 +194,19 @@ class Guard:
             return
         replay = route is not None or not announced
         await self._app(scope, _replayed(content, receive) if replay else receive, send)
+
+    def _direct(self, scope: Scope) -> JsonRoute | None:
+        """The route of a path that names none but itself, or a model where all routes name it."""
+        path: str = scope["path"]
+        parts = path.split("/", MODEL_PLACE + 1)
+        if len(parts) <= MODEL_PLACE or not parts[MODEL_PLACE]:
+            return self._routes.get(path)
+        model, parts[MODEL_PLACE] = parts[MODEL_PLACE], MODEL
+        route = self._routes.get("/".join(parts))
+        if route is None:
+            return self._routes.get(path)
+        scope["path_params"] = {"model": model}
+        return route
 
     def _check_headers(self, scope: Scope) -> None:
         if sum([len(name) + len(value) for name, value in scope["headers"]]) > MAX_HEADER_BYTES:
@@ -293,14 +307,18 @@ class _Watch:
 
 
 def direct_routes(routes: Sequence[BaseRoute]) -> dict[str, JsonRoute]:
-    """Those that a POST to their path alone names, by path."""
+    """Those that a POST to their path names, or to their path with a model in its usual place."""
     return {
         route.path: route
         for route in routes
         if isinstance(route, JsonRoute)
         and "POST" in (route.methods or ())
-        and "{" not in route.path
+        and "{" not in route.path.replace(f"/{MODEL}", "", _names_model(route.path))
     }
+
+
+def _names_model(path: str) -> bool:
+    return path.split("/")[MODEL_PLACE : MODEL_PLACE + 1] == [MODEL]
 
 
 def headers_of(scope: Scope) -> Headers:

@@ -70,12 +70,13 @@ async def test_an_empty_list(scripted: httpx2.AsyncClient, speaker: Speaker) -> 
 
 
 @every
-async def test_the_clients_own_request_is_answered(
-    scripted: httpx2.AsyncClient, speaker: Speaker
+@pytest.mark.parametrize("kind", ["application/json", "application/vnd.another+json"])
+async def test_the_clients_own_request_is_answered_by_both_ways_to_an_endpoint(
+    scripted: httpx2.AsyncClient, speaker: Speaker, kind: str
 ) -> None:
     content = speaker.sent.replace(b"{model}", b"scripted")
     route = speaker.route.format(model="scripted")
-    reply = await scripted.post(route, content=content, headers=JSON)
+    reply = await scripted.post(route, content=content, headers={"content-type": kind})
     answer = await speaker.fetch(scripted, reply)
     assert answer.status_code == 200, answer.text
     assert speaker.got(answer.json()), answer.text
@@ -228,3 +229,16 @@ async def test_a_model_that_failed_to_load_is_not_waited_for(
     refusals.append(ModelFailed("broken", retry_after=0))
     answer = await ask(scripted, speaker, [("Say it.", "a")])
     assert speaker.refusal(answer) == (503, "model_failed")
+
+
+@pytest.mark.parametrize("model", ["scripted", "scripted@1", "scripted%401", "{model}", "", "a/b"])
+async def test_a_model_in_the_path_is_any_text_between_two_slashes(
+    scripted: httpx2.AsyncClient, model: str
+) -> None:
+    body = {"prompt": "p", "response": "abc", "label": None}
+    answer = await scripted.post(f"/compat/slime/{model}", json=body)
+    expected = {"{model}": "model_not_found", "": "not_found", "a/b": "not_found"}
+    if model in expected:
+        assert (answer.status_code, answer.json()["code"]) == (404, expected[model])
+    else:
+        assert (answer.status_code, answer.json()) == (200, 3.0)
