@@ -91,8 +91,7 @@ def unscored(answer: httpx2.Response) -> str:
 
 def turned_away_by_roll(answer: httpx2.Response) -> tuple[int, str]:
     """Roll's result has the code alone."""
-    code = unscored(answer).partition(":")[0]
-    return (429 if code == "overloaded" else 503), code
+    return 503, unscored(answer).partition(":")[0]
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,7 @@ SPEAKERS = [
         b'"use_activation": false}',
         got=lambda reply: reply["data"][-1]["probs"][-1] == 30.0,
         number=sigmoid,
-        understood_by=frozenset(("vLLM pooling",)),
+        understood_by=frozenset(("vLLM pooling", "verl on vLLM")),
     ),
     Speaker(
         name="vLLM pooling",
@@ -268,7 +267,9 @@ SPEAKERS = [
         scores=lambda reply: [one["embedding"][-1] for one in reply["data"]],
         sent=b'{"model": "{model}", "input": "<|im_start|>user\\nhi<|im_end|>\\n"}',
         got=lambda reply: reply["data"][-1]["embedding"][-1] == 30.0,
-        understood_by=frozenset(("vLLM classify", "vLLM pooling", "SGLang classify")),
+        understood_by=frozenset(
+            ("vLLM classify", "vLLM pooling", "SGLang classify", "verl on vLLM", "verl on SGLang")
+        ),
     ),
     Speaker(
         name="LLaMA-Factory",
@@ -349,5 +350,40 @@ SPEAKERS = [
         failed=lambda answer: unscored(answer).removeprefix("items_failed: item 0 has no score: "),
         refusal=turned_away_by_roll,
         fetch=roll_result,
+    ),
+    Speaker(
+        name="verl on vLLM",
+        route="/compat/vllm/{model}/classify",
+        body=lambda turns: {
+            "model": "/data/checkpoints/rm",
+            "input": turns[0][1],
+            "use_activation": False,
+        },
+        scores=lambda reply: [reply["data"][-1]["probs"][-1]],
+        sent=b'{"model": "/data/checkpoints/rm", "input": "<|im_start|>user\\nhi<|im_end|>\\n", '
+        b'"use_activation": false}',
+        got=lambda reply: reply["data"][-1]["probs"][-1] == 30.0,
+        patience=300.0,
+        lists=False,
+        understood_by=frozenset(("vLLM pooling", "vLLM classify", "SGLang classify")),
+    ),
+    Speaker(
+        name="verl on SGLang",
+        route="/compat/sglang/{model}/v1/embeddings",
+        body=lambda turns: {"model": "/data/checkpoints/rm", "input": turns[0][1]},
+        scores=lambda reply: [reply["data"][-1]["embedding"][-1]],
+        sent=b'{"model": "/data/checkpoints/rm", "input": "<|im_start|>user\\nhi<|im_end|>\\n"}',
+        got=lambda reply: reply["data"][-1]["embedding"][-1] == 30.0,
+        patience=300.0,
+        lists=False,
+        understood_by=frozenset(
+            (
+                "vLLM classify",
+                "vLLM pooling",
+                "SGLang classify",
+                "SGLang embeddings",
+                "verl on vLLM",
+            )
+        ),
     ),
 ]

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any, get_args
 
 from fastapi import Request
@@ -99,7 +100,8 @@ async def score(
         lane: who goes first.
         patience: seconds after which this kind of client hangs up, less what a reply takes. So
             long a request is held that finds no room, or a model that is still loading: such a
-            client tries again too seldom or not at all.
+            client tries again too seldom or not at all. Then it hears 503, also for a full queue,
+            because some give up on any 4xx.
         options: of the scores.
 
     Raises:
@@ -119,7 +121,10 @@ async def score(
         except (Overloaded, ModelNotReady) as error:
             pause = RETRY_SECONDS if error.retry_after is None else error.retry_after
             left = None if ends is None else ends - time.monotonic() - pause
-            if left is None or left <= 0 or not error.retryable:
+            if left is None:
+                raise
+            if left <= 0 or not error.retryable:
+                error.status = HTTPStatus.SERVICE_UNAVAILABLE
                 raise
         await asyncio.sleep(pause)
         call = replace(call, timeout=left)

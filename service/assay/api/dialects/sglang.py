@@ -17,6 +17,9 @@ from assay.results import ScoreReply
 
 Texts = str | Annotated[list[str], Field(min_length=1)]
 
+# verl waits for ever, and gives up at once on a 4xx, the 429 of a full queue included.
+PATIENCE = 300.0
+
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
 
 
@@ -90,7 +93,7 @@ async def classify_texts(
     priority: Priority = "training",
 ) -> Response:
     """For clients of SGLang's /classify: raw logits as embeddings of length one."""
-    return await entries(request, model, body, timeout, priority)
+    return await entries(request, model, body, timeout, priority, PATIENCE)
 
 
 @router.post("/v1/embeddings", response_model=EmbeddingsReply)
@@ -110,14 +113,19 @@ async def embeddings_with(
     priority: Priority = "training",
 ) -> Response:
     """The same with the model of the path; verl puts the path of a checkpoint into the body."""
-    return await _embedded(request, model, body, timeout, priority)
+    return await _embedded(request, model, body, timeout, priority, PATIENCE)
 
 
 async def entries(
-    request: Request, model: str | None, body: SglangClassifyBody, timeout: int | None, lane: Lane
+    request: Request,
+    model: str | None,
+    body: SglangClassifyBody,
+    timeout: int | None,
+    lane: Lane,
+    patience: float | None = None,
 ) -> Response:
     """The reply of `/classify`."""
-    reply = await _scored(request, model, body.text, timeout, lane)
+    reply = await _scored(request, model, body.text, timeout, lane, patience)
     told = [
         {
             "embedding": [number],
@@ -129,9 +137,14 @@ async def entries(
 
 
 async def _embedded(
-    request: Request, model: str | None, body: EmbeddingsBody, timeout: int | None, lane: Lane
+    request: Request,
+    model: str | None,
+    body: EmbeddingsBody,
+    timeout: int | None,
+    lane: Lane,
+    patience: float | None = None,
 ) -> Response:
-    reply = await _scored(request, model, body.input, timeout, lane)
+    reply = await _scored(request, model, body.input, timeout, lane, patience)
     tokens = reply.usage.tokens
     data: list[dict[str, Any]] = [
         {"object": "embedding", "index": index, "embedding": _encoded(number, body.encoding_format)}
@@ -142,12 +155,17 @@ async def _embedded(
 
 
 async def _scored(
-    request: Request, model: str | None, texts: Texts, timeout: int | None, lane: Lane
+    request: Request,
+    model: str | None,
+    texts: Texts,
+    timeout: int | None,
+    lane: Lane,
+    patience: float | None,
 ) -> ScoreReply:
     served = chosen(request, model)
     listed = [texts] if isinstance(texts, str) else texts
     items = [single(served, text) for text in listed]
-    return await score(request, served, items, timeout, lane, options=RAW)
+    return await score(request, served, items, timeout, lane, patience=patience, options=RAW)
 
 
 def _encoded(number: float, form: Literal["float", "base64"]) -> list[float] | str:

@@ -19,6 +19,9 @@ from assay.queueing import Lane
 from assay.results import ItemResult, ScoreReply
 from assay_models.base import Options
 
+# verl waits for ever, and gives up at once on a 4xx, the 429 of a full queue included.
+PATIENCE = 300.0
+
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
 
 
@@ -144,7 +147,7 @@ async def classify_with(
     """For clients of vLLM: raw logits; their logistic with `use_activation`. The path names the
     model, because verl puts the path of a checkpoint into the body.
     """
-    return await classified(request, model, body, timeout, priority)
+    return await classified(request, model, body, timeout, priority, PATIENCE)
 
 
 @router.post("/pooling", response_model=VllmPoolingReply)
@@ -167,14 +170,19 @@ async def pooling_with(
     priority: Priority = "training",
 ) -> Response:
     """The same with the model of the path."""
-    return await _pooled(request, model, body, timeout, priority)
+    return await _pooled(request, model, body, timeout, priority, PATIENCE)
 
 
 async def classified(
-    request: Request, model: str | None, body: VllmClassifyBody, timeout: int | None, lane: Lane
+    request: Request,
+    model: str | None,
+    body: VllmClassifyBody,
+    timeout: int | None,
+    lane: Lane,
+    patience: float | None = None,
 ) -> Response:
     """The reply of `/classify`."""
-    reply = await _scored(request, model, body, timeout, lane)
+    reply = await _scored(request, model, body, timeout, lane, patience)
     data = [
         {
             "index": result.index,
@@ -188,9 +196,14 @@ async def classified(
 
 
 async def _pooled(
-    request: Request, model: str | None, body: VllmPoolingBody, timeout: int | None, lane: Lane
+    request: Request,
+    model: str | None,
+    body: VllmPoolingBody,
+    timeout: int | None,
+    lane: Lane,
+    patience: float | None = None,
 ) -> Response:
-    reply = await _scored(request, model, body, timeout, lane)
+    reply = await _scored(request, model, body, timeout, lane, patience)
     data = [
         {"index": result.index, "object": "pooling", "data": [body.number(result)]}
         for result in whole(reply)
@@ -199,11 +212,16 @@ async def _pooled(
 
 
 async def _scored(
-    request: Request, model: str | None, body: _PoolingBody, timeout: int | None, lane: Lane
+    request: Request,
+    model: str | None,
+    body: _PoolingBody,
+    timeout: int | None,
+    lane: Lane,
+    patience: float | None,
 ) -> ScoreReply:
     served = chosen(request, model)
-    items = body.items(served)
-    return await score(request, served, items, timeout, lane, options=body.options)
+    items, options = body.items(served), body.options
+    return await score(request, served, items, timeout, lane, patience=patience, options=options)
 
 
 def _frame(reply: ScoreReply) -> dict[str, Any]:
