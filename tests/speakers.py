@@ -294,6 +294,7 @@ SPEAKERS = [
         b'"role":"assistant","status":"completed","content":[{"type":"output_text","text":"4",'
         b'"annotations":[]}]}]},"expected_answer":"4"}',
         got=lambda reply: (reply["reward"], reply["expected_answer"]) == (1.0, "4"),
+        patience=300.0,
         lists=False,
         failed=tagged,
     ),

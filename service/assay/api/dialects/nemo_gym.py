@@ -27,6 +27,9 @@ VERDICT = frozenset(
     )
 )
 
+# The client waits for ever, and a status that is not 200 ends its rollout.
+PATIENCE = 300.0
+
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
 
@@ -88,9 +91,11 @@ async def verify(
         item = _item(served, body)
     except InvalidRequest as error:
         return json_response({**_rollout(body), **_failed(error.code, error.detail)})
-    (result,) = (
-        await score(request, served, [item], timeout, priority, options=options_of(request))
-    ).results
+    options = options_of(request)
+    reply = await score(
+        request, served, [item], timeout, priority, patience=PATIENCE, options=options
+    )
+    (result,) = reply.results
     return json_response({**_rollout(body), **_told(result)})
 
 
