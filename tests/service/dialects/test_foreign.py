@@ -1,7 +1,9 @@
 """What a reply with failed items amounts to, and what the engines make of a raw."""
 
+import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
+from typing import Any
 
 import httpx2
 import pytest
@@ -9,7 +11,10 @@ from conftest import Served
 from doubles import ScriptedModel
 
 from assay.api.foreign import failure_of, probability
-from assay.results import ItemFailure, ItemResult
+from assay.app import create_app
+from assay.errors import Overloaded
+from assay.results import ItemFailure, ItemResult, ScoreReply
+from assay.scoring import ScoringService
 from assay.settings import Settings
 from assay_models.base import ItemError, Options, Prepared, Raw, Score
 
@@ -94,3 +99,39 @@ async def test_a_score_by_rule_is_a_score(
         assert (answer.status_code, answer.json()) == (200, 0.0)
         ranked = await client.post("/v2/rerank", json={"query": "q", "documents": ["a"]})
         assert ranked.json()["results"] == [{"index": 0, "relevance_score": 0.0}]
+
+
+async def test_who_leaves_is_held_no_longer(
+    scripted_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def refuse(*_: object) -> ScoreReply:
+        asked.set()
+        raise Overloaded("no room", retry_after=60)
+
+    monkeypatch.setattr(ScoringService, "score", refuse)
+    app = create_app(scripted_settings)
+    body = b'{"prompt": "p", "response": "r", "label": null}'
+    arriving = [{"type": "http.request", "body": body, "more_body": False}]
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        if arriving:
+            return arriving.pop()
+        await asked.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/compat/slime/scripted",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), (b"content-length", b"47")],
+    }
+    async with app.router.lifespan_context(app), asyncio.timeout(30):
+        await app(scope, receive, send)
+    assert sent[0]["status"] == 499
