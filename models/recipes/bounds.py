@@ -14,6 +14,7 @@ from transformers import BertModel
 from assay_models.base import Input, Options, Raw, RewardModel
 from assay_models.card import ModelCard
 from assay_models.families.checkpoint import Checkpoint, ClassifierOptions
+from assay_models.families.surprisal import Surprisal
 from assay_models.families.video_qpp import VideoQppModel
 from assay_models.registry import Runtime, family_of
 from assay_models.repository import ModelFiles, ModelRepository, embedded_root
@@ -94,8 +95,12 @@ def _plain(
             return _plain_queries(files, model, inputs)
         own = {name: card.options[name] for name in card.options.keys() & set(_CLASSIFIER)}
         options = card.model_copy(update={"options": own}).options_as(ClassifierOptions)
-        plain = Checkpoint(card, files, options).load_model(torch.float32)
-        return [_logits(plain, one) for one in inputs]
+        checkpoint = Checkpoint(card, files, options)
+        plain = checkpoint.load_model(torch.float32)
+        if options.surprisal is None:
+            return [_logits(plain, one) for one in inputs]
+        known = Surprisal.of(plain, checkpoint.load_tokenizer(), options.surprisal)
+        return [_less_surprisal(plain, one, known) for one in inputs]
 
 
 def _logits(plain: Any, one: Input) -> Raw:
@@ -103,6 +108,18 @@ def _logits(plain: Any, one: Input) -> Raw:
     if one.payload.type_ids is not None:
         rows["token_type_ids"] = torch.tensor([list(one.payload.type_ids)])
     return tuple(plain(**rows).logits[0].tolist())
+
+
+def _less_surprisal(plain: Any, one: Input, known: Surprisal) -> Raw:
+    """The logit less the surprisal by its definition, token by token, in fp64."""
+    ids = torch.tensor(list(one.payload.ids))
+    told = plain(ids[None], output_hidden_states=True)
+    start = known.answer(one.payload.ids)
+    states = told.hidden_states[-1][0, start - 1 : -1].double()
+    logarithms = (states @ plain.get_input_embeddings().weight.double().T).log_softmax(-1)
+    entropy = -(logarithms.exp() * logarithms).sum(-1)
+    excess = -logarithms.gather(1, ids[start:, None])[:, 0] - entropy
+    return (float(told.logits) - known.weight * float(excess.mean()),)
 
 
 def _plain_queries(files: ModelFiles, model: VideoQppModel, inputs: Sequence[Input]) -> list[Raw]:

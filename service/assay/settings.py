@@ -21,7 +21,7 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on.")
     models: tuple[str, ...] = Field(
-        (), description="What to serve, by comma: `code@1,nli`. Empty: all embedded and your own."
+        (), description="What to serve, by comma: `code@2,nli`. Empty: all embedded and your own."
     )
     repository: tuple[Path, ...] = Field(
         (), description="Folders with model cards of your own, by comma."

@@ -17,7 +17,7 @@ from assay_models.families.surprisal import Surprisal, _prediction
 from recipes.code.data import Pack, Packer, Pair, Program, Share, _withheld, read_pairs
 from recipes.code.evaluate import DATASETS, Measured, check, measure
 from recipes.code.excess import excess_surprisal
-from recipes.code.packed import Adapter, PackedModel, adapted, bradley_terry, edits_loss
+from recipes.code.packed import Adapter, PackedModel, adapted, bradley_terry
 from recipes.code.samples import rewritten, sampled_pairs
 from recipes.code.train import Plan, steps
 from recipes.measure import Figure
@@ -125,20 +125,6 @@ def test_the_gradient_of_the_surprisal_is_autograds() -> None:
     assert found is not None
     assert states.grad is not None
     assert torch.allclose(found, states.grad, atol=0.05 * float(states.grad.abs().max()))
-
-
-def test_edits_are_paired_with_what_they_were_made_from() -> None:
-    packer = Packer(letters, longest=120, budget=1_000)
-    (pack,) = packer.packs(PAIRS, edits=True)
-    texts = [program.text for program in pack.programs]
-    assert [(texts[better], texts[worse]) for better, worse in pack.edits] == [
-        (pair.chosen, pair.rejected) for pair in PAIRS[:3]
-    ]
-    (plain,) = packer.packs(PAIRS)
-    assert plain.edits == ()
-    loss = edits_loss(torch.tensor([2.0, 0.0, 1.0]), ((0, 1), (2, 0)))
-    expected = [math.log(1 + math.exp(-margin)) for margin in (2.0, -1.0)]
-    assert float(loss) == pytest.approx(sum(expected) / 2)
 
 
 def test_sampled_programs_are_written_anew_without_what_gives_them_away() -> None:

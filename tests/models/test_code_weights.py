@@ -1,4 +1,4 @@
-"""`code@1` as it is served: its example, its limits, and scores that do not hang on the batch."""
+"""`code@2` as it is served: its example, its limits, and scores that do not hang on the batch."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ PROGRAMS = (
     "pass",
     "def count_vowels(text):\n    return len(text)",
 )
-ENTRY = ModelRepository([embedded_root()]).find("code@1")
+ENTRY = ModelRepository([embedded_root()]).find("code@2")
 
 
 @pytest.fixture(scope="module")
@@ -109,4 +109,4 @@ def test_held_out_problems_are_ranked_as_on_the_card(model: CodeModel, data: Pat
     pairs = list(first.values())[:40]
     found = measure(pairs, score_programs(model, pairs, batch_size=1))
     assert found.figure.n == 40
-    assert found.figure.value == pytest.approx(0.625, abs=0.03)  # what code@1 does on these forty
+    assert found.figure.value == pytest.approx(0.625, abs=0.03)  # what code@2 does on these forty

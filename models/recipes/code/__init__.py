@@ -1,1 +1,1 @@
-"""How `code@1` was made: a small one-logit reward model for Python programs."""
+"""How `code@2` was made: a small one-logit reward model for Python programs."""

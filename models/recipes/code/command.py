@@ -12,7 +12,7 @@ _OPTIONS: dict[Option, dict[str, Any]] = {
     "model": {"default": "code", "help": "a model of the family code, by name (code)"},
     "check": {"action": "store_true", "help": "fail where the card says otherwise"},
     "plot": {"type": Path, "help": "where to draw it, as SVG"},
-    "batch_size": {"type": int, "default": 4, "help": "programs a forward pass (4)"},
+    "batch_size": {"type": int, "default": 8, "help": "programs a forward pass (8)"},
 }
 
 

@@ -25,15 +25,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One part of an epoch: at most `limit` pairs of a file, drawn anew in each epoch.
-
-    `edits` tells whether the two sides of a pair are one program, but for an edit.
-    """
+    """One part of an epoch: at most `limit` pairs of a file, drawn anew in each epoch."""
 
     file: str
     limit: int
     keep: Callable[[dict[str, Any]], bool] = lambda row: True
-    edits: bool = False
 
 
 def _single_bug(row: dict[str, Any]) -> bool:
@@ -42,9 +38,9 @@ def _single_bug(row: dict[str, Any]) -> bool:
 
 MIXTURE = (
     Share("pairs_natural_train", 4_000),
-    Share("pairs_mutation_train", 4_000, edits=True),
-    Share("pairs_humanevalfix", 400, edits=True),
-    Share("pairs_debugbench_python", 200, _single_bug, edits=True),
+    Share("pairs_mutation_train", 3_000),
+    Share("pairs_humanevalfix", 400),
+    Share("pairs_debugbench_python", 200, _single_bug),
     Share("pairs_contest", 80),
     Share("pairs_student", 100),
 )
@@ -61,14 +57,10 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Several programs for one problem, to be scored in one forward pass after one prompt.
-
-    `edits` are the pairs of them that differ by an edit: the better program's index, the worse's.
-    """
+    """Several programs for one problem, to be scored in one forward pass after one prompt."""
 
     prompt: tuple[int, ...]
     programs: tuple[Program, ...]
-    edits: tuple[tuple[int, int], ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -122,40 +114,36 @@ class Packer:
         packs: list[Pack] = []
         for share, pairs in shares:
             drawn = generator.sample(pairs, min(share.limit, len(pairs)))
-            packs += self.packs(drawn, share.edits)
+            packs += self.packs(drawn)
         generator.shuffle(packs)
         return packs
 
-    def packs(self, pairs: Sequence[Pair], edits: bool = False) -> Iterator[Pack]:
+    def packs(self, pairs: Sequence[Pair]) -> Iterator[Pack]:
         """Packs of the pairs that fit; a program that is in several pairs is packed once."""
         problems: dict[str, list[Pair]] = defaultdict(list)
         for pair in pairs:
             problems[pair.prompt].append(pair)
         for prompt, group in problems.items():
-            asked = self._ids(f"user\n{prompt}", "<|im_start|>assistant\n")
-            for packed in self._gathered(asked, group):
-                yield _pack(asked, packed, edits)
+            yield from self._problem(self._ids(f"user\n{prompt}", "<|im_start|>assistant\n"), group)
 
-    def _gathered(
-        self, prompt: tuple[int, ...], pairs: Sequence[Pair]
-    ) -> Iterator[list[tuple[Program, Program]]]:
+    def _problem(self, prompt: tuple[int, ...], pairs: Sequence[Pair]) -> Iterator[Pack]:
         seen: set[str] = set()
-        ready: list[tuple[Program, Program]] = []
+        open_pack: dict[str, Program] = {}
         for pair in pairs:
-            sides = (
-                Program(pair.chosen, self._program(pair.chosen), good=True),
-                Program(pair.rejected, self._program(pair.rejected), good=False),
-            )
-            too_long = max(len(side.ids) for side in sides) + len(prompt) > self._longest
-            if too_long or seen.issuperset((pair.chosen, pair.rejected)):
+            sides = {
+                text: Program(text, self._program(text), text == pair.chosen)
+                for text in (pair.chosen, pair.rejected)
+            }
+            too_long = max(len(side.ids) for side in sides.values()) + len(prompt) > self._longest
+            if too_long or seen.issuperset(sides):
                 continue
-            seen.update((pair.chosen, pair.rejected))
-            ready.append(sides)
-            if _pack(prompt, ready, edits=False).tokens > self._budget:
-                yield ready
-                ready = []
-        if ready:
-            yield ready
+            seen.update(sides)
+            open_pack |= sides
+            if Pack(prompt, tuple(open_pack.values())).tokens > self._budget:
+                yield Pack(prompt, tuple(open_pack.values()))
+                open_pack = {}
+        if open_pack:
+            yield Pack(prompt, tuple(open_pack.values()))
 
     def _program(self, text: str) -> tuple[int, ...]:
         if text not in self._known:
@@ -164,13 +152,6 @@ class Packer:
 
     def _ids(self, turn: str, rest: str) -> tuple[int, ...]:
         return tuple(self._encode(f"<|im_start|>{turn}<|im_end|>\n{rest}"))
-
-
-def _pack(prompt: tuple[int, ...], pairs: Sequence[tuple[Program, Program]], edits: bool) -> Pack:
-    programs = {side.text: side for pair in pairs for side in pair}
-    places = {text: place for place, text in enumerate(programs)}
-    known = tuple((places[better.text], places[worse.text]) for better, worse in pairs)
-    return Pack(prompt, tuple(programs.values()), known if edits else ())
 
 
 def _pair(row: dict[str, Any]) -> Pair:

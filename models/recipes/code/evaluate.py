@@ -1,4 +1,4 @@
-"""Measures `code@1` through the waist on held-out pairs, beside what trivial rules reach.
+"""Measures `code@2` through the waist on held-out pairs, beside what trivial rules reach.
 
 Every program is wrapped in one fenced block, as a policy would write it. The model accepts every
 language here, also those that its card does not. Pairs with a side that
@@ -220,7 +220,7 @@ def main() -> None:
     parser = parser_of(__doc__, EXAMPLE, "check", "batch_size")
     parser.add_argument("--only", default="", help="only the sets whose name holds this")
     arguments = parsed(parser)
-    card, model = load_embedded("code@1", languages=LANGUAGES)
+    card, model = load_embedded("code@2", languages=LANGUAGES)
     for name, correct, wrong in smoke_table(model):
         print(f"{name:28} correct {correct:.3f}  wrong {wrong:.3f}  {correct - wrong:+.3f}")
     datasets = [dataset for dataset in DATASETS if arguments.only in dataset.name]

@@ -208,12 +208,6 @@ def _mask(owner: Tensor) -> Tensor:
     return causal & related
 
 
-def edits_loss(scores: Tensor, edits: Sequence[tuple[int, int]]) -> Tensor:
-    """Mean of -ln sigmoid(better - worse) over the pairs that are given by index."""
-    better, worse = torch.tensor(edits).T
-    return torch.nn.functional.softplus(scores[worse] - scores[better]).mean()
-
-
 def bradley_terry(scores: Tensor, good: Sequence[bool]) -> tuple[Tensor, Tensor]:
     """Mean of -ln sigmoid(better - worse) over all pairs of a pack, and the share of them won.
 

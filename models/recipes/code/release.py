@@ -52,7 +52,7 @@ def main() -> None:
     """Parse the command line, release, and print the digests as the card states them."""
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
     parser.add_argument("--adapter", type=Path, required=True, help="what the training wrote")
-    parser.add_argument("--model", default="code/1", help="folder in the embedded repository")
+    parser.add_argument("--model", default="code/2", help="folder in the embedded repository")
     arguments = parser.parse_args()
     for name, digest in release(arguments.adapter, embedded_root() / arguments.model).items():
         print(f'"{name}" = "{digest}"')

@@ -1,8 +1,7 @@
 """Trains the adapter of `code@2`: Bradley-Terry loss on pairs of programs for one problem.
 
-Two things are learnt at once. The logit is to order every two programs of a problem; the surprisal
-of the program's tokens is to order those that differ by an edit. Served is the logit less a weight
-times the surprisal; `recipes.code.weigh` finds the weight.
+The logit less a weight times the surprisal of the program's tokens learns to order every two
+programs of a problem. `recipes.code.weigh` shows what other weights do once it is trained.
 
 Resumable: a checkpoint is written every few minutes, and a run that was broken off goes on from it.
 Several processes share the work of each update: `python -m torch.distributed.run
@@ -33,7 +32,6 @@ from recipes.code.packed import (
     adapted,
     backbone,
     bradley_terry,
-    edits_loss,
     encoder,
 )
 from recipes.code.samples import sampled_pairs
@@ -44,19 +42,23 @@ EXAMPLE = "example: python -m recipes.code.train --data ../shared/data --out wor
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how fast to train. Token counts are of packed rows."""
+    """How long and how fast to train. Token counts are of packed rows.
 
-    tokens: int = 1_500_000
+    The rate falls to nothing at `tokens`; the run ends at `stop`.
+    """
+
+    tokens: int = 2_600_000
+    stop: int = 800_000
     step_tokens: int = 2_500
     rate: float = 4e-4
     warm_up: float = 0.04
     weight_decay: float = 0.01
     centre: float = 0.002
-    sharpness: float = 3.0
+    weight: float = 5.0
     longest: int = 768
     pack_budget: int = 450
     seed: int = 17
-    evaluations: int = 3
+    evaluations: int = 2
     guide_pairs: int = 200
     samples: int = 2_500
     checkpoint_seconds: float = 240.0
@@ -128,14 +130,10 @@ class Trainer:
         return loss, won
 
     def _loss(self, pack: Pack) -> tuple[Tensor, Tensor]:
-        if pack.edits:
-            scores, excess = self.packed.judged(pack)
-            of_edits = edits_loss(-self.plan.sharpness * excess, pack.edits)
-        else:
-            scores = self.packed.logits(pack)
-            of_edits = scores.new_zeros(())
+        logits, excess = self.packed.judged(pack)
+        scores = logits - self.plan.weight * excess
         loss, won = bradley_terry(scores, [program.good for program in pack.programs])
-        return loss + of_edits + self.plan.centre * scores.mean().square(), won
+        return loss + self.plan.centre * scores.mean().square(), won
 
     def _schedule(self) -> float:
         done = self.seen / self.plan.tokens
@@ -242,7 +240,7 @@ def train(data: Path, out: Path, plan: Plan) -> None:
     marks = iter(_marks(plan, trainer.seen))
     mark = next(marks, plan.tokens)
     for seen, packs in steps(plan, lambda generator: packer.epoch(shares, generator)):
-        if seen >= plan.tokens:
+        if seen >= plan.stop:
             break
         if seen < trainer.seen:
             continue
@@ -250,7 +248,7 @@ def train(data: Path, out: Path, plan: Plan) -> None:
         if progress.checkpoint_is_due():
             trainer.save()
         if trainer.seen >= mark:
-            mark = next(marks, 2 * plan.tokens)
+            mark = next(marks, plan.tokens)
             trainer.save()
             if crew.rank == 0:
                 crew.tell(guide.told(trainer.packed, packer))
@@ -280,7 +278,7 @@ class Progress:
         self._crew.tell(
             f"{seen:>9,} tokens  loss {sum(losses) / len(losses):.4f}"
             f"  won {sum(wins) / len(wins):.3f}  {rate:.0f} tokens/s"
-            f"  {(self._plan.tokens - seen) / rate / 60:.0f} min left"
+            f"  {(self._plan.stop - seen) / rate / 60:.0f} min left"
         )
 
     def checkpoint_is_due(self) -> bool:
@@ -292,8 +290,8 @@ class Progress:
 
 
 def _marks(plan: Plan, seen: int) -> list[int]:
-    every = plan.tokens // plan.evaluations
-    return [mark for mark in range(every, plan.tokens, every) if mark > seen]
+    every = plan.stop // plan.evaluations
+    return [mark for mark in range(every, plan.stop, every) if mark > seen]
 
 
 def main() -> None:
@@ -301,11 +299,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds code/")
     parser.add_argument("--out", type=Path, default=Path("work/code"), help="where to write")
-    parser.add_argument("--tokens", type=int, default=Plan().tokens, help="length of the run")
+    parser.add_argument(
+        "--stop", type=int, default=Plan().stop, help="length of the run, in tokens"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    train(arguments.data, arguments.out, Plan(tokens=arguments.tokens))
+    train(arguments.data, arguments.out, Plan(stop=arguments.stop))
 
 
 if __name__ == "__main__":
