@@ -72,6 +72,12 @@ class GroupSample:
         real = [extent for extent in self.extents.values() if extent.count > 1]
         return sum(extent.constant(resolution) for extent in real), len(real)
 
+    @property
+    def mean_size(self) -> float:
+        """Scored items a group; 1 where there are no groups."""
+        items = sum(extent.count for extent in self.extents.values())
+        return items / len(self.extents) if self.extents else 1.0
+
     def _extent(self, digest: str) -> Extent:
         return self.extents.setdefault(digest, Extent())
 
