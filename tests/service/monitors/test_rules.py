@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from assay.monitors.health import DEFAULT_RULES, RULES, health
 from assay.monitors.observations import Observation
-from assay.monitors.rules.failures import NullShare, wilson
+from assay.monitors.rules.failures import NullShare
 from assay.monitors.rules.finding import Rule
 from assay.monitors.rules.groups import DeadChannel, GroupDegeneracy
 from assay.monitors.rules.labels import SignalCollapse, StrongSupport
@@ -225,10 +225,3 @@ def test_agreement_on_an_easy_task_is_no_collapse() -> None:
         )
         points.append(Point(step, summary))
     assert not any(AnswerCollapse().findings(points))
-
-
-def test_wilsons_interval() -> None:
-    assert wilson(0, 0) == (0.0, 1.0)
-    assert wilson(50, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
-    assert wilson(0, 100)[0] == 0.0
-    assert wilson(0, 100)[1] == pytest.approx(0.037, abs=1e-3)

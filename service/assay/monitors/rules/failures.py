@@ -1,16 +1,15 @@
 """Items that have no score, were cut, or held nothing to score."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from assay.monitors.intervals import wilson
 from assay.monitors.rules.finding import Finding, graded
 from assay.monitors.rules.windows import Tally, early, pooled, tallies
 from assay.monitors.summaries import Point
 
 LEAST_ITEMS = 200
-ERRORS = 1.96
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +92,6 @@ class InvalidShare:
         )
 
 
-def wilson(hits: float, total: float, errors: float = ERRORS) -> tuple[float, float]:
-    """Wilson's score interval of a share; (0, 1) of nothing."""
-    if not total:
-        return 0.0, 1.0
-    share, weight = hits / total, errors**2 / total
-    middle = share + weight / 2
-    half = math.sqrt(weight * (share * (1 - share) + weight / 4))
-    return max(0.0, (middle - half) / (1 + weight)), min(1.0, (middle + half) / (1 + weight))
-
-
 def _windows(counts: Sequence[tuple[int, int]]) -> list[Tally | None]:
     parts = tallies([{"yes": hits, "no": items - hits} for hits, items in counts])
     return pooled(parts, Tally, LEAST_ITEMS)
@@ -111,10 +100,10 @@ def _windows(counts: Sequence[tuple[int, int]]) -> list[Tally | None]:
 def _surely_above(window: Tally | None, warn: float, critical: float) -> Finding | None:
     if window is None:
         return None
-    least, most = wilson(window.counts.get("yes", 0), window.count)
-    severity = graded(least, warn, critical)
+    share = wilson(window.counts.get("yes", 0), window.count)
+    severity = graded(share.low, warn, critical)
     if severity is None:
         return None
-    evidence = {"low": least, "high": most, "items": float(window.count)}
+    evidence = {"low": share.low, "high": share.high, "items": float(share.n)}
     threshold = critical if severity == "critical" else warn
-    return Finding(severity, window.share("yes"), threshold, (), evidence)
+    return Finding(severity, share.value, threshold, (), evidence)

@@ -83,8 +83,8 @@ class AnswerCollapse:
     """All rollouts of a prompt give one answer, while they grow longer or less certain.
 
     What a policy does that is paid for agreement alone: the vote rises while accuracy dies. It
-    cannot tell that for sure from an easy task, where all agree as well: the second condition helps,
-    a labelled split decides. Rising is a fifth above the median of the first five points.
+    cannot tell that for sure from an easy task, where all agree as well: the second condition
+    helps, a labelled split decides. Rising is a fifth above the median of the first five points.
 
     From: the answer-collapse rule, whose case is the vote as the only reward (arXiv 2605.22620):
     majority from 95 %, at most 1.1 clusters; the fifth is a starting value.
