@@ -59,7 +59,7 @@ def run(
     source = random.Random(seed)
     points = []
     for step in steps:
-        progress = step / steps[-1]
+        progress = step / max(1, steps[-1])
         summary = Summary()
         for number in range(items):
             if number % 8 == 0:
