@@ -48,6 +48,7 @@ def test_the_contracts_hold(copy: Path) -> None:
         ("service/assay/api/dialects/slime.py", "from assay.api.dialects import openrlhf\n"),
         ("service/assay/api/dialects/slime.py", "from assay.api.v1 import score\n"),
         ("service/assay/monitors/summaries.py", "from assay.results import Source\n"),
+        ("service/assay/monitors/gold.py", "from assay.monitors.summaries import Summary\n"),
     ],
 )
 def test_a_planted_violation_is_caught(copy: Path, file: str, line: str) -> None:

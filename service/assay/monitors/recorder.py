@@ -195,6 +195,7 @@ class Recorder:
             wait = self.turn()
         self.turn()
         self.counts.dropped += self._unwritten
+        self._unwritten = 0
         self._store.close()
 
 

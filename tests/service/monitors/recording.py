@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from threading import Event
@@ -20,7 +21,7 @@ from assay.monitors.store import RunStore
 ITEMS = 8
 
 
-def deadly(statement: str, times: int):  # noqa: ANN201
+def deadly(statement: str, times: int) -> Callable[[str], None]:
     """Ends the process without a word when a statement begins for the given time."""
     left = times
 

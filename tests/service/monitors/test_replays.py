@@ -80,6 +80,17 @@ def test_a_healthy_run_fires_nothing(seed: int) -> None:
     assert health(series).status == "ok"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_healthy_run_that_was_thinned_fires_nothing(seed: int) -> None:
+    series = run(seed)
+    half = len(series) // 2
+    thinned = []
+    for one, later in zip(series[:half:2], series[1:half:2], strict=True):
+        one.summary.merge(later.summary)
+        thinned.append(Point(later.step, one.summary))
+    assert fired([*thinned, *series[half:]]) == {}
+
+
 STEPS = range(0, 180, 10)
 
 
