@@ -26,6 +26,7 @@ from assay.errors import SettingsError
 from assay.hosting import ServedModel
 from assay.jobs import Jobs
 from assay.metrics import Metrics
+from assay.runs import RunMonitor
 from assay.scoring import ScoringLimits, ScoringService
 from assay.settings import Settings
 from assay_models.card import CardError, Limits
@@ -66,7 +67,8 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     pool = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
     limits = ScoringLimits(settings.max_items, settings.max_request_tokens, settings.timeout)
     prepared = PreparedCache(settings.prepared_bytes, metrics)
-    service = ScoringService(models, cache, prepared, pool, metrics, limits, CLOCK)
+    runs = _run_monitor(settings, metrics)
+    service = ScoringService(models, cache, prepared, pool, metrics, limits, CLOCK, runs)
     jobs: Jobs[Any] = Jobs(JOBS, JOB_SECONDS, JOB_OUTCOMES, CLOCK)
     app = FastAPIOffline(
         title="Assay",
@@ -74,10 +76,11 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
         description=DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         telemetry=NO_TELEMETRY,
-        lifespan=_lifespan(settings, repository, service, cache, pool, jobs),
+        lifespan=_lifespan(settings, repository, service, cache, pool, jobs, runs),
     )
     app.state.jobs = jobs
     app.state.metrics = metrics
+    app.state.runs = runs
     app.state.service = service
     app.state.cut_off = partial(_stop, service.models(), 0.0)
     routers = (v1.router, *ROUTERS)
@@ -168,6 +171,12 @@ def _cache(settings: Settings, metrics: Metrics) -> TieredCache:
     return TieredCache(tiers)
 
 
+def _run_monitor(settings: Settings, metrics: Metrics) -> RunMonitor:
+    if settings.runs == "off":
+        return RunMonitor(None, metrics, CLOCK, enabled=False)
+    return RunMonitor(settings.runs, metrics, CLOCK)
+
+
 def _lifespan(
     settings: Settings,
     repository: ModelRepository,
@@ -175,10 +184,12 @@ def _lifespan(
     cache: TieredCache,
     pool: ThreadPoolExecutor,
     jobs: Jobs[Any],
+    runs: RunMonitor,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         models, turn = service.models(), asyncio.Lock()
+        await runs.open()
         runtime = Runtime(settings.device, settings.dtype, settings.deterministic)
         for served in models:
             served.start(repository, runtime, turn)
@@ -190,6 +201,7 @@ def _lifespan(
             settling.cancel()
             await _stop(models, settings.drain_timeout)
             await jobs.close()
+            await runs.close()
             await cache.close()
             pool.shutdown(wait=False, cancel_futures=True)
 

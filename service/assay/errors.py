@@ -8,7 +8,8 @@
     ├── RequestTooLarge       413      ├── DeadlineExceeded  504
     ├── ItemsFailed           422      │   └── OutOfTime     503
     ├── JobNotFound           404      ├── InferenceFailed   500
-    └── SettingsError                  └── NonFiniteScore    500
+    ├── RunNotFound           404      ├── NonFiniteScore    500
+    └── RunsOff               404      └── SettingsError
 
 `InferenceFailed`, `NonFiniteScore` and `DeadlineExceeded` may concern a single item; then they
 travel inside a 200 reply as that item's `error`, and its neighbours keep their scores.
@@ -88,6 +89,26 @@ class JobNotFound(AssayError):
     code = "job_not_found"
     status = 404
     title = "Job not found"
+
+
+class RunNotFound(AssayError):
+    """No run of that name is kept: nothing was scored for it or told of it, or it was seen too long
+    ago. A new run is kept within a second of its first request. The caller sees 404.
+    """
+
+    code = "run_not_found"
+    status = 404
+    title = "Run not found"
+
+
+class RunsOff(AssayError):
+    """Runs are asked for, and this server was told to keep none (`ASSAY_RUNS=off`). The caller sees
+    404.
+    """
+
+    code = "runs_off"
+    status = 404
+    title = "Runs are not kept"
 
 
 class RequestTooLarge(AssayError):

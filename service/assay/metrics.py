@@ -84,6 +84,17 @@ class Metrics:
             "assay_prepared_bytes", "Bytes of prepared items held in memory."
         )
         self.ready = gauge("assay_model_ready", "1 when the model computes.", ["model"])
+        self.observations = counter(
+            "assay_run_observations",
+            "Items of requests that name a run, and what trainers tell: written, dropped.",
+            ["outcome"],
+        )
+        self.run_commit_failures = counter(
+            "assay_run_commit_failures", "Commits of runs that failed and were tried again."
+        )
+        self.runs_durable = gauge(
+            "assay_runs_durable", "1 when runs are kept in a file that outlives the process."
+        )
 
 
 class BatcherSeries:

@@ -31,6 +31,7 @@ from assay.metrics import Metrics
 from assay.outcomes import Case, Row, guarded, results_of, timing_of, usage_of
 from assay.queueing import Lane
 from assay.results import ItemFailure, ItemResult, ScoreReply, Source, Usage
+from assay.runs import RunMonitor, RunStep
 from assay_models.base import Input, Item, Options, RewardModel
 
 DEFAULT_OPTIONS = Options()
@@ -47,7 +48,7 @@ class ScoreCall:
 
     `items` hold the wire's fields, which the model's family checks; `substitute` is served, marked,
     for items that fail; `timeout` is in seconds, and None means the server's own; `lane` says who
-    goes first where the device is busy.
+    goes first where the device is busy; `run` is the training run to record the results of.
     """
 
     model: str
@@ -56,6 +57,7 @@ class ScoreCall:
     substitute: float | None = None
     timeout: float | None = None
     lane: Lane = "training"
+    run: RunStep | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class ScoringService:
         metrics: where counts go.
         limits: of one request.
         clock: monotonic seconds, the same as the batchers'.
+        monitor: of the runs that requests name.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class ScoringService:
         metrics: Metrics,
         limits: ScoringLimits,
         clock: Clock,
+        monitor: RunMonitor,
     ) -> None:
         self._models = models
         self._cache = cache
@@ -97,6 +101,7 @@ class ScoringService:
         self._series = {one.id: _Series(metrics, one.id) for one in models.values()}
         self._limits = limits
         self._clock = clock
+        self._monitor = monitor
 
     def find(self, reference: str) -> ServedModel:
         """The served model of that name, ready or not.
@@ -130,6 +135,9 @@ class ScoringService:
         results = results_of(model, cases, rows, call.options, call.substitute)
         usage = usage_of(results)
         self._series[served.id].count(results, usage, prepared_at - began)
+        if call.run is not None:
+            varying = served.family.candidate
+            self._monitor.observe(call.run, served.id, varying, call.items, results)
         grouped = any(result.group is not None for result in results)
         return ScoreReply(
             id=f"score-{secrets.token_hex(16)}",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -59,6 +59,11 @@ class Settings(BaseModel):
     )
     timeout: Seconds = Field(60.0, description="Seconds a request may take if it does not say.")
     prepare_threads: Positive = Field(2, description="CPU threads for templates and tokenisation.")
+    runs: Literal["off"] | Path | None = Field(
+        None,
+        description="The file in which run health is kept, or `off`. Unset: `assay/runs.db` in "
+        "`XDG_STATE_HOME` or `~/.local/state`; where no file can be used, the process's own.",
+    )
     drain_timeout: Seconds = Field(30.0, description="Seconds to finish accepted work at shutdown.")
 
 
@@ -69,7 +74,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         SettingsError: a variable with the prefix is unknown or cannot be parsed; the text says
             which and what it may be, and never repeats a secret.
     """
-    given = {
+    given: dict[str, str | Path | None] = {
         name.removeprefix(PREFIX).lower(): value
         for name, value in environment.items()
         if name.startswith(PREFIX)
@@ -79,8 +84,12 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         known = ", ".join(variable_name(field) for field in Settings.model_fields)
         names = ", ".join(variable_name(field) for field in unknown)
         raise SettingsError(f"unknown {names}", hint=f"known variables: {known}")
+    given.setdefault("runs", _state_file(environment))
     lists = {"models", "repository", "api_keys"}
-    fields = {name: _split(text) if name in lists else text for name, text in given.items()}
+    fields = {
+        name: _split(text) if name in lists and isinstance(text, str) else text
+        for name, text in given.items()
+    }
     try:
         return Settings.model_validate(fields)
     except ValidationError as error:
@@ -94,6 +103,14 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
 def variable_name(field: str) -> str:
     """The environment variable of a field."""
     return PREFIX + field.upper()
+
+
+def _state_file(environment: Mapping[str, str]) -> Path | None:
+    """Where this user's programs keep what should outlive them, by the XDG base directories."""
+    state, home = environment.get("XDG_STATE_HOME"), environment.get("HOME")
+    if state and Path(state).is_absolute():
+        return Path(state) / "assay" / "runs.db"
+    return Path(home) / ".local" / "state" / "assay" / "runs.db" if home else None
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """Settings: the environment, and nothing but the environment."""
 
+from pathlib import Path
+
 import pytest
 
 from assay.errors import SettingsError
@@ -41,3 +43,20 @@ def test_every_field_is_described_and_has_a_variable() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert variable_name(name) == f"ASSAY_{name.upper()}"
+
+
+@pytest.mark.parametrize(
+    ("environment", "file"),
+    [
+        ({"HOME": "/home/ada"}, "/home/ada/.local/state/assay/runs.db"),
+        ({"HOME": "/home/ada", "XDG_STATE_HOME": "/var/state"}, "/var/state/assay/runs.db"),
+        ({"HOME": "/home/ada", "XDG_STATE_HOME": "state"}, "/home/ada/.local/state/assay/runs.db"),
+        ({"HOME": "/home/ada", "ASSAY_RUNS": "here.db"}, "here.db"),
+    ],
+)
+def test_runs_lie_where_a_users_state_does(environment: dict[str, str], file: str) -> None:
+    assert read_settings(environment).runs == Path(file)
+
+
+def test_runs_can_be_switched_off() -> None:
+    assert read_settings({"HOME": "/home/ada", "ASSAY_RUNS": "off"}).runs == "off"

@@ -15,12 +15,14 @@ from assay.api.schemas import (
     ModelScoreBody,
     ModelSummary,
     OptionsBody,
+    RunBody,
     ScoreBody,
 )
 from assay.best_of_n import BestOfNCall, best_of_n
 from assay.hosting import ServedModel
 from assay.queueing import Lane
 from assay.results import BestOfNReply, ScoreReply
+from assay.runs import RunStep
 from assay.scoring import ScoreCall, ScoringService
 from assay_models.base import Options
 
@@ -39,6 +41,7 @@ def _call(
     options: OptionsBody,
     timeout: int | None,
     lane: Lane,
+    run: RunBody | None,
 ) -> ScoreCall:
     stand_in = options.on_error
     return ScoreCall(
@@ -48,6 +51,7 @@ def _call(
         substitute=None if stand_in is None else stand_in.substitute,
         timeout=None if timeout is None else timeout / 1e3,
         lane=lane,
+        run=None if run is None else RunStep(run.id, run.step, run.split),
     )
 
 
@@ -57,7 +61,7 @@ async def score(
     request: Request, body: ScoreBody, timeout: Timeout = None, priority: Priority = "training"
 ) -> Response:
     """Score items. One that fails carries an error and no number; its neighbours are unharmed."""
-    call = _call(body.model, body.items, body.options, timeout, priority)
+    call = _call(body.model, body.items, body.options, timeout, priority, body.run)
     return json_response(await _service(request).score(call))
 
 
@@ -70,7 +74,7 @@ async def score_with(
     priority: Priority = "training",
 ) -> Response:
     """Score items with the model of the path."""
-    call = _call(model, body.items, body.options, timeout, priority)
+    call = _call(model, body.items, body.options, timeout, priority, body.run)
     return json_response(await _service(request).score(call))
 
 
@@ -80,7 +84,7 @@ async def rank_candidates(
 ) -> Response:
     """Rank the candidates of one prompt. Who could not be scored comes last, marked."""
     call = BestOfNCall(
-        score=_call(body.model, (), body.options, timeout, priority),
+        score=_call(body.model, (), body.options, timeout, priority, body.run),
         candidates=body.candidates,
         shared=body.__pydantic_extra__,
         top_n=body.top_n,

@@ -1,0 +1,289 @@
+"""RunMonitor: what requests tell of training runs goes into a file, off their way."""
+
+import asyncio
+import logging
+import sqlite3
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from assay.errors import Overloaded, RunsOff
+from assay.metrics import Metrics
+from assay.monitors.gold import GoldPoint
+from assay.monitors.history import RunHistory
+from assay.monitors.observations import Observation, Window, measured
+from assay.monitors.recorder import Counts, Recorder
+from assay.monitors.retention import Retention
+from assay.monitors.store import RunStore, StoreError
+from assay.results import ItemResult
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Clock = Callable[[], float]
+Item = Mapping[str, Any]
+
+# What may wait to be measured: items, and characters of their responses.
+WAITING_ITEMS, WAITING_CHARACTERS = 8_192, 16 * 2**20
+CLOSING_SECONDS = 5.0
+RETRY_SECONDS = 1.0
+FILE = "runs.db"
+SPLIT = "train"
+# Without a score, because there was nothing to score.
+INVALID = frozenset(("invalid_code", "no_claims"))
+
+
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    """The training run that a request belongs to. Without a step it is step 0, without a split
+    `train`.
+    """
+
+    id: str
+    step: int | None = None
+    split: str | None = None
+
+    def window(self, model: str) -> Window:
+        """Where the results of a model are added up."""
+        return Window(self.id, model, self.split or SPLIT, self.step or 0)
+
+
+class RunMonitor:
+    """Records the results of requests that name their run, and reads what is known of runs.
+
+    Measuring and reading have a thread each, writing a third: a request only hands over its
+    results. What does not fit is dropped and counted.
+
+    Args:
+        path: of the file; None for one that goes with the process.
+        metrics: where counts go.
+        clock: monotonic seconds.
+        enabled: whether anything is recorded at all.
+    """
+
+    def __init__(
+        self, path: Path | None, metrics: Metrics, clock: Clock, enabled: bool = True
+    ) -> None:
+        self._path = path
+        self._enabled = enabled
+        self._metrics = metrics
+        self._clock = clock
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._recorder: Recorder | None = None
+        self._history: RunHistory | None = None
+        self._published = Counts()
+        self._measuring = ThreadPoolExecutor(1, thread_name_prefix="assay-measuring")
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="assay-reading")
+        self._room = _Room(WAITING_ITEMS, WAITING_CHARACTERS)
+
+    async def open(self) -> None:
+        """Begin to record. Where the file cannot be used, that is logged, and runs are kept for as
+        long as the process lives.
+        """
+        if self._enabled:
+            await self._in(self._reading, self._open)
+
+    async def close(self) -> None:
+        """Write what waits, for five seconds at most, and stop."""
+        if self._recorder is not None:
+            await self._in(self._measuring, partial(self._recorder.close, CLOSING_SECONDS))
+        self._measuring.shutdown(wait=False)
+        self._reading.shutdown(wait=False)
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def observe(
+        self,
+        step: RunStep,
+        model: str,
+        candidate: str,
+        items: Sequence[Item],
+        results: Sequence[ItemResult],
+    ) -> None:
+        """Hand over a request's results; never waits and never fails.
+
+        Args:
+            step: of the run.
+            model: `name@version`.
+            candidate: the field in which the family's candidates vary.
+            items: as they were sent.
+            results: one for each item.
+        """
+        recorder = self._recorder
+        if recorder is None:
+            return
+        responses = [_response(fields, candidate) for fields in items]
+        size = len(items), sum([len(text) for text in responses if text is not None])
+        if not self._room.take(*size):
+            self._metrics.observations.labels("dropped").inc(len(items))
+            return
+        with suppress(RuntimeError):  # the pool is closed: the server stops
+            self._measuring.submit(
+                self._measure, recorder, step.window(model), responses, list(results), size
+            )
+
+    async def read(self, work: Callable[[RunHistory], T]) -> T:
+        """What `work` makes of the history, off the event loop.
+
+        Raises:
+            RunsOff: nothing is recorded.
+            Overloaded: the file is busy or cannot be read now.
+        """
+        if self._history is None:
+            raise _off()
+        try:
+            return await self._in(self._reading, partial(work, self._history))
+        except sqlite3.Error as error:
+            raise _busy("the file in which runs are kept cannot be read now") from error
+
+    async def work(self, work: Callable[[], T]) -> T:
+        """What `work` computes, off the event loop and off the way of requests."""
+        return await self._in(self._reading, work)
+
+    def tell(self, run: str, step: int, values: Mapping[str, float]) -> None:
+        """Record what the trainer tells of a step.
+
+        Raises:
+            RunsOff: nothing is recorded.
+            Overloaded: the writer cannot keep up.
+        """
+        if not self._open_recorder().tell(run, step, values):
+            raise _busy("the writer of runs cannot keep up")
+
+    def judge(self, run: str, source: str, point: GoldPoint) -> None:
+        """Record a gold measurement.
+
+        Raises:
+            RunsOff: nothing is recorded.
+            Overloaded: the writer cannot keep up.
+        """
+        if not self._open_recorder().judge(run, source, point):
+            raise _busy("the writer of runs cannot keep up")
+
+    def publish(self) -> None:
+        """Bring the series up to the writer's counts."""
+        if self._recorder is None:
+            return
+        now, last, series = self._recorder.counts, self._published, self._metrics.observations
+        series.labels("written").inc(now.written - last.written)
+        series.labels("dropped").inc(now.dropped - last.dropped)
+        self._metrics.run_commit_failures.inc(now.failed_commits - last.failed_commits)
+        self._published = Counts(now.written, now.dropped, now.failed_commits)
+
+    def _open(self) -> None:
+        durable = self._path is not None and self._record_in(self._path)
+        self._metrics.runs_durable.set(durable)
+        if not durable:
+            self._record_in(self._temporary())
+
+    def _record_in(self, path: Path) -> bool:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            recorder = Recorder(RunStore(path, Retention(), time.time), self._clock)
+        except (OSError, sqlite3.Error, StoreError) as error:
+            logger.error("runs cannot be kept in %s: %s", path, error)
+            return False
+        recorder.start()
+        self._recorder, self._history = recorder, RunHistory(path)
+        return True
+
+    def _temporary(self) -> Path:
+        self._folder = tempfile.TemporaryDirectory(prefix="assay-runs-", ignore_cleanup_errors=True)
+        return Path(self._folder.name) / FILE
+
+    def _measure(
+        self,
+        recorder: Recorder,
+        window: Window,
+        responses: Sequence[str | None],
+        results: Sequence[ItemResult],
+        size: tuple[int, int],
+    ) -> None:
+        try:
+            recorder.record(window, list(map(observation, responses, results)))
+        finally:
+            self._room.give_back(*size)
+
+    def _open_recorder(self) -> Recorder:
+        if self._recorder is None:
+            raise _off()
+        return self._recorder
+
+    async def _in(self, pool: Executor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+class _Room:
+    """Items and characters that may wait, counted by several threads."""
+
+    def __init__(self, items: int, characters: int) -> None:
+        self._items = items
+        self._characters = characters
+        self._lock = threading.Lock()
+
+    def take(self, items: int, characters: int) -> bool:
+        with self._lock:
+            if items > self._items or characters > self._characters:
+                return False
+            self._items -= items
+            self._characters -= characters
+            return True
+
+    def give_back(self, items: int, characters: int) -> None:
+        with self._lock:
+            self._items += items
+            self._characters += characters
+
+
+def observation(response: str | None, result: ItemResult) -> Observation:
+    """What an item's result tells of its run; of the response only its measures."""
+    scored = result.status == "ok"
+    measures = None if response is None else measured(response)
+    return Observation(
+        score=result.score if scored else None,
+        channels=result.channels,
+        labels=_labels(result.details),
+        flags=tuple(result.flags),
+        group=result.group,
+        source=result.source,
+        invalid=_invalid(result),
+        characters=measures and measures.characters,
+        script=measures and measures.script,
+    )
+
+
+def _invalid(result: ItemResult) -> bool:
+    return "invalid_code" in result.flags or (
+        result.error is not None and result.error.code in INVALID
+    )
+
+
+def _labels(details: Mapping[str, Any]) -> dict[str, int]:
+    """The verdict on a pair, or one for each claim of an answer."""
+    claims = details.get("claims")
+    verdicts = claims if isinstance(claims, list) else [details]
+    return Counter([one["label"] for one in verdicts if isinstance(one.get("label"), str)])
+
+
+def _response(fields: Item, candidate: str) -> str | None:
+    """What the policy wrote: the response, the last turn, or the field that candidates vary in."""
+    turns = fields.get("messages")
+    last = turns[-1].get("content") if turns and isinstance(turns, Sequence) else None
+    texts = (fields.get("response"), fields.get(candidate), last)
+    return next((text for text in texts if isinstance(text, str)), None)
+
+
+def _off() -> RunsOff:
+    return RunsOff("this server keeps no runs", hint="start it with ASSAY_RUNS=FILE")
+
+
+def _busy(detail: str) -> Overloaded:
+    return Overloaded(detail, hint="scores are not affected", retry_after=RETRY_SECONDS)

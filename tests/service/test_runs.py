@@ -1,0 +1,240 @@
+"""What a request that names its run leaves behind, and what it never costs."""
+
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asking import post
+from conftest import Served, serving
+from doubles import value
+
+import assay.runs
+from assay.app import create_app
+from assay.monitors.history import RunHistory, Stream
+from assay.monitors.store import Changes, RunStore
+from assay.monitors.summaries import Summary
+from assay.results import ItemFailure, ItemResult
+from assay.runs import observation
+from assay.settings import Settings
+
+RUN = {"id": "team/exp-17", "step": 3, "split": "eval"}
+
+
+@pytest.fixture
+def kept_settings(scripted_settings: Settings, tmp_path: Path) -> Settings:
+    return scripted_settings.model_copy(update={"runs": tmp_path / "state" / "runs.db"})
+
+
+def kept(settings: Settings, run: str, split: str = "train", step: int = 0) -> Summary:
+    assert isinstance(settings.runs, Path)
+    series = RunHistory(settings.runs).series(run, Stream("scripted@1", split))
+    (summary,) = [point.summary for point in series if point.step == step]
+    return summary
+
+
+async def test_results_are_added_up_by_step_and_split(
+    served: Served, kept_settings: Settings
+) -> None:
+    async with served(kept_settings) as client:
+        await post(client, ["a", "bbb", "poison"], run=RUN)
+        await post(client, ["a"], run=RUN)
+        await post(client, ["cc"], run={"id": "team/exp-17"})
+    summary = kept(kept_settings, "team/exp-17", "eval", 3)
+    assert (summary.items, summary.nulls, summary.score.mean) == (4, 1, 5 / 3)
+    assert summary.channels["reward"].count == 3
+    assert summary.sources == {"computed": 2, "cache": 1}
+    assert summary.scripts == {"latin": 4}
+    assert summary.characters.quantile(1.0) == pytest.approx(6, rel=0.05)
+    assert kept(kept_settings, "team/exp-17").items == 1
+
+
+async def test_what_stands_in_for_a_score_is_no_score(
+    served: Served, kept_settings: Settings
+) -> None:
+    async with served(kept_settings) as client:
+        stand_in = {"on_error": {"substitute": 9.0}}
+        reply = await post(client, ["nan"], run=RUN, options=stand_in)
+        assert reply["results"][0]["score"] == 9.0
+    summary = kept(kept_settings, "team/exp-17", "eval", 3)
+    assert (summary.nulls, summary.score.count) == (1, 0)
+    assert summary.flags == {"substituted": 1}
+
+
+async def test_every_native_route_records(served: Served, kept_settings: Settings) -> None:
+    async with served(kept_settings) as client:
+        items = [{"text": "a", "group": "p"}, {"text": "bb", "group": "p"}]
+        one = await client.post("/v1/models/scripted/score", json={"items": items, "run": RUN})
+        body = {"model": "scripted", "candidates": ["a", "bb"], "run": {"id": "ranked"}}
+        other = await client.post("/v1/best-of-n", json=body)
+        assert (one.status_code, other.status_code) == (200, 200)
+    assert kept(kept_settings, "team/exp-17", "eval", 3).groups.degenerate(0.0) == (0, 1)
+    assert kept(kept_settings, "ranked").items == 2
+
+
+async def test_a_request_without_a_run_leaves_nothing(
+    served: Served, kept_settings: Settings
+) -> None:
+    async with served(kept_settings) as client:
+        await post(client, ["a"])
+        await client.post("/v1/score", json={"model": "nope", "items": [{}], "run": RUN})
+    assert isinstance(kept_settings.runs, Path)
+    assert RunHistory(kept_settings.runs).runs() == []
+
+
+async def test_two_lives_of_a_server_add_up(served: Served, kept_settings: Settings) -> None:
+    for _ in range(2):
+        async with served(kept_settings) as client:
+            await post(client, ["a", "bb"], run=RUN)
+    assert kept(kept_settings, "team/exp-17", "eval", 3).items == 4
+
+
+async def test_a_writer_that_hangs_holds_up_no_score(
+    served: Served, kept_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, go, write = threading.Event(), threading.Event(), RunStore.write
+
+    def stuck(store: RunStore, changes: Changes) -> None:
+        writing.set()
+        assert go.wait(30)
+        write(store, changes)
+
+    monkeypatch.setattr(RunStore, "write", stuck)
+    async with served(kept_settings) as client:
+        await post(client, ["a"], run=RUN)
+        assert writing.wait(30)
+        reply = await post(client, ["bb"], run=RUN)
+        assert reply["results"][0]["score"] == 2.0
+        go.set()
+    assert kept(kept_settings, "team/exp-17", "eval", 3).items == 2
+
+
+async def test_a_disk_that_fails_is_counted_and_costs_no_score(
+    kept_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = threading.Semaphore(0)
+
+    def full(*_: object) -> None:
+        tried.release()
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(RunStore, "write", full)
+    app = create_app(kept_settings)
+    async with serving(app) as client:
+        assert (await post(client, ["a"], run=RUN))["results"][0]["score"] == 1.0
+        assert all(tried.acquire(timeout=30) for _ in range(2))
+        await client.get("/metrics")
+        assert value(app.state.metrics, "assay_run_commit_failures_total") >= 1
+    app.state.runs.publish()
+    assert value(app.state.metrics, "assay_run_observations_total", outcome="dropped") == 1
+
+
+async def test_what_does_not_fit_is_dropped_and_counted(
+    kept_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assay.runs, "WAITING_ITEMS", 2)
+    monkeypatch.setattr(assay.runs, "WAITING_CHARACTERS", 10)
+    app = create_app(kept_settings)
+    async with serving(app) as client:
+        assert len((await post(client, ["a", "b", "c"], run=RUN))["results"]) == 3
+        await post(client, ["x" * 11], run=RUN)
+        await post(client, ["ab"], run=RUN)
+    app.state.runs.publish()
+    counts = {
+        outcome: value(app.state.metrics, "assay_run_observations_total", outcome=outcome)
+        for outcome in ("written", "dropped")
+    }
+    assert counts == {"written": 1, "dropped": 4}
+    assert kept(kept_settings, "team/exp-17", "eval", 3).items == 1
+
+
+@pytest.mark.parametrize("spoiled", ["file", "folder"])
+async def test_where_the_file_cannot_be_used_runs_live_as_long_as_the_process(
+    scripted_settings: Settings, tmp_path: Path, spoiled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, write = threading.Event(), RunStore.write
+
+    def telling(store: RunStore, changes: Changes) -> None:
+        write(store, changes)
+        written.set()
+
+    monkeypatch.setattr(RunStore, "write", telling)
+    taken = tmp_path / "taken"
+    taken.write_text("not a database, and no folder")
+    path = taken if spoiled == "file" else taken / "runs.db"
+    app = create_app(scripted_settings.model_copy(update={"runs": path}))
+    async with serving(app) as client:
+        assert (await post(client, ["a"], run=RUN))["results"][0]["score"] == 1.0
+        assert value(app.state.metrics, "assay_runs_durable") == 0
+        assert written.wait(30)
+        assert await app.state.runs.read(lambda history: len(history.runs())) == 1
+    assert taken.read_text() == "not a database, and no folder"
+
+
+async def test_a_file_that_can_be_used_is_said_to_last(kept_settings: Settings) -> None:
+    app = create_app(kept_settings)
+    async with serving(app):
+        assert value(app.state.metrics, "assay_runs_durable") == 1
+
+
+async def test_switched_off_it_scores_and_keeps_nothing(
+    served: Served, scripted_settings: Settings
+) -> None:
+    async with served(scripted_settings.model_copy(update={"runs": "off"})) as client:
+        assert (await post(client, ["a"], run=RUN))["results"][0]["score"] == 1.0
+
+
+def result(**fields: Any) -> ItemResult:
+    usual: dict[str, Any] = {
+        "index": 0, "id": None, "group": None, "status": "ok", "score": 0.5, "raw": 0.5,
+        "channels": {}, "flags": [], "tokens": 7, "source": "computed", "details": {},
+        "error": None,
+    }  # fmt: skip
+    return ItemResult(**{**usual, **fields})
+
+
+@pytest.mark.parametrize(
+    ("details", "labels"),
+    [
+        ({"label": "neutral", "probabilities": {}}, {"neutral": 1}),
+        ({"claims": [{"label": "neutral"}, {"label": "entailment"}, {"label": "neutral"}]},
+         {"neutral": 2, "entailment": 1}),
+        ({"extraction": "ok", "language": "python"}, {}),
+    ],
+)  # fmt: skip
+def test_verdicts_are_labels_and_codes_are_not(
+    details: dict[str, Any], labels: dict[str, int]
+) -> None:
+    assert observation("text", result(details=details)).labels == labels
+
+
+def test_nothing_to_score_is_invalid_however_it_is_told() -> None:
+    failed = {"status": "error", "score": None, "source": None}
+    assert observation("x", result(flags=["invalid_code"])).invalid
+    nothing = ItemFailure("no_claims", "")
+    assert observation("x", result(error=nothing, **failed)).invalid
+    too_long = ItemFailure("input_too_long", "")
+    assert not observation("x", result(error=too_long, **failed)).invalid
+
+
+def test_an_items_tokens_hold_the_prompt_and_are_not_the_responses() -> None:
+    seen = observation("ответ", result())
+    assert (seen.tokens, seen.characters, seen.script) == (None, 5, "cyrillic")
+    assert observation(None, result()).characters is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "response"),
+    [
+        ({"prompt": "p", "response": "r"}, "r"),
+        ({"premise": "p", "hypothesis": "h"}, "h"),
+        ({"messages": [{"role": "user", "content": "q"}, {"role": "a", "content": "r"}]}, "r"),
+        ({"text": "t", "text_pair": "u"}, None),
+        ({"evidence": "e", "claims": ["c"]}, None),
+    ],
+)
+def test_the_response_is_what_the_policy_wrote(
+    fields: dict[str, Any], response: str | None
+) -> None:
+    assert assay.runs._response(fields, "hypothesis") == response
