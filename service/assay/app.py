@@ -16,7 +16,7 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
 from assay import __version__
-from assay.api import ops, v1
+from assay.api import ops, runs, v1
 from assay.api.dialects import ROUTERS
 from assay.api.errors import install_handlers
 from assay.api.guard import Guard, direct_routes
@@ -67,8 +67,8 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     pool = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
     limits = ScoringLimits(settings.max_items, settings.max_request_tokens, settings.timeout)
     prepared = PreparedCache(settings.prepared_bytes, metrics)
-    runs = _run_monitor(settings, metrics)
-    service = ScoringService(models, cache, prepared, pool, metrics, limits, CLOCK, runs)
+    monitor = _run_monitor(settings, metrics)
+    service = ScoringService(models, cache, prepared, pool, metrics, limits, CLOCK, monitor)
     jobs: Jobs[Any] = Jobs(JOBS, JOB_SECONDS, JOB_OUTCOMES, CLOCK)
     app = FastAPIOffline(
         title="Assay",
@@ -76,14 +76,14 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
         description=DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         telemetry=NO_TELEMETRY,
-        lifespan=_lifespan(settings, repository, service, cache, pool, jobs, runs),
+        lifespan=_lifespan(settings, repository, service, cache, pool, jobs, monitor),
     )
     app.state.jobs = jobs
     app.state.metrics = metrics
-    app.state.runs = runs
+    app.state.runs = monitor
     app.state.service = service
     app.state.cut_off = partial(_stop, service.models(), 0.0)
-    routers = (v1.router, *ROUTERS)
+    routers = (v1.router, runs.router, *ROUTERS)
     for router in (*routers, ops.router):
         app.include_router(router)
     install_handlers(app)
@@ -184,12 +184,12 @@ def _lifespan(
     cache: TieredCache,
     pool: ThreadPoolExecutor,
     jobs: Jobs[Any],
-    runs: RunMonitor,
+    monitor: RunMonitor,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         models, turn = service.models(), asyncio.Lock()
-        await runs.open()
+        await monitor.open()
         runtime = Runtime(settings.device, settings.dtype, settings.deterministic)
         for served in models:
             served.start(repository, runtime, turn)
@@ -201,7 +201,7 @@ def _lifespan(
             settling.cancel()
             await _stop(models, settings.drain_timeout)
             await jobs.close()
-            await runs.close()
+            await monitor.close()
             await cache.close()
             pool.shutdown(wait=False, cancel_futures=True)
 

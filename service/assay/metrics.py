@@ -84,16 +84,35 @@ class Metrics:
             "assay_prepared_bytes", "Bytes of prepared items held in memory."
         )
         self.ready = gauge("assay_model_ready", "1 when the model computes.", ["model"])
-        self.observations = counter(
+        self.runs = RunSeries(registry)
+
+
+class RunSeries:
+    """The series of run health."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.observations = Counter(
             "assay_run_observations",
             "Items of requests that name a run, and what trainers tell: written, dropped.",
             ["outcome"],
+            registry=registry,
         )
-        self.run_commit_failures = counter(
-            "assay_run_commit_failures", "Commits of runs that failed and were tried again."
+        self.commit_failures = Counter(
+            "assay_run_commit_failures",
+            "Commits of runs that failed and were tried again.",
+            registry=registry,
         )
-        self.runs_durable = gauge(
-            "assay_runs_durable", "1 when runs are kept in a file that outlives the process."
+        self.durable = Gauge(
+            "assay_runs_durable",
+            "1 when runs are kept in a file that outlives the process.",
+            registry=registry,
+        )
+        self.severity = Gauge(
+            "assay_run_severity",
+            "A rule's state when the run's health was last asked for: 0 silent, 1 warn, 2 critical."
+            " Of the 16 runs that were asked for last.",
+            ["run", "rule"],
+            registry=registry,
         )
 
 

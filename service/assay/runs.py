@@ -34,6 +34,8 @@ Item = Mapping[str, Any]
 # What may wait to be measured: items, and characters of their responses.
 WAITING_ITEMS, WAITING_CHARACTERS = 8_192, 16 * 2**20
 CLOSING_SECONDS = 5.0
+# Runs whose severities are series.
+SHOWN = 16
 RETRY_SECONDS = 1.0
 FILE = "runs.db"
 SPLIT = "train"
@@ -74,7 +76,8 @@ class RunMonitor:
     ) -> None:
         self._path = path
         self._enabled = enabled
-        self._metrics = metrics
+        self._series = metrics.runs
+        self._shown: dict[str, tuple[str, ...]] = {}
         self._clock = clock
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._recorder: Recorder | None = None
@@ -123,7 +126,7 @@ class RunMonitor:
         responses = [_response(fields, candidate) for fields in items]
         size = len(items), sum([len(text) for text in responses if text is not None])
         if not self._room.take(*size):
-            self._metrics.observations.labels("dropped").inc(len(items))
+            self._series.observations.labels("dropped").inc(len(items))
             return
         with suppress(RuntimeError):  # the pool is closed: the server stops
             self._measuring.submit(
@@ -172,15 +175,28 @@ class RunMonitor:
         """Bring the series up to the writer's counts."""
         if self._recorder is None:
             return
-        now, last, series = self._recorder.counts, self._published, self._metrics.observations
+        now, last, series = self._recorder.counts, self._published, self._series.observations
         series.labels("written").inc(now.written - last.written)
         series.labels("dropped").inc(now.dropped - last.dropped)
-        self._metrics.run_commit_failures.inc(now.failed_commits - last.failed_commits)
+        self._series.commit_failures.inc(now.failed_commits - last.failed_commits)
         self._published = Counts(now.written, now.dropped, now.failed_commits)
+
+    def show(self, run: str, severities: Mapping[str, int]) -> None:
+        """Show a run's state by rule as series, in the place of the run that was not shown for
+        longest: there are never more than sixteen.
+        """
+        self._shown.pop(run, None)
+        self._shown[run] = tuple(severities)
+        for rule, severity in severities.items():
+            self._series.severity.labels(run, rule).set(severity)
+        if len(self._shown) > SHOWN:
+            oldest = next(iter(self._shown))
+            for rule in self._shown.pop(oldest):
+                self._series.severity.remove(oldest, rule)
 
     def _open(self) -> None:
         durable = self._path is not None and self._record_in(self._path)
-        self._metrics.runs_durable.set(durable)
+        self._series.durable.set(durable)
         if not durable:
             self._record_in(self._temporary())
 

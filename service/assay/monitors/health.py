@@ -94,12 +94,19 @@ def health(series: Sequence[Point], rules: Sequence[Rule] = DEFAULT_RULES) -> He
 
 def alerts(series: Sequence[Point], rules: Sequence[Rule] = DEFAULT_RULES) -> list[Alert]:
     """The rules that fire at the latest step, in the order of the rules."""
-    answers = [(rule.id, rule.findings(series)) for rule in rules]
     return [
-        Alert(rule, _since(series, findings), latest)
-        for rule, findings in answers
-        if findings and (latest := findings[-1]) is not None
+        Alert(rule.id, since, latest)
+        for rule, since, latest in judged(series, rules)
+        if latest is not None
     ]
+
+
+def judged(
+    series: Sequence[Point], rules: Sequence[Rule] = DEFAULT_RULES
+) -> list[tuple[Rule, int, Finding | None]]:
+    """Each rule's answer at the latest of one point or more, and the step since which it fires."""
+    answers = [(rule, rule.findings(series)) for rule in rules] if series else []
+    return [(rule, _since(series, findings), findings[-1]) for rule, findings in answers]
 
 
 def channels(series: Sequence[Point]) -> dict[str, ChannelHealth]:

@@ -25,7 +25,7 @@ def test_a_row_says_what_the_rule_is(rule: Rule) -> None:
     values = {one.name: getattr(rule, one.name) for one in dataclasses.fields(rule)}
     assert thresholds == ", ".join(f"`{name}` {value}" for name, value in values.items())
     assert default == ("on" if rule.default else "off")
-    assert limit
+    assert limit == rule.cannot_tell
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)

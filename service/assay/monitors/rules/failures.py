@@ -26,6 +26,7 @@ class NullShare:
 
     id: ClassVar[str] = "null_share"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "why: the error codes can"
 
     warn: float = 0.02
     critical: float = 0.2
@@ -46,6 +47,7 @@ class TruncatedShare:
 
     id: ClassVar[str] = "truncated_share"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "longer responses from longer prompts"
 
     warn: float = 0.1
     critical: float = 0.5
@@ -69,6 +71,7 @@ class InvalidShare:
 
     id: ClassVar[str] = "invalid_share"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "a forgotten format from a parser that no longer knows it"
 
     warn: float = 0.2
     critical: float = 0.4

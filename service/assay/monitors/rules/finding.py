@@ -31,13 +31,15 @@ class Finding:
 class Rule(Protocol):
     """One detector. Its docstring says what it sees, what it cannot tell and where it is from.
 
-    `default` says whether it watches unless asked not to. `findings` gives one answer for each
-    point, None for silence; no answer depends on a later point. Points come by rising step. Where
-    a step adds nothing to what a rule looks at, its answer is that of what was known before.
+    `default` says whether it watches unless asked not to, `cannot_tell` what it cannot tell apart.
+    `findings` gives one answer for each point, None for silence; no answer depends on a later
+    point. Points come by rising step. Where a step adds nothing to what a rule looks at, its answer
+    is that of what was known before.
     """
 
     id: ClassVar[str]
     default: ClassVar[bool]
+    cannot_tell: ClassVar[str]
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
         """One answer for each point."""

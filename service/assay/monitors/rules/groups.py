@@ -24,6 +24,7 @@ class GroupDegeneracy:
 
     id: ClassVar[str] = "group_degeneracy"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "a solved task from a hopeless one"
 
     warn: float = 0.8
     critical: float = 0.95
@@ -58,6 +59,7 @@ class DeadChannel:
 
     id: ClassVar[str] = "dead_channel"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "a defect from a requirement that is always met"
 
     least_items: int = 1000
     resolution: float = 0.0

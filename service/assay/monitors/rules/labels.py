@@ -24,6 +24,7 @@ class SignalCollapse:
 
     id: ClassVar[str] = "signal_collapse"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "a collapsed checker from claims that all deserve one verdict"
 
     warn: float = 0.95
     critical: float = 0.97
@@ -55,6 +56,7 @@ class StrongSupport:
 
     id: ClassVar[str] = "strong_support"
     default: ClassVar[bool] = False
+    cannot_tell: ClassVar[str] = "a lenient checker from a policy that is right"
 
     warn: float = 0.75
     label: str = "entailment"

@@ -24,6 +24,7 @@ class ScriptDrift:
 
     id: ClassVar[str] = "script_drift"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "languages of one script; a drift from other prompts"
 
     warn: float = 0.25
     critical: float = 0.5

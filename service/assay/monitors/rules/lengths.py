@@ -28,6 +28,7 @@ class LengthCollapse:
 
     id: ClassVar[str] = "length_collapse"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "a stripped answer from a concise one"
 
     warn: float = 0.5
     critical: float = 0.7
@@ -83,6 +84,7 @@ class LengthScore:
 
     id: ClassVar[str] = "length_score"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "length that pays from length that comes with quality"
 
     correlation: float = 0.6
     least_items: int = 256

@@ -29,6 +29,7 @@ class ChannelLock:
 
     id: ClassVar[str] = "channel_lock"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "which of them is gamed, or whether a scorer changed"
 
     locked: float = 0.98
     apart: float = 0.9
@@ -93,6 +94,7 @@ class BehaviourLock:
 
     id: ClassVar[str] = "behaviour_lock"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "a good habit from a bad one"
 
     share: float = 0.98
     change: float = 0.5

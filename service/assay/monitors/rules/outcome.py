@@ -27,6 +27,7 @@ class OutcomeDrawdown:
 
     id: ClassVar[str] = "outcome_drawdown"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "a broken policy from harder prompts"
 
     channel: str = "outcome"
     warn: float = 0.25
@@ -59,6 +60,7 @@ class ProxyDivergence:
 
     id: ClassVar[str] = "proxy_divergence"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "which channel is gamed"
 
     channel: str = "outcome"
     total: str = SCORE

@@ -23,6 +23,7 @@ class Saturation:
 
     id: ClassVar[str] = "saturation"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "an exploited reward from a solved task"
 
     top: float = 0.1
     spread: float = 0.25

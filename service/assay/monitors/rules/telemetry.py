@@ -34,6 +34,7 @@ class PolicyEntropy:
 
     id: ClassVar[str] = "policy_entropy"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "earned certainty from collapse"
 
     share: float = 0.1
 
@@ -60,6 +61,7 @@ class TokenCollapse:
 
     id: ClassVar[str] = "token_collapse"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "a run that began collapsed"
 
     entropy: float = 0.1
     length: float = 0.3
@@ -92,6 +94,7 @@ class AnswerCollapse:
 
     id: ClassVar[str] = "answer_collapse"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "for sure, without a labelled split"
 
     majority: float = 0.95
     clusters: float = 1.1
@@ -137,6 +140,7 @@ class KlJump:
 
     id: ClassVar[str] = "kl_jump"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "a broken update from a changed reference"
 
     times: float = 10.0
     least: float = 0.1
@@ -172,6 +176,7 @@ class CallsWithoutSearch:
 
     id: ClassVar[str] = "calls_without_search"
     default: ClassVar[bool] = True
+    cannot_tell: ClassVar[str] = "avoiding the search from no longer needing it"
 
     warn: float = 0.9
     critical: float = 0.97
