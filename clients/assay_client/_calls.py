@@ -15,6 +15,7 @@ from assay_client._clock import Clock
 from assay_client._config import Config, check_timeout
 from assay_client._endpoints import Endpoint, Endpoints
 from assay_client._fields import read_json
+from assay_client._health import read_health
 from assay_client._replies import (
     read_best_of_n,
     read_model,
@@ -27,6 +28,7 @@ from assay_client._requests import (
     Reply,
     Request,
     best_of_n_request,
+    health_request,
     join,
     model_request,
     models_request,
@@ -43,7 +45,7 @@ from assay_client.errors import (
     ProtocolError,
     status_error,
 )
-from assay_client.types import BestOfN, Model, OnError, Priority, ScoreReply
+from assay_client.types import BestOfN, Model, OnError, Priority, RunHealth, ScoreReply
 
 _LOG = logging.getLogger("assay_client")
 _LONGEST_MS = 3_600_000  # the longest that the server takes
@@ -176,6 +178,13 @@ class Calls:
         with _signed(call):
             reply = yield from self._exchange(call, model_request(name))
             return read_model(reply.body)
+
+    def health(self, run: str) -> Steps[RunHealth]:
+        """GET /v1/runs/{run}/health."""
+        call = self._begin(None)
+        with _signed(call):
+            reply = yield from self._exchange(call, health_request(run))
+            return read_health(reply.body)
 
     def probe(self, path: str) -> Steps[bool]:
         """Whether some server answers the path with success. Each is asked once."""

@@ -58,6 +58,11 @@ def model_request(name: str) -> Request:
     return Request("GET", f"/v1/models/{quote(name, safe='@')}")
 
 
+def health_request(run: str) -> Request:
+    """GET /v1/runs/{run}/health."""
+    return Request("GET", f"/v1/runs/{quote(run, safe='')}/health")
+
+
 def _given(fields: Item) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 

@@ -11,7 +11,7 @@ from assay_client._calls import Send, Steps
 from assay_client._http import AsyncHTTPClient, new_async_client, perform_async
 from assay_client._requests import Reply
 from assay_client.errors import AssayError
-from assay_client.types import BestOfN, Model, OnError, Priority, ScoreReply
+from assay_client.types import BestOfN, Model, OnError, Priority, RunHealth, ScoreReply
 
 T = TypeVar("T")
 
@@ -105,6 +105,10 @@ class AsyncClient(BaseClient[AsyncHTTPClient]):
     async def model(self, name: str) -> Model:
         """As `Client.model`."""
         return await self._run(self._ready_calls().model(name))
+
+    async def health(self, run: str) -> RunHealth:
+        """As `Client.health`."""
+        return await self._run(self._ready_calls().health(run))
 
     async def ready(self) -> bool:
         """As `Client.ready`."""

@@ -10,7 +10,7 @@ from assay_client._calls import Send, Steps
 from assay_client._http import HTTPClient, new_client, perform
 from assay_client._requests import Reply
 from assay_client.errors import AssayError
-from assay_client.types import BestOfN, Model, OnError, Priority, ScoreReply
+from assay_client.types import BestOfN, Model, OnError, Priority, RunHealth, ScoreReply
 
 T = TypeVar("T")
 
@@ -140,6 +140,14 @@ class Client(BaseClient[HTTPClient]):
             NotFoundError: the server does not have it.
         """
         return self._run(self._ready_calls().model(name))
+
+    def health(self, run: str) -> RunHealth:
+        """The health of a training run, as the server's rules see it.
+
+        Raises:
+            NotFoundError: the server keeps no such run, or none at all.
+        """
+        return self._run(self._ready_calls().health(run))
 
     def ready(self) -> bool:
         """Whether a server is ready to score. False also where none answers."""

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 OnError = Literal["raise", "none"]
 Priority = Literal["interactive", "training", "bulk"]
+Status = Literal["ok", "warn", "critical"]
+Severity = Literal["warn", "critical"]
 
 
 @dataclass(frozen=True)
@@ -167,3 +169,119 @@ class Model:
     default: bool | None
     state: str | None
     card: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RuleState:
+    """A rule at the latest step of a model's scores in one split.
+
+    Attributes:
+        severity: None where the rule is silent: nothing passed a threshold, or too little was seen.
+        since_step: the step since which it fires without a break.
+        value: what was measured; `threshold`: what it passed, in the same unit.
+        about: the channels, labels or scripts it is about.
+        evidence: the other numbers that it rests on.
+        thresholds: the rule's own.
+        cannot_tell: what the rule cannot tell apart.
+    """
+
+    rule: str
+    severity: Severity | None
+    since_step: int | None
+    value: float | None
+    threshold: float | None
+    about: tuple[str, ...]
+    evidence: Mapping[str, float | None]
+    thresholds: Mapping[str, Any]
+    cannot_tell: str
+
+
+@dataclass(frozen=True)
+class ChannelHealth:
+    """A channel, or the `score`, at the latest step: `mean` and `std` of its items and the share of
+    them in which it is null; its `average` over the run, the highest that was, and when."""
+
+    mean: float | None
+    std: float | None
+    average: float
+    peak: float
+    peak_step: int
+    null_share: float
+
+
+@dataclass(frozen=True)
+class StreamHealth:
+    """The health of one model's scores in one split, at the latest `step`. Without a model and a
+    split: of what the trainer told, where nothing was scored for the run."""
+
+    model: str | None
+    split: str | None
+    step: int
+    status: Status
+    rules: tuple[RuleState, ...]
+    channels: Mapping[str, ChannelHealth]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value, its 95 % interval, and from how many values it was estimated."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class GoldMeasure:
+    """How well the reward agreed with gold at a step; None is what was not measured.
+
+    Attributes:
+        proxy: the mean reward; `gold`: the mean of the gold source.
+        accuracy: share of pairs in which the reward prefers what gold prefers.
+        loss: Bradley-Terry, in nats.
+        rank: Spearman's correlation of reward and gold.
+    """
+
+    step: int
+    proxy: Interval | None
+    gold: Interval | None
+    accuracy: Interval | None
+    loss: Interval | None
+    rank: Interval | None
+    gradient_norm: float | None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What gold says to consider (`raise_regularisation`, `reset_reference`, `stop`), on which
+    grounds, and the best step before it at which nothing was wrong."""
+
+    step: int
+    action: str
+    grounds: tuple[str, ...]
+    healthy_step: int | None
+
+
+@dataclass(frozen=True)
+class GoldHealth:
+    """A gold source's measurements by rising step, and its advice; None while nothing is wrong."""
+
+    source: str
+    points: tuple[GoldMeasure, ...]
+    advice: Advice | None
+
+
+@dataclass(frozen=True)
+class RunHealth:
+    """The health of a training run: the worst `status` of its streams and gold sources."""
+
+    run: str
+    status: Status
+    streams: tuple[StreamHealth, ...]
+    gold: tuple[GoldHealth, ...]
+
+    @property
+    def firing(self) -> tuple[RuleState, ...]:
+        """The rules that fire, of all streams."""
+        return tuple(rule for one in self.streams for rule in one.rules if rule.severity)

@@ -121,6 +121,45 @@ def best_reply(body: Mapping[str, Any]) -> dict[str, Any]:
 MODEL = {"id": "code@1", "name": "code", "version": 1, "family": "code", "title": "Code"}
 
 
+RULE = {
+    "rule": "null_share",
+    "severity": "critical",
+    "since_step": 3,
+    "value": 0.5,
+    "threshold": 0.2,
+    "about": ["reward"],
+    "evidence": {"items": 256},
+    "thresholds": {"warn": 0.02, "critical": 0.2},
+    "cannot_tell": "why",
+}
+SILENT = {
+    **RULE,
+    **dict.fromkeys(("severity", "since_step", "value", "threshold")),
+    "rule": "kl_jump",
+    "about": [],
+    "evidence": {},
+}
+CHANNEL = {"mean": None, "std": None, "average": 1, "peak": 2, "peak_step": 1, "null_share": 0.5}
+INTERVAL = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 200}
+GOLD = {
+    "source": "tests",
+    "points": [
+        {"step": 200, "gradient_norm": None, "rank": None}
+        | dict.fromkeys(("proxy", "gold", "accuracy", "loss"), INTERVAL)
+    ],
+    "advice": {"step": 200, "action": "stop", "grounds": ["drawdown"], "healthy_step": None},
+}
+HEALTH = {
+    "run": "team/exp-17",
+    "status": "critical",
+    "streams": [
+        {"model": "code@1", "split": "train", "step": 4, "status": "critical"}
+        | {"rules": [RULE, SILENT], "channels": {"score": CHANNEL}, "a_field_of_tomorrow": 1}
+    ],
+    "gold": [GOLD],
+}
+
+
 def usual(seen: Seen) -> Answer:
     """What a server in good health answers."""
     if seen.path == "/v1/score":
@@ -131,6 +170,8 @@ def usual(seen: Seen) -> Answer:
         return as_json({"models": [{**MODEL, "default": True, "state": "ready"}]})
     if seen.path == "/v1/models/code@1":
         return as_json({**MODEL, "fingerprint": "sha256:aa", "limits": {"tokens": 512}})
+    if seen.path == "/v1/runs/team%2Fexp-17/health":
+        return as_json(HEALTH)
     if seen.path == "/readyz":
         return as_json({"ready": True})
     if seen.path == "/healthz":
@@ -353,4 +394,5 @@ def say() -> SimpleNamespace:
         score_reply=score_reply,
         best_reply=best_reply,
         usual=usual,
+        health=HEALTH,
     )

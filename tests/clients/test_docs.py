@@ -40,7 +40,7 @@ def test_the_snippets_run(
 ) -> None:
     server.always = lambda seen: _reply(say, seen)
     names: dict[str, Any] = {}
-    assert len(SNIPPETS) == 9
+    assert len(SNIPPETS) == 10
     for snippet in SNIPPETS:
         exec(snippet.replace("http://127.0.0.1:8000", server.url), names)
     names["client"].close()
@@ -49,6 +49,7 @@ def test_the_snippets_run(
     assert "model_not_found served: code@1" in shown
     assert "code@1 code ready" in shown
     assert names["usable"] == []
+    assert "null_share critical since 3: cannot tell why" in shown
 
 
 def test_the_page_names_every_error() -> None:

@@ -47,7 +47,16 @@ def test_client_and_server_have_one_version() -> None:
 
 
 def test_both_clients_have_the_same_methods_and_arguments() -> None:
-    for name in ("score", "score_one", "best_of_n", "models", "model", "ready", "healthy"):
+    for name in (
+        "score",
+        "score_one",
+        "best_of_n",
+        "models",
+        "model",
+        "health",
+        "ready",
+        "healthy",
+    ):
         sync = inspect.signature(getattr(Client, name))
         awaited = inspect.signature(getattr(AsyncClient, name))
         assert sync == awaited

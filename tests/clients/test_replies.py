@@ -1,12 +1,14 @@
 """Replies that are not what they should be. None of their numbers may get through."""
 
+import copy
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from assay_client import ProtocolError
+from assay_client import Advice, Interval, ProtocolError
+from assay_client._health import read_health
 from assay_client._replies import read_best_of_n, read_models, read_score
 
 ITEMS = [{"id": "a", "value": 1.5}, {"value": 2.5}]
@@ -189,3 +191,41 @@ def test_a_substitute_has_no_rank(say: Any) -> None:
 def test_models_need_their_names() -> None:
     with pytest.raises(ProtocolError, match=r"models\[0\].name is missing"):
         read_models(b'{"models": [{"id": "code@1"}]}')
+
+
+BROKEN_HEALTH = {
+    "no run": (_drop("run"), "run is missing"),
+    "odd status": (_set("status", to="fine"), "neither warn nor critical"),
+    "odd severity": (_set("streams", 0, "rules", 0, "severity", to="ok"), "neither warn nor"),
+    "no rules": (_drop("streams", 0, "rules"), "rules is missing"),
+    "no limit": (_drop("streams", 0, "rules", 0, "cannot_tell"), "cannot_tell is missing"),
+    "odd peak": (_set("streams", 0, "channels", "score", "peak", to=None), "peak should be"),
+    "no points": (_set("gold", 0, "points", to={}), "points should be a list"),
+    "no interval": (_drop("gold", 0, "points", 0, "loss", "low"), "low is missing"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_HEALTH)
+def test_a_broken_health_is_named(name: str, say: Any) -> None:
+    spoil, reason = BROKEN_HEALTH[name]
+    reply = copy.deepcopy(say.health)
+    spoil(reply)
+    with pytest.raises(ProtocolError, match=reason):
+        read_health(json.dumps(reply).encode())
+
+
+def test_health_is_read_whole(connect: Any, server: Any) -> None:
+    health = connect(server.url).health("team/exp-17")
+    assert (health.run, health.status) == ("team/exp-17", "critical")
+    (stream,) = health.streams
+    fired, silent = stream.rules
+    assert health.firing == (fired,)
+    assert (fired.severity, fired.since_step, fired.value, fired.threshold) == (
+        "critical", 3, 0.5, 0.2,
+    )  # fmt: skip
+    assert (silent.severity, silent.since_step, silent.value) == (None, None, None)
+    assert stream.channels["score"].peak_step == 1
+    (gold,) = health.gold
+    assert gold.points[0].accuracy == Interval(0.5, 0.25, 0.75, 200)
+    assert gold.points[0].rank is None
+    assert gold.advice == Advice(200, "stop", ("drawdown",), None)

@@ -1,5 +1,6 @@
 """The thin client against the real service: its types, its errors, its numbers."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -8,6 +9,10 @@ import pytest
 from conftest import listening
 from doubles import SCRIPTED_CARD
 
+from assay.monitors import reports
+from assay.monitors.health import ChannelHealth
+from assay.monitors.store import Changes, RunStore
+from assay.monitors.trigger import Advice
 from assay.results import BestOfNReply, GroupSummary, ItemResult, Ranked, ScoreReply, Timing, Usage
 from assay.settings import Settings
 from assay_client import (
@@ -57,6 +62,14 @@ def client(url: str) -> Iterator[Client]:
         (Timing, types.Timing),
         (BestOfNReply, types.BestOfN),
         (Ranked, types.Ranked),
+        (reports.RunHealth, types.RunHealth),
+        (reports.StreamHealth, types.StreamHealth),
+        (reports.RuleState, types.RuleState),
+        (reports.GoldHealth, types.GoldHealth),
+        (reports.GoldMeasure, types.GoldMeasure),
+        (reports.Interval, types.Interval),
+        (ChannelHealth, types.ChannelHealth),
+        (Advice, types.Advice),
     ],
 )
 def test_the_clients_types_know_every_field(ours: type, theirs: type) -> None:
@@ -98,6 +111,30 @@ def test_models_and_health(client: Client) -> None:
     assert client.model("scripted").state == "ready"
     assert client.healthy()
     assert client.ready()
+
+
+def test_the_health_of_a_run_comes_back_typed(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, write = threading.Event(), RunStore.write
+
+    def telling(store: RunStore, changes: Changes) -> None:
+        write(store, changes)
+        written.set()
+
+    monkeypatch.setattr(RunStore, "write", telling)
+    run = {"id": "a/b c?", "step": 7}
+    client.score("scripted", [{"text": "abc"}, {"text": "a"}], run=run)
+    assert written.wait(30)
+    health = client.health("a/b c?")
+    assert (health.run, health.status, health.firing) == ("a/b c?", "ok", ())
+    (stream,) = health.streams
+    assert (stream.model, stream.split, stream.step) == ("scripted@1", "train", 7)
+    assert stream.channels["score"].mean == 2.0
+    assert stream.rules[0].thresholds["critical"] == 0.95
+    with pytest.raises(NotFoundError) as missing:
+        client.health("nobody")
+    assert missing.value.code == "run_not_found"
 
 
 def test_refusals_become_typed_errors(client: Client, url: str) -> None:

@@ -1,0 +1,118 @@
+"""From the JSON of a run's health to its types."""
+
+from __future__ import annotations
+
+from assay_client._fields import Fields, read_json
+from assay_client.types import (
+    Advice,
+    ChannelHealth,
+    GoldHealth,
+    GoldMeasure,
+    Interval,
+    RuleState,
+    RunHealth,
+    Severity,
+    Status,
+    StreamHealth,
+)
+
+
+def read_health(body: bytes) -> RunHealth:
+    """The reply to `GET /v1/runs/{run}/health`.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    reply = Fields(read_json(body), "reply")
+    return RunHealth(
+        run=reply.text("run"),
+        status=_status(reply),
+        streams=tuple(map(_stream, reply.objects("streams"))),
+        gold=tuple(map(_gold, reply.objects("gold"))),
+    )
+
+
+def _status(fields: Fields) -> Status:
+    return "ok" if fields.text("status") == "ok" else _severity(fields, "status")
+
+
+def _severity(fields: Fields, name: str) -> Severity:
+    severity = fields.text(name)
+    if severity not in ("warn", "critical"):
+        fields.fail(f"has a {name} that is neither warn nor critical")
+    return "warn" if severity == "warn" else "critical"
+
+
+def _stream(fields: Fields) -> StreamHealth:
+    channels = fields.object("channels")
+    return StreamHealth(
+        model=fields.text("model") if "model" in fields else None,
+        split=fields.text("split") if "split" in fields else None,
+        step=fields.whole("step"),
+        status=_status(fields),
+        rules=tuple(map(_rule, fields.objects("rules"))),
+        channels={name: _channel(channels.object(name)) for name in channels.all},
+    )
+
+
+def _rule(fields: Fields) -> RuleState:
+    return RuleState(
+        rule=fields.text("rule"),
+        severity=_severity(fields, "severity") if "severity" in fields else None,
+        since_step=fields.whole("since_step") if "since_step" in fields else None,
+        value=fields.number_or_none("value"),
+        threshold=fields.number_or_none("threshold"),
+        about=fields.texts("about"),
+        evidence=fields.numbers("evidence"),
+        thresholds=fields.object("thresholds").all,
+        cannot_tell=fields.text("cannot_tell"),
+    )
+
+
+def _channel(fields: Fields) -> ChannelHealth:
+    return ChannelHealth(
+        mean=fields.number_or_none("mean"),
+        std=fields.number_or_none("std"),
+        average=fields.number("average"),
+        peak=fields.number("peak"),
+        peak_step=fields.whole("peak_step"),
+        null_share=fields.number("null_share"),
+    )
+
+
+def _gold(fields: Fields) -> GoldHealth:
+    return GoldHealth(
+        source=fields.text("source"),
+        points=tuple(map(_measure, fields.objects("points"))),
+        advice=_advice(fields.object("advice")) if "advice" in fields else None,
+    )
+
+
+def _measure(fields: Fields) -> GoldMeasure:
+    return GoldMeasure(
+        step=fields.whole("step"),
+        proxy=_interval(fields, "proxy"),
+        gold=_interval(fields, "gold"),
+        accuracy=_interval(fields, "accuracy"),
+        loss=_interval(fields, "loss"),
+        rank=_interval(fields, "rank"),
+        gradient_norm=fields.number_or_none("gradient_norm"),
+    )
+
+
+def _interval(fields: Fields, name: str) -> Interval | None:
+    if name not in fields:
+        return None
+    found = fields.object(name)
+    return Interval(
+        found.number("value"), found.number("low"), found.number("high"), found.whole("n")
+    )
+
+
+def _advice(fields: Fields) -> Advice:
+    return Advice(
+        step=fields.whole("step"),
+        action=fields.text("action"),
+        grounds=fields.texts("grounds"),
+        healthy_step=fields.whole("healthy_step") if "healthy_step" in fields else None,
+    )
