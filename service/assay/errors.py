@@ -102,8 +102,8 @@ class RunNotFound(AssayError):
 
 
 class RunsOff(AssayError):
-    """Runs are asked for, and this server was told to keep none (`ASSAY_RUNS=off`). The caller sees
-    404.
+    """Runs are asked for, and this server was told to keep none (`ASSAY_RUNS=off`), or found no
+    place for them. The caller sees 404.
     """
 
     code = "runs_off"
@@ -144,7 +144,8 @@ class ModelFailed(ModelNotReady):
 
 class Overloaded(AssayError):
     """The queue has no room for the whole request; none of it was admitted. The caller sees 429
-    and in `Retry-After` when the queue will have drained enough, by its measured rate.
+    and in `Retry-After` when the queue will have drained enough, by its measured rate. So does who
+    asks for runs, or tells of one, while their file or its writer is busy.
     """
 
     code = "overloaded"

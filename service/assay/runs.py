@@ -89,7 +89,7 @@ class RunMonitor:
 
     async def open(self) -> None:
         """Begin to record. Where the file cannot be used, that is logged, and runs are kept for as
-        long as the process lives.
+        long as the process lives; where no file can, none are.
         """
         if self._enabled:
             await self._in(self._reading, self._open)
@@ -198,7 +198,10 @@ class RunMonitor:
         durable = self._path is not None and self._record_in(self._path)
         self._series.durable.set(durable)
         if not durable:
-            self._record_in(self._temporary())
+            try:
+                self._record_in(self._temporary())
+            except OSError as error:
+                logger.error("runs cannot be kept at all: %s", error)
 
     def _record_in(self, path: Path) -> bool:
         try:

@@ -172,6 +172,16 @@ async def test_where_the_file_cannot_be_used_runs_live_as_long_as_the_process(
     assert taken.read_text() == "not a database, and no folder"
 
 
+async def test_where_no_file_can_be_used_it_scores_and_keeps_nothing(
+    scripted_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    app = create_app(scripted_settings)
+    async with serving(app) as client:
+        assert (await post(client, ["a"], run=RUN))["results"][0]["score"] == 1.0
+        assert (await client.get("/v1/runs")).json()["code"] == "runs_off"
+
+
 async def test_a_file_that_can_be_used_is_said_to_last(kept_settings: Settings) -> None:
     app = create_app(kept_settings)
     async with serving(app):
