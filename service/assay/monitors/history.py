@@ -60,7 +60,10 @@ class RunHistory:
         points: dict[int, Summary] = {}
         for source in {stream, TRAINER}:
             for step, summary in self._steps(run, source):
-                points.setdefault(step, Summary()).merge(summary)
+                if step in points:
+                    points[step].merge(summary)
+                else:
+                    points[step] = summary
         return [Point(step, points[step]) for step in sorted(points)]
 
     def gold(self, run: str) -> dict[str, list[GoldPoint]]:

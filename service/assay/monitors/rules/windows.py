@@ -59,6 +59,8 @@ def pooled(parts: Sequence[P], empty: type[P], least: int) -> list[P | None]:
     """For each point, the fewest latest parts that hold at least so many values; None where the
     hundred latest hold fewer.
     """
+    if sum([part.count for part in parts]) < least:
+        return [None] * len(parts)
     return [_latest(parts[max(0, end - REACH) : end], empty, least) for end in _ends(parts)]
 
 
