@@ -33,6 +33,14 @@ async def serving(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
             yield client
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Servers that tests start keep their runs in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture
 def served() -> Served:
     """Serve an app for given settings: `async with served(settings) as client`."""

@@ -9,6 +9,7 @@ import pytest
 from asking import post
 from conftest import Served, serving
 from doubles import value
+from item_files import score
 
 import assay.runs
 from assay.app import create_app
@@ -248,3 +249,11 @@ def test_the_response_is_what_the_policy_wrote(
     fields: dict[str, Any], response: str | None
 ) -> None:
     assert assay.runs._response(fields, "hypothesis") == response
+
+
+def test_a_file_of_items_is_scored_for_no_run(tmp_path: Path) -> None:
+    source = tmp_path / "items.jsonl"
+    source.write_text('{"prompt": "one two", "response": "two"}\n')
+    runs = tmp_path / "runs.db"
+    assert score(source, tmp_path / "scores.jsonl", ASSAY_RUNS=str(runs)).exit_code == 0
+    assert not runs.exists()

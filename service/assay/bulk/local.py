@@ -27,12 +27,13 @@ BUSY_SECONDS = 1.0
 
 @asynccontextmanager
 async def running_service(settings: Settings) -> AsyncIterator[ScoringService]:
-    """The service as `create_app` composes it, started and stopped as a server would.
+    """The service as `create_app` composes it, started and stopped as a server would. A file of
+    items belongs to no run, so none are kept.
 
     Raises:
         SettingsError: see `create_app`.
     """
-    app = create_app(settings)
+    app = create_app(settings.model_copy(update={"runs": "off"}))
     service = app.state.service
     assert isinstance(service, ScoringService)
     lifespan = app.router.lifespan_context(app)
