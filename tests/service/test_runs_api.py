@@ -1,5 +1,7 @@
 """The routes of run health over HTTP, each time after a restart on the same file."""
 
+import asyncio
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from doubles import value
 
 from assay.app import create_app
 from assay.monitors.health import DEFAULT_RULES
+from assay.monitors.history import Run, RunHistory
 from assay.settings import Settings
 
 TOLD = {"step": 4, "values": {"kl": 0.5, "entropy_nats": 1.25}}
@@ -270,3 +273,25 @@ async def test_severities_are_series_of_the_runs_that_were_asked_for_last(
     shown = [line for line in page.splitlines() if line.startswith("assay_run_severity{")]
     assert len(shown) == 16 * len(DEFAULT_RULES)
     assert not any('run="team/exp"' in line or 'run="run-00"' in line for line in shown)
+
+
+async def test_a_disk_that_hangs_holds_up_questions_and_no_score(
+    served: Served, kept_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go, runs = threading.Event(), threading.Event(), RunHistory.runs
+
+    def stuck(history: RunHistory) -> list[Run]:
+        reading.set()
+        assert go.wait(30)
+        return runs(history)
+
+    monkeypatch.setattr(RunHistory, "runs", stuck)
+    async with served(kept_settings) as client:
+        questions = [asyncio.create_task(client.get("/v1/runs")) for _ in range(8)]
+        assert await asyncio.to_thread(reading.wait, 30)
+        reply = await post(client, ["a"], run={"id": "r"})
+        assert reply["results"][0]["score"] == 1.0
+        assert not any(question.done() for question in questions)
+        go.set()
+        answers = await asyncio.gather(*questions)
+        assert [answer.status_code for answer in answers] == [200] * 8
