@@ -109,4 +109,4 @@ def test_held_out_problems_are_ranked_as_on_the_card(model: CodeModel, data: Pat
     pairs = list(first.values())[:40]
     found = measure(pairs, score_programs(model, pairs, batch_size=1))
     assert found.figure.n == 40
-    assert found.figure.value == pytest.approx(0.625, abs=0.03)  # what code@2 does on these forty
+    assert found.figure.value == pytest.approx(0.65, abs=0.03)  # what code@2 does on these forty
