@@ -12,6 +12,10 @@ from conftest import Served
 
 from assay.settings import Settings
 
+# In fp32 and with weights as wide as these, kernels of different processors round differently: by
+# 1.3e-5 at most so far.
+ROUNDING = 2e-5
+
 pytestmark = pytest.mark.weights
 
 TEXTS = (
@@ -50,8 +54,8 @@ async def test_scores_over_http_equal_plain_transformers(
     async with served(settings) as client:
         together = await scores(client, items)
         alone = [(await scores(client, [item]))[0] for item in items]
-    assert together == pytest.approx(expected, abs=1e-5, rel=0)
-    assert alone == pytest.approx(expected, abs=1e-5, rel=0)
+    assert together == pytest.approx(expected, abs=ROUNDING, rel=0)
+    assert alone == pytest.approx(expected, abs=ROUNDING, rel=0)
     assert len({round(score, 4) for score in expected}) == len(TEXTS)
 
 
@@ -69,7 +73,7 @@ async def test_conversations_over_http_equal_plain_transformers(
     settings = Settings(models=("tiny",), repository=(tmp_path,), cache_bytes=0)
     async with served(settings) as client:
         assert await scores(client, [{"messages": chat} for chat in chats]) == pytest.approx(
-            expected, abs=1e-5, rel=0
+            expected, abs=ROUNDING, rel=0
         )
         pairs = [{"prompt": "Two and two?", "response": answer} for answer in answers]
-        assert await scores(client, pairs) == pytest.approx(expected, abs=1e-5, rel=0)
+        assert await scores(client, pairs) == pytest.approx(expected, abs=ROUNDING, rel=0)
