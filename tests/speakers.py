@@ -14,6 +14,15 @@ def sigmoid(raw: float) -> float:
     return 1 / (1 + math.exp(-raw))
 
 
+def documents(turns: Sequence[Turn]) -> dict[str, Any]:
+    """The answers as documents to rerank."""
+    return {
+        "model": "{model}",
+        "query": "Say it.",
+        "documents": [response for _, response in turns],
+    }
+
+
 def by_index(results: Sequence[dict[str, Any]], key: str) -> list[float]:
     """The scores of a ranking, in the order of the request."""
     return [one[key] for one in sorted(results, key=lambda one: int(one["index"]))]
@@ -202,11 +211,7 @@ SPEAKERS = [
     Speaker(
         name="Jina",
         route="/v1/rerank",
-        body=lambda turns: {
-            "model": "{model}",
-            "query": "Say it.",
-            "documents": [response for _, response in turns],
-        },
+        body=documents,
         scores=lambda reply: by_index(reply["results"], "relevance_score"),
         sent=b'{"model":"{model}","query":"What?","documents":["it",{"text":"that"}],'
         b'"return_documents":true}',
@@ -217,11 +222,7 @@ SPEAKERS = [
     Speaker(
         name="Cohere",
         route="/v2/rerank",
-        body=lambda turns: {
-            "model": "{model}",
-            "query": "Say it.",
-            "documents": [response for _, response in turns],
-        },
+        body=documents,
         scores=lambda reply: by_index(reply["results"], "relevance_score"),
         sent=b'{"model": "{model}", "query": "What?", "documents": ["that", "it"], "top_n": 1}',
         got=lambda reply: reply["results"] == [{"index": 0, "relevance_score": sigmoid(4)}],

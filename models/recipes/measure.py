@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 
 from assay_models.base import Input, Item, Options, Prepared, Raw, RewardModel, Score
 from assay_models.card import ModelCard
@@ -58,7 +60,8 @@ def score_items(
     rows = [one for case in prepared for one in case.inputs]
     order = sorted(range(len(rows)), key=lambda row: (rows[row].kin, rows[row].tokens))
     raws: dict[int, Raw] = {}
-    for start in range(0, len(order), batch_size):
+    starts = range(0, len(order), batch_size)
+    for start in track(starts, "scoring", transient=True, console=Console(stderr=True)):
         chosen = order[start : start + batch_size]
         raws.update(zip(chosen, _predict(model, [rows[row] for row in chosen]), strict=True))
     return list(_finish(model, prepared, [raws[row] for row in range(len(rows))], options))

@@ -46,17 +46,21 @@ def test_every_field_is_described_and_has_a_variable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "file"),
+    ("chosen", "file"),
     [
-        ({"HOME": "/home/ada"}, "/home/ada/.local/state/assay/runs.db"),
-        ({"HOME": "/home/ada", "XDG_STATE_HOME": "/var/state"}, "/var/state/assay/runs.db"),
-        ({"HOME": "/home/ada", "XDG_STATE_HOME": "state"}, "/home/ada/.local/state/assay/runs.db"),
-        ({"HOME": "/home/ada", "ASSAY_RUNS": "here.db"}, "here.db"),
+        ({}, "home/.local/state/assay/runs.db"),
+        ({"XDG_STATE_HOME": "{root}/state"}, "state/assay/runs.db"),
+        ({"XDG_STATE_HOME": "relative"}, "home/.local/state/assay/runs.db"),
+        ({"ASSAY_RUNS": "{root}/here.db"}, "here.db"),
     ],
 )
-def test_runs_lie_where_a_users_state_does(environment: dict[str, str], file: str) -> None:
-    assert read_settings(environment).runs == Path(file)
+def test_runs_lie_where_a_users_state_does(
+    tmp_path: Path, chosen: dict[str, str], file: str
+) -> None:
+    named = {name: text.format(root=tmp_path) for name, text in chosen.items()}
+    environment = {"HOME": str(tmp_path / "home"), **named}
+    assert read_settings(environment).runs == tmp_path / file
 
 
 def test_runs_can_be_switched_off() -> None:
-    assert read_settings({"HOME": "/home/ada", "ASSAY_RUNS": "off"}).runs == "off"
+    assert read_settings({"HOME": "home", "ASSAY_RUNS": "off"}).runs == "off"

@@ -21,8 +21,8 @@ from assay_models.families.surprisal import Surprisal
 Head = Callable[[Tensor], Tensor]
 """Makes logits, shape (n, labels), of what is read, shape (n, width)."""
 
-States = Callable[[Tensor], Tensor]
-"""The last states of a row's tokens, shape (n, width), by their indices in the row, shape (n,)."""
+States = Callable[[int, Tensor], Tensor]
+"""The last states, shape (n, width), of a row's tokens by their indices in the row, shape (n,)."""
 
 
 class Arrangement(Protocol):
@@ -77,21 +77,17 @@ class Body:
         return place
 
     def less_surprisal(
-        self,
-        logits: Tensor,
-        states: Sequence["States"],
-        inputs: Sequence[Input],
-        by_row: bool = False,
+        self, logits: Tensor, states: "States", inputs: Sequence[Input], by_row: bool = False
     ) -> Tensor:
         """The logits of some rows less their answers' surprisal, where the head knows of it."""
         if self.surprisal is None:
             return logits
         answers = []
-        for one, state_of in zip(inputs, states, strict=True):
+        for row, one in enumerate(inputs):
             ids = one.payload.ids
             start = self.surprisal.answer(ids)
             before = torch.arange(start - 1, len(ids) - 1, device=self.device)
-            answers.append((state_of(before), ids[start:]))
+            answers.append((states(row, before), ids[start:]))
         return logits - self.surprisal.malus(answers, by_row)
 
 
@@ -119,7 +115,7 @@ class Padded:
         places = torch.tensor([body.read_at(one) for one in inputs], device=body.device)
         read = hidden[torch.arange(len(inputs), device=body.device), places]
         scores: Tensor = body.model.score(read)
-        return body.less_surprisal(scores, [row.__getitem__ for row in hidden], inputs)
+        return body.less_surprisal(scores, lambda row, at: hidden[row, at], inputs)
 
     def plain(self, one: Input) -> Tensor:
         """The logits of one row as Transformers' own forward pass tells them."""
@@ -128,7 +124,8 @@ class Padded:
             logits: Tensor = body.model(**batch).logits
             return logits
         told = body.model(**batch, output_hidden_states=True)
-        return body.less_surprisal(told.logits, [told.hidden_states[-1][0].__getitem__], [one])
+        states = told.hidden_states[-1]
+        return body.less_surprisal(told.logits, lambda row, at: states[row, at], [one])
 
     def batch(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
         """What the model takes, each of shape (inputs, longest)."""
@@ -172,7 +169,11 @@ class Packed:
         read = self._read(hidden, inputs, layout)
         rows = torch.split(read, 1) if self.by_row else (read,)
         logits = torch.cat([self.head(row) for row in rows])
-        states = [partial(_at, hidden, place) for place in layout.places]
+
+        def states(row: int, indices: Tensor) -> Tensor:
+            chosen: Tensor = hidden[layout.places[row].of_all(indices)]
+            return chosen
+
         return body.less_surprisal(logits, states, inputs, self.by_row)
 
     def _read(self, hidden: Tensor, inputs: Sequence[Input], layout: packing.Layout) -> Tensor:
@@ -240,12 +241,6 @@ def _read(steps: Sequence[Callable[[Any], Any]], states: Tensor) -> Tensor:
     for step in steps:
         states = step(states)
     return states
-
-
-def _at(hidden: Tensor, place: packing.Place, indices: Tensor) -> Tensor:
-    return hidden[
-        torch.where(indices < place.shared, place.begin, place.rest - place.shared) + indices
-    ]
 
 
 def _first_of(states: Tensor) -> Tensor:

@@ -56,6 +56,10 @@ class Place:
         """Where its token of that index is in the packed row."""
         return self.begin + index if index < self.shared else self.rest + index - self.shared
 
+    def of_all(self, indices: Tensor) -> Tensor:
+        """Where its tokens of these indices are; shape (n,), as the indices."""
+        return indices + torch.where(indices < self.shared, self.begin, self.rest - self.shared)
+
 
 @dataclass
 class Layout:

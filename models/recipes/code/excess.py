@@ -4,6 +4,7 @@ A prediction over the whole vocabulary is large, so it is kept once, in bf16, an
 reads it in one pass where the passes are fused (which takes a C++ compiler).
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -61,5 +62,5 @@ def excess_surprisal(
         told: the tokens, shape (n,).
         fused: whether to compile the passes over the predictions.
     """
-    found: Tensor = _Excess.apply(states, embeddings, told, fused)  # type: ignore[no-untyped-call]
-    return found
+    apply: Callable[..., Tensor] = _Excess.apply
+    return apply(states, embeddings, told, fused)

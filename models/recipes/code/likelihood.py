@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 from transformers import AttentionInterface, LlamaForCausalLM
 
@@ -13,6 +15,7 @@ from recipes.code.packed import (
     ATTENTION,
     WEIGHTS,
     Layout,
+    answers,
     encoder,
     grouped_attention,
     weights_folder,
@@ -47,7 +50,8 @@ class Likelihood:
         for prompt, program in dict.fromkeys(wanted):
             programs[prompt].append(program)
         found: dict[tuple[str, str], float] = {}
-        for prompt, texts in programs.items():
+        console = Console(stderr=True)
+        for prompt, texts in track(programs.items(), "likelihood", transient=True, console=console):
             for pack in self._packs(prompt, texts):
                 means = [float(one.mean()) for one in self.tokens(pack)]
                 keys = [(prompt, program.text) for program in pack.programs]
@@ -56,17 +60,12 @@ class Likelihood:
 
     def tokens(self, pack: Pack) -> list[Tensor]:
         """The log-likelihood of each token of each program of a pack."""
-        layout = Layout.of(pack)
+        before, told = answers(pack)
         with torch.inference_mode():
-            states = self._states(layout)
-            starts, at = [], len(pack.prompt)
-            for program in pack.programs:
-                starts.append(at)
-                at += len(program.ids)
-            return [
-                self._told(states, len(pack.prompt), start, program)
-                for start, program in zip(starts, pack.programs, strict=True)
-            ]
+            states = self._states(Layout.of(pack))
+            logarithms = self._model.lm_head(states[before]).log_softmax(-1)
+            found = logarithms.gather(1, told[:, None])[:, 0]
+        return list(torch.split(found, [len(program.ids) for program in pack.programs]))
 
     def _states(self, layout: Layout) -> Tensor:
         decoder = self._model.model
@@ -81,13 +80,6 @@ class Likelihood:
             )
         states: Tensor = decoder.norm(hidden)[0]
         return states
-
-    def _told(self, states: Tensor, asked: int, start: int, program: Program) -> Tensor:
-        before = torch.cat(
-            [states[asked - 1 : asked], states[start : start + len(program.ids) - 1]]
-        )
-        told: Tensor = self._model.lm_head(before).log_softmax(-1)
-        return told.gather(1, torch.tensor(program.ids)[:, None])[:, 0]
 
     def _packs(self, prompt: str, texts: Sequence[str]) -> Iterator[Pack]:
         opening = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n```python\n"

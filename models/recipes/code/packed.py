@@ -95,24 +95,17 @@ class PackedModel:
         self._fused = fused
         self._kept: dict[tuple[tuple[int, ...], tuple[int, ...]], Tensor] = {}
 
-    def logits(self, pack: Pack) -> Tensor:
-        """One logit for each program of a pack: shape (programs,), fp32."""
-        return self._logits(self._states(pack), pack)
-
     def judged(self, pack: Pack) -> tuple[Tensor, Tensor]:
         """For each program its logit and the mean excess surprisal of its tokens: (programs,)."""
-        states = self._states(pack)
+        layout = Layout.of(pack)
+        states = self._states(pack, layout)
+        logits: Tensor = self._head(states[layout.ends])
         before, told = answers(pack)
         excess = excess_surprisal(states[before], self._embeddings, told, self._fused)
         means = [one.mean() for one in torch.split(excess, [len(one.ids) for one in pack.programs])]
-        return self._logits(states, pack), torch.stack(means)
+        return logits.squeeze(-1).float(), torch.stack(means)
 
-    def _logits(self, states: Tensor, pack: Pack) -> Tensor:
-        scores: Tensor = self._head(states[Layout.of(pack).ends])
-        return scores.squeeze(-1).float()
-
-    def _states(self, pack: Pack) -> Tensor:
-        layout = Layout.of(pack)
+    def _states(self, pack: Pack, layout: "Layout") -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             hidden = self._run(self._lower(pack, layout), layout, self._frozen, None)
             states: Tensor = self._decoder.norm(hidden)[0].float()
