@@ -24,7 +24,6 @@ async function enter() {
   try {
     await room(main, rest.map(decodeURIComponent), signal);
     document.title = titled();
-    if (document.activeElement === document.body) main.focus({ preventScroll: true });
   } catch (error) {
     if (error.name === "AbortError" || signal.aborted) return;
     fill(main, failure(error));

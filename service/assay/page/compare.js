@@ -54,7 +54,7 @@ function summary(names, sides) {
       [`Mean ${name}`, ...of(({ judged }) => number(judged?.channels[name]?.mean))]),
     ["Rules that fire", ...of(firing)],
   ];
-  return table("Both runs at their latest step", ["", ...names], rows);
+  return table("Both runs at their latest step", ["Measure", ...names], rows);
 }
 
 function charts(names, sides, place) {
