@@ -152,7 +152,8 @@ async def test_the_whole_way_by_keyboard(address: str) -> None:
 
 # Neither the page nor a drawing is wider than the window, once drawings have followed it.
 FITS = """width => {
-    const boxes = [...document.querySelectorAll("canvas")].map((one) => one.getBoundingClientRect());
+    const canvases = [...document.querySelectorAll("canvas")];
+    const boxes = canvases.map((one) => one.getBoundingClientRect());
     return document.documentElement.scrollWidth <= width
         && boxes.every((box) => box.right <= width && box.width > 100);
 }"""

@@ -39,4 +39,6 @@ export const spoken = (name) => name.replaceAll("_", " ");
 
 export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
+export const listed = (names) => new Intl.ListFormat("en").format(names);
+
 export const milliseconds = (value) => `${number(value)} ms`;

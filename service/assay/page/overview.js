@@ -28,7 +28,7 @@ export async function overview(main, _, signal) {
   fill(main,
     h("h1", {}, "Overview"),
     section("models", "Models", "What is served, and what it does now.", cards),
-    section("runs", "Runs", "Training runs whose rewards were recorded, the one that was seen last first.", runs));
+    section("runs", "Runs", "Training runs whose rewards were recorded, the one that was seen last first. Health is as it was last asked for.", runs));
   again(look, signal);
 }
 
@@ -103,7 +103,7 @@ function drawTable(place, runs, worst) {
         h("p", { class: "found", role: "status" })),
       h("div", { class: "scroll" }, h("table", { class: "runs" },
         h("caption", { class: "hidden" }, "Runs that are kept"),
-        h("thead", {}, h("tr", {}, ["Run", "Health, when last asked", "Last seen", "First seen", "Lasted"].map((name, column) =>
+        h("thead", {}, h("tr", {}, ["Run", "Health", "Last seen", "First seen", "Lasted"].map((name, column) =>
           h("th", { scope: "col", class: column > 2 ? "spare" : null }, name)))),
         body))));
   }

@@ -3,7 +3,7 @@
 import { json, runPath } from "./api.js";
 import { LineFigure } from "./charts.js";
 import { announce, fill, h, section, status } from "./dom.js";
-import { ago, count, percent, sentence, span, spoken, when } from "./format.js";
+import { ago, count, listed, percent, sentence, span, spoken, when } from "./format.js";
 import { GoldRoom } from "./gold.js";
 import { HeatMap } from "./heatmap.js";
 import { follow, show } from "./live.js";
@@ -217,5 +217,5 @@ function adviceCard(gold) {
   const level = advice.action === "stop" ? "critical" : "warn";
   return h("article", { class: "notice", "data-level": level },
     h("h3", {}, status(level), " ", `Gold advises: ${spoken(advice.action)}`),
-    h("p", {}, `By ${gold.source} at step ${advice.step}, on the grounds of ${advice.grounds.map(spoken).join(", ")}.${back}`));
+    h("p", {}, `By ${gold.source} at step ${advice.step}, on the grounds of ${listed(advice.grounds.map(spoken))}.${back}`));
 }
