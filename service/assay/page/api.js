@@ -2,6 +2,9 @@
 
 const KEY = "assay-key";
 
+// The server's address, also behind a proxy that serves it below a path.
+export const here = new URL(".", location.href).href.replace(/\/$/, "");
+
 export class Problem extends Error {
   constructor(status, body) {
     super(body.detail ?? body.title ?? `The server answered ${status}.`);
@@ -56,7 +59,11 @@ export async function* events(path, signal) {
     pending = blocks.pop();
     for (const block of blocks) {
       const fields = Object.fromEntries(
-        block.split("\n").filter((line) => !line.startsWith(":")).map((line) => line.split(/: ?(.*)/s)));
+        block
+          .split("\n")
+          .filter((line) => !line.startsWith(":"))
+          .map((line) => line.split(/: ?(.*)/s)),
+      );
       if (fields.data) yield { event: fields.event, data: JSON.parse(fields.data) };
     }
   }

@@ -20,6 +20,7 @@ async function enter() {
   const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
   const room = ROOMS[name] ?? overview;
   show("idle");
+  tellKey();
   fill(main, h("p", { class: "waiting" }, "Reading…"));
   try {
     await room(main, rest.map(decodeURIComponent), signal);
@@ -29,6 +30,14 @@ async function enter() {
     fill(main, failure(error));
     document.title = titled();
   }
+}
+
+// A link sends no key: what wants one is not linked to where there is one.
+function tellKey() {
+  const wanted = key.get() !== null;
+  document.querySelectorAll("[data-keyless]").forEach((link) => {
+    link.hidden = wanted;
+  });
 }
 
 const titled = () => {
@@ -41,33 +50,65 @@ function failure(error) {
   else if (error.status === 401 || error.status === 403) return askForKey(error.status === 403);
   announce(error.message);
   const again = h("button", { class: "button", type: "button", onclick: enter }, "Try again");
-  return h("div", { class: "notice", "data-level": "critical" },
+  return h(
+    "div",
+    { class: "notice", "data-level": "critical" },
     h("h1", {}, error.title ?? "The page failed"),
     h("p", {}, error.message),
     error.hint ? h("p", {}, `What helps: ${error.hint}.`) : null,
     error.request ? h("p", { class: "small" }, "In the server's log: ", h("code", {}, error.request)) : null,
-    h("p", {}, again));
+    h("p", {}, again),
+  );
 }
 
 function askForKey(refused) {
   key.forget();
-  const input = h("input", { id: "key", type: "password", autocomplete: "off", required: true, "aria-describedby": "key-note" });
+  document.querySelectorAll("[data-keyless]").forEach((link) => {
+    link.hidden = true;
+  });
+  const input = h("input", {
+    id: "key",
+    type: "password",
+    autocomplete: "off",
+    required: true,
+    "aria-describedby": "key-note",
+  });
   const enterKey = (event) => {
     event.preventDefault();
     key.set(input.value.trim());
     enter();
   };
   queueMicrotask(() => input.focus());
-  return h("form", { class: "panel ask", onsubmit: enterKey },
+  return h(
+    "form",
+    { class: "panel ask", onsubmit: enterKey },
     h("h1", {}, "This server wants a key"),
-    refused ? h("p", { class: "notice", "data-level": "critical", role: "alert" }, "The server does not accept that key.") : null,
+    refused
+      ? h(
+          "p",
+          { class: "notice", "data-level": "critical", role: "alert" },
+          "The server does not accept that key.",
+        )
+      : null,
     h("label", { for: "key" }, "API key"),
     input,
-    h("p", { id: "key-note", class: "small quiet" }, "One of the keys in ASSAY_API_KEYS. It is kept until this tab is closed, and sent to this server only."),
-    h("p", {}, h("button", { class: "button first", type: "submit" }, "Open")));
+    h(
+      "p",
+      { id: "key-note", class: "small quiet" },
+      "One of the keys in ASSAY_API_KEYS. It is kept until this tab is closed, and sent to this server only.",
+    ),
+    h("p", {}, h("button", { class: "button first", type: "submit" }, "Open")),
+  );
 }
 
-addEventListener("hashchange", () => { main.focus({ preventScroll: true }); scrollTo(0, 0); enter(); });
+addEventListener("hashchange", () => {
+  main.focus({ preventScroll: true });
+  scrollTo(0, 0);
+  enter();
+});
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", enter);
-document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
 enter();

@@ -3,7 +3,8 @@
 import { fill, h } from "./dom.js";
 import { count, number, percent } from "./format.js";
 
-export const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+export const color = (name) =>
+  getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 const AXIS_FONT = "12px system-ui, sans-serif";
 const SYNC = "steps";
@@ -12,13 +13,25 @@ export function axes(format) {
   const shared = { stroke: color("quiet"), font: AXIS_FONT, ticks: { show: false } };
   const grid = { stroke: color("grid"), width: 1 };
   return [
-    { ...shared, grid: { show: false }, size: 28, space: 60, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 1e5, 1e6], values: (_, ticks) => ticks.map((tick) => count(tick)) },
+    {
+      ...shared,
+      grid: { show: false },
+      size: 28,
+      space: 60,
+      incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 1e5, 1e6],
+      values: (_, ticks) => ticks.map((tick) => count(tick)),
+    },
     { ...shared, grid, size: 52, space: 36, values: (_, ticks) => ticks.map((tick) => format(tick)) },
   ];
 }
 
 export const line = (label, stroke, more = {}) => ({
-  label, stroke: color(stroke), width: 1.75, spanGaps: true, points: { show: false }, ...more,
+  label,
+  stroke: color(stroke),
+  width: 1.75,
+  spanGaps: true,
+  points: { show: false },
+  ...more,
 });
 
 // A plot that fills its place, tells the value under the cursor, and can be walked with the arrows.
@@ -28,7 +41,10 @@ export class Plot {
     this.describe = describe;
     this.height = height;
     this.place = h("div", {
-      class: height > 200 ? "plot tall" : "plot", tabindex: "0", role: "img", "aria-label": label,
+      class: height > 200 ? "plot tall" : "plot",
+      tabindex: "0",
+      role: "img",
+      "aria-label": label,
     });
     this.readout = h("p", { class: "readout" }, " ");
     this.place.addEventListener("keydown", (event) => this.walk(event));
@@ -58,13 +74,19 @@ export class Plot {
       return;
     }
     const hooks = { ...this.options.hooks, setCursor: [(plot) => this.tell(plot.cursor.idx)] };
-    this.plot = new uPlot({
-      padding: [8, 8, 0, 0],
-      legend: { show: false },
-      ...this.options,
-      cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 }, sync: { key: SYNC } },
-      hooks, width, height: this.height,
-    }, this.data, this.place);
+    this.plot = new uPlot(
+      {
+        padding: [8, 8, 0, 0],
+        legend: { show: false },
+        ...this.options,
+        cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 }, sync: { key: SYNC } },
+        hooks,
+        width,
+        height: this.height,
+      },
+      this.data,
+      this.place,
+    );
   }
 
   tell(index) {
@@ -104,29 +126,47 @@ export class LineFigure {
     this.title = title;
     this.keys = h("div", { class: "keys" });
     this.plot = new Plot(title, 168, (index) => this.at(index));
-    this.element = h("figure", { class: "panel" },
+    this.element = h(
+      "figure",
+      { class: "panel" },
       h("figcaption", {}, h("h3", {}, title), h("span", { class: "unit" }, unit)),
-      this.keys, this.plot.place, this.plot.readout);
+      this.keys,
+      this.plot.place,
+      this.plot.readout,
+    );
   }
 
   update(steps, lines, bounds = null) {
     this.steps = steps;
     this.lines = lines;
-    const last = lines.filter((one) => one.label).map((one) => `${one.label} ${this.format(one.values.findLast((value) => value !== null))}`);
+    const last = lines
+      .filter((one) => one.label)
+      .map((one) => `${one.label} ${this.format(one.values.findLast((value) => value !== null))}`);
     this.plot.place.setAttribute("aria-label", `${this.title}, by step. Latest: ${last.join(", ")}.`);
     if (lines.length > 1) fill(this.keys, lines.filter((one) => one.label).map(keyOf));
     const options = {
-      scales: { x: { time: false }, y: { range: bounds ? () => bounds : this.format === percent ? shares : reach } },
+      scales: {
+        x: { time: false },
+        y: { range: bounds ? () => bounds : this.format === percent ? shares : reach },
+      },
       axes: axes(this.format),
-      series: [{}, ...lines.map((one) => line(one.label, one.stroke, { dash: one.dash, width: one.width ?? 1.75 }))],
+      series: [
+        {},
+        ...lines.map((one) => line(one.label, one.stroke, { dash: one.dash, width: one.width ?? 1.75 })),
+      ],
     };
     const alone = steps.length === 1;
-    if (alone) options.series.slice(1).forEach((one) => { one.points = { show: true, size: 7 }; });
+    if (alone)
+      options.series.slice(1).forEach((one) => {
+        one.points = { show: true, size: 7 };
+      });
     this.plot.draw(options, [steps, ...lines.map((one) => one.values)]);
   }
 
   at(index) {
-    const values = this.lines.filter((one) => one.label).map((one) => `${one.label} ${this.format(one.values[index])}`);
+    const values = this.lines
+      .filter((one) => one.label)
+      .map((one) => `${one.label} ${this.format(one.values[index])}`);
     return `Step ${this.steps[index]}: ${values.join(", ")}`;
   }
 }

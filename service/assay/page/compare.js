@@ -12,13 +12,26 @@ export async function compare(main, names, signal) {
   const sides = await Promise.all(names.map((name, side) => look(name, streams[side], signal)));
   const figures = h("div", { class: "charts" });
   const drawn = charts(names, sides, figures);
-  fill(main,
+  fill(
+    main,
     h("p", { class: "trail" }, h("a", { href: "#/" }, "Overview"), " / Compare"),
     h("h1", {}, `${names[0]} and ${names[1]}`),
-    h("p", { class: "keys facts" }, names.map((name, side) => h("span", {}, h("i", { class: side ? "series-2 dash" : "series-1" }), h("a", { href: `#/runs/${encodeURIComponent(name)}` }, name)))),
+    h(
+      "p",
+      { class: "keys facts" },
+      names.map((name, side) =>
+        h(
+          "span",
+          {},
+          h("i", { class: side ? "series-2 dash" : "series-1" }),
+          h("a", { href: `#/runs/${encodeURIComponent(name)}` }, name),
+        ),
+      ),
+    ),
     warning(streams),
     section("summary", "At the latest step", null, h("div", { class: "panel" }, summary(names, sides))),
-    section("series", "By step", null, figures));
+    section("series", "By step", null, figures),
+  );
   drawn.forEach((figure) => figure.plot.fit());
 }
 
@@ -39,19 +52,30 @@ async function look(name, stream, signal) {
 }
 
 function warning([one, other]) {
-  if (one && other && sameStream(one, other)) return h("p", { class: "facts" }, `Scores of ${one.model} · ${one.split}`);
-  return h("p", { class: "notice", "data-level": "warn" }, "These runs were not scored by the same model in the same split. Scores of different models have scales of their own.");
+  if (one && other && sameStream(one, other))
+    return h("p", { class: "facts" }, `Scores of ${one.model} · ${one.split}`);
+  return h(
+    "p",
+    { class: "notice", "data-level": "warn" },
+    "These runs were not scored by the same model in the same split. Scores of different models have scales of their own.",
+  );
 }
 
 function summary(names, sides) {
   const of = (tell) => sides.map(tell);
-  const firing = ({ judged }) => (judged?.rules ?? []).filter((one) => one.severity).map((one) => spoken(one.rule)).join(", ") || "none";
+  const firing = ({ judged }) =>
+    (judged?.rules ?? [])
+      .filter((one) => one.severity)
+      .map((one) => spoken(one.rule))
+      .join(", ") || "none";
   const rows = [
     ["Health", ...of(({ health }) => status(health.status))],
     ["Latest step", ...of(({ judged }) => count(judged?.step))],
     ["Items", ...of(({ columns }) => count(columns?.items.reduce((sum, items) => sum + items, 0)))],
-    ...[...new Set(sides.flatMap(({ judged }) => Object.keys(judged?.channels ?? {})))].map((name) =>
-      [`Mean ${name}`, ...of(({ judged }) => number(judged?.channels[name]?.mean))]),
+    ...[...new Set(sides.flatMap(({ judged }) => Object.keys(judged?.channels ?? {})))].map((name) => [
+      `Mean ${name}`,
+      ...of(({ judged }) => number(judged?.channels[name]?.mean)),
+    ]),
     ["Rules that fire", ...of(firing)],
   ];
   return table("Both runs at their latest step", ["Measure", ...names], rows);
@@ -59,16 +83,25 @@ function summary(names, sides) {
 
 function charts(names, sides, place) {
   const columns = sides.map((side) => side.columns);
-  const share = (part) => (one) => one[part].map((value, index) => (one.items[index] ? value / one.items[index] : null));
+  const share = (part) => (one) =>
+    one[part].map((value, index) => (one.items[index] ? value / one.items[index] : null));
   const measures = [
     ["Mean score", "by step", (one) => one.score.mean, number],
     ["Spread of scores", "standard deviation", (one) => one.score.std, number],
-    ...[...new Set(columns.flatMap((one) => Object.keys(one?.channels ?? {})))].map((name) =>
-      [`Mean ${name}`, "by step", (one) => one.channels[name], number]),
+    ...[...new Set(columns.flatMap((one) => Object.keys(one?.channels ?? {})))].map((name) => [
+      `Mean ${name}`,
+      "by step",
+      (one) => one.channels[name],
+      number,
+    ]),
     ["Response length", "median, characters", (one) => one.characters, number],
     ["Items without a score", "share of items", share("nulls"), percent],
-    ...[...new Set(columns.flatMap((one) => Object.keys(one?.telemetry ?? {})))].map((name) =>
-      [spoken(name), "as told", (one) => one.telemetry[name], number]),
+    ...[...new Set(columns.flatMap((one) => Object.keys(one?.telemetry ?? {})))].map((name) => [
+      spoken(name),
+      "as told",
+      (one) => one.telemetry[name],
+      number,
+    ]),
   ];
   return measures.map(([title, unit, pick, format]) => {
     const figure = new LineFigure(title, unit, format);
@@ -85,8 +118,11 @@ function charts(names, sides, place) {
 // Two series on the steps of both.
 function joined(parts) {
   const steps = [...new Set(parts.flatMap(([last]) => last))].sort((one, other) => one - other);
-  return [steps, parts.map(([last, values]) => {
-    const by = new Map(last.map((step, place) => [step, values[place] ?? null]));
-    return steps.map((step) => by.get(step) ?? null);
-  })];
+  return [
+    steps,
+    parts.map(([last, values]) => {
+      const by = new Map(last.map((step, place) => [step, values[place] ?? null]));
+      return steps.map((step) => by.get(step) ?? null);
+    }),
+  ];
 }

@@ -12,7 +12,9 @@ export function h(tag, attributes = {}, ...children) {
 }
 
 export function fill(element, ...children) {
-  element.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  element.replaceChildren(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined),
+  );
   return element;
 }
 
@@ -28,10 +30,19 @@ export function table(caption, columns, rows, numeric = []) {
   const kind = (place) => (numeric.includes(place) ? "number" : null);
   const head = columns.map((name, place) => h("th", { scope: "col", class: kind(place) }, name));
   const body = rows.map((cells) =>
-    h("tr", {}, cells.map((cell, place) =>
-      place === 0 ? h("th", { scope: "row", class: kind(0) }, cell) : h("td", { class: kind(place) }, cell))));
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", {}, h("caption", {}, caption), h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)));
+    h(
+      "tr",
+      {},
+      cells.map((cell, place) =>
+        place === 0 ? h("th", { scope: "row", class: kind(0) }, cell) : h("td", { class: kind(place) }, cell),
+      ),
+    ),
+  );
+  return h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+    h("table", {}, h("caption", {}, caption), h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)),
+  );
 }
 
 // A table that is there for whoever cannot use the drawing; its rows are made when it is opened.
@@ -44,7 +55,13 @@ export function tableOf(caption, columns, rows, numeric) {
     details.append(table(caption, columns, current(), numeric));
   };
   details.addEventListener("toggle", draw);
-  return { element: details, update(next) { current = next; draw(); } };
+  return {
+    element: details,
+    update(next) {
+      current = next;
+      draw();
+    },
+  };
 }
 
 export function status(level, text) {

@@ -3,7 +3,12 @@
 const DASH = "–";
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const moment = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
-const UNITS = [["day", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+const UNITS = [
+  ["day", 86400],
+  ["h", 3600],
+  ["min", 60],
+  ["s", 1],
+];
 
 export const count = (value) => (value === null || value === undefined ? DASH : whole.format(value));
 
@@ -30,7 +35,7 @@ export function span(seconds) {
 }
 
 export const ago = (epoch, now = Date.now() / 1000) =>
-  (now - epoch < 5 ? "just now" : `${span(now - epoch)} ago`);
+  now - epoch < 5 ? "just now" : `${span(now - epoch)} ago`;
 
 export const when = (epoch) => moment.format(new Date(epoch * 1000));
 

@@ -4,7 +4,10 @@ import { events, json, runPath } from "./api.js";
 
 const POLL_MS = 5000;
 const WORDS = {
-  live: "Live", polling: "Asking every 5 s", lost: "No answer, trying again", idle: "",
+  live: "Live",
+  polling: "Asking every 5 s",
+  lost: "No answer, trying again",
+  idle: "",
 };
 
 export function show(state) {
@@ -14,10 +17,18 @@ export function show(state) {
   place.textContent = WORDS[state];
 }
 
-const pause = (milliseconds, signal) => new Promise((resolve) => {
-  const timer = setTimeout(resolve, milliseconds);
-  signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
-});
+export const pause = (milliseconds, signal) =>
+  new Promise((resolve) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(timer);
+        resolve();
+      },
+      { once: true },
+    );
+  });
 
 // Calls `onNews` whenever something was recorded after `lastSeen`, until the signal; nothing is asked
 // while nobody looks.
@@ -40,7 +51,9 @@ export async function follow(run, lastSeen, signal, onNews) {
 async function listen(path, signal, hear) {
   const leaving = new AbortController();
   const leave = () => leaving.abort();
-  const hidden = () => { if (document.hidden) leave(); };
+  const hidden = () => {
+    if (document.hidden) leave();
+  };
   signal.addEventListener("abort", leave, { once: true });
   document.addEventListener("visibilitychange", hidden);
   try {
@@ -74,7 +87,12 @@ async function poll(path, signal, hear) {
 
 function untilVisible(signal) {
   return new Promise((resolve) => {
-    const look = () => { if (!document.hidden || signal.aborted) { document.removeEventListener("visibilitychange", look); resolve(); } };
+    const look = () => {
+      if (!document.hidden || signal.aborted) {
+        document.removeEventListener("visibilitychange", look);
+        resolve();
+      }
+    };
     document.addEventListener("visibilitychange", look);
     signal.addEventListener("abort", look, { once: true });
   });

@@ -12,21 +12,28 @@ export class Load {
     const now = performance.now() / 1000;
     const sums = (name, label = "model") => {
       const by = new Map();
-      for (const { labels, value } of found.get(name) ?? []) by.set(labels[label], (by.get(labels[label]) ?? 0) + value);
+      for (const { labels, value } of found.get(name) ?? [])
+        by.set(labels[label], (by.get(labels[label]) ?? 0) + value);
       return by;
     };
     const items = sums("assay_items_total");
     const queue = sums("assay_queue_tokens");
-    const predicts = (suffix) => new Map((found.get(`assay_phase_seconds_${suffix}`) ?? [])
-      .filter(({ labels }) => labels.phase === "predict").map(({ labels, value }) => [labels.model, value]));
+    const predicts = (suffix) =>
+      new Map(
+        (found.get(`assay_phase_seconds_${suffix}`) ?? [])
+          .filter(({ labels }) => labels.phase === "predict")
+          .map(({ labels, value }) => [labels.model, value]),
+      );
     const spent = predicts("sum");
     const times = predicts("count");
     const { before } = this;
     const load = (model) => ({
       items: items.get(model) ?? 0,
       queue: queue.get(model) ?? 0,
-      rate: before && now - before.now >= GAP_SECONDS
-        ? Math.max(0, (items.get(model) ?? 0) - (before.items.get(model) ?? 0)) / (now - before.now) : null,
+      rate:
+        before && now - before.now >= GAP_SECONDS
+          ? Math.max(0, (items.get(model) ?? 0) - (before.items.get(model) ?? 0)) / (now - before.now)
+          : null,
       predict: times.get(model) ? (1000 * spent.get(model)) / times.get(model) : null,
     });
     this.before = { now, items };

@@ -21,9 +21,28 @@ export class Timeline {
     const { first, last } = chart.columns;
     const range = [first[0] ?? 0, last.at(-1) ?? 1];
     const names = [...new Set(chart.episodes.map((one) => one.rule))];
-    fill(this.list, [...chart.episodes].reverse().map((one) => episodeDetails(one, open.has(nameOf(one)))));
-    fill(this.tracks, names.map((name) => this.track(name, chart.episodes.filter((one) => one.rule === name), range)),
-      names.length ? h("div", { class: "axis", "aria-hidden": "true" }, h("span", {}, `step ${range[0]}`), h("span", {}, `step ${range[1]}`)) : null);
+    fill(
+      this.list,
+      [...chart.episodes].reverse().map((one) => episodeDetails(one, open.has(nameOf(one)))),
+    );
+    fill(
+      this.tracks,
+      names.map((name) =>
+        this.track(
+          name,
+          chart.episodes.filter((one) => one.rule === name),
+          range,
+        ),
+      ),
+      names.length
+        ? h(
+            "div",
+            { class: "axis", "aria-hidden": "true" },
+            h("span", {}, `step ${range[0]}`),
+            h("span", {}, `step ${range[1]}`),
+          )
+        : null,
+    );
     const silent = rules.map((one) => one.rule).filter((rule) => !names.includes(rule));
     const left = chart.left_off ? ` ${chart.left_off} older times are left off.` : "";
     this.silent.textContent = names.length
@@ -31,10 +50,17 @@ export class Timeline {
       : `None of the ${silent.length} rules has fired. Silence means that nothing passed a threshold, or that too little was seen to judge: ${silent.map(spoken).join(", ")}.`;
     this.list.hidden = !names.length;
     this.numbers.element.hidden = !names.length;
-    this.numbers.update(() => chart.episodes.map((one) => [
-      spoken(one.rule), one.severity, String(one.since_step), one.critical_step === null ? "–" : String(one.critical_step),
-      one.until_step === null ? "still fires" : String(one.until_step), number(one.value), number(one.threshold),
-    ]));
+    this.numbers.update(() =>
+      chart.episodes.map((one) => [
+        spoken(one.rule),
+        one.severity,
+        String(one.since_step),
+        one.critical_step === null ? "–" : String(one.critical_step),
+        one.until_step === null ? "still fires" : String(one.until_step),
+        number(one.value),
+        number(one.threshold),
+      ]),
+    );
   }
 
   track(name, episodes, [from, to]) {
@@ -42,7 +68,10 @@ export class Timeline {
     const bars = episodes.map((one) => {
       const end = one.until_step ?? to;
       const bar = h("button", {
-        type: "button", "data-level": one.severity, title: told(one), "aria-label": `Show: ${told(one)}`,
+        type: "button",
+        "data-level": one.severity,
+        title: told(one),
+        "aria-label": `Show: ${told(one)}`,
         onclick: () => this.show(nameOf(one)),
       });
       const width = Math.max(0, place(end) - place(one.since_step));
@@ -67,24 +96,38 @@ export class Timeline {
 const nameOf = (one) => `${one.rule}-${one.since_step}`;
 
 export function told(one) {
-  const critical = one.critical_step === null ? "" : one.critical_step === one.since_step ? ", critical at once" : `, critical from step ${one.critical_step}`;
+  const critical =
+    one.critical_step === null
+      ? ""
+      : one.critical_step === one.since_step
+        ? ", critical at once"
+        : `, critical from step ${one.critical_step}`;
   const end = one.until_step === null ? "and still does" : `until step ${one.until_step}`;
   return `${sentence(spoken(one.rule))} fired at step ${one.since_step}${critical} ${end}`;
 }
 
 function episodeDetails(one, open) {
   const about = one.about.length ? ` about ${one.about.join(", ")}` : "";
-  return h("details", { "data-name": nameOf(one), open },
+  return h(
+    "details",
+    { "data-name": nameOf(one), open },
     h("summary", {}, status(one.severity), h("span", {}, told(one))),
-    h("div", { class: "body" },
+    h(
+      "div",
+      { class: "body" },
       h("p", {}, `When it began${about}: ${reading(one.rule, one.value, one.threshold)}`),
       evidence(one.evidence),
-      h("p", { class: "quiet" }, `It cannot tell ${one.cannot_tell}.`)));
+      h("p", { class: "quiet" }, `It cannot tell ${one.cannot_tell}.`),
+    ),
+  );
 }
 
 export function evidence(numbers) {
   const pairs = Object.entries(numbers);
   if (!pairs.length) return null;
-  return h("dl", { class: "evidence" },
-    pairs.map(([name, value]) => h("div", {}, h("dt", {}, spoken(name)), h("dd", {}, number(value)))));
+  return h(
+    "dl",
+    { class: "evidence" },
+    pairs.map(([name, value]) => h("div", {}, h("dt", {}, spoken(name)), h("dd", {}, number(value)))),
+  );
 }
