@@ -40,6 +40,8 @@ SECONDS = 300
 
 def main() -> None:
     """Fetch, check, unpack; the folder is there only if all of it went well."""
+    if shutil.which("npm") is None:
+        raise SystemExit("no npm: the tests of the page in a browser will skip")
     folder = Path(sys.argv[1]).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:

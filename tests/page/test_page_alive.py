@@ -47,6 +47,18 @@ async def test_what_is_recorded_appears_without_a_touch(settings: Settings) -> N
             assert visit.paths().count("/") == 1
 
 
+async def test_a_models_card_tells_what_it_does_now(settings: Settings) -> None:
+    with listening(settings) as address:
+        async with visiting(address) as visit:
+            await visit.go()
+            scored = visit.page.locator("article.card dl div").first
+            await expect(scored).to_have_text("Items scored0")
+            body = {"model": "reference", "items": [{"prompt": "a b", "response": "b"}] * 3}
+            httpx2.post(f"{address}/v1/score", json=body).raise_for_status()
+            await expect(scored).to_have_text("Items scored3", timeout=30_000)
+            await expect(visit.page.locator("article.card dl")).to_contain_text("items/s")
+
+
 async def test_without_events_the_page_asks_from_time_to_time(settings: Settings) -> None:
     async def without_events(route: Route) -> None:
         if "event-stream" in route.request.headers["accept"]:
@@ -137,3 +149,19 @@ async def test_errors_are_told_and_can_be_tried_again(settings: Settings) -> Non
             await visit.page.get_by_role("button", name="Try again").click()
             await expect(visit.page.locator("table.runs tbody tr")).to_have_count(2)
             visit.complaints.clear()  # the browser's own word on what failed
+
+
+async def test_names_are_texts_whatever_they_are(settings: Settings) -> None:
+    name = '<img src=x onerror=alert(1)>/"&?#%2F'
+    path = "".join(f"%{byte:02X}" for byte in name.replace("/", "\0").encode()).replace("%00", "/")
+    told = {"step": 1, "values": {"<script>alert(2)</script>": 1.0}}
+    with listening(settings) as address:
+        httpx2.post(f"{address}/v1/runs/{path}/telemetry", json=told).raise_for_status()
+        async with visiting(address) as visit:
+            await visit.go()
+            await visit.page.get_by_role("link", name=name, exact=True).click()
+            await expect(visit.page.locator("h1")).to_have_text(name)
+            await expect(visit.page.locator("#telemetry h3")).to_have_text(
+                next(iter(told["values"]))
+            )
+            assert await visit.page.locator("main img, main script").count() == 0

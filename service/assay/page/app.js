@@ -1,6 +1,7 @@
 // The frame: which room is open, what happens when something fails, and the key where one is wanted.
 
 import { Problem, key } from "./api.js";
+import { forgetPlots } from "./charts.js";
 import { compare } from "./compare.js";
 import { announce, fill, h } from "./dom.js";
 import { show } from "./live.js";
@@ -21,6 +22,7 @@ async function enter() {
   const room = ROOMS[name] ?? overview;
   show("idle");
   tellKey();
+  forgetPlots();
   fill(main, h("p", { class: "waiting" }, "Reading…"));
   try {
     await room(main, rest.map(decodeURIComponent), signal);

@@ -9,6 +9,14 @@ export const color = (name) =>
 const AXIS_FONT = "12px system-ui, sans-serif";
 const SYNC = "steps";
 
+// The plots of the room that is open: they share one cursor, and would for ever.
+const plots = new Set();
+
+export function forgetPlots() {
+  plots.forEach((one) => one.forget());
+  plots.clear();
+}
+
 export function axes(format) {
   const shared = { stroke: color("quiet"), font: AXIS_FONT, ticks: { show: false } };
   const grid = { stroke: color("grid"), width: 1 };
@@ -49,7 +57,9 @@ export class Plot {
     this.readout = h("p", { class: "readout" }, " ");
     this.place.addEventListener("keydown", (event) => this.walk(event));
     this.place.addEventListener("blur", () => this.readout.removeAttribute("aria-live"));
-    new ResizeObserver(() => this.fit()).observe(this.place);
+    this.watch = new ResizeObserver(() => this.fit());
+    this.watch.observe(this.place);
+    plots.add(this);
   }
 
   draw(options, data) {
@@ -87,6 +97,12 @@ export class Plot {
       this.data,
       this.place,
     );
+  }
+
+  forget() {
+    this.watch.disconnect();
+    this.plot?.destroy();
+    this.options = null;
   }
 
   tell(index) {

@@ -41,7 +41,7 @@ export class Load {
   }
 }
 
-// By run, how grave the worst rule was when its health was last asked for.
+// By run, how grave the worst rule was when they were last looked at.
 export function severities(found) {
   const worst = new Map();
   for (const { labels, value } of found.get("assay_run_severity") ?? []) {

@@ -36,7 +36,7 @@ export async function overview(main, _, signal) {
     section(
       "runs",
       "Runs",
-      "Training runs whose rewards were recorded, the one that was seen last first. Health is as it was last asked for.",
+      "Training runs whose rewards were recorded, the one that was seen last first. Rules are as they were last looked at.",
       runs,
     ),
   );
@@ -172,7 +172,7 @@ function drawTable(place, runs, worst) {
               h(
                 "tr",
                 {},
-                ["Run", "Health", "Last seen", "First seen", "Lasted"].map((name, column) =>
+                ["Run", "Rules", "Last seen", "First seen", "Lasted"].map((name, column) =>
                   h("th", { scope: "col", class: column > 2 ? "spare" : null }, name),
                 ),
               ),
@@ -194,7 +194,9 @@ function drawTable(place, runs, worst) {
 
 function row(one, severity) {
   const told =
-    severity === undefined ? h("span", { class: "quiet small" }, "not asked yet") : status(LEVELS[severity]);
+    severity === undefined
+      ? h("span", { class: "quiet small" }, "not looked at yet")
+      : status(LEVELS[severity]);
   return h(
     "tr",
     { "data-name": one.run },
