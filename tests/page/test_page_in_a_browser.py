@@ -112,6 +112,15 @@ async def test_every_drawing_has_its_numbers(address: str) -> None:
         await visit.page.locator("#rules details.table summary").click()
         fired = visit.page.get_by_role("table", name="When rules fired")
         await expect(fired.locator("tbody tr")).to_have_count(3)
+        for section, name, columns in (
+            ("channels", "Channels by step", 4),
+            ("items", "Items by step", 6),
+            ("telemetry", "Told by step", 3),
+        ):
+            await visit.page.locator(f"#{section} details.table summary").click()
+            told = visit.page.get_by_role("table", name=name)
+            await expect(told.locator("thead th")).to_have_count(columns)
+            await expect(told.locator("tbody tr")).to_have_count(50)
         gold = visit.page.get_by_role("table", name="Measured against unit-tests")
         await expect(gold.locator("tbody tr")).to_have_count(5)
         for kind in ("Worst", "Best"):
@@ -215,6 +224,9 @@ async def test_two_runs_stand_side_by_side(address: str) -> None:
         await expect(visit.page.locator("figure canvas")).to_have_count(8)
         row = visit.page.get_by_role("row", name=re.compile("^Health"))
         await expect(row.locator("td")).to_have_text(["critical", "ok"])
+        await visit.page.locator("#series details.table summary").click()
+        both = visit.page.get_by_role("table", name="Both runs by step")
+        await expect(both.locator("thead th")).to_have_count(17)
 
 
 async def test_a_room_that_is_left_leaves_nothing_behind(address: str) -> None:

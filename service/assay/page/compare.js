@@ -1,17 +1,19 @@
 // Two runs side by side: the same measures, on the same axes.
 
-import { json, runPath } from "./api.js";
-import { LineFigure } from "./charts.js";
+import { Problem, json, runPath } from "./api.js";
 import { fill, h, section, status, table } from "./dom.js";
 import { count, number, percent, spoken } from "./format.js";
+import { Measures } from "./measures.js";
 import { questions, sameStream } from "./run.js";
 
 export async function compare(main, names, signal) {
+  if (names.length !== 2)
+    throw new Problem(404, { title: "Two runs are compared", detail: "Choose them on a run's page." });
   const reports = await Promise.all(names.map((name) => json(runPath(name), signal)));
   const streams = chosen(reports);
   const sides = await Promise.all(names.map((name, side) => look(name, streams[side], signal)));
-  const figures = h("div", { class: "charts" });
-  const drawn = charts(names, sides, figures);
+  const measures = new Measures("Both runs by step");
+  draw(measures, names, sides);
   fill(
     main,
     h("p", { class: "trail" }, h("a", { href: "#/" }, "Overview"), " / Compare"),
@@ -30,9 +32,9 @@ export async function compare(main, names, signal) {
     ),
     warning(streams),
     section("summary", "At the latest step", null, h("div", { class: "panel" }, summary(names, sides))),
-    section("series", "By step", null, figures),
+    section("series", "By step", null, measures.element),
   );
-  drawn.forEach((figure) => figure.plot.fit());
+  measures.fit();
 }
 
 // The same model and split of both where there are such, else what each was scored with first.
@@ -81,11 +83,11 @@ function summary(names, sides) {
   return table("Both runs at their latest step", ["Measure", ...names], rows);
 }
 
-function charts(names, sides, place) {
+function draw(measures, names, sides) {
   const columns = sides.map((side) => side.columns);
   const share = (part) => (one) =>
     one[part].map((value, index) => (one.items[index] ? value / one.items[index] : null));
-  const measures = [
+  const all = [
     ["Mean score", "by step", (one) => one.score.mean, number],
     ["Spread of scores", "standard deviation", (one) => one.score.std, number],
     ...[...new Set(columns.flatMap((one) => Object.keys(one?.channels ?? {})))].map((name) => [
@@ -103,16 +105,15 @@ function charts(names, sides, place) {
       number,
     ]),
   ];
-  return measures.map(([title, unit, pick, format]) => {
-    const figure = new LineFigure(title, unit, format);
-    place.append(figure.element);
+  for (const [title, unit, pick, format] of all) {
     const [steps, values] = joined(columns.map((one) => [one?.last ?? [], (one && pick(one)) ?? []]));
-    figure.update(steps, [
+    const lines = [
       { label: names[0], stroke: "series-1", values: values[0] },
       { label: names[1], stroke: "series-2", values: values[1], dash: [5, 3] },
-    ]);
-    return figure;
-  });
+    ];
+    measures.show(title, unit, steps, lines, format);
+  }
+  measures.shown();
 }
 
 // Two series on the steps of both.

@@ -45,20 +45,21 @@ export function table(caption, columns, rows, numeric = []) {
   );
 }
 
-// A table that is there for whoever cannot use the drawing; its rows are made when it is opened.
-export function tableOf(caption, columns, rows, numeric) {
+// A table that is there for whoever cannot use the drawing; it is made when it is opened: `make` gives
+// its columns, its rows, and which columns are numbers.
+export function tableOf(caption) {
   const details = h("details", { class: "table" }, h("summary", {}, "Numbers as a table"));
-  let current = rows;
+  let make = null;
   const draw = () => {
-    if (!details.open) return;
+    if (!details.open || !make) return;
     details.querySelector(".scroll")?.remove();
-    details.append(table(caption, columns, current(), numeric));
+    details.append(table(caption, ...make()));
   };
   details.addEventListener("toggle", draw);
   return {
     element: details,
     update(next) {
-      current = next;
+      make = next;
       draw();
     },
   };

@@ -4,18 +4,15 @@ import { Plot, axes, color, line } from "./charts.js";
 import { h, tableOf } from "./dom.js";
 import { count, number, percent } from "./format.js";
 
+const COLUMNS = ["Steps", "Items scored", "Mean", "Std", "10 %", "Median", "90 %"];
+
 // A pale cell must still be seen: shares are drawn by their square root.
 const shade = (share, most) => 0.06 + 0.94 * Math.sqrt(share / most);
 
 export class HeatMap {
   constructor() {
     this.plot = new Plot("Score distribution", 336, (index) => this.at(index));
-    this.numbers = tableOf(
-      "Scores by step",
-      ["Steps", "Items scored", "Mean", "Std", "10 %", "Median", "90 %"],
-      () => [],
-      [1, 2, 3, 4, 5, 6],
-    );
+    this.numbers = tableOf("Scores by step");
     this.element = h(
       "figure",
       { class: "panel" },
@@ -67,7 +64,8 @@ export class HeatMap {
       },
       [columns.last, p10, p50, p90],
     );
-    this.numbers.update(() =>
+    this.numbers.update(() => [
+      COLUMNS,
       columns.last.map((last, place) => [
         steps(columns, place),
         count(columns.items[place] - columns.nulls[place]),
@@ -77,7 +75,8 @@ export class HeatMap {
         number(p50[place]),
         number(p90[place]),
       ]),
-    );
+      [1, 2, 3, 4, 5, 6],
+    ]);
   }
 
   // A column is drawn around its last step, as wide as the way to its neighbour.

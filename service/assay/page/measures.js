@@ -1,22 +1,43 @@
 // A run's measures as small figures over steps: channels, failures and lengths, what the trainer told.
 
 import { LineFigure } from "./charts.js";
-import { h } from "./dom.js";
+import { h, tableOf } from "./dom.js";
 import { number, percent, spoken } from "./format.js";
 
-// Figures side by side, each made when its measure is first seen and kept from then on.
+// Figures side by side, each made when its measure is first seen and kept from then on, and below them
+// the numbers of all.
 export class Measures {
-  constructor() {
-    this.element = h("div", { class: "charts" });
+  constructor(caption) {
+    this.charts = h("div", { class: "charts" });
+    this.numbers = tableOf(caption);
+    this.element = h("div", {}, this.charts, this.numbers.element);
     this.figures = new Map();
+    this.numbers.update(() => this.rows());
   }
 
   show(title, unit, steps, lines, format = number) {
     if (!this.figures.has(title)) {
       this.figures.set(title, new LineFigure(title, unit, format));
-      this.element.append(this.figures.get(title).element);
+      this.charts.append(this.figures.get(title).element);
     }
     this.figures.get(title).update(steps, lines);
+  }
+
+  // All figures are shown: an open table is made anew.
+  shown() {
+    this.numbers.update(() => this.rows());
+  }
+
+  rows() {
+    const lines = [...this.figures.values()].flatMap(({ title, format, steps, lines: drawn }) =>
+      drawn.map(({ label, values }) => ({
+        name: label === title || drawn.length === 1 ? title : `${title}: ${label}`,
+        at: new Map(steps.map((step, place) => [step, format(values[place])])),
+      })),
+    );
+    const steps = [...new Set([...this.figures.values()].flatMap((one) => one.steps))].sort((a, b) => a - b);
+    const rows = steps.map((step) => [String(step), ...lines.map(({ at }) => at.get(step) ?? "–")]);
+    return [["Step", ...lines.map(({ name }) => name)], rows, lines.map((_, place) => place + 1)];
   }
 
   fit() {
@@ -34,6 +55,7 @@ export function showChannels(measures, { last, score, channels }) {
     const title = name === "score" ? "channel score" : name;
     measures.show(title, "mean by step", last, one(name, values));
   }
+  measures.shown();
 }
 
 export function showItems(measures, columns) {
@@ -47,10 +69,12 @@ export function showItems(measures, columns) {
   measures.show("Items that failed", "share of items", last, failed, percent);
   measures.show("Response length", "median, characters", last, one("characters", columns.characters));
   measures.show("Groups without variance", "share of groups", last, constant, percent);
+  measures.shown();
 }
 
 export function showTold(measures, { last, telemetry }) {
   for (const [name, values] of Object.entries(telemetry)) {
     measures.show(spoken(name), "as told", last, one(spoken(name), values));
   }
+  measures.shown();
 }

@@ -69,10 +69,10 @@ class RunRoom {
     this.heat = new HeatMap();
     this.heatPlace = h("div");
     this.timeline = new Timeline();
-    this.channels = new Measures();
+    this.channels = new Measures("Channels by step");
     this.channelNumbers = h("div");
-    this.items = new Measures();
-    this.told = new Measures();
+    this.items = new Measures("Items by step");
+    this.told = new Measures("Told by step");
     this.gold = new GoldRoom();
     this.groups = h("div");
     this.sections = this.laidOut();

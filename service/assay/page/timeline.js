@@ -11,7 +11,7 @@ export class Timeline {
     this.tracks = h("div", { class: "timeline" });
     this.list = h("div", { class: "episodes" });
     this.silent = h("p", { class: "small quiet" });
-    this.numbers = tableOf("When rules fired", COLUMNS, () => [], [2, 3, 4, 5, 6]);
+    this.numbers = tableOf("When rules fired");
     this.element = h("div", { class: "panel" }, this.tracks, this.list, this.silent, this.numbers.element);
   }
 
@@ -50,7 +50,8 @@ export class Timeline {
       : `None of the ${silent.length} rules has fired. Silence means that nothing passed a threshold, or that too little was seen to judge: ${silent.map(spoken).join(", ")}.`;
     this.list.hidden = !names.length;
     this.numbers.element.hidden = !names.length;
-    this.numbers.update(() =>
+    this.numbers.update(() => [
+      COLUMNS,
       chart.episodes.map((one) => [
         spoken(one.rule),
         one.severity,
@@ -60,7 +61,8 @@ export class Timeline {
         number(one.value),
         number(one.threshold),
       ]),
-    );
+      [2, 3, 4, 5, 6],
+    ]);
   }
 
   track(name, episodes, [from, to]) {
