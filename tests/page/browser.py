@@ -9,9 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, Route, async_playwright
+from playwright.async_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    Route,
+    async_playwright,
+    expect,
+)
 
 FETCHED = Path(__file__).parents[2] / ".venv" / "browser"
+# A busy machine may take its time; what comes is awaited, not slept for.
+PATIENCE_MS = 60_000
 NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
 
 
@@ -65,7 +75,8 @@ class Visit:
     async def watch(self, page: Page) -> None:
         """Look at all that the page does from now on."""
         self.page = page
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
         page.on("request", lambda request: self.asked.append(request))
         page.on("console", self._complained)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))

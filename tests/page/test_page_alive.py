@@ -30,7 +30,7 @@ def tell(address: str, step: int) -> None:
 
 
 async def shows(visit: Visit, step: int) -> None:
-    await expect(visit.page.locator(".facts")).to_contain_text(f"step 0 to {step}", timeout=30_000)
+    await expect(visit.page.locator(".facts")).to_contain_text(f"step 0 to {step}")
 
 
 async def test_what_is_recorded_appears_without_a_touch(settings: Settings) -> None:
@@ -55,7 +55,7 @@ async def test_a_models_card_tells_what_it_does_now(settings: Settings) -> None:
             await expect(scored).to_have_text("Items scored0")
             body = {"model": "reference", "items": [{"prompt": "a b", "response": "b"}] * 3}
             httpx2.post(f"{address}/v1/score", json=body).raise_for_status()
-            await expect(scored).to_have_text("Items scored3", timeout=30_000)
+            await expect(scored).to_have_text("Items scored3")
             await expect(visit.page.locator("article.card dl")).to_contain_text("items/s")
 
 
