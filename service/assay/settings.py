@@ -45,7 +45,9 @@ class Settings(BaseModel):
         67_108_864, ge=0, description="Bytes of prepared items kept in memory; 0 switches that off."
     )
     api_keys: tuple[SecretStr, ...] = Field(
-        (), description="Keys, by comma. When set, every route wants one of them."
+        (),
+        description="Keys, by comma. When set, every route wants one of them; only the page's own "
+        "files, which tell nothing, do not.",
     )
     max_items: Positive = Field(1024, description="Items in one request.")
     max_body_bytes: Positive = Field(33_554_432, description="Bytes in one request's body.")

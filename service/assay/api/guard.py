@@ -8,7 +8,7 @@ import binascii
 import re
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cached_property
 from typing import Annotated, Any, get_args, get_type_hints
@@ -33,6 +33,7 @@ ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 CALLER_LEFT = 499
 MAX_HEADER_BYTES = 65_536
 LONGEST_TIMEOUT_MS = 3_600_000
+READING = frozenset(("GET", "HEAD"))
 MODEL, MODEL_PLACE = "{model}", 3
 LANES = frozenset(lane.encode() for lane in get_args(Lane))
 ORDINARY = frozenset(("request", "body", "timeout", "priority", "return"))
@@ -126,6 +127,7 @@ class Guard:
         app: what it guards.
         routes: by path, those whose ordinary requests need none of the app's own layers.
         keys: the accepted API keys; none means that no key is asked for.
+        keyless: paths that may be read without one.
         max_body_bytes: of a request.
         metrics: where requests are counted, by route and status.
     """
@@ -136,12 +138,14 @@ class Guard:
         *,
         routes: Mapping[str, JsonRoute],
         keys: Sequence[str],
+        keyless: Collection[str],
         max_body_bytes: int,
         metrics: Metrics,
     ) -> None:
         self._app = app
         self._routes = routes
         self._keys = [key.encode() for key in keys]
+        self._keyless = keyless
         self._max_body_bytes = max_body_bytes
         self._count = _counted(metrics)
 
@@ -176,7 +180,7 @@ class Guard:
         content: bytes | None = b""
         try:
             self._check_headers(scope)
-            self._check_key(headers)
+            self._check_key(scope, headers)
             announced = self._announced(headers)
             if route is not None or not announced:
                 content = await self._collected(receive)
@@ -214,8 +218,8 @@ class Guard:
                 f"the headers are larger than {MAX_HEADER_BYTES} bytes", hint="send fewer"
             )
 
-    def _check_key(self, headers: Headers) -> None:
-        if not self._keys:
+    def _check_key(self, scope: Scope, headers: Headers) -> None:
+        if not self._keys or (scope["path"] in self._keyless and scope["method"] in READING):
             return
         key = _key_of(headers)
         if not key:

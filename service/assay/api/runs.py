@@ -108,7 +108,7 @@ async def list_runs(request: Request) -> Response:
 @router.get("/v1/runs/{run:path}/health", response_model=RunHealth)
 async def show_health(request: Request, run: RunName) -> Response:
     """A run's health: each rule's state in each of its streams, its channels, and its gold."""
-    health = await _known(request, run, lambda history: run_health(history, run))
+    health = await known(request, run, lambda history: run_health(history, run))
     _monitor(request).show(run, health.severities())
     return json_response(health)
 
@@ -122,7 +122,7 @@ async def show_series(
     since: Annotated[int, Query(ge=0, le=2**53)] = 0,
 ) -> Response:
     """What was seen of a run step by step, of one model or split, or from a step on."""
-    streams = await _known(
+    streams = await known(
         request, run, lambda history: run_series(history, run, model, split, since)
     )
     return json_response({"run": run, "streams": streams})
@@ -131,7 +131,7 @@ async def show_series(
 @router.get("/v1/runs/{run:path}", response_model=RunReport)
 async def show_run(request: Request, run: RunName) -> Response:
     """A run: when it was seen, what it was scored with, and its gold sources."""
-    return json_response(await _known(request, run, lambda history: run_report(history, run)))
+    return json_response(await known(request, run, lambda history: run_report(history, run)))
 
 
 @router.post("/v1/runs/{run:path}/telemetry", response_model=Told)
@@ -151,11 +151,21 @@ async def judge(request: Request, run: RunName, gold: Gold) -> Response:
     return json_response(gold_measure(point))
 
 
-async def _known(request: Request, run: str, look: Callable[[RunHistory], T | None]) -> T:
+async def known(request: Request, run: str, look: Callable[[RunHistory], T | None]) -> T:
+    """What a look at the history finds.
+
+    Raises:
+        RunNotFound: nothing.
+    """
     found = await _monitor(request).read(look)
     if found is None:
-        raise RunNotFound(f"no run {run!r} is kept", hint="GET /v1/runs lists those that are")
+        raise not_kept(run)
     return found
+
+
+def not_kept(run: str) -> RunNotFound:
+    """The error of a run that nothing is known of."""
+    return RunNotFound(f"no run {run!r} is kept", hint="GET /v1/runs lists those that are")
 
 
 def _monitor(request: Request) -> RunMonitor:

@@ -106,10 +106,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, application: FastAPI, drain_timeout: float) -> None:
         super().__init__(config)
         self._cut_off = application.state.cut_off
+        self._followers = application.state.followers
         self._drain_timeout = drain_timeout
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """See uvicorn."""
+        """See uvicorn. Who follows a run would do so for ever, so that ends first."""
+        self._followers.close()
         ending = asyncio.create_task(self._end())
         await super().shutdown(sockets)
         ending.cancel()

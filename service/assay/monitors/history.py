@@ -1,7 +1,7 @@
 """What is known of runs, read beside whoever writes."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +28,15 @@ class Stream(NamedTuple):
     split: str
 
 
+class News(NamedTuple):
+    """When a run was last seen, in seconds since the epoch, and its latest step; None where nothing
+    was scored or told, only gold measured.
+    """
+
+    last_seen: float
+    step: int | None
+
+
 # Under no model and no split lies what the trainer told of a step.
 TRAINER = Stream("", "")
 
@@ -43,6 +52,19 @@ class RunHistory:
         with self._reading() as connection:
             rows = connection.execute("SELECT * FROM runs ORDER BY last_seen DESC, run")
             return [Run(*row) for row in rows]
+
+    def news(self, runs: Iterable[str]) -> dict[str, News]:
+        """The latest of each of these runs that is kept; no sum is read for it."""
+        with self._reading() as connection:
+            return {
+                run: News(*row)
+                for run in runs
+                for row in connection.execute(
+                    "SELECT last_seen, (SELECT max(step) FROM windows WHERE windows.run = runs.run)"
+                    " FROM runs WHERE run = ?",
+                    (run,),
+                )
+            }
 
     def streams(self, run: str) -> list[Stream]:
         """The models and splits that the run was scored with."""

@@ -1,6 +1,7 @@
 """Quantiles of any number of values in bounded room."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from assay.monitors.moments import clamped
@@ -52,6 +53,18 @@ class Sketch:
         """The share of values in buckets whose middle is below a bound; 0 of no values."""
         below = sum(count for bucket, count in self.buckets.items() if _value(bucket) < bound)
         return below / self.count if self.buckets else 0.0
+
+    def masses(self) -> Iterator[tuple[float, float, int]]:
+        """By rising value, how many values lie between which bounds; zeros between 0 and 0."""
+        for bucket in sorted(self.buckets):
+            yield *_bounds(bucket), self.buckets[bucket]
+
+
+def _bounds(bucket: int) -> tuple[float, float]:
+    if not bucket:
+        return 0.0, 0.0
+    near, far = (GAMMA ** (abs(bucket) + SMALLEST - less) for less in (1, 0))
+    return (near, far) if bucket > 0 else (-far, -near)
 
 
 def _bucket(value: float) -> int:

@@ -1,0 +1,96 @@
+// A model's card: what it was trained on, how good it was measured to be, and what it cannot do.
+
+import { json } from "./api.js";
+import { fill, h, section, status, table } from "./dom.js";
+import { count, number, spoken } from "./format.js";
+
+export async function model(main, [id], signal) {
+  const card = await json(`v1/models/${encodeURIComponent(id)}`, signal);
+  fill(
+    main,
+    h("p", { class: "trail" }, h("a", { href: "#/" }, "Overview"), " / Model"),
+    h("h1", {}, card.id),
+    h(
+      "p",
+      { class: "facts" },
+      status({ ready: "ok", loading: "warn", failed: "critical" }[card.state], card.state),
+      h("span", {}, card.title),
+      h("span", {}, `family ${card.family}`),
+      card.licence ? h("span", {}, card.licence) : null,
+    ),
+    card.failure ? h("div", { class: "notice", "data-level": "critical" }, h("p", {}, card.failure)) : null,
+    card.summary
+      ? section("summary", "What it is", null, h("div", { class: "prose" }, h("p", {}, card.summary)))
+      : null,
+    quality(card),
+    card.limitations.length
+      ? section(
+          "limits",
+          "What it cannot do",
+          null,
+          h(
+            "ul",
+            { class: "prose" },
+            card.limitations.map((one) => h("li", {}, one)),
+          ),
+        )
+      : null,
+    facts(card),
+  );
+}
+
+function quality(card) {
+  if (!card.quality.length)
+    return section("quality", "Measured quality", "The card states no measured quality.");
+  const rows = card.quality.map((one) => [
+    `${one.dataset}: ${one.metric}`,
+    number(one.value),
+    `${number(one.low)} to ${number(one.high)}`,
+    count(one.n),
+    one.baselines.map((base) => `${base.name} ${number(base.value)}`).join(", ") || "–",
+  ]);
+  return section(
+    "quality",
+    "Measured quality",
+    "On held-out data, with 95 % intervals.",
+    h(
+      "div",
+      { class: "panel" },
+      table(
+        "Measured quality and baselines",
+        ["Measure", "Value", "95 % interval", "Items", "Baselines"],
+        rows,
+        [1, 2, 3],
+      ),
+    ),
+  );
+}
+
+function facts(card) {
+  const parity = card.parity;
+  const rows = [
+    ["Fingerprint", h("code", {}, card.fingerprint ?? "not loaded")],
+    [
+      "Example at start",
+      parity
+        ? `expected ${number(parity.expected)}, got ${number(parity.got)} (${parity.passed ? "within" : "outside"} ${number(parity.tolerance)})`
+        : "the card has none",
+    ],
+    ["Longest input", `${count(card.limits.max_tokens)} tokens`],
+    ["Comparable", spoken(card.comparable)],
+    ["Differences that are noise", card.resolution ? `up to ${number(card.resolution)}` : "none stated"],
+    [
+      "Reference scores",
+      card.reference
+        ? `mean ${number(card.reference.mean)}, std ${number(card.reference.std)}, over ${count(card.reference.n)} items`
+        : "none stated",
+    ],
+    ["Trained by", card.training ? h("code", {}, card.training.recipe) : "not stated"],
+  ];
+  return section(
+    "facts",
+    "Facts",
+    null,
+    h("div", { class: "panel" }, table("Facts of the card", ["Fact", "Value"], rows)),
+  );
+}

@@ -1,0 +1,47 @@
+"""Take the picture of the page that the docs show, with what `make test` has installed:
+
+PYTHONPATH=tests .venv/bin/python -m page.picture docs/images/run-health.png
+"""
+
+import asyncio
+import sys
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+from conftest import listening
+from PIL import Image
+
+from assay.settings import Settings
+
+from .browser import visiting
+from .recorded import SICK, record
+
+WIDTH, COLOURS, MARGIN = 1120, 128, 40
+
+
+async def taken(address: str) -> bytes:
+    """The run's page, from its top to its rules over time."""
+    async with visiting(address, viewport={"width": WIDTH, "height": 900}) as visit:
+        await visit.go(f"runs/{SICK}")
+        await visit.page.locator("#live[data-state=live]").wait_for()
+        box = await visit.page.locator("#rules").bounding_box()
+        assert box is not None
+        bottom = box["y"] + box["height"] + MARGIN
+        clip = {"x": 0, "y": 0, "width": WIDTH, "height": bottom}
+        return await visit.page.screenshot(full_page=True, clip=clip)
+
+
+def main() -> None:
+    """Record, serve, take, and write it in few colours."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "runs.db"
+        record(path)
+        with listening(Settings(models=("reference",), runs=path)) as address:
+            picture = asyncio.run(taken(address))
+    small = Image.open(BytesIO(picture)).convert("RGB").quantize(COLOURS)
+    small.save(sys.argv[1], optimize=True)
+
+
+if __name__ == "__main__":
+    main()

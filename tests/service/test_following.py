@@ -1,0 +1,147 @@
+"""Who follows a run hears what is new; there is room for so many; a server that stops lets go."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from doubles import new_metrics
+
+from assay.errors import Overloaded
+from assay.following import Followers
+from assay.monitors.gold import GoldPoint
+from assay.monitors.history import News, RunHistory
+from assay.monitors.retention import Retention
+from assay.monitors.store import Changes, RunStore
+from assay.runs import RunMonitor
+
+LONG = 60.0
+
+
+@pytest.fixture
+async def monitor(tmp_path: Path) -> AsyncIterator[RunMonitor]:
+    times = iter(range(10**6))
+    monitor = RunMonitor(tmp_path / "runs.db", new_metrics(), lambda: float(next(times)))
+    await monitor.open()
+    yield monitor
+    await monitor.close()
+
+
+async def known(followers: Followers, run: str) -> News:
+    """The run's news, once the writer has written them."""
+    for _ in range(10_000):
+        if (news := await followers.latest(run)) is not None:
+            return news
+    raise AssertionError("the run was never written")
+
+
+async def test_a_follower_hears_what_it_began_with_and_then_what_is_new(
+    monitor: RunMonitor,
+) -> None:
+    followers = Followers(monitor, look=0.001, heartbeat=LONG)
+    monitor.tell("r", 3, {"kl": 1.0})
+    news = await known(followers, "r")
+    follower = followers.join("r", news)
+    told = follower.told()
+    assert await anext(told) == news
+    assert news.step == 3
+    monitor.tell("r", 9, {"kl": 1.0})
+    async with asyncio.timeout(30):
+        latest = await anext(told)
+    assert latest is not None
+    assert (latest.step, latest.last_seen > news.last_seen) == (9, True)
+    followers.close()
+    assert [one async for one in told] == []
+
+
+async def test_silence_is_broken_by_a_sign_of_life(monitor: RunMonitor) -> None:
+    followers = Followers(monitor, look=LONG, heartbeat=0.001)
+    monitor.tell("r", 3, {"kl": 1.0})
+    follower = followers.join("r", await known(followers, "r"))
+    told = follower.told()
+    assert await anext(told) is not None
+    assert [await anext(told), await anext(told)] == [None, None]
+    followers.close()
+
+
+async def test_a_slow_follower_hears_only_the_latest(monitor: RunMonitor) -> None:
+    followers = Followers(monitor, look=LONG, heartbeat=LONG)
+    monitor.tell("r", 0, {"kl": 1.0})
+    first = await known(followers, "r")
+    follower = followers.join("r", first)
+    told = follower.told()
+    assert await anext(told) == first
+    for step in (1, 2, 3):
+        follower.tell(News(first.last_seen + step, step))
+    assert await anext(told) == News(first.last_seen + 3, 3)
+    followers.close()
+    assert [one async for one in told] == []
+
+
+async def test_no_more_may_follow_than_there_is_room_for(monitor: RunMonitor) -> None:
+    followers = Followers(monitor, most=2, look=LONG)
+    news = News(1.0, 1)
+    one, _ = followers.join("r", news), followers.join("s", news)
+    with pytest.raises(Overloaded) as refused:
+        followers.join("r", news)
+    assert refused.value.hint is not None
+    assert refused.value.retry_after
+    followers.leave(one)
+    followers.leave(one)
+    assert len(followers) == 1
+    followers.join("r", news)
+    assert len(followers) == 2
+    followers.close()
+
+
+async def test_a_run_that_is_no_longer_kept_is_not_followed_any_more(monitor: RunMonitor) -> None:
+    followers = Followers(monitor, look=0.001, heartbeat=LONG)
+    follower = followers.join("gone", News(1.0, 1))
+    async with asyncio.timeout(30):
+        assert [one async for one in follower.told()] == [News(1.0, 1)]
+    followers.close()
+
+
+async def test_whoever_comes_while_the_server_stops_is_told_so(monitor: RunMonitor) -> None:
+    followers = Followers(monitor)
+    followers.close()
+    assert [one async for one in followers.join("r", News(1.0, 1)).told()] == []
+
+
+async def test_a_file_that_is_busy_for_a_look_costs_nothing_but_the_look(
+    monitor: RunMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    monitor.tell("r", 3, {"kl": 1.0})
+    followers = Followers(monitor, look=0.001, heartbeat=LONG)
+    news = await known(followers, "r")
+    read = monitor.read
+
+    async def busy(work: Callable[[RunHistory], object]) -> object:
+        nonlocal looks
+        looks += 1
+        if looks < 3:
+            raise Overloaded("the file is busy")
+        return await read(work)
+
+    monkeypatch.setattr(monitor, "read", busy)
+    told = followers.join("r", news).told()
+    assert await anext(told) == news
+    monitor.tell("r", 4, {"kl": 1.0})
+    async with asyncio.timeout(30):
+        latest = await anext(told)
+    assert latest is not None
+    assert latest.step == 4
+    assert looks >= 3
+    followers.close()
+
+
+def test_news_read_no_sums(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    store = RunStore(path, Retention(), lambda: 7.0)
+    changes = Changes()
+    changes.gold["only-gold", "tests", 4] = GoldPoint(4, gradient_norm=1.0)
+    store.write(changes)
+    store.close()
+    news = RunHistory(path).news(["only-gold", "nobody"])
+    assert news == {"only-gold": News(7.0, None)}
