@@ -51,6 +51,13 @@ def _restore(kind: type[AssayError], args: tuple[Any, ...], state: dict[str, Any
     return error
 
 
+def again(error: AssayError) -> AssayError:
+    """The same error for one more caller: an exception that two raise mixes their tracebacks."""
+    copy = _restore(type(error), error.args, error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy
+
+
 class APIConnectionError(AssayError):
     """No reply came: the connection was refused, reset, or closed in the middle of the reply."""
 
