@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from assay.errors import Overloaded, RunsOff
+from assay.gauges import RunGauges
 from assay.metrics import Metrics
 from assay.monitors.gold import GoldPoint
 from assay.monitors.history import RunHistory
 from assay.monitors.observations import Observation, Window, measured
 from assay.monitors.recorder import Counts, Recorder
+from assay.monitors.reports import RunHealth
 from assay.monitors.retention import Retention
 from assay.monitors.store import RunStore, StoreError
 from assay.results import ItemResult
+from assay.watching import RunWatcher
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +37,6 @@ Item = Mapping[str, Any]
 # What may wait to be measured: items, and characters of their responses.
 WAITING_ITEMS, WAITING_CHARACTERS = 8_192, 16 * 2**20
 CLOSING_SECONDS = 5.0
-# Runs whose severities are series.
-SHOWN = 16
 RETRY_SECONDS = 1.0
 FILE = "runs.db"
 SPLIT = "train"
@@ -69,15 +70,22 @@ class RunMonitor:
         metrics: where counts go.
         clock: monotonic seconds.
         enabled: whether anything is recorded at all.
+        watcher: looks at runs that something new is known of; None where nobody does.
     """
 
     def __init__(
-        self, path: Path | None, metrics: Metrics, clock: Clock, enabled: bool = True
+        self,
+        path: Path | None,
+        metrics: Metrics,
+        clock: Clock,
+        enabled: bool = True,
+        watcher: RunWatcher | None = None,
     ) -> None:
         self._path = path
         self._enabled = enabled
         self._series = metrics.runs
-        self._shown: dict[str, tuple[str, ...]] = {}
+        self._watcher = watcher
+        self._gauges = watcher.gauges if watcher else RunGauges(metrics.runs)
         self._clock = clock
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._recorder: Recorder | None = None
@@ -93,9 +101,13 @@ class RunMonitor:
         """
         if self._enabled:
             await self._in(self._reading, self._open)
+        if self._watcher is not None and self._history is not None:
+            self._watcher.open(self._history)
 
     async def close(self) -> None:
         """Write what waits, for five seconds at most, and stop."""
+        if self._watcher is not None:
+            await self._watcher.close()
         if self._recorder is not None:
             await self._in(self._measuring, partial(self._recorder.close, CLOSING_SECONDS))
         self._measuring.shutdown(wait=False)
@@ -181,18 +193,9 @@ class RunMonitor:
         self._series.commit_failures.inc(now.failed_commits - last.failed_commits)
         self._published = Counts(now.written, now.dropped, now.failed_commits)
 
-    def show(self, run: str, severities: Mapping[str, int]) -> None:
-        """Show a run's state by rule as series, in the place of the run that was not shown for
-        longest: there are never more than sixteen.
-        """
-        self._shown.pop(run, None)
-        self._shown[run] = tuple(severities)
-        for rule, severity in severities.items():
-            self._series.severity.labels(run, rule).set(severity)
-        if len(self._shown) > SHOWN:
-            oldest = next(iter(self._shown))
-            for rule in self._shown.pop(oldest):
-                self._series.severity.remove(oldest, rule)
+    def show(self, health: RunHealth) -> None:
+        """Show a run's health as series, in the place of the run not looked at for longest."""
+        self._gauges.show(health)
 
     def _open(self) -> None:
         durable = self._path is not None and self._record_in(self._path)
@@ -206,7 +209,9 @@ class RunMonitor:
     def _record_in(self, path: Path) -> bool:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            recorder = Recorder(RunStore(path, Retention(), time.time), self._clock)
+            written = self._watcher.written if self._watcher else None
+            store = RunStore(path, Retention(), time.time)
+            recorder = Recorder(store, self._clock, written=written)
         except (OSError, sqlite3.Error, StoreError) as error:
             logger.error("runs cannot be kept in %s: %s", path, error)
             return False

@@ -20,6 +20,7 @@ MAX_WINDOWS = 1_024
 MAX_KNOWN = 10_000
 
 Note = Callable[[Changes], None]
+Written = Callable[[set[str]], None]
 
 
 class Waiting(NamedTuple):
@@ -54,6 +55,7 @@ class Recorder:
         clock: monotonic seconds.
         interval: seconds from an observation to its commit.
         capacity: observations that may wait.
+        written: told, on the writer's thread, of which runs something was committed.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class Recorder:
         clock: Callable[[], float],
         interval: float = INTERVAL,
         capacity: int = CAPACITY,
+        written: Written | None = None,
     ) -> None:
         self.counts = Counts()
         self._store = store
         self._clock = clock
         self._interval = interval
         self._capacity = capacity
+        self._written = written
         self._lock = threading.Lock()
         self._waiting: deque[Waiting] = deque()
         self._size = 0
@@ -182,10 +186,13 @@ class Recorder:
             return
         if len(self._known) > MAX_KNOWN:
             self._known.clear()
-        self._known |= self._changes.runs
+        runs = self._changes.runs
+        self._known |= runs
         self.counts.written += self._unwritten
         self._failing = False
         self._changes, self._unwritten, self._due = Changes(), 0, None
+        if self._written is not None:
+            self._written(runs)
 
     def _work(self) -> None:
         wait: float | None = None
