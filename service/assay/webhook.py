@@ -116,14 +116,16 @@ class Webhook:
 
     def _delivered(self, client: httpx2.Client, change: AlertChange) -> bool:
         """Whether the receiver took it, in the end."""
-        pause = self._first_pause
-        for _ in range(ATTEMPTS):
+        pause, wait = self._first_pause, 0.0
+        for attempt in range(ATTEMPTS):
+            if attempt and self._closing.wait(wait):
+                break
             answer = self._tried(client, change)
             if answer.taken:
                 return True
-            if not answer.transient or self._closing.wait(max(pause, answer.wait)):
+            if not answer.transient:
                 break
-            pause = min(2 * pause, LONGEST_PAUSE)
+            pause, wait = min(2 * pause, LONGEST_PAUSE), max(pause, answer.wait)
         logger.warning("%s was not taken by %s", change.id, self._url.host)
         return False
 
