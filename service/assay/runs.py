@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from assay.errors import Overloaded, RunsOff
 from assay.gauges import RunGauges
@@ -42,6 +42,14 @@ FILE = "runs.db"
 SPLIT = "train"
 # Without a score, because there was nothing to score.
 INVALID = frozenset(("invalid_code", "no_claims"))
+
+
+class Written(NamedTuple):
+    """What the policy wrote, as an item tells it: the text, calls of tools in it, its tokens."""
+
+    text: str | None
+    calls: int | None = None
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +143,14 @@ class RunMonitor:
         recorder = self._recorder
         if recorder is None:
             return
-        responses = [_response(fields, candidate) for fields in items]
-        size = len(items), sum([len(text) for text in responses if text is not None])
+        written = [_written(fields, candidate) for fields in items]
+        size = len(items), sum([len(one.text) for one in written if one.text is not None])
         if not self._room.take(*size):
             self._series.observations.labels("dropped").inc(len(items))
             return
         with suppress(RuntimeError):  # the pool is closed: the server stops
             self._measuring.submit(
-                self._measure, recorder, step.window(model), responses, list(results), size
+                self._measure, recorder, step.window(model), written, list(results), size
             )
 
     async def read(self, work: Callable[[RunHistory], T]) -> T:
@@ -227,12 +235,12 @@ class RunMonitor:
         self,
         recorder: Recorder,
         window: Window,
-        responses: Sequence[str | None],
+        written: Sequence[Written],
         results: Sequence[ItemResult],
         size: tuple[int, int],
     ) -> None:
         try:
-            recorder.record(window, list(map(observation, responses, results)))
+            recorder.record(window, list(map(observation, written, results)))
         finally:
             self._room.give_back(*size)
 
@@ -267,10 +275,10 @@ class _Room:
             self._characters += characters
 
 
-def observation(response: str | None, result: ItemResult) -> Observation:
+def observation(response: Written, result: ItemResult) -> Observation:
     """What an item's result tells of its run; of the response only its measures."""
     scored = result.status == "ok"
-    measures = None if response is None else measured(response)
+    measures = None if response.text is None else measured(response.text)
     return Observation(
         score=result.score if scored else None,
         channels=result.channels,
@@ -280,7 +288,9 @@ def observation(response: str | None, result: ItemResult) -> Observation:
         source=result.source,
         invalid=_invalid(result),
         characters=measures and measures.characters,
+        tokens=response.tokens,
         script=measures and measures.script,
+        calls=response.calls,
     )
 
 
@@ -295,6 +305,11 @@ def _labels(details: Mapping[str, Any]) -> dict[str, int]:
     claims = details.get("claims")
     verdicts = claims if isinstance(claims, list) else [details]
     return Counter([one["label"] for one in verdicts if isinstance(one.get("label"), str)])
+
+
+def _written(fields: Item, candidate: str) -> Written:
+    text = _response(fields, candidate)
+    return Written(text, fields.get("calls"), fields.get("response_tokens"))
 
 
 def _response(fields: Item, candidate: str) -> str | None:
