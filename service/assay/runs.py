@@ -6,7 +6,7 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
@@ -37,6 +37,9 @@ Item = Mapping[str, Any]
 # What may wait to be measured: items, and characters of their responses.
 WAITING_ITEMS, WAITING_CHARACTERS = 8_192, 16 * 2**20
 CLOSING_SECONDS = 5.0
+# Requests of so long are measured together: to wake a thread for each would cost the event loop
+# more than all the measuring.
+GATHER_SECONDS = 0.1
 RETRY_SECONDS = 1.0
 FILE = "runs.db"
 SPLIT = "train"
@@ -50,6 +53,15 @@ class Written(NamedTuple):
     text: str | None
     calls: int | None = None
     tokens: int | None = None
+
+
+class Handed(NamedTuple):
+    """A request's results on their way to the writer."""
+
+    window: Window
+    written: Sequence[Written]
+    results: Sequence[ItemResult]
+    characters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +114,9 @@ class RunMonitor:
         self._measuring = ThreadPoolExecutor(1, thread_name_prefix="assay-measuring")
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="assay-reading")
         self._room = _Room(WAITING_ITEMS, WAITING_CHARACTERS)
+        self._handed: deque[Handed] = deque()
+        self._gathering = False
+        self._closing = threading.Event()
 
     async def open(self) -> None:
         """Begin to record. Where the file cannot be used, that is logged, and runs are kept for as
@@ -116,6 +131,7 @@ class RunMonitor:
         """Write what waits, for five seconds at most, and stop."""
         if self._watcher is not None:
             await self._watcher.close()
+        self._closing.set()
         if self._recorder is not None:
             await self._in(self._measuring, partial(self._recorder.close, CLOSING_SECONDS))
         self._measuring.shutdown(wait=False)
@@ -140,18 +156,18 @@ class RunMonitor:
             items: as they were sent.
             results: one for each item.
         """
-        recorder = self._recorder
-        if recorder is None:
+        if self._recorder is None:
             return
         written = [_written(fields, candidate) for fields in items]
-        size = len(items), sum([len(one.text) for one in written if one.text is not None])
-        if not self._room.take(*size):
+        characters = sum([len(one.text) for one in written if one.text is not None])
+        if not self._room.take(len(items), characters):
             self._series.observations.labels("dropped").inc(len(items))
             return
-        with suppress(RuntimeError):  # the pool is closed: the server stops
-            self._measuring.submit(
-                self._measure, recorder, step.window(model), written, list(results), size
-            )
+        self._handed.append(Handed(step.window(model), written, list(results), characters))
+        if not self._gathering:
+            self._gathering = True
+            with suppress(RuntimeError):  # the pool is closed: the server stops
+                self._measuring.submit(self._measure, self._recorder)
 
     async def read(self, work: Callable[[RunHistory], T]) -> T:
         """What `work` makes of the history, off the event loop.
@@ -231,18 +247,15 @@ class RunMonitor:
         self._folder = tempfile.TemporaryDirectory(prefix="assay-runs-", ignore_cleanup_errors=True)
         return Path(self._folder.name) / FILE
 
-    def _measure(
-        self,
-        recorder: Recorder,
-        window: Window,
-        written: Sequence[Written],
-        results: Sequence[ItemResult],
-        size: tuple[int, int],
-    ) -> None:
-        try:
-            recorder.record(window, list(map(observation, written, results)))
-        finally:
-            self._room.give_back(*size)
+    def _measure(self, recorder: Recorder) -> None:
+        self._closing.wait(GATHER_SECONDS)
+        self._gathering = False  # whoever comes from here on asks for another turn
+        while self._handed:
+            one = self._handed.popleft()
+            try:
+                recorder.record(one.window, list(map(observation, one.written, one.results)))
+            finally:
+                self._room.give_back(len(one.results), one.characters)
 
     def _open_recorder(self) -> Recorder:
         if self._recorder is None:

@@ -138,7 +138,7 @@ def named(logs: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, float]
     """
     found: dict[str, float] = {}
     for theirs, ours in names.items():
-        value = logs.get(theirs)
+        value: Any = logs.get(theirs)
         if isinstance(value, bool) or not hasattr(value, "__float__") or ours in found:
             continue
         number = float(value)

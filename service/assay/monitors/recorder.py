@@ -47,8 +47,9 @@ class Recorder:
 
     `record` only appends to a queue, which is bounded in observations: what does not fit is dropped
     and counted. All that has waited for a quarter of a second is committed together, a new run at
-    once. A full queue is added up in less than half a second, so a kill costs no more than a
-    second's observations. A commit that fails is tried again.
+    once; between two commits the writer sleeps, unless the queue is half full. A full queue is
+    added up in less than half a second, so a kill costs no more than a second's observations. A
+    commit that fails is tried again.
 
     Args:
         store: to write to; the recorder's alone from here on.
@@ -76,6 +77,7 @@ class Recorder:
         self._waiting: deque[Waiting] = deque()
         self._size = 0
         self._closing = False
+        self._scheduled = False
         self._wake = threading.Event()
         self._changes = Changes()
         self._unwritten = 0
@@ -133,7 +135,11 @@ class Recorder:
                 self._commit()
         if self._late or self._closing or (self._urgent and not self._failing):
             self._commit()
-        return None if self._due is None else max(0.0, self._due - self._clock())
+        with self._lock:
+            self._scheduled = self._due is not None or bool(self._waiting)
+            if self._due is None:
+                return 0.0 if self._waiting else None
+        return max(0.0, self._due - self._clock())
 
     @property
     def _late(self) -> bool:
@@ -152,7 +158,11 @@ class Recorder:
                 return False
             self._waiting.append(waiting)
             self._size += waiting.size
-        self._wake.set()
+            wake = not self._scheduled or 2 * self._size > self._capacity
+            self._scheduled = True
+        # Woken for each request, the writer would cost the threads that answer more than its work.
+        if wake or waiting.run not in self._known:
+            self._wake.set()
         return True
 
     def _taken(self) -> deque[Waiting]:
