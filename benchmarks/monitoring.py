@@ -9,6 +9,7 @@ import json
 import math
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -193,6 +194,8 @@ def main() -> None:
     add("--seconds", type=float, default=1.5, help="about so long is a block (1.5)")
     add("--cache", type=Path, default=Path("work/benchmarks"), help="where the checkpoint is")
     given = parser.parse_args()
+    # The server runs in a session of its own: whoever ends this process must not leave it behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with _served(given.model, given.cache) as server:
         found = uvloop.run(measure(server, given.pairs, given.seconds))
     print("\n".join(report(given.model, found)))
