@@ -19,7 +19,7 @@ from assay_client import Client
 from assay_client.trainers.guard import Firing
 from assay_client.trainers.trl_callback import AssayCallback
 
-SEED, GENERATIONS, PROMPTS, GOLD_EVERY = 11, 8, 16, 5
+SEED, GENERATIONS, PROMPTS, GOLD_EVERY, PRETRAINING = 11, 8, 16, 5, 800
 
 
 def write_policy(folder: Path, words: Any, chance: random.Random) -> str:
@@ -31,7 +31,7 @@ def write_policy(folder: Path, words: Any, chance: random.Random) -> str:
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(800):
+    for _ in range(PRETRAINING):
         rows = []
         for _ in range(64):
             thing = chance.choice(list(RIGHT))
