@@ -78,7 +78,7 @@ def labels_of(name: str) -> set[str]:
         for one, names in metrics.registry._collector_to_names.items()
         if base in names or name in names
     }
-    return {*found._labelnames, "le"}
+    return {*found._labelnames, "le", "instance"}  # the last is Prometheus's own
 
 
 def queries() -> Iterator[str]:
