@@ -129,9 +129,11 @@ class Recorder:
         Returns:
             Seconds until something is due, None if nothing is.
         """
+        began = self._clock()
         for waiting in self._taken():
             self._add(waiting)
-            if self._full or self._late:
+            # What is due is committed with all that came with it, unless adding that up takes long.
+            if self._full or (self._late and self._clock() >= began + self._interval):
                 self._commit()
         if self._late or self._closing or (self._urgent and not self._failing):
             self._commit()
