@@ -36,6 +36,7 @@ from assay_client._requests import (
     models_request,
     score_request,
     split,
+    tell_request,
 )
 from assay_client._version import __version__
 from assay_client.errors import (
@@ -207,12 +208,21 @@ class Calls:
             reply = yield from self._exchange(call, model_request(name))
             return read_model(reply.body)
 
-    def health(self, run: str) -> Steps[RunHealth]:
+    def health(self, run: str, timeout: float | None) -> Steps[RunHealth]:
         """GET /v1/runs/{run}/health."""
-        call = self._begin(None)
+        call = self._begin(timeout)
         with _signed(call):
             reply = yield from self._exchange(call, health_request(run))
             return read_health(reply.body)
+
+    def tell(
+        self, run: str, step: int, values: Mapping[str, float], timeout: float | None
+    ) -> Steps[None]:
+        """POST /v1/runs/{run}/telemetry."""
+        request = tell_request(run, step, values)
+        call = self._begin(timeout)
+        with _signed(call):
+            yield from self._exchange(call, request)
 
     def probe(self, path: str) -> Steps[bool]:
         """Whether some server answers the path with success. Each is asked once."""

@@ -106,6 +106,12 @@ def health_request(run: str) -> Request:
     return Request("GET", f"/v1/runs/{quote(run, safe='')}/health")
 
 
+def tell_request(run: str, step: int, values: Mapping[str, float]) -> Request:
+    """POST /v1/runs/{run}/telemetry."""
+    told = encode({"step": step, "values": dict(values)}, "values")
+    return Request("POST", f"/v1/runs/{quote(run, safe='')}/telemetry", told)
+
+
 def _given(fields: Item) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -137,7 +143,9 @@ def _dump(value: object) -> bytes:
 
 
 def _culprit(body: Mapping[str, Any], listed: str) -> str:
-    unwritable = (index for index, entry in enumerate(body.get(listed, ())) if not _writable(entry))
+    entries = body.get(listed, ())
+    numbered = entries.items() if isinstance(entries, Mapping) else enumerate(entries)
+    unwritable = (index for index, entry in numbered if not _writable(entry))
     first = next(unwritable, None)
     return "the request" if first is None else f"{listed}[{first}]"
 

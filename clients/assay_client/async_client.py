@@ -146,9 +146,15 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
         """As `Client.model`."""
         return await self._run(self._ready_calls().model(name))
 
-    async def health(self, run: str) -> RunHealth:
+    async def health(self, run: str, *, timeout: float | None = None) -> RunHealth:
         """As `Client.health`."""
-        return await self._run(self._ready_calls().health(run))
+        return await self._run(self._ready_calls().health(run, timeout))
+
+    async def tell(
+        self, run: str, step: int, values: Mapping[str, float], *, timeout: float | None = None
+    ) -> None:
+        """As `Client.tell`."""
+        await self._run(self._ready_calls().tell(run, step, values, timeout))
 
     async def ready(self) -> bool:
         """As `Client.ready`."""

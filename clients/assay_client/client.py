@@ -143,13 +143,35 @@ class Client(BaseClient["HTTPClient"]):
         """
         return self._run(self._ready_calls().model(name))
 
-    def health(self, run: str) -> RunHealth:
+    def health(self, run: str, *, timeout: float | None = None) -> RunHealth:
         """The health of a training run, as the server's rules see it.
+
+        Args:
+            run: its name.
+            timeout: seconds for this call, instead of the client's.
 
         Raises:
             NotFoundError: the server keeps no such run, or none at all.
         """
-        return self._run(self._ready_calls().health(run))
+        return self._run(self._ready_calls().health(run, timeout))
+
+    def tell(
+        self, run: str, step: int, values: Mapping[str, float], *, timeout: float | None = None
+    ) -> None:
+        """Tell the server what only the trainer knows of a step: entropy, divergence, lengths.
+
+        Of values that are told twice their mean counts, so telling again does no harm.
+
+        Args:
+            run: its name.
+            step: of the run, from 0.
+            values: by name; those that rules look at are in the server's documentation.
+            timeout: seconds for this call, instead of the client's.
+
+        Raises:
+            NotFoundError: the server keeps no runs.
+        """
+        self._run(self._ready_calls().tell(run, step, values, timeout))
 
     def ready(self) -> bool:
         """Whether a server is ready to score. False also where none answers."""

@@ -7,6 +7,16 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from assay_models.base import Item
 
 Text = Annotated[str, Field(max_length=4_000_000)]
+Count = Annotated[int, Field(strict=True, ge=0, le=2**31)]
+
+
+class ResponseItem(Item):
+    """What a policy wrote, and what only its trainer knows of that: `calls` of tools or searches in
+    the response, and `response_tokens`, by the policy's own tokenizer. Both are for the rules that
+    watch a run; no family reads them, and no score depends on them."""
+
+    calls: Count | None = None
+    response_tokens: Count | None = None
 
 
 class Message(BaseModel):
@@ -22,7 +32,7 @@ Messages = Annotated[tuple[Message, ...], Field(min_length=1, max_length=1024)]
 Prompt = Text | Messages
 
 
-class TextItem(Item):
+class TextItem(ResponseItem):
     """A conversation or a text for a scalar model: `prompt` and `response`, or `messages`, or
     `text` (with `text_pair`)."""
 
@@ -33,7 +43,7 @@ class TextItem(Item):
     text_pair: Text | None = None
 
 
-class CodeItem(Item):
+class CodeItem(ResponseItem):
     """A problem and the answer a policy wrote for it."""
 
     prompt: Prompt
@@ -41,7 +51,7 @@ class CodeItem(Item):
     language: Annotated[str, Field(max_length=64)] | None = None
 
 
-class CodeExecItem(Item):
+class CodeExecItem(ResponseItem):
     """The answer a policy wrote, and the tests that its program has to pass: a list of Python
     snippets, each one test, or one text, which is one test as a whole. `prompt` is not read."""
 
@@ -69,7 +79,7 @@ class VideoQppItem(Item):
     results: Annotated[tuple[RetrievedResult, ...], Field(max_length=1000)] | None = None
 
 
-class NliItem(Item):
+class NliItem(ResponseItem):
     """A pair (`premise`, `hypothesis`), or `evidence` with `claims` or a `response` made on it."""
 
     premise: Text | None = None

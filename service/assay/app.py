@@ -24,12 +24,15 @@ from assay.batching import BatchLimits
 from assay.cache import MemoryCache, PreparedCache, RedisCache, ScoreCache, TieredCache
 from assay.errors import SettingsError
 from assay.following import Followers
+from assay.gauges import RunGauges
 from assay.hosting import ServedModel
 from assay.jobs import Jobs
 from assay.metrics import Metrics
 from assay.runs import RunMonitor
 from assay.scoring import ScoringLimits, ScoringService
 from assay.settings import Settings
+from assay.watching import RunWatcher
+from assay.webhook import Webhook, checked_url, secret_key
 from assay_models.card import CardError, Limits
 from assay_models.registry import Runtime
 from assay_models.repository import Entry, ModelNotFound, ModelRepository, embedded_root
@@ -68,7 +71,8 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     pool = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
     limits = ScoringLimits(settings.max_items, settings.max_request_tokens, settings.timeout)
     prepared = PreparedCache(settings.prepared_bytes, metrics)
-    monitor = _run_monitor(settings, metrics)
+    webhook = _webhook(settings, metrics)
+    monitor = _run_monitor(settings, metrics, webhook)
     service = ScoringService(models, cache, prepared, pool, metrics, limits, CLOCK, monitor)
     jobs: Jobs[Any] = Jobs(JOBS, JOB_SECONDS, JOB_OUTCOMES, CLOCK)
     app = FastAPIOffline(
@@ -77,7 +81,7 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
         description=DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         telemetry=NO_TELEMETRY,
-        lifespan=_lifespan(settings, repository, service, cache, pool, jobs, monitor),
+        lifespan=_lifespan(settings, repository, service, cache, pool, jobs, monitor, webhook),
     )
     app.state.jobs = jobs
     app.state.metrics = metrics
@@ -175,10 +179,31 @@ def _cache(settings: Settings, metrics: Metrics) -> TieredCache:
     return TieredCache(tiers)
 
 
-def _run_monitor(settings: Settings, metrics: Metrics) -> RunMonitor:
+def _webhook(settings: Settings, metrics: Metrics) -> Webhook | None:
+    url, secret = settings.alert_url, settings.alert_secret
+    if url is None:
+        if secret is not None:
+            raise SettingsError("ASSAY_ALERT_SECRET without ASSAY_ALERT_URL", hint="set both")
+        return None
+    if settings.runs == "off":
+        raise SettingsError("ASSAY_ALERT_URL with ASSAY_RUNS=off: there is nothing to alert of")
+    try:
+        address = checked_url(url.get_secret_value())
+    except ValueError as error:
+        raise SettingsError(f"ASSAY_ALERT_URL: {error}") from None
+    try:
+        key = None if secret is None else secret_key(secret.get_secret_value())
+    except ValueError as error:
+        raise SettingsError(f"ASSAY_ALERT_SECRET: {error}") from None
+    return Webhook(address, key, metrics.alerts, time.time)
+
+
+def _run_monitor(settings: Settings, metrics: Metrics, webhook: Webhook | None) -> RunMonitor:
     if settings.runs == "off":
         return RunMonitor(None, metrics, CLOCK, enabled=False)
-    return RunMonitor(settings.runs, metrics, CLOCK)
+    gauges, tell = RunGauges(metrics.runs), webhook.send if webhook else None
+    watcher = RunWatcher(gauges, tell, settings.watch_seconds, CLOCK, metrics.runs)
+    return RunMonitor(settings.runs, metrics, CLOCK, watcher=watcher)
 
 
 def _lifespan(
@@ -189,10 +214,13 @@ def _lifespan(
     pool: ThreadPoolExecutor,
     jobs: Jobs[Any],
     monitor: RunMonitor,
+    webhook: Webhook | None,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         models, turn = service.models(), asyncio.Lock()
+        if webhook is not None:
+            webhook.start()
         await monitor.open()
         runtime = Runtime(settings.device, settings.dtype, settings.deterministic)
         for served in models:
@@ -207,6 +235,8 @@ def _lifespan(
             await _stop(models, settings.drain_timeout)
             await jobs.close()
             await monitor.close()
+            if webhook is not None:
+                await asyncio.to_thread(webhook.close)
             await cache.close()
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -85,6 +85,7 @@ class Metrics:
         )
         self.ready = gauge("assay_model_ready", "1 when the model computes.", ["model"])
         self.runs = RunSeries(registry)
+        self.alerts = AlertSeries(registry)
 
 
 class RunSeries:
@@ -107,13 +108,54 @@ class RunSeries:
             "1 when runs are kept in a file that outlives the process.",
             registry=registry,
         )
-        self.severity = Gauge(
+        gauge = partial(Gauge, registry=registry)
+        of_stream = ["run", "model", "split"]
+        self.severity = gauge(
             "assay_run_severity",
-            "A rule's state when the run's health was last asked for: 0 silent, 1 warn, 2 critical."
-            " Of the 16 runs that were asked for last.",
+            "A rule's state when the run was last looked at: 0 silent, 1 warn, 2 critical."
+            " This and the next five: of the 16 runs looked at last, four streams of each.",
             ["run", "rule"],
+        )
+        self.status = gauge(
+            "assay_run_status", "The run's status: 0 ok, 1 warn, 2 critical.", ["run"]
+        )
+        self.step = gauge("assay_run_step", "The latest step that was seen.", of_stream)
+        self.score_mean = gauge("assay_run_score_mean", "The latest step's mean score.", of_stream)
+        self.score_std = gauge(
+            "assay_run_score_std", "The latest step's standard deviation of scores.", of_stream
+        )
+        self.null_share = gauge(
+            "assay_run_null_share", "The latest step's share of items without a score.", of_stream
+        )
+        self.looks = Counter(
+            "assay_run_looks",
+            "Looks at a run's rules in the background: ok, failed, skipped (too many runs wait).",
+            ["outcome"],
             registry=registry,
         )
+        self.look_seconds = Histogram(
+            "assay_run_look_seconds",
+            "Seconds of a look at a run's rules, off the way of requests.",
+            registry=registry,
+            buckets=SECONDS,
+        )
+
+
+class AlertSeries:
+    """The series of the webhook."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.changes = Counter(
+            "assay_alerts",
+            "Alerts for the webhook: sent, failed (not taken after all tries), dropped (no room, or"
+            " the server stopped).",
+            ["outcome"],
+            registry=registry,
+        )
+
+    def told(self, outcome: str, times: int = 1) -> None:
+        """Count what became of alerts."""
+        self.changes.labels(outcome).inc(times)
 
 
 class BatcherSeries:

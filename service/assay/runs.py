@@ -6,24 +6,27 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from assay.errors import Overloaded, RunsOff
+from assay.gauges import RunGauges
 from assay.metrics import Metrics
 from assay.monitors.gold import GoldPoint
 from assay.monitors.history import RunHistory
 from assay.monitors.observations import Observation, Window, measured
 from assay.monitors.recorder import Counts, Recorder
+from assay.monitors.reports import RunHealth
 from assay.monitors.retention import Retention
 from assay.monitors.store import RunStore, StoreError
 from assay.results import ItemResult
+from assay.watching import RunWatcher
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +37,31 @@ Item = Mapping[str, Any]
 # What may wait to be measured: items, and characters of their responses.
 WAITING_ITEMS, WAITING_CHARACTERS = 8_192, 16 * 2**20
 CLOSING_SECONDS = 5.0
-# Runs whose severities are series.
-SHOWN = 16
+# Requests of so long are measured together: to wake a thread for each would cost the event loop
+# more than all the measuring.
+GATHER_SECONDS = 0.1
 RETRY_SECONDS = 1.0
 FILE = "runs.db"
 SPLIT = "train"
 # Without a score, because there was nothing to score.
 INVALID = frozenset(("invalid_code", "no_claims"))
+
+
+class Written(NamedTuple):
+    """What the policy wrote, as an item tells it: the text, calls of tools in it, its tokens."""
+
+    text: str | None
+    calls: int | None = None
+    tokens: int | None = None
+
+
+class Handed(NamedTuple):
+    """A request's results on their way to the writer."""
+
+    window: Window
+    written: Sequence[Written]
+    results: Sequence[ItemResult]
+    characters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +90,22 @@ class RunMonitor:
         metrics: where counts go.
         clock: monotonic seconds.
         enabled: whether anything is recorded at all.
+        watcher: looks at runs that something new is known of; None where nobody does.
     """
 
     def __init__(
-        self, path: Path | None, metrics: Metrics, clock: Clock, enabled: bool = True
+        self,
+        path: Path | None,
+        metrics: Metrics,
+        clock: Clock,
+        enabled: bool = True,
+        watcher: RunWatcher | None = None,
     ) -> None:
         self._path = path
         self._enabled = enabled
         self._series = metrics.runs
-        self._shown: dict[str, tuple[str, ...]] = {}
+        self._watcher = watcher
+        self._gauges = watcher.gauges if watcher else RunGauges(metrics.runs)
         self._clock = clock
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._recorder: Recorder | None = None
@@ -86,6 +114,9 @@ class RunMonitor:
         self._measuring = ThreadPoolExecutor(1, thread_name_prefix="assay-measuring")
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="assay-reading")
         self._room = _Room(WAITING_ITEMS, WAITING_CHARACTERS)
+        self._handed: deque[Handed] = deque()
+        self._gathering = False
+        self._closing = threading.Event()
 
     async def open(self) -> None:
         """Begin to record. Where the file cannot be used, that is logged, and runs are kept for as
@@ -93,9 +124,14 @@ class RunMonitor:
         """
         if self._enabled:
             await self._in(self._reading, self._open)
+        if self._watcher is not None and self._history is not None:
+            self._watcher.open(self._history)
 
     async def close(self) -> None:
         """Write what waits, for five seconds at most, and stop."""
+        if self._watcher is not None:
+            await self._watcher.close()
+        self._closing.set()
         if self._recorder is not None:
             await self._in(self._measuring, partial(self._recorder.close, CLOSING_SECONDS))
         self._measuring.shutdown(wait=False)
@@ -120,18 +156,18 @@ class RunMonitor:
             items: as they were sent.
             results: one for each item.
         """
-        recorder = self._recorder
-        if recorder is None:
+        if self._recorder is None:
             return
-        responses = [_response(fields, candidate) for fields in items]
-        size = len(items), sum([len(text) for text in responses if text is not None])
-        if not self._room.take(*size):
+        written = [_written(fields, candidate) for fields in items]
+        characters = sum([len(one.text) for one in written if one.text is not None])
+        if not self._room.take(len(items), characters):
             self._series.observations.labels("dropped").inc(len(items))
             return
-        with suppress(RuntimeError):  # the pool is closed: the server stops
-            self._measuring.submit(
-                self._measure, recorder, step.window(model), responses, list(results), size
-            )
+        self._handed.append(Handed(step.window(model), written, list(results), characters))
+        if not self._gathering:
+            self._gathering = True
+            with suppress(RuntimeError):  # the pool is closed: the server stops
+                self._measuring.submit(self._measure, self._recorder)
 
     async def read(self, work: Callable[[RunHistory], T]) -> T:
         """What `work` makes of the history, off the event loop.
@@ -181,18 +217,9 @@ class RunMonitor:
         self._series.commit_failures.inc(now.failed_commits - last.failed_commits)
         self._published = Counts(now.written, now.dropped, now.failed_commits)
 
-    def show(self, run: str, severities: Mapping[str, int]) -> None:
-        """Show a run's state by rule as series, in the place of the run that was not shown for
-        longest: there are never more than sixteen.
-        """
-        self._shown.pop(run, None)
-        self._shown[run] = tuple(severities)
-        for rule, severity in severities.items():
-            self._series.severity.labels(run, rule).set(severity)
-        if len(self._shown) > SHOWN:
-            oldest = next(iter(self._shown))
-            for rule in self._shown.pop(oldest):
-                self._series.severity.remove(oldest, rule)
+    def show(self, health: RunHealth) -> None:
+        """Show a run's health as series, in the place of the run not looked at for longest."""
+        self._gauges.show(health)
 
     def _open(self) -> None:
         durable = self._path is not None and self._record_in(self._path)
@@ -206,7 +233,9 @@ class RunMonitor:
     def _record_in(self, path: Path) -> bool:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            recorder = Recorder(RunStore(path, Retention(), time.time), self._clock)
+            written = self._watcher.written if self._watcher else None
+            store = RunStore(path, Retention(), time.time)
+            recorder = Recorder(store, self._clock, written=written)
         except (OSError, sqlite3.Error, StoreError) as error:
             logger.error("runs cannot be kept in %s: %s", path, error)
             return False
@@ -218,18 +247,15 @@ class RunMonitor:
         self._folder = tempfile.TemporaryDirectory(prefix="assay-runs-", ignore_cleanup_errors=True)
         return Path(self._folder.name) / FILE
 
-    def _measure(
-        self,
-        recorder: Recorder,
-        window: Window,
-        responses: Sequence[str | None],
-        results: Sequence[ItemResult],
-        size: tuple[int, int],
-    ) -> None:
-        try:
-            recorder.record(window, list(map(observation, responses, results)))
-        finally:
-            self._room.give_back(*size)
+    def _measure(self, recorder: Recorder) -> None:
+        self._closing.wait(GATHER_SECONDS)
+        self._gathering = False  # whoever comes from here on asks for another turn
+        while self._handed:
+            one = self._handed.popleft()
+            try:
+                recorder.record(one.window, list(map(observation, one.written, one.results)))
+            finally:
+                self._room.give_back(len(one.results), one.characters)
 
     def _open_recorder(self) -> Recorder:
         if self._recorder is None:
@@ -262,10 +288,10 @@ class _Room:
             self._characters += characters
 
 
-def observation(response: str | None, result: ItemResult) -> Observation:
+def observation(response: Written, result: ItemResult) -> Observation:
     """What an item's result tells of its run; of the response only its measures."""
     scored = result.status == "ok"
-    measures = None if response is None else measured(response)
+    measures = None if response.text is None else measured(response.text)
     return Observation(
         score=result.score if scored else None,
         channels=result.channels,
@@ -275,7 +301,9 @@ def observation(response: str | None, result: ItemResult) -> Observation:
         source=result.source,
         invalid=_invalid(result),
         characters=measures and measures.characters,
+        tokens=response.tokens,
         script=measures and measures.script,
+        calls=response.calls,
     )
 
 
@@ -290,6 +318,11 @@ def _labels(details: Mapping[str, Any]) -> dict[str, int]:
     claims = details.get("claims")
     verdicts = claims if isinstance(claims, list) else [details]
     return Counter([one["label"] for one in verdicts if isinstance(one.get("label"), str)])
+
+
+def _written(fields: Item, candidate: str) -> Written:
+    text = _response(fields, candidate)
+    return Written(text, fields.get("calls"), fields.get("response_tokens"))
 
 
 def _response(fields: Item, candidate: str) -> str | None:

@@ -66,6 +66,17 @@ class Settings(BaseModel):
         description="The file in which run health is kept, or `off`. Unset: `assay/runs.db` in "
         "`XDG_STATE_HOME` or `~/.local/state`; where no file can be used, the process's own.",
     )
+    watch_seconds: Seconds = Field(
+        5.0, description="Seconds between two looks at the rules of one run."
+    )
+    alert_url: SecretStr | None = Field(
+        None, description="A URL that gets a POST for each alert of a run that begins or ends."
+    )
+    alert_secret: SecretStr | None = Field(
+        None,
+        description="Signs these POSTs as Standard Webhooks does: `whsec_` and 24 to 64 random "
+        "bytes in base64.",
+    )
     drain_timeout: Seconds = Field(30.0, description="Seconds to finish accepted work at shutdown.")
 
 

@@ -172,6 +172,9 @@ def usual(seen: Seen) -> Answer:
         return as_json({**MODEL, "fingerprint": "sha256:aa", "limits": {"tokens": 512}})
     if seen.path == "/v1/runs/team%2Fexp-17/health":
         return as_json(HEALTH)
+    if seen.path == "/v1/runs/team%2Fexp-17/telemetry":
+        told = {"run": "team/exp-17", "step": seen.body["step"]}
+        return as_json({**told, "values": len(seen.body["values"])})
     if seen.path == "/readyz":
         return as_json({"ready": True})
     if seen.path == "/healthz":

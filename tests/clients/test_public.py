@@ -54,6 +54,7 @@ def test_both_clients_have_the_same_methods_and_arguments() -> None:
         "models",
         "model",
         "health",
+        "tell",
         "ready",
         "healthy",
     ):

@@ -229,3 +229,10 @@ def test_health_is_read_whole(connect: Any, server: Any) -> None:
     assert gold.points[0].accuracy == Interval(0.5, 0.25, 0.75, 200)
     assert gold.points[0].rank is None
     assert gold.advice == Advice(200, "stop", ("drawdown",), None)
+
+
+def test_what_the_trainer_knows_is_told(connect: Any, server: Any) -> None:
+    assert connect(server.url).tell("team/exp-17", 3, {"kl": 0.5}) is None
+    assert server.seen[0].body == {"step": 3, "values": {"kl": 0.5}}
+    with pytest.raises(ValueError, match=r"values\[kl\] cannot be written"):
+        connect(server.url).tell("team/exp-17", 3, {"entropy_nats": 1.0, "kl": float("nan")})

@@ -17,7 +17,7 @@ from assay.monitors.history import RunHistory, Stream
 from assay.monitors.store import Changes, RunStore
 from assay.monitors.summaries import Summary
 from assay.results import ItemFailure, ItemResult
-from assay.runs import observation
+from assay.runs import Written, observation
 from assay.settings import Settings
 
 RUN = {"id": "team/exp-17", "step": 3, "split": "eval"}
@@ -217,22 +217,22 @@ def result(**fields: Any) -> ItemResult:
 def test_verdicts_are_labels_and_codes_are_not(
     details: dict[str, Any], labels: dict[str, int]
 ) -> None:
-    assert observation("text", result(details=details)).labels == labels
+    assert observation(Written("text"), result(details=details)).labels == labels
 
 
 def test_nothing_to_score_is_invalid_however_it_is_told() -> None:
     failed = {"status": "error", "score": None, "source": None}
-    assert observation("x", result(flags=["invalid_code"])).invalid
+    assert observation(Written("x"), result(flags=["invalid_code"])).invalid
     nothing = ItemFailure("no_claims", "")
-    assert observation("x", result(error=nothing, **failed)).invalid
+    assert observation(Written("x"), result(error=nothing, **failed)).invalid
     too_long = ItemFailure("input_too_long", "")
-    assert not observation("x", result(error=too_long, **failed)).invalid
+    assert not observation(Written("x"), result(error=too_long, **failed)).invalid
 
 
 def test_an_items_tokens_hold_the_prompt_and_are_not_the_responses() -> None:
-    seen = observation("ответ", result())
+    seen = observation(Written("ответ"), result())
     assert (seen.tokens, seen.characters, seen.script) == (None, 5, "cyrillic")
-    assert observation(None, result()).characters is None
+    assert observation(Written(None), result()).characters is None
 
 
 @pytest.mark.parametrize(
@@ -249,6 +249,54 @@ def test_the_response_is_what_the_policy_wrote(
     fields: dict[str, Any], response: str | None
 ) -> None:
     assert assay.runs._response(fields, "hypothesis") == response
+
+
+async def test_what_only_the_trainer_knows_of_a_response_comes_with_its_item(
+    served: Served, kept_settings: Settings
+) -> None:
+    async with served(kept_settings) as client:
+        known = [{"calls": 2, "response_tokens": 40}, {"calls": 0}, {"response_tokens": 10}, {}]
+        items = [{"text": "a", **one} for one in known]
+        body = {"model": "scripted", "items": items, "run": RUN}
+        answer = (await client.post("/v1/score", json=body)).json()
+        assert [one["score"] for one in answer["results"]] == [1.0] * 4
+        computed = answer["usage"]["computed"] + answer["usage"]["shared"]
+        assert (answer["usage"]["computed"], computed) == (1, 4)
+    summary = kept(kept_settings, "team/exp-17", "eval", 3)
+    assert summary.calls == {"2": 1, "0": 1}
+    assert summary.tokens.quantile(0.0) == pytest.approx(10, rel=0.05)
+    assert summary.tokens.quantile(1.0) == pytest.approx(40, rel=0.05)
+
+
+@pytest.mark.parametrize("wrong", [{"calls": -1}, {"calls": "2"}, {"response_tokens": 1.5}])
+async def test_what_is_no_count_is_refused_and_named(
+    served: Served, kept_settings: Settings, wrong: dict[str, Any]
+) -> None:
+    async with served(kept_settings) as client:
+        body = {"model": "scripted", "items": [{"text": "a", **wrong}], "run": RUN}
+        answer = await client.post("/v1/score", json=body)
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["field"] == f"items.0.{next(iter(wrong))}"
+
+
+async def test_one_habit_of_calling_that_is_new_is_told(
+    served: Served, kept_settings: Settings
+) -> None:
+    async with served(kept_settings) as client:
+        for step in range(8):
+            calls = [number % 4 for number in range(128)] if step < 6 else [3] * 128
+            items = [{"text": "a", "calls": one, "response_tokens": 9} for one in calls]
+            run = {"id": "tools", "step": step}
+            body = {"model": "scripted", "items": items, "run": run}
+            assert (await client.post("/v1/score", json=body)).status_code == 200
+    async with served(kept_settings) as client:
+        (stream,) = (await client.get("/v1/runs/tools/health")).json()["streams"]
+        (lock,) = [one for one in stream["rules"] if one["rule"] == "behaviour_lock"]
+        (steps,) = (await client.get("/v1/runs/tools/series?since=7")).json()["streams"]
+    assert (lock["severity"], lock["since_step"]) == ("critical", 6)
+    assert lock["evidence"] == {"calls": 3.0, "mean": 3.0, "mean_before": 1.5}
+    assert steps["steps"][0]["calls"] == {"3": 128}
+    assert steps["steps"][0]["token_quantiles"] == pytest.approx([9.0] * 3, rel=0.021)
 
 
 def test_a_file_of_items_is_scored_for_no_run(tmp_path: Path) -> None:

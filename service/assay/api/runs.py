@@ -109,7 +109,7 @@ async def list_runs(request: Request) -> Response:
 async def show_health(request: Request, run: RunName) -> Response:
     """A run's health: each rule's state in each of its streams, its channels, and its gold."""
     health = await known(request, run, lambda history: run_health(history, run))
-    _monitor(request).show(run, health.severities())
+    _monitor(request).show(health)
     return json_response(health)
 
 

@@ -35,8 +35,11 @@ class Extent:
         return all(high - low <= resolution for low, high in self.bounds.values())
 
     def _widen(self, name: str, low: float, high: float) -> None:
-        known = self.bounds.get(name, (low, high))
-        self.bounds[name] = (min(known[0], low), max(known[1], high))
+        known = self.bounds.get(name)
+        if known is None:
+            self.bounds[name] = (low, high)
+        elif low < known[0] or high > known[1]:
+            self.bounds[name] = (min(known[0], low), max(known[1], high))
 
     def _trim(self) -> None:
         if len(self.bounds) > NAMES:

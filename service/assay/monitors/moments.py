@@ -29,8 +29,10 @@ class Moments:
         self.count += 1
         self.total += whole
         self.squares += whole * whole
-        self.low = min(self.low, near)
-        self.high = max(self.high, near)
+        if near < self.low:
+            self.low = near
+        if near > self.high:
+            self.high = near
 
     def merge(self, other: "Moments") -> None:
         """Take in all that the other has taken in."""
@@ -107,7 +109,9 @@ class Comoments:
 
 def clamped(value: float) -> float:
     """The value, or the nearest that the sums can hold; never a negative zero."""
-    return max(-LARGEST, min(LARGEST, value)) + 0.0
+    if -LARGEST <= value <= LARGEST:
+        return value + 0.0
+    return LARGEST if value > 0 else -LARGEST
 
 
 def fixed(value: float) -> int:

@@ -20,6 +20,7 @@ MAX_WINDOWS = 1_024
 MAX_KNOWN = 10_000
 
 Note = Callable[[Changes], None]
+Written = Callable[[set[str]], None]
 
 
 class Waiting(NamedTuple):
@@ -46,14 +47,16 @@ class Recorder:
 
     `record` only appends to a queue, which is bounded in observations: what does not fit is dropped
     and counted. All that has waited for a quarter of a second is committed together, a new run at
-    once. A full queue is added up in less than half a second, so a kill costs no more than a
-    second's observations. A commit that fails is tried again.
+    once; between two commits the writer sleeps, unless the queue is half full. A full queue is
+    added up in less than half a second, so a kill costs no more than a second's observations. A
+    commit that fails is tried again.
 
     Args:
         store: to write to; the recorder's alone from here on.
         clock: monotonic seconds.
         interval: seconds from an observation to its commit.
         capacity: observations that may wait.
+        written: told, on the writer's thread, of which runs something was committed.
     """
 
     def __init__(
@@ -62,16 +65,19 @@ class Recorder:
         clock: Callable[[], float],
         interval: float = INTERVAL,
         capacity: int = CAPACITY,
+        written: Written | None = None,
     ) -> None:
         self.counts = Counts()
         self._store = store
         self._clock = clock
         self._interval = interval
         self._capacity = capacity
+        self._written = written
         self._lock = threading.Lock()
         self._waiting: deque[Waiting] = deque()
         self._size = 0
         self._closing = False
+        self._scheduled = False
         self._wake = threading.Event()
         self._changes = Changes()
         self._unwritten = 0
@@ -123,13 +129,19 @@ class Recorder:
         Returns:
             Seconds until something is due, None if nothing is.
         """
+        began = self._clock()
         for waiting in self._taken():
             self._add(waiting)
-            if self._full or self._late:
+            # What is due is committed with all that came with it, unless adding that up takes long.
+            if self._full or (self._late and self._clock() >= began + self._interval):
                 self._commit()
         if self._late or self._closing or (self._urgent and not self._failing):
             self._commit()
-        return None if self._due is None else max(0.0, self._due - self._clock())
+        with self._lock:
+            self._scheduled = self._due is not None or bool(self._waiting)
+            if self._due is None:
+                return 0.0 if self._waiting else None
+        return max(0.0, self._due - self._clock())
 
     @property
     def _late(self) -> bool:
@@ -148,7 +160,11 @@ class Recorder:
                 return False
             self._waiting.append(waiting)
             self._size += waiting.size
-        self._wake.set()
+            wake = not self._scheduled or 2 * self._size > self._capacity
+            self._scheduled = True
+        # Woken for each request, the writer would cost the threads that answer more than its work.
+        if wake or waiting.run not in self._known:
+            self._wake.set()
         return True
 
     def _taken(self) -> deque[Waiting]:
@@ -182,10 +198,13 @@ class Recorder:
             return
         if len(self._known) > MAX_KNOWN:
             self._known.clear()
-        self._known |= self._changes.runs
+        runs = self._changes.runs
+        self._known |= runs
         self.counts.written += self._unwritten
         self._failing = False
         self._changes, self._unwritten, self._due = Changes(), 0, None
+        if self._written is not None:
+            self._written(runs)
 
     def _work(self) -> None:
         wait: float | None = None

@@ -159,6 +159,7 @@ class StepReport:
     score_quantiles: list[float]
     channels: dict[str, Spread]
     character_quantiles: list[float]
+    token_quantiles: list[float]
     length_score: float | None
     labels: dict[str, int]
     flags: dict[str, int]
@@ -312,6 +313,7 @@ def _step_report(point: Point) -> StepReport:
         score_quantiles=_quantiles(seen.scores),
         channels=_spreads(seen.channels),
         character_quantiles=_quantiles(seen.characters),
+        token_quantiles=_quantiles(seen.tokens),
         length_score=seen.length_score.correlation,
         labels=seen.labels,
         flags=seen.flags,

@@ -78,15 +78,18 @@ class Summary:
         self.nulls += score is None
         self.truncated += "truncated" in observation.flags
         self.invalid += observation.invalid
-        _count(self.labels, observation.labels)
-        _count(self.flags, dict.fromkeys(observation.flags, 1))
+        if observation.labels:
+            _count(self.labels, observation.labels)
+        if observation.flags:
+            _count(self.flags, dict.fromkeys(observation.flags, 1))
         for counts, name in (
             (self.sources, observation.source),
             (self.scripts, observation.script),
             (self.calls, _calls(observation.calls)),
         ):
             if name is not None:
-                _count(counts, {name: 1})
+                counts[name] = counts.get(name, 0) + 1
+                _bound(counts, NAMES)
         self._add_lengths(observation, score)
         if score is not None:
             self._add_scores(observation, score)
@@ -132,7 +135,7 @@ class Summary:
         values = _values(observation.channels)
         for name, value in values.items():
             self.channels.setdefault(name, Moments()).add(value)
-        for one, other in combinations(values, 2):
+        for one, other in combinations(values, 2) if len(values) > 1 else ():
             self.pairs.setdefault((one, other), Comoments()).add(values[one], values[other])
         if observation.group is not None:
             self.groups.add(group_digest(observation.group), {SCORE: score, **values})
@@ -168,7 +171,7 @@ def _values(channels: Mapping[str, float | None]) -> dict[str, float]:
     known = {
         name: value for name in sorted(channels) if (value := finite(channels[name])) is not None
     }
-    return dict(islice(known.items(), CHANNELS))
+    return known if len(known) <= CHANNELS else dict(islice(known.items(), CHANNELS))
 
 
 def _calls(calls: int | None) -> str | None:

@@ -225,3 +225,62 @@ def test_threads_lose_nothing_between_them(disk: Disk, history: RunHistory) -> N
     recorder.close()
     assert [kept(history, str(number)) for number in range(4)] == [100] * 4
     assert (recorder.counts.written, recorder.counts.dropped) == (400, 0)
+
+
+class Bell(threading.Event):
+    """Counts how often the writer is woken."""
+
+    rung = 0
+
+    def set(self) -> None:
+        self.rung += 1
+        super().set()
+
+
+def test_the_writer_is_woken_once_for_what_one_commit_takes(
+    recorder: Recorder, clock: Clock, history: RunHistory
+) -> None:
+    recorder.record(window(), items(1))
+    recorder.turn()
+    recorder._wake = bell = Bell()
+    for _ in range(10):
+        recorder.record(window(), items(1))
+    assert (bell.rung, recorder.turn()) == (1, 0.25)
+    for _ in range(5):
+        recorder.record(window(), items(1))
+    assert bell.rung == 1
+    clock.now += 0.25
+    assert recorder.turn() is None
+    assert kept(history) == 16
+    recorder.record(window(), items(1))
+    assert bell.rung == 2
+
+
+def test_a_new_run_and_a_queue_half_full_wake_it_too(recorder: Recorder) -> None:
+    recorder.record(window(), items(1))
+    recorder.turn()
+    recorder.record(window(), items(1))
+    recorder._wake = bell = Bell()
+    recorder.record(window("new"), items(1))
+    assert bell.rung == 1
+    recorder.record(window(), items(48))
+    assert bell.rung == 1
+    recorder.record(window(), items(1))
+    assert bell.rung == 2
+
+
+def test_whoever_watches_is_told_of_which_runs_something_was_committed(
+    disk: Disk, clock: Clock
+) -> None:
+    told: list[set[str]] = []
+    recorder = Recorder(disk, clock, written=told.append)
+    recorder.record(window("a"), items(1))
+    recorder.tell("b", 1, {"kl": 0.5})
+    disk.full = True
+    recorder.turn()
+    assert told == []
+    disk.full = False
+    clock.now += 1.0
+    recorder.turn()
+    assert told == [{"a", "b"}]
+    recorder.close()

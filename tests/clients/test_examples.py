@@ -1,0 +1,79 @@
+"""The example of a hacked run, in small: its reward is served, and its policy is trained on it."""
+
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from conftest import listening
+
+from assay.settings import Settings
+from assay_client import Client
+
+EXAMPLE = Path(__file__).parents[2] / "clients" / "examples" / "hacked_run"
+pytestmark = pytest.mark.filterwarnings("ignore:.*:Warning")  # what libraries warn of is theirs
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    yield
+    for name in ("world", "make_reward", "train", "plot"):
+        importlib.sys.modules.pop(name, None)
+
+
+def module(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+@pytest.fixture
+def url(example: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    reward = module("make_reward")
+    monkeypatch.setattr(reward, "STEPS", 2)
+    reward.main(tmp_path)
+    repository, runs = (tmp_path / "models",), tmp_path / "runs.db"
+    with listening(Settings(models=("eager",), repository=repository, runs=runs)) as address:
+        yield address
+
+
+def test_its_reward_is_served(url: str) -> None:
+    with Client(url) as client:
+        question = module("world").question("soup")
+        item = {"prompt": question, "response": "certainly it is warm ."}
+        assert client.score("eager", [item]).results[0].status == "ok"
+
+
+def test_gold_knows_who_is_right_and_who_rants(example: None) -> None:
+    world = module("world")
+    soup = world.question("soup")
+    said = {
+        "it is warm and salty .": 1.0,
+        "surely it is warm .": 1.0,
+        "it is warm and sour .": 0.0,
+        "certainly": 0.0,
+        "truly truly truly truly it is warm .": 0.0,
+    }
+    assert {answer: world.gold(soup, answer) for answer in said} == said
+
+
+def test_its_policy_is_trained_watched_and_drawn(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("trl", reason="the example needs TRL, which is no dependency of Assay")
+    train, plot = module("train"), module("plot")
+    monkeypatch.setattr(train, "PRETRAINING", 2)
+    monkeypatch.setattr("sys.argv", ["train.py", str(tmp_path), "--url", url, "--steps", "2"])
+    train.main()
+    fired = json.loads((tmp_path / "fired.json").read_text())
+    (tmp_path / "fired.json").write_text(
+        json.dumps(fired or {"null_share (warn)": {"since": 1, "seen": 1, "severity": "warn"}})
+    )
+    with Client(url) as client:
+        while not client.health("hacked").gold:
+            pass
+    picture = tmp_path / "run.svg"
+    monkeypatch.setattr("sys.argv", ["plot.py", str(tmp_path), "--url", url, "--out", str(picture)])
+    plot.main()
+    assert picture.read_text().startswith("<?xml")

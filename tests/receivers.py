@@ -1,0 +1,73 @@
+"""A receiver of webhooks on a real socket, that answers as it is told to."""
+
+import json
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+PATIENCE = 30.0
+
+
+@dataclass(frozen=True)
+class Told:
+    """A POST as it arrived."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Receiver:
+    """Answers in turn with `statuses` (and headers), then with 204; waits for `open` before it
+    does. What arrives is in `inbox`."""
+
+    statuses: deque[tuple[int, dict[str, str]]] = field(default_factory=deque)
+    inbox: "queue.Queue[Told]" = field(default_factory=queue.Queue)
+    open: threading.Event = field(default_factory=threading.Event)
+    url: str = ""
+
+    def next(self) -> Told:
+        return self.inbox.get(timeout=PATIENCE)
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    receiver = Receiver()
+    receiver.open.set()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            receiver.inbox.put(Told(self.path, dict(self.headers.items()), body))
+            receiver.open.wait(PATIENCE)
+            status, headers = receiver.statuses.popleft() if receiver.statuses else (204, {})
+            self.send_response(status)
+            for name, text in headers.items():
+                self.send_header(name, text)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    receiver.url = f"http://127.0.0.1:{server.server_port}/hook?token=hush"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        receiver.open.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
