@@ -22,7 +22,7 @@ from assay_client.errors import (
     RequestTooLargeError,
     ServerError,
 )
-from assay_client.sampling import draw_until_sure
+from assay_client.sampling import draw_until_sure, draw_until_sure_async
 from assay_client.types import (
     Advice,
     BestOfN,
@@ -82,4 +82,5 @@ __all__ = [
     "Usage",
     "__version__",
     "draw_until_sure",
+    "draw_until_sure_async",
 ]

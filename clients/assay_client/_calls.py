@@ -27,7 +27,9 @@ from assay_client._requests import (
     Item,
     Reply,
     Request,
+    Terms,
     best_of_n_request,
+    gathered_request,
     health_request,
     join,
     model_request,
@@ -87,6 +89,16 @@ class Call:
     priority: Priority | None
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """The items of many callers, each also as JSON, and when the last of them waits no more."""
+
+    terms: Terms
+    items: Sequence[Item] = field(repr=False)
+    encoded: Sequence[bytes] = field(repr=False)
+    deadline: float
+
+
 class Calls:
     """The calls of one client. Threads may share it."""
 
@@ -108,7 +120,7 @@ class Calls:
         priority: Priority | None,
     ) -> Steps[ScoreReply]:
         """POST /v1/score, in as many parts as the limit on a request asks for."""
-        _check_score(items, on_error)
+        check_score(items, on_error, priority)
         call = self._begin(timeout, priority)
         parts = split(items, self._config.max_items_per_request)
         wanted = [[items[index] for index in part] for part in parts]
@@ -118,10 +130,20 @@ class Calls:
             for request, part in zip(requests, wanted, strict=True):
                 reply = yield from self._exchange(call, request)
                 replies.append(read_score(reply.body, part))
-            joined = join(parts, replies)
-            if on_error == "raise" and joined.failed:
-                raise ItemFailedError(joined.failed, joined)
-        return joined
+            return checked(join(parts, replies), on_error)
+
+    def gathered(self, asked: Gathered) -> Steps[tuple[ScoreReply, str]]:
+        """POST /v1/score with the items of many callers; the reply, and the id of the request."""
+        seconds = max(0.0, asked.deadline - self._clock.monotonic())
+        call = Call(uuid.uuid4().hex, seconds, asked.deadline, asked.terms.priority)
+        with _signed(call):
+            reply = yield from self._exchange(call, gathered_request(asked.terms, asked.encoded))
+            return read_score(reply.body, asked.items), call.request_id
+
+    def time(self, timeout: float | None) -> tuple[float, float]:
+        """The seconds of a call that begins now, and when they are over."""
+        seconds = self._config.timeout if timeout is None else check_timeout(timeout)
+        return seconds, self._clock.monotonic() + seconds
 
     def score_one(
         self,
@@ -203,10 +225,8 @@ class Calls:
         return False
 
     def _begin(self, timeout: float | None, priority: Priority | None = None) -> Call:
-        if priority is not None and priority not in get_args(Priority):
-            raise ValueError(f"priority must be one of {', '.join(get_args(Priority))}")
-        seconds = self._config.timeout if timeout is None else check_timeout(timeout)
-        return Call(uuid.uuid4().hex, seconds, self._clock.monotonic() + seconds, priority)
+        _check_priority(priority)
+        return Call(uuid.uuid4().hex, *self.time(timeout), priority)
 
     def _exchange(self, call: Call, request: Request) -> Steps[Reply]:
         tried: set[str] = set()
@@ -296,12 +316,25 @@ class Calls:
 
 @contextmanager
 def _signed(call: Call) -> Iterator[None]:
+    with signed(call.request_id):
+        yield
+
+
+@contextmanager
+def signed(request_id: str) -> Iterator[None]:
     """Names the call in each error that leaves it."""
     try:
         yield
     except AssayError as error:
-        error.request_id = error.request_id or call.request_id
+        error.request_id = error.request_id or request_id
         raise
+
+
+def checked(reply: ScoreReply, on_error: OnError) -> ScoreReply:
+    """The reply, if it is what the caller wants of items without a score."""
+    if on_error == "raise" and reply.failed:
+        raise ItemFailedError(reply.failed, reply)
+    return reply
 
 
 def _reply(outcome: Reply | None) -> Reply:
@@ -310,7 +343,9 @@ def _reply(outcome: Reply | None) -> Reply:
     return outcome
 
 
-def _check_score(items: Sequence[Item], on_error: Any) -> None:
+def check_score(items: Sequence[Item], on_error: Any, priority: Any) -> None:
+    """Raises a ValueError for arguments that cannot be meant."""
+    _check_priority(priority)
     if not items:
         raise ValueError("there are no items to score")
     for index, item in enumerate(items):
@@ -318,3 +353,8 @@ def _check_score(items: Sequence[Item], on_error: Any) -> None:
             raise ValueError(f"items[{index}] must be a dict of the item's fields")
     if on_error not in ("raise", "none"):
         raise ValueError("on_error must be 'raise' or 'none'")
+
+
+def _check_priority(priority: Any) -> None:
+    if priority is not None and priority not in get_args(Priority):
+        raise ValueError(f"priority must be one of {', '.join(get_args(Priority))}")

@@ -23,6 +23,7 @@ class Config:
     timeout: float
     max_retries: int
     max_items_per_request: int
+    gather: bool = False
 
     def __post_init__(self) -> None:
         check_timeout(self.timeout)

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from assay_client.errors import ProtocolError
-from assay_client.types import Result, ScoreReply, Timing, Usage
+from assay_client.types import Priority, Result, ScoreReply, Timing, Usage
 
 Item = Mapping[str, Any]
 
@@ -38,6 +38,49 @@ def score_request(
     """POST /v1/score."""
     asked = {"model": model, "items": items, "options": options, "run": run}
     return Request("POST", "/v1/score", encode(_given(asked), "items"))
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is asked of all items of a request; calls that agree on it may travel together."""
+
+    model: str
+    options: bytes | None
+    run: bytes | None
+    priority: Priority | None
+
+
+def terms(model: str, options: Item | None, run: Item | None, priority: Priority | None) -> Terms:
+    """The terms, as they are compared and sent.
+
+    Raises:
+        ValueError: they cannot be written as JSON.
+    """
+    written = [None if given is None else encode(given, "") for given in (options, run)]
+    encode({"model": model}, "")
+    return Terms(model, written[0], written[1], priority)
+
+
+def encode_items(items: Sequence[Item]) -> list[bytes]:
+    """Each item as JSON.
+
+    Raises:
+        ValueError: one cannot be written; the message names its place, and never quotes it.
+    """
+    try:
+        return [_dump(item) for item in items]
+    except (TypeError, ValueError):
+        place = _culprit({"items": items}, "items")
+    raise _unwritable(place)
+
+
+def gathered_request(terms: Terms, items: Sequence[bytes]) -> Request:
+    """POST /v1/score with items that are written already."""
+    body = b'{"model":' + _dump(terms.model) + b',"items":[' + b",".join(items) + b"]"
+    for name, value in ((b"options", terms.options), (b"run", terms.run)):
+        if value is not None:
+            body += b',"' + name + b'":' + value
+    return Request("POST", "/v1/score", body + b"}")
 
 
 def best_of_n_request(
@@ -79,7 +122,11 @@ def encode(body: Mapping[str, Any], listed: str) -> bytes:
     except (TypeError, ValueError):
         place = _culprit(body, listed)
     # Outside of the handler: an encoding error would carry the whole text along.
-    raise ValueError(
+    raise _unwritable(place)
+
+
+def _unwritable(place: str) -> ValueError:
+    return ValueError(
         f"{place} cannot be written as JSON: use strings, finite numbers, lists, dicts"
     )
 
@@ -90,7 +137,7 @@ def _dump(value: object) -> bytes:
 
 
 def _culprit(body: Mapping[str, Any], listed: str) -> str:
-    unwritable = (index for index, entry in enumerate(body[listed]) if not _writable(entry))
+    unwritable = (index for index, entry in enumerate(body.get(listed, ())) if not _writable(entry))
     first = next(unwritable, None)
     return "the request" if first is None else f"{listed}[{first}]"
 

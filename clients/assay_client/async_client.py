@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from assay_client._base import BaseClient
-from assay_client._calls import Send, Steps
+from assay_client._calls import Gathered, Send, Steps, check_score, checked, signed
+from assay_client._clock import Clock
+from assay_client._gathering import Answer, Gatherer
 from assay_client._http import AsyncHTTPClient, new_async_client, perform_async
-from assay_client._requests import Reply
+from assay_client._requests import Reply, encode_items, terms
 from assay_client.errors import AssayError
 from assay_client.types import BestOfN, Model, OnError, Priority, RunHealth, ScoreReply
 
@@ -20,7 +23,35 @@ class AsyncClient(BaseClient[AsyncHTTPClient]):
     """As `Client`, awaited: the same arguments, replies, errors and retries.
 
     It may be used from one event loop after another; each has its own connections.
+
+    Args:
+        base_url: as for `BaseClient`, like all others but the last.
+        gather: whether calls of few items that are in the air at once are sent together. Each
+            caller keeps its own deadline, may be cancelled, and gets its own items' reply or error.
     """
+
+    def __init__(
+        self,
+        base_url: str | Sequence[str] | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        max_retries: int = 4,
+        max_items_per_request: int = 1024,
+        http_client: AsyncHTTPClient | None = None,
+        clock: Clock | None = None,
+        gather: bool = False,
+    ) -> None:
+        super().__init__(
+            base_url,
+            api_key=api_key,
+            timeout=timeout,
+            max_retries=max_retries,
+            max_items_per_request=max_items_per_request,
+            http_client=http_client,
+            clock=clock,
+        )
+        self._config = replace(self._config, gather=gather)
 
     async def score(
         self,
@@ -34,8 +65,16 @@ class AsyncClient(BaseClient[AsyncHTTPClient]):
         priority: Priority | None = None,
     ) -> ScoreReply:
         """As `Client.score`."""
+        calls = self._ready_calls()
+        gatherer = self._gatherer() if self._config.gather else None
+        if gatherer is not None and gatherer.takes(items):
+            check_score(items, on_error, priority)
+            wanted, written = terms(model, options, run, priority), encode_items(items)
+            reply, request_id = await gatherer.ask(wanted, items, written, *calls.time(timeout))
+            with signed(request_id):
+                return checked(reply, on_error)
         return await self._run(
-            self._ready_calls().score(
+            calls.score(
                 model,
                 items,
                 options=options,
@@ -57,11 +96,10 @@ class AsyncClient(BaseClient[AsyncHTTPClient]):
         priority: Priority | None = None,
     ) -> float:
         """As `Client.score_one`."""
-        return await self._run(
-            self._ready_calls().score_one(
-                model, item, options=options, run=run, timeout=timeout, priority=priority
-            )
+        reply = await self.score(
+            model, [item], options=options, run=run, timeout=timeout, priority=priority
         )
+        return cast("float", reply.results[0].score)  # without one, the line above has raised
 
     async def best_of_n(
         self,
@@ -120,6 +158,9 @@ class AsyncClient(BaseClient[AsyncHTTPClient]):
 
     async def aclose(self) -> None:
         """Close the connections. The client cannot be used any more."""
+        gatherer = self._gatherers.pop(asyncio.get_running_loop(), None)
+        if gatherer is not None:
+            gatherer.close()
         for pool in self._take_pools():
             await pool.aclose()
 
@@ -148,6 +189,25 @@ class AsyncClient(BaseClient[AsyncHTTPClient]):
             return cast("T", done.value)
         finally:
             steps.close()
+
+    def _start(self) -> None:
+        super()._start()
+        self._gatherers: dict[object, Gatherer] = {}
+
+    def _gatherer(self) -> Gatherer:
+        loop = asyncio.get_running_loop()
+        gatherer = self._gatherers.get(loop)
+        if gatherer is None:
+            self._gatherers = {
+                each: one for each, one in self._gatherers.items() if not _ended(each)
+            }
+            config = self._config
+            gatherer = Gatherer(self._carry, config.max_items_per_request, len(config.base_urls))
+            self._gatherers[loop] = gatherer
+        return gatherer
+
+    async def _carry(self, asked: Gathered) -> Answer:
+        return await self._run(self._ready_calls().gathered(asked))
 
     def _loop_pool(self) -> AsyncHTTPClient:
         loop = asyncio.get_running_loop()

@@ -51,6 +51,11 @@ def _restore(kind: type[AssayError], args: tuple[Any, ...], state: dict[str, Any
     return error
 
 
+def again(error: AssayError) -> AssayError:
+    """The same error for one more caller: an exception that two raise mixes their tracebacks."""
+    return _restore(type(error), error.args, error.__dict__)
+
+
 class APIConnectionError(AssayError):
     """No reply came: the connection was refused, reset, or closed in the middle of the reply."""
 

@@ -1,8 +1,9 @@
 """Sampling that stops early: candidates are drawn until the server is sure of the best."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from assay_client.async_client import AsyncClient
 from assay_client.client import Client
 from assay_client.types import BestOfN
 
@@ -45,6 +46,32 @@ def draw_until_sure(
         if not drawn:
             raise ValueError("draw gave no candidate")
         reply = client.best_of_n(model, drawn, min_confidence=min_confidence, **shared_fields)
-        is_sure = reply.best is not None and reply.ranking[0].confidence is not None
-        if is_sure or not new or len(drawn) >= most:
+        if is_sure(reply) or not new or len(drawn) >= most:
             return reply, drawn
+
+
+async def draw_until_sure_async(
+    client: AsyncClient,
+    model: str,
+    draw: Callable[[int], Awaitable[Sequence[Any]]],
+    *,
+    min_confidence: float,
+    most: int = 16,
+    at_once: int = 4,
+    **shared_fields: Any,
+) -> tuple[BestOfN, list[Any]]:
+    """As `draw_until_sure`, awaited: `draw` too is a coroutine function."""
+    drawn: list[Any] = []
+    while True:
+        new = list(await draw(min(at_once, most - len(drawn))))
+        drawn += new
+        if not drawn:
+            raise ValueError("draw gave no candidate")
+        reply = await client.best_of_n(model, drawn, min_confidence=min_confidence, **shared_fields)
+        if is_sure(reply) or not new or len(drawn) >= most:
+            return reply, drawn
+
+
+def is_sure(reply: BestOfN) -> bool:
+    """Whether the server chose a best one and knows how far it may be trusted."""
+    return reply.best is not None and reply.ranking[0].confidence is not None

@@ -80,13 +80,13 @@ def result(index: int, item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def groups(results: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    names = dict.fromkeys(one["group"] for one in results if one["group"] is not None)
     found = []
-    for name in names:
+    for name in dict.fromkeys(one["group"] for one in results if one["group"] is not None):
         scores = [one["score"] for one in results if one["group"] == name]
-        ranks = [1 + sum(other > score for other in scores) for score in scores]
+        own = [score for score in scores if score is not None]
+        ranks = [None if one is None else 1 + sum(each > one for each in own) for one in scores]
         found.append(
-            {"group": name, "n": len(scores), "scored": len(scores), "mean": None, "std": None}
+            {"group": name, "n": len(scores), "scored": len(own), "mean": None, "std": None}
             | {"ranks": ranks, "zero_variance": False}
         )
     return found or None
@@ -317,13 +317,14 @@ class Driven:
 class Driver:
     """Makes clients of one kind, and closes them."""
 
-    def __init__(self, kind: type[Client] | type[AsyncClient]) -> None:
+    def __init__(self, kind: type[Client] | type[AsyncClient], **chosen: bool) -> None:
         self.kind = kind
+        self._chosen = chosen
         self._runner = asyncio.Runner()
         self._made: list[Client | AsyncClient] = []
 
     def __call__(self, base_url: Any = None, **fields: Any) -> Driven:
-        return self.adopt(self.kind(base_url, **fields))
+        return self.adopt(self.kind(base_url, **self._chosen, **fields))
 
     def adopt(self, client: Client | AsyncClient) -> Driven:
         self._made.append(client)
@@ -363,10 +364,11 @@ def server(start: Callable[[], ScriptedServer]) -> ScriptedServer:
     return start()
 
 
-@pytest.fixture(params=[Client, AsyncClient], ids=["sync", "async"])
+@pytest.fixture(params=["sync", "async", "gathering"])
 def connect(request: pytest.FixtureRequest) -> Iterator[Driver]:
-    """Makes clients: once those that wait, once those that are awaited."""
-    driver = Driver(request.param)
+    """Makes clients: those that wait, those that are awaited, and those that gather besides."""
+    kind = Client if request.param == "sync" else AsyncClient
+    driver = Driver(kind, **({"gather": True} if request.param == "gathering" else {}))
     yield driver
     driver.close()
 

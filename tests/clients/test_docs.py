@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import assay_client
-from assay_client import AssayError, Client
+from assay_client import AssayError, AsyncClient, Client
 
 PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -40,11 +40,12 @@ def test_the_snippets_run(
 ) -> None:
     server.always = lambda seen: _reply(say, seen)
     names: dict[str, Any] = {}
-    assert len(SNIPPETS) == 10
+    assert len(SNIPPETS) == 11
     for snippet in SNIPPETS:
         exec(snippet.replace("http://127.0.0.1:8000", server.url), names)
     names["client"].close()
     shown = capsys.readouterr().out
+    assert "[1.0, 2.0, 3.0]\n" in shown
     assert "1 input_too_long shorten it\n[10.0, None]" in shown
     assert "model_not_found served: code@1" in shown
     assert "code@1 code ready" in shown
@@ -59,7 +60,7 @@ def test_the_page_names_every_error() -> None:
             assert name in PAGE
 
 
-@pytest.mark.parametrize("name", list(inspect.signature(Client).parameters))
+@pytest.mark.parametrize("name", list(inspect.signature(AsyncClient).parameters))
 def test_the_page_names_every_argument(name: str) -> None:
     assert f"`{name}`" in PAGE
 

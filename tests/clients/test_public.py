@@ -63,6 +63,14 @@ def test_both_clients_have_the_same_methods_and_arguments() -> None:
         assert inspect.iscoroutinefunction(getattr(AsyncClient, name))
 
 
+def test_both_clients_are_made_alike() -> None:
+    sync = inspect.signature(Client).parameters
+    awaited = dict(inspect.signature(AsyncClient).parameters)
+    assert awaited.pop("gather").default is False
+    assert list(awaited) == list(sync)
+    assert [one.default for one in awaited.values()] == [one.default for one in sync.values()]
+
+
 def test_the_environment_is_the_fallback(
     server: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

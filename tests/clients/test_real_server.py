@@ -1,5 +1,7 @@
 """The client against the service itself, on a socket, with the family that needs no weights."""
 
+import asyncio
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,9 @@ from assay.app import create_app
 from assay.settings import Settings
 from assay_client import (
     APITimeoutError,
+    AsyncClient,
     AuthenticationError,
+    Client,
     DeadlineExceededError,
     InvalidRequestError,
     ItemFailedError,
@@ -58,6 +62,12 @@ def url() -> Iterator[str]:
 def guarded_url() -> Iterator[str]:
     settings = Settings(models=("reference",), api_keys=(SecretStr("right"),))
     with _listening(settings) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def roomy_url() -> Iterator[str]:
+    with _listening(Settings(models=("reference",))) as url:
         yield url
 
 
@@ -152,6 +162,29 @@ def test_a_deadline_that_cannot_be_met(client: Any) -> None:
     slow = {**ITEM, "response": "x " * 200_000}
     with pytest.raises((APITimeoutError, DeadlineExceededError)):  # whoever notices first
         client.score("reference", [slow] * 8, timeout=0.01)
+
+
+async def test_ten_thousand_calls_at_once(roomy_url: str) -> None:
+    asked = [(1 + number % 40, number // 40 % 41) for number in range(10_000)]
+    asked = [(words, min(words, found)) for words, found in asked]
+    async with AsyncClient(roomy_url, gather=True) as client:
+        await asyncio.to_thread(_await_ready, roomy_url)
+        calls = [client.score_one("reference", _overlapping(*one)) for one in asked]
+        scores = await asyncio.gather(*calls)
+    truth = [math.log((1 + found) / (1 + words - found)) for words, found in asked]
+    assert scores == pytest.approx(truth)
+
+
+def _await_ready(url: str) -> None:
+    with Client(url) as client:
+        while not client.ready():
+            pass
+
+
+def _overlapping(words: int, found: int) -> dict[str, str]:
+    """An item whose prompt has so many words, so many of which are in the response."""
+    prompt = [f"w{number}" for number in range(words)]
+    return {"prompt": " ".join(prompt), "response": " ".join(prompt[:found]) or "none"}
 
 
 def test_keys(guarded_url: str, connect: Any) -> None:

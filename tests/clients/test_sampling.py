@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from assay_client import draw_until_sure
+from assay_client import AsyncClient, draw_until_sure, draw_until_sure_async
 
 
 def drawer(*values: float) -> Callable[[int], Sequence[dict[str, float]]]:
@@ -17,6 +17,17 @@ def drawer(*values: float) -> Callable[[int], Sequence[dict[str, float]]]:
         return drawn
 
     return draw
+
+
+def sample(client: Any, model: str, draw: Any, **chosen: Any) -> Any:
+    """`draw_until_sure`, in the kind that the client is of."""
+    if not isinstance(client.client, AsyncClient):
+        return draw_until_sure(client, model, draw, **chosen)
+
+    async def draw_later(count: int) -> Any:
+        return draw(count)
+
+    return client._run(draw_until_sure_async(client.client, model, draw_later, **chosen))
 
 
 @pytest.fixture
@@ -42,7 +53,7 @@ def test_it_stops_as_soon_as_the_server_is_sure(
 ) -> None:
     sure_above(3)
     draw = drawer(1, 2, 3, 1, 9, 9)
-    best, drawn = draw_until_sure(
+    best, drawn = sample(
         connect(server.url), "code", draw, min_confidence=0.8, at_once=2, prompt="p"
     )
     assert [one["value"] for one in drawn] == [1, 2, 3, 1]
@@ -56,9 +67,7 @@ def test_it_gives_up_at_the_most(
 ) -> None:
     sure_above(99)
     draw = drawer(*range(1, 9))
-    best, drawn = draw_until_sure(
-        connect(server.url), "code", draw, min_confidence=0.8, most=5, at_once=3
-    )
+    best, drawn = sample(connect(server.url), "code", draw, min_confidence=0.8, most=5, at_once=3)
     assert (best.best, best.ranking[0].index, len(drawn)) == (None, 4, 5)
 
 
@@ -67,7 +76,7 @@ def test_it_gives_up_where_there_is_no_more(
 ) -> None:
     sure_above(99)
     client = connect(server.url)
-    best, drawn = draw_until_sure(client, "code", drawer(1), min_confidence=0.8, at_once=3)
+    best, drawn = sample(client, "code", drawer(1), min_confidence=0.8, at_once=3)
     assert (best.best, len(drawn)) == (None, 1)
     with pytest.raises(ValueError, match="no candidate"):
-        draw_until_sure(client, "code", drawer(), min_confidence=0.8)
+        sample(client, "code", drawer(), min_confidence=0.8)

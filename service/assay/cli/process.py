@@ -11,6 +11,7 @@ from assay.errors import AssayError
 from assay.settings import Settings, read_settings
 
 CLIENT_VARIABLES = frozenset({"ASSAY_URL", "ASSAY_API_KEY"})
+REWARD_VARIABLES = "ASSAY_REWARD_"  # how those of the client's reward functions begin
 
 
 class Exit(IntEnum):
@@ -60,5 +61,9 @@ def local_settings(environment: Mapping[str, str]) -> Settings:
     Raises:
         SettingsError: as `read_settings` says.
     """
-    own = {name: text for name, text in environment.items() if name not in CLIENT_VARIABLES}
+    own = {
+        name: text
+        for name, text in environment.items()
+        if name not in CLIENT_VARIABLES and not name.startswith(REWARD_VARIABLES)
+    }
     return read_settings(own)

@@ -1,0 +1,46 @@
+"""Axolotl, which names TRL's reward functions by their path. Read from Axolotl 0.19.0.
+
+    trl:
+      reward_funcs: [assay_client.trainers.axolotl.reward]
+
+It is told by the environment (`ASSAY_URL`, `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`, …). The
+sequence-parallel and the asynchronous trainers of Axolotl count a missing reward as 0, so `none`
+and `skip` are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from assay_client.trainers import trl
+from assay_client.trainers._rewards import reward_of
+
+_ZERO = (
+    "Axolotl's sequence-parallel and asynchronous trainers count a missing reward as 0. Choose "
+    "'raise'; where you use neither of them, name a function of your own that calls "
+    "assay_client.trainers.trl.Reward"
+)
+
+
+class Reward(trl.Reward):
+    """As TRL's, for Axolotl."""
+
+    refused: ClassVar[Mapping[str, str]] = {"none": _ZERO, "skip": _ZERO}
+
+
+def reward(
+    prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
+) -> list[float | None]:
+    """One reward for each completion, from the model that the environment names.
+
+    Args:
+        prompts: texts, or conversations.
+        completions: texts, or the messages that answer.
+        **columns: what the trainer passes along.
+
+    Raises:
+        AssayError: there is no score.
+        ValueError: the environment does not say what is asked.
+    """
+    return reward_of(Reward)(prompts, completions, **columns)

@@ -1,0 +1,119 @@
+"""TRL: GRPOTrainer, RLOOTrainer, AsyncGRPOTrainer. Read from TRL 1.16.0.
+
+    from assay_client.trainers.trl import Reward
+
+    trainer = GRPOTrainer(reward_funcs=[Reward("code@2", on_failure="none")], ...)
+
+None is first class in TRL: it becomes NaN, and a completion for which no function has a score gets
+the advantage 0 and stays out of its group's baseline. That holds from TRL 1.6 on; before, such a
+completion counts as 0, so `none` and `skip` are refused where an older TRL is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any
+
+from assay_client.trainers._items import group_name, turn, whole_groups
+from assay_client.trainers._rewards import AsyncReward as _AsyncReward
+from assay_client.trainers._rewards import Reward as _Reward
+from assay_client.trainers._rewards import SyncReward
+
+LogMetric = Callable[[str, float], object]
+
+_BEARS_NONE = (1, 6)
+
+
+class Reward(SyncReward):
+    """A reward function for `reward_funcs`.
+
+    `none`: the completion has no reward of this model. `skip`: neither have the others of its
+    prompt, so that no group is compared in parts. The step is that of `trainer_state`. The share of
+    completions without a score is logged as `assay/failed`.
+
+    Args:
+        model: as for `Settings`.
+        **settings: as for `Settings`.
+    """
+
+    def __init__(self, model: str | None = None, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        _check_version(self)
+
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
+    ) -> list[float | None]:
+        """One reward for each completion, None where there is none.
+
+        Args:
+            prompts: texts, or conversations.
+            completions: texts, or the messages that answer.
+            **columns: what TRL passes along: the data set's columns, `trainer_state`, `log_metric`.
+
+        Raises:
+            AssayError: the policy says so, or the set-up is at fault.
+        """
+        items = _items(self, prompts, completions, columns)
+        return _finish(self, items, self.scores(items, _step(columns)), columns)
+
+
+class AsyncReward(_AsyncReward):
+    """As `Reward`, awaited, so that several rewards are asked at once (TRL 1.14 and later; before,
+    an object is not seen to be asynchronous)."""
+
+    def __init__(self, model: str | None = None, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        _check_version(self)
+
+    async def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
+    ) -> list[float | None]:
+        """As `Reward`."""
+        items = _items(self, prompts, completions, columns)
+        return _finish(self, items, await self.scores(items, _step(columns)), columns)
+
+
+def _items(
+    reward: _Reward, prompts: Sequence[Any], completions: Sequence[Any], columns: Any
+) -> list[dict[str, Any]]:
+    listed = {
+        name: values
+        for name, values in columns.items()
+        if isinstance(values, list) and len(values) == len(prompts)
+    }
+    items = []
+    for place, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        own = {name: values[place] for name, values in listed.items()}
+        items.append(reward.item({**own, **turn(prompt, completion)}, group_name(prompt)))
+    return items
+
+
+def _finish(
+    reward: _Reward, items: Sequence[Any], scores: list[float | None], columns: Any
+) -> list[float | None]:
+    log: LogMetric | None = columns.get("log_metric")
+    if log is not None:
+        log("assay/failed", scores.count(None) / len(scores))
+    if reward.settings.on_failure == "skip":
+        return whole_groups(scores, [item["group"] for item in items])
+    return scores
+
+
+def _step(columns: Any) -> Any:
+    return getattr(columns.get("trainer_state"), "global_step", None)
+
+
+def _check_version(reward: _Reward) -> None:
+    if reward.settings.on_failure == "raise":
+        return
+    try:
+        version = metadata.version("trl")
+    except metadata.PackageNotFoundError:
+        return
+    parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if parts < _BEARS_NONE:
+        raise ValueError(
+            f"on_failure={reward.settings.on_failure!r} is refused here: TRL {version} counts a "
+            "completion without a reward as 0. Choose 'raise', or install TRL 1.6 or later"
+        )

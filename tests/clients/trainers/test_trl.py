@@ -1,0 +1,241 @@
+"""The TRL reward, called as TRL 1.16.0 calls it (GRPOTrainer._calculate_rewards)."""
+
+import asyncio
+import inspect
+import logging
+import math
+import pickle
+from collections.abc import Callable
+from importlib import metadata
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from assay_client import APIConnectionError, ItemFailedError, NotFoundError
+from assay_client.trainers import trl
+
+TOO_LONG = "word " * 5000
+PROMPTS = ["one two three", "one two three", "four five"]
+COMPLETIONS = ["three two", "nothing", "five four"]
+TRUTH = [math.log(3 / 2), math.log(1 / 4), math.log(3)]
+MISSING = pytest.approx(math.nan, nan_ok=True)
+
+
+class Trainer:
+    """What TRL does with a reward function: NaN where it gives None."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.logged: dict[str, float] = {}
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.is_async = inspect.iscoroutinefunction(function.__call__)
+
+    def rewards(self, prompts: Any, completions: Any, **columns: Any) -> list[float]:
+        told = {
+            **columns,
+            "trainer_state": SimpleNamespace(global_step=7),
+            "log_extra": lambda name, values: None,
+            "log_metric": self.logged.__setitem__,
+        }
+        ids = [[1, 2, 3] for _ in prompts]
+        found = self.function(prompts=prompts, completions=completions, completion_ids=ids, **told)
+        if self.is_async:
+            found = asyncio.run(self._await(found))
+        assert len(found) == len(prompts)
+        return [math.nan if reward is None else reward for reward in found]
+
+    async def _await(self, found: Any) -> Any:
+        try:
+            return await found
+        finally:
+            await self.function.aclose()
+
+
+@pytest.fixture(params=[trl.Reward, trl.AsyncReward], ids=["sync", "async"])
+def make(request: pytest.FixtureRequest, closing: Any) -> Callable[..., Any]:
+    def make_one(*args: Any, **settings: Any) -> Any:
+        reward = request.param(*args, **settings)
+        return closing(reward) if isinstance(reward, trl.Reward) else reward
+
+    return make_one
+
+
+def test_plain_texts(make: Any, assay_url: str) -> None:
+    trainer = Trainer(make("reference", on_failure="raise", url=assay_url))
+    assert trainer.rewards(PROMPTS, COMPLETIONS) == pytest.approx(TRUTH)
+    assert trainer.logged == {"assay/failed": 0.0}
+    assert trainer.name == "assay_reference"
+    assert trainer.function.failures.scored == 3
+
+
+WITH_VALUE = {"prompt": "prompt", "response": "response", "value": "value"}
+
+
+def test_conversations(make: Any, server: Any) -> None:
+    prompt = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "one"}]
+    parts = [{"type": "text", "text": "it is "}, {"type": "text", "text": "2"}]
+    last = {"role": "assistant", "content": parts}
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}
+    told = {"role": "tool", "content": "2"}
+    trainer = Trainer(make("code", on_failure="raise", url=server.url, fields=WITH_VALUE))
+    found = trainer.rewards([prompt, prompt], [[last], [call, told, last]], value=[1.0, 2.0])
+    assert found == [1.0, 2.0]
+    first, second = server.seen[0].body["items"]
+    assert (first["prompt"], first["response"]) == (prompt, "it is 2")
+    assert second["prompt"] == [*prompt, {"role": "assistant", "content": ""}, told]
+    assert second["response"] == "it is 2"
+    assert first["group"] == second["group"]
+
+
+@pytest.mark.parametrize(
+    "completion", [[], [{"role": "user", "content": "x"}], [{"role": "assistant", "content": [{}]}]]
+)
+def test_what_is_no_text_is_refused(make: Any, server: Any, completion: Any) -> None:
+    trainer = Trainer(make("code", on_failure="none", url=server.url))
+    with pytest.raises(ValueError, match=r"assistant|not text"):
+        trainer.rewards(["p"], [completion])
+    assert server.seen == []
+
+
+def test_prompts_are_groups_and_the_run_has_its_step(make: Any, server: Any) -> None:
+    fields = {"response": "response", "value": "score_of", "evidence": "context"}
+    reward = make("nli", on_failure="raise", url=server.url, fields=fields, run="exp-1")
+    columns = {"score_of": [1, 2, 3], "context": ["a", "b", "c"], "seed": 4}
+    Trainer(reward).rewards(["p", "q", "p"], ["x", "y", "z"], **columns)
+    (seen,) = server.seen
+    assert seen.body["run"] == {"id": "exp-1", "step": 7, "split": "train"}
+    items = seen.body["items"]
+    assert items[0]["group"] == items[2]["group"] != items[1]["group"]
+    assert [sorted(item) for item in items] == [["evidence", "group", "response", "value"]] * 3
+    assert [item["evidence"] for item in items] == ["a", "b", "c"]
+
+
+def test_a_column_that_is_not_there_is_named(make: Any, server: Any) -> None:
+    fields = {"evidence": "context", "response": "response"}
+    reward = make("nli", on_failure="none", url=server.url, fields=fields)
+    with pytest.raises(ValueError, match=r"no 'context' to score; there is: .*prompt, response"):
+        Trainer(reward).rewards(["p"], ["x"])
+
+
+class TestPolicies:
+    """The table in docs/trainers/trl.md."""
+
+    def rewards(self, reward: Any) -> list[float]:
+        return Trainer(reward).rewards(PROMPTS, ["three two", TOO_LONG, "five four"])
+
+    def test_raise(self, make: Any, assay_url: str) -> None:
+        reward = make("reference", on_failure="raise", url=assay_url)
+        with pytest.raises(ItemFailedError, match=r"item 1 .* input_too_long"):
+            self.rewards(reward)
+        assert reward.failures.reasons == {"input_too_long": 1}
+
+    def test_none(self, make: Any, assay_url: str, caplog: pytest.LogCaptureFixture) -> None:
+        reward = make("reference", on_failure="none", url=assay_url)
+        with caplog.at_level(logging.WARNING, "assay_client.trainers"):
+            assert self.rewards(reward) == [
+                pytest.approx(TRUTH[0]),
+                MISSING,
+                pytest.approx(TRUTH[2]),
+            ]
+        assert "1 of 3 items could not be scored: input_too_long" in caplog.text
+        assert "word" not in caplog.text
+        assert (reward.failures.scored, reward.failures.failed) == (2, 1)
+
+    def test_skip_leaves_the_whole_group_out(self, make: Any, assay_url: str) -> None:
+        reward = make("reference", on_failure="skip", url=assay_url)
+        assert self.rewards(reward) == [MISSING, MISSING, pytest.approx(TRUTH[2])]
+        assert (reward.failures.scored, reward.failures.failed) == (2, 1)
+
+    def test_a_substitute_is_the_servers_and_is_counted(self, make: Any, assay_url: str) -> None:
+        options = {"on_error": {"substitute": -1.0}}
+        reward = make("reference", on_failure="raise", url=assay_url, options=options)
+        assert self.rewards(reward) == pytest.approx([TRUTH[0], -1.0, TRUTH[2]])
+        assert (reward.failures.failed, reward.failures.substituted) == (1, 1)
+
+    @pytest.mark.parametrize("policy", ["none", "skip"])
+    def test_no_server(self, policy: str, make: Any, refused_url: str) -> None:
+        reward = make("reference", on_failure=policy, url=refused_url, max_retries=0)
+        assert self.rewards(reward) == [MISSING] * 3
+        assert reward.failures.reasons == {"APIConnectionError": 3}
+
+    def test_no_server_raises(self, make: Any, refused_url: str) -> None:
+        reward = make("reference", on_failure="raise", url=refused_url, max_retries=0)
+        with pytest.raises(APIConnectionError):
+            self.rewards(reward)
+
+    @pytest.mark.parametrize("policy", ["raise", "none", "skip"])
+    def test_a_mistake_of_the_set_up_always_raises(
+        self, policy: str, make: Any, assay_url: str
+    ) -> None:
+        with pytest.raises(NotFoundError):
+            self.rewards(make("no-such-model", on_failure=policy, url=assay_url))
+
+    def test_there_is_no_default(self, make: Any) -> None:
+        with pytest.raises(ValueError, match="on_failure is not given: set ASSAY_REWARD_ON"):
+            make("reference")
+        with pytest.raises(ValueError, match="on_failure must say"):
+            make("reference", on_failure="zero")
+        with pytest.raises(ValueError, match="model is not given"):
+            make(on_failure="raise")
+
+
+@pytest.mark.parametrize("version", ["0.29.1", "1.5.0", "1.6.0", "1.16.0.dev0", "2.0"])
+@pytest.mark.parametrize("policy", ["raise", "none", "skip"])
+def test_a_trl_that_makes_a_zero_of_none_is_noticed(
+    version: str, policy: str, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata, "version", lambda name: version)
+    if policy != "raise" and version in ("0.29.1", "1.5.0"):
+        with pytest.raises(ValueError, match=f"TRL {version} counts .* as 0. Choose 'raise'"):
+            make("reference", on_failure=policy)
+    else:
+        assert make("reference", on_failure=policy).settings.on_failure == policy
+
+
+def test_it_is_pickled_with_its_settings(make: Any, assay_url: str, elsewhere: Any) -> None:
+    reward = make("reference", on_failure="none", url=assay_url, run="exp-1")
+    found = elsewhere(reward, prompts=PROMPTS, completions=COMPLETIONS, completion_ids=[[1]] * 3)
+    assert found == pytest.approx(TRUTH)
+    copy = pickle.loads(pickle.dumps(reward))
+    assert copy.settings == reward.settings
+    assert copy.__name__ == reward.__name__
+
+
+def test_trl_sees_which_of_them_is_awaited() -> None:
+    sync, awaited = (kind("code-x@2", on_failure="raise") for kind in (trl.Reward, trl.AsyncReward))
+    assert not inspect.iscoroutinefunction(sync.__call__)
+    assert inspect.iscoroutinefunction(awaited.__call__)
+    assert sync.__name__ == "assay_code_x_v2"
+
+
+def test_it_is_told_by_the_environment(
+    make: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {
+        "ASSAY_URL": server.url,
+        "ASSAY_REWARD_MODEL": "code@2",
+        "ASSAY_REWARD_ON_FAILURE": "none",
+        "ASSAY_REWARD_RUN": "exp-9",
+        "ASSAY_REWARD_TIMEOUT": "7",
+        "ASSAY_REWARD_OPTIONS": '{"truncation": "left"}',
+        "ASSAY_REWARD_FIELDS": "prompt=prompt, response=response, value=v",
+    }
+    for name, text in told.items():
+        monkeypatch.setenv(name, text)
+    assert Trainer(make(run="exp-10")).rewards(["p"], ["x"], v=[3]) == [3.0]
+    (seen,) = server.seen
+    assert (seen.body["model"], seen.body["run"]["id"]) == ("code@2", "exp-10")
+    assert seen.body["options"] == {"truncation": "left"}
+    assert int(seen.headers["x-assay-timeout-ms"]) <= 7000
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("TIMEOUT", "soon"), ("OPTIONS", "[1]"), ("OPTIONS", "{"), ("FIELDS", "a,b")]
+)
+def test_a_variable_that_cannot_be_read_is_named(
+    name: str, text: str, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"ASSAY_REWARD_{name}", text)
+    with pytest.raises(ValueError, match=f"ASSAY_REWARD_{name} cannot be read"):
+        make("code", on_failure="raise")
