@@ -17,7 +17,7 @@ help: ## Say what each target does
 	@touch $@
 
 .venv/dev: .venv/serve
-	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[dev,trainers]'
 	@touch $@
 
 serve: .venv/serve ## Serve the embedded models on 127.0.0.1:8000

@@ -1,0 +1,80 @@
+"""Servers for clients that are not ours: `assay serve` as a process, and one in a thread whose
+model does what a test says.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import listening
+from doubles import SCRIPTED_CARD
+
+from assay.settings import Settings
+from assay_models.items import TextItem
+from assay_models.registry import FAMILIES, Family
+
+SECONDS = 120
+
+
+@contextmanager
+def process(**variables: str) -> Iterator[str]:
+    """The address of `assay serve` with these variables, its models ready."""
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith("ASSAY_")}
+    running = subprocess.Popen(
+        [str(Path(sys.executable).with_name("assay")), "serve", "--port", "0"],
+        env={**inherited, **variables},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    late = threading.Timer(SECONDS, running.kill)
+    late.start()
+    assert running.stderr is not None
+    try:
+        address = None
+        for line in running.stderr:
+            found = re.search(r"http://127\.0\.0\.1:\d+", line)
+            address = found[0] if found else address
+            if "is ready" in line:
+                break
+        assert address is not None, "the server did not start"
+        drain = threading.Thread(target=running.stderr.read, daemon=True)
+        drain.start()
+        yield address
+    finally:
+        late.cancel()
+        running.terminate()
+        running.wait(SECONDS)
+        drain.join(SECONDS)
+        running.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def reference_url() -> Iterator[str]:
+    """A server process of the model that needs no weights."""
+    with process(ASSAY_MODELS="reference") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def scripted_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of the model that counts letters, on a socket."""
+    with scripted(tmp_path_factory.mktemp("scripted")) as settings, listening(settings) as url:
+        yield url
+
+
+@contextmanager
+def scripted(folder: Path) -> Iterator[Settings]:
+    """Settings that serve the scripted model."""
+    family = Family("doubles", "ScriptedModel", TextItem, "text", {"text": "probe"})
+    card = folder / "scripted" / "1" / "card.toml"
+    card.parent.mkdir(parents=True)
+    card.write_text(SCRIPTED_CARD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FAMILIES, "scripted", family)
+        yield Settings(models=("scripted",), repository=(folder,))
