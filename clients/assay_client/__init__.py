@@ -1,8 +1,10 @@
 """The thin client of Assay, a server for reward models."""
 
+from assay_client._chat import Completion
 from assay_client._clock import Clock
 from assay_client._version import __version__
 from assay_client.async_client import AsyncClient
+from assay_client.chat import AsyncChatModel, ChatModel, Sampled, sample_best, sample_best_async
 from assay_client.client import Client
 from assay_client.errors import (
     APIConnectionError,
@@ -49,12 +51,15 @@ __all__ = [
     "APITimeoutError",
     "Advice",
     "AssayError",
+    "AsyncChatModel",
     "AsyncClient",
     "AuthenticationError",
     "BestOfN",
     "ChannelHealth",
+    "ChatModel",
     "Client",
     "Clock",
+    "Completion",
     "DeadlineExceededError",
     "GoldHealth",
     "GoldMeasure",
@@ -75,6 +80,7 @@ __all__ = [
     "Result",
     "RuleState",
     "RunHealth",
+    "Sampled",
     "ScoreReply",
     "ServerError",
     "StreamHealth",
@@ -83,4 +89,6 @@ __all__ = [
     "__version__",
     "draw_until_sure",
     "draw_until_sure_async",
+    "sample_best",
+    "sample_best_async",
 ]

@@ -140,6 +140,12 @@ class Calls:
             reply = yield from self._exchange(call, gathered_request(asked.terms, asked.encoded))
             return read_score(reply.body, asked.items), call.request_id
 
+    def send(self, request: Request) -> Steps[Reply]:
+        """Any request, with the retries of all others."""
+        call = self._begin(None)
+        with _signed(call):
+            return (yield from self._exchange(call, request))
+
     def time(self, timeout: float | None) -> tuple[float, float]:
         """The seconds of a call that begins now, and when they are over."""
         seconds = self._config.timeout if timeout is None else check_timeout(timeout)

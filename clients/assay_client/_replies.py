@@ -89,12 +89,14 @@ def read_problem(body: Any, status: int, retry_after: float | None) -> Problem:
         retry_after: seconds from its header.
     """
     said: Mapping[str, Any] = body if isinstance(body, dict) else {}
+    if isinstance(said.get("error"), dict):
+        said = said["error"]  # as endpoints of chat completions wrap it
     retryable = said.get("retryable")
     errors = said.get("errors")
     return Problem(
         status=status,
         code=_text(said, "code") or "unknown",
-        detail=_text(said, "detail") or _text(said, "title") or "the reply gives no reason",
+        detail=next(filter(None, (_text(said, name) for name in _SAYING)), _NO_REASON),
         hint=_text(said, "hint"),
         retryable=retryable if isinstance(retryable, bool) else None,
         retry_after=retry_after,
@@ -102,6 +104,10 @@ def read_problem(body: Any, status: int, retry_after: float | None) -> Problem:
         if isinstance(errors, list)
         else (),
     )
+
+
+_SAYING = ("detail", "title", "message")
+_NO_REASON = "the reply gives no reason"
 
 
 def _text(said: Mapping[str, Any], name: str) -> str | None:

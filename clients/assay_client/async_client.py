@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from assay_client._base import BaseClient
 from assay_client._calls import Gathered, Send, Steps, check_score, checked, signed
 from assay_client._clock import Clock
 from assay_client._gathering import Answer, Gatherer
-from assay_client._http import AsyncHTTPClient, new_async_client, perform_async
 from assay_client._requests import Reply, encode_items, terms
 from assay_client.errors import AssayError
 from assay_client.types import BestOfN, Model, OnError, Priority, RunHealth, ScoreReply
 
+if TYPE_CHECKING:
+    from assay_client._http import AsyncHTTPClient
+
 T = TypeVar("T")
 
 
-class AsyncClient(BaseClient[AsyncHTTPClient]):
+class AsyncClient(BaseClient["AsyncHTTPClient"]):
     """As `Client`, awaited: the same arguments, replies, errors and retries.
 
     It may be used from one event loop after another; each has its own connections.
@@ -171,6 +173,9 @@ class AsyncClient(BaseClient[AsyncHTTPClient]):
         await self.aclose()
 
     async def _run(self, steps: Steps[T]) -> T:
+        # Only a call needs the HTTP library, which takes longest to import.
+        from assay_client._http import perform_async
+
         pool = self._loop_pool()
         try:
             step = next(steps)
@@ -201,6 +206,7 @@ class AsyncClient(BaseClient[AsyncHTTPClient]):
             self._gatherers = {
                 each: one for each, one in self._gatherers.items() if not _ended(each)
             }
+            self._loop_pool()  # now, and not at the cost of the first call's deadline
             config = self._config
             gatherer = Gatherer(self._carry, config.max_items_per_request, len(config.base_urls))
             self._gatherers[loop] = gatherer
@@ -210,6 +216,8 @@ class AsyncClient(BaseClient[AsyncHTTPClient]):
         return await self._run(self._ready_calls().gathered(asked))
 
     def _loop_pool(self) -> AsyncHTTPClient:
+        from assay_client._http import new_async_client
+
         loop = asyncio.get_running_loop()
         self._forget(_ended)
         return self._pool(loop, new_async_client)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from assay_client._base import BaseClient
 from assay_client._calls import Send, Steps
-from assay_client._http import HTTPClient, new_client, perform
 from assay_client._requests import Reply
 from assay_client.errors import AssayError
 from assay_client.types import BestOfN, Model, OnError, Priority, RunHealth, ScoreReply
 
+if TYPE_CHECKING:
+    from assay_client._http import HTTPClient  # noqa: F401 the base class names it
+
 T = TypeVar("T")
 
 
-class Client(BaseClient[HTTPClient]):
+class Client(BaseClient["HTTPClient"]):
     """Scores over HTTP. Its arguments are those of `BaseClient`.
 
     Threads may share one client, and a pickled one carries its configuration alone. Every call
@@ -169,6 +171,9 @@ class Client(BaseClient[HTTPClient]):
         self.close()
 
     def _run(self, steps: Steps[T]) -> T:
+        # Only a call needs the HTTP library, which takes longest to import.
+        from assay_client._http import new_client, perform
+
         pool = self._pool(None, new_client)
         try:
             step = next(steps)

@@ -30,16 +30,16 @@ def truth(text: str) -> float:
     return zlib.crc32(text.encode()) / 2**16
 
 
-async def until(holds: Callable[[], bool]) -> None:
+async def until(holds: Callable[[], bool], seconds: float = SECONDS) -> None:
     """Wait for a state that nothing announces."""
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110 there is no event to wait for
             await asyncio.sleep(0.005)
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = SECONDS) -> None:
     """Wait for a state that has to be asked for."""
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(seconds):
         while not await holds():  # noqa: ASYNC110 there is no event to wait for
             await asyncio.sleep(0.005)
 

@@ -33,9 +33,9 @@ class Meeting:
         """The text whose forward pass waits here."""
         return f"wait {self.path}"
 
-    async def met(self) -> None:
+    async def met(self, seconds: float = SECONDS) -> None:
         """The device is here, and stays until `leave`."""
-        await until(self._come)
+        await until(self._come, seconds)
 
     def _come(self) -> bool:
         try:
@@ -105,11 +105,11 @@ class Process(Callers):
 
 @asynccontextmanager
 async def serving(
-    folder: Path, *, options: str = "", loaded: bool = True, **variables: str
+    folder: Path, *, options: str = "", loaded: bool = True, port: int = 0, **variables: str
 ) -> AsyncIterator[Process]:
     """`assay serve` with the obedient model, its address open; gone after the block."""
     card = folder / "cards" / "scripted" / "1" / "card.toml"
-    card.parent.mkdir(parents=True)
+    card.parent.mkdir(parents=True, exist_ok=True)
     card.write_text(CARD + options)
     inherited = {name: text for name, text in os.environ.items() if not name.startswith("ASSAY_")}
     chosen = {"ASSAY_MODELS": "scripted", "ASSAY_REPOSITORY": str(folder / "cards")}
@@ -117,7 +117,7 @@ async def serving(
         await asyncio.create_subprocess_exec(
             sys.executable,
             str(PROGRAM),
-            *("serve", "--port", "0"),
+            *("serve", "--port", str(port)),
             env={**inherited, **chosen, **variables},
             stderr=asyncio.subprocess.PIPE,
         )

@@ -23,6 +23,9 @@ def _value(item: Mapping[str, Any]) -> float | None:
 def _reply(say: Any, seen: Any) -> Any:
     """What a server with one model, whose reward is the length, would say."""
     body = seen.body or {}
+    if seen.path == "/v1/chat/completions":
+        said = [{"message": {"content": "x" * (n + 1)}} for n in range(body["n"])]
+        return say.json({"choices": said})
     if body.get("model", "code") != "code":
         return say.problem(404, "model_not_found", hint="served: code@1")
     if seen.path == "/v1/score":
@@ -40,12 +43,13 @@ def test_the_snippets_run(
 ) -> None:
     server.always = lambda seen: _reply(say, seen)
     names: dict[str, Any] = {}
-    assert len(SNIPPETS) == 11
+    assert len(SNIPPETS) == 12
     for snippet in SNIPPETS:
-        exec(snippet.replace("http://127.0.0.1:8000", server.url), names)
+        exec(re.sub(r"http://127\.0\.0\.1:800[01]", server.url, snippet), names)
     names["client"].close()
     shown = capsys.readouterr().out
     assert "[1.0, 2.0, 3.0]\n" in shown
+    assert "xxxxxxxx [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]" in shown
     assert "1 input_too_long shorten it\n[10.0, None]" in shown
     assert "model_not_found served: code@1" in shown
     assert "code@1 code ready" in shown

@@ -1,10 +1,11 @@
 """Small calls that are in the air at once travel together, and nobody pays for his neighbour."""
 
 import asyncio
+import gc
 import pickle
 import random
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +24,16 @@ from assay_client import (
 from assay_client._gathering import _AT_ONCE, MOST_ITEMS
 
 Unlucky = APIConnectionError | NotReadyError
+
+# The HTTP library leaves the connection of a request that was given up to the collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """What the collector complains of is said here, and not in another test."""
+    yield
+    gc.collect()
 
 
 def items_of(server: Any) -> list[list[dict[str, Any]]]:
@@ -295,7 +306,6 @@ def test_a_pickled_client_gathers_too(server: Any) -> None:
     assert len(server.seen) == 1
 
 
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_one_client_in_one_loop_after_another(server: Any) -> None:
     client = AsyncClient(server.url, gather=True)
     for value in range(3):
@@ -329,7 +339,6 @@ def check(value: int | None, outcome: Any, *, left: bool) -> bool:
     return isinstance(outcome, float)
 
 
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # of requests that were given up
 @pytest.mark.parametrize("seed", range(4))
 async def test_a_random_program_of_callers(seed: int, start: Any, say: Any, fake_time: Any) -> None:
     """Whatever servers and callers do: each caller has his own score, or an error that is his."""

@@ -24,7 +24,22 @@ def build_item(sources: Sources, fields: Mapping[str, str]) -> dict[str, Any]:
             f"there is no {missing[0]!r} to score; there is: {there}. Say with fields what each "
             "field of an item is taken from"
         )
-    return {field: sources[source] for field, source in fields.items()}
+    return {field: _listed(sources[source]) for field, source in fields.items()}
+
+
+def _listed(value: Any) -> Any:
+    """An array of a trainer's data set as a list."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def held_against(label: Any) -> dict[str, Any]:
+    """What a label says by name: its fields, where it is an object, or the JSON of one."""
+    if isinstance(label, str) and label.lstrip().startswith("{"):
+        try:
+            label = json.loads(label)
+        except ValueError:
+            return {}
+    return dict(label) if isinstance(label, Mapping) else {}
 
 
 def turn(prompt: Any, completion: Any) -> dict[str, Any]:
@@ -75,10 +90,10 @@ def text_of(content: Any) -> str:
         return ""
     if isinstance(content, str):
         return content
-    texts = [part["text"] for part in content if isinstance(part, Mapping) and "text" in part]
-    if len(texts) != len(content):
+    texts = [_get(part, "text") for part in content]
+    if not all(isinstance(text, str) for text in texts):
         raise ValueError("a message holds a part that is not text, which cannot be scored")
-    return "".join(texts)
+    return "".join(map(str, texts))
 
 
 def _get(value: Any, name: str) -> Any:
@@ -105,3 +120,7 @@ def without_ends(text: str, ends: Sequence[str]) -> str:
     while any(cut.endswith(end) for end in ends):
         cut = next(cut[: -len(end)] for end in ends if cut.endswith(end)).rstrip()
     return cut if cut != text.rstrip() else text
+
+
+# What ends a turn in the templates of common policies.
+END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>", "<end_of_turn>")

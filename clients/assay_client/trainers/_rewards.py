@@ -20,6 +20,11 @@ _LOG = logging.getLogger("assay_client.trainers")
 _OF_THE_SET_UP = frozenset({400, 401, 403, 404, 422})
 
 
+def only_raise(why: str) -> Mapping[str, str]:
+    """The policies that are refused where a trainer has no place for a missing reward."""
+    return dict.fromkeys(("none", "skip"), f"{why}. Choose 'raise'")
+
+
 class Reward:
     """The base of all rewards. Its arguments are those of `Settings`.
 
@@ -104,6 +109,14 @@ class SyncReward(Reward):
             outcome = error
         return self.judge(outcome, len(items))
 
+    def score_of(self, sources: Mapping[str, Any]) -> float:
+        """The score of one sample, where the only policy is to raise.
+
+        Raises:
+            AssayError: there is none.
+        """
+        return cast("float", self.scores([self.item(sources)])[0])
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
@@ -129,6 +142,10 @@ class AsyncReward(Reward):
         except AssayError as error:
             outcome = error
         return self.judge(outcome, len(items))
+
+    async def score_of(self, sources: Mapping[str, Any]) -> float:
+        """As `SyncReward.score_of`."""
+        return cast("float", (await self.scores([self.item(sources)]))[0])
 
     async def aclose(self) -> None:
         """Close the connections."""

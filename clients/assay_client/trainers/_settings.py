@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from dataclasses import fields as fields_of
 from typing import Any, Literal, get_args
 
 Policy = Literal["raise", "none", "skip"]
@@ -89,6 +90,23 @@ def from_environment(**given: Any) -> Settings:
         if name not in chosen:
             raise ValueError(f"{name} is not given: set {variable}, or pass {name} if you can")
     return Settings(**chosen)
+
+
+def split_settings(given: Mapping[str, Any], others: Collection[str]) -> dict[str, Any]:
+    """Those of a trainer's keyword arguments that are settings.
+
+    Args:
+        given: all of them.
+        others: what the trainer itself passes along.
+
+    Raises:
+        ValueError: one is neither: a setting that is misspelt must not be silently passed over.
+    """
+    names = {one.name for one in fields_of(Settings)}
+    unknown = sorted(set(given) - names - set(others))
+    if unknown:
+        raise ValueError(f"{unknown[0]} is no setting; there are: {', '.join(sorted(names))}")
+    return {name: value for name, value in given.items() if name in names}
 
 
 def _read(variable: str, read: Any, text: str) -> Any:

@@ -1,0 +1,80 @@
+"""AReaL: the `reward_fn` of a workflow. Read from AReaL 1.0.4 (api/reward_api.py).
+
+    workflow_kwargs = {"reward_fn": "assay_client.trainers.areal.reward", ...}
+
+It is told by the environment, or is an object: `Reward("code@2", on_failure="raise")`. AReaL calls
+it in a pool of processes, waits 15 seconds, tries four times, and trains on **0** where the last of
+them was too slow. So a call here is over after 12 seconds, with an error, which AReaL raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from assay_client.trainers._items import END_TOKENS, messages_of, without_ends
+from assay_client.trainers._rewards import SyncReward, only_raise, reward_of
+
+_PATIENCE_S = 15.0
+
+
+class Reward(SyncReward):
+    """A `reward_fn`. The prompt is the row's `messages` unless `fields` says otherwise.
+
+    Args:
+        model: as for `Settings`.
+        **settings: as for `Settings`; `timeout` is 12 seconds unless given, and below 15.
+
+    Raises:
+        ValueError: as `Settings`, or the timeout is one that AReaL does not wait for.
+    """
+
+    refused: ClassVar[Mapping[str, str]] = only_raise(
+        "AReaL adds rewards up as numbers and has no place for a missing one"
+    )
+    fields: ClassVar[Mapping[str, str]] = {"prompt": "messages", "response": "response"}
+    defaults: ClassVar[Mapping[str, Any]] = {"timeout": 12.0}
+
+    def __init__(self, model: str | None = None, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        if self.settings.timeout >= _PATIENCE_S:
+            raise ValueError(
+                "timeout must be below 15 seconds: after that AReaL takes the reward for 0"
+            )
+
+    def __call__(
+        self,
+        prompt: str,
+        completions: str,
+        prompt_ids: Sequence[int],
+        completion_ids: Sequence[int],
+        **data: Any,
+    ) -> float:
+        """The reward of one completion.
+
+        Args:
+            prompt: as the policy's template made it.
+            completions: one, control tokens and all; those that end a turn are cut off.
+            prompt_ids: not read.
+            completion_ids: not read.
+            **data: the columns of the row.
+
+        Raises:
+            AssayError: there is no score.
+        """
+        response = without_ends(completions, END_TOKENS)
+        sources = {**data, "prompt": prompt, "response": response}
+        if "messages" in data:
+            sources["messages"] = messages_of(data["messages"])
+        return self.score_of(sources)
+
+
+def reward(
+    prompt: str,
+    completions: str,
+    prompt_ids: Sequence[int],
+    completion_ids: Sequence[int],
+    **data: Any,
+) -> float:
+    """As `Reward`, told by the environment."""
+    return reward_of(Reward)(prompt, completions, prompt_ids, completion_ids, **data)

@@ -1,0 +1,9 @@
+"""verifiers before 0.4: a rubric of Assay's reward."""
+
+import verifiers as vf
+
+from assay_client.trainers.verifiers import RubricReward
+
+rubric = vf.Rubric(
+    funcs=[RubricReward("code@2", on_failure="raise", url="http://127.0.0.1:8000")], weights=[1.0]
+)

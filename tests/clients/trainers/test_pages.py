@@ -1,0 +1,71 @@
+"""Each trainer's module, page and example belong together, and name one version."""
+
+import ast
+import importlib
+import json
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from assay_client import trainers
+
+ROOT = Path(__file__).parents[3]
+PAGES = ROOT / "docs" / "trainers"
+EXAMPLES = ROOT / "clients" / "examples"
+MODULES = [one.name for one in pkgutil.iter_modules(trainers.__path__) if one.name[0] != "_"]
+PAGE_OF = {"axolotl": "trl", "ms_swift": "ms-swift"}
+VERSION = re.compile(r"\b(?:[0-9a-f]{8}|[0-9]+\.[0-9]+\.[0-9]+)\b")
+
+
+def test_there_are_some() -> None:
+    assert len(MODULES) == 10
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_page_names_the_module_and_the_versions_that_it_was_read_from(name: str) -> None:
+    page = (PAGES / f"{PAGE_OF.get(name, name)}.md").read_text()
+    told = importlib.import_module(f"assay_client.trainers.{name}").__doc__ or ""
+    versions = VERSION.findall(told)
+    assert f"assay_client.trainers.{name}" in page
+    assert "Read from" in told
+    assert versions
+    assert not [version for version in versions if version not in page]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_there_is_an_example(name: str) -> None:
+    files = list((EXAMPLES / name).iterdir())
+    assert any(f"assay_client.trainers.{name}" in path.read_text() for path in files)
+    for path in files:
+        if path.suffix == ".py":
+            _check_imports(ast.parse(path.read_text()))
+
+
+def _check_imports(tree: ast.Module) -> None:
+    """What an example imports of ours is there."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("assay_client"):
+            module = importlib.import_module(node.module or "")
+            assert all(hasattr(module, one.name) for one in node.names)
+
+
+def test_the_settings_are_told_completely() -> None:
+    page = (PAGES / "functions.md").read_text()
+    assert not [name for name in trainers.Settings.__dataclass_fields__ if f"`{name}`" not in page]
+
+
+def test_importing_them_imports_nothing_else() -> None:
+    """Not even the HTTP library, which the first call imports."""
+    names = ["assay_client"] + [f"assay_client.trainers.{name}" for name in MODULES]
+    program = f"import json, sys\n{chr(10).join('import ' + name for name in names)}\n"
+    program += "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    path = f"import sys; sys.path[:0] = {sys.path!r}\n"
+    ran = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", path + program], capture_output=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr.decode()
+    assert set(json.loads(ran.stdout)) - sys.stdlib_module_names == {"__main__", "assay_client"}
