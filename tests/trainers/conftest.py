@@ -22,6 +22,14 @@ from assay_models.registry import FAMILIES, Family
 SECONDS = 120
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_from_outside() -> Iterator[None]:
+    """LiteLLM looks for prices on the network when it is imported; it has them in its package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+        yield
+
+
 @contextmanager
 def process(**variables: str) -> Iterator[str]:
     """The address of `assay serve` with these variables, its models ready."""

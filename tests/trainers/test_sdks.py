@@ -1,5 +1,6 @@
 """Published clients against a real server: right numbers, and failures that each of them tells."""
 
+import inspect
 import sys
 import threading
 import time
@@ -57,7 +58,8 @@ def no_connections_of_litellm() -> Iterator[None]:
     if "litellm" in sys.modules:
         kept = import_module("litellm").in_memory_llm_clients_cache
         for client in list(kept.cache_dict.values()):
-            client.close()
+            if not inspect.iscoroutinefunction(client.close):
+                client.close()
         kept.flush_cache()
 
 

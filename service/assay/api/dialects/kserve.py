@@ -152,7 +152,8 @@ async def version_ready(request: Request, model: str, version: Version) -> Respo
 async def _ready(request: Request, model: str) -> Response:
     served = chosen(request, model)
     if served.state != "ready" or not await served.ready():
-        raise ModelNotReady(f"{served.id} does not compute", hint="/readyz says more")
+        state = "not computing" if served.state == "ready" else served.state
+        raise ModelNotReady(f"{served.id} is {state}", hint="/readyz says more")
     return json_response({"name": served.card.name, "ready": True})
 
 
