@@ -53,7 +53,9 @@ def _restore(kind: type[AssayError], args: tuple[Any, ...], state: dict[str, Any
 
 def again(error: AssayError) -> AssayError:
     """The same error for one more caller: an exception that two raise mixes their tracebacks."""
-    return _restore(type(error), error.args, error.__dict__)
+    copy = _restore(type(error), error.args, error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy
 
 
 class APIConnectionError(AssayError):

@@ -2,11 +2,13 @@
 
 import asyncio
 import math
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx2
 import pytest
 import uvicorn
 from pydantic import SecretStr
@@ -171,8 +173,12 @@ async def test_ten_thousand_calls_at_once(roomy_url: str) -> None:
         await asyncio.to_thread(_await_ready, roomy_url)
         calls = [client.score_one("reference", _overlapping(*one)) for one in asked]
         scores = await asyncio.gather(*calls)
+        told = await asyncio.to_thread(httpx2.get, f"{roomy_url}/metrics")
     truth = [math.log((1 + found) / (1 + words - found)) for words, found in asked]
     assert scores == pytest.approx(truth)
+    counted = re.findall(r"^assay_requests_total\{(.*)\} (\S+)$", told.text, re.M)
+    requests = sum(float(count) for labels, count in counted if "/v1/score" in labels)
+    assert 0 < requests <= 400
 
 
 def _await_ready(url: str) -> None:

@@ -38,7 +38,7 @@ class Reward:
     defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, model: str | None = None, **settings: Any) -> None:
-        self.settings = from_environment(model=model, **{**self.defaults, **settings})
+        self.settings = from_environment(self.defaults, model=model, **settings)
         reason = self.refused.get(self.settings.on_failure)
         if reason is not None:
             raise ValueError(f"on_failure={self.settings.on_failure!r} is refused here: {reason}")
@@ -164,7 +164,7 @@ def reward_of(kind: type[R], **given: Any) -> R:
     Raises:
         ValueError: as `Settings`.
     """
-    settings = from_environment(**{**kind.defaults, **given})
+    settings = from_environment(kind.defaults, **given)
     made = _MADE.get((kind, settings))
     if made is None:
         made = _MADE.setdefault((kind, settings), kind(**vars(settings)))

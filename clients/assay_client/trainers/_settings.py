@@ -68,8 +68,8 @@ class Settings:
         return {**named, "step": int(step)} if step is not None else named
 
 
-def from_environment(**given: Any) -> Settings:
-    """The settings that are given, and those of the environment for all others.
+def from_environment(defaults: Mapping[str, Any], **given: Any) -> Settings:
+    """The settings that are given, those of the environment for all others, and then the defaults.
 
     They are `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`, `ASSAY_REWARD_RUN`,
     `ASSAY_REWARD_TIMEOUT` (seconds), `ASSAY_REWARD_OPTIONS` (JSON) and `ASSAY_REWARD_FIELDS`
@@ -83,6 +83,7 @@ def from_environment(**given: Any) -> Settings:
         text = os.environ.get(variable)
         if name not in chosen and text:
             chosen[name] = _read(variable, read, text)
+    chosen = {**defaults, **chosen}
     for name, variable in (
         ("model", "ASSAY_REWARD_MODEL"),
         ("on_failure", "ASSAY_REWARD_ON_FAILURE"),

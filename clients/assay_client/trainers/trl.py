@@ -23,6 +23,7 @@ from assay_client.trainers._rewards import SyncReward
 LogMetric = Callable[[str, float], object]
 
 _BEARS_NONE = (1, 6)
+_SEES_ASYNC = (1, 14)
 
 
 class Reward(SyncReward):
@@ -59,12 +60,15 @@ class Reward(SyncReward):
 
 
 class AsyncReward(_AsyncReward):
-    """As `Reward`, awaited, so that several rewards are asked at once (TRL 1.14 and later; before,
-    an object is not seen to be asynchronous)."""
+    """As `Reward`, awaited, so that several rewards are asked at once. It needs TRL 1.14: before,
+    an object is not seen to be asynchronous."""
 
     def __init__(self, model: str | None = None, **settings: Any) -> None:
         super().__init__(model, **settings)
         _check_version(self)
+        version = _installed()
+        if version is not None and _parts(version) < _SEES_ASYNC:
+            raise ValueError(f"TRL {version} does not await an object: use Reward, or TRL 1.14")
 
     async def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
@@ -105,15 +109,20 @@ def _step(columns: Any) -> Any:
 
 
 def _check_version(reward: _Reward) -> None:
-    if reward.settings.on_failure == "raise":
-        return
-    try:
-        version = metadata.version("trl")
-    except metadata.PackageNotFoundError:
-        return
-    parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    if parts < _BEARS_NONE:
+    version = None if reward.settings.on_failure == "raise" else _installed()
+    if version is not None and _parts(version) < _BEARS_NONE:
         raise ValueError(
             f"on_failure={reward.settings.on_failure!r} is refused here: TRL {version} counts a "
             "completion without a reward as 0. Choose 'raise', or install TRL 1.6 or later"
         )
+
+
+def _installed() -> str | None:
+    try:
+        return metadata.version("trl")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())

@@ -50,6 +50,8 @@ class TestAreal:
     ) -> None:
         server.always = say.answer(hang=True)
         assert areal.Reward("m", on_failure="raise").settings.timeout == 12.0
+        told(ASSAY_REWARD_TIMEOUT="3")
+        assert areal.Reward("m", on_failure="raise").settings.timeout == 3.0
         reward = closing(areal.Reward("m", on_failure="raise", url=server.url, timeout=0.1))
         with pytest.raises(APITimeoutError):
             reward("p", "c", [1], [2], messages="p")

@@ -183,14 +183,26 @@ class TestPolicies:
 @pytest.mark.parametrize("version", ["0.29.1", "1.5.0", "1.6.0", "1.16.0.dev0", "2.0"])
 @pytest.mark.parametrize("policy", ["raise", "none", "skip"])
 def test_a_trl_that_makes_a_zero_of_none_is_noticed(
-    version: str, policy: str, make: Any, monkeypatch: pytest.MonkeyPatch
+    version: str, policy: str, closing: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metadata, "version", lambda name: version)
     if policy != "raise" and version in ("0.29.1", "1.5.0"):
         with pytest.raises(ValueError, match=f"TRL {version} counts .* as 0. Choose 'raise'"):
-            make("reference", on_failure=policy)
+            trl.Reward("reference", on_failure=policy)
     else:
-        assert make("reference", on_failure=policy).settings.on_failure == policy
+        assert closing(trl.Reward("reference", on_failure=policy)).settings.on_failure == policy
+
+
+@pytest.mark.parametrize(("version", "sees"), [("1.13.0", False), ("1.14.0", True)])
+def test_a_trl_that_does_not_await_an_object_is_noticed(
+    version: str, sees: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata, "version", lambda name: version)
+    if sees:
+        assert trl.AsyncReward("reference", on_failure="none").settings.on_failure == "none"
+    else:
+        with pytest.raises(ValueError, match=r"TRL 1.13.0 does not await an object: use Reward"):
+            trl.AsyncReward("reference", on_failure="raise")
 
 
 def test_it_is_pickled_with_its_settings(make: Any, assay_url: str, elsewhere: Any) -> None:
