@@ -19,7 +19,7 @@ from assay.settings import Settings
 from assay_models.items import TextItem
 from assay_models.registry import FAMILIES, Family
 
-SECONDS = 120
+SECONDS = 300
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,8 +35,8 @@ def process(**variables: str) -> Iterator[str]:
     """The address of `assay serve` with these variables, its models ready."""
     inherited = {name: text for name, text in os.environ.items() if not name.startswith("ASSAY_")}
     running = subprocess.Popen(
-        [str(Path(sys.executable).with_name("assay")), "serve", "--port", "0"],
-        env={**inherited, **variables},
+        [sys.executable, "-c", "from assay.cli import app; app()", "serve", "--port", "0"],
+        env={**inherited, "PYTHONPATH": os.pathsep.join(sys.path), **variables},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -50,6 +50,7 @@ def process(**variables: str) -> Iterator[str]:
             address = found[0] if found else address
             if "is ready" in line:
                 break
+        late.cancel()
         assert address is not None, "the server did not start"
         drain = threading.Thread(target=running.stderr.read, daemon=True)
         drain.start()
