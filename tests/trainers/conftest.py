@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,27 +40,31 @@ def process(**variables: str) -> Iterator[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert running.stderr is not None
     late = threading.Timer(SECONDS, running.kill)
     late.start()
-    assert running.stderr is not None
+    told = list(_until_ready(running.stderr))
+    late.cancel()
+    drain = threading.Thread(target=running.stderr.read)
+    drain.start()
     try:
-        address = None
-        for line in running.stderr:
-            found = re.search(r"http://127\.0\.0\.1:\d+", line)
-            address = found[0] if found else address
-            if "is ready" in line:
-                break
-        late.cancel()
-        assert address is not None, "the server did not start"
-        drain = threading.Thread(target=running.stderr.read, daemon=True)
-        drain.start()
-        yield address
+        address = re.search(r"http://127\.0\.0\.1:\d+", "".join(told))
+        assert address is not None, "".join(told)
+        assert "is ready" in told[-1], "".join(told)
+        yield address[0]
     finally:
-        late.cancel()
         running.terminate()
         running.wait(SECONDS)
         drain.join(SECONDS)
         running.stderr.close()
+
+
+def _until_ready(lines: Iterable[str]) -> Iterator[str]:
+    """What the server says, up to the line that its model is ready."""
+    for line in lines:
+        yield line
+        if "is ready" in line:
+            return
 
 
 @pytest.fixture(scope="session")
