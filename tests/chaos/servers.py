@@ -22,6 +22,7 @@ from assay.settings import Settings
 from .devices import SECONDS, eventually, happened, truth, until
 
 MODEL = "scripted@1"
+CROWD = 2000  # connections that are open at once
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,15 @@
 """Callers that leave at any moment, come again too often or all at once: nobody is stranded."""
 
 import asyncio
-import resource
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from assay.settings import Settings
 
 from .devices import Script, happened, truth, until
-from .servers import MODEL, Connection, Server, asking, head, lawful, standing
+from .servers import CROWD, MODEL, Connection, Server, asking, head, lawful, standing
 
-CROWD = 2000
 Leave = Callable[[Connection], None]
 Phase = Callable[[Server, Script, Connection], Awaitable[None]]
 
@@ -193,18 +191,6 @@ class TestRetryStorms:
             script.release()
             assert (await patient).scores == [truth(text) for text in texts]
             assert script.rows == dict.fromkeys(texts, 1)
-
-
-@pytest.fixture
-def many_files() -> Iterator[None]:
-    """Room for both ends of every connection of a crowd."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * CROWD + 500
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        pytest.skip(f"needs {needed} open files, this machine allows {hard}")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.usefixtures("many_files")

@@ -13,13 +13,16 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from assay.api.shapes import native_hint, route_of
+from assay.api.shapes import SPEAKERS, native_hint, refusal_hint, route_of
 from assay.errors import AssayError, InvalidRequest
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MAX_PROBLEMS = 20
+# Clients of these routes look for a text under `error`, as the v2 inference protocol has it.
+V2 = "/v2/models/"
+BINARY = "inference-header-content-length"
 
 
 class FieldProblem(BaseModel):
@@ -30,7 +33,9 @@ class FieldProblem(BaseModel):
 
 
 class Problem(BaseModel):
-    """A problem detail. `retryable` says whether the same request may succeed later."""
+    """A problem detail. `retryable` says whether the same request may succeed later. On the routes
+    of the v2 inference protocol `error` says in one text what `detail` and `hint` say.
+    """
 
     type: str
     title: str
@@ -41,6 +46,7 @@ class Problem(BaseModel):
     hint: str | None
     request_id: str
     errors: list[FieldProblem] | None
+    error: str | None = None
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -60,8 +66,14 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def problem_response(error: AssayError, request_id: str) -> Response:
-    """The reply that tells the caller what went wrong and how to mend it."""
+def problem_response(error: AssayError, scope: Mapping[str, Any]) -> Response:
+    """The reply that tells the caller what went wrong and how to mend it.
+
+    Args:
+        error: what went wrong.
+        scope: of the request, with the id that Guard gave it.
+    """
+    request_id = str(scope.get("request_id", ""))
     body = Problem(
         type=f"urn:assay:problem:{error.code}",
         title=error.title,
@@ -72,13 +84,14 @@ def problem_response(error: AssayError, request_id: str) -> Response:
         hint=error.hint,
         request_id=request_id,
         errors=[FieldProblem(**problem) for problem in error.problems] if error.problems else None,
+        error=_v2_error(error) if str(scope.get("path", "")).startswith(V2) else None,
     )
     headers = {"X-Request-ID": request_id}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    content = orjson.dumps(body.model_dump())
+    content = orjson.dumps(body.model_dump(exclude={"error"} if body.error is None else None))
     return Response(content, error.status, headers, media_type=MEDIA_TYPE)
 
 
@@ -90,13 +103,13 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_unexpected)
 
 
-def _request_id(request: Request) -> str:
-    return str(request.scope.get("request_id", ""))
+def _v2_error(error: AssayError) -> str:
+    return error.detail if error.hint is None else f"{error.detail} ({error.hint})"
 
 
 def _on_assay_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AssayError)
-    return problem_response(error, _request_id(request))
+    return problem_response(error, request.scope)
 
 
 def _on_malformed(request: Request, error: Exception) -> Response:
@@ -108,19 +121,27 @@ def _on_malformed(request: Request, error: Exception) -> Response:
         hint=_hint(request, error.body, problems),
         problems=problems[:MAX_PROBLEMS],
     )
-    return problem_response(problem, _request_id(request))
+    return problem_response(problem, request.scope)
 
 
 def _problem(found: Mapping[str, Any]) -> dict[str, str]:
     if found["type"] == "json_invalid":
         return {"field": "body", "problem": f"not valid JSON: {found['ctx']['error']}"}
-    field = ".".join(str(part) for part in found["loc"][1:]) or "body"
+    parts = found["loc"][1:]
+    if len(parts) > 1 and parts[0] in SPEAKERS:  # a path of two engines, and not a field
+        parts = parts[1:]
+    field = ".".join(str(part) for part in parts) or "body"
     return {"field": field, "problem": found["msg"]}
 
 
 def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str:
+    if BINARY in request.headers:
+        return "tensors are JSON here: say binary_data=False wherever the client lets you"
+    if "content-encoding" in request.headers:
+        return "send the body as it is: nothing is decompressed here"
     here = getattr(request.scope.get("route"), "path", "")
-    hints = [route_of(body, here), native_hint([problem["field"] for problem in problems], here)]
+    fields = [problem["field"] for problem in problems]
+    hints = [route_of(body, here), native_hint(fields, here), refusal_hint(fields)]
     if any(hints):
         return "; ".join(hint for hint in hints if hint)
     if "json" not in request.headers.get("content-type", ""):
@@ -131,14 +152,14 @@ def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str
 def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     problem = _HttpProblem(error.status_code)
-    response = problem_response(problem, _request_id(request))
+    response = problem_response(problem, request.scope)
     response.headers.update(error.headers or {})
     return response
 
 
 def _on_unexpected(request: Request, error: Exception) -> Response:
-    logger.error("request %s failed", _request_id(request), exc_info=error)
-    return problem_response(AssayError("the server failed on this request"), _request_id(request))
+    logger.error("request %s failed", request.scope.get("request_id"), exc_info=error)
+    return problem_response(AssayError("the server failed on this request"), request.scope)
 
 
 class _HttpProblem(AssayError):

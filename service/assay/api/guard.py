@@ -185,7 +185,7 @@ class Guard:
             if route is not None or not announced:
                 content = await self._collected(receive)
         except AssayError as error:
-            response = problem_response(error, scope["request_id"])
+            response = problem_response(error, scope)
             response.headers["Connection"] = "close"
             await response(scope, receive, send)
             return
@@ -345,7 +345,7 @@ async def _answer(
         work = route.endpoint(Request(scope, receive), **arguments)
         response = await while_awaited(receive, work)
     except AssayError as error:
-        response = problem_response(error, scope["request_id"])
+        response = problem_response(error, scope)
     await response(scope, receive, send)
 
 

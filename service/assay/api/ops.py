@@ -16,12 +16,14 @@ router = APIRouter(tags=["operation"])
 
 
 @router.get("/healthz", response_class=PlainTextResponse)
+@router.get("/v2/health/live", response_class=PlainTextResponse)
 async def healthz() -> str:
     """The process lives. Says nothing about the models: see /readyz."""
     return "ok"
 
 
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
+@router.get("/v2/health/ready", response_model=Readiness, responses={503: {"model": Readiness}})
 async def readyz(request: Request) -> Response:
     """200 when every model has really computed lately, or does so now; 503 says which has not."""
     service: ScoringService = request.app.state.service

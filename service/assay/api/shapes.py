@@ -87,6 +87,8 @@ SHAPES = (
     ),
 )
 
+SPEAKERS = frozenset(shape.speaker for shape in SHAPES)
+
 NATIVE = {
     "text_1": "for pairs send items [{text, text_pair}] to POST /v1/score",
     "queries": "send one item a query and document, [{text, text_pair}], to POST /v1/score",
@@ -95,6 +97,18 @@ NATIVE = {
     "query": "put the query into items [{query}] of POST /v1/score",
     "messages": "put the conversation into items [{messages}] of POST /v1/score",
     "input": "put the text into items [{text}] of POST /v1/score",
+}
+
+# What would have to change a number, and cannot.
+REFUSED = {
+    "max_tokens_per_doc": "no document is cut to a number of tokens: leave it out and send what "
+    "shall be compared, or cut to the model's own limit with truncate_prompt_tokens: -1",
+    "max_chunks_per_doc": "no document is taken apart: leave it out",
+    "max_tokens_per_query": "no query is cut: leave it out",
+    "rank_fields": "documents are ranked by their `text`: leave it out",
+    "relevant_spans": "a document has one score and no spans: leave it out",
+    "instruction": "the model's own template has no place for it: leave it out",
+    "dimensions": "a reward is one number: leave it out",
 }
 
 
@@ -113,3 +127,8 @@ def native_hint(fields: Sequence[str], here: str) -> str | None:
     if not here.endswith(("/score", "/best-of-n")):
         return None
     return next((NATIVE[field] for field in fields if field in NATIVE), None)
+
+
+def refusal_hint(fields: Sequence[str]) -> str | None:
+    """What to do instead of the first of these fields; None where it is nobody's."""
+    return next((REFUSED[field] for field in fields if field in REFUSED), None)

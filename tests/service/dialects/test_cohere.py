@@ -4,7 +4,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from conftest import Served
 from speakers import sigmoid
+
+from assay.settings import Settings
 
 DOCUMENTS = ["aa", "a" * 80, "a" * 90, "a"]
 
@@ -78,3 +81,51 @@ async def test_what_cannot_be_honoured_is_refused(
     body = {"model": "scripted", "query": "q", "documents": ["a"], **wrong}
     answer = await scripted.post("/v2/rerank", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+async def test_a_document_with_more_than_a_text_comes_back_whole(
+    scripted: httpx2.AsyncClient,
+) -> None:
+    documents = [{"text": "abc", "title": "x", "id": 7}, "ab"]
+    body = {"model": "scripted", "query": "q", "documents": documents, "return_documents": True}
+    answer = await scripted.post("/v2/rerank", json=body)
+    told = {one["index"]: one["document"] for one in answer.json()["results"]}
+    assert told == {0: documents[0], 1: {"text": "ab"}}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "how"),
+    [
+        ("max_tokens_per_doc", 512, "truncate_prompt_tokens: -1"),
+        ("rank_fields", ["text"], "leave it out"),
+        ("instruction", "find code", "leave it out"),
+    ],
+)
+@pytest.mark.parametrize("route", ["/v1/rerank", "/v2/rerank", "/rerank"])
+async def test_what_is_refused_is_told_what_to_do_instead(
+    scripted: httpx2.AsyncClient, route: str, field: str, value: object, how: str
+) -> None:
+    body = {"model": "scripted", "query": "q", "documents": ["a"], field: value}
+    answer = await scripted.post(route, json=body)
+    assert answer.status_code == 422
+    assert [one["field"] for one in answer.json()["errors"]] == [field]
+    assert how in answer.json()["hint"]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+async def test_documents_are_cut_where_that_is_asked_for(
+    served: Served, reference_settings: Settings, side: str
+) -> None:
+    query, document = "one two", "one " + "word " * 5000 + "two three"
+    native = {
+        "model": "reference",
+        "items": [{"text": query, "text_pair": document}],
+        "options": {"truncation": side},
+    }
+    async with served(reference_settings) as client:
+        cut = {"truncate_prompt_tokens": -1, "truncation_side": side}
+        body = {"model": "reference", "query": query, "documents": [document], **cut}
+        answer = await client.post("/rerank", json=body)
+        (expected,) = (await client.post("/v1/score", json=native)).json()["results"]
+        assert expected["flags"] == ["truncated"]
+        assert answer.json()["results"][0]["relevance_score"] == sigmoid(expected["raw"])

@@ -1,8 +1,10 @@
 """The v2 inference protocol alone: KServe's at aaac4e29, with NeMo-Aligner's names (af2b3bd9)."""
 
+import gzip
 from typing import Any
 
 import httpx2
+import orjson
 import pytest
 from doubles import Gate, ScriptedModel
 from speakers import column
@@ -52,3 +54,66 @@ async def test_the_timeout_is_in_microseconds(
         answer = await client.post("/v2/models/scripted/infer", json=body)
         gate.open.set()
         assert (answer.status_code, answer.json()["code"]) == (503, "out_of_time")
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-type": "application/json"}])
+async def test_what_is_wrong_stands_under_error_as_the_protocol_has_it(
+    scripted: httpx2.AsyncClient, headers: dict[str, str]
+) -> None:
+    for route, content, status, why in (
+        ("scripted", b'{"inputs": []}', 422, "inputs: List should have at least 1 item"),
+        ("other", orjson.dumps({"inputs": [column("text", ["a"])]}), 404, "no model 'other'"),
+        ("scripted", orjson.dumps({"inputs": [column("text", ["refused"])]}), 422, "item 0 has no"),
+    ):
+        url = f"/v2/models/{route}/infer"
+        answer = await scripted.post(url, content=content, headers=headers)
+        problem = answer.json()
+        assert (answer.status_code, problem["status"]) == (status, status)
+        assert problem["error"].startswith(why)
+        assert problem["hint"] in problem["error"]
+    elsewhere = await scripted.post("/v1/score", json={})
+    assert "error" not in elsewhere.json()
+
+
+async def test_json_without_a_content_type_is_read_here_and_nowhere_else(
+    scripted: httpx2.AsyncClient,
+) -> None:
+    content = orjson.dumps({"inputs": [column("text", ["abc"])]})
+    answer = await scripted.post("/v2/models/scripted/infer", content=content)
+    assert (answer.status_code, answer.json()["outputs"][0]["data"]) == (200, [3.0])
+    content = orjson.dumps({"model": "scripted", "items": [{"text": "abc"}]})
+    assert (await scripted.post("/v1/score", content=content)).status_code == 422
+
+
+async def test_what_is_no_plain_json_is_told_how_to_be(scripted: httpx2.AsyncClient) -> None:
+    content = orjson.dumps({"inputs": [column("text", ["abc"])]})
+    length = {"Inference-Header-Content-Length": str(len(content))}
+    binary = await scripted.post(
+        "/v2/models/scripted/infer", content=content + b"\x03\x00\x00\x00abc", headers=length
+    )
+    assert (binary.status_code, binary.json()["code"]) == (422, "invalid_request")
+    assert "binary_data=False" in binary.json()["error"]
+    packed = await scripted.post(
+        "/v2/models/scripted/infer",
+        content=gzip.compress(content),
+        headers={"Content-Encoding": "gzip"},
+    )
+    assert (packed.status_code, packed.json()["code"]) == (422, "invalid_request")
+    assert "decompressed" in packed.json()["error"]
+
+
+async def test_health(scripted: httpx2.AsyncClient) -> None:
+    for route in ("health/live", "health/ready", "models/scripted/ready"):
+        assert (await scripted.get(f"/v2/{route}")).status_code == 200
+    answer = await scripted.get("/v2/models/scripted/versions/1/ready")
+    assert (answer.status_code, answer.json()) == (200, {"name": "scripted", "ready": True})
+    answer = await scripted.get("/v2/models/scripted/versions/2/ready")
+    assert (answer.status_code, answer.json()["code"]) == (404, "model_not_found")
+
+
+async def test_health_of_a_model_that_is_loading(loading: httpx2.AsyncClient) -> None:
+    assert (await loading.get("/v2/health/live")).status_code == 200
+    assert (await loading.get("/v2/health/ready")).status_code == 503
+    answer = await loading.get("/v2/models/scripted/ready")
+    assert (answer.status_code, answer.json()["code"]) == (503, "model_not_ready")
+    assert "loading" in answer.json()["error"]

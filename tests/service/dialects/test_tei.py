@@ -92,3 +92,22 @@ async def test_inputs_of_no_such_shape_are_refused(
 ) -> None:
     answer = await scripted.post("/predict", json={"inputs": inputs})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+async def test_the_parameters_of_hugging_faces_client(scripted: httpx2.AsyncClient) -> None:
+    assert await predicted(scripted, inputs="ab", parameters={}) == [
+        {"score": sigmoid(2), "label": "reward"}
+    ]
+    raw = {"function_to_apply": "none", "top_k": 2}
+    assert await predicted(scripted, inputs="ab", parameters=raw) == [
+        {"score": 2.0, "label": "reward"}
+    ]
+    for wrong in ({"function_to_apply": "softmax"}, {"top_k": 0}, {"candidate_labels": ["a"]}):
+        answer = await scripted.post("/predict", json={"inputs": "ab", "parameters": wrong})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+@pytest.mark.usefixtures("with_probabilities")
+async def test_so_many_labels_as_are_asked_for(scripted: httpx2.AsyncClient) -> None:
+    told = await predicted(scripted, inputs=["a premise", "a claim"], parameters={"top_k": 2})
+    assert [one["label"] for one in told] == ["neutral", "contradiction"]

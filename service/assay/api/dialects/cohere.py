@@ -5,7 +5,7 @@ import secrets
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from assay.api.errors import PROBLEMS
 from assay.api.fields import pair
@@ -19,9 +19,10 @@ router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
 
 
 class Document(BaseModel):
-    """A document that is an object."""
+    """A document that is an object. It is ranked by its `text`, and comes back as it was."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, JsonValue]
 
     text: str
 
@@ -29,7 +30,8 @@ class Document(BaseModel):
 class RerankBody(BaseModel):
     """A query and its documents. `top_n` of 0, or none at all, returns every document.
 
-    `truncate_prompt_tokens` may be -1, which cuts documents to the model's own limit.
+    `truncate_prompt_tokens` may be -1, which cuts documents to the model's own limit, on the right
+    unless `truncation_side` is `left`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +42,7 @@ class RerankBody(BaseModel):
     top_n: Annotated[int, Field(ge=0)] | None = None
     return_documents: bool | None = None
     truncate_prompt_tokens: Literal[-1] | None = None
+    truncation_side: Literal["left", "right"] | None = None
     user: str | None = None
     request_id: str | None = None
     priority: int = 0
@@ -48,6 +51,20 @@ class RerankBody(BaseModel):
     def texts(self) -> list[str]:
         """The documents' texts."""
         return [one if isinstance(one, str) else one.text for one in self.documents]
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        """The documents as they come back."""
+        return [
+            {"text": one} if isinstance(one, str) else one.model_dump() for one in self.documents
+        ]
+
+    @property
+    def options(self) -> Options:
+        """Too long is an error unless the request asks for a cut."""
+        if self.truncate_prompt_tokens is None:
+            return Options()
+        return Options(self.truncation_side or "right")
 
 
 class RerankResult(BaseModel):
@@ -102,17 +119,17 @@ async def reranked(
     request: Request, body: RerankBody, with_documents: bool, timeout: int | None, lane: Lane
 ) -> Response:
     """The reply; any document without a score fails the request, as none may be left out."""
-    served, texts = chosen(request, body.model), body.texts
-    items = [pair(served, body.query, text) for text in texts]
-    options = Options("error" if body.truncate_prompt_tokens is None else "right")
-    reply = await score(request, served, items, timeout, lane, options=options)
+    served = chosen(request, body.model)
+    items = [pair(served, body.query, text) for text in body.texts]
+    reply = await score(request, served, items, timeout, lane, options=body.options)
     best = sorted(whole(reply), key=_place, reverse=True)[: body.top_n or None]
+    documents = body.objects if with_documents else None
     tokens = reply.usage.tokens
     return json_response(
         {
             "id": f"rerank-{secrets.token_hex(16)}",
             "model": reply.model,
-            "results": [_told(result, texts if with_documents else None) for result in best],
+            "results": [_told(result, documents) for result in best],
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
         }
@@ -124,6 +141,6 @@ def _place(result: ItemResult) -> tuple[float, float]:
     return probability(result), -math.inf if result.raw is None else result.raw
 
 
-def _told(result: ItemResult, texts: list[str] | None) -> dict[str, Any]:
+def _told(result: ItemResult, documents: list[dict[str, Any]] | None) -> dict[str, Any]:
     told: dict[str, Any] = {"index": result.index, "relevance_score": probability(result)}
-    return told if texts is None else {**told, "document": {"text": texts[result.index]}}
+    return told if documents is None else {**told, "document": documents[result.index]}

@@ -10,7 +10,7 @@ from assay.api.errors import PROBLEMS
 from assay.api.fields import Fields, single
 from assay.api.foreign import chosen, numbers, score
 from assay.api.guard import JsonRoute, Priority, Timeout, json_response
-from assay.errors import InvalidRequest
+from assay.errors import InvalidRequest, ModelNotReady
 from assay.hosting import ServedModel
 from assay.queueing import Lane
 
@@ -18,7 +18,10 @@ from assay.queueing import Lane
 SENTENCES = "sentences"
 REWARDS = "rewards"
 
-router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
+# Triton's clients say no content type.
+router = APIRouter(
+    route_class=JsonRoute, responses=PROBLEMS, tags=["engines"], strict_content_type=False
+)
 
 Text = str
 Row = Annotated[list[Text], Field(min_length=1, max_length=1)]
@@ -102,6 +105,13 @@ class InferReply(BaseModel):
     outputs: list[InferOutput]
 
 
+class ModelReadiness(BaseModel):
+    """A model that computes; of one that does not there is an error."""
+
+    name: str
+    ready: bool
+
+
 @router.post("/v2/models/{model}/infer", response_model=InferReply)
 async def infer(
     request: Request,
@@ -125,6 +135,26 @@ async def infer_version(
 ) -> Response:
     """KServe's and Triton's v2 inference: columns of texts in, a column of rewards out."""
     return await _inferred(request, f"{model}@{version}", body, timeout, priority)
+
+
+@router.get("/v2/models/{model}/ready", response_model=ModelReadiness)
+async def model_ready(request: Request, model: str) -> Response:
+    """200 when the model's default version has really computed lately, or does so now; else 503."""
+    return await _ready(request, model)
+
+
+@router.get("/v2/models/{model}/versions/{version}/ready", response_model=ModelReadiness)
+async def version_ready(request: Request, model: str, version: Version) -> Response:
+    """200 when this version has really computed lately, or does so now; else 503."""
+    return await _ready(request, f"{model}@{version}")
+
+
+async def _ready(request: Request, model: str) -> Response:
+    served = chosen(request, model)
+    if served.state != "ready" or not await served.ready():
+        state = "not computing" if served.state == "ready" else served.state
+        raise ModelNotReady(f"{served.id} is {state}", hint="/readyz says more")
+    return json_response({"name": served.card.name, "ready": True})
 
 
 async def _inferred(

@@ -20,6 +20,17 @@ Inputs = Annotated[list[str], Field(min_length=1, max_length=2)]
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
 
 
+class TeiParameters(BaseModel):
+    """What `huggingface_hub` sends beside the inputs. Of functions to apply there is `none`, which
+    is the same as `raw_scores`; of the labels the `top_k` highest come back.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    function_to_apply: Literal["none"] | None = None
+    top_k: Annotated[int, Field(ge=1)] | None = None
+
+
 class _TeiBody(BaseModel):
     """`raw_scores` gives logits; `truncate` cuts what is too long, which otherwise is an error."""
 
@@ -33,18 +44,29 @@ class _TeiBody(BaseModel):
     def options(self) -> Options:
         """Of the scores."""
         left = self.truncation_direction.lower() == "left"
-        return Options(("left" if left else "right") if self.truncate else "error", self.raw_scores)
+        return Options(("left" if left else "right") if self.truncate else "error", self.raw)
+
+    @property
+    def raw(self) -> bool:
+        """Whether numbers are logits."""
+        return self.raw_scores
 
     def number(self, result: ItemResult) -> float:
         """What is served of a result."""
         assert result.score is not None
-        return result.score if self.raw_scores else probability(result)
+        return result.score if self.raw else probability(result)
 
 
 class TeiPredictBody(_TeiBody):
     """`inputs`: a text, a pair of texts, or a list of either, each in a list of its own."""
 
     inputs: str | Inputs | Annotated[list[Inputs], Field(min_length=1)]
+    parameters: TeiParameters = TeiParameters()
+
+    @property
+    def raw(self) -> bool:
+        """Whether numbers are logits, said in either way."""
+        return self.raw_scores or self.parameters.function_to_apply is not None
 
     def items(self, served: ServedModel) -> list[Fields]:
         """In the fields of the model's family."""
@@ -132,12 +154,13 @@ async def ranked(
     return json_response([_told(result, body) for result in best])
 
 
-def _labelled(result: ItemResult, body: _TeiBody) -> list[dict[str, Any]]:
+def _labelled(result: ItemResult, body: TeiPredictBody) -> list[dict[str, Any]]:
     probabilities = result.details.get("probabilities")
-    if probabilities is None or body.raw_scores:
+    if probabilities is None or body.raw:
         return [{"score": body.number(result), "label": next(iter(result.channels), "score")}]
     highest = sorted(probabilities.items(), key=lambda pair: pair[1], reverse=True)
-    return [{"score": share, "label": label} for label, share in highest]
+    told = [{"score": share, "label": label} for label, share in highest]
+    return told[: body.parameters.top_k]
 
 
 def _place(result: ItemResult, body: _TeiBody) -> tuple[float, float]:
