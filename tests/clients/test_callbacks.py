@@ -16,9 +16,9 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from assay.settings import Settings
 from assay_client import APIConnectionError, Client, NotFoundError
-from assay_client.trainers.guard import Firing, HealthGuard, named
-from assay_client.trainers.trl_callback import AssayCallback
-from assay_client.trainers.verl_hook import VerlHook
+from assay_client.callbacks.guard import Firing, HealthGuard, named
+from assay_client.callbacks.trl import AssayCallback
+from assay_client.callbacks.verl import VerlHook
 
 RUN = "team/exp-17"
 SPOILED = [{"text": "nan"}] * 128 + [{"text": "ccc"}] * 128
@@ -28,7 +28,7 @@ import sys
 from types import SimpleNamespace
 import torch.distributed as dist
 from assay_client import Client
-from assay_client.trainers.trl_callback import AssayCallback
+from assay_client.callbacks.trl import AssayCallback
 url, file, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
 dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
 callback = AssayCallback(Client(url), "team/exp-17", every=2, stop_at="critical")

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from assay_client.callbacks.guard import HealthGuard, OnFiring, Unreachable, named
 from assay_client.client import Client
-from assay_client.trainers.guard import HealthGuard, OnFiring, Unreachable, named
 from assay_client.types import Severity
 
 # TRL's names for what the server's rules look at.
