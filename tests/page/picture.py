@@ -1,9 +1,12 @@
-"""Take the picture of the page that the docs show, with what `make test` has installed:
+"""Take the pictures of the page that the docs show, with what `make test` has installed:
 
 PYTHONPATH=tests .venv/bin/python -m page.picture docs/images/run-health.png
+
+With a file of runs and a run's name, a picture of that run.
 """
 
 import asyncio
+import shutil
 import sys
 import tempfile
 from io import BytesIO
@@ -20,10 +23,10 @@ from .recorded import SICK, record
 WIDTH, COLOURS, MARGIN = 1120, 128, 40
 
 
-async def taken(address: str) -> bytes:
+async def taken(address: str, run: str) -> bytes:
     """The run's page, from its top to its rules over time."""
     async with visiting(address, viewport={"width": WIDTH, "height": 900}) as visit:
-        await visit.go(f"runs/{SICK}")
+        await visit.go(f"runs/{run}")
         await visit.page.locator("#live[data-state=live]").wait_for()
         box = await visit.page.locator("#rules").bounding_box()
         assert box is not None
@@ -33,14 +36,19 @@ async def taken(address: str) -> bytes:
 
 
 def main() -> None:
-    """Record, serve, take, and write it in few colours."""
+    """Record, or take what was recorded; serve, take, and write it in few colours."""
+    out, *recorded = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "runs.db"
-        record(path)
+        path, run = Path(folder) / "runs.db", SICK
+        if recorded:
+            shutil.copy(recorded[0], path)
+            run = recorded[1]
+        else:
+            record(path)
         with listening(Settings(models=("reference",), runs=path)) as address:
-            picture = asyncio.run(taken(address))
+            picture = asyncio.run(taken(address, run))
     small = Image.open(BytesIO(picture)).convert("RGB").quantize(COLOURS)
-    small.save(sys.argv[1], optimize=True)
+    small.save(out, optimize=True)
 
 
 if __name__ == "__main__":

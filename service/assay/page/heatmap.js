@@ -51,7 +51,7 @@ export class HeatMap {
         rebuild: true,
         scales: {
           x: { time: false, range: (_, low, high) => this.reach(low, high) },
-          y: { range: () => [edges[0], edges.at(-1)] },
+          y: { range: () => heights(edges, [...p10, ...p90]) },
         },
         axes: named(axes(number)),
         series: [
@@ -122,6 +122,14 @@ export class HeatMap {
       `${percent(rows[place])} lie in ${number(edges[place])} to ${number(edges[place + 1])}`
     );
   }
+}
+
+// The lines are right to 2 %, the cells' borders exact: a line may lie beyond them, or on one.
+function heights(edges, values) {
+  const known = values.filter((value) => value !== null);
+  const [low, high] = [Math.min(edges[0], ...known), Math.max(edges.at(-1), ...known)];
+  const margin = 0.03 * (high - low);
+  return [low - margin, high + margin];
 }
 
 // The cells are the ground: lines across them would be read as theirs.
