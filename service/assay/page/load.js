@@ -41,11 +41,9 @@ export class Load {
   }
 }
 
-// By run, how grave the worst rule was when they were last looked at.
+// By run, how grave its state was when it was last looked at, gold included.
 export function severities(found) {
-  const worst = new Map();
-  for (const { labels, value } of found.get("assay_run_severity") ?? []) {
-    worst.set(labels.run, Math.max(worst.get(labels.run) ?? 0, value));
-  }
-  return worst;
+  return new Map(
+    (found.get("assay_run_status") ?? []).map(({ labels, value }) => [labels.run, value]),
+  );
 }

@@ -36,7 +36,7 @@ export async function overview(main, _, signal) {
     section(
       "runs",
       "Runs",
-      "Training runs whose rewards were recorded, the one that was seen last first. Rules are as they were last looked at.",
+      "Training runs whose rewards were recorded, the one that was seen last first. Health is as it was last looked at, at every news of the last 16 runs.",
       runs,
     ),
   );
@@ -172,7 +172,7 @@ function drawTable(place, runs, worst) {
               h(
                 "tr",
                 {},
-                ["Run", "Rules", "Last seen", "First seen", "Lasted"].map((name, column) =>
+                ["Run", "Health", "Last seen", "First seen", "Lasted"].map((name, column) =>
                   h("th", { scope: "col", class: column > 2 ? "spare" : null }, name),
                 ),
               ),
