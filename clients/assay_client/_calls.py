@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Optional, TypeVar, Union, cast, get_args
 
 from assay_client import _retries as retries
 from assay_client._clock import Clock
@@ -39,6 +39,7 @@ from assay_client._requests import (
     tell_request,
 )
 from assay_client._version import __version__
+from assay_client._zip import zipped
 from assay_client.errors import (
     APIConnectionError,
     APIStatusError,
@@ -76,7 +77,7 @@ class Wait:
     seconds: float
 
 
-Steps = Generator[Send | Wait, Reply | None, T]
+Steps = Generator[Union[Send, Wait], Optional[Reply], T]
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Calls:
         requests = [score_request(model, part, options, run) for part in wanted]
         replies: list[ScoreReply] = []
         with _signed(call):
-            for request, part in zip(requests, wanted, strict=True):
+            for request, part in zipped(requests, wanted):
                 reply = yield from self._exchange(call, request)
                 replies.append(read_score(reply.body, part))
             return checked(join(parts, replies), on_error)

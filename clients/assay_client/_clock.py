@@ -1,5 +1,7 @@
 """Time and chance, passed in so that tests need not wait."""
 
+from __future__ import annotations
+
 import asyncio
 import random
 import time

@@ -1,5 +1,7 @@
 """The servers a client may ask: the least busy one is next, and one that failed rests a while."""
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

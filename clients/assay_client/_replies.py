@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from assay_client._fields import Fields, read_json
+from assay_client._zip import zipped
 from assay_client.errors import Problem
 from assay_client.types import (
     BestOfN,
@@ -119,7 +120,7 @@ def _results(reply: Fields, items: Items) -> tuple[Result, ...]:
     found = [_result(fields) for fields in reply.objects("results")]
     if len(found) != len(items):
         reply.fail(f"has {len(found)} results for {len(items)} items")
-    for place, (result, item) in enumerate(zip(found, items, strict=True)):
+    for place, (result, item) in enumerate(zipped(found, items)):
         if result.index != place:
             reply.fail(f"has the result of item {result.index} in place {place}")
         sent = item.get("id") if isinstance(item, Mapping) else None

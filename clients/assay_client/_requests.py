@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
+from assay_client._zip import zipped
 from assay_client.errors import ProtocolError
 from assay_client.types import Priority, Result, ScoreReply, Timing, Usage
 
@@ -202,8 +203,8 @@ def join(parts: Sequence[Sequence[int]], replies: Sequence[ScoreReply]) -> Score
     if any(_origin(reply) != _origin(first) for reply in replies):
         raise ProtocolError("the model changed between two parts of the request; score it again")
     results: dict[int, Result] = {}
-    for part, reply in zip(parts, replies, strict=True):
-        for index, result in zip(part, reply.results, strict=True):
+    for part, reply in zipped(parts, replies):
+        for index, result in zipped(part, reply.results):
             results[index] = replace(result, index=index)
     return replace(
         first,

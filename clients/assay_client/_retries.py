@@ -6,6 +6,7 @@ import re
 import threading
 from datetime import timezone
 from email.utils import parsedate_to_datetime
+from typing import Union
 
 from assay_client.errors import APIConnectionError, APIStatusError
 
@@ -13,7 +14,7 @@ _FIRST_WAIT_S = 0.25
 _LONGEST_WAIT_S = 8.0
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 
-Failure = APIConnectionError | APIStatusError
+Failure = Union[APIConnectionError, APIStatusError]
 
 
 class RetryBudget:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from assay_client._chat import Completion, Endpoint
 from assay_client._clock import Clock
@@ -18,7 +18,7 @@ from assay_client.types import BestOfN
 if TYPE_CHECKING:
     from assay_client._http import AsyncHTTPClient, HTTPClient
 
-Prompt = str | Sequence[Mapping[str, Any]]
+Prompt = Union[str, Sequence[Mapping[str, Any]]]
 
 
 class ChatModel:

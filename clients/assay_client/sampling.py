@@ -1,5 +1,7 @@
 """Sampling that stops early: candidates are drawn until the server is sure of the best."""
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 

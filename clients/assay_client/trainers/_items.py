@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
+from assay_client._zip import zipped
+
 Message = Mapping[str, Any]
 Sources = Mapping[str, Any]
 
@@ -110,8 +112,8 @@ def group_name(prompt: Any) -> str:
 def whole_groups(scores: Sequence[float | None], groups: Iterable[str]) -> list[float | None]:
     """The scores, with None for each member of a group in which one is missing."""
     names = list(groups)
-    broken = {name for name, score in zip(names, scores, strict=True) if score is None}
-    return [None if name in broken else score for name, score in zip(names, scores, strict=True)]
+    broken = {name for name, score in zipped(names, scores) if score is None}
+    return [None if name in broken else score for name, score in zipped(names, scores)]
 
 
 def without_ends(text: str, ends: Sequence[str]) -> str:

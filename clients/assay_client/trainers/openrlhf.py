@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from assay_client._zip import zipped
 from assay_client.trainers._items import END_TOKENS, held_against, without_ends
 from assay_client.trainers._rewards import SyncReward, only_raise, reward_of
 
@@ -42,7 +43,7 @@ def reward_func(
         ValueError: a query does not begin with its prompt.
     """
     reward = reward_of(_Reward)
-    rows = zip(queries, prompts, labels, strict=True)
+    rows = zipped(queries, prompts, labels)
     scores = reward.scores([reward.item(_sources(*row)) for row in rows])
     return {"rewards": scores, "scores": scores, "extra_logs": {}}
 

@@ -44,7 +44,7 @@ async def custom_rm(args: Any, sample: Any, **_: Any) -> Any:
         AssayError: there is no score, and the policy is `raise`.
         ValueError: `skip` without the filter that it needs.
     """
-    if isinstance(sample, list | tuple):
+    if isinstance(sample, (list, tuple)):
         return await batched_custom_rm(args, sample)
     return (await batched_custom_rm(args, [sample]))[0]
 
@@ -66,7 +66,7 @@ def keep_scored(args: Any, samples: Sequence[Any], **_: Any) -> bool:
 
 def _flat(samples: Sequence[Any]) -> Iterator[Any]:
     for sample in samples:
-        if isinstance(sample, list | tuple):
+        if isinstance(sample, (list, tuple)):
             yield from sample
         else:
             yield sample

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
+from assay_client._zip import zipped
 from assay_client.trainers._items import group_name, turn, whole_groups
 from assay_client.trainers._rewards import AsyncReward as _AsyncReward
 from assay_client.trainers._rewards import Reward as _Reward
@@ -87,7 +88,7 @@ def _items(
         if isinstance(values, list) and len(values) == len(prompts)
     }
     items = []
-    for place, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+    for place, (prompt, completion) in enumerate(zipped(prompts, completions)):
         own = {name: values[place] for name, values in listed.items()}
         items.append(reward.item({**own, **turn(prompt, completion)}, group_name(prompt)))
     return items

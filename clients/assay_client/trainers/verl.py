@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
+from assay_client._zip import zipped
 from assay_client.trainers._items import held_against
 from assay_client.trainers._rewards import AsyncReward, SyncReward, only_raise, reward_of
 from assay_client.trainers._settings import split_settings
@@ -79,7 +80,7 @@ def compute_score_batch(
 ) -> list[Score]:
     """As `compute_score`, for the `batch` manager, which hands over all samples at once."""
     reward = reward_of(_Waiting, **split_settings(reward_kwargs, _PASSED_ALONG))
-    rows = zip(data_sources, solution_strs, ground_truths, extra_infos, strict=True)
+    rows = zipped(data_sources, solution_strs, ground_truths, extra_infos)
     scores = reward.scores([reward.item(_sources(*row)) for row in rows])
     return [{"score": cast("float", score)} for score in scores]
 

@@ -1,0 +1,18 @@
+"""`zip(..., strict=True)`, which Python 3.9 does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from typing import Any
+
+
+def zipped(*columns: Any) -> Iterator[tuple[Any, ...]]:
+    """Rows of columns of one length.
+
+    Raises:
+        ValueError: their lengths differ.
+    """
+    lengths = {len(column) for column in columns if isinstance(column, Sized)}
+    if len(lengths) > 1:
+        raise ValueError(f"columns of different lengths: {sorted(lengths)}")
+    return zip(*columns)
