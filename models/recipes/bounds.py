@@ -129,7 +129,7 @@ def _plain_queries(files: ModelFiles, model: VideoQppModel, inputs: Sequence[Inp
         collection, ids, features = one.payload
         mean = encoder(input_ids=torch.tensor([list(ids)])).last_hidden_state[0].mean(0)
         embedding = torch.nn.functional.normalize(mean, dim=0).numpy()
-        raws.append(model.heads[collection].outputs(embedding, features))
+        raws += model.heads[collection].raws(embedding[None], [features])
     return raws
 
 

@@ -67,8 +67,8 @@ def test_gram_recall_on_msrvtt_is_foretold(data: Path) -> None:
     from recipes.video_qpp.data import read_queries
     from recipes.video_qpp.evaluate import serve
 
-    _, model = load_embedded("video-qpp@1")
+    _, model = load_embedded("video-qpp@2")
     queries = read_queries(data, "msrvtt")[1]
     scores = serve(model, queries.texts, "msrvtt", "gram")
     foretold = [score.channels["r10"] for score in scores]
-    assert np.corrcoef(foretold, queries.targets[:, 1])[0, 1] >= 0.40
+    assert np.corrcoef(foretold, queries.targets[:, 1])[0, 1] >= 0.42

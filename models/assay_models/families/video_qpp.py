@@ -1,17 +1,17 @@
 """How well a text-to-video retrieval system will do on a query, foretold from its text alone.
 
 The task and the labels are those of VQPP (Lutu, Poesina and Ionescu 2026, arXiv 2602.17814). The
-predictor is linear in a frozen sentence embedding, five word features and hashed word n-grams.
+predictor reads a frozen sentence embedding, five word features, hashed word n-grams, and how near
+the queries lie whose labels are known (`query_heads`).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from tokenizers import Encoding
@@ -21,12 +21,13 @@ from assay_models.card import CardError, ModelCard
 from assay_models.families import query_features
 from assay_models.families.parity import NotRight
 from assay_models.families.query_features import QueryFeatures, normalise, read_features
+from assay_models.families.query_heads import Head, head_of
 from assay_models.families.sentence_embedding import FILES, LONGEST, SentenceEmbedding
 from assay_models.items import VideoQppItem
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, digest_of, fingerprint_of
 
-VERSION = 1
+VERSION = 2
 HEADS = "heads.safetensors"
 DEFAULT_COLLECTION = "msrvtt"
 FEWEST_WORDS = 3
@@ -42,40 +43,18 @@ _MARKERS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """The linear model of one collection. Its k outputs are (rr, r10) for each of its systems.
-
-    Shapes: `intercept` (k,), `embedding` (384, k), `features` (5, k) on values clipped to `low` ..
-    `high` (5,), `idf` (bins,) and `ngrams` (bins, k).
-    """
-
-    intercept: NDArray[np.float64]
-    embedding: NDArray[np.float64]
-    features: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    idf: NDArray[np.float64]
-    ngrams: NDArray[np.float64]
-
-    def outputs(self, embedding: NDArray[np.float32], query: QueryFeatures) -> Raw:
-        """The k outputs for one query, not clipped; no query's depend on another's."""
-        total = self.intercept + embedding.astype(np.float64) @ self.embedding
-        total = total + np.clip(query.numbers, self.low, self.high) @ self.features
-        if query.bins:
-            bins = np.array(query.bins)
-            weights = (1 + np.log(query.counts)) * self.idf[bins]
-            total = total + (weights / np.linalg.norm(weights)) @ self.ngrams[bins]
-        return tuple(float(value) for value in total)
-
-
-@dataclass(frozen=True, slots=True)
 class VideoQppModel:
-    """Expected reciprocal rank and recall at 10, before any retrieval."""
+    """Expected reciprocal rank and recall at 10, before any retrieval.
+
+    `alone`: every query's neighbours are looked up by themselves, so that no other one in the batch
+    decides a bit.
+    """
 
     fingerprint: str
     max_tokens: int
     encoder: SentenceEmbedding
     heads: Mapping[str, Head]
+    alone: bool
     runs: ClassVar[Literal["device"]] = "device"
     sees: ClassVar[Literal["item"]] = "item"
 
@@ -97,9 +76,14 @@ class VideoQppModel:
             )
         except NotRight as error:
             raise CardError(f"{card.id}: {error}") from error
-        heads = _read_heads(card, files.folder / HEADS, encoder.width)
-        limit = min(card.limits.max_tokens, LONGEST)
-        return cls(_fingerprint(files, files.weights, runtime, encoder), limit, encoder, heads)
+        heads = _read_heads(card, files.folder / HEADS, encoder.width, runtime.device)
+        return cls(
+            _fingerprint(files, files.weights, runtime, encoder),
+            min(card.limits.max_tokens, LONGEST),
+            encoder,
+            heads,
+            runtime.deterministic,
+        )
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
         """Normalise white space, then read the tokens and the features of one query."""
@@ -121,24 +105,40 @@ class VideoQppModel:
         return self.encoder.cost(inputs)
 
     def predict(self, inputs: Sequence[Input]) -> list[Raw]:
-        """(rr, r10) of GRAM, then of VAST, for each input; for COCO one (rr, r10)."""
+        """(rr, r10) of GRAM, then of VAST, for each input (for COCO one (rr, r10)), and last how
+        near the four nearest known queries are."""
         if not inputs:
             return []
         embeddings = self.encoder.embed([one.payload[1] for one in inputs])
-        return [
-            self.heads[one.payload[0]].outputs(embedding, one.payload[2])
-            for one, embedding in zip(inputs, embeddings, strict=True)
-        ]
+        found: dict[int, Raw] = {}
+        for collection, rows in self._together(inputs):
+            queries = [inputs[row].payload[2] for row in rows]
+            raws = self.heads[collection].raws(embeddings[rows], queries)
+            found.update(zip(rows, raws, strict=True))
+        return [found[row] for row in range(len(inputs))]
+
+    def _together(self, inputs: Sequence[Input]) -> Iterator[tuple[str, list[int]]]:
+        collections = [one.payload[0] for one in inputs]
+        if self.alone:
+            yield from ((collection, [row]) for row, collection in enumerate(collections))
+            return
+        for collection in dict.fromkeys(collections):
+            yield collection, [row for row, one in enumerate(collections) if one == collection]
 
     def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
         """Channels `rr` and `r10` of the item's system (the mean of both where it names none),
-        clipped to 0..1; the score is their mean, the raw the same mean before clipping."""
-        (outputs,) = raws
-        rr, r10 = _of_system(outputs, *prepared.state)
+        clipped to 0..1; the score is their mean, the raw the same mean before clipping. The flag
+        `out_of_domain` says that no query like it had a part in training."""
+        ((*outputs, nearest),) = raws
+        collection, system = prepared.state
+        rr, r10 = _of_system(outputs, collection, system)
         channels = {"rr": _clip(rr), "r10": _clip(r10)}
         raw = (rr + r10) / 2
         score = raw if options.raw else (channels["rr"] + channels["r10"]) / 2
-        return [Score(score, raw, channels, prepared.flags, prepared.details)]
+        flags, details = prepared.flags, {**prepared.details, "nearest": round(nearest, 4)}
+        if nearest < self.heads[collection].domain:
+            flags = (*flags, "out_of_domain")
+        return [Score(score, raw, channels, flags, details)]
 
     def _read(self, text: str, options: Options) -> "Read":
         encoding = self.encoder.tokenize(text)
@@ -200,7 +200,9 @@ def _cut(encoding: Encoding, text: str, over: int, side: str) -> Read:
     return Read(ids, normalise(" ".join(pieces)), over)
 
 
-def _of_system(outputs: Raw, collection: str, system: str | None) -> tuple[float, float]:
+def _of_system(
+    outputs: Sequence[float], collection: str, system: str | None
+) -> tuple[float, float]:
     if system is not None:
         place = 2 * SYSTEMS[collection].index(system)
         return outputs[place], outputs[place + 1]
@@ -213,24 +215,15 @@ def _clip(value: float) -> float:
     return value if math.isnan(value) else min(1.0, max(0.0, value))
 
 
-def _read_heads(card: ModelCard, path: Path, width: int) -> dict[str, Head]:
+def _read_heads(card: ModelCard, path: Path, width: int, device: str) -> dict[str, Head]:
     try:
         tensors = load_file(path)
-        heads = {name: _head(tensors, name) for name in SYSTEMS}
-    except (OSError, SafetensorError, KeyError) as error:
+        return {
+            name: head_of(tensors, name, width, 2 * max(1, len(systems)), device)
+            for name, systems in SYSTEMS.items()
+        }
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise CardError(f"{card.id}: {path} holds no heads of this family: {error}") from error
-    for name, head in heads.items():
-        outputs = 2 * max(1, len(SYSTEMS[name]))
-        rows = (width, len(query_features.FEATURES), query_features.BINS)
-        shapes = (head.embedding.shape, head.features.shape, head.ngrams.shape)
-        if shapes != tuple((row, outputs) for row in rows):
-            raise CardError(f"{card.id}: the head {name!r} in {path} has other shapes: {shapes}")
-    return heads
-
-
-def _head(tensors: Mapping[str, NDArray[Any]], name: str) -> Head:
-    parts = ("intercept", "embedding", "features", "low", "high", "idf", "ngrams")
-    return Head(**{part: tensors[f"{name}.{part}"].astype(np.float64) for part in parts})
 
 
 def _fingerprint(

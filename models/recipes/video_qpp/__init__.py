@@ -1,1 +1,1 @@
-"""How `video-qpp@1` was made: frozen sentence embeddings and linear models on VQPP and PQPP."""
+"""How `video-qpp@2` was made: frozen sentence embeddings and linear models on VQPP and PQPP."""

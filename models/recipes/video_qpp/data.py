@@ -56,21 +56,24 @@ class Queries:
         return Queries(texts, self.targets[kept], self.leaked[kept])
 
 
-def read_queries(data: Path, collection: str) -> tuple[Queries, Queries]:
+def read_queries(
+    data: Path, collection: str, columns: Sequence[str] | None = None
+) -> tuple[Queries, Queries]:
     """Train with validation, and the official test, of one collection.
 
     Args:
         data: the folder that holds `vqpp/`.
         collection: a key of `COLUMNS`.
+        columns: of the targets, where they are not those that are served.
     """
     text, rows = _rows(data, collection)
     tested = {row[text] for row in rows if row["split"] == "test"}
     learnt = {row[text] for row in rows if row["split"] != "test"}
     shared = {normalise(one) for one in tested} & {normalise(one) for one in learnt}
-    columns = list(COLUMNS[collection].values())
+    names = columns or list(COLUMNS[collection].values())
 
     def part(chosen: Sequence[Mapping[str, str]]) -> Queries:
-        targets = np.array([[float(row[name]) for name in columns] for row in chosen])
+        targets = np.array([[float(row[name]) for name in names] for row in chosen])
         leaked = np.array([normalise(row[text]) in shared for row in chosen])
         return Queries(tuple(row[text] for row in chosen), targets, leaked)
 

@@ -1,4 +1,4 @@
-"""Measure `video-qpp@1`, as it is served, on the official tests of VQPP and PQPP.
+"""Measure `video-qpp@2`, as it is served, on the official tests of VQPP and PQPP.
 
 Example:
     python -m recipes.video_qpp.evaluate --data ../shared/data --check
@@ -30,7 +30,7 @@ from recipes.video_qpp.figures import (
 )
 from recipes.video_qpp.sanity import PAIRS
 
-MODEL = "video-qpp@1"
+MODEL = "video-qpp@2"
 TOLERANCE = 0.002
 LABELS = {"rr": "reciprocal rank", "r10": "R@10"}
 COCO_LABELS = {"rr": "reciprocal rank", "r10": "precision@10"}
@@ -129,7 +129,7 @@ def _values(scores: Sequence[Score]) -> Vector:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.video_qpp.evaluate",
-        description="Measure video-qpp@1 on the official tests of VQPP and PQPP.",
+        description="Measure video-qpp@2 on the official tests of VQPP and PQPP.",
         epilog="example: python -m recipes.video_qpp.evaluate --data ../shared/data --check",
     )
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds vqpp/")

