@@ -202,6 +202,7 @@ def preference_pairs(
     guards: Guards | None = None,
     with_original: bool = False,
     options: Mapping[str, Any] | None = None,
+    timeout: float | None = None,
     **shared_fields: Any,
 ) -> Pairs:
     """One pair for each query: its best and its worst rewrite, where they are far enough apart.
@@ -214,6 +215,7 @@ def preference_pairs(
         guards: what drift costs; `Guards()` unless given.
         with_original: whether the original is a candidate too.
         options: the server's.
+        timeout: seconds for the call in all, instead of the client's.
         **shared_fields: of all items, such as `collection`.
 
     Raises:
@@ -231,7 +233,8 @@ def preference_pairs(
     ]
     results: Sequence[Result] = ()
     if items:
-        results = client.score(model, items, options=options, on_error="none").results
+        reply = client.score(model, items, options=options, on_error="none", timeout=timeout)
+        results = reply.results
     rewards = iter([weighed.reward(one) for one in results])
     outcomes = [
         _pair(query, list(_scored(texts, rewards)), least_margin)
