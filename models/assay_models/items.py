@@ -71,9 +71,13 @@ class RetrievedResult(BaseModel):
 
 
 class VideoQppItem(Item):
-    """A text query, the collection it is put to and the retrieval system that will answer it."""
+    """A text query, the collection it is put to and the retrieval system that will answer it.
+
+    `original` is the query that this one rewrites: it adds channels and leaves the score as it is.
+    """
 
     query: Text
+    original: Text | None = None
     collection: Literal["msrvtt", "vatex", "coco"] | None = None
     system: Literal["gram", "vast"] | None = None
     results: Annotated[tuple[RetrievedResult, ...], Field(max_length=1000)] | None = None

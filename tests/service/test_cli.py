@@ -18,6 +18,7 @@ from assay_models.repository import ModelRepository
 COMMANDS = (
     ["serve"],
     ["score"],
+    ["best-of-n"],
     ["openapi"],
     ["models", "list"],
     ["models", "show"],

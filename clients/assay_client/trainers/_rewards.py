@@ -72,6 +72,10 @@ class Reward:
         self._count(count - len(reasons), reasons, substituted)
         if isinstance(outcome, AssayError) and self.settings.on_failure == "raise":
             self.give_up(outcome)
+        return self.values(reply)
+
+    def values(self, reply: ScoreReply) -> list[float | None]:
+        """What the trainer gets for each result; None where there is no score."""
         return reply.scores
 
     def give_up(self, error: AssayError) -> NoReturn:
@@ -99,15 +103,17 @@ class SyncReward(Reward):
         Raises:
             AssayError: the policy says so, or the set-up is at fault.
         """
+        return self.judge(self.ask(items, step), len(items))
+
+    def ask(self, items: Sequence[Mapping[str, Any]], step: Any) -> ScoreReply | AssayError:
+        """What came of the call, for `judge`."""
         chosen = self.settings
-        outcome: ScoreReply | AssayError
         try:
-            outcome = self._client.score(
+            return self._client.score(
                 chosen.model, items, options=chosen.options, run=chosen.run_at(step)
             )
         except AssayError as error:
-            outcome = error
-        return self.judge(outcome, len(items))
+            return error
 
     def score_of(self, sources: Mapping[str, Any]) -> float:
         """The score of one sample, where the only policy is to raise.

@@ -56,8 +56,8 @@ class Reward(SyncReward):
         Raises:
             AssayError: the policy says so, or the set-up is at fault.
         """
-        items = _items(self, prompts, completions, columns)
-        return _finish(self, items, self.scores(items, _step(columns)), columns)
+        items = items_of(self, prompts, completions, columns)
+        return finish(self, items, self.scores(items, step_of(columns)), columns)
 
 
 class AsyncReward(_AsyncReward):
@@ -75,13 +75,18 @@ class AsyncReward(_AsyncReward):
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
     ) -> list[float | None]:
         """As `Reward`."""
-        items = _items(self, prompts, completions, columns)
-        return _finish(self, items, await self.scores(items, _step(columns)), columns)
+        items = items_of(self, prompts, completions, columns)
+        return finish(self, items, await self.scores(items, step_of(columns)), columns)
 
 
-def _items(
+def items_of(
     reward: _Reward, prompts: Sequence[Any], completions: Sequence[Any], columns: Any
 ) -> list[dict[str, Any]]:
+    """One item for each completion, named by its prompt's group; `columns` are sources too.
+
+    Raises:
+        ValueError: a source is missing.
+    """
     listed = {
         name: values
         for name, values in columns.items()
@@ -94,9 +99,11 @@ def _items(
     return items
 
 
-def _finish(
+def finish(
     reward: _Reward, items: Sequence[Any], scores: list[float | None], columns: Any
 ) -> list[float | None]:
+    """What TRL is given: the share without a score is logged, and by the policy whole groups are
+    left out."""
     log: LogMetric | None = columns.get("log_metric")
     if log is not None:
         log("assay/failed", scores.count(None) / len(scores))
@@ -105,7 +112,8 @@ def _finish(
     return scores
 
 
-def _step(columns: Any) -> Any:
+def step_of(columns: Any) -> Any:
+    """The step of the trainer, None where it passes no state."""
     return getattr(columns.get("trainer_state"), "global_step", None)
 
 

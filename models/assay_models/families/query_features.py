@@ -47,9 +47,14 @@ def normalise(query: str) -> str:
     return " ".join(query.split())
 
 
+def words_of(text: str) -> list[str]:
+    """The words in order, in lower case."""
+    return _WORD.findall(text.lower())
+
+
 def read_features(text: str) -> QueryFeatures:
     """The features of a normalised query; case makes no difference to the words."""
-    words = _WORD.findall(text.lower())
+    words = words_of(text)
     numbers = (
         float(len(words)),
         float(len(set(words))),

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
@@ -18,7 +18,7 @@ from tokenizers import Encoding
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
-from assay_models.families import query_features
+from assay_models.families import query_features, rewriting
 from assay_models.families.parity import NotRight
 from assay_models.families.query_features import QueryFeatures, normalise, read_features
 from assay_models.families.query_heads import Head, head_of
@@ -86,71 +86,98 @@ class VideoQppModel:
         )
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
-        """Normalise white space, then read the tokens and the features of one query."""
+        """Normalise white space, then read the tokens and the features of one query.
+
+        With an `original` there is one row more, and the query's own row keeps its embedding.
+        """
         item = items[0]
         assert isinstance(item, VideoQppItem)
         collection = _collection(item)
-        text = self._read(normalise(item.query), options)
+        text = self._read("query", item.query, options)
+        original = None
+        if item.original is not None:
+            original = self._read("original", item.original, options)
         features = read_features(text.kept)
-        details: dict[str, Any] = {"words": features.words}
-        if text.cut:
-            details["truncated_tokens"] = text.cut
-        payload = (collection, text.ids, features)
-        row = Input(_key(collection, text), len(text.ids), payload)
-        flags = _flags(item, features, text)
-        return Prepared((row,), (collection, item.system), flags, details)
+        rows = [_query_row(collection, text, features, original is not None)]
+        if original is not None:
+            rows.append(_original_row(original))
+        return Prepared(
+            tuple(rows),
+            Asked(collection, item.system, _changes(text, original)),
+            _flags(item, features, text, original),
+            _details(features, text, original),
+        )
 
     def cost(self, inputs: Sequence[Input]) -> int:
         """See `SentenceEmbedding.cost`."""
         return self.encoder.cost(inputs)
 
     def predict(self, inputs: Sequence[Input]) -> list[Raw]:
-        """(rr, r10) of GRAM, then of VAST, for each input (for COCO one (rr, r10)), and last how
-        near the four nearest known queries are."""
+        """(rr, r10) of GRAM, then of VAST, for each query (for COCO one (rr, r10)), then how near
+        the four nearest known queries are, and its embedding where that is asked for. Of an
+        original, the embedding."""
         if not inputs:
             return []
-        embeddings = self.encoder.embed([one.payload[1] for one in inputs])
+        asked: list[Row] = [one.payload for one in inputs]
+        embeddings = self.encoder.embed([row.ids for row in asked])
         found: dict[int, Raw] = {}
-        for collection, rows in self._together(inputs):
-            queries = [inputs[row].payload[2] for row in rows]
-            raws = self.heads[collection].raws(embeddings[rows], queries)
-            found.update(zip(rows, raws, strict=True))
-        return [found[row] for row in range(len(inputs))]
+        for collection, places, queries in self._together(asked):
+            raws = self.heads[collection].raws(embeddings[places], queries)
+            found.update(zip(places, raws, strict=True))
+        return [
+            (*found.get(place, ()), *(embedding.tolist() if row.keeps_embedding else ()))
+            for place, (row, embedding) in enumerate(zip(asked, embeddings, strict=True))
+        ]
 
-    def _together(self, inputs: Sequence[Input]) -> Iterator[tuple[str, list[int]]]:
-        collections = [one.payload[0] for one in inputs]
-        if self.alone:
-            yield from ((collection, [row]) for row, collection in enumerate(collections))
-            return
-        for collection in dict.fromkeys(collections):
-            yield collection, [row for row, one in enumerate(collections) if one == collection]
+    def _together(
+        self, asked: Sequence["Row"]
+    ) -> Iterator[tuple[str, list[int], list[QueryFeatures]]]:
+        """What one head reads at a time: the collection, places among the rows, and queries."""
+        lots: dict[tuple[str, int], tuple[list[int], list[QueryFeatures]]] = {}
+        for place, row in enumerate(asked):
+            if row.foretold is not None:
+                collection, features = row.foretold
+                lot = place if self.alone else 0
+                places, queries = lots.setdefault((collection, lot), ([], []))
+                places.append(place)
+                queries.append(features)
+        for (collection, _), (places, queries) in lots.items():
+            yield collection, places, queries
 
     def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
         """Channels `rr` and `r10` of the item's system (the mean of both where it names none),
         clipped to 0..1; the score is their mean, the raw the same mean before clipping. The flag
-        `out_of_domain` says that no query like it had a part in training."""
-        ((*outputs, nearest),) = raws
-        collection, system = prepared.state
-        rr, r10 = _of_system(outputs, collection, system)
+        `out_of_domain` says that no query like it had a part in training.
+
+        With an `original` there are besides `similarity`, `length_change` and `novelty` of the
+        module `rewriting`; the score has no part of them."""
+        query, *originals = raws
+        asked: Asked = prepared.state
+        count = 2 * max(1, len(SYSTEMS[asked.collection]))
+        outputs, nearest, embedding = query[:count], query[count], query[count + 1 :]
+        rr, r10 = _of_system(outputs, asked.collection, asked.system)
         channels = {"rr": _clip(rr), "r10": _clip(r10)}
         raw = (rr + r10) / 2
         score = raw if options.raw else (channels["rr"] + channels["r10"]) / 2
+        for original in originals:
+            channels["similarity"] = rewriting.similarity(embedding, original)
         flags, details = prepared.flags, {**prepared.details, "nearest": round(nearest, 4)}
-        if nearest < self.heads[collection].domain:
+        if nearest < self.heads[asked.collection].domain:
             flags = (*flags, "out_of_domain")
-        return [Score(score, raw, channels, flags, details)]
+        return [Score(score, raw, {**channels, **asked.changes}, flags, details)]
 
-    def _read(self, text: str, options: Options) -> "Read":
+    def _read(self, field: str, given: str, options: Options) -> "Read":
+        text = normalise(given)
         encoding = self.encoder.tokenize(text)
         if len(encoding.ids) <= _MARKERS:
-            raise ItemError("empty_query", "`query` holds no word: send the text to be searched")
+            raise ItemError("empty_query", f"`{field}` holds no word: send a text to be searched")
         over = len(encoding.ids) - self.max_tokens
         if over <= 0:
             return Read(tuple(encoding.ids), text, 0)
         if options.truncation == "error":
             raise ItemError(
                 "input_too_long",
-                f"`query` is {over} tokens over the limit of {self.max_tokens}: "
+                f"`{field}` is {over} tokens over the limit of {self.max_tokens}: "
                 "shorten it, or set `options.truncation`",
             )
         return _cut(encoding, text, over, options.truncation)
@@ -166,6 +193,54 @@ class Read:
     cut: int
 
 
+class Row(NamedTuple):
+    """The payload of one row. `foretold`: the collection and the features of a query; None for an
+    original, of which only the embedding is wanted."""
+
+    foretold: tuple[str, QueryFeatures] | None
+    ids: tuple[int, ...]
+    keeps_embedding: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `finish` needs of an item; `changes` are the channels that need no embedding."""
+
+    collection: str
+    system: str | None
+    changes: Mapping[str, float]
+
+
+def _query_row(
+    collection: str, text: Read, features: QueryFeatures, keeps_embedding: bool
+) -> Input:
+    # A raw that holds the embedding has a key of its own: the other has it not.
+    key = _key(f"{collection} embedding" if keeps_embedding else collection, text)
+    return Input(key, len(text.ids), Row((collection, features), text.ids, keeps_embedding))
+
+
+def _original_row(text: Read) -> Input:
+    return Input(_key("embedding", text), len(text.ids), Row(None, text.ids, keeps_embedding=True))
+
+
+def _changes(text: Read, original: Read | None) -> dict[str, float]:
+    if original is None:
+        return {}
+    return {
+        "length_change": rewriting.length_change(text.kept, original.kept),
+        "novelty": rewriting.novelty(text.kept, original.kept),
+    }
+
+
+def _details(features: QueryFeatures, text: Read, original: Read | None) -> dict[str, Any]:
+    details: dict[str, Any] = {"words": features.words}
+    if text.cut:
+        details["truncated_tokens"] = text.cut
+    if original is not None and original.cut:
+        details["truncated_tokens_of_original"] = original.cut
+    return details
+
+
 def _collection(item: VideoQppItem) -> str:
     collection = item.collection or DEFAULT_COLLECTION
     if item.results is not None:
@@ -175,11 +250,14 @@ def _collection(item: VideoQppItem) -> str:
     return collection
 
 
-def _flags(item: VideoQppItem, features: QueryFeatures, text: Read) -> tuple[str, ...]:
+def _flags(
+    item: VideoQppItem, features: QueryFeatures, text: Read, original: Read | None
+) -> tuple[str, ...]:
+    cut = text.cut + (0 if original is None else original.cut)
     raised = {
         "default_collection": item.collection is None,
         "very_short": features.words < FEWEST_WORDS,
-        "truncated": text.cut > 0,
+        "truncated": cut > 0,
     }
     return tuple(flag for flag, holds in raised.items() if holds)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from assay.app import create_app
+from assay.best_of_n import BestOfNCall, best_of_n
 from assay.bulk.lines import (
     BatchTooLarge,
     Halted,
@@ -17,6 +18,7 @@ from assay.bulk.lines import (
     refusals,
 )
 from assay.errors import AssayError, InvalidRequest, Overloaded, RequestTooLarge
+from assay.results import BestOfNReply
 from assay.scoring import ScoreCall, ScoringService
 from assay.settings import Settings
 from assay_models.base import Options
@@ -43,6 +45,23 @@ async def running_service(settings: Settings) -> AsyncIterator[ScoringService]:
     finally:
         # An error of the caller is none of the service's: it stops as it always does.
         await lifespan.__aexit__(None, None, None)
+
+
+async def ranked_here(settings: Settings, model: str, call: BestOfNCall) -> BestOfNReply:
+    """The ranking, by a model that is loaded for it.
+
+    Raises:
+        SettingsError: see `create_app`.
+        Halted: the model does not load, or the call is refused; the text says why.
+    """
+    async with running_service(settings) as service:
+        served = service.find(model)
+        if not await served.loaded():
+            raise Halted(f"{model} could not be loaded: {served.failure}")
+        try:
+            return await best_of_n(service, call)
+        except AssayError as error:
+            raise Halted(error.detail, error.hint, misused=400 <= error.status < 500) from error
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
+from assay.best_of_n import BestOfNCall
 from assay.bulk.lines import (
     BatchTooLarge,
     Halted,
@@ -15,7 +16,7 @@ from assay.bulk.lines import (
     Scorer,
     refusals,
 )
-from assay.results import ItemFailure, ItemResult, Source
+from assay.results import BestOfNReply, ItemFailure, ItemResult, Ranked, Source
 from assay_client import (
     APIStatusError,
     AssayError,
@@ -28,6 +29,38 @@ from assay_client import (
 from assay_models.base import Options
 
 BUSY_SECONDS = 1.0
+
+
+async def ranked_there(client: AsyncClient, model: str, call: BestOfNCall) -> BestOfNReply:
+    """The ranking, by a server.
+
+    Raises:
+        Halted: the server is away or refuses; the text says why.
+        ValueError: a text cannot be written as JSON.
+    """
+    async with client:
+        try:
+            found = await client.best_of_n(
+                model,
+                call.candidates,
+                top_n=call.top_n,
+                tie_margin=call.tie_margin,
+                abstain_below=call.abstain_below,
+                min_confidence=call.min_confidence,
+                options=asdict(call.score.options),
+                **call.shared,
+            )
+        except AssayError as error:
+            raise _halted(error) from error
+    return BestOfNReply(
+        model=found.model,
+        fingerprint=found.fingerprint,
+        best=found.best,
+        ranking=[Ranked(**asdict(place)) for place in found.ranking],
+        ties=[list(tied) for tied in found.ties],
+        abstained=found.abstained,
+        results=[_result(one) for one in found.results],
+    )
 
 
 @asynccontextmanager
@@ -88,6 +121,10 @@ def _translated(error: AssayError) -> Exception:
         return ItemsRefused(refused)
     if isinstance(error, RequestTooLargeError):
         return BatchTooLarge(error.detail)
+    return _halted(error)
+
+
+def _halted(error: AssayError) -> Halted:
     if isinstance(error, APIStatusError):
         detail = f"the server says {error.status} {error.code}: {error.detail}"
         return Halted(detail, error.hint, misused=400 <= error.status < 500)

@@ -8,6 +8,7 @@ import typer
 from assay import __version__
 from assay.app import create_app
 from assay.cli.models import models_app
+from assay.cli.ranking import best_of_n
 from assay.cli.scoring import score
 from assay.cli.serving import serve
 from assay.settings import Settings
@@ -21,6 +22,11 @@ app = typer.Typer(
 )
 app.command(epilog="Example: ASSAY_MODELS=reference assay serve --port 8000")(serve)
 app.command(epilog="Example: assay score items.jsonl --model reference -o scores.jsonl")(score)
+app.command(
+    "best-of-n",
+    epilog="Example: assay best-of-n --model reference --field prompt='Name a colour' "
+    "'A colour: red' 'No'",
+)(best_of_n)
 
 
 def _show_version(wanted: bool) -> None:

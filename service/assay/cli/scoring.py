@@ -5,7 +5,8 @@ import os
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from types import ModuleType
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +17,7 @@ from assay.bulk.lines import CannotResume, Pace
 from assay.bulk.local import local_scorer
 from assay.cli.process import Exit, LogLevel, exit_with, local_settings, on_errors, tell
 from assay.errors import SettingsError
+from assay.settings import Settings
 from assay_models.base import Options
 from assay_models.repository import ModelNotFound
 
@@ -78,24 +80,39 @@ def _check_paths(source: Path, output: Path) -> None:
 
 
 def _connect_here(model: str, options: Options) -> Connect:
-    settings = local_settings(os.environ)
-    found = open_repository(settings).find(model).card.id
-    served = settings.model_copy(update={"models": (found,)})
+    served, found = settings_for(model)
     return lambda: local_scorer(served, found, options)
 
 
 def _connect_to(url: str, timeout: float, model: str, options: Options) -> Connect:
+    remote, client = remote_client(url, timeout)
+    return lambda: remote.remote_scorer(client, model, options)
+
+
+def settings_for(model: str) -> tuple[Settings, str]:
+    """The settings under which this process serves one model, and the model's id.
+
+    Raises:
+        SettingsError: as `local_settings` says.
+        ModelNotFound: there is none of that name.
+    """
+    settings = local_settings(os.environ)
+    found = open_repository(settings).find(model).card.id
+    return settings.model_copy(update={"models": (found,)}), found
+
+
+def remote_client(url: str, timeout: float) -> tuple[ModuleType, Any]:
+    """The module that works on a server, and a client of it; or the end of the command."""
     try:
-        from assay.bulk.remote import remote_scorer
+        from assay.bulk import remote
         from assay_client import AsyncClient
     except ModuleNotFoundError as error:
         reason = f"--url needs the package {error.name!r}"
         raise exit_with(Exit.USAGE, reason, "pip install assay-client") from None
     try:
-        client = AsyncClient(url, timeout=timeout)
+        return remote, AsyncClient(url, timeout=timeout)
     except ValueError as error:
         raise exit_with(Exit.USAGE, f"--url: {error}") from None
-    return lambda: remote_scorer(client, model, options)
 
 
 def _conclude(summary: Summary, output: Path) -> None:

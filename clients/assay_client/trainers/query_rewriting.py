@@ -1,0 +1,119 @@
+"""A reward for policies that rewrite queries, for TRL. Read from TRL 1.16.0.
+
+    from assay_client.trainers.query_rewriting import Reward
+
+    reward = Reward("video-qpp@2", on_failure="none", collection="msrvtt", empty=-1.0)
+    trainer = GRPOTrainer(reward_funcs=[reward], train_dataset=rows, ...)
+
+The data set has a column `original`, the query to be rewritten; a prompt is what the policy is told
+to do with it. The reward of a completion is the score of the rewrite that it holds, less what the
+guards take for leaving the original: alone, the score is easily raised by detail that nobody asked
+for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from assay_client.errors import AssayError, ItemFailedError
+from assay_client.rewriting import GUARDED, Guards, clean
+from assay_client.trainers import trl
+from assay_client.types import Result, ScoreReply
+
+
+class Reward(trl.Reward):
+    """A reward function for `reward_funcs`; the data set's column `original` has the queries.
+
+    The policies are those of `trl.Reward`. The mean score and the means of the channels are logged
+    as `assay/score`, `assay/similarity`, `assay/length_change` and `assay/novelty`, the share of
+    completions without a rewrite as `assay/empty`.
+
+    Args:
+        model: as for `Settings`.
+        guards: what drift costs; `Guards()` unless given.
+        collection: of all queries; or name a column for it in `fields`.
+        system: as `collection`.
+        empty: the reward of a completion in which `clean` finds no rewrite. Unless given it is sent
+            all the same, and fails like any other item that cannot be scored.
+        **settings: as for `Settings`.
+
+    Raises:
+        ValueError: as `Settings`, or `fields` leaves out the query or its original.
+    """
+
+    fields: ClassVar[Mapping[str, str]] = {"query": "response", "original": "original"}
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        guards: Guards | None = None,
+        collection: str | None = None,
+        system: str | None = None,
+        empty: float | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(model, **settings)
+        missing = set(Reward.fields) - set(self.settings.fields or Reward.fields)
+        if missing:
+            raise ValueError(f"fields must also say what `{min(missing)}` is taken from")
+        self.guards = Guards() if guards is None else guards
+        self.empty = empty
+        shared = {"collection": collection, "system": system}
+        self._shared = {name: value for name, value in shared.items() if value is not None}
+
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
+    ) -> list[float | None]:
+        """One reward for each completion, None where there is none.
+
+        Args:
+            prompts: texts, or conversations.
+            completions: texts, or the messages that answer.
+            **columns: what TRL passes along: the data set's columns, `trainer_state`, `log_metric`.
+
+        Raises:
+            AssayError: the policy says so, or the set-up is at fault.
+        """
+        items = trl.items_of(self, prompts, completions, columns)
+        sent = [item for item in items if item["query"] or self.empty is None]
+        outcome = self.ask(sent, trl.step_of(columns)) if sent else None
+        given = iter([] if outcome is None else self.judge(outcome, len(sent)))
+        rewards = [
+            next(given) if item["query"] or self.empty is None else self.empty for item in items
+        ]
+        log: trl.LogMetric | None = columns.get("log_metric")
+        if log is not None:
+            log("assay/empty", sum(not item["query"] for item in items) / len(items))
+            for name, mean in _means(_results(outcome)):
+                log(f"assay/{name}", mean)
+        return trl.finish(self, items, rewards, columns)
+
+    def item(self, sources: Mapping[str, Any], group: str | None = None) -> dict[str, Any]:
+        """The rewrite that a completion holds, and its original.
+
+        Raises:
+            ValueError: a source is missing.
+        """
+        item = super().item(sources, group)
+        return {**self._shared, **item, "query": clean(item["query"])}
+
+    def values(self, reply: ScoreReply) -> list[float | None]:
+        """The scores, less what the guards take."""
+        return [self.guards.reward(result) for result in reply.results]
+
+
+def _results(outcome: ScoreReply | AssayError | None) -> Sequence[Result]:
+    reply = outcome.reply if isinstance(outcome, ItemFailedError) else outcome
+    return reply.results if isinstance(reply, ScoreReply) else ()
+
+
+def _means(results: Sequence[Result]) -> Iterator[tuple[str, float]]:
+    own = [one for one in results if one.score is not None and "substituted" not in one.flags]
+    named = {"score": [one.score for one in own]}
+    named |= {name: [one.channels.get(name) for one in own] for name in GUARDED}
+    for name, values in named.items():
+        known = [value for value in values if value is not None]
+        if known:
+            yield name, sum(known) / len(known)

@@ -1,0 +1,73 @@
+"""The example of a policy that rewrites queries, in small."""
+
+import importlib
+import json
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from conftest import listening
+
+from assay.settings import Settings
+
+EXAMPLE = Path(__file__).parents[2] / "clients" / "examples" / "query_rewriting"
+pytestmark = pytest.mark.filterwarnings("ignore:.*:Warning")  # what libraries warn of is theirs
+
+
+@pytest.fixture(autouse=True)
+def _example(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    yield
+    for name in ("queries", "train", "plot"):
+        sys.modules.pop(name, None)
+
+
+def module(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+@pytest.mark.weights
+def test_its_words_are_all_known_and_it_begins_with_rewrites_of_all_kinds() -> None:
+    queries = module("queries")
+    words, chance = queries.tokenizer(), random.Random(0)
+    texts = [queries.rewrite(chance, queries.ORIGINALS[0]) for _ in range(200)]
+    assert words.unk_token_id not in words(" ".join(texts))["input_ids"]
+    kept = sum(set(queries.ORIGINALS[0].split()) <= set(text.split()) for text in texts)
+    assert 100 < kept < 190
+
+
+def test_its_runs_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plot = module("plot")
+    for name in ("free", "held"):
+        rows = [
+            {"step": step, **{key: f"{step / 4}" for key, _ in plot.PANELS}} for step in range(4)
+        ]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.json").write_text(json.dumps(rows))
+    picture = tmp_path / "runs.svg"
+    folders = [str(tmp_path / name) for name in ("free", "held")]
+    monkeypatch.setattr("sys.argv", ["plot.py", *folders, "--out", str(picture)])
+    plot.main()
+    assert "<svg" in picture.read_text()
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("guards", [[], ["--no-guards"]])
+def test_its_policy_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guards: list[str]
+) -> None:
+    pytest.importorskip("trl", reason="the example needs TRL, which is no dependency of Assay")
+    train = module("train")
+    monkeypatch.setattr(train, "PRETRAINING", 2)
+    with listening(Settings(models=("video-qpp@2",))) as url:
+        monkeypatch.setattr(
+            "sys.argv", ["train.py", str(tmp_path), "--url", url, "--steps", "2", *guards]
+        )
+        train.main()
+    first, second = json.loads((tmp_path / "log.json").read_text())
+    assert (first["step"], second["step"]) == (1, 2)
+    taken = float(first["assay/score"]) - float(first["reward"])
+    assert taken > 0 or guards
