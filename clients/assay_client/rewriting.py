@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from typing import Any
 
+from assay_client._zip import zipped
 from assay_client.client import Client
 from assay_client.errors import ProtocolError
 from assay_client.types import Result
@@ -228,7 +229,7 @@ def preference_pairs(
     candidates = [_candidates(query, with_original) for query in queries]
     items = [
         {**shared_fields, "query": text, "original": query.original}
-        for query, texts in zip(queries, candidates, strict=True)
+        for query, texts in zipped(queries, candidates)
         for text in texts
     ]
     results: Sequence[Result] = ()
@@ -238,7 +239,7 @@ def preference_pairs(
     rewards = iter([weighed.reward(one) for one in results])
     outcomes = [
         _pair(query, list(_scored(texts, rewards)), least_margin)
-        for query, texts in zip(queries, candidates, strict=True)
+        for query, texts in zipped(queries, candidates)
     ]
     return Pairs(
         tuple(one for one in outcomes if isinstance(one, Pair)),
