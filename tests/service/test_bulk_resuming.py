@@ -114,7 +114,12 @@ class TestResuming:
 def start(source: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:
     program = [sys.executable, "-c", "from assay.cli import app; app()"]
     arguments = ["score", str(source), "--model", "reference", "-o", str(output), *options]
-    return subprocess.Popen([*program, *arguments], stderr=subprocess.PIPE)
+    # A process inherits what is ignored, and a shell's background jobs ignore interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen([*program, *arguments], stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def stop_in_the_middle(
