@@ -27,7 +27,7 @@ help: ## Say what each target does
 serve: .venv/serve ## Serve the embedded models on 127.0.0.1:8000
 	$(BIN)/assay serve
 
-test: .venv/dev .venv/browser ## Run every test
+test: .venv/dev .venv/browser ## Run every test (NIGHTLY=1: those that take long, too)
 	$(BIN)/pytest
 
 lint: .venv/dev ## Run the linters, the type checker and the import contracts

@@ -13,6 +13,7 @@ import pandas
 import pytest
 import torch
 from datasets import Dataset
+from nightly import only_nightly
 from trl import GRPOConfig, GRPOTrainer
 
 from assay_client import ItemFailedError
@@ -106,6 +107,7 @@ def advantages_of(scores: list[float | None]) -> list[float]:
     return [0.0 if score is None else (score - middle) / (spread + 1e-4) for score in scores]
 
 
+@only_nightly
 @pytest.mark.weights
 def test_twenty_steps_with_the_code_model(code_url: str, tmp_path: Path) -> None:
     reward = Reward("code@2", on_failure="none", url=code_url, run="grpo")
@@ -145,6 +147,7 @@ def test_twenty_steps_awaited(reference_url: str, tmp_path: Path) -> None:
     assert len({score for score in scores if score is not None}) > 1
 
 
+@only_nightly
 @pytest.mark.weights
 def test_a_run_that_wants_every_reward_stops_at_the_first_that_is_missing(
     code_url: str, tmp_path: Path
