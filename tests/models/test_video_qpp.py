@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from query_scoring import prepare, score
 
-from assay_models.base import DeviceOutOfMemory, Input, ItemError, Options, Prepared, Score
+from assay_models.base import DeviceOutOfMemory, Input, ItemError, Options
 from assay_models.card import CardError, ModelCard
 from assay_models.items import RetrievedResult, VideoQppItem
 from assay_models.registry import Runtime, family_of
@@ -39,19 +40,6 @@ def files(entry: Any) -> ModelFiles:
 @pytest.fixture(scope="module")
 def model(entry: Any, files: ModelFiles) -> Any:
     return family_of(entry.card).load(entry.card, files, Runtime())
-
-
-def prepare(model: Any, query: str, options: Options | None = None, **fields: Any) -> Prepared:
-    item = VideoQppItem.model_validate({"query": query, **fields})
-    prepared: Prepared = model.prepare([item], options or Options())
-    return prepared
-
-
-def score(model: Any, query: str, options: Options | None = None, **fields: Any) -> Score:
-    prepared = prepare(model, query, options, **fields)
-    (served,) = model.finish(prepared, model.predict(prepared.inputs), options or Options())
-    assert isinstance(served, Score)
-    return served
 
 
 def test_example_of_the_card(model: Any, entry: Any) -> None:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from query_scoring import prepare, score
 
 from assay.bulk.local import running_service
 from assay.scoring import ScoreCall
 from assay.settings import Settings
-from assay_models.base import Input, ItemError, Options, Prepared, Score
+from assay_models.base import Input, ItemError, Options
 from assay_models.families.rewriting import length_change, novelty
-from assay_models.items import VideoQppItem
 from assay_models.registry import Runtime, family_of
 from assay_models.repository import ModelRepository, embedded_root
 
@@ -39,19 +39,6 @@ def load(runtime: Runtime) -> Any:
 @pytest.fixture(scope="module")
 def model() -> Any:
     return load(Runtime())
-
-
-def prepare(model: Any, query: str, options: Options | None = None, **fields: Any) -> Prepared:
-    item = VideoQppItem.model_validate({"query": query, **fields})
-    prepared: Prepared = model.prepare([item], options or Options())
-    return prepared
-
-
-def score(model: Any, query: str, options: Options | None = None, **fields: Any) -> Score:
-    prepared = prepare(model, query, options, **fields)
-    (served,) = model.finish(prepared, model.predict(prepared.inputs), options or Options())
-    assert isinstance(served, Score)
-    return served
 
 
 @pytest.mark.parametrize("raw", [False, True])

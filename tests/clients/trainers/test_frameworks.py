@@ -187,16 +187,16 @@ class TestVerifiersTask:
 
 class TestVerifiersRubric:
     async def call(self, func: Any, completion: Any, **state: Any) -> float:
-        """As a rubric calls a function: by name, and 0.0 for every Exception."""
+        """As a rubric calls a function: by name. It makes 0.0 of every Exception."""
         merged = {"prompt": "one two three", "completion": completion, "answer": "4", "task": None}
         merged |= {"state": state, "info": {}, "parser": object()}
         assert not {"prompts", "completions", "states"} & set(inspect.signature(func).parameters)
         assert func.__name__
-        try:
-            found = func(**merged)
-            return float(await found if inspect.isawaitable(found) else found)
-        except Exception:  # noqa: BLE001 what the rubric does
-            return 0.0
+        found = func(**merged)
+        return float(await found if inspect.isawaitable(found) else found)
+
+    def test_what_it_raises_is_none_of_those(self) -> None:
+        assert not issubclass(verifiers.Unscored, Exception)
 
     async def test_it_scores(self, set_up: Any, elsewhere: Any) -> None:
         reward = verifiers.RubricReward()

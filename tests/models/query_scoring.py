@@ -1,0 +1,19 @@
+"""How a query goes through the family `video_qpp`, without a service."""
+
+from typing import Any
+
+from assay_models.base import Options, Prepared, Score
+from assay_models.items import VideoQppItem
+
+
+def prepare(model: Any, query: str, options: Options | None = None, **fields: Any) -> Prepared:
+    item = VideoQppItem.model_validate({"query": query, **fields})
+    prepared: Prepared = model.prepare([item], options or Options())
+    return prepared
+
+
+def score(model: Any, query: str, options: Options | None = None, **fields: Any) -> Score:
+    prepared = prepare(model, query, options, **fields)
+    (served,) = model.finish(prepared, model.predict(prepared.inputs), options or Options())
+    assert isinstance(served, Score)
+    return served
