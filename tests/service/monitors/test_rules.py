@@ -225,3 +225,15 @@ def test_agreement_on_an_easy_task_is_no_collapse() -> None:
         )
         points.append(Point(step, summary))
     assert not any(AnswerCollapse().findings(points))
+
+
+def test_a_length_told_late_does_not_change_what_was_found_before() -> None:
+    points = steps(*(summarise([Observation(1.0, tokens=n)]) for n in [10] * 6 + [30, 30]))
+    for _, summary in points:
+        summary.add_telemetry({"majority_share": 1.0})
+    points[7].summary.add_telemetry({"response_tokens_mean": 5.0})
+    found = AnswerCollapse().findings(points)
+    assert found[:7] == AnswerCollapse().findings(points[:7])
+    assert found[6] is not None
+    assert found[6].evidence == {"length_share": pytest.approx(3.0, rel=0.05)}
+    assert found[7] is None

@@ -3,11 +3,13 @@
 The names are those of `POST /v1/runs/{run}/telemetry`. Without them a rule here is silent.
 """
 
+import operator
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import median
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from assay.monitors.rules.finding import Finding, graded
 from assay.monitors.rules.windows import MEMORY, Tally, early, filled, pooled, tallies, told
@@ -19,6 +21,8 @@ LENGTH = "response_tokens_mean"
 MAJORITY = "majority_share"
 CLUSTERS = "clusters_mean"
 NO_SEARCH = "no_search_share"
+
+Column = TypeVar("Column")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class TokenCollapse:
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
         """`value` is the entropy as a share of the early median."""
         entropies = _relative(told(series, ENTROPY))
-        lengths = _relative(_lengths(series))
+        lengths = _length_shares(series)
         return [self._finding(*both) for both in zip(entropies, lengths, strict=True)]
 
     def _finding(self, entropy: float | None, length: float | None) -> Finding | None:
@@ -106,7 +110,7 @@ class AnswerCollapse:
             told(series, MAJORITY),
             told(series, CLUSTERS),
             _relative(told(series, ENTROPY)),
-            _relative(_lengths(series)),
+            _length_shares(series),
         )
         return [self._finding(*row) for row in zip(*columns, strict=True)]
 
@@ -185,11 +189,17 @@ class CallsWithoutSearch:
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
         """`value` is the share of responses without a call."""
+        windows = pooled(tallies([one.calls for _, one in series]), Tally, self.least_items)
         shares = told(series, NO_SEARCH)
-        if not any(share is not None for share in shares):
-            windows = pooled(tallies([one.calls for _, one in series]), Tally, self.least_items)
-            shares = [None if window is None else window.share("0") for window in windows]
-        return [self._finding(*both) for both in zip(shares, early(shares), strict=True)]
+        counted = [None if window is None else window.share("0") for window in windows]
+        return [
+            self._finding(*both)
+            for both in _once_told(
+                shares,
+                zip(shares, early(shares), strict=True),
+                zip(counted, early(counted), strict=True),
+            )
+        ]
 
     def _finding(self, share: float | None, before: float | None) -> Finding | None:
         if share is None or before is None or before > self.before:
@@ -208,11 +218,21 @@ def _relative(values: Sequence[float | None]) -> list[float | None]:
     ]
 
 
-def _lengths(series: Sequence[Point]) -> list[float | None]:
+def _once_told(
+    values: Sequence[float | None], theirs: Iterable[Column], ours: Iterable[Column]
+) -> Iterator[Column]:
+    """Ours until the trainer first tells, and theirs from then on.
+
+    Each is compared with its own beginning, because the trainer may count otherwise.
+    """
+    heard = accumulate((value is not None for value in values), operator.or_)
+    return (one if known else other for known, one, other in zip(heard, theirs, ours, strict=True))
+
+
+def _length_shares(series: Sequence[Point]) -> list[float | None]:
     lengths = told(series, LENGTH)
-    if any(length is not None for length in lengths):
-        return lengths
-    return filled([_typical(summary) for _, summary in series])
+    typical = filled([_typical(summary) for _, summary in series])
+    return list(_once_told(lengths, _relative(lengths), _relative(typical)))
 
 
 def _typical(summary: Summary) -> float | None:
