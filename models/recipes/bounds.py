@@ -96,10 +96,10 @@ def _plain(
         own = {name: card.options[name] for name in card.options.keys() & set(_CLASSIFIER)}
         options = card.model_copy(update={"options": own}).options_as(ClassifierOptions)
         checkpoint = Checkpoint(card, files, options)
-        plain = checkpoint.load_model(torch.float32)
+        plain, tokenizer = checkpoint.load(torch.float32)
         if options.surprisal is None:
             return [_logits(plain, one) for one in inputs]
-        known = Surprisal.of(plain, checkpoint.load_tokenizer(), options.surprisal)
+        known = Surprisal.of(plain, tokenizer, options.surprisal)
         return [_less_surprisal(plain, one, known) for one in inputs]
 
 

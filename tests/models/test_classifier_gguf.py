@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -89,3 +90,27 @@ def test_a_gguf_body_under_an_adapters_head_scores_as_in_transformers(tmp_path: 
         expected = adapted(input_ids=torch.tensor([ids])).logits[0].tolist()
     row = classifier.logits([classifier.encode_text(text, None, "error").input()])[0]
     assert list(row) == pytest.approx(expected, abs=1e-5, rel=0)
+
+
+def test_the_file_is_read_once_and_the_library_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    write_gguf(weights / FILE)
+    plain = AutoModelForSequenceClassification.from_pretrained(
+        weights, gguf_file=FILE, num_labels=1, dtype=torch.float32
+    )
+    save_adapter(tmp_path, base=plain)
+    write_card(tmp_path, options={"gguf_file": FILE, "num_labels": 1, "adapter": "adapter"})
+    read = []
+
+    class Reader(gguf.GGUFReader):
+        def __init__(self, path: str) -> None:
+            read.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Reader)
+    load_classifier(tmp_path)
+    assert read == [str(weights / FILE)]
+    assert gguf.GGUFReader is Reader

@@ -33,7 +33,7 @@ await pipeline(createReadStream(from), createBrotliDecompress(), createWriteStre
 """
 FONTS = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
-<fontconfig><dir>{fonts}</dir><cachedir>{cache}</cachedir></fontconfig>
+<fontconfig><dir prefix="relative">fonts</dir></fontconfig>
 """
 SECONDS = 300
 
@@ -50,9 +50,7 @@ def main() -> None:
         for name, digest in PACKED.items():
             fetch(name, digest, Path(place))
         unpack(Path(place) / "package", unpacked)
-        (unpacked / "fonts.conf").write_text(
-            FONTS.format(fonts=folder / "fonts", cache=folder / "cache")
-        )
+        (unpacked / "fonts.conf").write_text(FONTS)
         shutil.rmtree(folder, ignore_errors=True)
         unpacked.rename(folder)
 

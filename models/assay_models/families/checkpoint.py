@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils.hub import cached_file
 
 from assay_models.card import CardError, ModelCard
-from assay_models.families.loading import quietly
+from assay_models.families.loading import quietly, reading_gguf_once
 from assay_models.families.surprisal import SurprisalOptions
 from assay_models.repository import ModelFiles, digest_of
 
@@ -61,6 +62,11 @@ class Checkpoint:
     card: ModelCard
     files: ModelFiles
     options: ClassifierOptions
+
+    def load(self, dtype: torch.dtype) -> tuple[Any, Any]:
+        """The model and its tokenizer; see `load_model` and `load_tokenizer`."""
+        with nullcontext() if self.options.gguf_file is None else reading_gguf_once():
+            return self.load_model(dtype), self.load_tokenizer()
 
     def load_tokenizer(self) -> Any:
         """The checkpoint's tokenizer.
