@@ -237,3 +237,23 @@ def test_a_length_told_late_does_not_change_what_was_found_before() -> None:
     assert found[6] is not None
     assert found[6].evidence == {"length_share": pytest.approx(3.0, rel=0.05)}
     assert found[7] is None
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_a_measure_that_appears_late_changes_nothing_before_it(rule: Rule) -> None:
+    sparse = [
+        summarise([Observation(1.0, tokens=100 if step < 7 else 20, calls=step // 7)] * 300)
+        for step in range(12)
+    ]
+    whole = summarise(
+        [Observation(1.0, {"form": 1.0}, {"neutral": 1}, characters=9, tokens=9, script="han")]
+        * 300
+    )
+    points = steps(*sparse, whole, whole)
+    for _, summary in points:
+        summary.add_telemetry({"majority_share": 1.0})
+    for name in TELEMETRY:
+        points[-1].summary.add_telemetry({name: 3.0})
+    found = rule.findings(points)
+    for cut in range(len(points)):
+        assert rule.findings(points[:cut]) == found[:cut]

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from assay.monitors.moments import Moments
 from assay.monitors.rules.finding import Finding, graded
-from assay.monitors.rules.windows import SCORE, Tally, moments_of, pooled, tallies
+from assay.monitors.rules.windows import SCORE, Tally, moments_of, once_known, pooled, tallies
 from assay.monitors.summaries import Point
 
 
@@ -66,7 +66,13 @@ class DeadChannel:
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
         """`value` is the greatest difference between any two items on the channels told."""
-        names = sorted({name for _, summary in series for name in summary.channels}) or [SCORE]
+        names = sorted({name for _, summary in series for name in summary.channels})
+        known = [bool(summary.channels) for _, summary in series]
+        return list(
+            once_known(known, self._findings(series, names), self._findings(series, [SCORE]))
+        )
+
+    def _findings(self, series: Sequence[Point], names: Sequence[str]) -> list[Finding | None]:
         windows = {
             name: pooled(
                 [moments_of(summary, name) for _, summary in series], Moments, self.least_items

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from assay.monitors.moments import Comoments
 from assay.monitors.rules.finding import Finding, graded
-from assay.monitors.rules.windows import MEMORY, early, pooled
+from assay.monitors.rules.windows import MEMORY, early, once_known, pooled
 from assay.monitors.sketch import Sketch
 from assay.monitors.summaries import Point
 
@@ -37,7 +37,13 @@ class LengthCollapse:
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
         """`value` is the share of its length that the median response lost."""
-        windows = self._windows(series)
+        characters = [summary.characters for _, summary in series]
+        tokens = [summary.tokens for _, summary in series]
+        known = [bool(part.buckets) for part in characters]
+        return list(once_known(known, self._findings(characters), self._findings(tokens)))
+
+    def _findings(self, parts: Sequence[Sketch]) -> list[Finding | None]:
+        windows = pooled(parts, Sketch, self.least_items)
         medians = [None if one is None else one.quantile(0.5) for one in windows]
         lately: deque[float] = deque(maxlen=MEMORY)
         found: list[Finding | None] = []
@@ -49,12 +55,6 @@ class LengthCollapse:
                 lately.append(now)
             found.append(finding)
         return found
-
-    def _windows(self, series: Sequence[Point]) -> list[Sketch | None]:
-        parts = [summary.characters for _, summary in series]
-        if not any(part.buckets for part in parts):
-            parts = [summary.tokens for _, summary in series]
-        return pooled(parts, Sketch, self.least_items)
 
     def _finding(self, window: Sketch, now: float, before: float) -> Finding | None:
         lost = 1 - now / before if before else 0.0

@@ -3,16 +3,23 @@
 The names are those of `POST /v1/runs/{run}/telemetry`. Without them a rule here is silent.
 """
 
-import operator
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from statistics import median
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from assay.monitors.rules.finding import Finding, graded
-from assay.monitors.rules.windows import MEMORY, Tally, early, filled, pooled, tallies, told
+from assay.monitors.rules.windows import (
+    MEMORY,
+    Tally,
+    early,
+    filled,
+    once_known,
+    pooled,
+    tallies,
+    told,
+)
 from assay.monitors.summaries import Point, Summary
 
 ENTROPY = "entropy_nats"
@@ -21,8 +28,6 @@ LENGTH = "response_tokens_mean"
 MAJORITY = "majority_share"
 CLUSTERS = "clusters_mean"
 NO_SEARCH = "no_search_share"
-
-Column = TypeVar("Column")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,16 +195,12 @@ class CallsWithoutSearch:
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
         """`value` is the share of responses without a call."""
         windows = pooled(tallies([one.calls for _, one in series]), Tally, self.least_items)
+        counted = self._findings([None if one is None else one.share("0") for one in windows])
         shares = told(series, NO_SEARCH)
-        counted = [None if window is None else window.share("0") for window in windows]
-        return [
-            self._finding(*both)
-            for both in _once_told(
-                shares,
-                zip(shares, early(shares), strict=True),
-                zip(counted, early(counted), strict=True),
-            )
-        ]
+        return list(once_known(_known(shares), self._findings(shares), counted))
+
+    def _findings(self, shares: Sequence[float | None]) -> list[Finding | None]:
+        return [self._finding(*both) for both in zip(shares, early(shares), strict=True)]
 
     def _finding(self, share: float | None, before: float | None) -> Finding | None:
         if share is None or before is None or before > self.before:
@@ -218,21 +219,18 @@ def _relative(values: Sequence[float | None]) -> list[float | None]:
     ]
 
 
-def _once_told(
-    values: Sequence[float | None], theirs: Iterable[Column], ours: Iterable[Column]
-) -> Iterator[Column]:
-    """Ours until the trainer first tells, and theirs from then on.
+def _length_shares(series: Sequence[Point]) -> list[float | None]:
+    """Of its beginning: the length that the trainer tells, before that the responses' own.
 
     Each is compared with its own beginning, because the trainer may count otherwise.
     """
-    heard = accumulate((value is not None for value in values), operator.or_)
-    return (one if known else other for known, one, other in zip(heard, theirs, ours, strict=True))
-
-
-def _length_shares(series: Sequence[Point]) -> list[float | None]:
     lengths = told(series, LENGTH)
     typical = filled([_typical(summary) for _, summary in series])
-    return list(_once_told(lengths, _relative(lengths), _relative(typical)))
+    return list(once_known(_known(lengths), _relative(lengths), _relative(typical)))
+
+
+def _known(values: Sequence[float | None]) -> list[bool]:
+    return [value is not None for value in values]
 
 
 def _typical(summary: Summary) -> float | None:

@@ -1,7 +1,9 @@
 """Looking back from a step: pooled neighbours, baselines, averages that know the steps between."""
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from statistics import median
 from typing import NamedTuple, Protocol, Self, TypeVar
 
@@ -81,6 +83,16 @@ def filled(values: Sequence[T | None]) -> list[T | None]:
         last = last if value is None else value
         carried.append(last)
     return carried
+
+
+def once_known(known: Iterable[bool], these: Iterable[T], those: Iterable[T]) -> Iterator[T]:
+    """Those until something is known of these for the first time, and these from then on.
+
+    What comes later must not change what was found before, so that a rule never asks the whole
+    series which of two measures it has.
+    """
+    so_far = accumulate(known, operator.or_)
+    return (one if seen else other for seen, one, other in zip(so_far, these, those, strict=True))
 
 
 def told(series: Sequence[Point], name: str) -> list[float | None]:
