@@ -14,6 +14,7 @@ import torch
 from checkpoints import Kind, PlainTransformers, build_checkpoint, load_classifier
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nightly import NIGHTLY
 from torch import Tensor, nn
 
 from assay_models.base import Input
@@ -29,6 +30,8 @@ from assay_models.repository import ModelRepository
 
 pytestmark = pytest.mark.weights
 
+# A thousand take a minute.
+BATCHINGS = 1000 if NIGHTLY else 200
 LENGTHS = (2, 40, 3, 17, 96, 5, 2, 64)
 PACKING: tuple[Kind, ...] = ("bert", "qwen3", "llama")
 PADDING: tuple[Kind, ...] = ("deberta", "modernbert")
@@ -212,9 +215,7 @@ def lcm_of_threads() -> int:
 
 
 @pytest.mark.parametrize("kind", ["bert", "qwen3"])
-def test_a_thousand_batchings_of_two_hundred_rows_give_the_same_bits(
-    tmp_path: Path, kind: Kind
-) -> None:
+def test_many_batchings_of_two_hundred_rows_give_the_same_bits(tmp_path: Path, kind: Kind) -> None:
     width = lcm_of_threads()
     config = {"hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": 1}
     config |= {"head_dim": width, "num_attention_heads": 2, "num_key_value_heads": 1}
@@ -222,7 +223,7 @@ def test_a_thousand_batchings_of_two_hundred_rows_give_the_same_bits(
     assert isinstance(classifier.arrangement, Packed)
     lengths = np.random.default_rng(3).geometric(0.12, 200).clip(2, 120).tolist()
     with torch.inference_mode():
-        assert parity.same_bits(classifier.arrangement, rows(lengths), batchings=1000)
+        assert parity.same_bits(classifier.arrangement, rows(lengths), batchings=BATCHINGS)
 
 
 @pytest.mark.parametrize("kind", PADDING)

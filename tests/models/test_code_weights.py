@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from nightly import only_nightly
 
 from assay_models.base import ItemError, Options, Score
 from assay_models.card import CardError
@@ -99,6 +100,7 @@ def data() -> Path:
 
 
 @pytest.mark.data
+@only_nightly
 def test_held_out_problems_are_ranked_as_on_the_card(model: CodeModel, data: Path) -> None:
     from recipes.code.evaluate import DATASETS, measure, pairs_of, score_programs
 

@@ -20,7 +20,7 @@ from assay.monitors.rules.windows import (
     tallies,
     told,
 )
-from assay.monitors.summaries import Point, Summary
+from assay.monitors.summaries import Point
 
 ENTROPY = "entropy_nats"
 KL = "kl"
@@ -220,19 +220,18 @@ def _relative(values: Sequence[float | None]) -> list[float | None]:
 
 
 def _length_shares(series: Sequence[Point]) -> list[float | None]:
-    """Of its beginning: the length that the trainer tells, before that the responses' own.
-
-    Each is compared with its own beginning, because the trainer may count otherwise.
+    """Of its beginning: the length that the trainer tells; before that the median response's, in
+    tokens, else in characters. Each measure is compared with its own beginning.
     """
-    lengths = told(series, LENGTH)
-    typical = filled([_typical(summary) for _, summary in series])
-    return list(once_known(_known(lengths), _relative(lengths), _relative(typical)))
+    characters = filled([summary.characters.quantile(0.5) for _, summary in series])
+    shares = _relative(characters)
+    for lengths in (
+        filled([summary.tokens.quantile(0.5) for _, summary in series]),
+        told(series, LENGTH),
+    ):
+        shares = list(once_known(_known(lengths), _relative(lengths), shares))
+    return shares
 
 
 def _known(values: Sequence[float | None]) -> list[bool]:
     return [value is not None for value in values]
-
-
-def _typical(summary: Summary) -> float | None:
-    tokens = summary.tokens.quantile(0.5)
-    return summary.characters.quantile(0.5) if tokens is None else tokens
