@@ -12,9 +12,11 @@ def texts(response: str) -> list[str]:
 
 
 def test_latin_sentences_are_claims() -> None:
-    assert texts("The bridge opened in 1932. Is it made of steel? It surely is of steel!") == [
+    assert texts(
+        "The bridge opened in 1932. It was made of steel\u2026 It surely is of steel!"
+    ) == [
         "The bridge opened in 1932.",
-        "Is it made of steel?",
+        "It was made of steel\u2026",
         "It surely is of steel!",
     ]
 
@@ -56,7 +58,7 @@ def test_pieces_of_fifteen_characters_or_fewer_are_dropped_and_counted(
     length: int, kept: int
 ) -> None:
     split = split_claims("x" * length)
-    assert (len(split.claims), split.dropped) == (kept, 1 - kept)
+    assert (len(split.claims), len(split.dropped)) == (kept, 1 - kept)
 
 
 @pytest.mark.parametrize("response", ["", "   \n\t ", "...", "Yes. No."])
