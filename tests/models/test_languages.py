@@ -1,238 +1,91 @@
-"""Programs in other languages than Python: who says which one it is, and what its parser says."""
-
-import subprocess
-import sys
-from typing import get_args
+"""Which texts a checker of English does not read, and which it must not be kept from."""
 
 import pytest
 
-from assay_models.extraction import LANGUAGES, MAX_DEPTH, Language, Reason, extract
-from assay_models.extraction.languages import (
-    GRAMMARS,
-    candidates,
-    language_named,
-    parser_versions,
-)
+from assay_models.languages import Languages, known_codes
 
-ADD: dict[Language, str] = {
-    "python": "def add(a, b):\n    return a + b",
-    "javascript": "const add = (a, b) => {\n  return a + b;\n};",
-    "typescript": "function add(a: number, b: number): number {\n  return a + b;\n}",
-    "java": "class Sum {\n  static int add(int a, int b) { return a + b; }\n}",
-    "go": "func add(a, b int) int {\n\treturn a + b\n}",
-    "rust": "fn add(a: i32, b: i32) -> i32 {\n    a + b\n}",
-    "c": "#include <stdio.h>\nint add(int a, int b) {\n  return a + b;\n}",
-    "cpp": "template <class T> T add(const T& a, const T& b) {\n  return a + b;\n}",
-}
-BROKEN: dict[Language, str] = {
-    "python": "def add(a, b)\n    return a + b",
-    "javascript": "function add(a, b) {\n  return a + b;",
-    "typescript": "function add(a: number b: number) { return a + b; }",
-    "java": "class Sum { int add(int a, int b) { return a + b } }",
-    "go": "func add(a, b int) int {\n\treturn a +\n}",
-    "rust": "fn add(a: i32, b: i32) -> i32 { a + }",
-    "c": "int add(int a, int b) { return a + b; ",
-    "cpp": "class Sum { int add(int a) { return a; } ",
-}
-TRIVIAL: dict[Language, tuple[str, ...]] = {
-    "python": ("pass", "# later", "'later'"),
-    "javascript": ("// later", "function f() {}", "'use strict';", ";", "class A { f() {} }"),
-    "typescript": ("/* later */", "export class A { f(): void {} }", "import a from 'a';"),
-    "java": ("// later", "import java.util.*;\npublic class Main { void f() { /* later */ } }"),
-    "go": ("package main", 'package main\nimport "fmt"\nfunc main() {}'),
-    "rust": ("// later", "use std::io;\nfn main() {}", "struct S {}\nimpl S { fn f(&self) {} }"),
-    "c": ("#include <stdio.h>", "int main() { ; }", "/* later */"),
-    "cpp": (
-        "using namespace std;",
-        "class A { public: A() {} };",
-        "template <class T> void f() {}",
-    ),
-}
-OTHERS = [language for language in LANGUAGES if language != "python"]
-
-
-def fence(body: str, tag: str = "") -> str:
-    return f"```{tag}\n{body}\n```"
-
-
-def test_every_language_has_a_grammar_and_a_program() -> None:
-    assert set(LANGUAGES) == set(get_args(Language)) == set(ADD)
-    assert set(GRAMMARS) == set(OTHERS)
-
-
-def test_a_fingerprint_names_the_parsers_of_the_languages_that_are_accepted() -> None:
-    every = parser_versions(LANGUAGES)
-    assert all(f"{grammar.package} 0." in every for grammar in GRAMMARS.values())
-    assert "CPython 3." in every
-    assert "tree-sitter 0." in every
-    assert "tree-sitter" not in parser_versions(["python"])
-    assert "tree-sitter-go" not in parser_versions(["python", "rust"])
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_program_by_the_callers_word_by_the_tag_and_by_nobodys(language: Language) -> None:
-    code = ADD[language]
-    for found in (
-        extract(fence(code, "odd_tag"), "strict", language),
-        extract(fence(code, language), "strict"),
-        extract(fence(code), "strict"),
-        extract(fence(code, "solution"), "strict"),
-        extract(f"{fence('1')}\n{fence(code)}", "last_block"),
-        extract(code, "raw_code"),
-        extract(fence(code, language), "strict", languages=(language,)),
-    ):
-        assert (found.code, found.reason, found.language) == (code, "ok", language)
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_what_does_not_parse_is_no_program(language: Language) -> None:
-    for found in (
-        extract(fence(BROKEN[language]), "strict", language),
-        extract(fence(BROKEN[language], language), "strict"),
-    ):
-        assert (found.code, found.reason, found.language) == (None, "syntax_error", language)
-    assert extract(fence(BROKEN[language]), "strict").reason == "syntax_error"
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_what_does_nothing_is_trivial(language: Language) -> None:
-    for code in TRIVIAL[language]:
-        found = extract(fence(code), "strict", language)
-        assert (found.code, found.reason) == (code, "trivial"), code
-
-
-@pytest.mark.parametrize("language", OTHERS)
-def test_the_rule_of_one_block_holds_for_every_language(language: Language) -> None:
-    block = fence(ADD[language], language)
-    assert extract(f"{block}\n{block}", "strict").reason == "multiple_blocks"
-    assert extract(fence("", language), "strict").reason == "empty"
-    assert extract(block.replace("\n", "\r\n", 1), "strict").reason == "no_block"
-    assert extract(f"```{language} \n{ADD[language]}\n```", "strict").reason == "no_block"
-    assert extract(block.removesuffix("```"), "strict").reason == "no_block"
+ENGLISH = Languages(("en",))
 
 
 @pytest.mark.parametrize(
-    ("name", "language"),
-    [("JS", "javascript"), ("golang", "go"), ("rs", "rust"), ("C++", "cpp"), ("cc", "cpp")],
-)
-def test_languages_have_the_names_that_people_use(name: str, language: Language) -> None:
-    assert extract(fence(ADD[language]), "strict", name).language == language
-    assert language_named(f" {name} ") == language
-
-
-@pytest.mark.parametrize("tag", ["c++", "C++", "c++17"])
-def test_the_tag_of_cpp_opens_a_block_where_the_language_is_known(tag: str) -> None:
-    response = fence(ADD["cpp"], tag)
-    assert extract(response, "strict", "cpp").code == ADD["cpp"]
-    assert extract(response, "strict", "C++").code == ADD["cpp"]
-    assert extract(response, "strict", languages=("cpp",)).code == ADD["cpp"]
-    assert extract(response, "strict").reason == "no_block"
-    assert extract(response, "strict", "c").reason == "no_block"
-    assert extract(f"{response}\n{response}", "strict", "cpp").reason == "multiple_blocks"
-
-
-def test_no_tag_keeps_a_program_from_being_python() -> None:
-    for tag in ("cpp", "java", "ruby", "output", "anything"):
-        assert extract(fence(ADD["python"], tag), "strict").language == "python"
-
-
-def test_a_tag_is_tried_before_python() -> None:
-    both = "f(1)"
-    assert extract(fence(both, "js"), "strict").language == "javascript"
-    assert extract(fence(both), "strict").language == "python"
-
-
-def test_a_tag_excludes_every_other_language_but_python() -> None:
-    assert extract(fence(ADD["go"], "rust"), "strict").reason == "syntax_error"
-    for tag in ("ruby", "kotlin"):
-        assert extract(fence(ADD["java"], tag), "strict").reason == "unknown_language"
-    assert extract(fence(ADD["java"], "output"), "strict").reason == "syntax_error"
-
-
-def test_only_accepted_languages_are_tried() -> None:
-    accepted: tuple[Language, ...] = ("java", "go")
-    assert extract(fence(ADD["go"]), "strict", languages=accepted).language == "go"
-    assert extract(fence(ADD["rust"]), "strict", languages=accepted).reason == "syntax_error"
-    assert extract(fence(ADD["rust"], "rust"), "strict", languages=accepted).code is None
-    assert extract(fence(ADD["python"]), "strict", languages=accepted).reason == "syntax_error"
-    refused = extract(fence(ADD["rust"]), "strict", "rust", accepted)
-    assert (refused.code, refused.reason) == (None, "unknown_language")
-
-
-PROSE = (
-    "The answer is seven.",
-    "answer",
-    "let x = 5",
-    "hello;",
-    "yes, no",
-    "a -> b -> c",
-    "key => value",
-    "3 4\n1 2",
-    "<p>Good</p>",
-    "return value;",
-    "import the module",
-    "package main",
-    "int x;",
-    "use this;",
-    "class",
-    "SELECT a FROM b;",
-    "body { color: red }",
-    "type A struct{}",
-)
-
-
-@pytest.mark.parametrize("text", PROSE)
-def test_detection_takes_no_prose_for_a_program(text: str) -> None:
-    found = extract(text, "raw_code")
-    assert found.code is None or found.language == "python", found
-
-
-def test_detection_is_in_one_order_and_claims_only_definitions() -> None:
-    tried = candidates("", None, LANGUAGES)
-    assert (tried.languages, tried.guessed) == (LANGUAGES, 1)
-    assert extract("fn f() { g(); }", "raw_code").language == "rust"
-    assert extract("int f(int x) { return x; }", "raw_code").language == "java"
-    assert extract("#define F\nint f(int x) { return x; }", "raw_code").language == "c"
-
-
-@pytest.mark.parametrize("language", OTHERS)
-@pytest.mark.parametrize(
-    ("body", "reason"),
+    "text",
     [
-        ("(" * 60_000, "parser_limit"),
-        ("{" * 30_000 + "}" * 30_000, "parser_limit"),
-        ("\0", "syntax_error"),
-        ("\ud800", "syntax_error"),
-        ("x" * 5_000_000, "too_large"),
+        "\u6e21\u8f6e\u4e5d\u70b9\u79bb\u5f00\u6e2f\u53e3\u3002",
+        "\u6bdb\u6cfd\u4e1c",
+        "\u30d5\u30a7\u30ea\u30fc\u306f\u4e5d\u6642\u306b\u51fa\u307e\u3059\u3002",
+        "\ud398\ub9ac\ub294 \uc544\ud649 \uc2dc\uc5d0 \ub5a0\ub0a9\ub2c8\ub2e4.",
+        (
+            "\u041f\u0430\u0440\u043e\u043c "
+            "\u043e\u0442\u0445\u043e\u0434\u0438\u0442 \u0432 "
+            "\u0434\u0435\u0432\u044f\u0442\u044c."
+        ),
+        (
+            "\u0627\u0644\u0639\u0628\u0627\u0631\u0629 "
+            "\u062a\u063a\u0627\u062f\u0631 \u0641\u064a "
+            "\u0627\u0644\u062a\u0627\u0633\u0639\u0629."
+        ),
+        (
+            "\u05d4\u05de\u05e2\u05d1\u05d5\u05e8\u05ea "
+            "\u05d9\u05d5\u05e6\u05d0\u05ea \u05d1\u05ea\u05e9\u05e2."
+        ),
+        (
+            "\u03a4\u03bf \u03c0\u03bb\u03bf\u03af\u03bf "
+            "\u03c6\u03b5\u03cd\u03b3\u03b5\u03b9 \u03c3\u03c4\u03b9\u03c2 "
+            "\u03b5\u03bd\u03bd\u03ad\u03b1."
+        ),
+        "Die kleine F\u00e4hre verl\u00e4sst den Hafen jeden Morgen um neun Uhr.",
+        "Le ferry part du port \u00e0 neuf heures du matin.",
+        "El transbordador sale del puerto a las nueve de la ma\u00f1ana.",
+        "Il traghetto parte dal porto alle nove di mattina.",
+        "De veerboot vertrekt elke ochtend om negen uur uit de haven.",
+        "A balsa sai do porto todos os dias \u00e0s nove horas da manh\u00e3.",
+        "Prom odp\u0142ywa z portu codziennie o dziewi\u0105tej rano.",
+        "Kapal feri berangkat dari pelabuhan pukul sembilan pagi.",
     ],
 )
-def test_hostile_texts_are_refused_by_rule(language: Language, body: str, reason: Reason) -> None:
-    found = extract(fence(body), "strict", language)
-    assert (found.code, found.reason) == (None, reason)
+def test_other_languages_are_not_read(text: str) -> None:
+    assert not ENGLISH.reads(text)
 
 
-def test_depth_is_limited_as_in_python() -> None:
-    fits, deeper = (
-        f"int f() {{ return {'-~' * (half)}1; }}" for half in (MAX_DEPTH // 2 - 20, MAX_DEPTH // 2)
-    )
-    assert extract(fits, "raw_code", "java").reason == "ok"
-    assert extract(deeper, "raw_code", "java").reason == "parser_limit"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The ferry to the island leaves at nine.",
+        "the mitochondrion is the powerhouse of the cell",
+        "Patients were given amoxicillin, clavulanate, ibuprofen and paracetamol.",
+        "Wolfgang Amadeus Mozart, Salzburg",
+        "Staphylococcus aureus and Escherichia coli were found.",
+        "Beijing (\u5317\u4eac) is the capital of China.",
+        "TNF-\u03b1 and IL-1\u03b2 rose in both groups.",
+        "\u03b1 > \u03b2",
+        "E = mc\u00b2",
+        "x = y + 3 * z",
+        "for i in range(10): print(i)",
+        "SELECT name FROM users WHERE id = 3;",
+        "`le chat dort sur le canap\u00e9` is what it prints",
+        "https://fr.example.org/le-chat-dort-sur-le-canape",
+        "HbA1c 6.5 % (48 mmol/mol)",
+        "1,234.56 7.8e9 0x1f",
+        "\U0001f600\U0001f600",
+        "",
+    ],
+)
+def test_english_names_numbers_formulae_and_code_are_read(text: str) -> None:
+    assert ENGLISH.reads(text)
 
 
-LAZY = """
-import sys
-from assay_models.extraction import extract
-from assay_models.extraction.pool import Parsers
-extract("```python\\nx = f(1)\\n```", "strict")
-early = [name for name in sys.modules if "tree_sitter" in name]
-extract("```go\\nfunc f() { g() }\\n```", "strict")
-late = sorted(name for name in sys.modules if name.startswith("tree_sitter_") and "." not in name)
-print(early, late, "torch" in sys.modules, "transformers" in sys.modules)
-"""
+def test_two_words_are_too_few_to_tell() -> None:
+    assert ENGLISH.reads("Katten sover.")
 
 
-def test_grammars_are_imported_when_a_program_needs_them_and_torch_never() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LAZY], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.strip() == "[] ['tree_sitter_go'] False False"
+def test_a_card_may_name_several_languages_or_any() -> None:
+    german = "Die kleine F\u00e4hre verl\u00e4sst den Hafen jeden Morgen um neun Uhr."
+    assert Languages(("en", "de")).reads(german)
+    assert Languages(("zh",)).reads("\u6e21\u8f6e\u4e5d\u70b9\u79bb\u5f00\u6e2f\u53e3\u3002")
+    assert not Languages(("zh",)).reads("The ferry to the island leaves at nine.")
+    assert Languages(("any",)).reads("\u6e21\u8f6e" + german)
+
+
+def test_the_codes_are_those_of_iso() -> None:
+    assert {"any", "de", "en", "zh"} <= known_codes()
+    assert "klingon" not in known_codes()
