@@ -165,3 +165,10 @@ def test_a_language_that_cannot_be_told_is_a_card_error(tmp_path: Path) -> None:
     build_checkpoint("bert", tmp_path, labels=LABELS, family="nli", options=options)
     with pytest.raises(CardError, match=r"options\.languages: klingon"):
         load_model(tmp_path)
+
+
+def test_a_card_that_contradicts_the_config_is_refused(tmp_path: Path) -> None:
+    options = {"probes": False, "labels": list(LABELS)}
+    build_checkpoint("bert", tmp_path, labels=LABELS[::-1], family="nli", options=options)
+    with pytest.raises(CardError, match="the checkpoint's config contradiction, neutral"):
+        load_model(tmp_path)

@@ -12,7 +12,12 @@ from assay_models.card import CardError, ModelCard
 from assay_models.families.classifier import Classifier, ClassifierOptions, Encoded
 from assay_models.families.nli_cases import Case, Named, case_of, pair_of
 from assay_models.families.nli_chunks import Chunk, Evidence
-from assay_models.families.nli_labels import Reading, reading_of, refuse_wrong_order
+from assay_models.families.nli_labels import (
+    Reading,
+    reading_of,
+    refuse_other_names,
+    refuse_wrong_order,
+)
 from assay_models.families.nli_verdicts import Asked, Judge
 from assay_models.items import NliItem
 from assay_models.languages import Languages, known_codes
@@ -77,6 +82,8 @@ class NliModel:
         options = card.options_as(NliOptions)
         _refuse_unknown(card, options.languages)
         classifier = Classifier.load(card, files, runtime)
+        config = classifier.model.config
+        refuse_other_names(card, [config.id2label[at] for at in range(config.num_labels)])
         reading = reading_of(card, classifier.labels)
         if options.probes and "en" in options.languages:
             _probe(card, classifier, reading)

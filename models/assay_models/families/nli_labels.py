@@ -65,7 +65,7 @@ def reading_of(card: ModelCard, names: Sequence[str]) -> Reading:
     Raises:
         CardError: the names do not say what each logit means; the text says what to write.
     """
-    meant = [_ALIASES.get("_".join(name.lower().replace("-", " ").split())) for name in names]
+    meant = _meant(names)
     for labels in (LABELS, BINARY, BINARY[:1]):
         if len(meant) == len(labels) and set(meant) == set(labels):
             order = tuple(meant.index(label) for label in labels)
@@ -76,6 +76,25 @@ def reading_of(card: ModelCard, names: Sequence[str]) -> Reading:
         '["entailment", "neutral", "contradiction"], ["entailment", "not_entailment"], or '
         '["entailment"] for one logit'
     )
+
+
+def refuse_other_names(card: ModelCard, configured: Sequence[str]) -> None:
+    """Refuse a card whose labels are not those of the checkpoint's config, where that has names.
+
+    Args:
+        card: which may name labels in `options.labels`.
+        configured: the names in the config, in the order of the logits.
+
+    Raises:
+        CardError: both name the labels, and not in the same order.
+    """
+    named = card.options.get("labels")
+    own = _meant(configured)
+    if named is not None and None not in own and _meant(named) != own:
+        raise CardError(
+            f"{card.id}: options.labels says {', '.join(named)}, the checkpoint's config "
+            f"{', '.join(configured)}: find out which of them is right"
+        )
 
 
 def refuse_wrong_order(
@@ -103,6 +122,10 @@ def refuse_wrong_order(
             f"be {', '.join(right)}. Mend options.labels, or set options.probes = false if the "
             "checkpoint reads no plain English"
         )
+
+
+def _meant(names: Sequence[str]) -> list[Label | None]:
+    return [_ALIASES.get("_".join(name.lower().replace("-", " ").split())) for name in names]
 
 
 def _fit(rows: Sequence[Sequence[float]], order: Sequence[Label]) -> float:
