@@ -1,6 +1,5 @@
 """The waist: what a scorer is, and what travels between it and the service. Above this file nobody
-knows tensors, below it nobody knows HTTP; device models, rules and remote scorers look alike.
-"""
+knows tensors, below it nobody knows HTTP; device models, rules and remote scorers look alike."""
 
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,11 +42,12 @@ class Item(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a request may choose: what happens to an item longer than the model's limit, and
-    whether the raw number is served as the score, without shaping and calibration."""
+    """What a request may choose: what happens to an item longer than the model's limit, whether
+    the raw is served as the score, unshaped, and `numbers` by names that the family knows."""
 
     truncation: Truncation = "error"
     raw: bool = False
+    numbers: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

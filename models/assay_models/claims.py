@@ -7,22 +7,33 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from unicodedata import east_asian_width
 
-Label = Literal["entailment", "neutral", "contradiction"]
+from assay_models.sentences import Span, lines, sentences, stripped
+
+Label = Literal["entailment", "neutral", "contradiction", "not_entailment"]
+Reason = Literal[
+    "code", "heading", "marker", "no_letters", "no_words", "question", "too_short", "url"
+]
 LABELS: tuple[Label, ...] = ("entailment", "neutral", "contradiction")
-WEIGHTS: Mapping[Label, float] = {"entailment": 1.0, "neutral": 0.0, "contradiction": -1.5}
+WEIGHTS: Mapping[Label, float] = {
+    "entailment": 1.0,
+    "neutral": 0.0,
+    "contradiction": -1.5,
+    "not_entailment": 0.0,
+}
 SHORTEST_CLAIM = 16
-_LIST_MARKER = re.compile(r"\s*(?:[-*\u2022\u2013]|\d{1,3}[.)])\s+")
-# The look-behind keeps a long run of marks from being tried once for each of its characters.
-_END = re.compile(
-    r"(?<![.!?\u2026])[.!?\u2026]++[\"'\u201d\u2019)\]]*+(?=\s|$)"
-    r"|(?<![\u3002\uff01\uff1f\uff61])[\u3002\uff01\uff1f\uff61]++[\u201d\u2019\u300d\u300f\uff09]*+"
-)
-_LAST_WORD = re.compile(r"[\w.]+$")
-_LONGEST_ABBREVIATION = 8
-_ABBREVIATIONS = frozenset(
-    {"al", "approx", "cf", "dr", "e.g", "fig", "i.e", "mr", "mrs", "ms", "prof", "st", "vs"}
-)
+# A Chinese, Japanese or Korean character says about as much as three Latin letters.
+WIDE = 3
+LONGEST_WORD = 64
+MOST_MARKERS = 3
+_MARKER = re.compile(r"\s*(?:[-*+>\u2022\u2013]|\(?\d{1,3}[.)]|\(?[a-z]\))\s+")
+_FENCE = re.compile(r"\s*(?:>\s*)?(?:```|~~~)")
+_HEADING = re.compile(r"\s{0,3}(?:#{1,6}\s|\*\*[^*\n]{1,200}\*\*:?\s*$)")
+_QUESTION_MARKS = "?\uff1f\u061f"
+_CLOSING = "\"'\u201d\u2019)]\u300d\u300f\uff09*_!\uff01"
+_URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+_LETTERS = re.compile(r"[^\W\d_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +46,20 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """A piece of the response that is no claim, its place in characters, and why it is none."""
+
+    start: int
+    end: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class Split:
-    """The claims of a response, and how many pieces were too short to be one."""
+    """The claims of a response, and the pieces that are none, each in order of their places."""
 
     claims: tuple[Claim, ...]
-    dropped: int
+    dropped: tuple[Dropped, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,65 +81,111 @@ class Phi:
 def split_claims(response: str) -> Split:
     """A response as claims, one for each sentence.
 
-    A sentence ends at a line break, after Latin end punctuation before a space, and after CJK end
-    punctuation; common abbreviations do not end one. List markers are taken off. Pieces of 15
-    characters or fewer are dropped and counted.
+    A sentence ends at a line break, and where `sentences` says so. List and quotation markers are
+    taken off. No claims are: lines in a fenced block (`code`), headings, questions, and pieces
+    without a letter (`no_letters`), without anything but links (`url`), without a word of at most
+    64 letters (`no_words`) or of 15 characters or fewer (`too_short`), where a wide character
+    counts as three. Nothing but white space lies outside of claims and dropped pieces.
     """
-    pieces = [
-        Claim(response[start:end], start, end)
-        for first, last in _lines(response)
-        for start, end in _sentences(response, first, last)
-    ]
-    claims = tuple(piece for piece in pieces if len(piece.text) >= SHORTEST_CLAIM)
-    return Split(claims, len(pieces) - len(claims))
+    claims: list[Claim] = []
+    dropped: list[Dropped] = []
+    for start, end, reason in _pieces(response):
+        if reason is None:
+            claims.append(Claim(response[start:end], start, end))
+        else:
+            dropped.append(Dropped(start, end, reason))
+    return Split(tuple(claims), tuple(dropped))
 
 
-def phi(verdicts: Sequence[Verdict]) -> Phi:
+def phi(verdicts: Sequence[Verdict], weights: Mapping[Label, float] = WEIGHTS) -> Phi:
     """The mean of s * p over claims: s = +1 entailed, 0 neutral, -1.5 contradicted; p confidence.
 
     Args:
         verdicts: at least one; no claims have no phi, which is not the same as phi = 0.
+        weights: s of each label.
     """
-    total = sum(WEIGHTS[verdict.label] * verdict.confidence for verdict in verdicts)
+    total = sum(weights[verdict.label] * verdict.confidence for verdict in verdicts)
     mean = total / len(verdicts)
     return Phi(mean, min(1.0, max(-1.0, mean)))
 
 
-def shares(verdicts: Sequence[Verdict]) -> dict[Label, float]:
+def shares(verdicts: Sequence[Verdict], labels: Sequence[Label] = LABELS) -> dict[Label, float]:
     """The share of claims under each label."""
     found = [verdict.label for verdict in verdicts]
-    return {label: found.count(label) / len(found) for label in LABELS}
+    return {label: found.count(label) / len(found) for label in labels}
 
 
-def _lines(response: str) -> Iterator[tuple[int, int]]:
-    """Start and end of each line, after its list marker."""
-    start = 0
-    for line in response.splitlines(keepends=True):
-        marker = _LIST_MARKER.match(line)
-        yield start + (marker.end() if marker else 0), start + len(line)
-        start += len(line)
+def says_something(text: str) -> bool:
+    """Whether there is a letter or a digit in a text."""
+    return any(character.isalnum() for character in text)
 
 
-def _sentences(response: str, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Start and end of each sentence of one line, without the white space around it."""
-    start = first
-    for mark in _END.finditer(response, first, last):
-        if not _is_abbreviation(response, start, mark.start()):
-            yield from _stripped(response, start, mark.end())
-            start = mark.end()
-    yield from _stripped(response, start, last)
+Piece = tuple[int, int, Reason | None]
 
 
-def _stripped(response: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    piece = response[start:end]
-    if text := piece.strip():
-        start += len(piece) - len(piece.lstrip())
-        yield start, start + len(text)
+def _pieces(response: str) -> Iterator[Piece]:
+    """The pieces of a response in order, with the reason where one is no claim."""
+    block: int | None = None
+    for start, end in lines(response):
+        fence = _FENCE.match(response, start, end) is not None
+        if block is not None:
+            if fence:
+                yield (*stripped(response, block, end), "code")
+                block = None
+        elif fence:
+            block = start
+        else:
+            yield from _of_line(response, start, end)
+    if block is not None:
+        yield (*stripped(response, block, len(response)), "code")
 
 
-def _is_abbreviation(response: str, start: int, mark: int) -> bool:
-    if response[mark] != ".":
-        return False
-    window = response[max(start, mark - _LONGEST_ABBREVIATION) : mark]
-    word = _LAST_WORD.search(window)
-    return word is not None and word.group().lower() in _ABBREVIATIONS
+def _of_line(response: str, start: int, end: int) -> Iterator[Piece]:
+    place = stripped(response, start, end)
+    if place[0] == place[1]:
+        return
+    if _HEADING.match(response[start : place[1]]):
+        yield (*place, "heading")
+        return
+    start = place[0]
+    for _ in range(MOST_MARKERS):
+        marker = _MARKER.match(response, start, place[1])
+        if marker is None:
+            break
+        yield (*stripped(response, start, marker.end()), "marker")
+        start = marker.end()
+    yield from _of_prose(response, *stripped(response, start, place[1]))
+
+
+def _of_prose(response: str, start: int, end: int) -> Iterator[Piece]:
+    for first, last in sentences(response, start, end):
+        if place := _left_over(response, start, first):
+            yield (*place, "no_letters")
+        yield first, last, _why_no_claim(response[first:last])
+        start = last
+    if place := _left_over(response, start, end):
+        yield (*place, "no_letters")
+
+
+def _left_over(response: str, start: int, end: int) -> Span | None:
+    place = stripped(response, start, end)
+    return place if place[0] < place[1] else None
+
+
+def _why_no_claim(text: str) -> Reason | None:
+    words = [len(word) for word in _LETTERS.findall(text)]
+    if not words:
+        return "no_letters"
+    if not _LETTERS.search(_URL.sub("", text)):
+        return "url"
+    if min(words) > LONGEST_WORD and text.isascii():
+        return "no_words"
+    if text.rstrip(_CLOSING).endswith(tuple(_QUESTION_MARKS)):
+        return "question"
+    return "too_short" if _length(text) < SHORTEST_CLAIM else None
+
+
+def _length(text: str) -> int:
+    if len(text) >= SHORTEST_CLAIM:
+        return len(text)
+    return sum(WIDE if east_asian_width(letter) in "WF" else 1 for letter in text)

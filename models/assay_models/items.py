@@ -84,10 +84,14 @@ class VideoQppItem(Item):
 
 
 class NliItem(ResponseItem):
-    """A pair (`premise`, `hypothesis`), or `evidence` with `claims` or a `response` made on it."""
+    """A pair (`premise`, `hypothesis`), or `evidence` with `claims` or a `response` made on it.
+
+    `searched` tells whether the policy looked for evidence at all; it decides no number.
+    """
 
     premise: Text | None = None
     hypothesis: Text | None = None
     evidence: Text | Annotated[tuple[Text, ...], Field(max_length=1024)] | None = None
     response: Text | None = None
     claims: Annotated[tuple[Text, ...], Field(max_length=1024)] | None = None
+    searched: Annotated[bool, Field(strict=True)] | None = None

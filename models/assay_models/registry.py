@@ -30,7 +30,8 @@ class Loader(Protocol):
 @dataclass(frozen=True, slots=True)
 class Family:
     """One family: the module and class that compute it, the items it takes, the field that varies
-    between the candidates of one best-of-n request, and an item that any of its models can score.
+    between the candidates of one best-of-n request, an item that any of its models can score, and
+    the names of the `numbers` that a request may choose.
     """
 
     module: str
@@ -38,6 +39,7 @@ class Family:
     item: type[Item]
     candidate: str
     probe: Mapping[str, str]
+    numbers: frozenset[str] = frozenset()
 
     def load(self, card: ModelCard, files: ModelFiles, runtime: Runtime) -> RewardModel:
         """Import the family and load one of its models.
@@ -56,6 +58,8 @@ class Family:
 
 # A program with and without the fence, so that every way of extraction finds one.
 _PROGRAM = '"""\n```python\ndef f(x):\n    return x + 1\n```\n"""'
+_LABELS = ("entailment", "neutral", "contradiction", "not_entailment")
+_CHOICES = frozenset(("min_confidence", *(f"weights.{label}" for label in _LABELS)))
 _PAIR = {"prompt": "one and one", "response": "two"}
 
 FAMILIES = {
@@ -96,6 +100,7 @@ FAMILIES = {
         NliItem,
         "hypothesis",
         {"premise": "A dog runs.", "hypothesis": "An animal moves."},
+        _CHOICES,
     ),
 }
 

@@ -55,8 +55,8 @@ class ServedModel:
     """A card and, once loaded, the model and its batcher.
 
     `state` is `loading` until the model has computed its card's example, then `ready`; or `failed`,
-    with `failure` saying why. `fingerprints` digest, for each choice of options, all that decides a
-    served number. `on_death` is told, once, that a model which was ready can compute no more.
+    with `failure` saying why. `fingerprints` are those of the options without numbers. `on_death`
+    is told, once, that a model which was ready can compute no more.
     """
 
     def __init__(
@@ -109,6 +109,11 @@ class ServedModel:
         computes = batcher is not None and batcher.alive and await self._computes(batcher)
         self._metrics.ready.labels(self.id).set(computes)
         return computes
+
+    def fingerprint(self, options: Options) -> str:
+        """The digest of all that decides a number which is served with these options."""
+        assert self.model is not None, "a model that is loading has none"
+        return _fingerprint(self.model, self.card, options)
 
     async def close(self, timeout: float) -> None:
         """Finish what was admitted, within `timeout` seconds, and end the device thread."""
@@ -222,7 +227,9 @@ class ServedModel:
 
 def _fingerprints(model: RewardModel, card: ModelCard) -> dict[Options, str]:
     choices = product(get_args(Truncation), (False, True))
-    return {
-        options: fingerprint_of({"raw": model.fingerprint, "card": card.options, "for": options})
-        for options in (Options(truncation, raw) for truncation, raw in choices)
-    }
+    plain = [Options(truncation, raw) for truncation, raw in choices]
+    return {options: _fingerprint(model, card, options) for options in plain}
+
+
+def _fingerprint(model: RewardModel, card: ModelCard, options: Options) -> str:
+    return fingerprint_of({"raw": model.fingerprint, "card": card.options, "for": options})

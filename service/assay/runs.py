@@ -45,6 +45,7 @@ FILE = "runs.db"
 SPLIT = "train"
 # Without a score, because there was nothing to score.
 INVALID = frozenset(("invalid_code", "no_claims"))
+UNSURE = "low_confidence"
 
 
 class Written(NamedTuple):
@@ -296,7 +297,7 @@ def observation(response: Written, result: ItemResult) -> Observation:
         score=result.score if scored else None,
         channels=result.channels,
         labels=_labels(result.details),
-        flags=tuple(result.flags),
+        flags=_flags(result),
         group=result.group,
         source=result.source,
         invalid=_invalid(result),
@@ -313,16 +314,39 @@ def _invalid(result: ItemResult) -> bool:
     )
 
 
+def _flags(result: ItemResult) -> tuple[str, ...]:
+    """The flags of a result, and why it has no score."""
+    if result.error is None:
+        return tuple(result.flags)
+    return (*result.flags, f"error:{result.error.code}")
+
+
 def _labels(details: Mapping[str, Any]) -> dict[str, int]:
-    """The verdict on a pair, or one for each claim of an answer."""
+    """The verdict on a pair, or one for each claim of an answer. One that the checker itself is
+    not sure of is under none of its labels.
+    """
     claims = details.get("claims")
     verdicts = claims if isinstance(claims, list) else [details]
-    return Counter([one["label"] for one in verdicts if isinstance(one.get("label"), str)])
+    return Counter(
+        [
+            UNSURE if one.get("status") == UNSURE else one["label"]
+            for one in verdicts
+            if isinstance(one.get("label"), str)
+        ]
+    )
 
 
 def _written(fields: Item, candidate: str) -> Written:
     text = _response(fields, candidate)
-    return Written(text, fields.get("calls"), fields.get("response_tokens"))
+    return Written(text, _calls(fields), fields.get("response_tokens"))
+
+
+def _calls(fields: Item) -> int | None:
+    """How many calls the item tells; a search that is only said to have been made is one."""
+    calls, searched = fields.get("calls"), fields.get("searched")
+    if calls is None and isinstance(searched, bool):
+        return int(searched)
+    return calls
 
 
 def _response(fields: Item, candidate: str) -> str | None:

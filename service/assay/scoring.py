@@ -129,6 +129,7 @@ class ScoringService:
         deadline = began + (call.timeout or self._limits.timeout)
         served = self.find(call.model)
         model = _loaded(served)
+        _refuse_unread(served, call.options)
         cases = await self._cases(served, model, call)
         prepared_at = self._clock()
         rows = await self._rows(served, cases, deadline, call.lane)
@@ -142,7 +143,7 @@ class ScoringService:
         return ScoreReply(
             id=f"score-{secrets.token_hex(16)}",
             model=served.id,
-            fingerprint=served.fingerprints[call.options],
+            fingerprint=_fingerprint(served, call.options),
             results=results,
             groups=summarise(results, served.card.resolution) if grouped else None,
             usage=usage,
@@ -157,7 +158,7 @@ class ScoringService:
                 hint="split the request",
             )
         places = _together(model, call.items)
-        scope = f"{served.id} {served.fingerprints[call.options]}".encode()
+        scope = f"{served.id} {_fingerprint(served, call.options)}".encode()
         known: list[Case | None] = []
         digests: list[bytes | None] = []
         for place in places:
@@ -289,6 +290,21 @@ def _loaded(served: ServedModel) -> RewardModel:
     if served.model is None:
         raise ModelNotReady(f"{served.id} is loading", retry_after=LOADING_RETRY_SECONDS)
     return served.model
+
+
+def _fingerprint(served: ServedModel, options: Options) -> str:
+    known = served.fingerprints.get(options)
+    return served.fingerprint(options) if known is None else known
+
+
+def _refuse_unread(served: ServedModel, options: Options) -> None:
+    unread = sorted({name for name, _ in options.numbers} - served.family.numbers)
+    if unread:
+        known = ", ".join(sorted(served.family.numbers)) or "none of this kind"
+        raise InvalidRequest(
+            f"options.{unread[0]}: {served.id} does not read it",
+            hint=f"options of this model besides truncation, raw and on_error: {known}",
+        )
 
 
 def _validated(schema: type[Item], items: Mapping[int, Mapping[str, Any]]) -> dict[int, Item]:

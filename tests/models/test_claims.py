@@ -12,9 +12,11 @@ def texts(response: str) -> list[str]:
 
 
 def test_latin_sentences_are_claims() -> None:
-    assert texts("The bridge opened in 1932. Is it made of steel? It surely is of steel!") == [
+    assert texts(
+        "The bridge opened in 1932. It was made of steel\u2026 It surely is of steel!"
+    ) == [
         "The bridge opened in 1932.",
-        "Is it made of steel?",
+        "It was made of steel\u2026",
         "It surely is of steel!",
     ]
 
@@ -56,7 +58,7 @@ def test_pieces_of_fifteen_characters_or_fewer_are_dropped_and_counted(
     length: int, kept: int
 ) -> None:
     split = split_claims("x" * length)
-    assert (len(split.claims), split.dropped) == (kept, 1 - kept)
+    assert (len(split.claims), len(split.dropped)) == (kept, 1 - kept)
 
 
 @pytest.mark.parametrize("response", ["", "   \n\t ", "...", "Yes. No."])
@@ -64,13 +66,88 @@ def test_a_response_may_hold_no_claim(response: str) -> None:
     assert split_claims(response).claims == ()
 
 
-@given(st.text(alphabet=st.sampled_from("ab Dr.!?…。\uff01\n-1.\"')"), max_size=200))
-def test_claims_are_disjoint_slices_in_order(response: str) -> None:
-    end = 0
-    for claim in split_claims(response).claims:
-        assert claim.start >= end
+PIECES = (
+    *("a", "b", " ", " ", ".", "!", "?", "\u2026", "\u3002", "\uff01", "\uff1f", "\n", "\r\n", "-"),
+    *("1", '"', "'", ")", "(", "*", ">", "#", "```", "~~~", "\x00", "\u200b", "\ufeff", "\u2028"),
+    *("Dr. ", "e.g. ", "St. ", "[1]", "2.5 mg", "https://a.b/c ", "A claim that is long enough. "),
+    *("\u6e21\u8f6e", "\U0001f600", "- ", "1. ", "# ", "e\u0301", "\ud800"),
+)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=80).map("".join))
+def test_claims_and_dropped_pieces_are_disjoint_and_leave_out_only_white_space(
+    response: str,
+) -> None:
+    split = split_claims(response)
+    for claim in split.claims:
         assert response[claim.start : claim.end] == claim.text == claim.text.strip()
-        end = claim.end
+    assert [one.start for one in split.claims] == sorted(one.start for one in split.claims)
+    end = 0
+    for piece in sorted([*split.claims, *split.dropped], key=lambda one: one.start):
+        assert end <= piece.start < piece.end <= len(response)
+        assert not response[end : piece.start].strip()
+        end = piece.end
+    assert not response[end:].strip()
+
+
+@pytest.mark.parametrize(
+    ("piece", "reason"),
+    [
+        ("Is the bridge made of steel?", "question"),
+        ('Is it true that "the bridge is made of steel"?\u201d', "question"),
+        ("\u8fd9\u5ea7\u6865\u662f\u94a2\u505a\u7684\u5417\uff1f", "question"),
+        ("## How the bridge was built", "heading"),
+        ("**How the bridge was built:**", "heading"),
+        ("```python\nbridge = build(steel)\n```", "code"),
+        ("~~~\nThe bridge is made of steel.", "code"),
+        ("https://example.com/bridge.html", "url"),
+        ("1932 1953 1954 1955 1956 1957", "no_letters"),
+        ("\U0001f309\U0001f309\U0001f309", "no_letters"),
+        ("x" * 65, "no_words"),
+        ("Steel it is.", "too_short"),
+        ("\u662f\u7684\u3002", "too_short"),
+    ],
+)
+def test_what_is_no_claim_is_told_with_its_place(piece: str, reason: str) -> None:
+    response = f"The bridge opened in 1932.\n{piece}\n"
+    split = split_claims(response)
+    assert [claim.text for claim in split.claims] == ["The bridge opened in 1932."]
+    (dropped,) = split.dropped
+    assert (dropped.reason, response[dropped.start : dropped.end]) == (reason, piece)
+
+
+def test_what_follows_a_closed_block_is_read_again() -> None:
+    response = "```\na = 1\n```\nThe bridge opened in 1932."
+    assert texts(response) == ["The bridge opened in 1932."]
+
+
+def test_markers_are_told_as_such() -> None:
+    response = "> - The bridge opened in 1932.\n12) It was built by two firms."
+    split = split_claims(response)
+    assert texts(response) == ["The bridge opened in 1932.", "It was built by two firms."]
+    assert [response[one.start : one.end] for one in split.dropped] == [">", "-", "12)"]
+    assert {one.reason for one in split.dropped} == {"marker"}
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "The bridge (Smith et al., 2020) opened in 1932 [1].",
+        "Dr. J. Osei of the U.S. team gave 2.5 mg, i.e. half of it.",
+        "See https://example.com/a.b?c=d for the 1.2.3 release.",
+        "The price fell by 2.1% to $3.50 at 5 p.m. in London.",
+        "He lives in St. Gallen near Mt. Hood today.",
+        "The call `a.b()` returns x.y in version 3.11.",
+        "\u4eca\u5929\u5929\u6c14\u5f88\u597d\u3002",
+    ],
+)
+def test_what_is_one_sentence_stays_one(claim: str) -> None:
+    other = "Another claim follows here."
+    assert texts(f"{claim} {other}") == [claim, other]
+
+
+def test_a_claim_of_three_wide_characters_says_as_much_as_nine_letters() -> None:
+    assert texts("\u9e1f\u4f1a\u98de\u5440\u54c8\u3002") == ["\u9e1f\u4f1a\u98de\u5440\u54c8\u3002"]
 
 
 @pytest.mark.parametrize(

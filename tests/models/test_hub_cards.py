@@ -42,6 +42,9 @@ def test_the_published_models_have_cards() -> None:
     assert {card.weights.hub for card in CARDS} == {
         *(f"LARK-Lab/CodeScaler-{size}" for size in ("1.7B", "4B", "8B")),
         *(f"Skywork/Skywork-Reward-V2-Qwen3-{size}" for size in ("1.7B", "4B", "8B")),
+        "MoritzLaurer/DeBERTa-v3-base-mnli-fever-anli",
+        "microsoft/deberta-large-mnli",
+        "cnut1648/biolinkbert-mednli",
     }
 
 

@@ -127,6 +127,21 @@ def test_phi_is_higher_for_the_response_that_the_evidence_bears_out(model: Rewar
     assert len(faithful.details["claims"]) == len(TRIPLES)
 
 
+def test_the_one_of_forty_passages_that_supports_a_claim_is_found(model: RewardModel) -> None:
+    filler = (
+        "The library of the town has a collection of old maps that nobody has read for years.",
+        "Farmers in the valley grow apples, pears and plums on small plots of land.",
+        "A painter repaired the fence of the school in the summer.",
+    )
+    passages = [f"{filler[number % 3]} This is note {number}." for number in range(39)]
+    passages.append("The ferry to the island leaves at nine in the morning.")
+    found = score(model, evidence=passages, claims=["The ferry leaves at nine in the morning."])
+    (claim,) = found.details["claims"]
+    assert (claim["label"], claim["passage"]) == ("entailment", 39)
+    assert claim["best_supported"]["passage"] == 39
+    assert claim["chunk"] == {"start": 0, "end": len(passages[39])}
+
+
 def test_the_adapter_is_small_enough_for_the_repository(entry: Entry) -> None:
     files = [path for path in Path(entry.folder).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 3 * 2**20

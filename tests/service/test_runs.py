@@ -60,7 +60,7 @@ async def test_what_stands_in_for_a_score_is_no_score(
         assert reply["results"][0]["score"] == 9.0
     summary = kept(kept_settings, "team/exp-17", "eval", 3)
     assert (summary.nulls, summary.score.count) == (1, 0)
-    assert summary.flags == {"substituted": 1}
+    assert summary.flags == {"error:non_finite_score": 1, "substituted": 1}
 
 
 async def test_every_native_route_records(served: Served, kept_settings: Settings) -> None:

@@ -1,56 +1,54 @@
-"""Claims against evidence: a three-way cross-encoder, read for one pair or for a whole response."""
+"""Claims against evidence: a cross-encoder, read for one pair or for a whole response."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from importlib.metadata import version
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
-from assay_models.claims import LABELS, Label, Verdict, phi, shares, split_claims
 from assay_models.families.classifier import Classifier, ClassifierOptions, Encoded
+from assay_models.families.nli_cases import Case, Named, case_of, pair_of
+from assay_models.families.nli_chunks import Chunk, Evidence
+from assay_models.families.nli_labels import (
+    Reading,
+    reading_of,
+    refuse_other_names,
+    refuse_wrong_order,
+)
+from assay_models.families.nli_verdicts import Asked, Judge
 from assay_models.items import NliItem
+from assay_models.languages import Languages, known_codes
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
-from assay_models.shaping import log_odds, probabilities
 
-VERSION = 1
-_ALIASES: Mapping[str, Label] = {
-    "entailment": "entailment",
-    "entail": "entailment",
-    "entails": "entailment",
-    "entailed": "entailment",
-    "neutral": "neutral",
-    "contradiction": "contradiction",
-    "contradict": "contradiction",
-    "contradicts": "contradiction",
-    "contradicted": "contradiction",
-}
-_COMBINATIONS = (
-    "give `premise` and `hypothesis`, or `evidence` and `claims`, or `evidence` and `response`"
-)
+VERSION = 2
+# Claims of like length share the chunks of their evidence: windows are so many tokens apart.
+STEP = 32
+# The share of the model's tokens that a claim must leave to its evidence.
+LEAST_WINDOW = 1 / 4
+_LIBRARIES = ("livekit-blingfire", "py3langid")
 
 
 class NliOptions(ClassifierOptions):
     """`[options]` of a card of this family, besides what every classifier takes.
 
     `temperature` divides the logits (Guo et al., 2017, arXiv 1706.04599). `max_pairs` bounds the
-    forward passes of one item, claims times passages.
+    forward passes of one item, claims times chunks of evidence. `chunk_tokens`: the most tokens of
+    evidence that are read at once, where that is less than the encoder has room for. `languages`:
+    what the checkpoint reads, in ISO 639-1 codes, or `any`. `min_confidence`: a probability below
+    which a label is `low_confidence`; under one half it is rather wrong than right. `probes`:
+    whether obvious English pairs must come out right before the model is served.
     """
 
     temperature: float = Field(default=1.0, gt=0)
     max_pairs: int = Field(default=4096, ge=1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """The claims and passages of one item: what names each to the caller, and what was left out."""
-
-    claims: tuple[Mapping[str, Any], ...]
-    passages: tuple[int, ...]
-    dropped: int
-    empty: int
+    chunk_tokens: int | None = Field(default=None, ge=16)
+    languages: Annotated[tuple[str, ...], Field(min_length=1)] = ("en",)
+    min_confidence: float = Field(default=0.5, ge=0, le=1)
+    probes: bool = True
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -59,15 +57,16 @@ class NliModel:
 
     A pair: raw is the log-odds of entailment, the score is the same of the logits over the
     temperature, and the channels are the calibrated probabilities. Claims: each is held against
-    each passage; raw is phi as the formula gives it, the score is phi cut to [-1, 1] (see
-    `claims.phi`), and the channels are phi and the shares of the labels. `order` holds the place of
-    each of `claims.LABELS` among the logits.
+    each chunk of each passage; raw is phi as the formula gives it, the score is phi cut to [-1, 1]
+    (see `claims.phi`), and the channels are phi, the shares of the labels, and measures of the
+    answer. `longest` is the most tokens of evidence read at once.
     """
 
     fingerprint: str
     classifier: Classifier
-    order: tuple[int, ...]
-    temperature: float
+    judge: Judge
+    languages: Languages
+    longest: int
     max_pairs: int
     runs: ClassVar[Literal["device"]] = "device"
     sees: ClassVar[Literal["item"]] = "item"
@@ -77,42 +76,44 @@ class NliModel:
         """Read the checkpoint that the card names.
 
         Raises:
-            CardError: an option, a file or a weight does not fit, or the labels are not the three.
+            CardError: an option, a file or a weight does not fit, the labels do not say what the
+                logits mean, or obvious pairs are judged wrong.
         """
         options = card.options_as(NliOptions)
+        _refuse_unknown(card, options.languages)
         classifier = Classifier.load(card, files, runtime)
-        order = _order(card, classifier.labels)
-        parts = {"family": card.family, "version": VERSION, **classifier.fingerprint_parts}
-        return cls(fingerprint_of(parts), classifier, order, options.temperature, options.max_pairs)
+        config = classifier.model.config
+        refuse_other_names(card, [config.id2label[at] for at in range(config.num_labels)])
+        reading = reading_of(card, classifier.labels)
+        if options.probes and "en" in options.languages:
+            _probe(card, classifier, reading)
+        libraries = {name: version(name) for name in _LIBRARIES}
+        own = {"family": card.family, "version": VERSION, **libraries}
+        room = classifier.renderer.room
+        return cls(
+            fingerprint_of({**own, **classifier.fingerprint_parts}),
+            classifier,
+            Judge(reading, options.temperature, options.min_confidence),
+            Languages(options.languages),
+            min(room, options.chunk_tokens or room),
+            options.max_pairs,
+        )
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
-        """One sequence for a pair; for claims, one for each claim and passage.
+        """One sequence for a pair; for claims, one for each claim and chunk of evidence.
 
         Raises:
-            ItemError: the fields do not go together, there is no claim or no evidence, there are
-                too many pairs, or a passage is too long.
+            ItemError: the fields do not go together, there is no claim or no evidence, they are in
+                a language that the model does not read, there are too many pairs, or a pair or a
+                claim is too long.
         """
         (item,) = items
         assert isinstance(item, NliItem)
-        match _given(item):
-            case ("premise", "hypothesis"):
-                passages, claims = [item.premise or ""], [item.hypothesis or ""]
-                _require(passages, claims)
-                case = None
-            case ("evidence", "response") | ("evidence", "claims"):
-                case, passages, claims = _case(item)
-                self._refuse_too_many(len(claims), len(passages))
-            case _:
-                raise ItemError("invalid_item", _COMBINATIONS)
-        pairs = [(passage, claim) for claim in claims for passage in passages]
-        encoded = [self._encoded(passage, claim, options) for passage, claim in pairs]
-        cut = sum(one.truncated for one in encoded)
-        return Prepared(
-            tuple(one.input() for one in encoded),
-            case,
-            ("truncated",) if cut else (),
-            {"truncated_tokens": cut} if cut else {},
-        )
+        pair = pair_of(item, self._reads)
+        if pair is not None:
+            one = self._pair(*pair, options)
+            return Prepared((one.input(),), None, one.flags, one.details)
+        return self._prepared(case_of(item, self._reads), options)
 
     def cost(self, inputs: Sequence[Input]) -> int:
         """See `Classifier.cost`."""
@@ -124,161 +125,95 @@ class NliModel:
 
     def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
         """The log-odds of entailment for a pair, phi for claims."""
-        logits = [[raw[place] for place in self.order] for raw in raws]
         if prepared.state is None:
-            return [self._pair(prepared, logits[0], options)]
-        calibrated = [probabilities(self._tempered(row)) for row in logits]
-        return [_score_claims(prepared, calibrated, options)]
+            return [self.judge.pair(prepared, raws[0], options)]
+        return [self.judge.claims(prepared, raws, options)]
 
-    def _pair(self, prepared: Prepared, logits: Sequence[float], options: Options) -> Score:
-        tempered = self._tempered(logits)
-        raw, score = log_odds(logits, 0), log_odds(tempered, 0)
-        named = _named(probabilities(tempered))
-        details = {**prepared.details, "label": _highest(named), "probabilities": named}
-        served = raw if options.raw else score
-        channels: dict[str, float] = dict(named.items())
-        return Score(served, raw, channels, prepared.flags, details)
+    def _reads(self, text: str) -> bool:
+        """Whether a text is in a language of the model, and most of its tokens are known."""
+        if not self.languages.reads(text):
+            return False
+        tokens = self.classifier.renderer.tokens(text)
+        return 2 * tokens.unknown <= len(tokens.places)
 
-    def _tempered(self, logits: Sequence[float]) -> list[float]:
-        return [logit / self.temperature for logit in logits]
-
-    def _encoded(self, passage: str, claim: str, options: Options) -> Encoded:
+    def _pair(self, premise: str, hypothesis: str, options: Options) -> Encoded:
         try:
-            return self.classifier.encode_text(passage, claim, options.truncation)
+            return self.classifier.encode_text(premise, hypothesis, options.truncation)
         except ItemError as error:
             if error.code != "input_too_long":
                 raise
-            hint = f"{error.detail}, or give the evidence as a list of shorter passages"
+            hint = f"{error.detail}, or give `evidence` and `claims`: evidence is read in chunks"
             raise ItemError(error.code, hint) from None
 
-    def _refuse_too_many(self, claims: int, passages: int) -> None:
-        if claims * passages > self.max_pairs:
+    def _prepared(self, case: Case, options: Options) -> Prepared:
+        evidence = Evidence(dict(case.passages), lambda text: self._tokens(text))
+        self._refuse_too_many(len(case.claims), len(case.passages))
+        self._refuse_too_many(len(case.claims), evidence.tokens // self.longest)
+        known: dict[str, list[tuple[Chunk, Encoded]]] = {}
+        pairs = 0
+        for claim in case.claims:
+            if claim.text not in known:
+                known[claim.text] = list(self._pairs(claim, evidence, options))
+            pairs += len(known[claim.text])
+            self._refuse_too_many(pairs, 1)
+        rows = [row for claim in case.claims for row in known[claim.text]]
+        cut = sum(encoded.truncated for _, encoded in rows)
+        asked = Asked(
+            claims=tuple(
+                (claim.name, tuple(chunk for chunk, _ in known[claim.text]))
+                for claim in case.claims
+            ),
+            unread=tuple(case.unread),
+            characters=sum(map(len, case.passages.values())),
+            guards=case.guards,
+        )
+        flags = ("truncated", *case.flags) if cut else case.flags
+        details = {**({"truncated_tokens": cut} if cut else {}), **case.details}
+        return Prepared(tuple(one.input() for _, one in rows), asked, flags, details)
+
+    def _pairs(
+        self, claim: Named, evidence: Evidence, options: Options
+    ) -> Iterator[tuple[Chunk, Encoded]]:
+        """A claim with each chunk, in windows that depend on this claim alone."""
+        room = self.classifier.renderer.room
+        tokens = len(self._tokens(claim.text))
+        least = max(1, int(room * LEAST_WINDOW))
+        if tokens > room - least and options.truncation == "error":
+            raise ItemError(
+                "input_too_long",
+                f"claim {claim.name['index']} has {tokens} tokens, the model takes "
+                f"{room - least} beside its evidence: shorten it, or set options.truncation",
+            )
+        exact = min(max(room - tokens, least), self.longest)
+        window = min(max(room - -(-tokens // STEP) * STEP, least), self.longest)
+        for chunk in evidence.chunks(exact, window):
+            text = evidence.text(chunk)
+            yield chunk, self.classifier.encode_text(text, claim.text, options.truncation)
+
+    def _tokens(self, text: str) -> Sequence[tuple[int, int]]:
+        return self.classifier.renderer.tokens(text).places
+
+    def _refuse_too_many(self, claims: int, chunks: int) -> None:
+        if claims * chunks > self.max_pairs:
             raise ItemError(
                 "too_many_pairs",
-                f"{claims} claims times {passages} passages are over the limit of "
+                f"{claims} claims times {chunks} pieces of evidence are over the limit of "
                 f"{self.max_pairs} pairs: give fewer passages, or split the item",
             )
 
 
-def _order(card: ModelCard, labels: Sequence[str]) -> tuple[int, ...]:
-    meant = [_ALIASES.get(label.strip().lower()) for label in labels]
-    if sorted(meant, key=str) != sorted(LABELS):
+def _refuse_unknown(card: ModelCard, languages: Sequence[str]) -> None:
+    unknown = sorted(set(languages) - known_codes())
+    if unknown:
         raise CardError(
-            f"{card.id}: the labels {', '.join(labels)} are not {', '.join(LABELS)}: "
-            "say in options.labels what each logit means"
-        )
-    return tuple(meant.index(label) for label in LABELS)
-
-
-def _given(item: NliItem) -> tuple[str, ...]:
-    fields = ("premise", "hypothesis", "evidence", "response", "claims")
-    return tuple(name for name in fields if getattr(item, name) is not None)
-
-
-def _case(item: NliItem) -> tuple[_Case, list[str], list[str]]:
-    """What is to be scored of evidence with claims or a response, and its passages and claims."""
-    evidence = (item.evidence,) if isinstance(item.evidence, str) else item.evidence or ()
-    kept = [place for place, passage in enumerate(evidence) if _says_something(passage)]
-    names: list[Mapping[str, Any]]
-    if item.claims is not None:
-        names = [{"index": at} for at, claim in enumerate(item.claims) if _says_something(claim)]
-        claims = [item.claims[name["index"]] for name in names]
-        dropped = len(item.claims) - len(claims)
-    else:
-        split = split_claims(item.response or "")
-        found = [claim for claim in split.claims if _says_something(claim.text)]
-        names = [
-            {"index": at, "start": claim.start, "end": claim.end} for at, claim in enumerate(found)
-        ]
-        claims = [claim.text for claim in found]
-        dropped = split.dropped + len(split.claims) - len(found)
-    passages = [evidence[place] for place in kept]
-    _require(passages, claims)
-    case = _Case(tuple(names), tuple(kept), dropped, len(evidence) - len(kept))
-    return case, passages, claims
-
-
-def _require(passages: Sequence[str], claims: Sequence[str]) -> None:
-    if not any(map(_says_something, passages)):
-        raise ItemError("no_evidence", "the evidence has no letter or digit: nothing can be judged")
-    if not any(map(_says_something, claims)):
-        raise ItemError(
-            "no_claims",
-            "there is no claim to judge: none is given, or every sentence of the response has 15 "
-            "characters or fewer, or no letter or digit",
+            f"{card.id}: options.languages: {', '.join(unknown)} cannot be told from others; give "
+            "two-letter codes (ISO 639-1), or any"
         )
 
 
-def _says_something(text: str) -> bool:
-    return any(character.isalnum() for character in text)
+def _probe(card: ModelCard, classifier: Classifier, reading: Reading) -> None:
+    def raws_of(pairs: Sequence[tuple[str, str]]) -> Sequence[Raw]:
+        encoded = [classifier.encode_text(*pair, "right") for pair in pairs]
+        return classifier.logits([one.input() for one in encoded])
 
-
-def _score_claims(
-    prepared: Prepared, calibrated: Sequence[Sequence[float]], options: Options
-) -> Score:
-    case: _Case = prepared.state
-    width = len(case.passages)
-    verdicts, told = [], []
-    for row, name in enumerate(case.claims):
-        held = [_named(one) for one in calibrated[row * width : (row + 1) * width]]
-        verdict, account = _judge(held, case.passages)
-        verdicts.append(verdict)
-        told.append({**name, **account})
-    found, parts = phi(verdicts), shares(verdicts)
-    channels = {
-        "phi": found.clipped,
-        "support": parts["entailment"],
-        "contradiction": parts["contradiction"],
-        "neutral": parts["neutral"],
-    }
-    details = {
-        **prepared.details,
-        "claims": told,
-        "dropped_claims": case.dropped,
-        "empty_passages": case.empty,
-    }
-    score = found.unclipped if options.raw else found.clipped
-    return Score(score, found.unclipped, channels, prepared.flags, details)
-
-
-def _judge(
-    held: Sequence[Mapping[Label, float]], passages: Sequence[int]
-) -> tuple[Verdict, dict[str, Any]]:
-    """The verdict on one claim, from the passage that decides it, and the account of it.
-
-    A passage that entails decides before one that contradicts, and that before one that is neutral:
-    among retrieved passages most have nothing to do with the claim, and a model that learnt from
-    captions is quick to call those a contradiction. Among several of a kind the surest decides.
-    """
-    decisive = max(range(len(held)), key=lambda at: _decisiveness(held[at]))
-    label = _highest(held[decisive])
-    verdict = Verdict(label, held[decisive][label])
-    best = max(range(len(held)), key=lambda at: held[at]["entailment"])
-    worst = max(range(len(held)), key=lambda at: held[at]["contradiction"])
-    account = {
-        "label": verdict.label,
-        "confidence": verdict.confidence,
-        "passage": passages[decisive],
-        "probabilities": held[decisive],
-        "best_supported": {"passage": passages[best], "entailment": held[best]["entailment"]},
-        "worst_contradicted": {
-            "passage": passages[worst],
-            "contradiction": held[worst]["contradiction"],
-        },
-    }
-    return verdict, account
-
-
-def _decisiveness(named: Mapping[Label, float]) -> tuple[int, float]:
-    label = _highest(named)
-    if label == "neutral":
-        return 0, -named["neutral"]
-    return (2 if label == "entailment" else 1), named[label]
-
-
-def _named(values: Sequence[float]) -> dict[Label, float]:
-    return dict(zip(LABELS, values, strict=True))
-
-
-def _highest(named: Mapping[Label, float]) -> Label:
-    return max(LABELS, key=lambda label: named[label])
+    refuse_wrong_order(card, reading, raws_of)

@@ -4,7 +4,7 @@ import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from jinja2 import TemplateError
 from tokenizers import Tokenizer
@@ -45,6 +45,13 @@ class Encoded:
         kinds = b"" if self.type_ids is None else self.type_ids.tobytes()
         key = len(self.ids).to_bytes(4, "big") + self.ids.tobytes() + kinds
         return Input(key, len(self.ids), self, self.kin)
+
+
+class Tokens(NamedTuple):
+    """Where each token of a text lies in it, in characters, and how many are unknown."""
+
+    places: Sequence[tuple[int, int]]
+    unknown: int
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -121,6 +128,23 @@ class Renderer:
         over = self._over(len(positions), truncation)
         kept = self._kept(positions, sides, over, truncation) if over else positions
         return self._encoded(ids, types, kept, over, self._kin(text) if text_pair else b"")
+
+    @property
+    def room(self) -> int:
+        """How many tokens both texts of a pair may have together."""
+        special: int = self._backends["literal"].num_special_tokens_to_add(is_pair=True)
+        return self.max_tokens - special
+
+    def tokens(self, text: str) -> Tokens:
+        """The tokens of a text alone, without any that the tokenizer puts around it.
+
+        Raises:
+            ItemError: the text is not valid Unicode.
+        """
+        _refuse_half_characters(text)
+        encoding = self._backends["literal"].encode(text, add_special_tokens=False)
+        unknown = encoding.ids.count(self.tokenizer.unk_token_id) if encoding.ids else 0
+        return Tokens(encoding.offsets, unknown)
 
     def chat(
         self, messages: Sequence[Message], truncation: Truncation, thoughts: Thoughts = "tokens"

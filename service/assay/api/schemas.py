@@ -46,12 +46,27 @@ class Substitute(_Body):
     substitute: FiniteFloat
 
 
+Weight = Annotated[FiniteFloat, Field(ge=-100, le=100)]
+
+
+class PhiWeights(_Body):
+    """What a claim under each label counts for in phi, times its confidence (family `nli`)."""
+
+    entailment: Weight | None = None
+    neutral: Weight | None = None
+    contradiction: Weight | None = None
+    not_entailment: Weight | None = None
+
+
 class OptionsBody(_Body):
-    """What a request may choose about its scores."""
+    """What a request may choose about its scores. `weights` and `min_confidence` are for models of
+    the family `nli`; others refuse them."""
 
     truncation: Truncation = "error"
     raw: bool = False
     on_error: Substitute | None = None
+    weights: PhiWeights | None = None
+    min_confidence: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
 
 
 class RunBody(_Body):

@@ -47,12 +47,23 @@ def _call(
     return ScoreCall(
         model=model,
         items=items,
-        options=Options(options.truncation, options.raw),
+        options=Options(options.truncation, options.raw, _numbers(options)),
         substitute=None if stand_in is None else stand_in.substitute,
         timeout=None if timeout is None else timeout / 1e3,
         lane=lane,
         run=None if run is None else RunStep(run.id, run.step, run.split),
     )
+
+
+def _numbers(options: OptionsBody) -> tuple[tuple[str, float], ...]:
+    """The numbers that a request chooses, by name, in alphabetical order."""
+    if options.weights is None and options.min_confidence is None:
+        return ()
+    weights = {} if options.weights is None else options.weights.model_dump(exclude_none=True)
+    chosen = {f"weights.{label}": float(weight) for label, weight in weights.items()}
+    if options.min_confidence is not None:
+        chosen["min_confidence"] = float(options.min_confidence)
+    return tuple(sorted(chosen.items()))
 
 
 @router.post("/v1/score", response_model=ScoreReply, tags=["scoring"])

@@ -1,0 +1,143 @@
+"""What the logits of a checkpoint mean: labels by name, one, two or three of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+from assay_models.base import Raw
+from assay_models.card import CardError, ModelCard
+from assay_models.claims import LABELS, Label
+from assay_models.shaping import probabilities
+
+BINARY: tuple[Label, ...] = ("entailment", "not_entailment")
+_ALIASES: Mapping[str, Label] = {
+    **dict.fromkeys(("entailment", "entail", "entails", "entailed"), "entailment"),
+    **dict.fromkeys(("supported", "consistent", "consistency"), "entailment"),
+    "neutral": "neutral",
+    **dict.fromkeys(
+        ("contradiction", "contradict", "contradicts", "contradicted"), "contradiction"
+    ),
+    **dict.fromkeys(("not_entailment", "not_entailed", "non_entailment"), "not_entailment"),
+    **dict.fromkeys(("not_supported", "unsupported", "inconsistent"), "not_entailment"),
+}
+# By so much another order must make the right labels likelier, in mean probability.
+CLEARLY = 0.1
+_PREMISE = "A man in a red jacket is riding a horse along the beach."
+PROBES: tuple[tuple[str, str, Label], ...] = (
+    (_PREMISE, "A man is riding a horse.", "entailment"),
+    (_PREMISE, "The man is going to visit his sister.", "neutral"),
+    (_PREMISE, "Nobody is riding a horse.", "contradiction"),
+    ("Two children are sleeping in a tent.", "Children are asleep.", "entailment"),
+    ("Two children are sleeping in a tent.", "The children are brothers.", "neutral"),
+    (
+        "Two children are sleeping in a tent.",
+        "The children are awake and running.",
+        "contradiction",
+    ),
+    ("The old bridge was closed on Monday.", "The bridge was closed.", "entailment"),
+    ("The old bridge was closed on Monday.", "The bridge will be painted blue.", "neutral"),
+    ("The old bridge was closed on Monday.", "The bridge was open on Monday.", "contradiction"),
+)
+"""Pairs whose labels nobody disputes, for checkpoints that read English."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a checkpoint's logits are read.
+
+    `labels` are the outcomes that it tells apart; `order` holds the place of each among the logits.
+    A head with one logit has the log-odds of entailment, to which the other outcome's 0 is added.
+    """
+
+    labels: tuple[Label, ...]
+    order: tuple[int, ...]
+
+    def logits(self, raw: Raw) -> list[float]:
+        """The logits in the order of `labels`."""
+        if len(self.order) == 1:
+            return [raw[0], 0.0]
+        return [raw[place] for place in self.order]
+
+
+def reading_of(card: ModelCard, names: Sequence[str]) -> Reading:
+    """How to read a checkpoint whose logits have these names.
+
+    Raises:
+        CardError: the names do not say what each logit means; the text says what to write.
+    """
+    meant = _meant(names)
+    for labels in (LABELS, BINARY, BINARY[:1]):
+        if len(meant) == len(labels) and set(meant) == set(labels):
+            order = tuple(meant.index(label) for label in labels)
+            return Reading(labels if len(labels) > 1 else BINARY, order)
+    raise CardError(
+        f"{card.id}: the labels {', '.join(names)} do not say what the logits mean: find the order "
+        "in which the checkpoint was trained, and write it in options.labels, as "
+        '["entailment", "neutral", "contradiction"], ["entailment", "not_entailment"], or '
+        '["entailment"] for one logit'
+    )
+
+
+def refuse_other_names(card: ModelCard, configured: Sequence[str]) -> None:
+    """Refuse a card whose labels are not those of the checkpoint's config, where that has names.
+
+    Args:
+        card: which may name labels in `options.labels`.
+        configured: the names in the config, in the order of the logits.
+
+    Raises:
+        CardError: both name the labels, and not in the same order.
+    """
+    named = card.options.get("labels")
+    own = _meant(configured)
+    if named is not None and None not in own and _meant(named) != own:
+        raise CardError(
+            f"{card.id}: options.labels says {', '.join(named)}, the checkpoint's config "
+            f"{', '.join(configured)}: find out which of them is right"
+        )
+
+
+def refuse_wrong_order(
+    card: ModelCard, reading: Reading, raws_of: Callable[[Sequence[tuple[str, str]]], Sequence[Raw]]
+) -> None:
+    """Compute the probes, and refuse labels under which they are less likely than under others.
+
+    Args:
+        card: whose labels they are.
+        reading: of its checkpoint.
+        raws_of: computes the raws of pairs of premise and hypothesis.
+
+    Raises:
+        CardError: another order of the labels, or the other sign of one logit, clearly fits better.
+    """
+    raws = raws_of([(premise, hypothesis) for premise, hypothesis, _ in PROBES])
+    rows = [probabilities(reading.logits(raw)) for raw in raws]
+    told = reading.labels
+    fits = {order: _fit(rows, order) for order in permutations(told)}
+    best = max(fits, key=lambda order: fits[order])
+    if fits[best] > fits[told] + CLEARLY:
+        right = [best[told.index(label)] for label in _named(reading)]
+        raise CardError(
+            f"{card.id}: obvious pairs are judged wrong with the labels in this order; right would "
+            f"be {', '.join(right)}. Mend options.labels, or set options.probes = false if the "
+            "checkpoint reads no plain English"
+        )
+
+
+def _meant(names: Sequence[str]) -> list[Label | None]:
+    return [_ALIASES.get("_".join(name.lower().replace("-", " ").split())) for name in names]
+
+
+def _fit(rows: Sequence[Sequence[float]], order: Sequence[Label]) -> float:
+    """The mean probability of what is right, if the outcomes were those of `order`."""
+    total = 0.0
+    for row, (_, _, label) in zip(rows, PROBES, strict=True):
+        right = label if label in order or label == "entailment" else "not_entailment"
+        total += row[list(order).index(right)]
+    return total / len(rows)
+
+
+def _named(reading: Reading) -> list[Label]:
+    """The outcomes in the order of the logits."""
+    by_place = dict(zip(reading.order, reading.labels, strict=False))
+    return [by_place[place] for place in sorted(by_place)]
