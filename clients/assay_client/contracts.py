@@ -30,6 +30,9 @@ OK = "ok"
 NO_ANSWER = "no_answer"
 UNSCORED = "unscored"
 
+OF_THE_POLICY = ("no_claims", "no_search", "unsupported_language")
+"""Failures that a policy brings about by what it writes, or by not searching."""
+
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -115,7 +118,7 @@ class GroundedAnswer:
 
     alpha: float = 1.0
     standins: Mapping[str, float] = field(
-        default_factory=lambda: {"no_claims": -1.0, "unsupported_language": -1.0}
+        default_factory=lambda: dict.fromkeys(OF_THE_POLICY, -1.0)
     )
 
     def __post_init__(self) -> None:

@@ -182,7 +182,7 @@ class TestFormula:
 
 
 class TestFailures:
-    @pytest.mark.parametrize("status", ["no_claims", "unsupported_language"])
+    @pytest.mark.parametrize("status", ["no_claims", "no_search", "unsupported_language"])
     def test_what_the_policy_brings_about_stands_at_minus_one(self, status: str) -> None:
         found = account(tagged(RIGHT), result(None, status))
         assert (found.status, found.phi, found.substituted) == (status, -1, True)

@@ -34,7 +34,9 @@ class Reward(trl.Reward):
     Logged: the means of the contract's parts as `assay/base`, `assay/exact`, `assay/f1`,
     `assay/form` and `assay/penalty`; of the checker's own phis as `assay/phi`; of what they add to
     the rewards as `assay/from_phi`; and for each status but `ok` its share, as `assay/no_answer`
-    and so on.
+    and so on, and of each flag of the checker, as `assay/flag_truncated`.
+
+    `fields` may name further fields of an item (`calls`, …), which are sent along.
 
     Args:
         model: as for `Settings`.
@@ -80,14 +82,13 @@ class Reward(trl.Reward):
         """
         drafts = trl.items_of(self, prompts, completions, columns)
         samples = [Sample(*(one[name] for name in _NEEDED)) for one in drafts]
-        names = [
-            one["group"]
-            for one, sample in zipped(drafts, samples)
+        answered = [
+            {name: value for name, value in draft.items() if name != "references"}
+            for draft, sample in zipped(drafts, samples)
             if answer_of(sample.completion) is not None
         ]
-        items = [
-            {**item, "group": name} for item, name in zipped(self.contract.items(samples), names)
-        ]
+        asked = zipped(answered, self.contract.items(samples))
+        items = [{**draft, **item} for draft, item in asked]
         outcome = self.ask(items, trl.step_of(columns)) if items else None
         self.accounts = self._judged(samples, outcome, len(items))
         log: trl.LogMetric | None = columns.get("log_metric")
@@ -130,3 +131,5 @@ def _means(accounts: Sequence[Account]) -> Iterator[tuple[str, float]]:
     for status, times in Counter(one.status for one in accounts).items():
         if status != OK:
             yield status, times / len(accounts)
+    for flag, times in Counter(flag for one in accounts for flag in one.flags).items():
+        yield f"flag_{flag}", times / len(accounts)

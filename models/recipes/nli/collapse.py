@@ -49,13 +49,19 @@ def main() -> None:
 
 
 def by_classifier(model: RewardModel, bank: Sequence[Group]) -> Floats:
-    """Calibrated probabilities as they are served, [groups, claims, labels]."""
+    """Calibrated probabilities as they are served, [groups, claims, labels].
+
+    Raises:
+        CardError: the model has other labels than the three.
+    """
     items = [
         NliItem(premise=group.evidence, hypothesis=claim)
         for group in bank
         for claim in group.claims
     ]
     scores = score_items(model, items, Options(truncation="right"))
+    if set(scores[0].channels) != set(LABELS):
+        raise CardError(f"its labels are {', '.join(scores[0].channels)}, not the bank's three")
     rows = [[one.channels[label] for label in LABELS] for one in scores]
     return np.array(rows).reshape(len(bank), -1, len(LABELS))
 
@@ -70,11 +76,12 @@ def _classifiers(bank: Sequence[Group], roots: Sequence[Path]) -> Iterator[tuple
             _refuse_to_download(card)
             files = repository.locate(repository.find(card.id))
             model = family_of(card).load(card, files, Runtime())
+            judged = by_classifier(model, bank)
         except CardError as error:
-            print(f"left out: {error}", flush=True)
+            print(f"left out, {card.id}: {error}", flush=True)
             continue
         print(f"{card.id} {model.fingerprint}", flush=True)
-        yield card.id, by_classifier(model, bank)
+        yield card.id, judged
 
 
 def _refuse_to_download(card: ModelCard) -> None:

@@ -199,6 +199,23 @@ def test_conversations_and_columns_of_other_names(server: Any, make: Any, checke
     assert server.seen[0].body["items"][0]["evidence"] == "one text"
 
 
+def test_further_fields_are_sent_along(server: Any, make: Any, checker: Any) -> None:
+    checker(SUPPORTED)
+    fields = {**Reward.fields, "calls": "searches"}
+    rewards(make(server.url, fields=fields), [ANSWER, UNTAGGED], searches=[2, 0])
+    (item,) = server.seen[0].body["items"]
+    assert item.pop("group")
+    assert item == {"response": REFERENCE, "evidence": EVIDENCE, "calls": 2}
+
+
+def test_flags_are_counted(server: Any, make: Any, say: Any) -> None:
+    reply = say.score_reply([{"value": 0.5}])
+    reply["results"][0] |= {"channels": {"phi": 0.5}, "flags": ["low_confidence"]}
+    server.always = say.json(reply)
+    _, logged = rewards(make(server.url), [ANSWER, UNTAGGED])
+    assert logged["assay/flag_low_confidence"] == 0.5
+
+
 def test_it_can_be_pickled_with_its_contract(
     server: Any, make: Any, checker: Any, closing: Any
 ) -> None:
