@@ -1,9 +1,12 @@
-"""Draw two runs: what the reward is made of, and what the checker says, with phi and without it."""
+"""Draw two runs, with phi and without it, and print what they began and ended with."""
 
 import argparse
 import json
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import matplotlib as mpl
@@ -19,6 +22,11 @@ PARTS = (
     ("penalty", "assay/penalty", "C3"),
 )
 PANELS = (("assay/phi", "phi of the checker"), ("assay/exact", "exact matches"))
+TABLE = (
+    "reward", "assay/base", "assay/from_phi", "assay/penalty", "assay/phi", "assay/exact",
+    "assay/f1", "assay/no_answer",
+)  # fmt: skip
+BEGINNING, END = 5, 10
 RUNS = (("alpha 1", "with", "C2"), ("alpha 0", "without", "C7"))
 
 
@@ -34,6 +42,17 @@ def main() -> None:
         for name, folder in (("with", given.with_phi), ("without", given.without))
     }
     draw(logs, given.out)
+    for name, rows in logs.items():
+        for key in TABLE:
+            first, last = (_told(part, key) for part in (rows[:BEGINNING], rows[-END:]))
+            sys.stdout.write(f"{name:8} {key:16} {first}  {last}\n")
+
+
+def _told(rows: Rows, key: str) -> str:
+    """The mean over steps, with 1.96 of its standard errors."""
+    values = [float(row[key]) for row in rows if key in row]
+    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{mean(values):.3f} +- {1.96 * error:.3f}" if values else "-"
 
 
 def draw(logs: Mapping[str, Rows], out: Path) -> None:
