@@ -1,6 +1,6 @@
 """Plots of the recipes, as SVG that does not change unless the figures do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -35,4 +35,23 @@ def save_lines(
     axes.set_ylabel(y_title)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def save_shares(
+    path: Path, rows: Mapping[str, Sequence[float]], parts: Sequence[str], x_title: str
+) -> None:
+    """Draw each row as one bar of parts that add up to 1, the first row on top."""
+    mpl.rcParams["svg.hashsalt"] = "assay"
+    figure = Figure(figsize=(8.0, 0.4 * len(rows) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    left = [0.0] * len(rows)
+    for place, part in enumerate(parts):
+        widths = [shares[place] for shares in rows.values()]
+        axes.barh(list(rows), widths, left=left, label=part)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(x_title)
+    figure.legend(loc="outside upper center", ncols=len(parts), frameon=False)
     figure.savefig(path, format="svg", metadata={"Date": None})

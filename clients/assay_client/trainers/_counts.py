@@ -14,7 +14,8 @@ class Failures:
     Attributes:
         scored: items that have a score of their own.
         failed: items without one.
-        substituted: those of them in whose place the server put the number that `options` names.
+        substituted: those of them in whose place a number was put: the one that `options` names to
+            the server, or that of a contract.
         reasons: how often each reason, a code of the server or the name of an error.
     """
 

@@ -18,11 +18,12 @@ PAGES = ROOT / "docs" / "trainers"
 EXAMPLES = ROOT / "clients" / "examples"
 MODULES = [one.name for one in pkgutil.iter_modules(trainers.__path__) if one.name[0] != "_"]
 PAGE_OF = {"axolotl": "trl", "ms_swift": "ms-swift", "query_rewriting": "query-rewriting"}
+PAGE_OF |= {"grounded_answers": "grounded-answers"}
 VERSION = re.compile(r"\b(?:[0-9a-f]{8}|[0-9]+\.[0-9]+\.[0-9]+)\b")
 
 
 def test_there_are_some() -> None:
-    assert len(MODULES) == 11
+    assert len(MODULES) == 12
 
 
 @pytest.mark.parametrize("name", MODULES)
