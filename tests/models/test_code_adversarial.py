@@ -56,6 +56,11 @@ def test_where_an_edit_does_not_apply(edit: Callable[[str], str | None], program
     assert edit(program) is None
 
 
+def test_a_name_that_hides_a_builtin_keeps_it() -> None:
+    found = adversarial.renamed("def f(dict, a):\n    return dict[a]")
+    assert found == "def f(dict, v0):\n    return dict[v0]"
+
+
 def test_which_side_is_edited() -> None:
     pairs = [Pair("p", "Add.", PROGRAM, "x = 1"), Pair("q", "Stop.", "y = 2", PROGRAM)]
     ((before, after),) = attacked(pairs, adversarial.documented)

@@ -58,7 +58,7 @@ def renamed(program: str) -> str | None:
     names = {name: f"v{number}" for number, name in enumerate(sorted(known))}
     for node in ast.walk(tree):
         if isinstance(node, ast.arg):
-            node.arg = names[node.arg]
+            node.arg = names.get(node.arg, node.arg)
         elif isinstance(node, ast.Name):
             node.id = names.get(node.id, node.id)
     return ast.unparse(tree)
@@ -140,9 +140,10 @@ def main() -> None:
 
     for name, edit in ATTACKS.items():
         before, after = zip(*attacked(pairs, edit), strict=True)
-        print(f"{name:26} before {measured(before).figure}  after {measured(after).figure}")
+        line = f"{name:26} before {measured(before).figure}  after {measured(after).figure}"
+        print(line, flush=True)
     for name, edit in DAMAGE.items():
-        print(f"{name:26} {measured(damaged(pairs, edit)).figure}")
+        print(f"{name:26} {measured(damaged(pairs, edit)).figure}", flush=True)
     print(f"{'right for another problem':26} {measured(elsewhere(pairs)).figure}")
 
 
