@@ -40,7 +40,8 @@ class Client(BaseClient["HTTPClient"]):
         Args:
             model: `name@version`, or `name` for its default version.
             items: the fields of each, as the model's family takes them.
-            options: `truncation`, `raw`, `on_error` as the server knows them.
+            options: `truncation`, `raw`, `on_error` as the server knows them; for `nli` also
+                `weights` and `min_confidence`.
             run: the training run and step, for the server's monitors: `id`, `step`, `split`.
             timeout: seconds for this call, instead of the client's.
             on_error: `raise` an ItemFailedError if an item has no score, or `none`: return the

@@ -56,8 +56,8 @@ class Languages:
         """Whether a text may be in one of them; one that cannot be told may.
 
         It may not where most letters are of another script, words of one or two letters aside
-        (symbols, units), nor where another language of the script makes it likelier by 15 nats and
-        at least three words are in small letters: names, numbers, formulae and code have no
+        (symbols, units), nor where another language makes its words in small letters, three
+        different ones at least, likelier by 15 nats: names, numbers, formulae and code have no
         language.
         """
         if ANY in self.codes:
@@ -72,12 +72,14 @@ class Languages:
 
     def _likelier_another(self, sample: str) -> bool:
         small = [word for word in _WORDS.findall(sample) if len(word) > 1 and word.islower()]
-        if len(small) < LEAST_WORDS:
+        if len(set(small)) < LEAST_WORDS:
             return False
-        likeliest, _ = _identifier().classify(sample)
+        # Names are foreign in every language, so only these words are asked.
+        prose = " ".join(small)
+        likeliest, _ = _identifier().classify(prose)
         if likeliest in self.codes or likeliest == NO_LANGUAGE:
             return False
-        likelihoods = {code: float(value) for code, value in _identifier().rank(sample)}
+        likelihoods = {code: float(value) for code, value in _identifier().rank(prose)}
         own = max((likelihoods[code] for code in self.codes if code in likelihoods), default=None)
         return own is not None and likelihoods[likeliest] - own > LEAST_MARGIN
 

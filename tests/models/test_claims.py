@@ -168,6 +168,29 @@ def test_phi_table(verdicts: list[tuple[Label, float]], unclipped: float, clippe
     assert found.clipped == pytest.approx(clipped, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("weights", "unclipped", "clipped"),
+    [
+        ({}, -0.1, -0.1),
+        ({"contradiction": -1.0}, 0.1 / 3, 0.1 / 3),
+        ({"neutral": 0.5}, 0.0, 0.0),
+        ({"entailment": 0.0, "contradiction": -6.0}, -1.6, -1.0),
+        ({"entailment": 5.0, "contradiction": 0.0}, 1.5, 1.0),
+    ],
+)
+def test_phi_table_of_other_weights(
+    weights: dict[Label, float], unclipped: float, clipped: float
+) -> None:
+    verdicts = [
+        Verdict("entailment", 0.9),
+        Verdict("neutral", 0.6),
+        Verdict("contradiction", 0.8),
+    ]
+    found = phi(verdicts, {**WEIGHTS, **weights})
+    assert found.unclipped == pytest.approx(unclipped, abs=1e-12)
+    assert found.clipped == pytest.approx(clipped, abs=1e-12)
+
+
 @pytest.mark.parametrize("new", LABELS)
 def test_changing_one_label_changes_phi_by_the_formula(new: Label) -> None:
     others = [Verdict("entailment", 0.7), Verdict("neutral", 0.9)]
