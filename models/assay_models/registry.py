@@ -104,6 +104,14 @@ FAMILIES = {
         "query",
         {"query": "a dog on a beach", "results": [{"score": 2.0}, {"score": 1.0}]},
     ),
+    "retrieval_nets": Family(
+        "assay_models.families.retrieval_nets",
+        "RetrievalNet",
+        RetrievalQppItem,
+        "query",
+        # Embeddings are as long as a model's own: each card has to show its example.
+        {"query": "a dog on a beach", "results": [{"score": 2.0}, {"score": 1.0}]},
+    ),
     "nli": Family(
         "assay_models.families.nli",
         "NliModel",
