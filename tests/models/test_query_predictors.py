@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay_models.families import embedding_predictors as of_embeddings
@@ -54,6 +54,7 @@ def test_the_greatest_deviation_need_not_be_that_of_the_whole_list() -> None:
     assert of_scores.deviation(scores) < 4
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(Lists, st.floats(-1e3, 1e3), st.floats(0.01, 100.0))
 def test_what_a_shift_and_a_scale_do(values: list[float], shift: float, scale: float) -> None:
     scores, moved, scaled = array(values), array(values) + shift, array(values) * scale
@@ -67,6 +68,7 @@ def test_what_a_shift_and_a_scale_do(values: list[float], shift: float, scale: f
     assert of_scores.nqc(scaled, scale) == pytest.approx(of_scores.nqc(scores, 1.0), **near)
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(Positive, st.floats(0.01, 100.0))
 def test_smv_and_the_share_of_the_best_do_not_mind_the_unit(
     values: list[float], scale: float
@@ -78,6 +80,7 @@ def test_smv_and_the_share_of_the_best_do_not_mind_the_unit(
     assert of_scores.sigma_share(scores * 4, 0.4999999) == close(4 * half)
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.floats(-1e6, 1e6), st.integers(1, 40))
 def test_equal_scores_have_no_spread_at_all(score: float, count: int) -> None:
     scores = array([score] * count)
@@ -170,6 +173,7 @@ def test_autocorrelation_is_not_made_up(scores: list[float], vectors: list[list[
     assert of_embeddings.autocorrelation(array(scores), rows) is None
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     st.lists(st.floats(-1e3, 1e3), min_size=4, max_size=4),
     st.floats(0.01, 100.0),

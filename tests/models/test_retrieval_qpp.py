@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Served
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -126,6 +126,7 @@ def test_one_result() -> None:
     assert served.details["undefined"] == ["top_gap", "coherence", "autocorrelation", "clarity"]
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.permutations(range(5)))
 def test_the_order_of_equal_scores_decides_no_bit(order: list[int]) -> None:
     vectors = np.random.default_rng(4).normal(size=(5, 3)).tolist()
@@ -278,3 +279,34 @@ async def test_it_is_served(served: Served) -> None:
     assert again["results"][0]["source"] == "cache"
     assert again["results"][0]["channels"] == first["channels"]
     assert card["quality"] == []
+
+
+Finite = st.floats(allow_nan=False, allow_infinity=False)
+Vectors = st.lists(Finite, min_size=2, max_size=2)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    st.lists(st.tuples(Finite, Vectors), min_size=1, max_size=6),
+    st.none() | Finite,
+    st.none() | Vectors,
+    st.none() | st.integers(1, 8),
+)
+def test_no_list_ends_in_anything_but_numbers_or_an_item_error(
+    pairs: list[tuple[float, list[float]]],
+    corpus: float | None,
+    query: list[float] | None,
+    depth: int | None,
+) -> None:
+    pairs = sorted(pairs, reverse=True)
+    results = listed(*[one for one, _ in pairs], embeddings=[vector for _, vector in pairs])
+    fields = {"corpus_score": corpus, "query_embedding": query, "depth": depth}
+    try:
+        served = score(results, **fields)
+    except ItemError:
+        return
+    for name in ("coherence", "autocorrelation", "query_fit"):
+        assert -1 - 1e-9 <= served.channels.get(name, 0.0) <= 1 + 1e-9
+    for name in ("score_deviation", "sigma_max", "sigma_half", "top_gap", "clarity"):
+        value = served.channels.get(name, 0.0)
+        assert value >= 0 or math.isnan(value)
