@@ -61,13 +61,16 @@ class CodeExecItem(ResponseItem):
     language: Annotated[str, Field(max_length=64)] | None = None
 
 
+Embedding = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=8192)]
+
+
 class RetrievedResult(BaseModel):
     """One entry of a retrieved list, best first."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     score: FiniteFloat
-    embedding: Annotated[tuple[FiniteFloat, ...], Field(max_length=8192)] | None = None
+    embedding: Embedding | None = None
 
 
 class VideoQppItem(Item):
@@ -81,6 +84,20 @@ class VideoQppItem(Item):
     collection: Literal["msrvtt", "vatex", "coco"] | None = None
     system: Literal["gram", "vast"] | None = None
     results: Annotated[tuple[RetrievedResult, ...], Field(max_length=1000)] | None = None
+
+
+class RetrievalQppItem(Item):
+    """A text query and the list that a retrieval system returned for it, best first.
+
+    `corpus_score` is the score of the whole corpus as one document, in the unit of the results'
+    scores; `depth` is how many results count, where that is not the card's number.
+    """
+
+    query: Text
+    results: Annotated[tuple[RetrievedResult, ...], Field(min_length=1, max_length=1000)]
+    query_embedding: Embedding | None = None
+    corpus_score: FiniteFloat | None = None
+    depth: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = None
 
 
 class NliItem(ResponseItem):

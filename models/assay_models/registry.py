@@ -3,11 +3,18 @@
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from assay_models.base import Item, RewardModel
 from assay_models.card import CardError, ModelCard
-from assay_models.items import CodeExecItem, CodeItem, NliItem, TextItem, VideoQppItem
+from assay_models.items import (
+    CodeExecItem,
+    CodeItem,
+    NliItem,
+    RetrievalQppItem,
+    TextItem,
+    VideoQppItem,
+)
 from assay_models.repository import ModelFiles
 
 
@@ -38,7 +45,7 @@ class Family:
     loader: str
     item: type[Item]
     candidate: str
-    probe: Mapping[str, str]
+    probe: Mapping[str, Any]
     numbers: frozenset[str] = frozenset()
 
     def load(self, card: ModelCard, files: ModelFiles, runtime: Runtime) -> RewardModel:
@@ -93,6 +100,21 @@ FAMILIES = {
         VideoQppItem,
         "query",
         {"query": "a dog on a beach"},
+    ),
+    "retrieval_qpp": Family(
+        "assay_models.families.retrieval_qpp",
+        "RetrievalQppModel",
+        RetrievalQppItem,
+        "query",
+        {"query": "a dog on a beach", "results": [{"score": 2.0}, {"score": 1.0}]},
+    ),
+    "retrieval_nets": Family(
+        "assay_models.families.retrieval_nets",
+        "RetrievalNet",
+        RetrievalQppItem,
+        "query",
+        # Embeddings are as long as a model's own: each card has to show its example.
+        {"query": "a dog on a beach", "results": [{"score": 2.0}, {"score": 1.0}]},
     ),
     "nli": Family(
         "assay_models.families.nli",

@@ -33,11 +33,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", action="append", help="name; all embedded ones unless given")
+    parser.add_argument(
+        "--model", action="append", help="name; all embedded with weights unless given"
+    )
     parser.add_argument("--check", action="store_true", help="fail where a card's bound is broken")
     arguments = parser.parse_args()
     repository = ModelRepository([embedded_root()])
-    names = arguments.model or [card.name for card in repository.cards() if card.embedded]
+    names = arguments.model or [
+        card.name for card in repository.cards() if card.embedded and card.weights.source != "none"
+    ]
     broken = []
     for name in names:
         entry = repository.find(name)
@@ -126,7 +130,7 @@ def _plain_queries(files: ModelFiles, model: VideoQppModel, inputs: Sequence[Inp
     encoder: Any = BertModel.from_pretrained(files.weights, local_files_only=True)
     raws = []
     for one in inputs:
-        collection, ids, features = one.payload
+        (collection, features), ids, _ = one.payload
         mean = encoder(input_ids=torch.tensor([list(ids)])).last_hidden_state[0].mean(0)
         embedding = torch.nn.functional.normalize(mean, dim=0).numpy()
         raws += model.heads[collection].raws(embedding[None], [features])

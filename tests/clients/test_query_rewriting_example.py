@@ -6,10 +6,12 @@ import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from types import ModuleType
 
 import pytest
 from conftest import listening
+from nightly import only_nightly
 
 from assay.settings import Settings
 
@@ -71,3 +73,39 @@ def test_its_policy_is_trained(
     assert (first["step"], second["step"]) == (1, 2)
     taken = float(first["assay/score"]) - float(first["reward"])
     assert taken > 0 or guards
+
+
+LAST = 10
+"""Steps whose mean is what a run ends with."""
+
+
+@only_nightly
+@pytest.mark.weights
+def test_its_runs_end_as_its_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The score alone makes the policy stray from the original; the guards hold it near, and the
+    reward rises all the same."""
+    pytest.importorskip("trl", reason="the example needs TRL, which is no dependency of Assay")
+    train = module("train")
+    logs = {}
+    with listening(Settings(models=("video-qpp@2",))) as url:
+        for name, guards in (("free", ["--no-guards"]), ("held", [])):
+            folder = tmp_path / name
+            monkeypatch.setattr("sys.argv", ["train.py", str(folder), "--url", url, *guards])
+            train.main()
+            logs[name] = json.loads((folder / "log.json").read_text())
+
+    def mean(name: str, key: str, steps: slice) -> float:
+        return fmean(float(one[key]) for one in logs[name][steps])
+
+    begin, end = slice(0, 1), slice(-LAST, None)
+    for name in logs:
+        assert [one["step"] for one in logs[name]] == list(range(1, 61))
+        assert mean(name, "reward", end) > mean(name, "reward", begin) + 0.15
+        assert mean(name, "assay/score", end) > mean(name, "assay/score", begin) + 0.15
+        assert {float(one["assay/failed"]) for one in logs[name]} == {0.0}
+    assert mean("free", "assay/similarity", begin) > 0.6
+    assert mean("free", "assay/similarity", end) < 0.35
+    assert mean("free", "assay/novelty", end) > 0.8
+    assert mean("held", "assay/similarity", end) > 0.5
+    assert mean("held", "assay/novelty", end) < 0.75
+    assert mean("free", "assay/score", end) > mean("held", "assay/score", end)

@@ -244,7 +244,10 @@ def _details(features: QueryFeatures, text: Read, original: Read | None) -> dict
 def _collection(item: VideoQppItem) -> str:
     collection = item.collection or DEFAULT_COLLECTION
     if item.results is not None:
-        raise ItemError("unsupported", "this model reads the query alone: send no `results`")
+        raise ItemError(
+            "unsupported",
+            "this model reads the query alone: send no `results`, or send them to `retrieval-qpp`",
+        )
     if item.system is not None and item.system not in SYSTEMS[collection]:
         raise ItemError("invalid_item", f"`{collection}` has no single system: send no `system`")
     return collection

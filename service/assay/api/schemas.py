@@ -17,7 +17,14 @@ from assay_models.card import (
     Training,
     Weights,
 )
-from assay_models.items import CodeExecItem, CodeItem, NliItem, TextItem, VideoQppItem
+from assay_models.items import (
+    CodeExecItem,
+    CodeItem,
+    NliItem,
+    RetrievalQppItem,
+    TextItem,
+    VideoQppItem,
+)
 
 ItemName = Annotated[str, Field(min_length=1, max_length=128)]
 
@@ -29,7 +36,9 @@ class _AnyItem:
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        shapes = TypeAdapter(CodeItem | CodeExecItem | VideoQppItem | NliItem | TextItem)
+        shapes = TypeAdapter(
+            CodeItem | CodeExecItem | VideoQppItem | RetrievalQppItem | NliItem | TextItem
+        )
         return handler(shapes.core_schema)
 
 
