@@ -147,15 +147,15 @@ class NliModel:
 
     def _prepared(self, case: Case, options: Options) -> Prepared:
         evidence = Evidence(dict(case.passages), lambda text: self._tokens(text))
-        self._refuse_too_many(len(case.claims), len(case.passages))
-        self._refuse_too_many(len(case.claims), evidence.tokens // self.longest)
+        self._refuse_too_many(len(case.claims) * len(case.passages))
+        self._refuse_too_many(len(case.claims) * (evidence.tokens // self.longest))
         known: dict[str, list[tuple[Chunk, Encoded]]] = {}
         pairs = 0
         for claim in case.claims:
             if claim.text not in known:
                 known[claim.text] = list(self._pairs(claim, evidence, options))
             pairs += len(known[claim.text])
-            self._refuse_too_many(pairs, 1)
+            self._refuse_too_many(pairs)
         rows = [row for claim in case.claims for row in known[claim.text]]
         cut = sum(encoded.truncated for _, encoded in rows)
         asked = Asked(
@@ -193,11 +193,11 @@ class NliModel:
     def _tokens(self, text: str) -> Sequence[tuple[int, int]]:
         return self.classifier.renderer.tokens(text).places
 
-    def _refuse_too_many(self, claims: int, chunks: int) -> None:
-        if claims * chunks > self.max_pairs:
+    def _refuse_too_many(self, pairs: int) -> None:
+        if pairs > self.max_pairs:
             raise ItemError(
                 "too_many_pairs",
-                f"{claims} claims times {chunks} pieces of evidence are over the limit of "
+                f"{pairs} pairs of a claim and a chunk of evidence, or more, are over the limit of "
                 f"{self.max_pairs} pairs: give fewer passages, or split the item",
             )
 
