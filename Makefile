@@ -50,6 +50,7 @@ docs: .venv/dev ## Write the generated reference pages
 evaluate: .venv/dev ## Measure the embedded models anew (DATA=folder of the evaluation data)
 	$(BIN)/python -m recipes.code.evaluate --data $(DATA) --check
 	$(BIN)/python -m recipes.video_qpp.evaluate --data $(DATA) --check
+	$(BIN)/python -m recipes.video_qpp.benchmark --data $(DATA) --check
 	$(BIN)/python -m recipes.nli.evaluate --data $(DATA) --check
 
 bench: .venv/dev ## Measure Assay beside its limits and peers (BENCH='--quick' for three minutes)

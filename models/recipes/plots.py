@@ -55,3 +55,35 @@ def save_shares(
     axes.set_xlabel(x_title)
     figure.legend(loc="outside upper center", ncols=len(parts), frameon=False)
     figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A named value with its interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+def save_intervals(path: Path, groups: Mapping[str, Sequence[Interval]], x_title: str) -> None:
+    """Draw named values with their intervals, a panel for each group, the first one at the top."""
+    mpl.rcParams["svg.hashsalt"] = "assay"
+    names = list(dict.fromkeys(one.name for group in groups.values() for one in group))
+    figure = Figure(figsize=(9.6, 1.2 + 0.26 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    for panel, (title, group) in zip(panels, groups.items(), strict=True):
+        places = [names.index(one.name) for one in group]
+        values = [one.value for one in group]
+        # A percentile interval of a very skewed feature need not hold its value.
+        below = [max(0.0, one.value - one.low) for one in group]
+        above = [max(0.0, one.high - one.value) for one in group]
+        panel.errorbar(values, places, xerr=[below, above], fmt="o", markersize=4, capsize=2)
+        panel.axvline(0, color="grey", linewidth=0.8)
+        panel.set_title(title, fontsize=10)
+        panel.set_yticks(range(len(names)), names, fontsize=8)
+        panel.grid(axis="x", alpha=0.3)
+    panels[0].invert_yaxis()
+    figure.supxlabel(x_title, fontsize=9)
+    figure.savefig(path, format="svg", metadata={"Date": None})

@@ -12,6 +12,18 @@ from assay_models.families.query_heads import Net, columns_of, surroundings
 from recipes.video_qpp.design import Known, by_ngrams, learning_inputs, make_basis, read
 from recipes.video_qpp.fit import Tried, choose_penalty, choose_shares, fit_head
 from recipes.video_qpp.nets import Shape, fit_nets, mixed, outputs
+from recipes.video_qpp.predictors import (
+    ALL_RIDGE,
+    ALL_TREES,
+    BLEND,
+    CROWDING,
+    LABELS,
+    MINILM,
+    TFIDF,
+    WORD_TREES,
+    Asked,
+    predictions,
+)
 
 WIDTH = 160
 PENALTY = 2.0
@@ -104,3 +116,27 @@ def test_a_head_is_chosen_and_fitted(known: Known) -> None:
     assert parts["queries"].dtype == np.int8
     assert parts["hidden"].shape == (columns_of(WIDTH, 2), 4 * 64 + 4 * 32)
     assert 0 < float(parts["domain"][0]) < 1
+
+
+def test_the_benchmarks_predictors_foretell_what_they_have_not_seen(known: Known) -> None:
+    chance = np.random.default_rng(8)
+    order = chance.permutation(300)
+    learnt, held = known.only(order[:240]), known.only(order[240:])
+    blank = dataclasses.replace(held, targets=np.zeros_like(held.targets))
+    asked = Asked(blank, held.numbers, learnt.numbers)
+    told: list[str] = []
+    found = dict(predictions(learnt, asked, told.append))
+    assert list(found) == [
+        *(TFIDF, LABELS, CROWDING, MINILM, WORD_TREES, ALL_RIDGE, ALL_TREES, BLEND),
+    ]
+    for name, values in found.items():
+        assert values.shape == held.targets.shape, name
+        for column, true in zip(values.T, held.targets.T, strict=True):
+            if name not in (CROWDING, WORD_TREES):  # neither can tell one animal from another
+                assert np.corrcoef(column, true)[0, 1] > 0.7, name
+    blended = [found[name] for name in (TFIDF, ALL_RIDGE, ALL_TREES)]
+    standard = [(one - one.mean(axis=0)) / one.std(axis=0) for one in blended]
+    assert found[BLEND] == pytest.approx(np.mean(standard, axis=0))
+    assert len(told) == 5
+    cosines = np.sort(learnt.embeddings @ held.embeddings[0])[::-1]
+    assert found[CROWDING][0] == pytest.approx([-cosines[15:50].mean()] * 2, abs=1e-5)

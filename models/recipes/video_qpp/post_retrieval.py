@@ -6,7 +6,7 @@ decays, 25 epochs, the state of the lowest validation loss. `retrieved` says wha
 
 Examples:
     python -m recipes.video_qpp.post_retrieval --features lists.safetensors --out my-models
-    python -m recipes.video_qpp.post_retrieval --generate --out /tmp/nets
+    python -m recipes.video_qpp.post_retrieval --generate --out nets
 """
 
 import argparse
