@@ -91,9 +91,19 @@ class Question:
         return QUESTION.format(*self.about, self.light.name.lower())
 
     @property
+    def facts(self) -> list[str]:
+        """The two sentences that are right."""
+        return [self.light.says(one) for one in self.about]
+
+    @property
     def answer(self) -> str:
         """The right answer."""
-        return " ".join(self.light.says(one) for one in self.about)
+        return " ".join(self.facts)
+
+    @property
+    def reference(self) -> str:
+        """All that the reward knows of it: the first of the two things, in few words."""
+        return self.light.facts[self.about[0]]
 
 
 def lights(chance: random.Random | None = None) -> list[Light]:

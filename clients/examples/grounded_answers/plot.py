@@ -21,10 +21,14 @@ PARTS = (
     ("alpha \u00b7 phi \u00b7 base", "assay/from_phi", "C2"),
     ("penalty", "assay/penalty", "C3"),
 )
-PANELS = (("assay/phi", "phi of the checker"), ("assay/exact", "exact matches"))
+PANELS = (
+    ("assay/phi", "phi of the checker"),
+    ("true/sentences", "sentences that are true"),
+    ("true/second", "second question answered rightly"),
+)
 TABLE = (
-    "reward", "assay/base", "assay/from_phi", "assay/penalty", "assay/phi", "assay/exact",
-    "assay/f1", "assay/no_answer",
+    "reward", "assay/base", "assay/from_phi", "assay/penalty", "assay/phi", "assay/f1",
+    "assay/no_answer", "true/first", "true/second", "true/sentences",
 )  # fmt: skip
 BEGINNING, END = 5, 10
 RUNS = (("alpha 1", "with", "C2"), ("alpha 0", "without", "C7"))
@@ -59,7 +63,7 @@ def draw(logs: Mapping[str, Rows], out: Path) -> None:
     """The parts of the reward with phi, then two panels with a line for each run."""
     # Fixed names inside, so that the same figures make the same file.
     mpl.rcParams["svg.hashsalt"] = "assay"
-    figure = Figure(figsize=(9, 3), layout="constrained")
+    figure = Figure(figsize=(11, 3), layout="constrained")
     first, *others = figure.subplots(1, 1 + len(PANELS))
     for label, key, colour in PARTS:
         _line(first, logs["with"], key, label, colour)
@@ -71,7 +75,7 @@ def draw(logs: Mapping[str, Rows], out: Path) -> None:
     for axes in (first, *others):
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=7)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, format="svg", metadata={"Date": None})
 
