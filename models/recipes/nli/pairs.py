@@ -1,0 +1,105 @@
+"""Training pairs: the given ones, and those that recombining their sentences makes."""
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations
+
+from recipes.nli.data import Pair
+
+TEACHER_SHARES = {"snli": 5_500, "cad": 4_500, "fool_me_twice": 700, "help": 300}
+"""Pairs of each source that the teacher learns from, beside all of MNLI."""
+
+STUDENT_SHARES = {"help": 2_000, "folio": 1_003}
+"""Pairs of each source that the student learns from by their labels alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recombined:
+    """How many pairs of each kind to make."""
+
+    siblings: int = 12_000
+    caption_siblings: int = 3_000
+    turned: int = 3_000
+    unrelated: int = 3_000
+    distracted: int = 1_500
+
+
+def teacher_pairs(pairs: Sequence[Pair], seed: int = 1) -> list[Pair]:
+    """MNLI whole, a part of the other sources, and some hypotheses under another premise."""
+    chance = random.Random(seed)  # noqa: S311 nothing is secret here
+    sources = by_source(pairs)
+    chosen = list(sources["mnli"])
+    for source, count in TEACHER_SHARES.items():
+        chosen += chance.sample(sources[source], min(count, len(sources[source])))
+    for source, count in (("mnli", 400), ("snli", 300)):
+        for _ in range(count):
+            chosen += _stranger(*chance.sample(sources[source], 2))
+    return chosen
+
+
+def labelled_pairs(pairs: Sequence[Pair], made: Recombined, seed: int = 1) -> list[Pair]:
+    """What the student learns by labels alone: a part of some sources, and pairs recombined in ways
+    that leave no doubt of the label."""
+    chance = random.Random(seed)  # noqa: S311 nothing is secret here
+    sources = by_source(pairs)
+    chosen: list[Pair] = []
+    for source, count in STUDENT_SHARES.items():
+        chosen += chance.sample(sources[source], min(count, len(sources[source])))
+    chosen += unrelated_pairs(pairs, made.unrelated, chance)
+    return chosen + distracted_pairs(pairs, made.distracted, chance)
+
+
+def unrelated_pairs(pairs: Sequence[Pair], count: int, chance: random.Random) -> list[Pair]:
+    """Hypotheses under the premise of another pair of their source: neutral, it is silent."""
+    sources = by_source(pairs)
+    made = []
+    for one in chance.sample(list(pairs), min(count, len(pairs))):
+        made += _stranger(one, chance.choice(sources[one.source]))
+    return made
+
+
+def distracted_pairs(pairs: Sequence[Pair], count: int, chance: random.Random) -> list[Pair]:
+    """Pairs whose premise has that of another pair of its source before or behind it; what follows
+    from it still follows."""
+    sources = by_source(pairs)
+    made = []
+    for one in chance.sample(list(pairs), min(count, len(pairs))):
+        texts = [one.premise, chance.choice(sources[one.source]).premise]
+        chance.shuffle(texts)
+        made.append(replace(one, premise=" ".join(texts)))
+    return made
+
+
+def sibling_pairs(pairs: Sequence[Pair], count: int, chance: random.Random) -> list[Pair]:
+    """Two hypotheses of one premise, one as the premise of the other; only a teacher can say."""
+    families: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    for one in pairs:
+        families[one.source, one.premise].append(one)
+    made = [
+        replace(second, premise=first.hypothesis)
+        for family in families.values()
+        for first, second in permutations(family, 2)
+    ]
+    return chance.sample(made, min(count, len(made)))
+
+
+def turned_pairs(pairs: Sequence[Pair], count: int, chance: random.Random) -> list[Pair]:
+    """Premise and hypothesis in each other's place; only a teacher can say."""
+    chosen = chance.sample(list(pairs), min(count, len(pairs)))
+    return [replace(one, premise=one.hypothesis, hypothesis=one.premise) for one in chosen]
+
+
+def by_source(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """The pairs of each source, in their order."""
+    sources: dict[str, list[Pair]] = defaultdict(list)
+    for one in pairs:
+        sources[one.source].append(one)
+    return sources
+
+
+def _stranger(one: Pair, other: Pair) -> list[Pair]:
+    if one.premise == other.premise:
+        return []
+    return [replace(one, premise=other.premise, label="neutral")]
