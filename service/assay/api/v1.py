@@ -47,7 +47,7 @@ def _call(
     return ScoreCall(
         model=model,
         items=items,
-        options=Options(options.truncation, options.raw, _numbers(options)),
+        options=chosen(options),
         substitute=None if stand_in is None else stand_in.substitute,
         timeout=None if timeout is None else timeout / 1e3,
         lane=lane,
@@ -55,15 +55,15 @@ def _call(
     )
 
 
-def _numbers(options: OptionsBody) -> tuple[tuple[str, float], ...]:
-    """The numbers that a request chooses, by name, in alphabetical order."""
+def chosen(options: OptionsBody) -> Options:
+    """What a request chooses, its numbers in alphabetical order of their names."""
     if options.weights is None and options.min_confidence is None:
-        return ()
+        return Options(options.truncation, options.raw)
     weights = {} if options.weights is None else options.weights.model_dump(exclude_none=True)
-    chosen = {f"weights.{label}": float(weight) for label, weight in weights.items()}
+    numbers = {f"weights.{label}": float(weight) for label, weight in weights.items()}
     if options.min_confidence is not None:
-        chosen["min_confidence"] = float(options.min_confidence)
-    return tuple(sorted(chosen.items()))
+        numbers["min_confidence"] = float(options.min_confidence)
+    return Options(options.truncation, options.raw, tuple(sorted(numbers.items())))
 
 
 @router.post("/v1/score", response_model=ScoreReply, tags=["scoring"])

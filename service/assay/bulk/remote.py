@@ -47,7 +47,7 @@ async def ranked_there(client: AsyncClient, model: str, call: BestOfNCall) -> Be
                 tie_margin=call.tie_margin,
                 abstain_below=call.abstain_below,
                 min_confidence=call.min_confidence,
-                options=asdict(call.score.options),
+                options=options_body(call.score.options),
                 **call.shared,
             )
         except AssayError as error:
@@ -85,7 +85,7 @@ class RemoteScorer:
                 reply = await self.client.score(
                     self.model,
                     items,
-                    options=asdict(self.options),
+                    options=options_body(self.options),
                     on_error="none",
                     priority="bulk",
                 )
@@ -122,6 +122,18 @@ def _translated(error: AssayError) -> Exception:
     if isinstance(error, RequestTooLargeError):
         return BatchTooLarge(error.detail)
     return _halted(error)
+
+
+def options_body(options: Options) -> dict[str, Any]:
+    """The options as a request says them."""
+    body: dict[str, Any] = {"truncation": options.truncation, "raw": options.raw}
+    for name, value in options.numbers:
+        table, dot, key = name.partition(".")
+        if dot:
+            body.setdefault(table, {})[key] = value
+        else:
+            body[name] = value
+    return body
 
 
 def _halted(error: AssayError) -> Halted:

@@ -1,0 +1,21 @@
+"""What is sent to another server says what was chosen here."""
+
+import pytest
+
+from assay.api.schemas import OptionsBody
+from assay.api.v1 import chosen
+from assay.bulk.remote import options_body
+from assay_models.base import Options
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(),
+        Options("middle", raw=True),
+        Options(numbers=(("min_confidence", 0.7),)),
+        Options(numbers=(("min_confidence", 0.0), ("weights.contradiction", -2.0))),
+    ],
+)
+def test_options_arrive_as_they_were_chosen(options: Options) -> None:
+    assert chosen(OptionsBody.model_validate(options_body(options))) == options
