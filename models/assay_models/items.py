@@ -94,7 +94,7 @@ class RetrievalQppItem(Item):
     """
 
     query: Text
-    results: Annotated[tuple[RetrievedResult, ...], Field(min_length=1, max_length=1000)]
+    results: Annotated[tuple[RetrievedResult, ...], Field(max_length=1000)]
     query_embedding: Embedding | None = None
     corpus_score: FiniteFloat | None = None
     depth: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = None

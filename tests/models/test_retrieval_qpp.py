@@ -185,7 +185,6 @@ def test_embeddings_beyond_the_depth_are_not_asked_for() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"results": []},
         {"results": listed(float("nan"))},
         {"results": listed(float("inf"))},
         {"results": listed(1.0, embeddings=[[float("nan")]])},
@@ -206,6 +205,7 @@ def test_what_is_not_finite_missing_or_too_much_is_no_item(fields: dict[str, Any
 
 def test_a_query_without_a_word_and_a_list_over_the_limit() -> None:
     assert failure(listed(1.0), query=" ?! ").code == "empty_query"
+    assert failure(listed()).code == "undefined_predictor"
     small = RetrievalQppModel(MODEL.fingerprint, 3, MODEL.options)
     assert score(listed(3.0, 2.0, 1.0), small).score > 0
     error = failure(listed(3.0, 2.0, 1.0, embeddings=[[1.0]] * 3), small)

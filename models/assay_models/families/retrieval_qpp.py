@@ -154,6 +154,8 @@ class RetrievalQppModel:
         words = len(words_of(item.query))
         if words == 0:
             raise ItemError("empty_query", "`query` holds no word: send the text that was searched")
+        if not item.results:
+            raise ItemError("undefined_predictor", "`results` is empty: nothing was found to judge")
         scores = np.array([result.score for result in item.results], dtype=np.float64)
         rises = np.flatnonzero(scores[1:] > scores[:-1])
         if len(rises):
