@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -39,6 +40,7 @@ ENCODERS = frozenset(("bert", "deberta", "modernbert"))
 DECODERS = frozenset(("qwen3", "llama"))
 MERGES = ("th", "in", "er", "re", "on", "the", "ing", "Ġt", "Ġa", "Ġthe", "<|", "|>")
 
+TEXTS = ("a short one", "and a longer one, of some more tokens than that, and a bit")
 TEMPLATE = (
     "{{ bos_token or '' }}{% for message in messages %}"
     "{% if message.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
@@ -121,6 +123,17 @@ def load_model(folder: Path, dtype: str = "float32") -> RewardModel:
     repository = ModelRepository([folder])
     entry = repository.find("tiny")
     return family_of(entry.card).load(entry.card, repository.locate(entry), Runtime(dtype=dtype))
+
+
+def rows(classifier: Classifier, texts: Sequence[str] = TEXTS) -> list[list[float]]:
+    """The logits of each text, computed together."""
+    inputs = [classifier.encode_text(text, None, "error").input() for text in texts]
+    return [list(row) for row in classifier.logits(inputs)]
+
+
+def close(expected: list[float]) -> Any:
+    """Equal but for the rounding of fp32."""
+    return pytest.approx(expected, abs=1e-5, rel=0)
 
 
 class PlainTransformers:

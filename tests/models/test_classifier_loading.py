@@ -3,20 +3,22 @@
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from checkpoints import (
     DECODERS,
     KINDS,
+    TEXTS,
     Kind,
     PlainTransformers,
     build_checkpoint,
     build_tokenizer,
+    close,
     load_classifier,
+    rows,
     save_adapter,
     write_card,
 )
@@ -30,21 +32,9 @@ from transformers import (
 )
 
 from assay_models.card import CardError
-from assay_models.families.classifier import Classifier
 from assay_models.repository import digest_of
 
 pytestmark = pytest.mark.weights
-
-TEXTS = ("a short one", "and a longer one, of some more tokens than that, and a bit")
-
-
-def rows(classifier: Classifier, texts: Sequence[str] = TEXTS) -> list[list[float]]:
-    inputs = [classifier.encode_text(text, None, "error").input() for text in texts]
-    return [list(row) for row in classifier.logits(inputs)]
-
-
-def close(expected: list[float]) -> Any:
-    return pytest.approx(expected, abs=1e-5, rel=0)
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
@@ -294,85 +284,6 @@ def test_a_language_model_takes_its_head_from_the_adapter(tmp_path: Path, kind: 
     rewrite(folder, lambda state: state.update({"lm_head.weight": torch.ones(8, 32)}))
     save_adapter(folder)
     assert all(len(row) == 1 for row in rows(load_classifier(folder)))
-
-
-CHANGED = {"changed": "changed.safetensors", "num_labels": 1}
-
-
-def save_changed(folder: Path, **own: Tensor) -> dict[str, Tensor]:
-    """Other weights for one layer and the head, in half precision, beside the card."""
-    torch.manual_seed(13)
-    shapes = {
-        "bert.encoder.layer.1.output.dense.weight": (32, 48),
-        "classifier.weight": (1, 32),
-        "classifier.bias": (1,),
-    }
-    state = {name: torch.randn(shape).half() for name, shape in shapes.items()} | own
-    save_file(state, folder / "changed.safetensors")
-    return state
-
-
-@pytest.mark.parametrize("with_head", [True, False])
-def test_changed_tensors_take_the_places_of_the_checkpoints(
-    tmp_path: Path, with_head: bool
-) -> None:
-    folder = build_checkpoint("bert", tmp_path, with_head=with_head, options=CHANGED)
-    state = save_changed(folder)
-    theirs = AutoModelForSequenceClassification.from_pretrained(folder / "weights", num_labels=1)
-    kept = theirs.bert.encoder.layer[0].output.dense.weight.clone()
-    theirs.load_state_dict({name: part.float() for name, part in state.items()}, strict=False)
-    classifier = load_classifier(folder)
-    ours = classifier.model.base_model.encoder.layer[0].output.dense.weight.to_dense()
-    assert torch.equal(ours, kept)
-    for row, text in zip(rows(classifier), TEXTS, strict=True):
-        with torch.no_grad():
-            logits = theirs.eval()(**classifier.tokenizer(text, return_tensors="pt")).logits
-        assert row == close(logits[0].tolist())
-
-
-def test_changed_tensors_without_the_head_that_the_base_lacks_are_refused(tmp_path: Path) -> None:
-    folder = build_checkpoint("bert", tmp_path, with_head=False, options=CHANGED)
-    state = save_changed(folder)
-    state.pop("classifier.bias")
-    save_file(state, folder / "changed.safetensors")
-    with pytest.raises(CardError, match=r"classifier\.bias for .* it would be random"):
-        load_classifier(folder)
-
-
-@pytest.mark.parametrize(
-    "own",
-    [
-        {"bert.encoder.layer.9.output.dense.bias": torch.ones(32)},
-        {"bert.encoder.layer.1.output.dense.bias": torch.ones(31)},
-    ],
-)
-def test_changed_tensors_that_do_not_fit_are_refused(
-    tmp_path: Path, own: dict[str, Tensor]
-) -> None:
-    folder = build_checkpoint("bert", tmp_path, options=CHANGED)
-    save_changed(folder, **own)
-    with pytest.raises(CardError, match=r"changed\.safetensors.*has no place"):
-        load_classifier(folder)
-
-
-@pytest.mark.parametrize("content", [None, b"not tensors"])
-def test_changed_tensors_that_cannot_be_read_are_refused(
-    tmp_path: Path, content: bytes | None
-) -> None:
-    folder = build_checkpoint("bert", tmp_path, options=CHANGED)
-    if content is not None:
-        (folder / "changed.safetensors").write_bytes(content)
-    with pytest.raises(CardError, match=r"no readable 'changed\.safetensors'"):
-        load_classifier(folder)
-
-
-def test_changed_tensors_decide_the_fingerprint(tmp_path: Path) -> None:
-    folder = build_checkpoint("bert", tmp_path, options=CHANGED)
-    state = save_changed(folder)
-    before = load_classifier(folder).fingerprint_parts
-    state["classifier.bias"] += 1
-    save_file(state, folder / "changed.safetensors")
-    assert load_classifier(folder).fingerprint_parts != before
 
 
 def test_an_architecture_that_cannot_be_batched_is_refused(tmp_path: Path) -> None:

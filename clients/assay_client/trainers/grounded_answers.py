@@ -51,15 +51,13 @@ class Reward(trl.Reward):
             substitute, which is the contract's to name.
     """
 
+    needed: ClassVar[tuple[str, ...]] = _NEEDED
     fields: ClassVar[Mapping[str, str]] = {name: name for name in _NEEDED}
 
     def __init__(
         self, model: str | None = None, *, contract: GroundedAnswer | None = None, **settings: Any
     ) -> None:
         super().__init__(model, **settings)
-        missing = set(_NEEDED) - set(self.settings.fields or self.fields)
-        if missing:
-            raise ValueError(f"fields must also say what `{min(missing)}` is taken from")
         if (self.settings.options or {}).get("on_error"):
             raise ValueError("leave options.on_error out: the contract's standins say it")
         self.contract = GroundedAnswer() if contract is None else contract

@@ -42,6 +42,7 @@ class Reward(trl.Reward):
         ValueError: as `Settings`, or `fields` leaves out the query or its original.
     """
 
+    needed: ClassVar[tuple[str, ...]] = ("query", "original")
     fields: ClassVar[Mapping[str, str]] = {"query": "response", "original": "original"}
 
     def __init__(
@@ -55,9 +56,6 @@ class Reward(trl.Reward):
         **settings: Any,
     ) -> None:
         super().__init__(model, **settings)
-        missing = set(Reward.fields) - set(self.settings.fields or Reward.fields)
-        if missing:
-            raise ValueError(f"fields must also say what `{min(missing)}` is taken from")
         self.guards = Guards() if guards is None else guards
         self.empty = empty
         shared = {"collection": collection, "system": system}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, ClassVar
 
 from assay_client._zip import zipped
 from assay_client.trainers._items import group_name, turn, whole_groups
@@ -37,11 +37,19 @@ class Reward(SyncReward):
     Args:
         model: as for `Settings`.
         **settings: as for `Settings`.
+
+    Raises:
+        ValueError: as `Settings`, or `fields` leaves out what the reward needs (`needed`).
     """
+
+    needed: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: str | None = None, **settings: Any) -> None:
         super().__init__(model, **settings)
         _check_version(self)
+        missing = set(self.needed) - set(self.settings.fields or self.fields)
+        if missing:
+            raise ValueError(f"fields must also say what `{min(missing)}` is taken from")
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
