@@ -9,19 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 from unicodedata import east_asian_width
 
+from assay_models.labels import LABELS, WEIGHTS, Label
 from assay_models.sentences import Span, lines, sentences, stripped
 
-Label = Literal["entailment", "neutral", "contradiction", "not_entailment"]
 Reason = Literal[
     "code", "heading", "marker", "no_letters", "no_words", "question", "too_short", "url"
 ]
-LABELS: tuple[Label, ...] = ("entailment", "neutral", "contradiction")
-WEIGHTS: Mapping[Label, float] = {
-    "entailment": 1.0,
-    "neutral": 0.0,
-    "contradiction": -1.5,
-    "not_entailment": 0.0,
-}
 SHORTEST_CLAIM = 16
 # A Chinese, Japanese or Korean character says about as much as three Latin letters.
 WIDE = 3

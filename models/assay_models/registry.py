@@ -15,6 +15,7 @@ from assay_models.items import (
     TextItem,
     VideoQppItem,
 )
+from assay_models.labels import WEIGHTS
 from assay_models.repository import ModelFiles
 
 
@@ -65,8 +66,7 @@ class Family:
 
 # A program with and without the fence, so that every way of extraction finds one.
 _PROGRAM = '"""\n```python\ndef f(x):\n    return x + 1\n```\n"""'
-_LABELS = ("entailment", "neutral", "contradiction", "not_entailment")
-_CHOICES = frozenset(("min_confidence", *(f"weights.{label}" for label in _LABELS)))
+_CHOICES = frozenset(("min_confidence", *(f"weights.{label}" for label in WEIGHTS)))
 _PAIR = {"prompt": "one and one", "response": "two"}
 
 FAMILIES = {

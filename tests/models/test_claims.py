@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay_models.claims import LABELS, WEIGHTS, Label, Verdict, phi, shares, split_claims
+from assay_models.claims import Verdict, phi, shares, split_claims
+from assay_models.labels import LABELS, WEIGHTS, Label
 
 
 def texts(response: str) -> list[str]:

@@ -2,10 +2,11 @@
 
 import pytest
 
-from assay.api.schemas import OptionsBody
+from assay.api.schemas import OptionsBody, PhiWeights
 from assay.api.v1 import chosen
 from assay.bulk.remote import options_body
 from assay_models.base import Options
+from assay_models.labels import WEIGHTS
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,7 @@ from assay_models.base import Options
 )
 def test_options_arrive_as_they_were_chosen(options: Options) -> None:
     assert chosen(OptionsBody.model_validate(options_body(options))) == options
+
+
+def test_a_request_may_weigh_every_label() -> None:
+    assert set(PhiWeights.model_fields) == set(WEIGHTS)

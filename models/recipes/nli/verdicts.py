@@ -8,7 +8,8 @@ import numpy as np
 from assay.monitors.health import Alert, alerts
 from assay.monitors.observations import Observation
 from assay.monitors.summaries import Point, summarise
-from assay_models.claims import LABELS, Verdict, phi
+from assay_models.claims import Verdict, phi
+from assay_models.labels import LABELS
 from recipes.measure import Figure, cluster_bootstrap
 from recipes.nli.calibration import Floats, Integers
 
