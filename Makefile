@@ -52,6 +52,7 @@ evaluate: .venv/dev ## Measure the embedded models anew (DATA=folder of the eval
 	$(BIN)/python -m recipes.video_qpp.evaluate --data $(DATA) --check
 	$(BIN)/python -m recipes.video_qpp.benchmark --data $(DATA) --check
 	$(BIN)/python -m recipes.nli.evaluate --data $(DATA) --check
+	$(BIN)/python -m recipes.nli.evaluate --data $(DATA) --model nli-small@1 --check
 
 bench: .venv/dev ## Measure Assay beside its limits and peers (BENCH='--quick' for three minutes)
 	$(BIN)/python -m benchmarks $(BENCH)

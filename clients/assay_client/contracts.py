@@ -4,7 +4,7 @@
 
     contract = GroundedAnswer(alpha=1.0)
     samples = [Sample(completion, references=["..."], evidence=["..."])]
-    reply = client.score("nli@1", contract.items(samples), on_error="none")
+    reply = client.score("nli@2", contract.items(samples), on_error="none")
     accounts = contract.accounts(samples, reply)  # each with its reward and all it came from
 
 The formula is that of "What makes a medical checker trainable?" (arXiv 2605.25988). A contract of

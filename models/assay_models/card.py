@@ -27,16 +27,18 @@ class _Part(BaseModel):
 
 
 class Weights(_Part):
-    """Where the weights are: `folder` (beside the card, or `path`), an installed `package`, a `hub`
-    repository at a pinned revision, or `none` for a family that has none.
+    """Where the weights are: `folder` (beside the card, or `path`), an installed `package`, `parts`
+    of an archive that several `packages` of one version carry, a `hub` repository at a pinned
+    revision, or `none` for a family that has none.
 
     `files` maps each file, relative to the weights' own folder, to its digest; `own_files` does so
     for files in the card's folder, where the weights are elsewhere.
     """
 
-    source: Literal["folder", "package", "hub", "none"] = "none"
+    source: Literal["folder", "package", "parts", "hub", "none"] = "none"
     path: str = ""
     package: str | None = None
+    packages: tuple[str, ...] = ()
     version: str | None = None
     install: str | None = None
     hub: str | None = None

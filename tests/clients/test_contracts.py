@@ -44,7 +44,7 @@ def result(phi: float | None, error: str | None = None, flags: Sequence[str] = (
 
 def reply(*results: Result) -> ScoreReply:
     usage, timing = Usage(1, 9, 1, 0, 0, 0, 0), Timing(0, 0, 0, 0)
-    return ScoreReply("score-1", "nli@1", "sha256:aa", results, (), usage, timing)
+    return ScoreReply("score-1", "nli@2", "sha256:aa", results, (), usage, timing)
 
 
 def account(completion: str, one: Result | None, reference: str = RIGHT, **told: Any) -> Account:
@@ -259,7 +259,7 @@ class TestAccounts:
         found = contract.accounts(samples, reply(result(1.0), result(-0.5, flags=["truncated"])))
         assert [one.phi for one in found] == [1.0, None, -0.5]
         assert [one.flags for one in found] == [(), (), ("truncated",)]
-        assert [one.model for one in found] == ["nli@1", None, "nli@1"]
+        assert [one.model for one in found] == ["nli@2", None, "nli@2"]
         assert found[0].fingerprint == "sha256:aa"
 
     def test_a_reply_to_something_else_is_refused(self) -> None:

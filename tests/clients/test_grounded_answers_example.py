@@ -70,13 +70,13 @@ def test_a_first_policy_reads_answers_of_all_kinds() -> None:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[dict[str, Any]]:
     """The log of a run against a real server; every reward in it recomputed from its account."""
     train = module("train")
-    with listening(Settings(models=("nli@1",))) as url:
+    with listening(Settings(models=("nli-small@1",))) as url:
         monkeypatch.setattr("sys.argv", ["train.py", str(tmp_path), "--url", url, *arguments])
         train.main()
     log: list[dict[str, Any]] = json.loads((tmp_path / "log.json").read_text())
     accounts = [json.loads(line) for line in (tmp_path / "accounts.jsonl").read_text().splitlines()]
     assert all(recomputed(one) == one["reward"] for one in accounts)
-    assert {one["model"] for one in accounts} <= {"nli@1", None}
+    assert {one["model"] for one in accounts} <= {"nli-small@1", None}
     for row in log:
         own = [one["reward"] for one in accounts if one["step"] == row["step"] - 1]
         scored = [one for one in own if one is not None]

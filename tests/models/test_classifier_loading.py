@@ -279,9 +279,12 @@ def test_an_adapter_among_the_weights_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(DECODERS))
-def test_a_language_model_takes_its_head_from_the_adapter(tmp_path: Path, kind: Kind) -> None:
+@pytest.mark.parametrize("other_head", ["lm_head.weight", "pooler.dense.weight"])
+def test_a_model_for_another_task_takes_its_head_from_the_adapter(
+    tmp_path: Path, kind: Kind, other_head: str
+) -> None:
     folder = build_checkpoint(kind, tmp_path, with_head=False, options=OPTIONS)
-    rewrite(folder, lambda state: state.update({"lm_head.weight": torch.ones(8, 32)}))
+    rewrite(folder, lambda state: state.update({other_head: torch.ones(8, 32)}))
     save_adapter(folder)
     assert all(len(row) == 1 for row in rows(load_classifier(folder)))
 

@@ -1,6 +1,7 @@
 """The recipe of `nli`: its figures against hand-made cases, its data, its batches."""
 
 import random
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,8 @@ from recipes.nli.pairs import (
     Recombined,
     distracted_pairs,
     labelled_pairs,
+    mixed_pairs,
     sibling_pairs,
-    teacher_pairs,
     turned_pairs,
     unrelated_pairs,
 )
@@ -159,8 +160,20 @@ def test_turned_pairs_are_given_pairs_the_other_way_round() -> None:
     assert {(pair.premise, pair.hypothesis) for pair in made} <= own
 
 
+def test_a_mixture_takes_whole_rounds_of_a_source_and_a_part_of_one() -> None:
+    mix = {"mnli": 20, "help": 4}
+    made = mixed_pairs(FAMILIES, mix, unrelated=0, distracted=0)
+    counts = Counter(made)
+    mnli = [counts[pair] for pair in FAMILIES if pair.source == "mnli"]
+    assert sorted(mnli) == [2] * 7 + [3] * 2
+    assert sorted(counts[pair] for pair in FAMILIES if pair.source == "help") == [0] * 5 + [1] * 4
+    assert len(made) == 24
+
+
 def test_the_pairs_that_are_drawn_depend_on_the_seed_alone() -> None:
-    made = Recombined(unrelated=9, distracted=9)
-    assert teacher_pairs(FAMILIES, 4) == teacher_pairs(FAMILIES, 4) != teacher_pairs(FAMILIES, 5)
-    drawn = labelled_pairs(FAMILIES, made, 4)
-    assert drawn == labelled_pairs(FAMILIES, made, 4) != labelled_pairs(FAMILIES, made, 5)
+    mix = {"mnli": 5}
+    assert mixed_pairs(FAMILIES, mix, seed=4) == mixed_pairs(FAMILIES, mix, seed=4)
+    assert mixed_pairs(FAMILIES, mix, seed=4) != mixed_pairs(FAMILIES, mix, seed=5)
+    made, other = (Recombined(unrelated=9, distracted=9, seed=seed) for seed in (4, 5))
+    assert labelled_pairs(FAMILIES, made) == labelled_pairs(FAMILIES, made)
+    assert labelled_pairs(FAMILIES, made) != labelled_pairs(FAMILIES, other)

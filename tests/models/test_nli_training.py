@@ -1,16 +1,30 @@
 """The training of `nli` on a tiny encoder: what moves, by how much, towards which targets."""
 
+import json
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from peft import PeftModel
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
+)
 
+from recipes.nli import train
 from recipes.nli.finetune import FineTuning, Plan, Row, Target, logits, probabilities, rate_of
+from recipes.nli.teacher import TRUST, mixed
 
-pytestmark = pytest.mark.weights
+pytestmark = [
+    pytest.mark.weights,
+    # peft asks Transformers for an attribute that has a new name.
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
+]
 
 PLAN = Plan(epochs=12, batch_size=8, rate=1e-2, head_rate=1e-2, first_layer=1, smoothing=0.0)
 
@@ -97,3 +111,70 @@ def test_opinions_are_in_the_order_of_the_rows_whatever_their_lengths() -> None:
         with torch.no_grad():
             alone = logits(model, [row], 0).softmax(-1)[0].tolist()
         assert found == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> tuple[FineTuning, Path]:
+    """A tiny MPNet in a folder, and an adapter that was trained over it and saved beside it."""
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("mpnet")
+    config = MPNetConfig(
+        vocab_size=40,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=12,
+        num_attention_heads=4,
+        num_labels=3,
+    )
+    MPNetForSequenceClassification(config).save_pretrained(folder)
+    plain = [replace(row, segments=None) for row in rows()]
+    quick = replace(train.PLAN, epochs=8, rate=1e-2, head_rate=1e-2)
+    training = FineTuning(train.build(folder), plain, quick, pad_id=1)
+    training.run()
+    train.save(training, folder / "adapter")
+    return training, folder
+
+
+def test_only_the_adapter_and_the_head_are_trained(adapted: tuple[FineTuning, Path]) -> None:
+    training, folder = adapted
+    before = MPNetForSequenceClassification.from_pretrained(folder).state_dict()
+    after = training.model.base_model.model.state_dict()
+    kept = {name.replace(".base_layer", ""): weight for name, weight in after.items()}
+    for name, weight in before.items():
+        if "classifier" not in name:
+            assert torch.equal(kept[name], weight.bfloat16()), name
+    layers = {int(name.split("layer.")[1].split(".")[0]) for name in after if "lora_A" in name}
+    assert layers == set(train.LAYERS)
+    assert {"lora_A" in name or "lora_B" in name for name in training.names} == {True, False}
+
+
+def test_the_adapter_that_is_saved_is_the_one_that_was_trained(
+    adapted: tuple[FineTuning, Path],
+) -> None:
+    training, folder = adapted
+    base, bare = (MPNetForSequenceClassification.from_pretrained(folder) for _ in range(2))
+    loaded = PeftModel.from_pretrained(base, str(folder / "adapter"))
+    plain = [replace(row, segments=None) for row in rows()]
+    again, own = probabilities(loaded, plain, 1), probabilities(training.model, plain, 1)
+    for one, other in zip(again, own, strict=True):
+        assert one == pytest.approx(other, abs=0.02)
+    untrained = probabilities(bare, plain, 1)
+    assert any(abs(one[0] - other[0]) > 0.05 for one, other in zip(again, untrained, strict=True))
+
+
+def test_the_config_of_an_adapter_names_no_folder(adapted: tuple[FineTuning, Path]) -> None:
+    folder = adapted[1] / "adapter"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == train.MPNET
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert str(adapted[1]) not in json.dumps(config)
+
+
+def test_a_target_is_partly_the_teachers_and_partly_the_labels() -> None:
+    target = mixed([0.5, 0.3, 0.2], (0.0, 1.0, 0.0))
+    assert target == pytest.approx([TRUST * 0.5, TRUST * 0.3 + 1 - TRUST, TRUST * 0.2])
+    assert sum(target) == pytest.approx(1.0)

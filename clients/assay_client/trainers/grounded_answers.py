@@ -2,7 +2,7 @@
 
     from assay_client.trainers.grounded_answers import Reward
 
-    reward = Reward("nli@1", on_failure="none", alpha=1.0)
+    reward = Reward("nli@2", on_failure="none", alpha=1.0)
     trainer = GRPOTrainer(reward_funcs=[reward], train_dataset=rows, ...)
 
 The data set has the columns `evidence`, a list of passages, and `references`, a list of right

@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     given = parser.parse_args()
     contract = GroundedAnswer(alpha=given.alpha)
-    reward = Reward("nli@1", on_failure="none", url=given.url, contract=contract)
+    reward = Reward("nli-small@1", on_failure="none", url=given.url, contract=contract)
     recorder = Recorder(reward)
     log = train(given.folder, recorder, given.steps)
     (given.folder / "log.json").write_text(json.dumps(log, indent=1) + "\n")

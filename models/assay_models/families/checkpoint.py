@@ -24,7 +24,7 @@ from assay_models.repository import ModelFiles, digest_of
 
 _DECIDING = (".safetensors", ".json", ".jinja", ".txt", ".model", ".gguf")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-_PRETRAINING_HEADS = re.compile(r"^(lm_head|cls|decoder|lm_predictions|mask_predictions)\.")
+_PRETRAINING_HEADS = re.compile(r"^(lm_head|cls|decoder|lm_predictions|mask_predictions|pooler)\.")
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
 

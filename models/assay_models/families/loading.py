@@ -12,7 +12,8 @@ from transformers.utils import logging as reports
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """No progress bar and no report of missing weights; both are as before afterwards."""
+    """No progress bar, no report of missing weights, none of attention that stays as it is; all are
+    as before afterwards."""
     logger = logging.getLogger("transformers.modeling_utils")
     bars = reports.is_progress_bar_enabled()
     logger.addFilter(_is_no_report)
@@ -25,6 +26,7 @@ def quietly() -> Iterator[None]:
             reports.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
+_KNOWN = ("LOAD REPORT", "were not sharded", "support setting its attention implementation")
 _READ_AGAIN = ("GGUFReader", "get_tensor_name_map")
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -50,4 +52,4 @@ def reading_gguf_once() -> Iterator[None]:
 def _is_no_report(record: logging.LogRecord) -> bool:
     # `... layers were not sharded` speaks of a plan for several devices, which nobody asked for.
     said = record.getMessage()
-    return "LOAD REPORT" not in said and "were not sharded" not in said
+    return not any(known in said for known in _KNOWN)

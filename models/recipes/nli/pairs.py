@@ -2,14 +2,39 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 
 from recipes.nli.data import Pair
 
-TEACHER_SHARES = {"snli": 5_500, "cad": 4_500, "fool_me_twice": 700, "help": 300}
-"""Pairs of each source that the teacher learns from, beside all of MNLI."""
+OPEN_MIX = {
+    "mnli": 34_191,
+    "cad": 16_554,
+    "snli": 10_134,
+    "fool_me_twice": 1_722,
+    "folio": 1_003,
+    "help": 1_500,
+}
+"""How many pairs of each source `nli` learns from, in whole rounds and a part of one: of those
+whose licences are open."""
+
+ALL_TIERS_MIX = {
+    "mnli": 22_794,
+    "lingnli": 24_000,
+    "cad": 8_277,
+    "snli": 8_000,
+    "fool_me_twice": 861,
+    "folio": 1_003,
+    "help": 1_500,
+    "climate_fever": 3_000,
+    "nli4ct": 1_679,
+    "healthver": 76,
+}
+"""The same, of all that may be trained on."""
+
+MIXED_IN = {"mnli": 11_397, "snli": 4_000, "fool_me_twice": 861, "cad": 2_000}
+"""Of how many pairs of each source some are recombined for it."""
 
 STUDENT_SHARES = {"help": 2_000, "folio": 1_003}
 """Pairs of each source that the student learns from by their labels alone."""
@@ -19,30 +44,36 @@ STUDENT_SHARES = {"help": 2_000, "folio": 1_003}
 class Recombined:
     """How many pairs of each kind to make."""
 
-    siblings: int = 12_000
-    caption_siblings: int = 3_000
-    turned: int = 3_000
+    siblings: int = 16_000
+    caption_siblings: int = 4_000
+    turned: int = 4_000
     unrelated: int = 3_000
     distracted: int = 1_500
+    seed: int = 1
 
 
-def teacher_pairs(pairs: Sequence[Pair], seed: int = 1) -> list[Pair]:
-    """MNLI whole, a part of the other sources, and some hypotheses under another premise."""
+def mixed_pairs(
+    pairs: Sequence[Pair],
+    mix: Mapping[str, int],
+    unrelated: int = 2_500,
+    distracted: int = 2_000,
+    seed: int = 1,
+) -> list[Pair]:
+    """So many pairs of each source, and some of those sources' recombined."""
     chance = random.Random(seed)  # noqa: S311 nothing is secret here
     sources = by_source(pairs)
-    chosen = list(sources["mnli"])
-    for source, count in TEACHER_SHARES.items():
-        chosen += chance.sample(sources[source], min(count, len(sources[source])))
-    for source, count in (("mnli", 400), ("snli", 300)):
-        for _ in range(count):
-            chosen += _stranger(*chance.sample(sources[source], 2))
-    return chosen
+    chosen = [
+        one for source, count in mix.items() for one in _rounds(sources[source], count, chance)
+    ]
+    few = [one for source, n in MIXED_IN.items() for one in _rounds(sources[source], n, chance)]
+    chosen += unrelated_pairs(few, unrelated, chance)
+    return chosen + distracted_pairs(few, distracted, chance)
 
 
-def labelled_pairs(pairs: Sequence[Pair], made: Recombined, seed: int = 1) -> list[Pair]:
+def labelled_pairs(pairs: Sequence[Pair], made: Recombined) -> list[Pair]:
     """What the student learns by labels alone: a part of some sources, and pairs recombined in ways
     that leave no doubt of the label."""
-    chance = random.Random(seed)  # noqa: S311 nothing is secret here
+    chance = random.Random(made.seed)  # noqa: S311 nothing is secret here
     sources = by_source(pairs)
     chosen: list[Pair] = []
     for source, count in STUDENT_SHARES.items():
@@ -103,3 +134,8 @@ def _stranger(one: Pair, other: Pair) -> list[Pair]:
     if one.premise == other.premise:
         return []
     return [replace(one, premise=other.premise, label="neutral")]
+
+
+def _rounds(pairs: Sequence[Pair], count: int, chance: random.Random) -> list[Pair]:
+    whole, rest = divmod(count, len(pairs)) if pairs else (0, 0)
+    return [*list(pairs) * whole, *chance.sample(list(pairs), rest)]

@@ -29,7 +29,7 @@ SUPPORTED: Verdicts = [("entailment", 0.9), ("entailment", 0.8)]
 def make(closing: Any) -> Callable[..., Reward]:
     def make_one(url: str, **settings: Any) -> Reward:
         given = {"on_failure": "none", "max_retries": 0, **settings}
-        reward: Reward = closing(Reward("nli@1", url=url, **given))
+        reward: Reward = closing(Reward("nli@2", url=url, **given))
         return reward
 
     return make_one
@@ -59,7 +59,7 @@ def checker(server: Any, say: Any) -> Callable[..., None]:
             assert len(items) == len(told)
             results = [judged(*row) for row in zip(range(len(told)), items, told, strict=True)]
             reply = say.score_reply([{"value": 0.0}] * len(told))
-            return say.json({**reply, "model": "nli@1", "results": results})
+            return say.json({**reply, "model": "nli@2", "results": results})
 
         server.always = answer
 

@@ -88,7 +88,7 @@ def test_writing_does_not_change_what_was_given(store: RunStore) -> None:
 
 
 def test_runs_streams_and_steps_are_kept_apart(path: Path, store: RunStore) -> None:
-    other = Stream("nli@1", "eval")
+    other = Stream("nli@2", "eval")
     for run_id, step, stream in (("b", 7, CODE), ("a", 2, CODE), ("a", 1, CODE), ("a", 1, other)):
         store.write(seen(run_id, step, stream=stream))
     history = RunHistory(path)
