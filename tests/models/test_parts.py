@@ -87,7 +87,6 @@ def test_an_environment_that_may_not_be_written_leaves_them_to_the_cache(
     environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.access", lambda place, mode: "environment" not in str(place))
-    monkeypatch.setattr(sys, "prefix", str(environment / "environment"))
     (environment / "environment").mkdir()
     assert located(repository(environment)).is_relative_to(environment / "cache")
 

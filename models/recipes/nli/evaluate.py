@@ -23,7 +23,6 @@ from recipes.nli.baselines import Baseline, fit_baselines
 from recipes.nli.calibration import Floats, fit_temperature, in_fitting_half, tempered
 from recipes.nli.data import LABELS, OPEN_TIERS, TRAINED_SOURCES, Pair, read_pairs
 from recipes.nli.figures import (
-    COMMAND,
     Judged,
     accuracy,
     calibration_row,
@@ -34,6 +33,7 @@ from recipes.nli.figures import (
     share_of,
 )
 
+COMMAND = "python -m recipes.nli.evaluate --data ../shared/data"
 MODELS = ("nli@2", "nli-small@1")
 TOLERANCE = 0.002
 CHUNK = 1_000

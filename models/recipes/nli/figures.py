@@ -11,7 +11,6 @@ from recipes.measure import Figure, cluster_bootstrap, pair_accuracy
 from recipes.nli.calibration import Floats, Integers, expected_calibration_error
 from recipes.nli.data import LABELS, Pair
 
-COMMAND = "python -m recipes.nli.evaluate --data ../shared/data"
 Statistic = Callable[[Integers, Integers], float]
 """From predicted and true labels to a number."""
 
@@ -137,5 +136,5 @@ def _row(
             Baseline(name=name, value=round(value, 4)) for name, value in baselines.items()
         ),
         note=note,
-        command=COMMAND,
+        command="",  # the program that measures says how it was called
     )

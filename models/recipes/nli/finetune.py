@@ -4,7 +4,6 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +175,8 @@ def rows_of(
     targets given, and the padding id; `folder` holds the tokenizer."""
     ids, segments, pad_id = encoded(folder, pairs)
     aims = [gold(pair) for pair in pairs] if targets is None else targets
-    kinds = repeat(None) if segments is None else segments
-    parts = zip(ids, kinds, aims, strict=False)
+    kinds: Sequence[list[int] | None] = [None] * len(ids) if segments is None else segments
+    parts = zip(ids, kinds, aims, strict=True)
     return [Row(*one) for one in parts if longest is None or len(one[0]) <= longest], pad_id
 
 

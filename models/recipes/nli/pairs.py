@@ -77,7 +77,7 @@ def labelled_pairs(pairs: Sequence[Pair], made: Recombined) -> list[Pair]:
     sources = by_source(pairs)
     chosen: list[Pair] = []
     for source, count in STUDENT_SHARES.items():
-        chosen += chance.sample(sources[source], min(count, len(sources[source])))
+        chosen += _rounds(sources[source], count, chance)
     chosen += unrelated_pairs(pairs, made.unrelated, chance)
     return chosen + distracted_pairs(pairs, made.distracted, chance)
 

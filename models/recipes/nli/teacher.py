@@ -52,10 +52,10 @@ def _judged(pairs: Sequence[Pair], made: Recombined) -> list[tuple[Pair, list[fl
         *sibling_pairs(sources["snli"], made.caption_siblings, chance),
         *turned_pairs(sources["mnli"], made.turned, chance),
     ]
-    model = _teacher()
+    folder, model = mpnet_folder(), _teacher()
     found: list[tuple[Pair, list[float]]] = []
     for chosen in (related, free):
-        rows, pad_id = rows_of(mpnet_folder(), chosen)
+        rows, pad_id = rows_of(folder, chosen)
         short = [at for at, row in enumerate(rows) if len(row.ids) <= LONGEST]
         stated = probabilities(model, [rows[at] for at in short], pad_id)
         for at, opinion in zip(short, stated, strict=True):
