@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from assay.errors import Overloaded
-from assay.monitors.history import News
 from assay.runs import RunMonitor
+from assay_monitors.history import News
 
 # Who may follow at a time, in all runs together.
 MOST = 64

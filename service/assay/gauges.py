@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from prometheus_client import Gauge
 
 from assay.metrics import RunSeries
-from assay.monitors.reports import RANK, RunHealth, StreamHealth
-from assay.monitors.rules.windows import SCORE
+from assay_monitors.reports import RANK, RunHealth, StreamHealth
+from assay_monitors.rules.windows import SCORE
 
 # Runs that have series at a time, and streams of each.
 RUNS, STREAMS = 16, 4

@@ -18,15 +18,15 @@ from typing import Any, NamedTuple, TypeVar
 from assay.errors import Overloaded, RunsOff
 from assay.gauges import RunGauges
 from assay.metrics import Metrics
-from assay.monitors.gold import GoldPoint
-from assay.monitors.history import RunHistory
-from assay.monitors.observations import Observation, Window, measured
-from assay.monitors.recorder import Counts, Recorder
-from assay.monitors.reports import RunHealth
-from assay.monitors.retention import Retention
-from assay.monitors.store import RunStore, StoreError
 from assay.results import ItemResult
 from assay.watching import RunWatcher
+from assay_monitors.gold import GoldPoint
+from assay_monitors.history import RunHistory
+from assay_monitors.observations import Observation, Window, measured
+from assay_monitors.recorder import Counts, Recorder
+from assay_monitors.reports import RunHealth
+from assay_monitors.retention import Retention
+from assay_monitors.store import RunStore, StoreError
 
 logger = logging.getLogger(__name__)
 

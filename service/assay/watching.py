@@ -9,9 +9,9 @@ from contextlib import suppress
 
 from assay.gauges import RunGauges
 from assay.metrics import RunSeries
-from assay.monitors.alerts import AlertBook, AlertChange
-from assay.monitors.history import RunHistory
-from assay.monitors.reports import run_health
+from assay_monitors.alerts import AlertBook, AlertChange
+from assay_monitors.history import RunHistory
+from assay_monitors.reports import run_health
 
 logger = logging.getLogger(__name__)
 

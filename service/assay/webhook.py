@@ -15,7 +15,7 @@ import httpx2
 import orjson
 
 from assay.metrics import AlertSeries
-from assay.monitors.alerts import AlertChange
+from assay_monitors.alerts import AlertChange
 
 logger = logging.getLogger(__name__)
 

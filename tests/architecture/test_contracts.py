@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("service/assay", "models/assay_models", "models/recipes", "clients/assay_client")
+ROOMS = (
+    "service/assay",
+    "models/assay_models",
+    "models/assay_monitors",
+    "models/recipes",
+    "clients/assay_client",
+)
 
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -48,10 +54,10 @@ def test_the_contracts_hold(copy: Path) -> None:
         ("service/assay/api/dialects/slime.py", "from assay.api.dialects import openrlhf\n"),
         ("service/assay/api/dialects/slime.py", "from assay.api.v1 import score\n"),
         ("service/assay/following.py", "import starlette\n"),
-        ("service/assay/monitors/reports.py", "from assay.monitors.charts import Episode\n"),
-        ("service/assay/monitors/distribution.py", "from assay.monitors import health\n"),
-        ("service/assay/monitors/summaries.py", "from assay.results import Source\n"),
-        ("service/assay/monitors/gold.py", "from assay.monitors.summaries import Summary\n"),
+        ("models/assay_monitors/reports.py", "from assay_monitors.charts import Episode\n"),
+        ("models/assay_monitors/distribution.py", "from assay_monitors import health\n"),
+        ("models/assay_monitors/summaries.py", "from assay.results import Source\n"),
+        ("models/assay_monitors/gold.py", "from assay_monitors.summaries import Summary\n"),
     ],
 )
 def test_a_planted_violation_is_caught(copy: Path, file: str, line: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx2
 
-from assay.monitors.history import RunHistory, Stream
+from assay_monitors.history import RunHistory, Stream
 
 from .processes import serving
 

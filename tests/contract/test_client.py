@@ -9,10 +9,6 @@ import pytest
 from conftest import listening
 from doubles import SCRIPTED_CARD
 
-from assay.monitors import reports
-from assay.monitors.health import ChannelHealth
-from assay.monitors.store import Changes, RunStore
-from assay.monitors.trigger import Advice
 from assay.results import BestOfNReply, GroupSummary, ItemResult, Ranked, ScoreReply, Timing, Usage
 from assay.settings import Settings
 from assay_client import (
@@ -28,6 +24,10 @@ from assay_client import (
 )
 from assay_models.items import TextItem
 from assay_models.registry import FAMILIES, Family
+from assay_monitors import reports
+from assay_monitors.health import ChannelHealth
+from assay_monitors.store import Changes, RunStore
+from assay_monitors.trigger import Advice
 
 KEY = "a-key"
 

@@ -9,11 +9,11 @@ from doubles import new_metrics
 
 from assay.errors import Overloaded
 from assay.following import Followers
-from assay.monitors.gold import GoldPoint
-from assay.monitors.history import News, RunHistory
-from assay.monitors.retention import Retention
-from assay.monitors.store import Changes, RunStore
 from assay.runs import RunMonitor
+from assay_monitors.gold import GoldPoint
+from assay_monitors.history import News, RunHistory
+from assay_monitors.retention import Retention
+from assay_monitors.store import Changes, RunStore
 
 LONG = 60.0
 

@@ -8,9 +8,9 @@ import pytest
 from conftest import Served
 from marked import DENIES, SUPPORTS, build_marked, prose
 
-from assay.monitors.history import RunHistory, Stream
-from assay.monitors.summaries import Summary
 from assay.settings import Settings
+from assay_monitors.history import RunHistory, Stream
+from assay_monitors.summaries import Summary
 
 FERRY = "The ferry to the island leaves at nine."
 HARBOUR = "The harbour is closed to ships in winter."

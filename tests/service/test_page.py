@@ -9,8 +9,8 @@ import pytest
 from conftest import Served
 
 from assay.api.page import FOLDER, KINDS, page_files, page_paths
-from assay.monitors.health import RULES
 from assay.settings import Settings
+from assay_monitors.health import RULES
 
 FILES = page_files()
 OWN = {name: file for name, file in FILES.items() if not name.startswith("vendor/")}

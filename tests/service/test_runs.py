@@ -13,12 +13,12 @@ from item_files import score
 
 import assay.runs
 from assay.app import create_app
-from assay.monitors.history import RunHistory, Stream
-from assay.monitors.store import Changes, RunStore
-from assay.monitors.summaries import Summary
 from assay.results import ItemFailure, ItemResult
 from assay.runs import Written, observation
 from assay.settings import Settings
+from assay_monitors.history import RunHistory, Stream
+from assay_monitors.store import Changes, RunStore
+from assay_monitors.summaries import Summary
 
 RUN = {"id": "team/exp-17", "step": 3, "split": "eval"}
 

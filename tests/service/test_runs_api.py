@@ -13,9 +13,9 @@ from conftest import Served, serving
 from doubles import value
 
 from assay.app import create_app
-from assay.monitors.health import DEFAULT_RULES
-from assay.monitors.history import Run, RunHistory
 from assay.settings import Settings
+from assay_monitors.health import DEFAULT_RULES
+from assay_monitors.history import Run, RunHistory
 
 TOLD = {"step": 4, "values": {"kl": 0.5, "entropy_nats": 1.25}}
 PAIRS = [("p", 2.0, 1.0), ("p", 1.0, 0.0), ("q", 0.5, 0.0), ("q", 0.75, 1.0)]
@@ -248,7 +248,7 @@ async def test_a_file_that_cannot_be_read_is_a_429_and_scores_go_on(
 async def test_a_writer_that_cannot_keep_up_says_so(
     served: Served, kept_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("assay.monitors.recorder.Recorder.tell", lambda *_: False)
+    monkeypatch.setattr("assay_monitors.recorder.Recorder.tell", lambda *_: False)
     async with served(kept_settings) as client:
         answer = await client.post("/v1/runs/r/telemetry", json=TOLD)
         assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")

@@ -16,11 +16,11 @@ from assay.app import create_app
 from assay.errors import SettingsError
 from assay.gauges import RunGauges
 from assay.metrics import Metrics
-from assay.monitors.history import RunHistory
-from assay.monitors.reports import ChannelHealth, RunHealth, StreamHealth
 from assay.settings import Settings, read_settings
 from assay.watching import RunWatcher, rest_after
 from assay.webhook import Webhook
+from assay_monitors.history import RunHistory
+from assay_monitors.reports import ChannelHealth, RunHealth, StreamHealth
 
 RUN = {"id": "team/exp", "step": 3}
 BAD, GOOD = ["nan"] * 128 + ["ccc"] * 128, ["ccc", "dd"] * 512

@@ -12,8 +12,8 @@ from receivers import Receiver, receiving
 
 import assay.webhook
 from assay.metrics import Metrics
-from assay.monitors.alerts import Alert, AlertChange
 from assay.webhook import Webhook, checked_url, secret_key
+from assay_monitors.alerts import Alert, AlertChange
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()

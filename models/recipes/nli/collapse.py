@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from huggingface_hub import try_to_load_from_cache
 
-from assay.monitors.health import Alert
 from assay_models.base import Options, RewardModel
 from assay_models.card import CardError, ModelCard
 from assay_models.items import NliItem
 from assay_models.registry import Runtime, family_of
 from assay_models.repository import ModelRepository, embedded_root
+from assay_monitors.health import Alert
 from recipes.code.packed import encoder
 from recipes.measure import score_items
 from recipes.nli.bank import Group, digest_of, read_bank

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from assay.monitors.health import Alert, alerts
-from assay.monitors.observations import Observation
-from assay.monitors.summaries import Point, summarise
 from assay_models.claims import Verdict, phi
 from assay_models.labels import LABELS
+from assay_monitors.health import Alert, alerts
+from assay_monitors.observations import Observation
+from assay_monitors.summaries import Point, summarise
 from recipes.measure import Figure, cluster_bootstrap
 from recipes.nli.calibration import Floats, Integers
 

@@ -13,7 +13,7 @@ from assay.api.errors import PROBLEMS
 from assay.api.guard import JsonRoute, json_response
 from assay.api.runs import ABSENT, RunName, known, not_kept
 from assay.following import Follower, Followers
-from assay.monitors.charts import COLUMNS, RunChart, run_chart
+from assay_monitors.charts import COLUMNS, RunChart, run_chart
 
 EVENTS = "text/event-stream"
 MOST_COLUMNS = 500

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from assay.api.errors import PROBLEMS
 from assay.api.guard import JsonRoute, json_response
 from assay.errors import RunNotFound
-from assay.monitors.gold import GoldItem, measure
-from assay.monitors.history import RunHistory
-from assay.monitors.reports import (
+from assay.runs import RunMonitor
+from assay_monitors.gold import GoldItem, measure
+from assay_monitors.history import RunHistory
+from assay_monitors.reports import (
     GoldMeasure,
     KeptRun,
     RunHealth,
@@ -24,7 +25,6 @@ from assay.monitors.reports import (
     run_report,
     run_series,
 )
-from assay.runs import RunMonitor
 
 T = TypeVar("T")
 

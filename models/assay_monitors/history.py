@@ -1,0 +1,116 @@
+"""What is known of runs, read beside whoever writes."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from assay_monitors.codec import gold_point, unpacked
+from assay_monitors.gold import GoldPoint
+from assay_monitors.summaries import Point, Summary
+
+BUSY_SECONDS = 5.0
+
+
+class Run(NamedTuple):
+    """A run, and when it was first and last seen, in seconds since the epoch."""
+
+    run: str
+    first_seen: float
+    last_seen: float
+
+
+class Stream(NamedTuple):
+    """What has a series of its own within a run."""
+
+    model: str
+    split: str
+
+
+class News(NamedTuple):
+    """When a run was last seen, in seconds since the epoch, and its latest step; None where nothing
+    was scored or told, only gold measured.
+    """
+
+    last_seen: float
+    step: int | None
+
+
+# Under no model and no split lies what the trainer told of a step.
+TRAINER = Stream("", "")
+
+
+class RunHistory:
+    """Reads the file that a `RunStore` has made, each time as it was last committed."""
+
+    def __init__(self, path: Path) -> None:
+        self._address = f"{path.absolute().as_uri()}?mode=ro"
+
+    def runs(self) -> list[Run]:
+        """All runs that are kept, the one that was seen last first."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT * FROM runs ORDER BY last_seen DESC, run")
+            return [Run(*row) for row in rows]
+
+    def news(self, runs: Iterable[str]) -> dict[str, News]:
+        """The latest of each of these runs that is kept; no sum is read for it."""
+        with self._reading() as connection:
+            return {
+                run: News(*row)
+                for run in runs
+                for row in connection.execute(
+                    "SELECT last_seen, (SELECT max(step) FROM windows WHERE windows.run = runs.run)"
+                    " FROM runs WHERE run = ?",
+                    (run,),
+                )
+            }
+
+    def streams(self, run: str) -> list[Stream]:
+        """The models and splits that the run was scored with."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT model, split FROM windows WHERE run = ? ORDER BY model, split",
+                (run,),
+            )
+            return [stream for row in rows if (stream := Stream(*row)) != TRAINER]
+
+    def series(self, run: str, stream: Stream) -> list[Point]:
+        """The steps of a stream, rising, each with what the trainer told of it; `TRAINER` for what
+        it told alone.
+        """
+        points: dict[int, Summary] = {}
+        for source in {stream, TRAINER}:
+            for step, summary in self._steps(run, source):
+                if step in points:
+                    points[step].merge(summary)
+                else:
+                    points[step] = summary
+        return [Point(step, points[step]) for step in sorted(points)]
+
+    def gold(self, run: str) -> dict[str, list[GoldPoint]]:
+        """The measurements by gold source, by rising step."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT source, point FROM gold WHERE run = ? ORDER BY source, step", (run,)
+            ).fetchall()
+        points: dict[str, list[GoldPoint]] = {}
+        for source, text in rows:
+            points.setdefault(source, []).append(gold_point(text))
+        return points
+
+    def _steps(self, run: str, stream: Stream) -> Iterator[tuple[int, Summary]]:
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT step, summary FROM windows WHERE (run, model, split) = (?, ?, ?)",
+                (run, *stream),
+            ).fetchall()
+        return ((step, unpacked(summary)) for step, summary in rows)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        connection = sqlite3.connect(self._address, uri=True, timeout=BUSY_SECONDS)
+        try:
+            yield connection
+        finally:
+            connection.close()

@@ -1,0 +1,89 @@
+"""How much of the runs is kept, and what goes first."""
+
+import sqlite3
+from dataclasses import dataclass
+
+from assay_monitors.codec import packed, unpacked
+
+Stream = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Bounds of the file: runs, steps of one series, and bytes in use.
+
+    The runs that were seen last are kept. A series that is too long loses no observation but half
+    of its resolution, in its older half; so it keeps its beginning, which rules compare with.
+    """
+
+    runs: int = 200
+    steps: int = 2_000
+    bytes: int = 256 * 2**20
+
+
+def retain(connection: sqlite3.Connection, retention: Retention) -> None:
+    """Bring what is kept within its bounds, inside a transaction of the caller."""
+    for (run,) in connection.execute(
+        "SELECT run FROM runs ORDER BY last_seen DESC, run LIMIT -1 OFFSET ?", (retention.runs,)
+    ).fetchall():
+        _forget(connection, run)
+    for *stream, _ in connection.execute(
+        "SELECT run, model, split, count(*) AS steps FROM windows"
+        " GROUP BY run, model, split HAVING steps > ?",
+        (retention.steps,),
+    ).fetchall():
+        _thin(connection, (stream[0], stream[1], stream[2]))
+    while _bytes_in_use(connection) > retention.bytes and _shrink(connection):
+        pass
+
+
+def _forget(connection: sqlite3.Connection, run: str) -> None:
+    for table in ("windows", "gold", "runs"):
+        connection.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608 our own names
+
+
+def _shrink(connection: sqlite3.Connection) -> bool:
+    """Forget the run that was not seen for longest, or thin the only one; False if neither is
+    possible.
+    """
+    runs = connection.execute("SELECT run FROM runs ORDER BY last_seen, run LIMIT 2").fetchall()
+    if len(runs) > 1:
+        _forget(connection, runs[0][0])
+        return True
+    streams = connection.execute("SELECT DISTINCT run, model, split FROM windows").fetchall()
+    thinned = [_thin(connection, stream) for stream in streams]
+    return any(thinned)
+
+
+def _thin(connection: sqlite3.Connection, stream: Stream) -> bool:
+    """Merge neighbouring steps of the older half, each pair into its later step."""
+    steps = connection.execute(
+        "SELECT step FROM windows WHERE (run, model, split) = (?, ?, ?) ORDER BY step", stream
+    ).fetchall()
+    older = [step for (step,) in steps[: len(steps) // 2 // 2 * 2]]
+    for place in range(0, len(older), 2):
+        _fold(connection, stream, older[place], older[place + 1])
+    return bool(older)
+
+
+def _fold(connection: sqlite3.Connection, stream: Stream, step: int, later: int) -> None:
+    (whole,), (part,) = connection.execute(
+        "SELECT summary FROM windows WHERE (run, model, split) = (?, ?, ?) AND step IN (?, ?)",
+        (*stream, step, later),
+    ).fetchall()
+    summary = unpacked(whole)
+    summary.merge(unpacked(part))
+    connection.execute(
+        "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?)", (*stream, later, packed(summary))
+    )
+    connection.execute(
+        "DELETE FROM windows WHERE (run, model, split, step) = (?, ?, ?, ?)", (*stream, step)
+    )
+
+
+def _bytes_in_use(connection: sqlite3.Connection) -> int:
+    pages, free, size = (
+        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * size

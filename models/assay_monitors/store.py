@@ -1,0 +1,156 @@
+"""The file in which runs are kept: SQLite, its journal written ahead, so that a kill loses nothing
+that was committed.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from assay_monitors.codec import gold_text, packed, unpacked
+from assay_monitors.gold import GoldPoint
+from assay_monitors.observations import Window
+from assay_monitors.retention import Retention, retain
+from assay_monitors.summaries import Summary
+
+VERSION = 1
+BUSY_SECONDS = 5.0
+RETAIN_EVERY = 64
+SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS runs (
+    run TEXT PRIMARY KEY, first_seen REAL NOT NULL, last_seen REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS windows (
+    run TEXT NOT NULL, model TEXT NOT NULL, split TEXT NOT NULL, step INTEGER NOT NULL,
+    summary BLOB NOT NULL, PRIMARY KEY (run, model, split, step));
+CREATE TABLE IF NOT EXISTS gold (
+    run TEXT NOT NULL, source TEXT NOT NULL, step INTEGER NOT NULL,
+    point TEXT NOT NULL, PRIMARY KEY (run, source, step));
+PRAGMA user_version = {VERSION};
+COMMIT;
+"""
+
+GoldKey = tuple[str, str, int]
+
+
+class StoreError(Exception):
+    """The file cannot be used: it is not a database, or another version of Assay wrote it."""
+
+
+@dataclass(slots=True)
+class Changes:
+    """What has been seen and is not yet written: additions by window, gold by run, source, step."""
+
+    windows: dict[Window, Summary] = field(default_factory=dict)
+    gold: dict[GoldKey, GoldPoint] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> set[str]:
+        """The runs that anything belongs to."""
+        return {window.run for window in self.windows} | {run for run, _, _ in self.gold}
+
+    def __bool__(self) -> bool:
+        return bool(self.windows or self.gold)
+
+
+class RunStore:
+    """Writes runs to one file. Summaries that are there already are added to, not replaced, in one
+    transaction; so several processes may share a file.
+
+    Args:
+        path: of the file; made if it is missing, its folder is not.
+        retention: how much is kept.
+        clock: seconds since the epoch.
+
+    Raises:
+        StoreError: the file is not one of ours.
+    """
+
+    def __init__(self, path: Path, retention: Retention, clock: Callable[[], float]) -> None:
+        self._retention = retention
+        self._clock = clock
+        self._commits = 0
+        # One thread writes, though not the one that opened.
+        self._connection = sqlite3.connect(
+            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            _prepare(self._connection)
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise StoreError(f"{path} cannot be used: {error}") from error
+        except StoreError:
+            self._connection.close()
+            raise
+
+    def runs(self) -> set[str]:
+        """The runs that are kept."""
+        return {run for (run,) in self._connection.execute("SELECT run FROM runs")}
+
+    def write(self, changes: Changes) -> None:
+        """Add all of it, or nothing.
+
+        Raises:
+            sqlite3.Error: nothing was written: the disk is full, or the file busy for 5 s.
+        """
+        # What is kept is bounded in the same transaction: an error always means that nothing of
+        # this was written, and that it may be tried again.
+        with self._transaction():
+            now = self._clock()
+            for run in sorted(changes.runs):
+                self._see(run, now)
+            self._add(changes.windows)
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO gold VALUES (?, ?, ?, ?)",
+                [(*key, gold_text(point)) for key, point in changes.gold.items()],
+            )
+            if self._commits % RETAIN_EVERY == 0:
+                retain(self._connection, self._retention)
+        self._commits += 1
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._connection.close()
+
+    def _see(self, run: str, now: float) -> None:
+        self._connection.execute(
+            "INSERT INTO runs VALUES (?, ?, ?) ON CONFLICT (run) DO UPDATE SET last_seen = ?",
+            (run, now, now, now),
+        )
+
+    def _add(self, windows: Mapping[Window, Summary]) -> None:
+        for window, summary in windows.items():
+            # A copy: should the commit fail, what is added here must not have been counted.
+            whole = Summary()
+            whole.merge(summary)
+            for (known,) in self._connection.execute(
+                "SELECT summary FROM windows WHERE (run, model, split, step) = (?, ?, ?, ?)", window
+            ):
+                whole.merge(unpacked(known))
+            self._connection.execute(
+                "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?)", (*window, packed(whole))
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    version, tables = connection.execute(
+        "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
+    ).fetchone()
+    if version != VERSION and (version or tables):
+        raise StoreError(f"the file has version {version}, this Assay reads {VERSION}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # The process may be killed at any time, which needs no flush to the disk; a power cut may cost
+    # the last commits, and never the file.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.executescript(SCHEMA)

@@ -1,0 +1,259 @@
+"""The rules one by one: where they begin, where they stay silent, and that none looks ahead."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assay_monitors.health import DEFAULT_RULES, RULES, health
+from assay_monitors.observations import Observation
+from assay_monitors.rules.failures import NullShare
+from assay_monitors.rules.finding import Rule
+from assay_monitors.rules.groups import DeadChannel, GroupDegeneracy
+from assay_monitors.rules.labels import SignalCollapse, StrongSupport
+from assay_monitors.rules.lengths import LengthCollapse
+from assay_monitors.rules.locks import BehaviourLock, ChannelLock
+from assay_monitors.rules.outcome import OutcomeDrawdown, ProxyDivergence
+from assay_monitors.rules.telemetry import AnswerCollapse
+from assay_monitors.summaries import Point, Summary, summarise
+
+from .streams import observations
+
+TELEMETRY = ("entropy_nats", "kl", "response_tokens_mean", "majority_share", "no_search_share")
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Point]:
+    steps = sorted(draw(st.sets(st.integers(0, 500), max_size=8)))
+    points = []
+    for step in steps:
+        summary = summarise(
+            draw(st.lists(observations, max_size=4)) * draw(st.sampled_from([1, 99]))
+        )
+        summary.add_telemetry(
+            draw(st.dictionaries(st.sampled_from(TELEMETRY), st.floats(0, 10), max_size=3))
+        )
+        points.append(Point(step, summary))
+    return points
+
+
+@given(histories(), st.integers(0, 8))
+@settings(max_examples=40, deadline=None)
+def test_no_rule_looks_ahead(series: list[Point], cut: int) -> None:
+    for rule in RULES:
+        assert rule.findings(series[:cut]) == rule.findings(series)[:cut], rule.id
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_nothing_seen_is_nothing_found(rule: Rule) -> None:
+    assert rule.findings([]) == []
+    assert rule.findings([Point(3, Summary())]) == [None]
+
+
+def test_health_of_nothing_is_ok() -> None:
+    assert health([]).status == "ok"
+    assert health([]).channels == {}
+
+
+def steps(*summaries: Summary) -> list[Point]:
+    return [Point(step, summary) for step, summary in enumerate(summaries)]
+
+
+def fires(rule: Rule, *summaries: Summary) -> list[bool]:
+    return [finding is not None for finding in rule.findings(steps(*summaries))]
+
+
+def outcomes(right: int, of: int, group: int = 1, score: float | None = None) -> Summary:
+    return summarise(
+        Observation(
+            number % of / of < right / of if score is None else score,
+            {"outcome": float(number // group * group % of < right)},
+            group=str(number // group) if group > 1 else None,
+        )
+        for number in range(of)
+    )
+
+
+def test_a_fall_of_a_quarter_warns_and_of_half_is_critical() -> None:
+    series = [
+        Point(step, outcomes(right, 1000))
+        for step, right in ((0, 500), (100, 380), (200, 370), (300, 240))
+    ]
+    severities = [one and one.severity for one in OutcomeDrawdown().findings(series)]
+    assert severities == [None, None, "warn", "critical"]
+
+
+def test_a_fall_within_the_noise_of_sampling_is_not_told() -> None:
+    assert fires(OutcomeDrawdown(half_life=0.1), outcomes(12, 24), outcomes(8, 24))[1] is False
+    assert fires(OutcomeDrawdown(half_life=0.1), outcomes(1200, 2400), outcomes(800, 2400))[1]
+
+
+def test_the_items_of_one_prompt_are_no_independent_evidence() -> None:
+    alone = outcomes(300, 600), outcomes(200, 600)
+    together = outcomes(300, 600, group=100), outcomes(200, 600, group=100)
+    assert fires(OutcomeDrawdown(half_life=0.1), *alone)[1]
+    assert not fires(OutcomeDrawdown(half_life=0.1), *together)[1]
+
+
+def test_an_outcome_that_falls_with_its_total_does_not_diverge() -> None:
+    rule = ProxyDivergence(half_life=0.1)
+    assert fires(rule, outcomes(500, 1000), outcomes(100, 1000)) == [False, False]
+    held = outcomes(100, 1000, score=0.5)
+    assert fires(rule, outcomes(500, 1000), held) == [False, True]
+
+
+def pairs(noise: float, items: int = 300) -> Summary:
+    source = random.Random(5)
+    values = [source.gauss(0, 1) for _ in range(items)]
+    return summarise(
+        Observation(0.0, {"verbs": value, "quote": value + source.gauss(0, noise)})
+        for value in values
+    )
+
+
+def test_channels_lock_only_if_they_were_apart() -> None:
+    assert fires(ChannelLock(), pairs(1.0), pairs(0.01)) == [False, True]
+    assert fires(ChannelLock(), pairs(0.01), pairs(0.01)) == [False, False]
+
+
+def test_channels_lock_only_over_enough_items() -> None:
+    assert fires(ChannelLock(), pairs(1.0), pairs(0.0, items=200)) == [False, False]
+
+
+def test_two_dead_channels_are_no_lock() -> None:
+    apart = summarise([Observation(0.0, {"verbs": 0.2, "quote": 0.1})])
+    dead = summarise([Observation(0.0, {"verbs": 0.0, "quote": 0.0})])
+    assert fires(ChannelLock(), apart, dead) == [False, False]
+
+
+def calls(*numbers: int) -> Summary:
+    return summarise(Observation(0.0, calls=number) for number in numbers * 100)
+
+
+def test_a_habit_is_a_lock_only_if_it_is_new() -> None:
+    assert not any(fires(BehaviourLock(), *[calls(3)] * 6))
+    assert fires(BehaviourLock(), *[calls(3, 2)] * 3, calls(1)) == [False, False, False, True]
+    assert not any(fires(BehaviourLock(), *[calls(3, 2)] * 3, calls(1, 1, 1, 2)))
+
+
+def test_a_lock_does_not_become_what_is_usual() -> None:
+    assert fires(BehaviourLock(), *[calls(3, 2)] * 3, *[calls(1)] * 300)[-1]
+
+
+def labels(share: float, items: int = 500) -> Summary:
+    return summarise(
+        Observation(0.0, labels={"neutral" if number < share * items else "entailment": 1})
+        for number in range(items)
+    )
+
+
+def test_a_collapse_tells_the_label_and_the_entropy() -> None:
+    (finding,) = SignalCollapse().findings(steps(labels(0.98)))
+    assert finding is not None
+    assert finding.about == ("neutral",)
+    assert finding.severity == "critical"
+    assert finding.evidence["entropy_bits"] == pytest.approx(0.1414, abs=1e-3)
+    assert fires(SignalCollapse(), labels(0.94)) == [False]
+
+
+def test_few_labels_are_not_judged_alone_but_together() -> None:
+    assert fires(SignalCollapse(), *[labels(1.0, items=100)] * 3) == [False, False, True]
+
+
+def test_strong_support_watches_only_if_asked() -> None:
+    assert "strong_support" not in {rule.id for rule in DEFAULT_RULES}
+    assert fires(StrongSupport(), labels(0.2), labels(0.3)) == [True, False]
+
+
+def test_a_channel_is_dead_after_a_thousand_items() -> None:
+    still = summarise(Observation(n / 500, {"gate": 0.0, "form": n / 500}) for n in range(500))
+    (_, finding) = DeadChannel().findings(steps(still, still))
+    assert finding is not None
+    assert finding.about == ("gate",)
+    assert fires(DeadChannel(), still) == [False]
+
+
+def groups(flat: int, of: int) -> Summary:
+    return summarise(
+        Observation(0.0 if number < flat else float(member), group=str(number))
+        for number in range(of)
+        for member in range(4)
+    )
+
+
+@pytest.mark.parametrize(("flat", "severity"), [(79, None), (81, "warn"), (96, "critical")])
+def test_degenerate_groups_are_graded(flat: int, severity: str | None) -> None:
+    (finding,) = GroupDegeneracy().findings(steps(groups(flat, 100)))
+    assert (finding and finding.severity) == severity
+
+
+def test_groups_within_the_resolution_are_degenerate() -> None:
+    assert fires(GroupDegeneracy(resolution=3.0), groups(0, 100)) == [True]
+
+
+def test_a_wanted_shortening_is_silent() -> None:
+    def long(characters: int) -> Summary:
+        return summarise(Observation(0.0, characters=characters) for _ in range(100))
+
+    shrunk = [*[long(230)] * 6, *[long(167)] * 6]
+    assert not any(fires(LengthCollapse(), *shrunk))
+    grown = [*[long(200)] * 6, *[long(1000)] * 10, long(250)]
+    assert fires(LengthCollapse(), *grown)[-1]
+
+
+def test_tokens_stand_in_for_characters() -> None:
+    tokens = [summarise([Observation(0.0, tokens=n)] * 100) for n in (400,) * 6 + (100,)]
+    (*_, finding) = LengthCollapse().findings(steps(*tokens))
+    assert finding is not None
+    assert finding.severity == "critical"
+
+
+def test_a_handful_of_nulls_in_few_items_is_not_told() -> None:
+    few = summarise([Observation(None)] * 6 + [Observation(1.0)] * 194)
+    many = summarise([Observation(None)] * 60 + [Observation(1.0)] * 1940)
+    assert fires(NullShare(), few) == [False]
+    assert fires(NullShare(), many) == [True]
+
+
+def test_agreement_on_an_easy_task_is_no_collapse() -> None:
+    points = []
+    for step in range(10):
+        summary = Summary()
+        summary.add_telemetry(
+            {"majority_share": 0.99, "clusters_mean": 1.0, "response_tokens_mean": 500.0 - step}
+        )
+        points.append(Point(step, summary))
+    assert not any(AnswerCollapse().findings(points))
+
+
+def test_a_length_told_late_does_not_change_what_was_found_before() -> None:
+    points = steps(*(summarise([Observation(1.0, tokens=n)]) for n in [10] * 6 + [30, 30]))
+    for _, summary in points:
+        summary.add_telemetry({"majority_share": 1.0})
+    points[7].summary.add_telemetry({"response_tokens_mean": 5.0})
+    found = AnswerCollapse().findings(points)
+    assert found[:7] == AnswerCollapse().findings(points[:7])
+    assert found[6] is not None
+    assert found[6].evidence == {"length_share": pytest.approx(3.0, rel=0.05)}
+    assert found[7] is None
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_a_measure_that_appears_late_changes_nothing_before_it(rule: Rule) -> None:
+    sparse = [
+        summarise([Observation(1.0, tokens=100 if step < 7 else 20, calls=step // 7)] * 300)
+        for step in range(12)
+    ]
+    whole = summarise(
+        [Observation(1.0, {"form": 1.0}, {"neutral": 1}, characters=9, tokens=9, script="han")]
+        * 300
+    )
+    points = steps(*sparse, whole, whole)
+    for _, summary in points:
+        summary.add_telemetry({"majority_share": 1.0})
+    for name in TELEMETRY:
+        points[-1].summary.add_telemetry({name: 3.0})
+    found = rule.findings(points)
+    for cut in range(len(points)):
+        assert rule.findings(points[:cut]) == found[:cut]
