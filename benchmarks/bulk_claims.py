@@ -21,7 +21,7 @@ import torch
 from assay.app import CPU_BATCH_TOKENS, create_app
 from assay.settings import Settings
 from assay_models.base import Input, RewardModel
-from assay_models.families.nli import NliModel
+from assay_models.families.nli.model import NliModel
 from benchmarks.monitoring import ratio
 
 CLAIMS, PASSAGES = 25, 40

@@ -100,6 +100,10 @@ class RetrievalQppItem(Item):
     depth: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = None
 
 
+Label = Literal["entailment", "neutral", "contradiction", "not_entailment"]
+LABELS: tuple[Label, ...] = ("entailment", "neutral", "contradiction")
+
+
 class NliItem(ResponseItem):
     """A pair (`premise`, `hypothesis`), or `evidence` with `claims` or a `response` made on it.
 

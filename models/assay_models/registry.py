@@ -3,19 +3,19 @@
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, get_args
 
 from assay_models.base import Item, RewardModel
 from assay_models.card import CardError, ModelCard
 from assay_models.items import (
     CodeExecItem,
     CodeItem,
+    Label,
     NliItem,
     RetrievalQppItem,
     TextItem,
     VideoQppItem,
 )
-from assay_models.labels import WEIGHTS
 from assay_models.repository import ModelFiles
 
 
@@ -66,7 +66,7 @@ class Family:
 
 # A program with and without the fence, so that every way of extraction finds one.
 _PROGRAM = '"""\n```python\ndef f(x):\n    return x + 1\n```\n"""'
-_CHOICES = frozenset(("min_confidence", *(f"weights.{label}" for label in WEIGHTS)))
+_CHOICES = frozenset(("min_confidence", *(f"weights.{label}" for label in get_args(Label))))
 _PAIR = {"prompt": "one and one", "response": "two"}
 
 FAMILIES = {
@@ -81,35 +81,35 @@ FAMILIES = {
         _PAIR,
     ),
     "code": Family(
-        "assay_models.families.code",
+        "assay_models.families.code.model",
         "CodeModel",
         CodeItem,
         "response",
         {"prompt": "Add one.", "response": _PROGRAM},
     ),
     "code_exec": Family(
-        "assay_models.families.code_exec",
+        "assay_models.families.code_exec.model",
         "CodeExecModel",
         CodeExecItem,
         "response",
         {"response": _PROGRAM, "tests": "assert __name__"},
     ),
     "video_qpp": Family(
-        "assay_models.families.video_qpp",
+        "assay_models.families.qpp.pre_retrieval",
         "VideoQppModel",
         VideoQppItem,
         "query",
         {"query": "a dog on a beach"},
     ),
     "retrieval_qpp": Family(
-        "assay_models.families.retrieval_qpp",
+        "assay_models.families.qpp.post_retrieval",
         "RetrievalQppModel",
         RetrievalQppItem,
         "query",
         {"query": "a dog on a beach", "results": [{"score": 2.0}, {"score": 1.0}]},
     ),
     "retrieval_nets": Family(
-        "assay_models.families.retrieval_nets",
+        "assay_models.families.qpp.post_retrieval_nets",
         "RetrievalNet",
         RetrievalQppItem,
         "query",
@@ -117,7 +117,7 @@ FAMILIES = {
         {"query": "a dog on a beach", "results": [{"score": 2.0}, {"score": 1.0}]},
     ),
     "nli": Family(
-        "assay_models.families.nli",
+        "assay_models.families.nli.model",
         "NliModel",
         NliItem,
         "hypothesis",

@@ -8,7 +8,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 from assay_models.card import REFERENCE, CardError, ModelCard, Weights, read_card
-from assay_models.parts import PartMissing, unpacked
+from assay_models.weights_archive import PartMissing, unpacked
 
 
 class ModelNotFound(Exception):

@@ -9,7 +9,7 @@ from conftest import listening
 from sandboxes import end_of, need_isolation, runners, until
 
 from assay.settings import Settings
-from assay_models.families import code_exec
+from assay_models.families.code_exec import model as code_exec
 
 SETTINGS = Settings(models=("code-exec",))
 TESTS = ["assert leap(2000)", "assert not leap(1900)", "assert leap(2004)"]

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from assay_models.base import RewardModel
-from assay_models.families.classifier import Classifier
+from assay_models.families.classifier.model import Classifier
 from assay_models.registry import Runtime, family_of
 from assay_models.repository import ModelRepository
 

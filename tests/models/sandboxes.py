@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from assay_models.card import ModelCard, read_card
-from assay_models.families.code_exec import CodeExecModel
-from assay_models.families.sandbox import START, Bounds, Sandbox, Verdict
-from assay_models.families.sandbox_proof import broken_promise
+from assay_models.families.code_exec.model import CodeExecModel
+from assay_models.families.code_exec.sandbox import START, Bounds, Sandbox, Verdict
+from assay_models.families.code_exec.self_test import broken_promise
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, embedded_root
 

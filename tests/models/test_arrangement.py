@@ -19,12 +19,21 @@ from torch import Tensor, nn
 
 from assay_models.base import Input
 from assay_models.card import CardError
-from assay_models.families import linear, packing, parity
-from assay_models.families.arrangement import Alone, Packed, Padded
-from assay_models.families.classifier import Classifier
-from assay_models.families.linear import PrepackedLinear
-from assay_models.families.packing import LEAST_SHARED, Segment, lay_out, packed_tokens
-from assay_models.families.rendering import Encoded
+from assay_models.families.classifier import (
+    onednn_linear,
+    packed_attention,
+    parity,
+)
+from assay_models.families.classifier.batch_layout import Alone, Packed, Padded
+from assay_models.families.classifier.model import Classifier
+from assay_models.families.classifier.onednn_linear import PrepackedLinear
+from assay_models.families.classifier.packed_attention import (
+    LEAST_SHARED,
+    Segment,
+    lay_out,
+    packed_tokens,
+)
+from assay_models.families.classifier.tokenization import Encoded
 from assay_models.registry import Runtime
 from assay_models.repository import ModelRepository
 
@@ -195,8 +204,8 @@ def test_a_ragged_kernel_is_told_the_bounds_of_queries_and_keys() -> None:
 def test_attention_refuses_what_it_does_not_do(asked: dict[str, Any]) -> None:
     states = torch.zeros(1, 2, 100, 8)
     layout = lay_out(rows([100]), True, True, 100, torch.device("cpu"))
-    with pytest.raises(packing.CannotPack):
-        packing.packed_attention(
+    with pytest.raises(packed_attention.CannotPack):
+        packed_attention.packed_attention(
             nn.Identity(), states, states, states, None, **{"layout": layout, **asked}
         )
 
@@ -266,7 +275,7 @@ def test_a_model_whose_bits_change_is_refused(
         return honest(self, inputs) + 1e-6 * next(calls)
 
     monkeypatch.setattr(Padded, "logits", noisy)
-    monkeypatch.setattr(packing, "packed_attention", None)
+    monkeypatch.setattr(packed_attention, "packed_attention", None)
     with pytest.raises(CardError, match="not deterministic on cpu"):
         load(folder, deterministic=True)
 
@@ -279,10 +288,10 @@ def test_a_packing_with_wrong_numbers_is_not_used(
 
     def attention(module: nn.Module, query: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
         if broken == "raises":
-            raise packing.CannotPack("nothing")
+            raise packed_attention.CannotPack("nothing")
         return query.transpose(1, 2), None
 
-    monkeypatch.setattr(packing, "packed_attention", attention)
+    monkeypatch.setattr(packed_attention, "packed_attention", attention)
     caplog.set_level(logging.INFO)
     classifier = load_classifier(folder)
     assert isinstance(classifier.arrangement, Padded)
@@ -319,13 +328,13 @@ def test_candidates_score_as_in_plain_transformers_by_either_attention(
     folder = build_checkpoint("qwen3", tmp_path)
     classifier = load_classifier(folder)
     assert isinstance(classifier.arrangement, Packed)
-    honest, calls = packing._attend_by_head, []
+    honest, calls = packed_attention._attend_by_head, []
 
     def counted(*given: Tensor) -> Tensor:
         calls.append(given)
         return honest(*given)
 
-    monkeypatch.setattr(packing, "_attend_by_head", counted)
+    monkeypatch.setattr(packed_attention, "_attend_by_head", counted)
     group = rows([60] * 4, beginning=[7] * 40, kin=b"p")
     raws = torch.tensor(classifier.logits(group))
     layers = classifier.model.config.num_hidden_layers
@@ -346,5 +355,5 @@ def test_without_the_operators_the_layers_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = build_checkpoint("bert", tmp_path)
-    monkeypatch.setattr(linear, "available", lambda: False)
+    monkeypatch.setattr(onednn_linear, "available", lambda: False)
     assert layers_of(load_classifier(folder)) == {nn.Linear}

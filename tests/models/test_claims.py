@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay_models.claims import Verdict, phi, shares, split_claims
-from assay_models.labels import LABELS, WEIGHTS, Label
+from assay_models.families.nli.claims import WEIGHTS, Verdict, phi, shares, split_claims
+from assay_models.items import LABELS, Label
 
 
 def texts(response: str) -> list[str]:

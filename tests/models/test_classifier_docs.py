@@ -8,8 +8,8 @@ import pytest
 from checkpoints import build_checkpoint, load_classifier, save_adapter
 
 from assay_models.card import ModelCard, read_card
-from assay_models.families.checkpoint import ClassifierOptions
-from assay_models.families.code import CodeOptions
+from assay_models.families.classifier.checkpoint import ClassifierOptions
+from assay_models.families.code.model import CodeOptions
 from assay_models.families.sequence_classifier import SequenceClassifierOptions
 
 pytestmark = pytest.mark.weights

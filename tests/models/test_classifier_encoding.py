@@ -13,8 +13,8 @@ from transformers import AutoTokenizer
 
 from assay_models.base import ItemError, Truncation
 from assay_models.card import CardError
-from assay_models.families.classifier import Classifier
-from assay_models.families.rendering import SpecialTokens, cut, shares_of_cut
+from assay_models.families.classifier.model import Classifier
+from assay_models.families.classifier.tokenization import SpecialTokens, cut, shares_of_cut
 from assay_models.items import Message
 
 pytestmark = pytest.mark.weights

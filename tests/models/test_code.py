@@ -9,8 +9,8 @@ import pytest
 from assay_models.base import ItemError, Options, Prepared, Score
 from assay_models.card import CardError
 from assay_models.extraction import MAX_CHARACTERS, Extraction
-from assay_models.families import programs
-from assay_models.families.code import CodeModel
+from assay_models.families.code import programs
+from assay_models.families.code.model import CodeModel
 from assay_models.items import CodeItem
 from assay_models.registry import FAMILIES
 

@@ -10,9 +10,16 @@ import pytest
 from assay_models.base import ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError
 from assay_models.extraction import MAX_CHARACTERS
-from assay_models.families import code_exec, programs
-from assay_models.families.code_exec import CodeExecModel
-from assay_models.families.sandbox import OUTCOMES, Outcome, Sandbox, SandboxFailed, Verdict
+from assay_models.families.code import programs
+from assay_models.families.code_exec import model as code_exec
+from assay_models.families.code_exec.model import CodeExecModel
+from assay_models.families.code_exec.sandbox import (
+    OUTCOMES,
+    Outcome,
+    Sandbox,
+    SandboxFailed,
+    Verdict,
+)
 from assay_models.items import CodeExecItem
 from assay_models.registry import FAMILIES, family_of
 
@@ -261,7 +268,7 @@ def test_the_card_is_not_served_unless_it_is_named() -> None:
 
 def test_neither_family_nor_sandbox_needs_torch() -> None:
     program = (
-        "import sys, assay_models.families.code_exec; "
+        "import sys, assay_models.families.code_exec.model; "
         "sys.exit(bool({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

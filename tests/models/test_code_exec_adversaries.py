@@ -3,7 +3,7 @@
 import pytest
 
 from assay_models.base import ItemError
-from assay_models.families.sandbox import Bounds, Sandbox
+from assay_models.families.code_exec.sandbox import Bounds, Sandbox
 
 from .sandboxes import BOUNDS, folders, need_isolation, outcomes, run, runners
 

@@ -12,10 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from assay_models.base import Options
 from assay_models.card import CardError
-from assay_models.families import code_exec, sandbox, sandbox_proof
-from assay_models.families.sandbox import Bounds, Sandbox, SandboxFailed
-from assay_models.families.sandbox_proof import broken_promise
+from assay_models.families.code_exec import model as family
+from assay_models.families.code_exec import sandbox, self_test
+from assay_models.families.code_exec.sandbox import Bounds, Sandbox, SandboxFailed
+from assay_models.families.code_exec.self_test import broken_promise
+from assay_models.items import CodeExecItem
 
 from .sandboxes import (
     BOUNDS,
@@ -35,7 +38,7 @@ from .sandboxes import (
 )
 
 FAMILIES = Path(sandbox.__file__).parent
-PROBE = (FAMILIES / "sandbox_probe.py").read_text()
+PROBE = (FAMILIES / "probe.py").read_text()
 LOOP = "import signal\nwhile True:\n    signal.pause()"
 
 
@@ -126,8 +129,8 @@ def test_a_promise_that_is_not_kept_is_noticed(
     promise: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = SABOTAGE[promise]
-    control = (FAMILIES / "sandbox_control.py").read_text()
-    runner = (FAMILIES / "sandbox_runner.py").read_text()
+    control = (FAMILIES / "canary.py").read_text()
+    runner = (FAMILIES / "runner.py").read_text()
     assert runner.count(old) == 1
     parts = [compile(text, "part", "exec") for text in (control, runner.replace(old, new))]
     monkeypatch.setattr(sandbox, "_runner", lambda: marshal.dumps(parts))
@@ -176,9 +179,9 @@ class TestRefusal:
     @pytest.fixture(autouse=True)
     def _nowhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(bounds: Bounds) -> str:
-            return sandbox_proof._told("namespaces: Operation not permitted")
+            return self_test._told("namespaces: Operation not permitted")
 
-        monkeypatch.setattr(code_exec, "broken_promise", broken)
+        monkeypatch.setattr(family, "broken_promise", broken)
 
     def test_it_refuses_and_says_which_promise_and_how_to_mend_it(self) -> None:
         with pytest.raises(CardError) as caught:
@@ -196,13 +199,9 @@ class TestRefusal:
         with caplog.at_level(logging.WARNING):
             model = await asyncio.to_thread(load, card_with(isolation="best_effort"))
         assert "NOT shut off: namespaces" in caplog.text
-        item = code_exec.CodeExecItem(
-            response="```\ndef f():\n    return 1\n```", tests="assert f()"
-        )
-        prepared = model.prepare([item], code_exec.Options())
-        (score,) = model.finish(
-            prepared, list(await model.predict(prepared.inputs)), code_exec.Options()
-        )
+        item = CodeExecItem(response="```\ndef f():\n    return 1\n```", tests="assert f()")
+        prepared = model.prepare([item], Options())
+        (score,) = model.finish(prepared, list(await model.predict(prepared.inputs)), Options())
         assert score.score == 1.0
         assert score.flags == ("not_isolated",)
 
@@ -222,7 +221,7 @@ class TestRefusal:
 def test_where_namespaces_are_forbidden_the_proof_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container: the C library's call is made to fail with EPERM, before any other."""
     refuse = "def refused(flags):\n    ctypes.set_errno(1)\n    return -1\n"
-    runner = (FAMILIES / "sandbox_runner.py").read_text()
+    runner = (FAMILIES / "runner.py").read_text()
     place = "\n\ndef main() -> NoReturn:"
     assert runner.count(place) == 1
     forbidden = runner.replace(place, f"\n\n{refuse}\nlibc.unshare = refused{place}")
@@ -295,8 +294,8 @@ async def test_two_hundred_programs_run_a_few_at_a_time(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", counted)
     responses = [f"```\ndef f():\n    return {number}\n```" for number in range(200)]
-    items = [code_exec.CodeExecItem(response=one, tests="assert f() < 150") for one in responses]
-    inputs = [model.prepare([item], code_exec.Options()).inputs[0] for item in items]
+    items = [CodeExecItem(response=one, tests="assert f() < 150") for one in responses]
+    inputs = [model.prepare([item], Options()).inputs[0] for item in items]
     parsers = len(psutil.Process().children())
     raws = await model.predict(inputs)
     assert [raw[0] for raw in raws] == [1.0] * 150 + [0.0] * 50

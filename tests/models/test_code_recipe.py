@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from assay_models.base import Score
 from assay_models.card import ModelCard, Quality
-from assay_models.families.surprisal import Surprisal, _prediction
+from assay_models.families.classifier.surprisal import Surprisal, _prediction
 from recipes.code.data import Pack, Packer, Pair, Program, Share, _withheld, read_pairs
 from recipes.code.evaluate import DATASETS, Measured, check, measure
 from recipes.code.excess import excess_surprisal

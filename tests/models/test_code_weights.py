@@ -8,7 +8,7 @@ from nightly import only_nightly
 
 from assay_models.base import ItemError, Options, Score
 from assay_models.card import CardError
-from assay_models.families.code import CodeModel
+from assay_models.families.code.model import CodeModel
 from assay_models.items import CodeItem
 from assay_models.registry import Runtime, family_of
 from assay_models.repository import ModelRepository, embedded_root

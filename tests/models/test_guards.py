@@ -2,7 +2,7 @@
 
 import pytest
 
-from assay_models.guards import guards_of, has_hidden_characters
+from assay_models.families.nli.gaming_signals import guards_of, has_hidden_characters
 
 EVIDENCE = (
     "The ferry to the island leaves the old harbour at nine in the morning. "

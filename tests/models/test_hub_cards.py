@@ -6,7 +6,7 @@ import pytest
 
 from assay_models.base import Options
 from assay_models.card import CardError, Golden, ModelCard
-from assay_models.families.code import CodeModel
+from assay_models.families.code.model import CodeModel
 from assay_models.items import CodeItem
 from assay_models.registry import Runtime, family_of
 from assay_models.repository import ModelRepository, embedded_root

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from assay_models.base import ItemError, Options, Prepared
-from assay_models.families.code import CodeModel
+from assay_models.families.code.model import CodeModel
 from assay_models.items import CodeItem, Message
 
 from .checkpoints import PlainTransformers, build_checkpoint, load_model

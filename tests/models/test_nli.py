@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from assay_models.base import ItemError, Options, Prepared, Raw, RewardModel, Score
 from assay_models.card import CardError
-from assay_models.items import NliItem
-from assay_models.labels import WEIGHTS, Label
+from assay_models.families.nli.claims import WEIGHTS
+from assay_models.items import Label, NliItem
 
 from .checkpoints import build_checkpoint, load_model
 from .marked import prose

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay_models.base import ItemError, Options, Prepared, Raw, RewardModel, Score
-from assay_models.families.nli_chunks import Chunk, Evidence, cut_text
+from assay_models.families.nli.chunking import Chunk, Evidence, cut_text
 from assay_models.items import NliItem
 
 from .checkpoints import load_model

@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib", reason="the bench draws what it measured")
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from assay_models.labels import WEIGHTS
+from assay_models.families.nli.claims import WEIGHTS
 from recipes import measure
 from recipes.code.likelihood import Likelihood
 from recipes.nli import collapse

@@ -9,7 +9,7 @@ from transformers import DebertaConfig, DebertaForSequenceClassification
 
 from assay_models.base import Options
 from assay_models.card import CardError, ModelCard
-from assay_models.families.nli import NliModel
+from assay_models.families.nli.model import NliModel
 from assay_models.items import NliItem
 from assay_models.registry import Runtime, family_of
 from assay_models.repository import ModelRepository, embedded_root

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, BertForSequenceClassification
 
 from assay_models.base import Options, RewardModel, Score
 from assay_models.card import CardError
-from assay_models.families.nli_labels import PROBES
+from assay_models.families.nli.label_mapping import PROBES
 from assay_models.items import NliItem
 from assay_models.shaping import sigmoid
 

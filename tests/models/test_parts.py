@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from assay_models.card import CardError
-from assay_models.parts import unpack
 from assay_models.repository import ModelRepository, digest_of
+from assay_models.weights_archive import unpack
 
 ARCHIVE = "tiny-encoder"
 PACKAGES = tuple(f"tiny-encoder-part-{number}" for number in (1, 2, 3))

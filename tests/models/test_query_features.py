@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay_models.families.query_features import (
+from assay_models.families.qpp.features import (
     BINS,
     FEATURES,
     bin_of,

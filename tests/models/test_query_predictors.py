@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay_models.families import embedding_predictors as of_embeddings
-from assay_models.families import score_predictors as of_scores
+from assay_models.families.qpp import predictors
 
 LIST = (9.5, 7.25, 7.0, 4.0, 3.5, 3.0, 0.5)
 CORPUS, WORDS = -2.0, 4
@@ -23,7 +22,7 @@ Positive = st.lists(st.floats(0.1, 1e3), min_size=1, max_size=30).map(
 )
 
 
-def array(values: Sequence[float]) -> of_scores.Scores:
+def array(values: Sequence[float]) -> predictors.Scores:
     return np.array(values, dtype=np.float64)
 
 
@@ -33,25 +32,27 @@ def close(expected: float) -> object:
 
 def test_each_formula_by_hand() -> None:
     scores, mean = array(LIST), statistics.fmean(LIST)
-    assert of_scores.mean(scores) == close(mean)
-    assert of_scores.deviation(scores) == close(statistics.pstdev(LIST))
-    assert of_scores.wig(scores[:5], CORPUS, WORDS) == close(
+    assert predictors.mean(scores) == close(mean)
+    assert predictors.deviation(scores) == close(statistics.pstdev(LIST))
+    assert predictors.wig(scores[:5], CORPUS, WORDS) == close(
         sum(one - CORPUS for one in LIST[:5]) / 5 / 2
     )
-    assert of_scores.nqc(scores, CORPUS) == close(statistics.pstdev(LIST) / 2)
+    assert predictors.nqc(scores, CORPUS) == close(statistics.pstdev(LIST) / 2)
     spread = sum(one * abs(math.log(one / mean)) for one in LIST) / len(LIST)
-    assert of_scores.smv(scores, CORPUS) == close(spread / 2)
+    assert predictors.smv(scores, CORPUS) == close(spread / 2)
     cuts = [statistics.pstdev(LIST[:k]) for k in range(1, len(LIST) + 1)]
-    assert of_scores.sigma_max(scores) == close(max(cuts))
-    assert of_scores.sigma_share(scores, 0.5) == close(statistics.pstdev([9.5, 7.25, 7.0]))
-    assert of_scores.sigma_share(scores, 4 / 9.5) == close(statistics.pstdev([9.5, 7.25, 7.0, 4.0]))
-    assert of_scores.top_gap(scores) == 2.25
+    assert predictors.sigma_max(scores) == close(max(cuts))
+    assert predictors.sigma_share(scores, 0.5) == close(statistics.pstdev([9.5, 7.25, 7.0]))
+    assert predictors.sigma_share(scores, 4 / 9.5) == close(
+        statistics.pstdev([9.5, 7.25, 7.0, 4.0])
+    )
+    assert predictors.top_gap(scores) == 2.25
 
 
 def test_the_greatest_deviation_need_not_be_that_of_the_whole_list() -> None:
     scores = array([10.0, 0.0, 0.0, 0.0, 0.0, 0.0])
-    assert of_scores.sigma_max(scores) == close(5.0)
-    assert of_scores.deviation(scores) < 4
+    assert predictors.sigma_max(scores) == close(5.0)
+    assert predictors.deviation(scores) < 4
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
@@ -59,13 +60,13 @@ def test_the_greatest_deviation_need_not_be_that_of_the_whole_list() -> None:
 def test_what_a_shift_and_a_scale_do(values: list[float], shift: float, scale: float) -> None:
     scores, moved, scaled = array(values), array(values) + shift, array(values) * scale
     near = {"rel": 1e-6, "abs": 1e-7}
-    for predictor in (of_scores.deviation, of_scores.sigma_max):
+    for predictor in (predictors.deviation, predictors.sigma_max):
         assert predictor(moved) == pytest.approx(predictor(scores), **near)
         assert predictor(scaled) == pytest.approx(scale * predictor(scores), **near)
-    gained = of_scores.wig(scores, 1.0, 3)
-    assert of_scores.wig(moved, 1.0 + shift, 3) == pytest.approx(gained, **near)
-    assert of_scores.wig(scaled, scale, 3) == pytest.approx(scale * gained, **near)
-    assert of_scores.nqc(scaled, scale) == pytest.approx(of_scores.nqc(scores, 1.0), **near)
+    gained = predictors.wig(scores, 1.0, 3)
+    assert predictors.wig(moved, 1.0 + shift, 3) == pytest.approx(gained, **near)
+    assert predictors.wig(scaled, scale, 3) == pytest.approx(scale * gained, **near)
+    assert predictors.nqc(scaled, scale) == pytest.approx(predictors.nqc(scores, 1.0), **near)
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
@@ -74,23 +75,23 @@ def test_smv_and_the_share_of_the_best_do_not_mind_the_unit(
     values: list[float], scale: float
 ) -> None:
     scores = array(values)
-    smv = of_scores.smv(scores, 2.0)
-    assert of_scores.smv(scores * scale, 2.0 * scale) == pytest.approx(smv, rel=1e-9, abs=1e-9)
-    half = of_scores.sigma_share(scores, 0.4999999)
-    assert of_scores.sigma_share(scores * 4, 0.4999999) == close(4 * half)
+    smv = predictors.smv(scores, 2.0)
+    assert predictors.smv(scores * scale, 2.0 * scale) == pytest.approx(smv, rel=1e-9, abs=1e-9)
+    half = predictors.sigma_share(scores, 0.4999999)
+    assert predictors.sigma_share(scores * 4, 0.4999999) == close(4 * half)
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.floats(-1e6, 1e6), st.integers(1, 40))
 def test_equal_scores_have_no_spread_at_all(score: float, count: int) -> None:
     scores = array([score] * count)
-    assert of_scores.deviation(scores) == 0
-    assert of_scores.sigma_max(scores) == 0
-    assert of_scores.nqc(scores, 3.0) == 0
-    assert of_scores.mean(scores) == score
+    assert predictors.deviation(scores) == 0
+    assert predictors.sigma_max(scores) == 0
+    assert predictors.nqc(scores, 3.0) == 0
+    assert predictors.mean(scores) == score
     if score > 0:
-        assert of_scores.smv(scores, 3.0) == 0
-        assert of_scores.sigma_share(scores, 0.5) == 0
+        assert predictors.smv(scores, 3.0) == 0
+        assert predictors.sigma_share(scores, 0.5) == 0
 
 
 def cosine(left: Sequence[float], right: Sequence[float]) -> float:
@@ -110,13 +111,13 @@ def pearson(left: Sequence[float], right: Sequence[float]) -> float:
 VECTORS = ([3.0, 0.0, 4.0], [1.0, 2.0, 2.0], [0.5, 0.1, -0.2], [2.0, 1.0, 0.0])
 SCORES = (5.0, 3.0, 2.5, 1.0)
 QUERY = [1.0, 1.0, 0.5]
-ROWS = of_embeddings.unit(np.array(VECTORS))
+ROWS = predictors.unit(np.array(VECTORS))
 
 
 def test_coherence_by_hand() -> None:
     pairs = [cosine(a, b) for a in VECTORS for b in VECTORS if a is not b]
-    assert of_embeddings.coherence(ROWS) == close(statistics.fmean(pairs))
-    assert of_embeddings.coherence(ROWS[:1]) is None
+    assert predictors.coherence(ROWS) == close(statistics.fmean(pairs))
+    assert predictors.coherence(ROWS[:1]) is None
 
 
 def test_autocorrelation_by_hand() -> None:
@@ -126,14 +127,14 @@ def test_autocorrelation_by_hand() -> None:
         weights = [max(0.0, cosine(a, b)) for b, _ in others]
         told = sum(weight * s for weight, (_, s) in zip(weights, others, strict=True))
         diffused.append(told / sum(weights))
-    found = of_embeddings.autocorrelation(array(SCORES), ROWS)
+    found = predictors.autocorrelation(array(SCORES), ROWS)
     assert found == close(pearson(SCORES, diffused))
 
 
 def test_autocorrelation_rises_where_alike_results_have_like_scores() -> None:
-    rows = of_embeddings.unit(np.array([[1.0, 0.05], [1.0, 0.0], [0.05, 1.0], [0.0, 1.0]]))
-    together = of_embeddings.autocorrelation(array([4.0, 3.9, 1.1, 1.0]), rows)
-    apart = of_embeddings.autocorrelation(array([4.0, 3.9, 1.1, 1.0]), rows[[0, 2, 1, 3]])
+    rows = predictors.unit(np.array([[1.0, 0.05], [1.0, 0.0], [0.05, 1.0], [0.0, 1.0]]))
+    together = predictors.autocorrelation(array([4.0, 3.9, 1.1, 1.0]), rows)
+    apart = predictors.autocorrelation(array([4.0, 3.9, 1.1, 1.0]), rows[[0, 2, 1, 3]])
     assert together is not None
     assert apart is not None
     assert together > 0.9 > 0 > apart
@@ -146,18 +147,18 @@ def test_clarity_by_hand() -> None:
     relevance = [sum(w * m[j] for w, m in zip(weights, models, strict=True)) for j in range(4)]
     collection = [statistics.fmean(m[j] for m in models) for j in range(4)]
     divergence = sum(r * math.log(r / c) for r, c in zip(relevance, collection, strict=True))
-    assert of_embeddings.clarity(array(SCORES), ROWS, 0.5) == close(divergence)
-    assert of_embeddings.clarity(array([2.0] * 4), ROWS, 0.5) == 0
-    assert of_embeddings.clarity(array([2.0]), ROWS[:1], 0.5) is None
+    assert predictors.clarity(array(SCORES), ROWS, 0.5) == close(divergence)
+    assert predictors.clarity(array([2.0] * 4), ROWS, 0.5) == 0
+    assert predictors.clarity(array([2.0]), ROWS[:1], 0.5) is None
 
 
 def test_query_fit_by_hand() -> None:
     directions = [[x / math.hypot(*vector) for x in vector] for vector in VECTORS]
     total = [sum(column) for column in zip(*directions, strict=True)]
-    query = of_embeddings.unit(np.array(QUERY))
-    assert of_embeddings.query_fit(query, ROWS) == close(cosine(QUERY, total))
-    opposite = of_embeddings.unit(np.array([[1.0, 0.0], [-1.0, 0.0]]))
-    assert of_embeddings.query_fit(opposite[0], opposite) is None
+    query = predictors.unit(np.array(QUERY))
+    assert predictors.query_fit(query, ROWS) == close(cosine(QUERY, total))
+    opposite = predictors.unit(np.array([[1.0, 0.0], [-1.0, 0.0]]))
+    assert predictors.query_fit(opposite[0], opposite) is None
 
 
 @pytest.mark.parametrize(
@@ -169,8 +170,8 @@ def test_query_fit_by_hand() -> None:
     ],
 )
 def test_autocorrelation_is_not_made_up(scores: list[float], vectors: list[list[float]]) -> None:
-    rows = of_embeddings.unit(np.array(vectors))
-    assert of_embeddings.autocorrelation(array(scores), rows) is None
+    rows = predictors.unit(np.array(vectors))
+    assert predictors.autocorrelation(array(scores), rows) is None
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
@@ -183,17 +184,17 @@ def test_embedding_predictors_do_not_mind_the_unit_of_scores(
     values: list[float], scale: float, shift: float
 ) -> None:
     scores = array(sorted(values, reverse=True))
-    if of_scores.deviation(scores) < 1e-3:
+    if predictors.deviation(scores) < 1e-3:
         return
     moved = scores * scale + shift
-    if of_scores.deviation(moved) < 1e-4:
+    if predictors.deviation(moved) < 1e-4:
         return
-    clarity = of_embeddings.clarity(scores, ROWS, 0.2)
-    assert of_embeddings.clarity(moved, ROWS, 0.2) == pytest.approx(clarity, abs=1e-6)
-    correlation = of_embeddings.autocorrelation(scores, ROWS)
-    assert of_embeddings.autocorrelation(moved, ROWS) == pytest.approx(correlation, abs=1e-4)
+    clarity = predictors.clarity(scores, ROWS, 0.2)
+    assert predictors.clarity(moved, ROWS, 0.2) == pytest.approx(clarity, abs=1e-6)
+    correlation = predictors.autocorrelation(scores, ROWS)
+    assert predictors.autocorrelation(moved, ROWS) == pytest.approx(correlation, abs=1e-4)
 
 
 def test_only_the_direction_of_an_embedding_counts() -> None:
     huge = np.array(VECTORS) * np.array([[1e300], [1e-300], [1.0], [7.0]])
-    assert of_embeddings.unit(huge) == pytest.approx(ROWS, abs=1e-12)
+    assert predictors.unit(huge) == pytest.approx(ROWS, abs=1e-12)

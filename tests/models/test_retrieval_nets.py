@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from assay.settings import Settings
 from assay_models.base import ItemError, Options, Score
 from assay_models.card import CardError
-from assay_models.families.retrieval_nets import (
+from assay_models.families.qpp.post_retrieval_nets import (
     RetrievalNet,
     by_pairs,
     correlation_net,

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from assay.settings import Settings
 from assay_models.base import ItemError, Options, Score
 from assay_models.card import CardError, ModelCard
-from assay_models.families.retrieval_qpp import NAMES, NEEDS, RetrievalQppModel
+from assay_models.families.qpp.post_retrieval import NAMES, NEEDS, RetrievalQppModel
 from assay_models.items import RetrievalQppItem
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, ModelRepository, embedded_root
@@ -71,7 +71,7 @@ def test_the_cards_example_and_the_table_of_its_page() -> None:
 
 
 def test_it_needs_no_torch() -> None:
-    family = "assay_models.families.retrieval_qpp"
+    family = "assay_models.families.qpp.post_retrieval"
     code = f"import sys, {family}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -6,13 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay_models.families.query_features import words_of
-from assay_models.families.rewriting import (
-    FUNCTION_WORDS,
-    length_change,
-    novelty,
-    similarity,
-)
+from assay_models.families.qpp.features import words_of
+from assay_models.families.qpp.rewrites import FUNCTION_WORDS, length_change, novelty, similarity
 
 numbers = st.floats(-1e6, 1e6)
 vectors = st.integers(1, 12).flatmap(

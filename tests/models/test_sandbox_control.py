@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from assay_models.families.sandbox_control import control_of
+from assay_models.families.code_exec.canary import control_of
 
 
 def verdict_on(answer: object, *tests: str) -> bool:

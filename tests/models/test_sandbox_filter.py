@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from assay_models.families.sandbox_filter import MACHINES, REFUSED, filter_for
+from assay_models.families.code_exec.seccomp import MACHINES, REFUSED, filter_for
 
 from .sandboxes import need_isolation, outcomes
 

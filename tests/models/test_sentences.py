@@ -2,8 +2,8 @@
 
 import pytest
 
-from assay_models import sentences as module
-from assay_models.sentences import REACH, lines, sentences
+from assay_models.families.nli import sentences as module
+from assay_models.families.nli.sentences import REACH, lines, sentences
 
 SENTENCE = "The ferry to the island leaves at nine. "
 

@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM
 
 from assay_models.base import Input
 from assay_models.card import CardError
-from assay_models.families.arrangement import Packed
-from assay_models.families.classifier import Classifier
-from assay_models.families.parity import same_bits
-from assay_models.families.surprisal import Surprisal
+from assay_models.families.classifier.batch_layout import Packed
+from assay_models.families.classifier.model import Classifier
+from assay_models.families.classifier.parity import same_bits
+from assay_models.families.classifier.surprisal import Surprisal
 from assay_models.items import Message
 from assay_models.registry import Runtime
 from assay_models.repository import ModelRepository

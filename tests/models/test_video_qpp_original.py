@@ -14,7 +14,7 @@ from assay.bulk.local import running_service
 from assay.scoring import ScoreCall
 from assay.settings import Settings
 from assay_models.base import Input, ItemError, Options
-from assay_models.families.rewriting import length_change, novelty
+from assay_models.families.qpp.rewrites import length_change, novelty
 from assay_models.registry import Runtime, family_of
 from assay_models.repository import ModelRepository, embedded_root
 

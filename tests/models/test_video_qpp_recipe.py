@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from assay_models.families.query_features import FEATURES
-from assay_models.families.query_heads import Net, columns_of, surroundings
+from assay_models.families.qpp.features import FEATURES
+from assay_models.families.qpp.heads import Net, columns_of, surroundings
 from recipes.video_qpp.design import Known, by_ngrams, learning_inputs, make_basis, read
 from recipes.video_qpp.fit import Tried, choose_penalty, choose_shares, fit_head
 from recipes.video_qpp.nets import Shape, fit_nets, mixed, outputs

@@ -6,7 +6,7 @@ from assay.api.schemas import OptionsBody, PhiWeights
 from assay.api.v1 import chosen
 from assay.bulk.remote import options_body
 from assay_models.base import Options
-from assay_models.labels import WEIGHTS
+from assay_models.families.nli.claims import WEIGHTS
 
 
 @pytest.mark.parametrize(

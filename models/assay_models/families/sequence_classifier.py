@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
-from assay_models.families.classifier import Classifier, ClassifierOptions, Encoded
-from assay_models.families.rendering import SpecialTokens
+from assay_models.families.classifier.model import Classifier, ClassifierOptions, Encoded
+from assay_models.families.classifier.tokenization import SpecialTokens
 from assay_models.items import Message, TextItem
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of

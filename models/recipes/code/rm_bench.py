@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from assay_models.families.code import CodeModel
+from assay_models.families.code.model import CodeModel
 from assay_models.items import Message
 from recipes.code.command import parsed, parser_of
 from recipes.measure import Figure, cluster_bootstrap, load_embedded, read_jsonl

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from assay_models.families.checkpoint import Checkpoint
-from assay_models.families.nli import NliOptions
+from assay_models.families.classifier.checkpoint import Checkpoint
+from assay_models.families.nli.model import NliOptions
 from assay_models.repository import ModelRepository, embedded_root
 from recipes.measure import read_jsonl
 from recipes.nli.backbones import mpnet_folder

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from assay_models.claims import Verdict, phi
-from assay_models.labels import LABELS
+from assay_models.families.nli.claims import Verdict, phi
+from assay_models.items import LABELS
 from assay_monitors.health import Alert, alerts
 from assay_monitors.observations import Observation
 from assay_monitors.summaries import Point, summarise

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from assay_models.families.query_features import normalise
-from assay_models.families.sentence_embedding import SentenceEmbedding
+from assay_models.families.qpp.encoder import SentenceEmbedding
+from assay_models.families.qpp.features import normalise
 
 Matrix = NDArray[np.float64]
 

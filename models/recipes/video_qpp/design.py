@@ -16,8 +16,8 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 
-from assay_models.families.query_features import BINS, normalise, read_features
-from assay_models.families.query_heads import Neighbourhood, surroundings
+from assay_models.families.qpp.features import BINS, normalise, read_features
+from assay_models.families.qpp.heads import Neighbourhood, surroundings
 from recipes.video_qpp.data import Matrix
 
 SEED = 20

@@ -14,7 +14,7 @@ import torch
 
 from assay_models.base import Options, RewardModel, Score
 from assay_models.card import Quality, Reference
-from assay_models.families.video_qpp import DEFAULT_COLLECTION, SYSTEMS
+from assay_models.families.qpp.pre_retrieval import DEFAULT_COLLECTION, SYSTEMS
 from assay_models.items import VideoQppItem
 from recipes.card_check import as_toml, differences, refuse, statistics
 from recipes.measure import load_embedded, score_items

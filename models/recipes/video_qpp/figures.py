@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from assay_models.card import Baseline, Quality
-from assay_models.families.query_features import normalise, read_features
+from assay_models.families.qpp.features import normalise, read_features
 from recipes.measure import Figure, cluster_bootstrap
 from recipes.video_qpp.data import Matrix
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 
-from assay_models.families.query_heads import Net
+from assay_models.families.qpp.heads import Net
 from recipes.video_qpp.data import Matrix
 from recipes.video_qpp.design import (
     SEED,

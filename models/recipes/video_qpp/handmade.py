@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay_models.families.query_features import CONJUNCTIONS, PREPOSITIONS
+from assay_models.families.qpp.features import CONJUNCTIONS, PREPOSITIONS
 from recipes.video_qpp.wordnet import WordNet
 
 Vector = NDArray[np.float64]

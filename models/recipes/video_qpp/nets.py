@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from assay_models.families.query_heads import FARTHEST, Net
+from assay_models.families.qpp.heads import FARTHEST, Net
 from recipes.video_qpp.data import Matrix
 
 EPOCHS = 12

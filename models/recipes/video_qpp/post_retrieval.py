@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from scipy import stats
 from torch import Tensor, nn
 
-from assay_models.families.retrieval_nets import (
+from assay_models.families.qpp.post_retrieval_nets import (
     TARGETS,
     WEIGHTS,
     Kind,

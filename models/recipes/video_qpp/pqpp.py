@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from assay_models.families.query_features import normalise, read_features
-from assay_models.families.query_heads import head_of
+from assay_models.families.qpp.features import normalise, read_features
+from assay_models.families.qpp.heads import head_of
 from recipes.video_qpp.data import embed_queries, read_queries
 from recipes.video_qpp.figures import Column, correlation_rows
 from recipes.video_qpp.fit import choose_penalty, choose_shares, fit_head, know

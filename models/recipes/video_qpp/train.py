@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from assay_models.families.sentence_embedding import SentenceEmbedding
-from assay_models.families.video_qpp import HEADS
+from assay_models.families.qpp.encoder import SentenceEmbedding
+from assay_models.families.qpp.pre_retrieval import HEADS
 from assay_models.repository import digest_of, embedded_root
 from recipes.video_qpp.data import COLUMNS, Matrix, embed_queries, read_queries
 from recipes.video_qpp.fit import (

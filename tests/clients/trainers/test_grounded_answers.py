@@ -11,8 +11,8 @@ import pytest
 from assay_client import APIStatusError, InferenceFailedError, ItemFailedError, ProtocolError
 from assay_client.contracts import GroundedAnswer, recomputed
 from assay_client.trainers.grounded_answers import Reward
-from assay_models.claims import Verdict, phi
-from assay_models.labels import LABELS, Label
+from assay_models.families.nli.claims import Verdict, phi
+from assay_models.items import LABELS, Label
 
 EVIDENCE = ["Corrin Light stands on a cliff. Its keeper raises goats, and its lamp burns red."]
 REFERENCE = "the keeper of corrin light raises goats . the lamp of corrin light burns red ."

@@ -18,9 +18,9 @@ from pydantic import Field
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
 from assay_models.extraction import Extraction
-from assay_models.families.programs import Programs, details_of, flags_of
-from assay_models.families.sandbox import OUTCOMES, Bounds, Sandbox, SandboxFailed
-from assay_models.families.sandbox_proof import broken_promise
+from assay_models.families.code.programs import Programs, details_of, flags_of
+from assay_models.families.code_exec.sandbox import OUTCOMES, Bounds, Sandbox, SandboxFailed
+from assay_models.families.code_exec.self_test import broken_promise
 from assay_models.items import CodeExecItem
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of

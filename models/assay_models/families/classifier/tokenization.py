@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from assay_models.base import Input, ItemError, Truncation
 from assay_models.card import CardError
-from assay_models.families.control_tokens import ControlTokens, ForgedToken, Thoughts
+from assay_models.families.classifier.control_tokens import ControlTokens, ForgedToken, Thoughts
 from assay_models.items import Message
 
 SpecialTokens = Literal["literal", "parse"]

@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from assay_models.base import Input
-from assay_models.families import linear
+from assay_models.families.classifier import onednn_linear
 
 ATTENTION = "assay_packed"
 """The name under which Transformers knows `packed_attention`."""
@@ -215,7 +215,7 @@ def _attend_by_segment(
 ) -> Tensor:
     attended = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
-    by_head = linear.outruns_attention() and query.dtype == torch.float32
+    by_head = onednn_linear.outruns_attention() and query.dtype == torch.float32
     for segment in layout.segments:
         own = slice(segment.start, segment.end)
         count, continues = segment.end - segment.start, segment.shared != (0, 0)
@@ -243,8 +243,8 @@ def _attend_by_head(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> 
     for head in range(key.shape[0]):
         members = slice(head * group, (head + 1) * group)
         rows = query[members].reshape(group * count, width)
-        products = linear.product(rows, keys[head], masks)
-        own = linear.product(products.softmax(-1), values[head])
+        products = onednn_linear.product(rows, keys[head], masks)
+        own = onednn_linear.product(products.softmax(-1), values[head])
         attended[:, members] = own.view(group, count, -1).transpose(0, 1)
     return attended
 

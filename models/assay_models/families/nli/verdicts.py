@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from assay_models.base import Options, Prepared, Raw, Score
-from assay_models.claims import Verdict, phi, shares
-from assay_models.families.nli_chunks import Chunk
-from assay_models.families.nli_labels import Reading
-from assay_models.guards import Guards
-from assay_models.labels import WEIGHTS, Label
+from assay_models.families.nli.chunking import Chunk
+from assay_models.families.nli.claims import WEIGHTS, Verdict, phi, shares
+from assay_models.families.nli.gaming_signals import Guards
+from assay_models.families.nli.label_mapping import Reading
+from assay_models.items import Label
 from assay_models.shaping import log_odds, probabilities
 
 LOW = "low_confidence"

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, Self, cast, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from assay_models.base import ItemError
-from assay_models.families.sandbox_filter import filter_for
+from assay_models.families.code_exec.seccomp import filter_for
 
 Outcome = Literal[
     "pass", "fail", "error", "exit", "crash", "timeout", "memory", "skipped", "forged"
@@ -170,7 +170,7 @@ def _read(report: str, tests: int) -> list[Verdict]:
 @cache
 def _runner() -> bytes:
     """What runs in there, compiled once."""
-    paths = [Path(__file__).with_name(f"sandbox_{part}.py") for part in ("control", "runner")]
+    paths = [Path(__file__).with_name(f"{part}.py") for part in ("canary", "runner")]
     return marshal.dumps(
         [compile(path.read_bytes(), path.name, "exec", dont_inherit=True) for path in paths]
     )

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from transformers import BertModel
 
 from assay_models.base import DeviceOutOfMemory, Input
-from assay_models.families.arrangement import Arrangement, Body
-from assay_models.families.loading import quietly
-from assay_models.families.parity import Trial, arranged, kernels
+from assay_models.families.classifier.batch_layout import Arrangement, Body
+from assay_models.families.classifier.parity import Trial, arranged, kernels
+from assay_models.families.classifier.transformers_compat import quietly
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 """The files that decide an embedding."""

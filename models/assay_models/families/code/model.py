@@ -10,9 +10,9 @@ from pydantic import Field
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import ModelCard
 from assay_models.extraction import LANGUAGES, Extracted, Extraction, Language
-from assay_models.families.classifier import Classifier, ClassifierOptions
-from assay_models.families.golden import check_golden
-from assay_models.families.programs import Programs, details_of, flags_of
+from assay_models.families.classifier.golden import check_golden
+from assay_models.families.classifier.model import Classifier, ClassifierOptions
+from assay_models.families.code.programs import Programs, details_of, flags_of
 from assay_models.items import CodeItem, Message
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of

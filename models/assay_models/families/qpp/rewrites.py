@@ -7,7 +7,7 @@ its score, so that whoever trains on it can hold a rewrite to the original.
 import math
 from collections.abc import Sequence
 
-from assay_models.families.query_features import CONJUNCTIONS, PREPOSITIONS, words_of
+from assay_models.families.qpp.features import CONJUNCTIONS, PREPOSITIONS, words_of
 
 _OTHERS = """
 a an the this that these those some any each every all both either neither no none not

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from assay_models.families import linear
+from assay_models.families.classifier import onednn_linear
 
 CHUNK = 256
 """Tokens whose predictions over the whole vocabulary are held in memory at a time."""
@@ -111,4 +111,4 @@ class Surprisal:
 def _prediction(embeddings: nn.Embedding) -> nn.Module:
     layer = nn.Linear(embeddings.embedding_dim, embeddings.num_embeddings, bias=False)
     layer.weight = nn.Parameter(embeddings.weight.detach(), requires_grad=False)
-    return linear.prepacked(layer)
+    return onednn_linear.prepacked(layer)

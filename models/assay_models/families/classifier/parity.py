@@ -10,10 +10,17 @@ import torch
 from torch import Tensor
 
 from assay_models.base import Input
-from assay_models.families import packing
-from assay_models.families.arrangement import Alone, Arrangement, Body, Head, Packed, Padded
-from assay_models.families.linear import prepack, put_back
-from assay_models.families.loading import quietly
+from assay_models.families.classifier import packed_attention
+from assay_models.families.classifier.batch_layout import (
+    Alone,
+    Arrangement,
+    Body,
+    Head,
+    Packed,
+    Padded,
+)
+from assay_models.families.classifier.onednn_linear import prepack, put_back
+from assay_models.families.classifier.transformers_compat import quietly
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +31,7 @@ _PAIR = 32
 """Elements of two of the widest vectors of a CPU, in fp32."""
 
 _UNFIT = (
-    packing.CannotPack,
+    packed_attention.CannotPack,
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -158,14 +165,14 @@ def _without_tails(body: Body) -> bool:
 
 def _packed(body: Body, head: Head) -> Packed | None:
     model = body.model
-    packing.register()
+    packed_attention.register()
     causal = any(getattr(module, "is_causal", False) for module in model.base_model.modules())
     try:
         with quietly():
-            model.set_attn_implementation(packing.ATTENTION)
+            model.set_attn_implementation(packed_attention.ATTENTION)
     except _UNFIT:
         return None
-    if model.config._attn_implementation != packing.ATTENTION:
+    if model.config._attn_implementation != packed_attention.ATTENTION:
         return None
     return Packed(body, head, causal, sharing=causal)
 

@@ -18,8 +18,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils.hub import cached_file
 
 from assay_models.card import CardError, ModelCard
-from assay_models.families.loading import quietly, reading_gguf_once
-from assay_models.families.surprisal import SurprisalOptions
+from assay_models.families.classifier.surprisal import SurprisalOptions
+from assay_models.families.classifier.transformers_compat import quietly, reading_gguf_once
 from assay_models.repository import ModelFiles, digest_of
 
 _DECIDING = (".safetensors", ".json", ".jinja", ".txt", ".model", ".gguf")

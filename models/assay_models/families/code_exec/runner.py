@@ -28,7 +28,7 @@ from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:  # it runs in front of this file, in the same module
-    from assay_models.families.sandbox_control import control_of
+    from assay_models.families.code_exec.canary import control_of
 
 Request = Mapping[str, Any]
 Verdict = tuple[str, float]

@@ -6,7 +6,7 @@ from itertools import permutations
 
 from assay_models.base import Raw
 from assay_models.card import CardError, ModelCard
-from assay_models.labels import LABELS, Label
+from assay_models.items import LABELS, Label
 from assay_models.shaping import probabilities
 
 BINARY: tuple[Label, ...] = ("entailment", "not_entailment")

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from assay_models.base import Raw
-from assay_models.families import query_features
-from assay_models.families.query_features import QueryFeatures
+from assay_models.families.qpp.features import BINS, FEATURES, QueryFeatures
 
 BANDS = ((0, 1), (1, 4), (4, 16), (16, 50))
 """Ranks of the nearest queries over which cosines are averaged."""
@@ -180,13 +179,13 @@ def head_of(
 def columns_of(width: int, outputs: int) -> int:
     """How many inputs the net has."""
     around = len(BANDS) + len(SHARPNESS) * (1 + outputs)
-    return width + len(query_features.FEATURES) + around + outputs
+    return width + len(FEATURES) + around + outputs
 
 
 def _wrong(head: Head, width: int, outputs: int) -> dict[str, tuple[int, ...]]:
     known, units = len(head.neighbourhood.queries), len(head.net.bias)
     found = {
-        "ngrams": (head.ngrams.shape, (query_features.BINS, outputs)),
+        "ngrams": (head.ngrams.shape, (BINS, outputs)),
         "projection": (tuple(head.neighbourhood.projection.shape[:1]), (width,)),
         "labels": (tuple(head.neighbourhood.labels.shape), (known, outputs)),
         "hidden": (head.net.hidden.shape, (columns_of(width, outputs), units)),

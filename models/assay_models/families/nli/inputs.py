@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from assay_models.base import ItemError
-from assay_models.claims import Dropped, says_something, split_claims
-from assay_models.guards import Guards, guards_of, has_hidden_characters
+from assay_models.families.nli.claims import Dropped, says_something, split_claims
+from assay_models.families.nli.gaming_signals import Guards, guards_of, has_hidden_characters
 from assay_models.items import NliItem
 
 Readable = Callable[[str], bool]

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from assay_models.base import DeviceOutOfMemory, Input, ItemError, Raw, Truncation
 from assay_models.card import CardError, ModelCard
-from assay_models.families.arrangement import Arrangement, Body, head_of
-from assay_models.families.checkpoint import Checkpoint, ClassifierOptions
-from assay_models.families.control_tokens import Thoughts
-from assay_models.families.parity import NotRight, Trial, arranged, kernels
-from assay_models.families.rendering import Encoded, Renderer, SpecialTokens
-from assay_models.families.surprisal import Surprisal
+from assay_models.families.classifier.batch_layout import Arrangement, Body, head_of
+from assay_models.families.classifier.checkpoint import Checkpoint, ClassifierOptions
+from assay_models.families.classifier.control_tokens import Thoughts
+from assay_models.families.classifier.parity import NotRight, Trial, arranged, kernels
+from assay_models.families.classifier.surprisal import Surprisal
+from assay_models.families.classifier.tokenization import Encoded, Renderer, SpecialTokens
 from assay_models.items import Message
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles

@@ -9,7 +9,7 @@ from transformers.utils.hub import cached_file
 
 from assay_models.base import ItemError
 from assay_models.card import CardError, Golden, ModelCard
-from assay_models.families.classifier import Classifier
+from assay_models.families.classifier.model import Classifier
 from assay_models.items import Message
 from assay_models.repository import ModelFiles
 

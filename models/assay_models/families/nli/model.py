@@ -9,18 +9,18 @@ from pydantic import Field
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
-from assay_models.families.classifier import Classifier, ClassifierOptions, Encoded
-from assay_models.families.nli_cases import Case, Named, case_of, pair_of
-from assay_models.families.nli_chunks import Chunk, Evidence
-from assay_models.families.nli_labels import (
+from assay_models.families.classifier.model import Classifier, ClassifierOptions, Encoded
+from assay_models.families.nli.chunking import Chunk, Evidence
+from assay_models.families.nli.inputs import Case, Named, case_of, pair_of
+from assay_models.families.nli.label_mapping import (
     Reading,
     reading_of,
     refuse_other_names,
     refuse_wrong_order,
 )
-from assay_models.families.nli_verdicts import Asked, Judge
+from assay_models.families.nli.languages import Languages, known_codes
+from assay_models.families.nli.verdicts import Asked, Judge
 from assay_models.items import NliItem
-from assay_models.languages import Languages, known_codes
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from assay_models.families.sandbox import Bounds, Outcome, Sandbox, SandboxFailed
+from assay_models.families.code_exec.sandbox import Bounds, Outcome, Sandbox, SandboxFailed
 
 MENDS = {
     "namespaces": "let user namespaces be made (sysctl user.max_user_namespaces above 0; on Ubuntu "
@@ -61,7 +61,7 @@ def broken_promise(bounds: Bounds) -> str | None:
     )
     with _outside() as outside:
         promises = _promises(bounds, outside)
-        program = Path(__file__).with_name("sandbox_probe.py").read_text(encoding="utf-8")
+        program = Path(__file__).with_name("probe.py").read_text(encoding="utf-8")
         tests = [promise.attempt for promise in promises]
         try:
             verdicts = asyncio.run(Sandbox(tried, isolated=True).run(program, tests))

@@ -1,7 +1,7 @@
 """How well a query was answered, from the list that a retrieval system returned for it.
 
-Post-retrieval query performance prediction without learning: the predictors of `score_predictors`
-and `embedding_predictors`, each a channel. No weights and no torch.
+Post-retrieval query performance prediction without learning: the predictors of
+`predictors`, each a channel. No weights and no torch.
 """
 
 import hashlib
@@ -15,10 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import ModelCard
-from assay_models.families import embedding_predictors, score_predictors
-from assay_models.families.embedding_predictors import Rows
-from assay_models.families.query_features import words_of
-from assay_models.families.score_predictors import Scores
+from assay_models.families.qpp import predictors
+from assay_models.families.qpp.features import words_of
+from assay_models.families.qpp.predictors import Rows, Scores
 from assay_models.items import RetrievalQppItem
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
@@ -172,16 +171,16 @@ class RetrievalQppModel:
         """In the order of `NAMES`."""
         best, corpus = read.scores[: read.depth], read.corpus
         if corpus is None:
-            corpus = score_predictors.mean(read.scores)
+            corpus = predictors.mean(read.scores)
         gains = best[: self.options.wig_depth]
-        yield score_predictors.deviation(best)
-        yield score_predictors.wig(gains, corpus, read.words)
-        yield score_predictors.nqc(best, corpus) if corpus else None
-        yield score_predictors.smv(best, corpus) if corpus and best[-1] > 0 else None
-        yield score_predictors.sigma_max(read.scores)
+        yield predictors.deviation(best)
+        yield predictors.wig(gains, corpus, read.words)
+        yield predictors.nqc(best, corpus) if corpus else None
+        yield predictors.smv(best, corpus) if corpus and best[-1] > 0 else None
+        yield predictors.sigma_max(read.scores)
         positive = read.scores[0] > 0
-        yield score_predictors.sigma_share(read.scores, SIGMA_SHARE) if positive else None
-        yield score_predictors.top_gap(read.scores) if len(read.scores) > 1 else None
+        yield predictors.sigma_share(read.scores, SIGMA_SHARE) if positive else None
+        yield predictors.top_gap(read.scores) if len(read.scores) > 1 else None
         yield from self._of_embeddings(read)
 
     def _of_embeddings(self, read: Retrieved) -> Iterator[float | None]:
@@ -189,10 +188,10 @@ class RetrievalQppModel:
             yield from (None, None, None, None)
             return
         best = read.scores[: read.depth]
-        yield embedding_predictors.coherence(read.rows)
-        yield embedding_predictors.autocorrelation(best, read.rows)
-        yield embedding_predictors.clarity(best, read.rows, self.options.temperature)
-        yield None if read.query is None else embedding_predictors.query_fit(read.query, read.rows)
+        yield predictors.coherence(read.rows)
+        yield predictors.autocorrelation(best, read.rows)
+        yield predictors.clarity(best, read.rows, self.options.temperature)
+        yield None if read.query is None else predictors.query_fit(read.query, read.rows)
 
 
 _EMBEDDED = "an embedding of each result within the depth, and"
@@ -234,7 +233,7 @@ def _rows(item: RetrievalQppItem, depth: int) -> Rows | None:
     rows = np.array(present, dtype=np.float64)
     if not rows.any(axis=1).all():
         raise ItemError("invalid_item", "an embedding holds nothing but zeros: it has no direction")
-    return embedding_predictors.unit(rows)
+    return predictors.unit(rows)
 
 
 def _query(item: RetrievalQppItem, rows: Rows | None) -> Rows | None:
@@ -248,7 +247,7 @@ def _query(item: RetrievalQppItem, rows: Rows | None) -> Rows | None:
             "invalid_item",
             f"`query_embedding` must have {rows.shape[1]} numbers as the results' have, not all 0",
         )
-    return embedding_predictors.unit(query)
+    return predictors.unit(query)
 
 
 def _tokens(read: Retrieved) -> int:

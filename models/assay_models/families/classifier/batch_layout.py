@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from assay_models.base import Input
-from assay_models.families import packing
-from assay_models.families.surprisal import Surprisal
+from assay_models.families.classifier import packed_attention
+from assay_models.families.classifier.surprisal import Surprisal
 
 Head = Callable[[Tensor], Tensor]
 """Makes logits, shape (n, labels), of what is read, shape (n, width)."""
@@ -159,12 +159,14 @@ class Packed:
 
     def cost(self, inputs: Sequence[Input]) -> int:
         """All tokens, with what is shared counted once."""
-        return packing.packed_tokens(inputs, self.sharing)
+        return packed_attention.packed_tokens(inputs, self.sharing)
 
     def logits(self, inputs: Sequence[Input]) -> Tensor:
         """The logits of one packed forward pass."""
         body = self.body
-        layout = packing.lay_out(inputs, self.causal, self.sharing, body.longest, body.device)
+        layout = packed_attention.lay_out(
+            inputs, self.causal, self.sharing, body.longest, body.device
+        )
         hidden = body.model.base_model(**self._batch(inputs, layout)).last_hidden_state[0]
         read = self._read(hidden, inputs, layout)
         rows = torch.split(read, 1) if self.by_row else (read,)
@@ -176,7 +178,9 @@ class Packed:
 
         return body.less_surprisal(logits, states, inputs, self.by_row)
 
-    def _read(self, hidden: Tensor, inputs: Sequence[Input], layout: packing.Layout) -> Tensor:
+    def _read(
+        self, hidden: Tensor, inputs: Sequence[Input], layout: packed_attention.Layout
+    ) -> Tensor:
         placed = list(zip(inputs, layout.places, strict=True))
         if self.body.reads == "mean":
             rows = (hidden[place.rest : place.rest + one.tokens] for one, place in placed)
@@ -184,7 +188,7 @@ class Packed:
         at = [place.of(self.body.read_at(one)) for one, place in placed]
         return hidden[torch.tensor(at, device=self.body.device)]
 
-    def _batch(self, inputs: Sequence[Input], layout: packing.Layout) -> dict[str, Any]:
+    def _batch(self, inputs: Sequence[Input], layout: packed_attention.Layout) -> dict[str, Any]:
         rows, indices = layout.order[:, 0], layout.order[:, 1]
         starts = np.cumsum([0, *(one.tokens for one in inputs[:-1])])
         at = starts[rows] + indices

@@ -9,12 +9,20 @@ from dataclasses import dataclass
 from typing import Literal
 from unicodedata import east_asian_width
 
-from assay_models.labels import LABELS, WEIGHTS, Label
-from assay_models.sentences import Span, lines, sentences, stripped
+from assay_models.families.nli.sentences import Span, lines, sentences, stripped
+from assay_models.items import LABELS, Label
 
 Reason = Literal[
     "code", "heading", "marker", "no_letters", "no_words", "question", "too_short", "url"
 ]
+WEIGHTS: Mapping[Label, float] = {
+    "entailment": 1.0,
+    "neutral": 0.0,
+    "contradiction": -1.5,
+    "not_entailment": 0.0,
+}
+"""Weight s of each label in phi (arXiv 2605.25988); with two labels nothing is contradicted."""
+
 SHORTEST_CLAIM = 16
 # A Chinese, Japanese or Korean character says about as much as three Latin letters.
 WIDE = 3

@@ -18,11 +18,12 @@ from tokenizers import Encoding
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
-from assay_models.families import query_features, rewriting
-from assay_models.families.parity import NotRight
-from assay_models.families.query_features import QueryFeatures, normalise, read_features
-from assay_models.families.query_heads import Head, head_of
-from assay_models.families.sentence_embedding import FILES, LONGEST, SentenceEmbedding
+from assay_models.families.classifier.parity import NotRight
+from assay_models.families.qpp import rewrites
+from assay_models.families.qpp.encoder import FILES, LONGEST, SentenceEmbedding
+from assay_models.families.qpp.features import VERSION as FEATURES_VERSION
+from assay_models.families.qpp.features import QueryFeatures, normalise, read_features
+from assay_models.families.qpp.heads import Head, head_of
 from assay_models.items import VideoQppItem
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, digest_of, fingerprint_of
@@ -160,7 +161,7 @@ class VideoQppModel:
         raw = (rr + r10) / 2
         score = raw if options.raw else (channels["rr"] + channels["r10"]) / 2
         for original in originals:
-            channels["similarity"] = rewriting.similarity(embedding, original)
+            channels["similarity"] = rewrites.similarity(embedding, original)
         flags, details = prepared.flags, {**prepared.details, "nearest": round(nearest, 4)}
         if nearest < self.heads[asked.collection].domain:
             flags = (*flags, "out_of_domain")
@@ -227,8 +228,8 @@ def _changes(text: Read, original: Read | None) -> dict[str, float]:
     if original is None:
         return {}
     return {
-        "length_change": rewriting.length_change(text.kept, original.kept),
-        "novelty": rewriting.novelty(text.kept, original.kept),
+        "length_change": rewrites.length_change(text.kept, original.kept),
+        "novelty": rewrites.novelty(text.kept, original.kept),
     }
 
 
@@ -315,7 +316,7 @@ def _fingerprint(
         "heads": digest_of(files.folder / HEADS),
         "family": "video_qpp",
         "version": VERSION,
-        "features": query_features.VERSION,
+        "features": FEATURES_VERSION,
         "dtype": runtime.dtype,
     }
     if runtime.deterministic:

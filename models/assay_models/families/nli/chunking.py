@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from assay_models.sentences import Span, sentences
+from assay_models.families.nli.sentences import Span, sentences
 
 # Of a window that follows another, so much may be what both have: a sentence's pronouns want the
 # one before it.

@@ -1,0 +1,1 @@
+"""Scalar reward models on a transformer: loading, tokenization, packing, forward pass, parity."""

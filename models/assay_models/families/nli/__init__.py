@@ -1,0 +1,1 @@
+"""The NLI checker: claims of an answer against evidence."""

@@ -1,0 +1,1 @@
+"""Query-performance prediction, before and after retrieval."""
