@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import httpx2
 import torch
 
+from assay.api.components import components_of
 from assay.app import CPU_BATCH_TOKENS, create_app
 from assay.settings import Settings
 from assay_models.base import Input, RewardModel
@@ -81,7 +82,7 @@ async def _measured(arguments: argparse.Namespace) -> list[tuple[Spent, Spent]]:
     app = create_app(settings)
     transport = httpx2.ASGITransport(app=app)
     async with app.router.lifespan_context(app):
-        (served,) = app.state.service.models()
+        (served,) = components_of(app).service.models()
         if not await served.loaded():
             raise SystemExit(served.failure)
         client = httpx2.AsyncClient(transport=transport, base_url="http://assay", timeout=PATIENCE)
@@ -91,7 +92,7 @@ async def _measured(arguments: argparse.Namespace) -> list[tuple[Spent, Spent]]:
             for number in range(arguments.rounds + 1):
                 fields = item(chance)
                 asked = await _asked(client, arguments.model, fields)
-                bare = _bare(served.model, fields)
+                bare = _bare(served.require_ready().model, fields)
                 print(f"bare loop {bare.clock:.1f} s, request {asked.clock:.1f} s", flush=True)
                 if number:  # the first round warms up
                     found.append((bare, asked))

@@ -9,9 +9,11 @@ from typing import Any
 
 from doubles import Gate, device, new_metrics, one_input
 
-from assay.batching import BatchLimits, DynamicBatcher, Outcome, Predict
+from assay.batching.batcher import BatchLimits, DynamicBatcher
+from assay.batching.entry import Outcome
+from assay.batching.executor import Predict
 from assay.metrics import Metrics
-from assay.queueing import Lane
+from assay.types import Lane
 
 LIMITS = BatchLimits(max_batch_tokens=64, max_batch_size=8, max_queue_tokens=1000)
 SOON = 30.0
@@ -50,7 +52,13 @@ async def running(
 ) -> AsyncIterator[DynamicBatcher]:
     with executor or device() as thread:
         batcher = DynamicBatcher(
-            "m", predict, thread, limits, metrics or new_metrics(), clock, **options
+            name="m",
+            predict=predict,
+            thread=thread,
+            limits=limits,
+            metrics=metrics or new_metrics(),
+            clock=clock,
+            **options,
         )
         batcher.start()
         try:

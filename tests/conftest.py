@@ -14,6 +14,7 @@ import uvicorn
 from doubles import SCRIPTED_CARD
 from fastapi import FastAPI
 
+from assay.api.components import components_of
 from assay.app import create_app
 from assay.settings import Settings
 from assay_models.items import TextItem
@@ -27,7 +28,7 @@ async def serving(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
     """The app with its lifespan, its models loaded, behind a client that speaks ASGI to it."""
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with app.router.lifespan_context(app):
-        for served in app.state.service.models():
+        for served in components_of(app).service.models():
             await served.loaded()
         async with httpx2.AsyncClient(transport=transport, base_url="http://assay") as client:
             yield client
@@ -79,7 +80,7 @@ def listening(settings: Settings, *, loaded: bool = True) -> Iterator[str]:
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            for served in app.state.service.models() if loaded else ():
+            for served in components_of(app).service.models() if loaded else ():
                 await served.loaded()
             started.set()
 

@@ -3,13 +3,9 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from assay.queueing import (
-    Cost,
-    Entry,
-    Lane,
-    Pace,
-    Queue,
-)
+from assay.batching.entry import Entry
+from assay.batching.scheduler import Cost, Scheduler, ThroughputEstimator
+from assay.types import Lane
 from assay_models.base import Input
 
 NEVER = math.inf
@@ -25,11 +21,11 @@ def packed(inputs: Sequence[Input]) -> int:
     return sum(one.tokens for one in inputs)
 
 
-def pace() -> Pace:
+def pace() -> ThroughputEstimator:
     """As measured on a device that does `SPEED` tokens a second."""
-    measured = Pace()
+    measured = ThroughputEstimator()
     measured.resume(0.0)
-    measured.count(int(SPEED), 1.0, 1.0, full=True)
+    measured.record(int(SPEED), 1.0, 1.0, full=True)
     return measured
 
 
@@ -38,23 +34,23 @@ def entry(
     lane: Lane = "training",
     now: float = 0.0,
     deadline: float = NEVER,
-    kin: bytes = b"",
+    prefix_key: bytes = b"",
 ) -> Entry:
-    return Entry(Input(b"", tokens, None, kin), lane, deadline, now)
+    return Entry(Input(b"", tokens, None, prefix_key), lane, deadline, now)
 
 
-def queue(cost: Cost = padded, max_tokens: int = 10**9) -> Queue[Entry]:
-    return Queue(cost, max_tokens, pace())
+def queue(cost: Cost = padded, max_tokens: int = 10**9) -> Scheduler[Entry]:
+    return Scheduler(cost, max_tokens, pace())
 
 
-def filled(entries: Iterable[Entry], cost: Cost = padded) -> Queue[Entry]:
+def filled(entries: Iterable[Entry], cost: Cost = padded) -> Scheduler[Entry]:
     one = queue(cost)
     for waiting in entries:
         one.add(waiting)
     return one
 
 
-def formed(one: Queue[Entry], now: float = 0.0, budget: int = BUDGET) -> list[Entry]:
+def formed(one: Scheduler[Entry], now: float = 0.0, budget: int = BUDGET) -> list[Entry]:
     return one.form(now, budget, ROWS).entries
 
 

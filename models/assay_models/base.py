@@ -59,7 +59,7 @@ class Input:
     key: bytes
     tokens: int
     payload: Any
-    kin: bytes = b""
+    prefix_key: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class ModelFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RepositoryEntry:
     """One card and the folder it was read from."""
 
     card: ModelCard
@@ -53,18 +53,18 @@ class ModelRepository:
     """
 
     def __init__(self, roots: Sequence[Path]) -> None:
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, RepositoryEntry] = {}
         for root in roots:
             for folder in _card_folders(root):
                 card = read_card(folder)
-                self._entries[card.id] = Entry(card, folder)
+                self._entries[card.id] = RepositoryEntry(card, folder)
 
     def cards(self) -> list[ModelCard]:
         """All cards, by name and version."""
         cards = [entry.card for entry in self._entries.values()]
         return sorted(cards, key=lambda card: (card.name, card.version))
 
-    def find(self, reference: str) -> Entry:
+    def find(self, reference: str) -> RepositoryEntry:
         """The model called `name@version`, or the highest version of a bare `name`.
 
         Raises:
@@ -83,7 +83,7 @@ class ModelRepository:
             raise ModelNotFound(f"no model {reference!r}; there are: {known}")
         return max(candidates, key=lambda entry: entry.card.version)
 
-    def locate(self, entry: Entry) -> ModelFiles:
+    def locate(self, entry: RepositoryEntry) -> ModelFiles:
         """Where the files of a model are, every digest on its card verified.
 
         Raises:
@@ -119,7 +119,7 @@ def _card_folders(root: Path) -> Iterable[Path]:
     return sorted(path.parent for path in root.glob("*/*/card.toml"))
 
 
-def _weights_folder(entry: Entry) -> Path | None:
+def _weights_folder(entry: RepositoryEntry) -> Path | None:
     weights = entry.card.weights
     if weights.source == "folder":
         return (entry.folder / weights.path).resolve()

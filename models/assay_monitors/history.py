@@ -28,7 +28,7 @@ class Stream(NamedTuple):
     split: str
 
 
-class News(NamedTuple):
+class Update(NamedTuple):
     """When a run was last seen, in seconds since the epoch, and its latest step; None where nothing
     was scored or told, only gold measured.
     """
@@ -53,11 +53,11 @@ class RunHistory:
             rows = connection.execute("SELECT * FROM runs ORDER BY last_seen DESC, run")
             return [Run(*row) for row in rows]
 
-    def news(self, runs: Iterable[str]) -> dict[str, News]:
+    def updates(self, runs: Iterable[str]) -> dict[str, Update]:
         """The latest of each of these runs that is kept; no sum is read for it."""
         with self._reading() as connection:
             return {
-                run: News(*row)
+                run: Update(*row)
                 for run in runs
                 for row in connection.execute(
                     "SELECT last_seen, (SELECT max(step) FROM windows WHERE windows.run = runs.run)"

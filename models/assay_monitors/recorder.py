@@ -20,7 +20,7 @@ MAX_WINDOWS = 1_024
 MAX_KNOWN = 10_000
 
 Note = Callable[[Changes], None]
-Written = Callable[[set[str]], None]
+OnCommit = Callable[[set[str]], None]
 
 
 class Waiting(NamedTuple):
@@ -56,7 +56,7 @@ class Recorder:
         clock: monotonic seconds.
         interval: seconds from an observation to its commit.
         capacity: observations that may wait.
-        written: told, on the writer's thread, of which runs something was committed.
+        on_commit: called on the writer's thread with the runs of which data was committed.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class Recorder:
         clock: Callable[[], float],
         interval: float = INTERVAL,
         capacity: int = CAPACITY,
-        written: Written | None = None,
+        on_commit: OnCommit | None = None,
     ) -> None:
         self.counts = Counts()
         self._store = store
         self._clock = clock
         self._interval = interval
         self._capacity = capacity
-        self._written = written
+        self._on_commit = on_commit
         self._lock = threading.Lock()
         self._waiting: deque[Waiting] = deque()
         self._size = 0
@@ -96,16 +96,16 @@ class Recorder:
         note = partial(_observe, window, tuple(observations))
         return self._put(Waiting(window.run, len(observations), note))
 
-    def tell(self, run: str, step: int, values: Mapping[str, float]) -> bool:
+    def record_telemetry(self, run: str, step: int, values: Mapping[str, float]) -> bool:
         """Queue what the trainer tells of a step; False where it is dropped."""
-        note = partial(_tell, Window(run, *TRAINER, step), dict(values))
+        note = partial(_add_telemetry, Window(run, *TRAINER, step), dict(values))
         return self._put(Waiting(run, 1, note))
 
-    def judge(self, run: str, source: str, point: GoldPoint) -> bool:
+    def record_gold(self, run: str, source: str, point: GoldPoint) -> bool:
         """Queue a gold measurement, which replaces the source's last of that step; False where it
         is dropped.
         """
-        note = partial(_judge, (run, source, point.step), point)
+        note = partial(_add_gold, (run, source, point.step), point)
         return self._put(Waiting(run, 1, note))
 
     @property
@@ -203,8 +203,8 @@ class Recorder:
         self.counts.written += self._unwritten
         self._failing = False
         self._changes, self._unwritten, self._due = Changes(), 0, None
-        if self._written is not None:
-            self._written(runs)
+        if self._on_commit is not None:
+            self._on_commit(runs)
 
     def _work(self) -> None:
         wait: float | None = None
@@ -224,9 +224,9 @@ def _observe(window: Window, observations: Sequence[Observation], changes: Chang
         summary.add(observation)
 
 
-def _tell(window: Window, values: Mapping[str, float], changes: Changes) -> None:
+def _add_telemetry(window: Window, values: Mapping[str, float], changes: Changes) -> None:
     changes.windows.setdefault(window, Summary()).add_telemetry(values)
 
 
-def _judge(key: tuple[str, str, int], point: GoldPoint, changes: Changes) -> None:
+def _add_gold(key: tuple[str, str, int], point: GoldPoint, changes: Changes) -> None:
     changes.gold[key] = point

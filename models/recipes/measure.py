@@ -58,7 +58,7 @@ def score_items(
     results in the order given."""
     prepared = [model.prepare([item], options) for item in items]
     rows = [one for case in prepared for one in case.inputs]
-    order = sorted(range(len(rows)), key=lambda row: (rows[row].kin, rows[row].tokens))
+    order = sorted(range(len(rows)), key=lambda row: (rows[row].prefix_key, rows[row].tokens))
     raws: dict[int, Raw] = {}
     starts = range(0, len(order), batch_size)
     for start in track(starts, "scoring", transient=True, console=Console(stderr=True)):

@@ -7,8 +7,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
@@ -16,35 +16,46 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
 from assay import __version__
-from assay.api import charts, ops, page, runs, v1
-from assay.api.dialects import ROUTERS
+from assay.api import dashboard, ops, runs, v1
+from assay.api.components import Components
+from assay.api.dialects._jobs import Jobs
+from assay.api.dialects.routers import ROUTERS
 from assay.api.errors import install_handlers
-from assay.api.guard import Guard, direct_routes
-from assay.batching import BatchLimits
-from assay.cache import MemoryCache, PreparedCache, RedisCache, ScoreCache, TieredCache
+from assay.api.hot_routes import HotRoutes
+from assay.api.middleware import AccessMiddleware
+from assay.batching.batcher import BatchLimits
+from assay.cache.memory import MemoryCache, ScoreCache
+from assay.cache.redis import RedisCache
+from assay.cache.tiered import TieredCache
 from assay.errors import SettingsError
-from assay.following import Followers
-from assay.gauges import RunGauges
-from assay.hosting import ServedModel
-from assay.jobs import Jobs
 from assay.metrics import Metrics
-from assay.runs import RunMonitor
-from assay.scoring import ScoringLimits, ScoringService
+from assay.runs.evaluator import RunEvaluator
+from assay.runs.gauges import RunGauges
+from assay.runs.monitor import RunMonitor
+from assay.runs.subscribers import Subscribers
+from assay.runs.webhook import Webhook, checked_url, secret_key
+from assay.scoring.prepare import Preparer
+from assay.scoring.prepared_cache import PreparedCache
+from assay.scoring.service import ScoringLimits, ScoringService
+from assay.served_model import ServedModel
 from assay.settings import Settings
-from assay.watching import RunWatcher
-from assay.webhook import Webhook, checked_url, secret_key
 from assay_models.card import CardError, Limits
 from assay_models.registry import Runtime
-from assay_models.repository import Entry, ModelNotFound, ModelRepository, embedded_root
+from assay_models.repository import (
+    ModelNotFound,
+    ModelRepository,
+    RepositoryEntry,
+    embedded_root,
+)
 
 logger = logging.getLogger(__name__)
 
 CLOCK = time.monotonic
-# A CPU is as fast with this much at a time as with more, and the next in line waits less.
+# On a CPU larger batches are no faster, and make the next one wait longer.
 CPU_BATCH_TOKENS = 4096
 # Jobs that run at a time; seconds for which their outcomes can be fetched, and how many are kept.
 JOBS, JOB_SECONDS, JOB_OUTCOMES = 16_384, 900.0, 65_536
-# What there is to watch is at /metrics. The framework's own would look for a provider each time.
+# Metrics are at /metrics. The framework's own telemetry would look up a provider each time.
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 
 DESCRIPTION = """Rewards for RL training and ranking for inference, over HTTP.
@@ -53,61 +64,84 @@ A score equals what plain Transformers computes for the same weights. An item th
 carries an error, never a number."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """Everything that starts and stops with the process."""
+
+    settings: Settings
+    repository: ModelRepository
+    components: Components
+    cache: ScoreCache
+    pool: ThreadPoolExecutor
+    webhook: Webhook | None
+
+
 def create_app(settings: Settings, on_death: Callable[[str], None] = logger.critical) -> FastAPI:
-    """The service for these settings, for any ASGI server to run.
+    """Build the service for these settings, for any ASGI server to run.
 
     Args:
         settings: what to serve.
-        on_death: told, in the event loop, when a model that was ready can compute no more. It does
-            not come back: only a new process does, and /readyz says so from then on.
+        on_death: called in the event loop, with the reason, when a model that was ready can compute
+            no more. Only a new process brings it back, and /readyz says so from then on.
 
     Raises:
         SettingsError: the models asked for do not exist, or a card cannot be used.
     """
-    metrics = Metrics(CollectorRegistry())
-    repository = open_repository(settings)
-    models = _served(settings, repository, metrics, on_death)
-    cache = _cache(settings, metrics)
-    pool = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
-    limits = ScoringLimits(settings.max_items, settings.max_request_tokens, settings.timeout)
-    prepared = PreparedCache(settings.prepared_bytes, metrics)
-    webhook = _webhook(settings, metrics)
-    monitor = _run_monitor(settings, metrics, webhook)
-    service = ScoringService(models, cache, prepared, pool, metrics, limits, CLOCK, monitor)
-    jobs: Jobs[Any] = Jobs(JOBS, JOB_SECONDS, JOB_OUTCOMES, CLOCK)
+    process = _compose(settings, on_death)
     app = FastAPIOffline(
         title="Assay",
         version=__version__,
         description=DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         telemetry=NO_TELEMETRY,
-        lifespan=_lifespan(settings, repository, service, cache, pool, jobs, monitor, webhook),
+        lifespan=_lifespan(process),
     )
-    app.state.jobs = jobs
-    app.state.metrics = metrics
-    app.state.runs = monitor
-    app.state.followers = Followers(monitor)
-    app.state.page = page.page_files()
-    app.state.service = service
-    app.state.cut_off = partial(_stop, service.models(), 0.0)
-    routers = (v1.router, charts.router, runs.router, *ROUTERS)
-    for router in (*routers, ops.router, page.router):
+    app.state.components = process.components
+    routers = (v1.router, runs.router, *ROUTERS)
+    for router in (*routers, ops.router, dashboard.router):
         app.include_router(router)
     install_handlers(app)
-    keys = [key.get_secret_value() for key in settings.api_keys]
+    app.add_middleware(HotRoutes, routes=[route for router in routers for route in router.routes])
     app.add_middleware(
-        Guard,
-        routes=direct_routes([route for router in routers for route in router.routes]),
-        keys=keys,
-        keyless=page.page_paths(app.state.page),
+        AccessMiddleware,
+        keys=[key.get_secret_value() for key in settings.api_keys],
+        public_paths=dashboard.public_paths(),
         max_body_bytes=settings.max_body_bytes,
-        metrics=metrics,
+        metrics=process.components.metrics,
     )
     return app
 
 
+def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
+    metrics = Metrics(CollectorRegistry())
+    repository = open_repository(settings)
+    models = _served(settings, repository, metrics, on_death)
+    cache = _cache(settings, metrics)
+    pool = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
+    webhook = _webhook(settings, metrics)
+    monitor = _run_monitor(settings, metrics, webhook)
+    service = ScoringService(
+        models=models,
+        cache=cache,
+        preparer=Preparer(PreparedCache(settings.prepared_bytes, metrics), pool),
+        metrics=metrics,
+        limits=ScoringLimits(settings.max_items, settings.max_request_tokens, settings.timeout),
+        clock=CLOCK,
+        monitor=monitor,
+    )
+    components = Components(
+        service=service,
+        metrics=metrics,
+        runs=monitor,
+        subscribers=Subscribers(monitor),
+        jobs=Jobs(JOBS, JOB_SECONDS, JOB_OUTCOMES, CLOCK),
+        abort=partial(_stop, service.models(), 0.0),
+    )
+    return _Process(settings, repository, components, cache, pool, webhook)
+
+
 def open_repository(settings: Settings) -> ModelRepository:
-    """The embedded cards and those of the settings' own folders.
+    """Return the repository of the embedded cards and those of the settings' own folders.
 
     Raises:
         SettingsError: a card is malformed.
@@ -118,8 +152,8 @@ def open_repository(settings: Settings) -> ModelRepository:
         raise SettingsError(str(error)) from error
 
 
-def chosen_entries(settings: Settings, repository: ModelRepository) -> list[Entry]:
-    """What to serve: the models named, or all embedded ones and all of the user's own folders.
+def select_entries(settings: Settings, repository: ModelRepository) -> list[RepositoryEntry]:
+    """Return what to serve: the models named, or all embedded and all of the user's own.
 
     Raises:
         SettingsError: a name is not in the repository.
@@ -144,13 +178,15 @@ def _served(
     metrics: Metrics,
     on_death: Callable[[str], None],
 ) -> dict[str, ServedModel]:
-    """The models by id, and the highest version of each also by bare name."""
+    """Return the models by id, and the highest version of each also by bare name."""
     served: dict[str, ServedModel] = {}
-    entries = chosen_entries(settings, repository)
+    entries = select_entries(settings, repository)
     try:
         for entry in sorted(entries, key=lambda entry: entry.card.version):
             limits = _limits(settings, entry.card.limits)
-            model = ServedModel(entry, limits, metrics, CLOCK, on_death)
+            model = ServedModel(
+                entry=entry, limits=limits, metrics=metrics, clock=CLOCK, on_death=on_death
+            )
             served[entry.card.id] = served[entry.card.name] = model
     except CardError as error:
         raise SettingsError(str(error)) from error
@@ -165,7 +201,7 @@ def _limits(settings: Settings, card: Limits) -> BatchLimits:
     return BatchLimits(min(wanted, most), card.max_batch_size, settings.max_queue_tokens)
 
 
-def _cache(settings: Settings, metrics: Metrics) -> TieredCache:
+def _cache(settings: Settings, metrics: Metrics) -> ScoreCache:
     tiers: list[ScoreCache] = []
     if settings.cache_bytes:
         tiers.append(MemoryCache(settings.cache_bytes, metrics))
@@ -173,10 +209,10 @@ def _cache(settings: Settings, metrics: Metrics) -> TieredCache:
         url = settings.redis_url.get_secret_value()
         ttl, timeout = settings.redis_ttl, settings.redis_timeout
         try:
-            tiers.append(RedisCache(url, ttl, timeout, metrics, CLOCK))
+            tiers.append(RedisCache(url, ttl=ttl, timeout=timeout, metrics=metrics, clock=CLOCK))
         except ValueError as error:
             raise SettingsError(f"ASSAY_REDIS_URL: {error}") from None
-    return TieredCache(tiers)
+    return tiers[0] if len(tiers) == 1 else TieredCache(tiers)
 
 
 def _webhook(settings: Settings, metrics: Metrics) -> Webhook | None:
@@ -201,51 +237,60 @@ def _webhook(settings: Settings, metrics: Metrics) -> Webhook | None:
 def _run_monitor(settings: Settings, metrics: Metrics, webhook: Webhook | None) -> RunMonitor:
     if settings.runs == "off":
         return RunMonitor(None, metrics, CLOCK, enabled=False)
-    gauges, tell = RunGauges(metrics.runs), webhook.send if webhook else None
-    watcher = RunWatcher(gauges, tell, settings.watch_seconds, CLOCK, metrics.runs)
-    return RunMonitor(settings.runs, metrics, CLOCK, watcher=watcher)
+    evaluator = RunEvaluator(
+        gauges=RunGauges(metrics.runs),
+        notify=webhook.send if webhook else None,
+        interval=settings.watch_seconds,
+        clock=CLOCK,
+        series=metrics.runs,
+    )
+    return RunMonitor(settings.runs, metrics, CLOCK, evaluator=evaluator)
 
 
-def _lifespan(
-    settings: Settings,
-    repository: ModelRepository,
-    service: ScoringService,
-    cache: TieredCache,
-    pool: ThreadPoolExecutor,
-    jobs: Jobs[Any],
-    monitor: RunMonitor,
-    webhook: Webhook | None,
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(process: _Process) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        models, turn = service.models(), asyncio.Lock()
-        if webhook is not None:
-            webhook.start()
-        await monitor.open()
-        runtime = Runtime(settings.device, settings.dtype, settings.deterministic)
-        for served in models:
-            served.start(repository, runtime, turn)
-        settling = asyncio.create_task(_settle(models))
-        await asyncio.sleep(0)  # it is the first to hear that a model is loaded
+        freezing = await _start(process)
         try:
             yield
         finally:
-            app.state.followers.close()
-            settling.cancel()
-            await _stop(models, settings.drain_timeout)
-            await jobs.close()
-            await monitor.close()
-            if webhook is not None:
-                await asyncio.to_thread(webhook.close)
-            await cache.close()
-            pool.shutdown(wait=False, cancel_futures=True)
+            freezing.cancel()
+            await _shut_down(process)
 
     return lifespan
 
 
-async def _settle(models: Sequence[ServedModel]) -> None:
-    """When all is loaded, spare the garbage collector what stays as long as the process does: to
-    look through the libraries and models again and again would stop the event loop each time.
+async def _start(process: _Process) -> asyncio.Task[None]:
+    """Start everything; models load in the background. Return the task that waits for them."""
+    if process.webhook is not None:
+        process.webhook.start()
+    await process.components.runs.open()
+    settings = process.settings
+    runtime = Runtime(settings.device, settings.dtype, settings.deterministic)
+    models, load_lock = process.components.service.models(), asyncio.Lock()
+    for served in models:
+        served.start(process.repository, runtime, load_lock)
+    freezing = asyncio.create_task(_freeze_when_loaded(models))
+    await asyncio.sleep(0)  # so that it waits before anything else does
+    return freezing
+
+
+async def _shut_down(process: _Process) -> None:
+    """Finish what was admitted, then stop everything."""
+    components = process.components
+    components.subscribers.close()
+    await _stop(components.service.models(), process.settings.drain_timeout)
+    await components.jobs.close()
+    await components.runs.close()
+    if process.webhook is not None:
+        await asyncio.to_thread(process.webhook.close)
+    await process.cache.close()
+    process.pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def _freeze_when_loaded(models: Sequence[ServedModel]) -> None:
+    """Exempt libraries and models from garbage collection once all models are loaded: scanning them
+    again and again would stop the event loop each time.
     """
     for served in models:
         await served.loaded()

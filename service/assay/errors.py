@@ -17,7 +17,10 @@ travel inside a 200 reply as that item's `error`, and its neighbours keep their 
 
 
 class AssayError(Exception):
-    """The base: what a caller needs to know, and nothing of his text."""
+    """The base: what a caller needs to know, and nothing of the text it sent.
+
+    `code`, `status`, `title` and `retryable` are those of the class unless they are given.
+    """
 
     code: str = "internal_error"
     status: int = 500
@@ -31,8 +34,16 @@ class AssayError(Exception):
         hint: str | None = None,
         retry_after: float | None = None,
         problems: list[dict[str, str]] | None = None,
+        code: str | None = None,
+        status: int | None = None,
+        title: str | None = None,
+        retryable: bool | None = None,
     ) -> None:
         super().__init__(detail)
+        self.code = self.code if code is None else code
+        self.status = self.status if status is None else status
+        self.title = self.title if title is None else title
+        self.retryable = self.retryable if retryable is None else retryable
         self.detail = detail
         self.hint = hint
         self.retry_after = retry_after

@@ -88,13 +88,28 @@ class Metrics:
         self.alerts = AlertSeries(registry)
 
 
+class TierSeries:
+    """The lookups of one cache tier, their labels bound."""
+
+    def __init__(self, metrics: Metrics, tier: str) -> None:
+        self._hits = metrics.cache_lookups.labels(tier, "hit")
+        self._misses = metrics.cache_lookups.labels(tier, "miss")
+        self._errors = metrics.cache_lookups.labels(tier, "error")
+
+    def count(self, *, hits: int = 0, misses: int = 0, errors: int = 0) -> None:
+        """Add keys that were looked up."""
+        for series, amount in ((self._hits, hits), (self._misses, misses), (self._errors, errors)):
+            if amount:
+                series.inc(amount)
+
+
 class RunSeries:
     """The series of run health."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.observations = Counter(
             "assay_run_observations",
-            "Items of requests that name a run, and what trainers tell: written, dropped.",
+            "Items of requests that name a run, and telemetry: written, dropped.",
             ["outcome"],
             registry=registry,
         )
@@ -112,8 +127,8 @@ class RunSeries:
         of_stream = ["run", "model", "split"]
         self.severity = gauge(
             "assay_run_severity",
-            "A rule's state when the run was last looked at: 0 silent, 1 warn, 2 critical."
-            " This and the next five: of the 16 runs looked at last, four streams of each.",
+            "A rule's state at the run's latest evaluation: 0 silent, 1 warn, 2 critical."
+            " This and the next five: of the 16 runs evaluated last, four streams of each.",
             ["run", "rule"],
         )
         self.status = gauge(
@@ -127,15 +142,15 @@ class RunSeries:
         self.null_share = gauge(
             "assay_run_null_share", "The latest step's share of items without a score.", of_stream
         )
-        self.looks = Counter(
-            "assay_run_looks",
-            "Looks at a run's rules in the background: ok, failed, skipped (too many runs wait).",
+        self.evaluations = Counter(
+            "assay_run_evaluations",
+            "Background evaluations of a run's rules: ok, failed, skipped (too many runs wait).",
             ["outcome"],
             registry=registry,
         )
-        self.look_seconds = Histogram(
-            "assay_run_look_seconds",
-            "Seconds of a look at a run's rules, off the way of requests.",
+        self.evaluation_seconds = Histogram(
+            "assay_run_evaluation_seconds",
+            "Seconds of a background evaluation of a run's rules.",
             registry=registry,
             buckets=SECONDS,
         )
@@ -153,8 +168,8 @@ class AlertSeries:
             registry=registry,
         )
 
-    def told(self, outcome: str, times: int = 1) -> None:
-        """Count what became of alerts."""
+    def count(self, outcome: str, times: int = 1) -> None:
+        """Count alerts by outcome."""
         self.changes.labels(outcome).inc(times)
 
 

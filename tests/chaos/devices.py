@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 from doubles import ScriptedModel, device, new_metrics, one_input, value
 
-from assay.batching import BatchLimits, DynamicBatcher, Outcome, Predict
+from assay.batching.batcher import BatchLimits, DynamicBatcher
+from assay.batching.entry import Outcome
+from assay.batching.executor import Predict
 from assay.errors import AssayError
 from assay.metrics import Metrics
 from assay_models.base import Input, Raw
@@ -105,7 +107,13 @@ async def started(
     before = asyncio.all_tasks()
     with device() as executor:
         batcher = DynamicBatcher(
-            "m", predict, executor, limits, metrics or new_metrics(), clock, **others
+            name="m",
+            predict=predict,
+            thread=executor,
+            limits=limits,
+            metrics=metrics or new_metrics(),
+            clock=clock,
+            **others,
         )
         batcher.start()
         try:

@@ -16,6 +16,7 @@ import uvicorn
 from conftest import free_port
 from doubles import value
 
+from assay.api.components import components_of
 from assay.app import create_app
 from assay.settings import Settings
 
@@ -195,7 +196,7 @@ class Server(Callers):
         class Announcing(uvicorn.Server):
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets)
-                for served in server.app.state.service.models():
+                for served in components_of(server.app).service.models():
                     await served.loaded()
                 server.loop = asyncio.get_running_loop()
                 server._own_tasks = asyncio.all_tasks()
@@ -220,7 +221,7 @@ class Server(Callers):
 
     def counted(self, name: str, **labels: str) -> float:
         """The value of one of the server's own series."""
-        return value(self.app.state.metrics, name, **labels)
+        return value(components_of(self.app).metrics, name, **labels)
 
     @property
     def queued(self) -> float:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from doubles import one_input
 
-from assay.batching import BatchLimits, DynamicBatcher, Outcome
+from assay.batching.batcher import BatchLimits, DynamicBatcher
+from assay.batching.entry import Outcome
 from assay.errors import (
     DeadlineExceeded,
     InferenceFailed,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from doubles import one_input
 
-from assay.batching import BatchLimits
+from assay.batching.batcher import BatchLimits
 from assay.errors import (
     DeadlineExceeded,
     Overloaded,

@@ -11,8 +11,8 @@ import pytest
 from doubles import one_input
 
 from assay import app as application
-from assay import hosting
-from assay.batching import BatchLimits
+from assay import served_model as hosting
+from assay.batching.batcher import BatchLimits
 from assay.errors import AssayError, ShuttingDown
 from assay.settings import Settings
 

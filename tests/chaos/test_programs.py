@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import pytest
 from doubles import one_input
 
-from assay.batching import BatchLimits, DynamicBatcher, Outcome
+from assay.batching.batcher import BatchLimits, DynamicBatcher
+from assay.batching.entry import Outcome
 from assay.errors import AssayError, DeadlineExceeded, InferenceFailed, NonFiniteScore, Overloaded
-from assay.queueing import LANES, Lane
 from assay.settings import Settings
+from assay.types import LANES, Lane
 from assay_models.base import DeviceOutOfMemory
 
 from .devices import SECONDS, Clock, Script, batching, honest, truth, until

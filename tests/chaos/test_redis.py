@@ -14,7 +14,7 @@ from conftest import RedisServer, free_port
 from doubles import new_metrics
 from redis import Redis
 
-from assay.cache import MAX_REST, RedisCache
+from assay.cache.redis import MAX_PAUSE, RedisCache
 from assay.settings import Settings
 
 from .devices import Clock, Script, eventually, truth, until
@@ -330,7 +330,7 @@ class TestBadConnections:
     ) -> None:
         between, clock, key = Between(redis_server.port), Clock(), b"k" * 32
         async with between.listening() as url:
-            cache = RedisCache(url, 60, 0.02, new_metrics(), clock)
+            cache = RedisCache(url, ttl=60, timeout=0.02, metrics=new_metrics(), clock=clock)
             await cache.put_many({key: (1.0,)})
 
             async def stored_there() -> bool:
@@ -347,9 +347,9 @@ class TestBadConnections:
                     tries.append(second)
             pauses = [after - before for before, after in itertools.pairwise(tries)]
             assert pauses == sorted(pauses), "each rest is at least as long as the one before"
-            assert pauses[-5:] == [MAX_REST] * 5
+            assert pauses[-5:] == [MAX_PAUSE] * 5
             between.mode = "honest"
-            clock.now += MAX_REST
+            clock.now += MAX_PAUSE
             assert await cache.get_many([key]) == {key: (1.0,)}
             assert await cache.get_many([key]) == {key: (1.0,)}, "and the rest is over"
             await cache.close()

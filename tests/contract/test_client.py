@@ -9,8 +9,8 @@ import pytest
 from conftest import listening
 from doubles import SCRIPTED_CARD
 
-from assay.results import BestOfNReply, GroupSummary, ItemResult, Ranked, ScoreReply, Timing, Usage
 from assay.settings import Settings
+from assay.types import BestOfNReply, GroupSummary, ItemResult, Ranked, ScoreReply, Timing, Usage
 from assay_client import (
     AsyncClient,
     AuthenticationError,

@@ -89,6 +89,17 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 async def end_of(processes: list[psutil.Process]) -> None:
-    """Wait until they have all ended."""
-    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, SECONDS)
-    assert not alive
+    """Wait until all have ended.
+
+    Polled, because waiting for a child reaps it: the event loop that started it would then never
+    learn of its end, and its `close` would wait for ever.
+    """
+    await until(lambda: not any(map(is_alive, processes)))
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process still runs; one that ended and was not reaped yet does not."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

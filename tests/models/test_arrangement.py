@@ -46,14 +46,16 @@ PACKING: tuple[Kind, ...] = ("bert", "qwen3", "llama")
 PADDING: tuple[Kind, ...] = ("deberta", "modernbert")
 
 
-def rows(lengths: Sequence[int], *, beginning: Sequence[int] = (), kin: bytes = b"") -> list[Input]:
+def rows(
+    lengths: Sequence[int], *, beginning: Sequence[int] = (), prefix_key: bytes = b""
+) -> list[Input]:
     """Rows of seeded tokens, each of its length, all with one beginning."""
     chance = np.random.default_rng(11)
     made = []
     for length in lengths:
         own = chance.integers(10, 60, length - len(beginning)).tolist()
         ids = array("i", [*beginning, *own])
-        encoded = Encoded(ids, array("i", bytes(4 * length)), kin=kin)
+        encoded = Encoded(ids, array("i", bytes(4 * length)), prefix_key=prefix_key)
         made.append(encoded.input())
     return made
 
@@ -115,8 +117,8 @@ def test_a_shared_beginning_is_computed_once(tmp_path: Path, kind: Kind) -> None
     folder = build_checkpoint(kind, tmp_path)
     classifier = load_classifier(folder)
     prompt = list(range(20, 55)) * 2
-    group = rows([100] * 8, beginning=prompt, kin=b"p")
-    others = [*rows([31, 55], beginning=prompt[:30], kin=b"q"), *rows([9])]
+    group = rows([100] * 8, beginning=prompt, prefix_key=b"p")
+    others = [*rows([31, 55], beginning=prompt[:30], prefix_key=b"q"), *rows([9])]
     inputs = [group[0], *others, *group[1:]]
     raws, computed = counting(classifier)(inputs)
     assert computed == [70 + 8 * 30 + 30 + 1 + 25 + 9] == [classifier.cost(inputs)]
@@ -129,7 +131,7 @@ def test_a_group_with_a_long_prompt_costs_less_than_half(tmp_path: Path) -> None
             "qwen3", tmp_path, max_tokens=1000, config={"max_position_embeddings": 1000}
         )
     )
-    group = rows([1000] * 8, beginning=[7] * 700, kin=b"p")
+    group = rows([1000] * 8, beginning=[7] * 700, prefix_key=b"p")
     _, (computed,) = counting(classifier)(group)
     assert computed / 8000 <= 0.45
 
@@ -138,7 +140,7 @@ def test_rows_of_one_kin_that_begin_differently_share_nothing(tmp_path: Path) ->
     folder = build_checkpoint("qwen3", tmp_path)
     classifier, inputs = (
         load_classifier(folder),
-        [dataclasses.replace(one, kin=b"k") for one in rows((40, 41, 42))],
+        [dataclasses.replace(one, prefix_key=b"k") for one in rows((40, 41, 42))],
     )
     raws, computed = counting(classifier)(inputs)
     assert computed == [123]
@@ -149,7 +151,7 @@ def test_rows_of_one_kin_that_begin_differently_share_nothing(tmp_path: Path) ->
 def test_candidates_of_one_prompt_are_kin_where_that_helps(tmp_path: Path, kind: Kind) -> None:
     classifier = load_classifier(build_checkpoint(kind, tmp_path))
     pairs = [("one prompt", "a"), ("one prompt", "b"), ("another", "a")]
-    first, second, third = (classifier.encode_text(*pair, "error").kin for pair in pairs)
+    first, second, third = (classifier.encode_text(*pair, "error").prefix_key for pair in pairs)
     assert first == second
     assert (first != third) == (kind != "bert")
     assert (first != b"") == (kind != "bert")
@@ -165,10 +167,10 @@ def test_a_layout_holds_each_token_of_each_row_once(
     shapes: list[tuple[int, int, int]],
 ) -> None:
     inputs = []
-    for kin, own, begin in shapes:
-        beginning = [kin * 1000 + place for place in range(begin)]
+    for first, own, begin in shapes:
+        beginning = [first * 1000 + place for place in range(begin)]
         ids = array("i", [*beginning, *(9000 + len(inputs) for _ in range(own))])
-        inputs.append(Encoded(ids, kin=b"" if kin == 0 else bytes([kin])).input())
+        inputs.append(Encoded(ids, prefix_key=b"" if first == 0 else bytes([first])).input())
     layout = lay_out(inputs, True, True, 100, torch.device("cpu"))
     assert len(layout.order) == packed_tokens(inputs, sharing=True) == layout.segments[-1].end
     packed = [inputs[row].payload.ids[index] for row, index in layout.order]
@@ -182,13 +184,13 @@ def test_a_layout_holds_each_token_of_each_row_once(
 
 
 def test_a_short_beginning_is_not_shared() -> None:
-    inputs = rows([60, 60], beginning=[5] * (LEAST_SHARED - 1), kin=b"k")
+    inputs = rows([60, 60], beginning=[5] * (LEAST_SHARED - 1), prefix_key=b"k")
     layout = lay_out(inputs, True, True, 100, torch.device("cpu"))
     assert layout.segments == (Segment(0, 60), Segment(60, 120))
 
 
 def test_a_ragged_kernel_is_told_the_bounds_of_queries_and_keys() -> None:
-    inputs = [*rows([50, 30], beginning=[5] * 20, kin=b"k"), *rows([7])]
+    inputs = [*rows([50, 30], beginning=[5] * 20, prefix_key=b"k"), *rows([7])]
     layout = lay_out(inputs, True, True, 100, torch.device("cpu"))
     queries, keys, index, longest_query, longest_key = layout.bounds
     assert queries.tolist() == [0, 20, 50, 60, 67]
@@ -252,9 +254,9 @@ def test_widths_that_leave_odd_elements_are_computed_one_row_at_a_time(tmp_path:
 
 def test_candidates_share_nothing_where_bits_must_be_equal(tmp_path: Path) -> None:
     classifier = load(build_checkpoint("qwen3", tmp_path), deterministic=True)
-    group = rows([50] * 4, beginning=[7] * 40, kin=b"p")
+    group = rows([50] * 4, beginning=[7] * 40, prefix_key=b"p")
     assert classifier.cost(group) == 200
-    assert classifier.encode_text("a prompt", "an answer", "error").kin == b""
+    assert classifier.encode_text("a prompt", "an answer", "error").prefix_key == b""
 
 
 def test_bit_equal_scores_have_a_fingerprint_of_their_own(tmp_path: Path) -> None:
@@ -335,7 +337,7 @@ def test_candidates_score_as_in_plain_transformers_by_either_attention(
         return honest(*given)
 
     monkeypatch.setattr(packed_attention, "_attend_by_head", counted)
-    group = rows([60] * 4, beginning=[7] * 40, kin=b"p")
+    group = rows([60] * 4, beginning=[7] * 40, prefix_key=b"p")
     raws = torch.tensor(classifier.logits(group))
     layers = classifier.model.config.num_hidden_layers
     assert len(calls) == (layers * len(group) if by_head else 0)

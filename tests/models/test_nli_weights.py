@@ -10,7 +10,7 @@ from nightly import only_nightly
 from assay_models.base import Input, Options, Raw, RewardModel, Score
 from assay_models.items import NliItem
 from assay_models.registry import Runtime, family_of
-from assay_models.repository import Entry, ModelRepository, embedded_root
+from assay_models.repository import ModelRepository, RepositoryEntry, embedded_root
 
 pytestmark = pytest.mark.weights
 
@@ -63,12 +63,12 @@ MISTAKEN = {("nli@2", "The chef is making a soup for his family."): "contradicti
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def entry(request: pytest.FixtureRequest) -> Entry:
+def entry(request: pytest.FixtureRequest) -> RepositoryEntry:
     return ModelRepository([embedded_root()]).find(request.param)
 
 
 @pytest.fixture(scope="module")
-def model(entry: Entry) -> RewardModel:
+def model(entry: RepositoryEntry) -> RewardModel:
     files = ModelRepository([embedded_root()]).locate(entry)
     return family_of(entry.card).load(entry.card, files, Runtime())
 
@@ -84,7 +84,9 @@ def score(model: RewardModel, **fields: Any) -> Score:
     return model.finish(prepared, predict(model, prepared.inputs), Options())[0]
 
 
-def test_the_example_of_the_card_scores_as_it_says(entry: Entry, model: RewardModel) -> None:
+def test_the_example_of_the_card_scores_as_it_says(
+    entry: RepositoryEntry, model: RewardModel
+) -> None:
     example = entry.card.example
     assert example is not None
     found = score(model, **example.item)
@@ -95,7 +97,7 @@ def test_the_example_of_the_card_scores_as_it_says(entry: Entry, model: RewardMo
     ("premise", "entailed", "neutral", "contradicted"), TRIPLES + NEUTRAL_MAY_BE_LAST
 )
 def test_pairs_get_their_labels_and_the_entailed_one_scores_highest(
-    entry: Entry,
+    entry: RepositoryEntry,
     model: RewardModel,
     premise: str,
     entailed: str,
@@ -164,7 +166,7 @@ TIMES = ("in spring", "after the storm", "on a Monday", "in 1962", "a year later
     "words", [pytest.param(700, id="700"), pytest.param(6_000, id="6000", marks=only_nightly)]
 )
 def test_a_claim_that_is_contradicted_only_in_the_middle_of_a_long_text_is_found(
-    entry: Entry, model: RewardModel, words: int
+    entry: RepositoryEntry, model: RewardModel, words: int
 ) -> None:
     if entry.card.name != "nli":
         pytest.skip("nli-small takes this claim for neutral")

@@ -80,7 +80,7 @@ def test_raws_are_those_of_the_plain_models(tmp_path: Path, kind: Kind) -> None:
     inputs = inputs_of(classifier)
     alone = [classifier.logits([one])[0][0] for one in inputs]
     together = [raw for (raw,) in classifier.logits(inputs)]
-    assert len({one.kin for one in inputs}) == 1
+    assert len({one.prefix_key for one in inputs}) == 1
     assert classifier.cost(inputs) < sum(one.tokens for one in inputs)
     assert alone == pytest.approx(wanted, abs=2e-5, rel=0)
     assert together == pytest.approx(wanted, abs=2e-5, rel=0)

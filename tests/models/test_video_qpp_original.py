@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from query_scoring import prepare, score
 
-from assay.bulk.local import running_service
-from assay.scoring import ScoreCall
+from assay.offline.local import running_service
+from assay.scoring.service import ScoreCall
 from assay.settings import Settings
 from assay_models.base import Input, ItemError, Options
 from assay_models.families.qpp.rewrites import length_change, novelty

@@ -118,8 +118,8 @@ def test_what_does_not_fit_is_dropped_and_counted(recorder: Recorder, history: R
 
 
 def test_telemetry_and_gold_go_the_same_way(recorder: Recorder, history: RunHistory) -> None:
-    assert recorder.tell("r", 3, {"kl": 0.5})
-    assert recorder.judge("r", "tests", GoldPoint(3))
+    assert recorder.record_telemetry("r", 3, {"kl": 0.5})
+    assert recorder.record_gold("r", "tests", GoldPoint(3))
     recorder.turn()
     (point,) = history.series("r", TRAINER)
     assert point.summary.telemetry["kl"].mean == 0.5
@@ -273,9 +273,9 @@ def test_whoever_watches_is_told_of_which_runs_something_was_committed(
     disk: Disk, clock: Clock
 ) -> None:
     told: list[set[str]] = []
-    recorder = Recorder(disk, clock, written=told.append)
+    recorder = Recorder(disk, clock, on_commit=told.append)
     recorder.record(window("a"), items(1))
-    recorder.tell("b", 1, {"kl": 0.5})
+    recorder.record_telemetry("b", 1, {"kl": 0.5})
     disk.full = True
     recorder.turn()
     assert told == []

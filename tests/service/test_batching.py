@@ -20,7 +20,7 @@ from doubles import Gate, length_of, new_metrics, one_input, value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.batching import BatchLimits, DynamicBatcher
+from assay.batching.batcher import BatchLimits, DynamicBatcher
 from assay.errors import (
     DeadlineExceeded,
     InferenceFailed,
@@ -62,7 +62,7 @@ async def test_identical_keys_are_computed_once_within_and_across_requests() -> 
         await asyncio.sleep(0)
         gate.open.set()
         outcomes = await twice
-        assert [outcome.shared for outcome in outcomes] == [True, False, True]
+        assert [outcome.source for outcome in outcomes] == ["shared", "computed", "shared"]
         assert (await first)[0].value == (5.0,)
         assert sorted(chain(*gate.batches)) == ["first", "x"]
 
@@ -199,7 +199,14 @@ async def test_an_asynchronous_predict_is_awaited() -> None:
         await asyncio.sleep(0)
         return length_of(inputs)
 
-    batcher = DynamicBatcher("m", predict, None, LIMITS, new_metrics(), time.monotonic)
+    batcher = DynamicBatcher(
+        name="m",
+        predict=predict,
+        thread=None,
+        limits=LIMITS,
+        metrics=new_metrics(),
+        clock=time.monotonic,
+    )
     batcher.start()
     assert raws(await batcher.compute([one_input("abc")], deadline())) == [(3.0,)]
     await batcher.close(SOON)

@@ -9,8 +9,8 @@ import pytest
 from batchers import SOON, Clock, asked, deadline, raws, turns
 from doubles import length_of, new_metrics, one_input, value
 
-from assay.batching import BatchLimits, DynamicBatcher
-from assay.device import AWAITED_AT_ONCE
+from assay.batching.batcher import BatchLimits, DynamicBatcher
+from assay.batching.executor import MAX_AWAITED
 from assay.errors import InferenceFailed, ShuttingDown
 from assay.metrics import Metrics
 from assay_models.base import Input, ItemError, Raw
@@ -53,12 +53,12 @@ async def awaiting(
 ) -> AsyncIterator[DynamicBatcher]:
     told: list[str] = []
     batcher = DynamicBatcher(
-        "m",
-        predict,
-        None,
-        limits,
-        metrics or new_metrics(),
-        clock or Clock(),
+        name="m",
+        predict=predict,
+        thread=None,
+        limits=limits,
+        metrics=metrics or new_metrics(),
+        clock=clock or Clock(),
         on_death=told.append,
         hang_seconds=120.0,
     )
@@ -87,16 +87,16 @@ async def test_a_slow_input_holds_up_nobody() -> None:
 
 async def test_so_many_are_in_the_air_and_the_others_keep_their_places() -> None:
     elsewhere = Elsewhere()
-    names = [f"n{number:03}" for number in range(AWAITED_AT_ONCE + 8)]
+    names = [f"n{number:03}" for number in range(MAX_AWAITED + 8)]
     async with awaiting(elsewhere) as batcher:
         caller = asked(batcher, names)
         await turns(20)
-        assert elsewhere.begun == names[:AWAITED_AT_ONCE]
+        assert elsewhere.begun == names[:MAX_AWAITED]
         urgent = asked(batcher, ["urgent"], "interactive")
         await turns(20)
         elsewhere.let_go(names[5])
         await turns(20)
-        assert elsewhere.begun[AWAITED_AT_ONCE:] == ["urgent"]
+        assert elsewhere.begun[MAX_AWAITED:] == ["urgent"]
         elsewhere.let_go("urgent", *names)
         await asyncio.gather(caller, urgent)
         assert sorted(elsewhere.begun) == sorted([*names, "urgent"])

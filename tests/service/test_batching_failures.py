@@ -19,7 +19,7 @@ from batchers import (
 )
 from doubles import device, length_of, new_metrics, one_input, value
 
-from assay.batching import BatchLimits, DynamicBatcher
+from assay.batching.batcher import BatchLimits, DynamicBatcher
 from assay.errors import (
     InferenceFailed,
     NonFiniteScore,
@@ -179,7 +179,13 @@ async def test_a_device_that_takes_no_work_fails_items_and_is_told_once() -> Non
     told: list[str] = []
     executor = device()
     batcher = DynamicBatcher(
-        "m", length_of, executor, LIMITS, new_metrics(), time.monotonic, on_death=told.append
+        name="m",
+        predict=length_of,
+        thread=executor,
+        limits=LIMITS,
+        metrics=new_metrics(),
+        clock=time.monotonic,
+        on_death=told.append,
     )
     batcher.start()
     executor.shutdown()

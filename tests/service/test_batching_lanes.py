@@ -17,7 +17,7 @@ from batchers import (
 )
 from doubles import Gate, length_of, new_metrics, value
 
-from assay.batching import BatchLimits
+from assay.batching.batcher import BatchLimits
 from assay.errors import (
     DeadlineExceeded,
     InferenceFailed,
@@ -25,7 +25,7 @@ from assay.errors import (
     RequestTooLarge,
     ShuttingDown,
 )
-from assay.queueing import LANES
+from assay.types import LANES
 from assay_models.base import Input, Raw
 
 

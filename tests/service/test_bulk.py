@@ -10,7 +10,8 @@ import pytest
 from item_files import distinct_items, results_of, run, score, write_items
 from typer.testing import CliRunner
 
-from assay.bulk.lines import (
+from assay.cli import app
+from assay.offline.lines import (
     Halted,
     Identity,
     Line,
@@ -22,9 +23,8 @@ from assay.bulk.lines import (
     record_of,
     score_file,
 )
-from assay.bulk.progress import duration, shown_progress
-from assay.cli import app
-from assay.results import ItemResult
+from assay.offline.progress import duration, shown_progress
+from assay.types import ItemResult
 from assay_models.families.reference import ReferenceModel
 
 SCORED = {"prompt": "add one and two", "response": "one and two"}

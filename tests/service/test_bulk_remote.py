@@ -3,8 +3,8 @@
 import pytest
 
 from assay.api.schemas import OptionsBody, PhiWeights
-from assay.api.v1 import chosen
-from assay.bulk.remote import options_body
+from assay.api.v1 import parse_options
+from assay.offline.remote import options_body
 from assay_models.base import Options
 from assay_models.families.nli.claims import WEIGHTS
 
@@ -19,7 +19,7 @@ from assay_models.families.nli.claims import WEIGHTS
     ],
 )
 def test_options_arrive_as_they_were_chosen(options: Options) -> None:
-    assert chosen(OptionsBody.model_validate(options_body(options))) == options
+    assert parse_options(OptionsBody.model_validate(options_body(options))) == options
 
 
 def test_a_request_may_weigh_every_label() -> None:

@@ -11,20 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
-from assay.cache import (
-    ENTRY_OVERHEAD,
-    MemoryCache,
-    PreparedCache,
-    Ready,
-    RedisCache,
-    TieredCache,
-    cache_key,
-    decode,
-    digest_of,
-    encode,
-    make_ready,
-)
+from assay.cache.keys import cache_key, decode, encode
+from assay.cache.memory import ENTRY_BYTES, MemoryCache
+from assay.cache.redis import RedisCache
+from assay.cache.tiered import TieredCache
 from assay.metrics import Metrics
+from assay.scoring.prepared_cache import PreparedCache, PreparedItems, digest_of, prepared_items
 from assay_models.base import Input, Prepared
 
 KEYS = [cache_key("f", str(number).encode()) for number in range(4)]
@@ -32,7 +24,9 @@ KEYS = [cache_key("f", str(number).encode()) for number in range(4)]
 
 @asynccontextmanager
 async def redis_cache(url: str, metrics: Metrics | None = None) -> AsyncIterator[RedisCache]:
-    cache = RedisCache(url, 60, 5.0, metrics or new_metrics(), time.monotonic)
+    cache = RedisCache(
+        url, ttl=60, timeout=5.0, metrics=metrics or new_metrics(), clock=time.monotonic
+    )
     yield cache
     await cache.close()
 
@@ -68,7 +62,7 @@ def test_the_value_of_another_key_is_not_a_raw() -> None:
 
 
 async def test_memory_keeps_the_most_recently_used_within_its_bound() -> None:
-    cache = MemoryCache(2 * (ENTRY_OVERHEAD + 32), new_metrics())
+    cache = MemoryCache(2 * (ENTRY_BYTES + 32), new_metrics())
     await cache.put_many({KEYS[0]: (0.0,), KEYS[1]: (1.0,)})
     await cache.get_many([KEYS[0]])
     await cache.put_many({KEYS[2]: (2.0,)})
@@ -80,7 +74,7 @@ async def test_memory_counts_a_key_put_twice_once() -> None:
     cache = MemoryCache(10_000, metrics)
     for _ in range(3):
         await cache.put_many({KEYS[0]: (0.0, 1.0)})
-    assert value(metrics, "assay_cache_bytes") == ENTRY_OVERHEAD + 64
+    assert value(metrics, "assay_cache_bytes") == ENTRY_BYTES + 64
 
 
 async def test_redis_keeps_raws_for_another_process_and_lets_them_expire(
@@ -116,7 +110,9 @@ async def test_a_key_of_another_type_is_a_miss(redis_server: RedisServer) -> Non
 
 async def test_a_redis_that_is_gone_is_left_alone_for_a_while(redis_server: RedisServer) -> None:
     now = [0.0]
-    cache = RedisCache(redis_server.url, 60, 5.0, new_metrics(), lambda: now[0])
+    cache = RedisCache(
+        redis_server.url, ttl=60, timeout=5.0, metrics=new_metrics(), clock=lambda: now[0]
+    )
     await cache.put_many({KEYS[0]: (0.0,)})
     await cache.close()
     redis_server.kill()
@@ -140,8 +136,8 @@ async def test_tiers_are_asked_in_order_and_filled_on_the_way() -> None:
     assert await TieredCache([]).get_many(KEYS) == {}
 
 
-def ready_of(size: int) -> Ready:
-    return make_ready("f", Prepared((Input(b"k" * size, 3, bytes(size)),)))
+def ready_of(size: int) -> PreparedItems:
+    return prepared_items("f", Prepared((Input(b"k" * size, 3, bytes(size)),)))
 
 
 class TestPrepared:
@@ -176,7 +172,7 @@ class TestPrepared:
         cache = PreparedCache(3 * ready[0].size, metrics)
         for number in range(3):
             cache.put(b"%d" % number, ready[number])
-        assert cache.get(b"0") is ready[0]
+        assert cache.get(b"0") == ready[0]
         cache.put(b"3", ready[3])
         assert [cache.get(b"%d" % number) for number in range(4)] == [
             ready[0], None, ready[2], ready[3],
@@ -193,8 +189,8 @@ class TestPrepared:
         assert (cache.get(b"small"), cache.get(b"large")) == (small, None)
 
     def test_the_size_counts_all_that_is_held_and_each_object_once(self) -> None:
-        empty = make_ready("f", Prepared(())).size
+        empty = prepared_items("f", Prepared(())).size
         text = "x" * 10_000
-        assert make_ready("f", Prepared((), state={"a": [text, text]})).size - empty < 12_000
-        assert make_ready("f", Prepared((), details={"a": (text,)})).size - empty > 10_000
+        assert prepared_items("f", Prepared((), state={"a": [text, text]})).size - empty < 12_000
+        assert prepared_items("f", Prepared((), details={"a": (text,)})).size - empty > 10_000
         assert ready_of(5000).size > 10_000

@@ -12,7 +12,7 @@ from asking import post
 from conftest import Served, listening
 
 from assay.app import create_app
-from assay.following import MOST
+from assay.runs.subscribers import MAX_SUBSCRIBERS
 from assay.settings import Settings
 
 EVENTS = {"Accept": "text/event-stream"}
@@ -146,9 +146,9 @@ def test_events_come_as_something_is_recorded(address: str) -> None:
 
 def test_who_leaves_makes_room_and_who_finds_none_is_told(address: str) -> None:
     path = recorded(address, "r")
-    limits = httpx2.Limits(max_connections=MOST + 8)
+    limits = httpx2.Limits(max_connections=MAX_SUBSCRIBERS + 8)
     with httpx2.Client(timeout=30, limits=limits) as client:
-        streams = [client.stream("GET", path, headers=EVENTS) for _ in range(MOST)]
+        streams = [client.stream("GET", path, headers=EVENTS) for _ in range(MAX_SUBSCRIBERS)]
         for stream in streams:
             assert stream.__enter__().status_code == 200
         refused = client.get(path, headers=EVENTS)

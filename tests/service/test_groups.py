@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from assay.groups import rank, ranking, summarise, ties
-from assay.results import ItemFailure, ItemResult
+from assay.scoring.ranking import rank, ranking, summarise, ties
+from assay.types import ItemFailure, ItemResult
 from assay_models.card import Calibration
 
 CALIBRATION = Calibration(

@@ -12,11 +12,13 @@ import pytest
 from conftest import Served
 from doubles import Gate, ScriptedModel, new_metrics, one_input, value
 
-from assay import hosting as hosting_module
+from assay import served_model as hosting_module
+from assay.api.components import components_of
 from assay.app import create_app
-from assay.batching import BatchLimits, DynamicBatcher, Outcome
-from assay.hosting import ServedModel
+from assay.batching.batcher import BatchLimits, DynamicBatcher
+from assay.batching.entry import Outcome
 from assay.metrics import Metrics
+from assay.served_model import ServedModel
 from assay.settings import Settings
 from assay_models.base import Input, Raw
 from assay_models.registry import Runtime
@@ -93,7 +95,13 @@ async def hosting(
     """The scripted model, loaded, alone."""
     repository = ModelRepository(settings.repository)
     entry = repository.find("scripted")
-    served = ServedModel(entry, BatchLimits(1000, 8, 1000), metrics, clock, on_death)
+    served = ServedModel(
+        entry=entry,
+        limits=BatchLimits(1000, 8, 1000),
+        metrics=metrics,
+        clock=clock,
+        on_death=on_death,
+    )
     served.start(repository, Runtime(), asyncio.Lock())
     assert await served.loaded()
     yield served
@@ -105,8 +113,7 @@ async def alone(scripted_settings: Settings) -> AsyncIterator["Alone"]:
     told: list[str] = []
     clock, metrics = Clock(), new_metrics()
     async with hosting(scripted_settings, clock, told.append, metrics) as served:
-        assert served.batcher is not None
-        yield Alone(served, served.batcher, clock, told, metrics)
+        yield Alone(served, served.require_ready().batcher, clock, told, metrics)
 
 
 @dataclass
@@ -131,7 +138,7 @@ class Alone:
 
 async def test_however_many_ask_there_is_one_probe_at_a_time(gate: Gate, alone: Alone) -> None:
     gate.open.clear()
-    asking = [asyncio.create_task(alone.served.ready()) for _ in range(50)]
+    asking = [asyncio.create_task(alone.served.is_computing()) for _ in range(50)]
     assert await asyncio.to_thread(gate.entered.wait, 30)
     assert alone.batcher.pending_tokens == len("probe")
     gate.open.set()
@@ -145,26 +152,26 @@ async def test_a_hung_probe_is_not_ready_and_not_asked_again(
     monkeypatch.setattr(hosting_module, "PROBE_SECONDS", 0.05)
     gate.open.clear()
     for _ in range(3):
-        assert not await alone.served.ready()
+        assert not await alone.served.is_computing()
     assert gate.batches == [["probe"]]
     assert alone.batcher.pending_tokens == len("probe")
     gate.open.set()
-    assert await alone.served.ready()
+    assert await alone.served.is_computing()
 
 
 async def test_a_device_at_work_is_ready_until_it_has_hung(gate: Gate, alone: Alone) -> None:
     await alone.ask("before")
     caller = await alone.computing(gate, "long")
     alone.clock.moved += 100.0
-    assert await alone.served.ready(), "a long forward pass is no fault"
+    assert await alone.served.is_computing(), "a long forward pass is no fault"
     assert gate.batches == [["before"], ["long"]]
     alone.clock.moved += 100.0
-    assert not await alone.served.ready()
+    assert not await alone.served.is_computing()
     assert alone.batcher.pending_tokens == 1, "no probe waits behind it"
     assert value(alone.metrics, "assay_model_ready", model="scripted@1") == 0
     gate.open.set()
     await caller
-    assert await alone.served.ready()
+    assert await alone.served.is_computing()
 
 
 async def test_a_success_long_ago_or_in_the_future_is_none(gate: Gate, alone: Alone) -> None:
@@ -172,7 +179,7 @@ async def test_a_success_long_ago_or_in_the_future_is_none(gate: Gate, alone: Al
     for jump in (1000.0, -5000.0):
         alone.clock.moved += jump
         gate.batches.clear()
-        assert await alone.served.ready()
+        assert await alone.served.is_computing()
         assert gate.batches == [["probe"]]
 
 
@@ -180,7 +187,7 @@ async def test_a_model_that_can_compute_no_more_is_told_of_once(alone: Alone) ->
     (task,) = (one for one in asyncio.all_tasks() if one.get_name() == "batcher scripted@1")
     task.cancel()
     await asyncio.wait({task})
-    assert not await alone.served.ready()
+    assert not await alone.served.is_computing()
     assert alone.told == ["scripted@1 can compute no more: its batcher was cancelled"]
 
 
@@ -190,8 +197,9 @@ async def test_a_batch_is_formed_by_what_the_model_says_it_costs(
     monkeypatch.setattr(ScriptedModel, "cost", lambda self, inputs: 10**9)
     metrics = new_metrics()
     async with hosting(scripted_settings, Clock(), print, metrics) as served:
-        assert served.batcher is not None
-        await served.batcher.compute([one_input(n) for n in "abc"], time.monotonic() + 30)
+        await served.require_ready().batcher.compute(
+            [one_input(n) for n in "abc"], time.monotonic() + 30
+        )
     assert value(metrics, "assay_padded_tokens_total", model="scripted@1") == 3e9
 
 
@@ -230,6 +238,6 @@ async def test_a_loading_model_asks_to_come_back(
         assert int(answer.headers["retry-after"]) >= 1
         assert (await client.get("/readyz")).json()["models"] == {"scripted@1": "loading"}
         loading.set()
-        (model,) = app.state.service.models()
+        (model,) = components_of(app).service.models()
         assert await model.loaded()
         assert (await client.post("/v1/score", json=body)).status_code == 200

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from assay.api.dialects._jobs import Jobs
 from assay.errors import Overloaded
-from assay.jobs import Jobs
 
 
 class Clock:

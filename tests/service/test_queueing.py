@@ -1,4 +1,4 @@
-"""Queue: who goes next, how much room each lane has, and that nobody is lost or starves."""
+"""Scheduler: who goes next, how much room each lane has, and that nobody is lost or starves."""
 
 import itertools
 import math
@@ -11,19 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from queues import BUDGET, ROWS, SPEED, entry, filled, formed, lengths, pace, packed, padded, queue
 
-from assay.queueing import (
+from assay.batching.entry import Entry
+from assay.batching.scheduler import (
+    AGEING_FACTOR,
     ASSUMED_SPEED,
-    LANES,
-    PATIENCE,
+    MIN_SHARE,
     RANK,
-    SHARES,
     WINDOW,
     Batch,
-    Entry,
-    Lane,
-    Pace,
-    Queue,
+    Scheduler,
+    ThroughputEstimator,
 )
+from assay.types import LANES, Lane
 from assay_models.base import Input
 
 
@@ -55,14 +54,14 @@ class TestForming:
         assert lengths(formed(one, budget=4000)) == [1, 50]
 
     def test_kin_go_first_in_their_order(self) -> None:
-        kin = [entry(n, now=n / 1000, kin=b"k") for n in (10, 30, 20)]
-        others = [entry(10, now=0.001), entry(10, now=0.002, kin=b"other")]
-        one = filled([*kin, *others], packed)
-        assert formed(one) == [kin[0], kin[2], kin[1]]
+        alike = [entry(n, now=n / 1000, prefix_key=b"k") for n in (10, 30, 20)]
+        others = [entry(10, now=0.001), entry(10, now=0.002, prefix_key=b"other")]
+        one = filled([*alike, *others], packed)
+        assert formed(one) == [alike[0], alike[2], alike[1]]
         assert formed(one) == others
 
     def test_an_empty_kin_is_no_kin(self) -> None:
-        one = filled([entry(10), entry(30), entry(11, kin=b"k")], packed)
+        one = filled([entry(10), entry(30), entry(11, prefix_key=b"k")], packed)
         assert lengths(formed(one, budget=21)) == [10, 11]
 
     def test_what_exceeds_the_budget_goes_alone(self) -> None:
@@ -96,7 +95,7 @@ class TestForming:
 
 class TestOrder:
     def test_a_short_one_overtakes_a_long_one_that_came_shortly_before(self) -> None:
-        lead = PATIENCE * (60 - 4) / SPEED
+        lead = AGEING_FACTOR * (60 - 4) / SPEED
         one = filled([entry(60, now=0.0), entry(4, now=lead - 0.01), entry(4, now=lead + 0.01)])
         assert lengths(formed(one)) == [4, 4]
         one = filled([entry(60, now=0.0), entry(60, now=lead + 0.01), entry(4, now=lead + 0.01)])
@@ -109,7 +108,7 @@ class TestOrder:
         for late in waiting:
             one.add(late)
         assert [formed(one) for _ in waiting] == [[late] for late in waiting]
-        assert waiting[-1].turn - waiting[1].turn == pytest.approx(2.0)
+        assert waiting[-1].virtual_start - waiting[1].virtual_start == pytest.approx(2.0)
 
     def test_a_higher_lane_goes_first_and_what_is_left_is_filled_from_the_next(self) -> None:
         bulk, training, interactive = (entry(10, lane) for lane in reversed(LANES))
@@ -139,18 +138,20 @@ class TestOrder:
                 simulation.compute()
             if long in simulation.done:
                 break
-        before = [one for one in simulation.came if one.enqueued < long.turn and one is not long]
+        before = [
+            one for one in simulation.came if one.enqueued < long.virtual_start and one is not long
+        ]
         ahead = simulation.batches_before(long)
         assert all(batch.entries[0] in before for batch in ahead)
         assert simulation.batches[len(ahead)].entries[0] is long
-        assert long.turn <= PATIENCE * 60 / SPEED
+        assert long.virtual_start <= AGEING_FACTOR * 60 / SPEED
 
 
 @dataclass
 class Simulation:
     """A device of `SPEED` tokens a second behind a queue, in a time of its own."""
 
-    queue: Queue[Entry]
+    queue: Scheduler[Entry]
     now: float = 0.0
     computed: float = 0.0
     came: list[Entry] = field(default_factory=list)
@@ -205,10 +206,10 @@ class TestShares:
                 served[one.lane] += factor * one.input.tokens
             for lane in lanes[1:]:
                 above = sum(served[other] for other in LANES[: RANK[lane] + 1])
-                assert served[lane] >= SHARES[lane] * (above - slack) - slack
+                assert served[lane] >= MIN_SHARE[lane] * (above - slack) - slack
         for lane in lanes[1:]:
             above = sum(served[other] for other in LANES[: RANK[lane] + 1])
-            assert served[lane] <= SHARES[lane] * above + slack, "no more than its share"
+            assert served[lane] <= MIN_SHARE[lane] * above + slack, "no more than its share"
 
     def test_one_entry_of_bulk_is_served_under_endless_interactive_work(self) -> None:
         simulation = Simulation(queue())
@@ -217,7 +218,7 @@ class TestShares:
             for _ in range(ROWS + 1):
                 simulation.come(8, "interactive")
             simulation.compute()
-        ratio = SHARES["bulk"] / (1 - SHARES["bulk"])
+        ratio = MIN_SHARE["bulk"] / (1 - MIN_SHARE["bulk"])
         before = [one for batch in simulation.batches_before(bulk) for one in batch.entries]
         assert sum(lengths(before)) <= 50 / ratio + BUDGET
 
@@ -288,36 +289,36 @@ class TestRoom:
 
 class TestPace:
     def test_drain_counts_the_gaps_between_forward_passes(self) -> None:
-        measured = Pace()
-        assert measured.drain is None
+        measured = ThroughputEstimator()
+        assert measured.drain_rate is None
         measured.resume(10.0)
         for number in range(1, 20):
-            measured.count(100, 1.0, 10.0 + 2 * number, full=True)
-        assert measured.drain == pytest.approx(50.0)
+            measured.record(100, 1.0, 10.0 + 2 * number, full=True)
+        assert measured.drain_rate == pytest.approx(50.0)
         assert measured.speed == pytest.approx(100.0)
 
     def test_drain_does_not_count_the_time_without_work(self) -> None:
         measured = pace()
         measured.resume(1000.0)
-        measured.count(100, 1.0, 1001.0, full=True)
-        assert measured.drain == pytest.approx(SPEED)
+        measured.record(100, 1.0, 1001.0, full=True)
+        assert measured.drain_rate == pytest.approx(SPEED)
 
     def test_a_small_batch_does_not_slow_the_device_down(self) -> None:
-        measured = Pace()
+        measured = ThroughputEstimator()
         measured.resume(0.0)
-        measured.count(1, 1.0, 1.0, full=False)
+        measured.record(1, 1.0, 1.0, full=False)
         assert measured.speed == ASSUMED_SPEED
         measured = pace()
-        measured.count(1, 1.0, 2.0, full=False)
+        measured.record(1, 1.0, 2.0, full=False)
         assert measured.speed == SPEED
-        measured.count(50, 1.0, 3.0, full=True)
+        measured.record(50, 1.0, 3.0, full=True)
         assert SPEED / 2 < measured.speed < SPEED
 
     @pytest.mark.parametrize("ended", [-1e9, 0.0, 1.0, 1e12])
     def test_a_clock_that_jumps_harms_nothing(self, ended: float) -> None:
         measured = pace()
-        measured.count(100, max(0.0, ended), ended, full=True)
-        measured.count(100, 1.0, ended + 1, full=True)
+        measured.record(100, max(0.0, ended), ended, full=True)
+        measured.record(100, 1.0, ended + 1, full=True)
         assert measured.speed > 0
-        assert measured.drain is not None
-        assert measured.drain > 0
+        assert measured.drain_rate is not None
+        assert measured.drain_rate > 0

@@ -1,18 +1,13 @@
-"""Queue under random programs: nothing lost, nothing doubled, every bound held."""
+"""Scheduler under random programs: nothing lost, nothing doubled, every bound held."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from queues import BUDGET, NEVER, ROWS, entry, formed, lengths, packed, padded, queue
 
-from assay.queueing import (
-    LANES,
-    RANK,
-    Batch,
-    Cost,
-    Entry,
-    Lane,
-)
+from assay.batching.entry import Entry
+from assay.batching.scheduler import RANK, Batch, Cost
+from assay.types import LANES, Lane
 
 
 class Model:
@@ -26,7 +21,7 @@ class Model:
         self.taken: list[Entry] = []
 
     def add(self, tokens: int, lane: Lane, stays: float) -> None:
-        late = entry(tokens, lane, self.now, self.now + stays, kin=b"k" * (tokens % 3))
+        late = entry(tokens, lane, self.now, self.now + stays, prefix_key=b"k" * (tokens % 3))
         self.queue.add(late)
         self.waiting.append(late)
 
@@ -69,7 +64,7 @@ class Model:
         assert leader.lane == batch.lane
         for other in self.waiting:
             if other.lane == leader.lane and other.deadline > self.now:
-                assert leader.turn <= other.turn
+                assert leader.virtual_start <= other.virtual_start
             assert RANK[other.lane] >= RANK[leader.lane] or batch.by_share
 
 

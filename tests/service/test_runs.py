@@ -11,11 +11,12 @@ from conftest import Served, serving
 from doubles import value
 from item_files import score
 
-import assay.runs
+import assay.runs.monitor
+from assay.api.components import components_of
 from assay.app import create_app
-from assay.results import ItemFailure, ItemResult
-from assay.runs import Written, observation
+from assay.runs.monitor import Written, observation
 from assay.settings import Settings
+from assay.types import ItemFailure, ItemResult
 from assay_monitors.history import RunHistory, Stream
 from assay_monitors.store import Changes, RunStore
 from assay_monitors.summaries import Summary
@@ -126,24 +127,24 @@ async def test_a_disk_that_fails_is_counted_and_costs_no_score(
         assert (await post(client, ["a"], run=RUN))["results"][0]["score"] == 1.0
         assert all(tried.acquire(timeout=30) for _ in range(2))
         await client.get("/metrics")
-        assert value(app.state.metrics, "assay_run_commit_failures_total") >= 1
-    app.state.runs.publish()
-    assert value(app.state.metrics, "assay_run_observations_total", outcome="dropped") == 1
+        assert value(components_of(app).metrics, "assay_run_commit_failures_total") >= 1
+    components_of(app).runs.publish()
+    assert value(components_of(app).metrics, "assay_run_observations_total", outcome="dropped") == 1
 
 
 async def test_what_does_not_fit_is_dropped_and_counted(
     kept_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assay.runs, "WAITING_ITEMS", 2)
-    monkeypatch.setattr(assay.runs, "WAITING_CHARACTERS", 10)
+    monkeypatch.setattr(assay.runs.monitor, "WAITING_ITEMS", 2)
+    monkeypatch.setattr(assay.runs.monitor, "WAITING_CHARACTERS", 10)
     app = create_app(kept_settings)
     async with serving(app) as client:
         assert len((await post(client, ["a", "b", "c"], run=RUN))["results"]) == 3
         await post(client, ["x" * 11], run=RUN)
         await post(client, ["ab"], run=RUN)
-    app.state.runs.publish()
+    components_of(app).runs.publish()
     counts = {
-        outcome: value(app.state.metrics, "assay_run_observations_total", outcome=outcome)
+        outcome: value(components_of(app).metrics, "assay_run_observations_total", outcome=outcome)
         for outcome in ("written", "dropped")
     }
     assert counts == {"written": 1, "dropped": 4}
@@ -167,9 +168,9 @@ async def test_where_the_file_cannot_be_used_runs_live_as_long_as_the_process(
     app = create_app(scripted_settings.model_copy(update={"runs": path}))
     async with serving(app) as client:
         assert (await post(client, ["a"], run=RUN))["results"][0]["score"] == 1.0
-        assert value(app.state.metrics, "assay_runs_durable") == 0
+        assert value(components_of(app).metrics, "assay_runs_durable") == 0
         assert written.wait(30)
-        assert await app.state.runs.read(lambda history: len(history.runs())) == 1
+        assert await components_of(app).runs.read(lambda history: len(history.runs())) == 1
     assert taken.read_text() == "not a database, and no folder"
 
 
@@ -186,7 +187,7 @@ async def test_where_no_file_can_be_used_it_scores_and_keeps_nothing(
 async def test_a_file_that_can_be_used_is_said_to_last(kept_settings: Settings) -> None:
     app = create_app(kept_settings)
     async with serving(app):
-        assert value(app.state.metrics, "assay_runs_durable") == 1
+        assert value(components_of(app).metrics, "assay_runs_durable") == 1
 
 
 async def test_switched_off_it_scores_and_keeps_nothing(
@@ -248,7 +249,7 @@ def test_an_items_tokens_hold_the_prompt_and_are_not_the_responses() -> None:
 def test_the_response_is_what_the_policy_wrote(
     fields: dict[str, Any], response: str | None
 ) -> None:
-    assert assay.runs._response(fields, "hypothesis") == response
+    assert assay.runs.monitor._response(fields, "hypothesis") == response
 
 
 async def test_what_only_the_trainer_knows_of_a_response_comes_with_its_item(

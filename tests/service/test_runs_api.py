@@ -12,6 +12,7 @@ from asking import post
 from conftest import Served, serving
 from doubles import value
 
+from assay.api.components import components_of
 from assay.app import create_app
 from assay.settings import Settings
 from assay_monitors.health import DEFAULT_RULES
@@ -248,7 +249,7 @@ async def test_a_file_that_cannot_be_read_is_a_429_and_scores_go_on(
 async def test_a_writer_that_cannot_keep_up_says_so(
     served: Served, kept_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("assay_monitors.recorder.Recorder.tell", lambda *_: False)
+    monkeypatch.setattr("assay_monitors.recorder.Recorder.record_telemetry", lambda *_: False)
     async with served(kept_settings) as client:
         answer = await client.post("/v1/runs/r/telemetry", json=TOLD)
         assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
@@ -266,7 +267,7 @@ async def test_severities_are_series_of_the_runs_that_were_asked_for_last(
     async with serving(app) as client:
         await client.get("/v1/runs/team/exp/health")
         fired = {"run": "team/exp", "rule": "null_share"}
-        assert value(app.state.metrics, "assay_run_severity", **fired) == 2
+        assert value(components_of(app).metrics, "assay_run_severity", **fired) == 2
         for number in range(17):
             await client.get(f"/v1/runs/run-{number:02}/health")
         page = (await client.get("/metrics")).text

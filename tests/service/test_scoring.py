@@ -10,7 +10,7 @@ import pytest
 from asking import post
 from conftest import RedisServer, Served
 
-from assay.scoring import ScoringService
+from assay.scoring.service import ScoringService
 from assay.settings import Settings
 
 

@@ -10,9 +10,9 @@ import pytest
 from doubles import new_metrics, value
 from receivers import Receiver, receiving
 
-import assay.webhook
+import assay.runs.webhook
 from assay.metrics import Metrics
-from assay.webhook import Webhook, checked_url, secret_key
+from assay.runs.webhook import Webhook, checked_url, secret_key
 from assay_monitors.alerts import Alert, AlertChange
 
 KEY = bytes(range(32))
@@ -126,7 +126,7 @@ def test_nobody_there_is_a_failure_and_no_more(metrics: Metrics) -> None:
 def test_what_does_not_fit_is_dropped_and_a_stop_does_not_wait_for_a_receiver_that_hangs(
     webhook: Webhook, receiver: Receiver, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assay.webhook, "CAPACITY", 2)
+    monkeypatch.setattr(assay.runs.webhook, "CAPACITY", 2)
     receiver.open.clear()
     webhook.send(change(0))
     receiver.next()

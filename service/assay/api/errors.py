@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from assay.api.shapes import SPEAKERS, native_hint, refusal_hint, route_of
+from assay.api.dialects._hints import SPEAKERS, native_hint, refusal_hint, route_of
 from assay.errors import AssayError, InvalidRequest
 
 logger = logging.getLogger(__name__)
@@ -163,11 +163,14 @@ def _on_unexpected(request: Request, error: Exception) -> Response:
 
 
 class _HttpProblem(AssayError):
-    """What the framework itself refuses: no such route, a wrong method, an unreadable body."""
+    """A refusal of the framework itself: no such route, a wrong method, an unreadable body."""
 
     def __init__(self, status: int) -> None:
         phrase = HTTPStatus(status).phrase
-        super().__init__(phrase, hint="the routes and their shapes are at /docs")
-        self.status = status
-        self.title = phrase
-        self.code = phrase.lower().replace(" ", "_")
+        super().__init__(
+            phrase,
+            hint="the routes and their shapes are at /docs",
+            status=status,
+            title=phrase,
+            code=phrase.lower().replace(" ", "_"),
+        )

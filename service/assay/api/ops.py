@@ -7,10 +7,10 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from assay import __version__
-from assay.api.guard import json_response
+from assay.api.components import components_of
+from assay.api.json import json_response
 from assay.api.schemas import Readiness
-from assay.hosting import ServedModel
-from assay.scoring import ScoringService
+from assay.served_model import Ready, ServedModel
 
 router = APIRouter(tags=["operation"])
 
@@ -26,8 +26,7 @@ async def healthz() -> str:
 @router.get("/v2/health/ready", response_model=Readiness, responses={503: {"model": Readiness}})
 async def readyz(request: Request) -> Response:
     """200 when every model has really computed lately, or does so now; 503 says which has not."""
-    service: ScoringService = request.app.state.service
-    models = service.models()
+    models = components_of(request.app).service.models()
     states = await asyncio.gather(*map(_state, models))
     ready = all(state == "ready" for state in states)
     names = [served.id for served in models]
@@ -38,8 +37,9 @@ async def readyz(request: Request) -> Response:
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Prometheus series."""
-    request.app.state.runs.publish()
-    registry = request.app.state.metrics.registry
+    components = components_of(request.app)
+    components.runs.publish()
+    registry = components.metrics.registry
     return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -50,6 +50,7 @@ async def version() -> dict[str, str]:
 
 
 async def _state(served: ServedModel) -> str:
-    if served.state != "ready":
-        return f"{served.state}: {served.failure}" if served.failure else served.state
-    return "ready" if await served.ready() else "not computing"
+    if not isinstance(served.state, Ready):
+        name = served.state.name
+        return f"{name}: {served.failure}" if served.failure else name
+    return "ready" if await served.is_computing() else "not computing"

@@ -1,16 +1,23 @@
-"""The routes of run health: what is known of a run, and what its trainer tells."""
+"""The routes of run health: reports, charts and events of a run, its telemetry and its gold."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
+import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from assay.api.components import components_of
 from assay.api.errors import PROBLEMS
-from assay.api.guard import JsonRoute, json_response
+from assay.api.hot_routes import JsonRoute
+from assay.api.json import json_response
 from assay.errors import RunNotFound
-from assay.runs import RunMonitor
+from assay.runs.monitor import RunMonitor
+from assay.runs.subscribers import Subscriber, Subscribers
+from assay_monitors.charts import COLUMNS, RunChart, run_chart
 from assay_monitors.gold import GoldItem, measure
 from assay_monitors.history import RunHistory
 from assay_monitors.reports import (
@@ -28,7 +35,14 @@ from assay_monitors.reports import (
 
 T = TypeVar("T")
 
-MOST_ANSWERS = 64
+MAX_ANSWERS = 64
+MAX_COLUMNS = 500
+EVENT_STREAM = "text/event-stream"
+# Proxies must neither store the events nor hold them back.
+UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}
+}
 ABSENT: dict[int | str, dict[str, Any]] = {404: {**PROBLEMS[404], "description": "Run not found"}}
 
 router = APIRouter(route_class=JsonRoute, responses={**PROBLEMS, **ABSENT}, tags=["runs"])
@@ -44,7 +58,7 @@ class _Body(BaseModel):
 
 
 class Telemetry(_Body):
-    """What only the trainer knows of a step, by name; of values told twice the mean counts."""
+    """What only the trainer knows of a step, by name; of values sent twice the mean counts."""
 
     step: Step
     values: Annotated[dict[Name, FiniteFloat], Field(min_length=1, max_length=64)]
@@ -73,8 +87,8 @@ class Gold(_Body):
         if not self.items and self.gradient_norm is None:
             raise ValueError("neither items nor gradient_norm: there is nothing to keep")
         answers = Counter([one.prompt for one in self.items])
-        if max(answers.values(), default=0) > MOST_ANSWERS:
-            raise ValueError(f"a prompt has more than {MOST_ANSWERS} items")
+        if max(answers.values(), default=0) > MAX_ANSWERS:
+            raise ValueError(f"a prompt has more than {MAX_ANSWERS} items")
         return self
 
 
@@ -84,8 +98,8 @@ class Runs(BaseModel):
     runs: list[KeptRun]
 
 
-class Told(BaseModel):
-    """What was taken in, to be kept within a second."""
+class TelemetryReceipt(BaseModel):
+    """The values that were accepted; they are stored within a second."""
 
     run: str
     step: int
@@ -97,6 +111,17 @@ class Series(BaseModel):
 
     run: str
     streams: list[StreamSeries]
+
+
+@dataclass(frozen=True, slots=True)
+class RunUpdate:
+    """When a run was last seen, in seconds since the epoch, and the latest step for which anything
+    was scored or recorded.
+    """
+
+    run: str
+    last_seen: float
+    step: int | None
 
 
 @router.get("/v1/runs", response_model=Runs)
@@ -128,47 +153,88 @@ async def show_series(
     return json_response({"run": run, "streams": streams})
 
 
+@router.get("/v1/runs/{run:path}/chart", response_model=RunChart)
+async def show_chart(
+    request: Request,
+    run: RunName,
+    model: str | None = None,
+    split: str | None = None,
+    columns: Annotated[int, Query(ge=1, le=MAX_COLUMNS)] = COLUMNS,
+) -> Response:
+    """A run as it is drawn: its steps pooled into columns, how scores spread, when rules fired."""
+    return json_response(
+        await known(request, run, lambda history: run_chart(history, run, model, split, columns))
+    )
+
+
+@router.get("/v1/runs/{run:path}/events", response_model=RunUpdate, responses=STREAMED)
+async def stream_events(request: Request, run: RunName) -> Response:
+    """A run's latest update; with `Accept: text/event-stream` every later one too, as events."""
+    subscribers = components_of(request.app).subscribers
+    update = await subscribers.latest(run)
+    if update is None:
+        raise not_kept(run)
+    if EVENT_STREAM not in request.headers.get("accept", ""):
+        return json_response(RunUpdate(run, *update))
+    subscriber = subscribers.join(run, update)
+    return EventSourceResponse(_events(subscribers, subscriber), headers=UNBUFFERED)
+
+
 @router.get("/v1/runs/{run:path}", response_model=RunReport)
 async def show_run(request: Request, run: RunName) -> Response:
     """A run: when it was seen, what it was scored with, and its gold sources."""
     return json_response(await known(request, run, lambda history: run_report(history, run)))
 
 
-@router.post("/v1/runs/{run:path}/telemetry", response_model=Told)
-async def tell(request: Request, run: RunName, telemetry: Telemetry) -> Response:
-    """Take in what the trainer tells of a step: entropy, divergence, lengths, an outcome."""
-    _monitor(request).tell(run, telemetry.step, telemetry.values)
-    return json_response(Told(run=run, step=telemetry.step, values=len(telemetry.values)))
+@router.post("/v1/runs/{run:path}/telemetry", response_model=TelemetryReceipt)
+async def record_telemetry(request: Request, run: RunName, telemetry: Telemetry) -> Response:
+    """Record what only the trainer knows of a step: entropy, divergence, lengths, an outcome."""
+    _monitor(request).record_telemetry(run, telemetry.step, telemetry.values)
+    return json_response(
+        TelemetryReceipt(run=run, step=telemetry.step, values=len(telemetry.values))
+    )
 
 
 @router.post("/v1/runs/{run:path}/gold", response_model=GoldMeasure)
-async def judge(request: Request, run: RunName, gold: Gold) -> Response:
+async def record_gold(request: Request, run: RunName, gold: Gold) -> Response:
     """Measure how well the reward agrees with gold at a step; a second time replaces the first."""
     monitor = _monitor(request)
     items = [GoldItem(one.prompt, one.proxy, one.gold) for one in gold.items]
     point = await monitor.work(lambda: measure(gold.step, items, gold.gradient_norm))
-    monitor.judge(run, gold.source, point)
+    monitor.record_gold(run, gold.source, point)
     return json_response(gold_measure(point))
 
 
-async def known(request: Request, run: str, look: Callable[[RunHistory], T | None]) -> T:
-    """What a look at the history finds.
+async def known(request: Request, run: str, query: Callable[[RunHistory], T | None]) -> T:
+    """Return what a query of the history finds.
 
     Raises:
-        RunNotFound: nothing.
+        RunNotFound: the run is not kept.
     """
-    found = await _monitor(request).read(look)
+    found = await _monitor(request).read(query)
     if found is None:
         raise not_kept(run)
     return found
 
 
 def not_kept(run: str) -> RunNotFound:
-    """The error of a run that nothing is known of."""
+    """Return the error of a run that is not kept."""
     return RunNotFound(f"no run {run!r} is kept", hint="GET /v1/runs lists those that are")
 
 
+async def _events(subscribers: Subscribers, subscriber: Subscriber) -> AsyncIterator[bytes]:
+    """Yield `seen` with each update, comments as a sign of life, and `end` when the run ends."""
+    try:
+        async for update in subscriber.updates():
+            if update is None:
+                yield format_sse_event(comment="still here")
+            else:
+                content = orjson.dumps(RunUpdate(subscriber.run, *update)).decode()
+                yield format_sse_event(event="seen", data_str=content)
+        yield format_sse_event(event="end", data_str="{}")
+    finally:
+        subscribers.leave(subscriber)
+
+
 def _monitor(request: Request) -> RunMonitor:
-    monitor = request.app.state.runs
-    assert isinstance(monitor, RunMonitor)
-    return monitor
+    return components_of(request.app).runs

@@ -2,10 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
+from fastapi import Header
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, GetJsonSchemaHandler, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from assay.types import Lane
 from assay_models.base import Truncation
 from assay_models.card import (
     Calibration,
@@ -25,6 +27,26 @@ from assay_models.items import (
     TextItem,
     VideoQppItem,
 )
+
+MAX_TIMEOUT_MS = 3_600_000
+
+Timeout = Annotated[
+    int | None,
+    Header(
+        alias="X-Assay-Timeout-Ms",
+        ge=1,
+        le=MAX_TIMEOUT_MS,
+        description="Milliseconds the caller waits; what takes longer is dropped unscored.",
+    ),
+]
+
+Priority = Annotated[
+    Lane,
+    Header(
+        alias="X-Assay-Priority",
+        description="The lane: who goes first where the device is busy.",
+    ),
+]
 
 ItemName = Annotated[str, Field(min_length=1, max_length=128)]
 

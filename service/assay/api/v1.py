@@ -6,8 +6,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from assay.api.components import components_of
 from assay.api.errors import PROBLEMS
-from assay.api.guard import JsonRoute, Priority, Timeout, json_response
+from assay.api.hot_routes import JsonRoute
+from assay.api.json import json_response
 from assay.api.schemas import (
     BestOfNBody,
     ModelDetail,
@@ -15,24 +17,23 @@ from assay.api.schemas import (
     ModelScoreBody,
     ModelSummary,
     OptionsBody,
+    Priority,
     RunBody,
     ScoreBody,
+    Timeout,
 )
-from assay.best_of_n import BestOfNCall, best_of_n
-from assay.hosting import ServedModel
-from assay.queueing import Lane
-from assay.results import BestOfNReply, ScoreReply
-from assay.runs import RunStep
-from assay.scoring import ScoreCall, ScoringService
+from assay.runs.monitor import RunStep
+from assay.scoring.best_of_n import BestOfNCall, best_of_n
+from assay.scoring.service import ScoreCall, ScoringService
+from assay.served_model import Ready, ServedModel
+from assay.types import BestOfNReply, Lane, ScoreReply
 from assay_models.base import Options
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS)
 
 
 def _service(request: Request) -> ScoringService:
-    service = request.app.state.service
-    assert isinstance(service, ScoringService)
-    return service
+    return components_of(request.app).service
 
 
 def _call(
@@ -47,7 +48,7 @@ def _call(
     return ScoreCall(
         model=model,
         items=items,
-        options=chosen(options),
+        options=parse_options(options),
         substitute=None if stand_in is None else stand_in.substitute,
         timeout=None if timeout is None else timeout / 1e3,
         lane=lane,
@@ -55,8 +56,8 @@ def _call(
     )
 
 
-def chosen(options: OptionsBody) -> Options:
-    """What a request chooses, its numbers in alphabetical order of their names."""
+def parse_options(options: OptionsBody) -> Options:
+    """Return the options of a request, numbers in alphabetical order of their names."""
     if options.weights is None and options.min_confidence is None:
         return Options(options.truncation, options.raw)
     weights = {} if options.weights is None else options.weights.model_dump(exclude_none=True)
@@ -110,7 +111,9 @@ async def rank_candidates(
 async def list_models(request: Request) -> Response:
     """All served models and whether they compute."""
     service = _service(request)
-    models = [_summary(one, service.find(one.card.name) is one) for one in service.models()]
+    models = [
+        _summary(served, service.find(served.card.name) is served) for served in service.models()
+    ]
     return json_response(ModelList(models=models))
 
 
@@ -119,14 +122,14 @@ async def show_model(request: Request, model: str) -> Response:
     """One model's card: data, measured quality, limits, fingerprint and the self-test's figures."""
     service = _service(request)
     served = service.find(model)
-    test = served.self_test
-    told = {
+    state, test = served.state, served.self_test
+    detail = {
         **served.card.model_dump(mode="json"),
         **_summary(served, service.find(served.card.name) is served).model_dump(),
-        "fingerprint": served.fingerprints.get(Options()),
+        "fingerprint": state.fingerprint(Options()) if isinstance(state, Ready) else None,
         "parity": test and {**asdict(test), "passed": test.passed},
     }
-    return json_response(ModelDetail.model_validate(told))
+    return json_response(ModelDetail.model_validate(detail))
 
 
 def _summary(served: ServedModel, default: bool) -> ModelSummary:
@@ -139,6 +142,6 @@ def _summary(served: ServedModel, default: bool) -> ModelSummary:
         family=card.family,
         title=card.title,
         summary=card.summary,
-        state=served.state,
+        state=served.state.name,
         failure=served.failure,
     )

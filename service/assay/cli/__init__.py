@@ -7,10 +7,10 @@ import typer
 
 from assay import __version__
 from assay.app import create_app
+from assay.cli.best_of_n import best_of_n
 from assay.cli.models import models_app
-from assay.cli.ranking import best_of_n
-from assay.cli.scoring import score
-from assay.cli.serving import serve
+from assay.cli.score import score
+from assay.cli.serve import serve
 from assay.settings import Settings
 
 app = typer.Typer(

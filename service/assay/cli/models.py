@@ -16,14 +16,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from assay.app import chosen_entries, open_repository
-from assay.bulk.local import running_service
+from assay.app import open_repository, select_entries
 from assay.cli.process import Exit, LogLevel, exit_with, local_settings, on_errors
 from assay.errors import SettingsError
-from assay.hosting import SelfTest
+from assay.offline.local import running_service
+from assay.served_model import SelfTest
 from assay.settings import Settings
 from assay_models.card import CardError, ModelCard, Quality
-from assay_models.repository import Entry, ModelNotFound, ModelRepository, digest_of
+from assay_models.repository import ModelNotFound, ModelRepository, RepositoryEntry, digest_of
 
 PIPE_WIDTH = 10_000
 
@@ -109,7 +109,7 @@ def verify_models(
     repository = _repository(settings)
     with on_errors((SettingsError, ModelNotFound)):
         entries = [repository.find(name) for name in names or []]
-        entries = entries or chosen_entries(settings, repository)
+        entries = entries or select_entries(settings, repository)
     if not entries:
         raise exit_with(Exit.USAGE, "no model is served", "name one: assay models verify NAME")
     passed = True
@@ -152,7 +152,7 @@ def local_settings_or_exit() -> Settings:
         return local_settings(os.environ)
 
 
-def weights_state(repository: ModelRepository, entry: Entry) -> str:
+def weights_state(repository: ModelRepository, entry: RepositoryEntry) -> str:
     """Whether a model's files are there; their digests are not computed."""
     weights = entry.card.weights
     if weights.source == "hub":
@@ -160,7 +160,7 @@ def weights_state(repository: ModelRepository, entry: Entry) -> str:
     unchecked = weights.model_copy(update={"files": {}, "own_files": {}})
     card = entry.card.model_copy(update={"weights": unchecked})
     try:
-        files = repository.locate(Entry(card, entry.folder))
+        files = repository.locate(RepositoryEntry(card, entry.folder))
     except CardError as error:
         return "missing: " + str(error).removeprefix(f"{entry.card.id} ")
     named = [(entry.folder, name) for name in weights.own_files]

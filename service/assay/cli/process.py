@@ -6,8 +6,8 @@ from enum import IntEnum, StrEnum
 
 import typer
 
-from assay.bulk.lines import CannotResume
 from assay.errors import AssayError
+from assay.offline.lines import CannotResume
 from assay.settings import Settings, read_settings
 
 CLIENT_VARIABLES = frozenset({"ASSAY_URL", "ASSAY_API_KEY"})

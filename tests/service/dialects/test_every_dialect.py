@@ -10,9 +10,9 @@ from doubles import Gate, ScriptedModel
 from speakers import SPEAKERS, Speaker, Turn
 
 from assay.errors import AssayError, ModelFailed, ModelNotReady, Overloaded
-from assay.results import ScoreReply
-from assay.scoring import ScoreCall, ScoringService
+from assay.scoring.service import ScoreCall, ScoringService
 from assay.settings import Settings
+from assay.types import ScoreReply
 from assay_models.base import Input, Raw
 
 JSON = {"content-type": "application/json"}

@@ -5,9 +5,9 @@ from typing import Any, cast
 
 import pytest
 
-from assay.api.fields import answer, conversation, pair, single
+from assay.api.dialects._items import answer, conversation, pair, single
 from assay.errors import InvalidRequest
-from assay.hosting import ServedModel
+from assay.served_model import ServedModel
 from assay_models.registry import FAMILIES
 
 SYSTEM = {"role": "system", "content": "Be brief."}

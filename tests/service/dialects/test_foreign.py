@@ -10,12 +10,12 @@ import pytest
 from conftest import Served
 from doubles import ScriptedModel
 
-from assay.api.foreign import failure_of, probability
+from assay.api.dialects._service import failure_of, probability
 from assay.app import create_app
 from assay.errors import Overloaded
-from assay.results import ItemFailure, ItemResult, ScoreReply
-from assay.scoring import ScoringService
+from assay.scoring.service import ScoringService
 from assay.settings import Settings
+from assay.types import ItemFailure, ItemResult, ScoreReply
 from assay_models.base import ItemError, Options, Prepared, Raw, Score
 
 

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from speakers import SPEAKERS, Speaker
 
-from assay.api.shapes import SHAPES
+from assay.api.dialects._hints import SHAPES
 
 NATIVE = ("/v1/score", "/v1/best-of-n", "/v1/models/scripted/score")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from assay.api.turns import turns_of, without_beginning, without_end
+from assay.api.dialects._chat_templates import turns_of, without_beginning, without_end
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def _arranged(
     if deterministic:
         texts += [" ".join([text] * count) for count in _REPEATS for text in (*_UNEQUAL, *_ALIKE)]
     encoded = [renderer.text(text, None, "right") for text in texts]
-    alike = [replace(renderer.text(text, None, "right"), kin=b"alike") for text in _ALIKE]
+    alike = [replace(renderer.text(text, None, "right"), prefix_key=b"alike") for text in _ALIKE]
     near = 1e-3 if dtype == torch.float32 else 0.05
     trial = Trial([one.input() for one in (*encoded, *alike)], near)
     try:

@@ -113,7 +113,7 @@ def lay_out(
     segments: list[Segment] = []
     runs: list[tuple[int, int, int]] = []
     end = 0
-    for shared, members in relatives(inputs, sharing):
+    for shared, members in shared_prefixes(inputs, sharing):
         begin = end
         if shared:
             segments.append(Segment(begin, begin + shared))
@@ -140,15 +140,15 @@ def packed_tokens(inputs: Sequence[Input], sharing: bool) -> int:
     """How many tokens a packed batch of these has."""
     return sum(
         shared + sum(inputs[member].tokens - shared for member in members)
-        for shared, members in relatives(inputs, sharing)
+        for shared, members in shared_prefixes(inputs, sharing)
     )
 
 
-def relatives(inputs: Sequence[Input], sharing: bool) -> Iterator[tuple[int, list[int]]]:
+def shared_prefixes(inputs: Sequence[Input], sharing: bool) -> Iterator[tuple[int, list[int]]]:
     """The inputs of each kin by index, with how many tokens all of them begin with."""
     groups: dict[object, list[int]] = {}
     for index, one in enumerate(inputs):
-        groups.setdefault(one.kin if sharing and one.kin else index, []).append(index)
+        groups.setdefault(one.prefix_key if sharing and one.prefix_key else index, []).append(index)
     for members in groups.values():
         related = len(members) > 1
         rows = [inputs[member].payload.ids for member in members] if related else []

@@ -28,7 +28,7 @@ class Encoded:
     ids: "array[int]"
     type_ids: "array[int] | None" = None
     truncated: int = 0
-    kin: bytes = b""
+    prefix_key: bytes = b""
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ class Encoded:
         """The row of a forward pass: keys are equal exactly where ids and type ids are."""
         kinds = b"" if self.type_ids is None else self.type_ids.tobytes()
         key = len(self.ids).to_bytes(4, "big") + self.ids.tobytes() + kinds
-        return Input(key, len(self.ids), self, self.kin)
+        return Input(key, len(self.ids), self, self.prefix_key)
 
 
 class Tokens(NamedTuple):
@@ -179,7 +179,7 @@ class Renderer:
         types: Sequence[int] | None,
         kept: Sequence[int],
         over: int,
-        kin: bytes,
+        prefix_key: bytes,
     ) -> Encoded:
         kept_ids = array("i", [ids[position] for position in kept])
         if max(kept_ids) >= self.vocabulary:
@@ -187,7 +187,7 @@ class Renderer:
                 "invalid_item", "the text holds a token that the checkpoint has no embedding for"
             )
         kept_types = None if types is None else array("i", [types[position] for position in kept])
-        return Encoded(kept_ids, kept_types, over, kin)
+        return Encoded(kept_ids, kept_types, over, prefix_key)
 
     def _kin(self, *beginning: str) -> bytes:
         if not self.with_kin:

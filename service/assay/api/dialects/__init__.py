@@ -1,36 +1,5 @@
-"""Foreign wire formats, one file each: they translate a request and its reply, and decide nothing.
+"""Dialects: the wire formats of other servers' clients, one file each.
 
-None of them knows another. Where two share a path, `shared_paths` tells them apart.
+Each translates a request and its reply, and decides nothing. No dialect imports another; where two
+share a path, `shared_paths` tells their bodies apart.
 """
-
-from fastapi import APIRouter
-
-from assay.api.dialects import (
-    cohere,
-    kserve,
-    llamafactory,
-    nemo_gym,
-    openrlhf,
-    reward_kit,
-    roll,
-    sglang,
-    shared_paths,
-    slime,
-    tei,
-    vllm,
-)
-
-ROUTERS: tuple[APIRouter, ...] = (
-    openrlhf.router,
-    slime.router,
-    vllm.router,
-    cohere.router,
-    tei.router,
-    sglang.router,
-    shared_paths.router,
-    llamafactory.router,
-    nemo_gym.router,
-    kserve.router,
-    reward_kit.router,
-    roll.router,
-)

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from assay.api.dialects._items import pair
+from assay.api.dialects._service import probability, resolve_model, score, whole
 from assay.api.errors import PROBLEMS
-from assay.api.fields import pair
-from assay.api.foreign import chosen, probability, score, whole
-from assay.api.guard import JsonRoute, Priority, Timeout, json_response
-from assay.queueing import Lane
-from assay.results import ItemResult
+from assay.api.hot_routes import JsonRoute
+from assay.api.json import json_response
+from assay.api.schemas import Priority, Timeout
+from assay.types import ItemResult, Lane
 from assay_models.base import Options
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
@@ -119,7 +120,7 @@ async def reranked(
     request: Request, body: RerankBody, with_documents: bool, timeout: int | None, lane: Lane
 ) -> Response:
     """The reply; any document without a score fails the request, as none may be left out."""
-    served = chosen(request, body.model)
+    served = resolve_model(request, body.model)
     items = [pair(served, body.query, text) for text in body.texts]
     reply = await score(request, served, items, timeout, lane, options=body.options)
     best = sorted(whole(reply), key=_place, reverse=True)[: body.top_n or None]

@@ -6,13 +6,15 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from assay.api.dialects._items import Fields, single
+from assay.api.dialects._service import numbers, resolve_model, score
 from assay.api.errors import PROBLEMS
-from assay.api.fields import Fields, single
-from assay.api.foreign import chosen, numbers, score
-from assay.api.guard import JsonRoute, Priority, Timeout, json_response
+from assay.api.hot_routes import JsonRoute
+from assay.api.json import json_response
+from assay.api.schemas import Priority, Timeout
 from assay.errors import InvalidRequest, ModelNotReady
-from assay.hosting import ServedModel
-from assay.queueing import Lane
+from assay.served_model import Ready, ServedModel
+from assay.types import Lane
 
 # Of a tensor with this name each text is taken as it is; any other names a field of the item.
 SENTENCES = "sentences"
@@ -150,9 +152,10 @@ async def version_ready(request: Request, model: str, version: Version) -> Respo
 
 
 async def _ready(request: Request, model: str) -> Response:
-    served = chosen(request, model)
-    if served.state != "ready" or not await served.ready():
-        state = "not computing" if served.state == "ready" else served.state
+    served = resolve_model(request, model)
+    loaded = isinstance(served.state, Ready)
+    if not loaded or not await served.is_computing():
+        state = "not computing" if loaded else served.state.name
         raise ModelNotReady(f"{served.id} is {state}", hint="/readyz says more")
     return json_response({"name": served.card.name, "ready": True})
 
@@ -160,7 +163,7 @@ async def _ready(request: Request, model: str) -> Response:
 async def _inferred(
     request: Request, model: str, body: InferBody, timeout: int | None, lane: Lane
 ) -> Response:
-    served = chosen(request, model)
+    served = resolve_model(request, model)
     items = list(_items(served, body))
     wanted = body.parameters.timeout
     patience = wanted / 1e6 if wanted else None

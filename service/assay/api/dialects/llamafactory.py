@@ -6,12 +6,14 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 
+from assay.api.dialects._chat_templates import turns_of, without_end
+from assay.api.dialects._items import Fields, conversation, single
+from assay.api.dialects._service import TRUNCATION, numbers, options_of, resolve_model, score
 from assay.api.errors import PROBLEMS
-from assay.api.fields import Fields, conversation, single
-from assay.api.foreign import TRUNCATION, chosen, numbers, options_of, score
-from assay.api.guard import JsonRoute, Priority, Timeout, json_response
-from assay.api.turns import turns_of, without_end
-from assay.hosting import ServedModel
+from assay.api.hot_routes import JsonRoute
+from assay.api.json import json_response
+from assay.api.schemas import Priority, Timeout
+from assay.served_model import ServedModel
 
 # The client waits for ever, and any failure ends its run: better late.
 PATIENCE = 600.0
@@ -51,7 +53,7 @@ async def llamafactory(
     priority: Priority = "training",
 ) -> Response:
     """For LLaMA-Factory: scores of decoded conversations. One without a score fails the request."""
-    served = chosen(request, model)
+    served = resolve_model(request, model)
     items = [_item(served, text) for text in body.messages]
     reply = await score(
         request, served, items, timeout, priority, patience=PATIENCE, options=options_of(request)

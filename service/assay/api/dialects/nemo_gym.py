@@ -6,13 +6,15 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from assay.api.dialects._items import Fields, answer
+from assay.api.dialects._service import TRUNCATION, options_of, resolve_model, score
 from assay.api.errors import PROBLEMS
-from assay.api.fields import Fields, answer
-from assay.api.foreign import TRUNCATION, chosen, options_of, score
-from assay.api.guard import JsonRoute, Priority, Timeout, json_response
+from assay.api.hot_routes import JsonRoute
+from assay.api.json import json_response
+from assay.api.schemas import Priority, Timeout
 from assay.errors import InvalidRequest
-from assay.hosting import ServedModel
-from assay.results import ItemResult
+from assay.served_model import ServedModel
+from assay.types import ItemResult
 
 Entry = Mapping[str, JsonValue]
 VERDICT = frozenset(
@@ -86,7 +88,7 @@ async def verify(
     priority: Priority = "training",
 ) -> Response:
     """For NeMo-Gym: the rollout's reward. Without a score it is tagged `judge_failed`, not zero."""
-    served = chosen(request, model)
+    served = resolve_model(request, model)
     try:
         item = _item(served, body)
     except InvalidRequest as error:
@@ -103,7 +105,7 @@ async def verify(
 @router.post("/compat/nemo-gym/{model}/seed_session", response_model=SeedBody)
 async def seed_session(request: Request, body: SeedBody, model: str | None = None) -> Response:
     """For NeMo-Gym, which begins each rollout so. A reward model has no session to begin."""
-    chosen(request, model)
+    resolve_model(request, model)
     return json_response({})
 
 

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
 
+from assay.api.dialects._chat_templates import Messages, turns_of, without_beginning, without_end
+from assay.api.dialects._items import Fields, answer, single
+from assay.api.dialects._service import TRUNCATION, numbers, options_of, resolve_model, score
 from assay.api.errors import PROBLEMS
-from assay.api.fields import Fields, answer, single
-from assay.api.foreign import TRUNCATION, chosen, numbers, options_of, score
-from assay.api.guard import JsonRoute, Priority, Timeout, json_response
-from assay.api.turns import Messages, turns_of, without_beginning, without_end
-from assay.hosting import ServedModel
+from assay.api.hot_routes import JsonRoute
+from assay.api.json import json_response
+from assay.api.schemas import Priority, Timeout
+from assay.served_model import ServedModel
 
 # The client waits 180 s.
 PATIENCE = 150.0
@@ -78,7 +80,7 @@ async def openrlhf(
     priority: Priority = "training",
 ) -> Response:
     """OpenRLHF: rewards for queries. Any item without a score fails the request."""
-    return await _rewards(request, chosen(request, model), body, timeout, priority)
+    return await _rewards(request, resolve_model(request, model), body, timeout, priority)
 
 
 @router.post("/get_reward", response_model=OpenRlhfReply, openapi_extra=TRUNCATION)
@@ -90,7 +92,7 @@ async def get_reward(
     priority: Priority = "training",
 ) -> Response:
     """OpenRLHF, where one model is served or `?model=` names it."""
-    return await _rewards(request, chosen(request, model), body, timeout, priority)
+    return await _rewards(request, resolve_model(request, model), body, timeout, priority)
 
 
 async def _rewards(

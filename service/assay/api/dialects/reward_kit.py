@@ -5,10 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from assay.api.dialects._items import ChatMessage, conversation, turns
+from assay.api.dialects._service import TRUNCATION, options_of, resolve_model, score, whole
 from assay.api.errors import PROBLEMS
-from assay.api.fields import ChatMessage, conversation, turns
-from assay.api.foreign import TRUNCATION, chosen, options_of, score, whole
-from assay.api.guard import JsonRoute, Priority, Timeout, json_response
+from assay.api.hot_routes import JsonRoute
+from assay.api.json import json_response
+from assay.api.schemas import Priority, Timeout
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
@@ -58,7 +60,7 @@ async def reward_kit(
     priority: Priority = "training",
 ) -> Response:
     """For reward-kit: a conversation's score. No score fails the request."""
-    served = chosen(request, model)
+    served = resolve_model(request, model)
     item = conversation(served, turns(body.messages), body.__pydantic_extra__)
     reply = await score(request, served, [item], timeout, priority, options=options_of(request))
     (result,) = whole(reply)

@@ -7,14 +7,17 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from assay.api.components import components_of
+from assay.api.dialects._items import Fields, answer
+from assay.api.dialects._jobs import Jobs
+from assay.api.dialects._service import TRUNCATION, failure_of, options_of, resolve_model, score
 from assay.api.errors import PROBLEMS
-from assay.api.fields import Fields, answer
-from assay.api.foreign import TRUNCATION, chosen, failure_of, options_of, score
-from assay.api.guard import LONGEST_TIMEOUT_MS, JsonRoute, Priority, Timeout, json_response
+from assay.api.hot_routes import JsonRoute
+from assay.api.json import json_response
+from assay.api.schemas import MAX_TIMEOUT_MS, Priority, Timeout
 from assay.errors import AssayError, JobNotFound
-from assay.hosting import ServedModel
-from assay.jobs import Jobs
-from assay.queueing import Lane
+from assay.served_model import ServedModel
+from assay.types import Lane
 from assay_models.base import Options
 
 SCORED, RUNNING, FAILED = 0, 1, 2
@@ -40,7 +43,7 @@ class RollTask(BaseModel):
     data_id: Name = None
     reward_info: JsonValue = None
     reward_manager: JsonValue = None
-    timeout: Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT_MS / 1e3)] = 300.0
+    timeout: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_MS / 1e3)] = 300.0
     priority: int = 1
     project_id: Name = None
     experiment_id: Name = None
@@ -83,7 +86,7 @@ async def roll_submit(
     priority: Priority = "training",
 ) -> Response:
     """For ROLL: take an answer to be scored."""
-    served = chosen(request, model)
+    served = resolve_model(request, model)
     item = answer(served, body.prompt, body.response, body.reward_info)
     options = options_of(request)
     work = _work(request, served, item, body.timeout, timeout, priority, options)
@@ -95,7 +98,7 @@ async def roll_submit(
 @router.get("/compat/roll/{model}/result", response_model=RollResult)
 async def roll_result(request: Request, model: str, body: RollQuestion) -> Response:
     """For ROLL: the score, or that it is not there yet, or why it never will be."""
-    chosen(request, model)
+    resolve_model(request, model)
     job = _jobs(request).find(body.reward_request_id)
     if job is None:
         raise JobNotFound(
@@ -143,6 +146,4 @@ async def _work(
 
 
 def _jobs(request: Request) -> Jobs[dict[str, Any]]:
-    jobs = request.app.state.jobs
-    assert isinstance(jobs, Jobs)
-    return jobs
+    return components_of(request.app).jobs

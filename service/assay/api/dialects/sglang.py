@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from assay.api.dialects._items import single
+from assay.api.dialects._service import RAW, numbers, resolve_model, score
 from assay.api.errors import PROBLEMS
-from assay.api.fields import single
-from assay.api.foreign import RAW, chosen, numbers, score
-from assay.api.guard import JsonRoute, Priority, Timeout, json_response
-from assay.queueing import Lane
-from assay.results import ScoreReply
+from assay.api.hot_routes import JsonRoute
+from assay.api.json import json_response
+from assay.api.schemas import Priority, Timeout
+from assay.types import Lane, ScoreReply
 
 Texts = str | Annotated[list[str], Field(min_length=1)]
 
@@ -162,7 +163,7 @@ async def _scored(
     lane: Lane,
     patience: float | None,
 ) -> ScoreReply:
-    served = chosen(request, model)
+    served = resolve_model(request, model)
     listed = [texts] if isinstance(texts, str) else texts
     items = [single(served, text) for text in listed]
     return await score(request, served, items, timeout, lane, patience=patience, options=RAW)

@@ -8,7 +8,8 @@ from pydantic import Discriminator, Tag
 
 from assay.api.dialects import cohere, sglang, tei, vllm
 from assay.api.errors import PROBLEMS
-from assay.api.guard import JsonRoute, Priority, Timeout
+from assay.api.hot_routes import JsonRoute
+from assay.api.schemas import Priority, Timeout
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
 

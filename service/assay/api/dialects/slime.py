@@ -3,12 +3,13 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from assay.api.dialects._items import ChatMessage, answer, turns
+from assay.api.dialects._service import TRUNCATION, numbers, options_of, resolve_model, score, whole
 from assay.api.errors import PROBLEMS
-from assay.api.fields import ChatMessage, answer, turns
-from assay.api.foreign import TRUNCATION, chosen, numbers, options_of, score, whole
-from assay.api.guard import JsonRoute, Priority, Timeout, json_response
-from assay.queueing import Lane
-from assay.results import ScoreReply
+from assay.api.hot_routes import JsonRoute
+from assay.api.json import json_response
+from assay.api.schemas import Priority, Timeout
+from assay.types import Lane, ScoreReply
 
 # The client waits 120 s.
 PATIENCE = 100.0
@@ -66,7 +67,7 @@ async def slime_channels(
 async def _scored(
     request: Request, model: str, body: SlimeBody, timeout: int | None, lane: Lane
 ) -> ScoreReply:
-    served = chosen(request, model)
+    served = resolve_model(request, model)
     prompt = body.prompt if isinstance(body.prompt, str) else turns(body.prompt)
     item = answer(served, prompt, body.response, body.label)
     return await score(

@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from assay.api.dialects._items import Fields, pair, single
+from assay.api.dialects._service import probability, resolve_model, score, whole
 from assay.api.errors import PROBLEMS
-from assay.api.fields import Fields, pair, single
-from assay.api.foreign import chosen, probability, score, whole
-from assay.api.guard import JsonRoute, Priority, Timeout, json_response
-from assay.hosting import ServedModel
-from assay.queueing import Lane
-from assay.results import ItemResult
+from assay.api.hot_routes import JsonRoute
+from assay.api.json import json_response
+from assay.api.schemas import Priority, Timeout
+from assay.served_model import ServedModel
+from assay.types import ItemResult, Lane
 from assay_models.base import Options
 
 Inputs = Annotated[list[str], Field(min_length=1, max_length=2)]
@@ -124,7 +125,7 @@ async def predict(
     priority: Priority = "training",
 ) -> Response:
     """For clients of text-embeddings-inference: texts and pairs, logistic unless `raw_scores`."""
-    served = chosen(request, model)
+    served = resolve_model(request, model)
     items = body.items(served)
     reply = await score(request, served, items, timeout, priority, options=body.options)
     told = [_labelled(result, body) for result in whole(reply)]
@@ -147,7 +148,7 @@ async def ranked(
     request: Request, model: str | None, body: TeiRerankBody, timeout: int | None, lane: Lane
 ) -> Response:
     """The reply of `/rerank`."""
-    served = chosen(request, model)
+    served = resolve_model(request, model)
     items = [pair(served, body.query, text) for text in body.texts]
     reply = await score(request, served, items, timeout, lane, options=body.options)
     best = sorted(whole(reply), key=lambda result: _place(result, body), reverse=True)

@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from assay.api.dialects._items import ChatMessage, Fields, conversation, single, turns
+from assay.api.dialects._service import probability, resolve_model, score, whole
 from assay.api.errors import PROBLEMS
-from assay.api.fields import ChatMessage, Fields, conversation, single, turns
-from assay.api.foreign import chosen, probability, score, whole
-from assay.api.guard import JsonRoute, Priority, Timeout, json_response
-from assay.hosting import ServedModel
-from assay.queueing import Lane
-from assay.results import ItemResult, ScoreReply
+from assay.api.hot_routes import JsonRoute
+from assay.api.json import json_response
+from assay.api.schemas import Priority, Timeout
+from assay.served_model import ServedModel
+from assay.types import ItemResult, Lane, ScoreReply
 from assay_models.base import Options
 
 # verl waits for ever, and gives up at once on a 4xx, the 429 of a full queue included.
@@ -219,7 +220,7 @@ async def _scored(
     lane: Lane,
     patience: float | None,
 ) -> ScoreReply:
-    served = chosen(request, model)
+    served = resolve_model(request, model)
     items, options = body.items(served), body.options
     return await score(request, served, items, timeout, lane, patience=patience, options=options)
 

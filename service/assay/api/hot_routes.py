@@ -1,0 +1,136 @@
+"""JsonRoute, the class of all routes that take JSON, and hot routes: plain Starlette routes in
+front of the app that answer well-formed requests without FastAPI's dependency solving.
+"""
+
+from collections.abc import Callable, Coroutine, Sequence
+from functools import cached_property
+from typing import Any, TypeGuard, get_type_hints
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from assay.api.disconnect import cancel_on_disconnect, disconnected_response
+from assay.api.errors import problem_response
+from assay.api.json import JSONDecodeError, StrictRequest, is_json, parse_json
+from assay.api.middleware import headers_of, read_body, replay
+from assay.api.schemas import MAX_TIMEOUT_MS
+from assay.errors import AssayError
+from assay.types import LANES
+
+LANE_NAMES = frozenset(lane.encode() for lane in LANES)
+HOT_PARAMETERS = frozenset(("request", "body", "timeout", "priority", "return"))
+
+
+class JsonRoute(APIRoute):
+    """A route that takes JSON with a strict codec, and stops its work when the caller leaves."""
+
+    @cached_property
+    def body_type(self) -> type[BaseModel] | None:
+        """The class of the body; None where the endpoint wants more than a hot route reads."""
+        hints = get_type_hints(self.endpoint)
+        body = hints.get("body")
+        known = set(hints) <= HOT_PARAMETERS | set(self.param_convertors)
+        return body if known and isinstance(body, type) and issubclass(body, BaseModel) else None
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler with a strict codec, cancelled when the caller leaves."""
+        handler = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            strict = StrictRequest(request.scope, request.receive)
+            if request.method != "POST":
+                return await handler(strict)
+            try:
+                await strict.body()
+            except ClientDisconnect:
+                return disconnected_response()
+            return await cancel_on_disconnect(request.receive, handler(strict))
+
+        return answer
+
+
+class HotEndpoint:
+    """Answers well-formed POST requests of one route; passes all others on to the app.
+
+    Args:
+        route: whose endpoint answers.
+        app: solves dependencies, and says what is wrong with a request.
+    """
+
+    def __init__(self, route: JsonRoute, app: ASGIApp) -> None:
+        self._route = route
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        content = await read_body(receive)
+        if content is None:
+            await disconnected_response()(scope, receive, send)
+            return
+        arguments = self._arguments(scope, content)
+        if arguments is None:
+            await self._app(scope, replay(content, receive), send)
+            return
+        scope["route"] = self._route
+        try:
+            work = self._route.endpoint(Request(scope, receive), **arguments)
+            response = await cancel_on_disconnect(receive, work)
+        except AssayError as error:
+            response = problem_response(error, scope)
+        await response(scope, receive, send)
+
+    def _arguments(self, scope: Scope, content: bytes) -> dict[str, Any] | None:
+        """Return the endpoint's arguments; None if anything about the request is malformed."""
+        headers = headers_of(scope)
+        if not is_json(headers.get(b"content-type", b"")):
+            return None
+        arguments = dict(scope.get("path_params", {}))
+        timeout = headers.get(b"x-assay-timeout-ms")
+        if timeout is not None:
+            if not timeout.isdigit() or not 1 <= int(timeout[:8]) <= MAX_TIMEOUT_MS:
+                return None
+            arguments["timeout"] = int(timeout[:8])
+        lane = headers.get(b"x-assay-priority")
+        if lane is not None:
+            if lane not in LANE_NAMES:
+                return None
+            arguments["priority"] = lane.decode()
+        assert self._route.body_type is not None
+        try:
+            arguments["body"] = self._route.body_type.model_validate(parse_json(content))
+        except (JSONDecodeError, ValidationError):
+            return None
+        return arguments
+
+
+class HotRoutes:
+    """Routes whose well-formed requests need nothing but their body and two headers.
+
+    Args:
+        app: takes every other request.
+        routes: of the app, in its order.
+    """
+
+    def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute]) -> None:
+        hot = [Route(route.path, HotEndpoint(route, app)) for route in routes if _is_hot(route)]
+        self._app = app
+        self._router = Router(hot, redirect_slashes=False, default=app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or pass on what is not HTTP."""
+        await (self._router if scope["type"] == "http" else self._app)(scope, receive, send)
+
+
+def _is_hot(route: BaseRoute) -> TypeGuard[JsonRoute]:
+    return (
+        isinstance(route, JsonRoute)
+        and "POST" in (route.methods or ())
+        and route.body_type is not None
+    )

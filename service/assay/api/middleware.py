@@ -1,0 +1,206 @@
+"""AccessMiddleware, the outermost layer: request ids, API keys, limits and request counts."""
+
+import base64
+import binascii
+import re
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from prometheus_client import Counter, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from assay.api.disconnect import disconnected_response
+from assay.api.errors import problem_response
+from assay.errors import AssayError, Forbidden, RequestTooLarge, Unauthorized
+from assay.metrics import Metrics
+
+Headers = Mapping[bytes, bytes]
+
+ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+MAX_HEADER_BYTES = 65_536
+READ_METHODS = frozenset(("GET", "HEAD"))
+
+
+class AccessMiddleware:
+    """Gives each request an id, checks its key and its size, and counts it.
+
+    Args:
+        app: what it protects.
+        keys: the accepted API keys; without any, no key is required.
+        public_paths: paths that may be read without a key.
+        max_body_bytes: of a request.
+        metrics: where requests are counted, by route and status.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: Sequence[str],
+        public_paths: Collection[str],
+        max_body_bytes: int,
+        metrics: Metrics,
+    ) -> None:
+        self._app = app
+        self._keys = [key.encode() for key in keys]
+        self._public_paths = public_paths
+        self._max_body_bytes = max_body_bytes
+        self._count = _request_counter(metrics)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or pass on what is not HTTP."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = headers_of(scope)
+        request_id = _request_id(headers)
+        scope["request_id"] = request_id.decode()
+        began, status = time.perf_counter(), 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                others = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
+                message["headers"] = [*others, (b"x-request-id", request_id)]
+            await send(message)
+
+        try:
+            await self._serve(scope, receive, send_with_id, headers)
+        finally:
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self._count(route, status, time.perf_counter() - began)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+        try:
+            _check_headers(scope)
+            self._check_key(scope, headers)
+            if not self._is_announced(headers):
+                content = await read_body(receive, self._max_body_bytes)
+                if content is None:
+                    await disconnected_response()(scope, receive, send)
+                    return
+                receive = replay(content, receive)
+        except AssayError as error:
+            response = problem_response(error, scope)
+            response.headers["Connection"] = "close"
+            await response(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _check_key(self, scope: Scope, headers: Headers) -> None:
+        is_public = scope["path"] in self._public_paths and scope["method"] in READ_METHODS
+        if not self._keys or is_public:
+            return
+        key = _key_of(headers)
+        if not key:
+            raise Unauthorized(
+                "this server wants an API key",
+                hint="Authorization: Bearer KEY, or http://:KEY@HOST where only a URL can be set",
+            )
+        matches = [secrets.compare_digest(key, known) for known in self._keys]
+        if not any(matches):
+            raise Forbidden("this API key is not accepted")
+
+    def _is_announced(self, headers: Headers) -> bool:
+        """Return whether the body's length is known beforehand, and within the limit."""
+        length = headers.get(b"content-length", b"")
+        if length.isdigit():
+            _check_size(int(length), self._max_body_bytes)
+            return True
+        return b"transfer-encoding" not in headers
+
+
+def headers_of(scope: Scope) -> Headers:
+    """Return a request's headers by lower-case name; of several the first."""
+    return dict(reversed(scope["headers"]))
+
+
+async def read_body(receive: Receive, max_bytes: int | None = None) -> bytes | None:
+    """Return the whole body; None when the caller left before it was complete.
+
+    Args:
+        receive: of the request.
+        max_bytes: checked while the body is read; None where its length was checked before.
+
+    Raises:
+        RequestTooLarge: the body exceeds the limit.
+    """
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if max_bytes is not None:
+            _check_size(size, max_bytes)
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def replay(content: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that yields a body that was already read, then the other messages."""
+    pending: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
+
+    async def replayed() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replayed
+
+
+def _request_id(headers: Headers) -> bytes:
+    """Return the caller's id where it is well-formed, else a new one."""
+    given = headers.get(b"x-request-id")
+    if given is not None and ACCEPTED_ID.fullmatch(given):
+        return given
+    return secrets.token_hex(16).encode()
+
+
+def _check_headers(scope: Scope) -> None:
+    if sum([len(name) + len(value) for name, value in scope["headers"]]) > MAX_HEADER_BYTES:
+        raise RequestTooLarge(
+            f"the headers are larger than {MAX_HEADER_BYTES} bytes", hint="send fewer"
+        )
+
+
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise RequestTooLarge(
+            f"the body is larger than {max_bytes} bytes", hint="split the request"
+        )
+
+
+def _key_of(headers: Headers) -> bytes:
+    """Return the key of a request: a bearer token, the password of a URL, or its own header."""
+    scheme, _, rest = headers.get(b"authorization", b"").partition(b" ")
+    match scheme.lower():
+        case b"bearer":
+            return rest.strip()
+        case b"basic":
+            return _password(rest.strip())
+    return headers.get(b"x-api-key", b"")
+
+
+def _password(credentials: bytes) -> bytes:
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
+
+
+def _request_counter(metrics: Metrics) -> Callable[[str, int, float], None]:
+    """Return a function that counts a request; each series is looked up once."""
+    series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
+    def count(route: str, status: int, seconds: float) -> None:
+        found = series.get((route, status))
+        if found is None:
+            requests = metrics.requests.labels(route, str(status))
+            found = series[route, status] = requests, metrics.request_seconds.labels(route)
+        found[0].inc()
+        found[1].observe(seconds)
+
+    return count

@@ -1,0 +1,1 @@
+"""Batching: admission, scheduling and execution of forward passes, one batcher per model."""

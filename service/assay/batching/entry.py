@@ -1,0 +1,80 @@
+"""Entry: one input waiting for its forward pass, with the callers that wait for it."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from assay.errors import AssayError, DeadlineExceeded
+from assay.types import Lane, Source
+from assay_models.base import Input, Raw
+
+
+class Outcome(NamedTuple):
+    """The raw of one input or the error in its place, its source, and seconds of each phase."""
+
+    value: Raw | AssayError
+    source: Source
+    queue_seconds: float = 0.0
+    predict_seconds: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """One caller of `compute`, woken when all its inputs are settled or its deadline passes."""
+
+    woken: asyncio.Future[None]
+    missing: int
+    is_late: bool = False
+
+    def settle_one(self) -> None:
+        """Count one settled input; wake the caller after the last."""
+        self.missing -= 1
+        if not self.missing and not self.woken.done():
+            self.woken.set_result(None)
+
+    def expire(self) -> None:
+        """Wake the caller because its deadline has passed."""
+        self.is_late = True
+        if not self.woken.done():
+            self.woken.set_result(None)
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One input, from admission until it is settled.
+
+    `virtual_start` (seconds of the queue's own time) and, between equal ones, `number` decide its
+    place in its lane; both are fixed at admission. `ticket` identifies that place, 0 when it is
+    not waiting. `started` is written by the executor, everything else in the event loop.
+    """
+
+    input: Input
+    lane: Lane
+    deadline: float
+    enqueued: float
+    key: bytes = b""
+    waiters: list[Waiter] = field(default_factory=list)
+    virtual_start: float = 0.0
+    number: int = 0
+    ticket: int = 0
+    value: Raw | AssayError | None = None
+    started: float | None = None
+    finished: float = 0.0
+
+    def is_wanted(self, now: float) -> bool:
+        """Return whether computing it now would still answer a caller in time."""
+        return self.value is None and bool(self.waiters) and self.deadline > now
+
+    def outcome(self, shared: bool) -> Outcome:
+        """Return the outcome, or a timeout error if the entry has not finished.
+
+        Args:
+            shared: whether an earlier caller had already asked for the same key.
+        """
+        source: Source = "shared" if shared else "computed"
+        if self.value is None:
+            late = DeadlineExceeded("the deadline passed while this item was computed")
+            return Outcome(late, source)
+        started = self.finished if self.started is None else self.started
+        waited, computed = started - self.enqueued, self.finished - started
+        return Outcome(self.value, source, max(0.0, waited), max(0.0, computed))

@@ -1,0 +1,1 @@
+"""Caches of raws: in memory, in Redis, and both in tiers."""

@@ -1,0 +1,1 @@
+"""Run health inside the server: recording, evaluation, subscriptions, gauges and webhooks."""

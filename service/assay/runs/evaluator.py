@@ -1,0 +1,147 @@
+"""RunEvaluator: evaluates a run's rules when new data of it was written, and sends its alerts."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from cachetools import LRUCache
+
+from assay.metrics import RunSeries
+from assay.runs.gauges import RunGauges
+from assay.types import Clock
+from assay_monitors.alerts import AlertBook, AlertChange
+from assay_monitors.history import RunHistory
+from assay_monitors.reports import run_health
+
+logger = logging.getLogger(__name__)
+
+Notify = Callable[[AlertChange], None]
+
+CPU_SHARE = 0.02
+"""Evaluate at most 2 % of the time: after t seconds of work, sleep 49 t."""
+MAX_PENDING = 200
+"""Runs that may wait for an evaluation; as many as are kept."""
+
+
+class RunEvaluator:
+    """Evaluates the rules of runs, one run at a time, on a thread of its own.
+
+    A run is evaluated soon after data of it was committed, and at most once in `interval` seconds.
+    Evaluation takes at most `CPU_SHARE` of one processor, so a run with many steps is evaluated
+    later, and no score waits for it. An evaluation that fails is logged, counted, and repeated with
+    the run's next commit.
+
+    Args:
+        gauges: shown the result.
+        notify: called with each alert, on the evaluator's thread; None for no alerts.
+        interval: seconds between two evaluations of one run.
+        clock: monotonic seconds.
+        series: where counts go.
+    """
+
+    def __init__(
+        self,
+        *,
+        gauges: RunGauges,
+        notify: Notify | None,
+        interval: float,
+        clock: Clock,
+        series: RunSeries,
+    ) -> None:
+        self.gauges = gauges
+        self._notify = notify
+        self._interval = interval
+        self._clock = clock
+        self._series = series
+        self._book = AlertBook()
+        self._due: OrderedDict[str, float] = OrderedDict()
+        self._evaluated: LRUCache[str, float] = LRUCache(MAX_PENDING)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="assay-evaluating")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._scheduled = asyncio.Event()
+
+    def open(self, history: RunHistory) -> None:
+        """Begin to evaluate what is read from `history`, in the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._run(history))
+
+    async def close(self) -> None:
+        """Stop. A running evaluation is left to end, and sends no alerts."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        self._loop = None
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def on_commit(self, runs: Iterable[str]) -> None:
+        """Schedule runs of which data was committed; from any thread, never waits."""
+        loop, names = self._loop, list(runs)
+        if loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: the server has stopped
+                loop.call_soon_threadsafe(self._schedule, names)
+
+    def evaluate(self, history: RunHistory, run: str) -> None:
+        """Evaluate a run once, show its health, and send what has changed.
+
+        Raises:
+            sqlite3.Error, ValueError, zlib.error: the file cannot be read now.
+        """
+        health = run_health(history, run)
+        if health is None:
+            return
+        self.gauges.show(health)
+        changes = self._book.changes(health)
+        if self._notify is not None and self._loop is not None:
+            for change in changes:
+                self._notify(change)
+
+    def _schedule(self, runs: Iterable[str]) -> None:
+        now = self._clock()
+        for run in runs:
+            if run not in self._due:
+                latest = self._evaluated.get(run, -self._interval)
+                self._due[run] = max(now, latest + self._interval)
+            if len(self._due) > MAX_PENDING:
+                self._due.popitem(last=False)
+                self._series.evaluations.labels("skipped").inc()
+        self._scheduled.set()
+
+    async def _run(self, history: RunHistory) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            run = await self._next()
+            began = self._clock()
+            evaluation = loop.run_in_executor(self._pool, self.evaluate, history, run)
+            await asyncio.wait({evaluation})
+            took = self._clock() - began
+            self._count(evaluation.exception(), took)
+            await asyncio.sleep(rest_after(took))
+
+    async def _next(self) -> str:
+        """Return the run that is due next, once it is due."""
+        while True:
+            run = min(self._due, key=self._due.__getitem__, default=None)
+            wait = None if run is None else self._due[run] - self._clock()
+            if run is not None and wait is not None and wait <= 0:
+                # As of the beginning of the evaluation: later commits may be too late for it.
+                del self._due[run]
+                self._evaluated[run] = self._clock()
+                return run
+            self._scheduled.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._scheduled.wait(), wait)
+
+    def _count(self, error: BaseException | None, took: float) -> None:
+        self._series.evaluation_seconds.observe(took)
+        self._series.evaluations.labels("ok" if error is None else "failed").inc()
+        if error is not None:
+            logger.warning("the health of a run could not be evaluated: %r", error)
+
+
+def rest_after(seconds: float) -> float:
+    """Return the seconds to rest after an evaluation that took so many."""
+    return seconds * (1 / CPU_SHARE - 1)

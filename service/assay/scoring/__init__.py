@@ -1,0 +1,1 @@
+"""Scoring: the way of one request from its items to its results."""

@@ -1,0 +1,74 @@
+"""Best-of-n: the candidates of one prompt, scored and ranked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from assay.errors import InvalidRequest
+from assay.scoring.ranking import ranking, ties
+from assay.scoring.service import ScoreCall, ScoringService
+from assay.types import BestOfNReply, Ranked
+
+
+@dataclass(frozen=True, slots=True)
+class BestOfNCall:
+    """What a protocol asks for.
+
+    A candidate is the text of the family's varying field, or the fields that differ from `shared`.
+    Ranks within `tie_margin` are reported as ties (None: the card's resolution). The server
+    abstains where the best score is below `abstain_below`, where its confidence in the best against
+    the next is known and below `min_confidence`, or where nothing could be scored.
+    """
+
+    score: ScoreCall
+    candidates: Sequence[str | Mapping[str, Any]]
+    shared: Mapping[str, Any]
+    top_n: int | None = None
+    tie_margin: float | None = None
+    abstain_below: float | None = None
+    min_confidence: float | None = None
+
+
+async def best_of_n(service: ScoringService, call: BestOfNCall) -> BestOfNReply:
+    """Rank the candidates of one prompt; one that could not be scored comes last, marked.
+
+    Raises:
+        InvalidRequest: confidence is asked of a model that is not calibrated.
+        AssayError: as `ScoringService.score` does.
+    """
+    served = service.find(call.score.model)
+    calibration = served.card.calibration
+    if call.min_confidence is not None and calibration is None:
+        raise InvalidRequest(
+            f"{served.card.id} is not calibrated: its card tells no confidence",
+            hint="leave min_confidence out; abstain_below takes a score instead",
+        )
+    varying = served.family.candidate
+    items = [
+        {**call.shared, **(candidate if isinstance(candidate, Mapping) else {varying: candidate})}
+        for candidate in call.candidates
+    ]
+    reply = await service.score(replace(call.score, items=items))
+    places = ranking(reply.results, calibration)
+    margin = served.card.resolution if call.tie_margin is None else call.tie_margin
+    best = _best(places, call)
+    return BestOfNReply(
+        model=reply.model,
+        fingerprint=reply.fingerprint,
+        best=best,
+        ranking=places[: call.top_n],
+        ties=ties(places, margin),
+        abstained=best is None,
+        results=reply.results,
+    )
+
+
+def _best(places: Sequence[Ranked], call: BestOfNCall) -> int | None:
+    first = places[0]
+    if first.score is None or _is_below(first.score, call.abstain_below):
+        return None
+    return None if _is_below(first.confidence, call.min_confidence) else first.index
+
+
+def _is_below(value: float | None, least: float | None) -> bool:
+    return value is not None and least is not None and value < least

@@ -1,0 +1,196 @@
+"""Preparation of a request's items: validated and tokenized in a pool, or taken from a cache."""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+from pydantic import ValidationError
+
+from assay.errors import InvalidRequest
+from assay.scoring.prepared_cache import PreparedCache, PreparedItems, digest_of, prepared_items
+from assay.types import ItemFailure
+from assay_models.base import Item, ItemError, Options, RewardModel
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+Fields = Mapping[str, Any]
+
+NAMELESS = Item()
+MAX_PROBLEMS = 20
+YIELD_EVERY = 128
+"""Yield to the event loop after this many items of one request."""
+
+
+class Preparer:
+    """Prepares the items of requests.
+
+    Args:
+        cache: what `prepare` returned for items, by digest.
+        pool: where `prepare` runs.
+    """
+
+    def __init__(self, cache: PreparedCache, pool: Executor) -> None:
+        self._cache = cache
+        self._pool = pool
+
+    async def prepare(
+        self,
+        model: RewardModel,
+        schema: type[Item],
+        items: Sequence[Fields],
+        options: Options,
+        *,
+        scope: bytes,
+    ) -> tuple[list[PreparedItems], int]:
+        """Return the items as they are prepared, in order, and how many entries were prepared anew.
+
+        Args:
+            model: whose `prepare` is called.
+            schema: the class of its items.
+            items: the wire's fields.
+            options: the request's.
+            scope: everything besides the items that `prepare` depends on.
+
+        Raises:
+            InvalidRequest: an item does not fit the schema.
+        """
+        places = _together(model, items)
+        entries: list[PreparedItems | None] = []
+        digests: list[bytes | None] = []
+        for place in places:
+            fields = [items[index] for index in place]
+            digest = digest_of(scope, fields) if self._cache.enabled else None
+            digests.append(digest)
+            entries.append(self._cached(digest, place, fields))
+            if len(entries) % YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+        missing = [number for number, entry in enumerate(entries) if entry is None]
+        if missing:
+            wanted = [places[number] for number in missing]
+            fresh = await self._prepare(model, schema, items, options, wanted)
+            for number, entry in zip(missing, fresh, strict=True):
+                entries[number] = entry
+                self._keep(digests[number], entry)
+        return _complete(entries), len(missing)
+
+    def _cached(
+        self, digest: bytes | None, indices: tuple[int, ...], fields: Sequence[Fields]
+    ) -> PreparedItems | None:
+        entry = None if digest is None else self._cache.get(digest)
+        if entry is None:
+            return None
+        names = [_names(item) for item in fields]
+        items = tuple([name for name in names if name is not None])
+        if len(items) < len(fields):
+            return None
+        return entry._replace(indices=indices, items=items)
+
+    def _keep(self, digest: bytes | None, entry: PreparedItems) -> None:
+        if digest is not None and not isinstance(entry.prepared, ItemFailure):
+            self._cache.put(digest, entry)
+
+    async def _prepare(
+        self,
+        model: RewardModel,
+        schema: type[Item],
+        items: Sequence[Fields],
+        options: Options,
+        places: Sequence[tuple[int, ...]],
+    ) -> list[PreparedItems]:
+        indices = sorted(index for place in places for index in place)
+        valid = _validated(schema, {index: items[index] for index in indices})
+        together = [tuple(valid[index] for index in place) for place in places]
+        work = partial(_prepare_all, model, together, options)
+        prepared = await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return [
+            entry._replace(indices=place, items=group)
+            for place, group, entry in zip(places, together, prepared, strict=True)
+        ]
+
+
+def catch_item_errors(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | ItemFailure:
+    """Return what a step of a family returns, or why its item has no score."""
+    try:
+        return step(*args, **kwargs)
+    except ItemError as error:
+        return ItemFailure(error.code, error.detail)
+    except Exception as error:  # noqa: BLE001 any text may upset a tokenizer or a template; only its own item may suffer
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        kind = type(error).__name__
+        logger.error("%s in %s, line %s of %s", kind, frame.name, frame.lineno, frame.filename)
+        return ItemFailure("item_failed", f"the model raised {kind} on this item")
+
+
+def _complete(entries: Sequence[PreparedItems | None]) -> list[PreparedItems]:
+    complete = [entry for entry in entries if entry is not None]
+    assert len(complete) == len(entries), "every item is prepared exactly once"
+    return complete
+
+
+def _together(model: RewardModel, items: Sequence[Fields]) -> list[tuple[int, ...]]:
+    """Return which items are prepared together, by their indices."""
+    if model.sees == "item":
+        return [(index,) for index in range(len(items))]
+    groups: dict[object, list[int]] = {}
+    for index, fields in enumerate(items):
+        group = fields.get("group")
+        groups.setdefault(group if isinstance(group, str) else index, []).append(index)
+    return [tuple(group) for group in groups.values()]
+
+
+def _names(fields: Fields) -> Item | None:
+    """Return an item's `id` and `group`; None where they are malformed."""
+    if "id" not in fields and "group" not in fields:
+        return NAMELESS
+    try:
+        return Item(id=fields.get("id"), group=fields.get("group"))
+    except ValidationError:
+        return None
+
+
+def _validated(schema: type[Item], items: Mapping[int, Fields]) -> dict[int, Item]:
+    valid: dict[int, Item] = {}
+    problems: list[dict[str, str]] = []
+    for index, fields in items.items():
+        try:
+            valid[index] = schema.model_validate(fields)
+        except ValidationError as error:
+            problems.extend(_problems(index, error))
+    if problems:
+        known = ", ".join(schema.model_fields)
+        raise InvalidRequest(
+            f"{problems[0]['field']}: {problems[0]['problem']}",
+            hint=f"fields of an item of this model: {known}",
+            problems=problems[:MAX_PROBLEMS],
+        )
+    return valid
+
+
+def _problems(index: int, error: ValidationError) -> list[dict[str, str]]:
+    return [
+        {
+            "field": ".".join(["items", str(index), *(str(part) for part in problem["loc"])]),
+            "problem": problem["msg"],
+        }
+        for problem in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+
+
+def _prepare_all(
+    model: RewardModel, together: Sequence[Sequence[Item]], options: Options
+) -> list[PreparedItems]:
+    entries: list[PreparedItems] = []
+    for items in together:
+        prepared = catch_item_errors(model.prepare, items, options)
+        if isinstance(prepared, ItemFailure):
+            entries.append(PreparedItems(prepared))
+        else:
+            entries.append(prepared_items(model.fingerprint, prepared))
+    return entries

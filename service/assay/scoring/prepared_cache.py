@@ -1,0 +1,129 @@
+"""PreparedItems, and a cache of what `prepare` returned for items, in memory."""
+
+import hashlib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from itertools import chain
+from typing import Any, NamedTuple
+
+import orjson
+from cachetools import LRUCache
+
+from assay.cache.keys import cache_key
+from assay.metrics import Metrics
+from assay.types import ItemFailure
+from assay_models.base import Item, Prepared
+
+ENTRY_BYTES = 320
+NAMES = frozenset(("id", "group"))
+# A value of another kind than JSON's could be written like one of them and mean something else.
+STRICT = (
+    orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
+
+
+class PreparedItems(NamedTuple):
+    """Items that are prepared together: one, or a group for a model that sees groups.
+
+    `prepared` is what `prepare` returned, or why it could not; `keys` are the cache keys of its
+    inputs, in order, and `tokens` their tokens; `size` is the bytes that it costs to keep.
+    `indices` are the items' places in the request. Of items that were prepared before, only `id`
+    and `group` are in `items`.
+    """
+
+    prepared: Prepared | ItemFailure
+    keys: tuple[bytes, ...] = ()
+    tokens: int = 0
+    size: int = 0
+    indices: tuple[int, ...] = ()
+    items: tuple[Item, ...] = ()
+
+
+def prepared_items(fingerprint: str, prepared: Prepared) -> PreparedItems:
+    """Return what was prepared with all that is known of it before its raws are.
+
+    Args:
+        fingerprint: the model's.
+        prepared: by that model.
+    """
+    keys = tuple([cache_key(fingerprint, row.key) for row in prepared.inputs])
+    tokens = sum([row.tokens for row in prepared.inputs])
+    return PreparedItems(prepared, keys, tokens, ENTRY_BYTES + _footprint((prepared, keys)))
+
+
+def digest_of(scope: bytes, items: Sequence[Mapping[str, Any]]) -> bytes | None:
+    """Return the digest of items without `id` and `group`; None for fields that JSON cannot say.
+
+    Args:
+        scope: everything else that `prepare` depends on.
+        items: the wire's fields of those that are prepared together.
+    """
+    bare = [{name: fields[name] for name in fields if name not in NAMES} for fields in items]
+    try:
+        text = orjson.dumps(bare, option=STRICT)
+    except TypeError:
+        return None
+    return hashlib.blake2b(len(scope).to_bytes(8, "big") + scope + text, digest_size=32).digest()
+
+
+class PreparedCache:
+    """Results of `prepare`, the most recently used, within a bound in bytes.
+
+    `prepare` is pure, so the same fields under the same options need no second template and no
+    second tokenization. The keys are digests: no text is kept for its own sake.
+
+    Args:
+        max_bytes: of all entries together; 0 switches the cache off.
+        metrics: where the bytes are shown.
+    """
+
+    def __init__(self, max_bytes: int, metrics: Metrics) -> None:
+        self._max_bytes = max_bytes
+        self._entries: LRUCache[bytes, PreparedItems] = LRUCache(max_bytes, getsizeof=_size)
+        self._bytes = metrics.prepared_bytes
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is ever kept."""
+        return self._max_bytes > 0
+
+    def get(self, digest: bytes) -> PreparedItems | None:
+        """Return what is kept under a digest; it becomes the most recently used."""
+        return self._entries.get(digest)
+
+    def put(self, digest: bytes, prepared: PreparedItems) -> None:
+        """Keep an entry without its indices and items, evicting others beyond the bound."""
+        if prepared.size <= self._max_bytes:
+            self._entries[digest] = prepared._replace(indices=(), items=())
+            self._bytes.set(self._entries.currsize)
+
+
+def _size(prepared: PreparedItems) -> int:
+    return prepared.size
+
+
+def _footprint(root: object) -> int:
+    """Return the bytes of a value and of all that it holds, each object once."""
+    seen: dict[int, object] = {}
+    pending = [root]
+    while pending:
+        value = pending.pop()
+        if id(value) not in seen:
+            seen[id(value)] = value
+            pending.extend(_parts(value))
+    return sum(map(sys.getsizeof, seen.values()))
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, str | bytes | int | float):
+        return ()
+    if isinstance(value, tuple | list | set | frozenset):
+        return value
+    if isinstance(value, Mapping):
+        return chain(value.keys(), value.values())
+    if is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name) for field in fields(value)]
+    return ()

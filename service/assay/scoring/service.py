@@ -1,0 +1,246 @@
+"""ScoringService: resolve, prepare, look up, batch, assemble. The one way to a score, whatever
+protocol asked for it.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from prometheus_client import Counter, Histogram
+
+from assay.batching.entry import Outcome
+from assay.cache.memory import ScoreCache
+from assay.errors import (
+    AssayError,
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    RequestTooLarge,
+    ShuttingDown,
+)
+from assay.metrics import Metrics
+from assay.runs.monitor import RunMonitor, RunStep
+from assay.scoring.assemble import assemble_results, timing_of, usage_of
+from assay.scoring.prepare import Preparer
+from assay.scoring.prepared_cache import PreparedItems
+from assay.scoring.ranking import summarise
+from assay.served_model import Ready, ServedModel
+from assay.types import Clock, ItemFailure, ItemResult, Lane, ScoreReply, Usage
+from assay_models.base import Input, Options
+
+DEFAULT_OPTIONS = Options()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreCall:
+    """One scoring request, as a protocol passes it on.
+
+    `items` hold the wire's fields, which the model's family validates; `substitute` is served,
+    flagged, for items that fail; `timeout` is in seconds, and None means the server's own; `lane`
+    is the priority; `run` is the training run that the results are recorded for.
+    """
+
+    model: str
+    items: Sequence[Mapping[str, Any]]
+    options: Options = DEFAULT_OPTIONS
+    substitute: float | None = None
+    timeout: float | None = None
+    lane: Lane = "training"
+    run: RunStep | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringLimits:
+    """Bounds of one request, and its time limit (seconds) where it gives none."""
+
+    max_items: int
+    max_request_tokens: int
+    timeout: float
+
+
+class ScoringService:
+    """Scores items with the served models.
+
+    Args:
+        models: by `name@version` and by bare name.
+        cache: of raws.
+        preparer: of items.
+        metrics: where counts go.
+        limits: of one request.
+        clock: monotonic seconds, the same as the batchers'.
+        monitor: of the runs that requests name.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: Mapping[str, ServedModel],
+        cache: ScoreCache,
+        preparer: Preparer,
+        metrics: Metrics,
+        limits: ScoringLimits,
+        clock: Clock,
+        monitor: RunMonitor,
+    ) -> None:
+        self._models = models
+        self._cache = cache
+        self._preparer = preparer
+        self._series = {served.id: _Series(metrics, served.id) for served in models.values()}
+        self._limits = limits
+        self._clock = clock
+        self._monitor = monitor
+
+    def find(self, reference: str) -> ServedModel:
+        """Return the served model of that name, ready or not.
+
+        Raises:
+            ModelNotFound: no model of that name is served.
+        """
+        served = self._models.get(reference)
+        if served is None:
+            known = ", ".join(sorted({served.id for served in self._models.values()})) or "none"
+            raise ModelNotFound(f"no model {reference!r} is served", hint=f"served: {known}")
+        return served
+
+    def models(self) -> list[ServedModel]:
+        """Return all served models, by id."""
+        return sorted({*self._models.values()}, key=lambda served: served.id)
+
+    async def score(self, call: ScoreCall) -> ScoreReply:
+        """Score a request's items; results are in request order, failures item by item.
+
+        Raises:
+            AssayError: the request as a whole cannot be served; see each class.
+        """
+        began = self._clock()
+        deadline = began + (call.timeout or self._limits.timeout)
+        served = self.find(call.model)
+        ready = served.require_ready()
+        fingerprint = ready.fingerprint(call.options)
+        prepared = await self._prepare(served, ready, call, fingerprint)
+        prepare_seconds = self._clock() - began
+        outcomes = await self._outcomes(ready, prepared, deadline, call.lane)
+        results = assemble_results(ready.model, prepared, outcomes, call.options, call.substitute)
+        usage = usage_of(results)
+        self._series[served.id].count(results, usage, prepare_seconds)
+        if call.run is not None:
+            varying = served.family.candidate
+            self._monitor.observe(call.run, served.id, varying, call.items, results)
+        grouped = any(result.group is not None for result in results)
+        return ScoreReply(
+            id=f"score-{secrets.token_hex(16)}",
+            model=served.id,
+            fingerprint=fingerprint,
+            results=results,
+            groups=summarise(results, served.card.resolution) if grouped else None,
+            usage=usage,
+            timing=timing_of(outcomes, prepare_seconds, self._clock() - began),
+        )
+
+    async def _prepare(
+        self, served: ServedModel, ready: Ready, call: ScoreCall, fingerprint: str
+    ) -> list[PreparedItems]:
+        _refuse_unread(served, call.options)
+        if len(call.items) > self._limits.max_items:
+            raise RequestTooLarge(
+                f"{len(call.items)} items, the limit is {self._limits.max_items}",
+                hint="split the request",
+            )
+        entries, fresh = await self._preparer.prepare(
+            ready.model,
+            served.family.item,
+            call.items,
+            call.options,
+            scope=f"{served.id} {fingerprint}".encode(),
+        )
+        self._series[served.id].prepared(len(entries) - fresh, fresh)
+        tokens = sum([entry.tokens for entry in entries])
+        if tokens > self._limits.max_request_tokens:
+            raise RequestTooLarge(
+                f"{tokens} tokens, the limit is {self._limits.max_request_tokens}",
+                hint="split the request",
+            )
+        return entries
+
+    async def _outcomes(
+        self, ready: Ready, entries: Sequence[PreparedItems], deadline: float, lane: Lane
+    ) -> list[Outcome]:
+        """Return one outcome for each input of the entries, in order."""
+        keys = [key for entry in entries for key in entry.keys]
+        known = await self._cache.get_many(list(dict.fromkeys(keys)))
+        missing = [pair for entry in entries for pair in _inputs(entry) if pair[0] not in known]
+        computed = iter(await self._compute(ready, missing, deadline, lane))
+        return [Outcome(known[key], "cache") if key in known else next(computed) for key in keys]
+
+    async def _compute(
+        self,
+        ready: Ready,
+        inputs: Sequence[tuple[bytes, Input]],
+        deadline: float,
+        lane: Lane,
+    ) -> list[Outcome]:
+        if not inputs:
+            return []
+        outcomes = await ready.batcher.compute(inputs, deadline, lane)
+        new = {
+            key: outcome.value
+            for (key, _), outcome in zip(inputs, outcomes, strict=True)
+            if not isinstance(outcome.value, AssayError) and outcome.source == "computed"
+        }
+        await self._cache.put_many(new)
+        for outcome in outcomes:
+            if isinstance(outcome.value, DeadlineExceeded | ShuttingDown):
+                raise outcome.value
+        return outcomes
+
+
+class _Series:
+    """One model's series, looked up once and not with every item."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        outcomes = ("computed", "cache", "shared", "rule", "error")
+        self._items = [metrics.items.labels(model, outcome) for outcome in outcomes]
+        self._known = metrics.prepared.labels(model, "memory")
+        self._fresh = metrics.prepared.labels(model, "computed")
+        self._prepare: Histogram = metrics.phase_seconds.labels(model, "prepare")
+        self._truncated: Counter = metrics.truncated.labels(model)
+        self._errors = partial(metrics.item_errors.labels, model)
+
+    def prepared(self, known: int, fresh: int) -> None:
+        if known:
+            self._known.inc(known)
+        if fresh:
+            self._fresh.inc(fresh)
+
+    def count(self, results: Sequence[ItemResult], usage: Usage, prepare: float) -> None:
+        self._prepare.observe(prepare)
+        amounts = (usage.computed, usage.cached, usage.shared, usage.rule, usage.failed)
+        for series, amount in zip(self._items, amounts, strict=True):
+            if amount:
+                series.inc(amount)
+        truncated = sum(["truncated" in result.flags for result in results])
+        if truncated:
+            self._truncated.inc(truncated)
+        if usage.failed:
+            for result in results:
+                if result.error is not None:
+                    self._errors(result.error.code).inc()
+
+
+def _inputs(entry: PreparedItems) -> list[tuple[bytes, Input]]:
+    """Return an entry's inputs with their cache keys."""
+    if isinstance(entry.prepared, ItemFailure):
+        return []
+    return list(zip(entry.keys, entry.prepared.inputs, strict=True))
+
+
+def _refuse_unread(served: ServedModel, options: Options) -> None:
+    unread = sorted({name for name, _ in options.numbers} - served.family.numbers)
+    if unread:
+        known = ", ".join(sorted(served.family.numbers)) or "none of this kind"
+        raise InvalidRequest(
+            f"options.{unread[0]}: {served.id} does not read it",
+            hint=f"options of this model besides truncation, raw and on_error: {known}",
+        )

@@ -1,0 +1,293 @@
+"""ServedModel: one model in this process, from loading and self-test to the last forward pass."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal, get_args
+
+from assay.batching.batcher import BatchLimits, DynamicBatcher
+from assay.errors import AssayError, ModelFailed, ModelNotReady
+from assay.metrics import Metrics
+from assay.types import Clock
+from assay_models.base import (
+    Input,
+    ItemError,
+    Options,
+    Prepared,
+    Raw,
+    RewardModel,
+    Truncation,
+)
+from assay_models.card import CardError, ModelCard
+from assay_models.registry import Family, Runtime, family_of
+from assay_models.repository import ModelRepository, RepositoryEntry, fingerprint_of
+
+logger = logging.getLogger(__name__)
+
+PROBE = b"probe"
+DEVICE_THREAD = "device"
+FRESH_SECONDS = 10.0
+PROBE_SECONDS = 10.0
+LOADING_RETRY_SECONDS = 2.0
+
+
+class SelfTestFailed(Exception):
+    """The loaded model does not compute the score that its card states; it is not served."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """The card's example: the score it states and the one computed at start."""
+
+    expected: float
+    got: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the two agree within the card's tolerance."""
+        return math.isfinite(self.got) and abs(self.got - self.expected) <= self.tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The model is being loaded or tested."""
+
+    name: Literal["loading"] = "loading"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The model could not be loaded, or failed its self-test."""
+
+    reason: str
+    name: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The model is loaded and has computed its card's example.
+
+    `probe` is the prepared example, which readiness computes again; `fingerprints` are those of the
+    options without numbers.
+    """
+
+    card: ModelCard
+    model: RewardModel
+    batcher: DynamicBatcher
+    probe: Prepared
+    fingerprints: Mapping[Options, str]
+    name: Literal["ready"] = "ready"
+
+    def fingerprint(self, options: Options) -> str:
+        """Return the digest of all that decides a number served with these options."""
+        known = self.fingerprints.get(options)
+        return _fingerprint(self.model, self.card, options) if known is None else known
+
+
+State = Loading | Ready | Failed
+
+
+class ServedModel:
+    """A card, and the state of its model: `Loading`, then `Ready` or `Failed`.
+
+    Args:
+        entry: the card and its folder.
+        limits: of batches and of the queue.
+        metrics: where counts go.
+        clock: monotonic seconds.
+        on_death: called once, with the reason, when a model that was ready can compute no more.
+
+    Raises:
+        CardError: the card names no family.
+    """
+
+    def __init__(
+        self,
+        *,
+        entry: RepositoryEntry,
+        limits: BatchLimits,
+        metrics: Metrics,
+        clock: Clock,
+        on_death: Callable[[str], None] = logger.critical,
+    ) -> None:
+        self.id: str = entry.card.id
+        self.card: ModelCard = entry.card
+        self.family: Family = family_of(entry.card)
+        self.state: State = Loading()
+        self.self_test: SelfTest | None = None
+        self._entry = entry
+        self._limits = limits
+        self._metrics = metrics
+        self._clock = clock
+        self._on_death = on_death
+        self._probing: asyncio.Task[bool] | None = None
+        self._suspect_since: float | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{DEVICE_THREAD} {entry.card.id}")
+
+    def start(self, repository: ModelRepository, runtime: Runtime, load_lock: asyncio.Lock) -> None:
+        """Begin to load in the background. Call once, inside the event loop.
+
+        Args:
+            repository: where the model's files are.
+            runtime: device, dtype and mode.
+            load_lock: held while a model loads, so that models load one after the other: the
+                imports of torch and transformers are not safe from several threads at once.
+        """
+        self._loading = asyncio.create_task(self._load_and_test(repository, runtime, load_lock))
+        self._loading.add_done_callback(self._on_loaded)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the model could not be loaded; None while it loads and once it is ready."""
+        return self.state.reason if isinstance(self.state, Failed) else None
+
+    async def loaded(self) -> bool:
+        """Wait until the model is ready or has failed; return whether it is ready."""
+        assert self._loading is not None, "start() comes first"
+        await asyncio.wait({self._loading})
+        return isinstance(self.state, Ready)
+
+    def require_ready(self) -> Ready:
+        """Return the loaded model.
+
+        Raises:
+            ModelNotReady: it is still loading.
+            ModelFailed: it could not be loaded.
+        """
+        state = self.state
+        if isinstance(state, Failed):
+            raise ModelFailed(f"{self.id} could not be loaded", hint=state.reason)
+        if isinstance(state, Loading):
+            raise ModelNotReady(f"{self.id} is loading", retry_after=LOADING_RETRY_SECONDS)
+        return state
+
+    async def is_computing(self) -> bool:
+        """Return whether the model computes: a batch completed lately, the device is at work and
+        has not hung, or a probe completes now. However many ask, one probe runs at a time.
+        """
+        state = self.state
+        computes = isinstance(state, Ready) and state.batcher.alive and await self._computes(state)
+        self._metrics.ready.labels(self.id).set(computes)
+        return computes
+
+    async def close(self, timeout: float) -> None:
+        """Finish what was admitted, within `timeout` seconds, and end the device thread."""
+        if self._loading is not None:
+            await asyncio.wait({self._loading}, timeout=timeout)
+        if isinstance(self.state, Ready):
+            await self.state.batcher.close(timeout)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _load_and_test(
+        self, repository: ModelRepository, runtime: Runtime, load_lock: asyncio.Lock
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        async with load_lock:
+            model, probe = await loop.run_in_executor(self._thread, self._load, repository, runtime)
+            await self._self_test(model, probe)
+        batcher = DynamicBatcher(
+            name=self.id,
+            predict=model.predict,
+            thread=self._thread if model.runs == "device" else None,
+            limits=self._limits,
+            metrics=self._metrics,
+            clock=self._clock,
+            cost=model.cost,
+            on_death=self._on_death,
+        )
+        batcher.start()
+        self.state = Ready(self.card, model, batcher, probe, _fingerprints(model, self.card))
+        logger.info("%s is ready", self.id)
+
+    def _on_loaded(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        expected = isinstance(error, CardError | SelfTestFailed)
+        reason = str(error) if expected else f"loading raised {type(error).__name__}"
+        self.state = Failed(reason)
+        cause = None if expected else error
+        logger.error("%s failed to load: %s", self.id, reason, exc_info=cause)
+
+    def _load(self, repository: ModelRepository, runtime: Runtime) -> tuple[RewardModel, Prepared]:
+        model = self.family.load(self.card, repository.locate(self._entry), runtime)
+        example = self.card.example
+        fields = example.item if example is not None else self.family.probe
+        return model, model.prepare([self.family.item.model_validate(fields)], Options())
+
+    async def _self_test(self, model: RewardModel, probe: Prepared) -> None:
+        example = self.card.example
+        if example is None:
+            return
+        raws = await self._predict(model, probe.inputs) if probe.inputs else []
+        (score,) = model.finish(probe, raws, Options())
+        self.self_test = test = SelfTest(example.score, score.score, example.tolerance)
+        if not test.passed:
+            raise SelfTestFailed(
+                f"the card's example scores {test.got:.6g}, the card says "
+                f"{test.expected:.6g} within {test.tolerance:g}"
+            )
+
+    async def _predict(self, model: RewardModel, inputs: Sequence[Input]) -> Sequence[Raw]:
+        if model.runs == "device":
+            loop = asyncio.get_running_loop()
+            raws = await loop.run_in_executor(self._thread, model.predict, inputs)
+            assert not isinstance(raws, Awaitable), "a device model is synchronous"
+            return raws
+        pending = model.predict(inputs)
+        assert isinstance(pending, Awaitable), "a remote model is asynchronous"
+        try:
+            return await pending
+        except ItemError as error:
+            raise SelfTestFailed(f"the card's example has no score: {error.detail}") from error
+
+    async def _computes(self, ready: Ready) -> bool:
+        batcher = ready.batcher
+        if batcher.hung:
+            return False
+        if self._is_fresh(batcher) or not ready.probe.inputs:
+            return True
+        if self._probing is None or self._probing.done():
+            if batcher.computing and not self._is_suspect(batcher):
+                return True
+            probe = (PROBE, ready.probe.inputs[0])
+            self._probing = asyncio.create_task(self._run_probe(batcher, probe))
+        probing = self._probing
+        await asyncio.wait({probing})
+        return probing.result()
+
+    def _is_fresh(self, batcher: DynamicBatcher) -> bool:
+        latest = batcher.last_success
+        return latest is not None and abs(self._clock() - latest) <= FRESH_SECONDS
+
+    def _is_suspect(self, batcher: DynamicBatcher) -> bool:
+        """Return whether a probe has failed since the last success."""
+        since, latest = self._suspect_since, batcher.last_success
+        return since is not None and (latest is None or latest <= since)
+
+    async def _run_probe(self, batcher: DynamicBatcher, probe: tuple[bytes, Input]) -> bool:
+        try:
+            deadline = self._clock() + PROBE_SECONDS
+            (outcome,) = await batcher.compute([probe], deadline, "interactive")
+            works = not isinstance(outcome.value, AssayError)
+        except AssayError:
+            works = False
+        if not works:
+            self._suspect_since = self._clock()
+        return works
+
+
+def _fingerprints(model: RewardModel, card: ModelCard) -> dict[Options, str]:
+    choices = product(get_args(Truncation), (False, True))
+    plain = [Options(truncation, raw) for truncation, raw in choices]
+    return {options: _fingerprint(model, card, options) for options in plain}
+
+
+def _fingerprint(model: RewardModel, card: ModelCard, options: Options) -> str:
+    return fingerprint_of({"raw": model.fingerprint, "card": card.options, "for": options})
