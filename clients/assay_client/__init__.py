@@ -1,10 +1,8 @@
 """The thin client of Assay, a server for reward models."""
 
-from assay_client._chat import Completion
-from assay_client._clock import Clock
+from assay_client._transport.clock import Clock
 from assay_client._version import __version__
 from assay_client.async_client import AsyncClient
-from assay_client.chat import AsyncChatModel, ChatModel, Sampled, sample_best, sample_best_async
 from assay_client.client import Client
 from assay_client.errors import (
     APIConnectionError,
@@ -24,7 +22,15 @@ from assay_client.errors import (
     RequestTooLargeError,
     ServerError,
 )
-from assay_client.sampling import draw_until_sure, draw_until_sure_async
+from assay_client.sampling._completions import Completion
+from assay_client.sampling.best_of_n import draw_until_sure, draw_until_sure_async
+from assay_client.sampling.chat import (
+    AsyncChatModel,
+    ChatModel,
+    Sampled,
+    sample_best,
+    sample_best_async,
+)
 from assay_client.types import (
     Advice,
     BestOfN,

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from assay_client._base import BaseClient
-from assay_client._calls import Gathered, Send, Steps, check_score, checked, signed
-from assay_client._clock import Clock
-from assay_client._gathering import Answer, Gatherer
-from assay_client._requests import Reply, encode_items, terms
+from assay_client._transport.base import BaseClient
+from assay_client._transport.calls import Gathered, Send, Steps, check_score, checked, signed
+from assay_client._transport.clock import Clock
+from assay_client._transport.gathering import Answer, Gatherer
+from assay_client._transport.requests import Reply, encode_items, terms
 from assay_client.errors import AssayError
 from assay_client.types import BestOfN, Model, OnError, Priority, RunHealth, ScoreReply
 
 if TYPE_CHECKING:
-    from assay_client._http import AsyncHTTPClient
+    from assay_client._transport.http import AsyncHTTPClient
 
 T = TypeVar("T")
 
@@ -180,7 +180,7 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
 
     async def _run(self, steps: Steps[T]) -> T:
         # Only a call needs the HTTP library, which takes longest to import.
-        from assay_client._http import perform_async
+        from assay_client._transport.http import perform_async
 
         pool = self._loop_pool()
         try:
@@ -222,7 +222,7 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
         return await self._run(self._ready_calls().gathered(asked))
 
     def _loop_pool(self) -> AsyncHTTPClient:
-        from assay_client._http import new_async_client
+        from assay_client._transport.http import new_async_client
 
         loop = asyncio.get_running_loop()
         self._forget(_ended)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from assay_client._base import BaseClient
-from assay_client._calls import Send, Steps
-from assay_client._requests import Reply
+from assay_client._transport.base import BaseClient
+from assay_client._transport.calls import Send, Steps
+from assay_client._transport.requests import Reply
 from assay_client.errors import AssayError
 from assay_client.types import BestOfN, Model, OnError, Priority, RunHealth, ScoreReply
 
 if TYPE_CHECKING:
-    from assay_client._http import HTTPClient  # noqa: F401 the base class names it
+    from assay_client._transport.http import HTTPClient  # noqa: F401 the base class names it
 
 T = TypeVar("T")
 
@@ -195,7 +195,7 @@ class Client(BaseClient["HTTPClient"]):
 
     def _run(self, steps: Steps[T]) -> T:
         # Only a call needs the HTTP library, which takes longest to import.
-        from assay_client._http import new_client, perform
+        from assay_client._transport.http import new_client, perform
 
         pool = self._pool(None, new_client)
         try:

@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from assay.settings import Settings
 from assay_client import APIConnectionError, Client, NotFoundError
-from assay_client.callbacks.guard import Firing, HealthGuard, named
+from assay_client.callbacks.run_health import Firing, HealthGuard, named
 from assay_client.callbacks.trl import AssayCallback
 from assay_client.callbacks.verl import VerlHook
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay_client import ProtocolError, Result, ScoreReply
-from assay_client.contracts import (
+from assay_client.rewards.contracts import (
     Account,
     GroundedAnswer,
     Sample,

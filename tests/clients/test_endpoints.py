@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from assay_client import APIConnectionError, AsyncClient, Client, NotReadyError
-from assay_client._endpoints import Endpoints
+from assay_client._transport.endpoints import Endpoints
 
 ITEMS = [{"value": 1.0}]
 

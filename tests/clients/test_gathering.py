@@ -21,7 +21,7 @@ from assay_client import (
     ProtocolError,
     RateLimitError,
 )
-from assay_client._gathering import _AT_ONCE, MOST_ITEMS
+from assay_client._transport.gathering import _AT_ONCE, MOST_ITEMS
 
 Unlucky = APIConnectionError | NotReadyError
 

@@ -15,7 +15,7 @@ from conftest import listening
 from nightly import only_nightly
 
 from assay.settings import Settings
-from assay_client.contracts import answer_of, recomputed
+from assay_client.rewards.contracts import answer_of, recomputed
 
 pytest.importorskip("bm25s", reason="the example retrieves with bm25s")
 

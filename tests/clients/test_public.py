@@ -14,7 +14,7 @@ import pytest
 import assay
 import assay_client
 from assay_client import AsyncClient, Client
-from assay_client._http import new_async_client
+from assay_client._transport.http import new_async_client
 
 ITEMS = [{"value": 1.0}]
 

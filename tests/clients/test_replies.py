@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from assay_client import Advice, Interval, ProtocolError
-from assay_client._health import read_health
-from assay_client._replies import read_best_of_n, read_models, read_score
+from assay_client._transport.health import read_health
+from assay_client._transport.replies import read_best_of_n, read_models, read_score
 
 ITEMS = [{"id": "a", "value": 1.5}, {"value": 2.5}]
 FAILED = {"status": "error", "score": None, "error": {"code": "c", "detail": "d"}}

@@ -15,9 +15,9 @@ from assay_client import (
     NotReadyError,
     RateLimitError,
 )
-from assay_client._calls import Calls, Send
-from assay_client._config import Config
-from assay_client._requests import Reply
+from assay_client._transport.calls import Calls, Send
+from assay_client._transport.config import Config
+from assay_client._transport.requests import Reply
 
 ITEMS = [{"value": 1.0}]
 

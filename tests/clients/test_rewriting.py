@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from assay.settings import Settings
 from assay_client import Client, ProtocolError, Result
-from assay_client.rewriting import Guards, Pair, Pairs, Query, clean, preference_pairs
+from assay_client.rewards.query_rewriting import Guards, Pair, Pairs, Query, clean, preference_pairs
 
 SCORES = {"poor": 0.1, "fair": 0.4, "good": 0.45, "best": 0.9, "kite": 0.5}
 NO_GUARDS = Guards(similarity=0, length=0, novelty=0)

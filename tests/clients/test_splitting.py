@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay_client import ScoreReply, Timing, Usage
-from assay_client._replies import read_score
-from assay_client._requests import join, split
+from assay_client._transport.replies import read_score
+from assay_client._transport.requests import join, split
 
 names = st.sampled_from([None, "a", "b", "c"])
 lists = st.lists(st.fixed_dictionaries({}, optional={"group": names}), min_size=1, max_size=40)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from assay_client.callbacks.guard import HealthGuard, OnFiring, Unreachable, named
+from assay_client.callbacks.run_health import HealthGuard, OnFiring, Unreachable, named
 from assay_client.client import Client
 from assay_client.types import Severity
 

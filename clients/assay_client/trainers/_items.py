@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
-from assay_client._zip import zipped
+from assay_client._transport.zip import zipped
 
 Message = Mapping[str, Any]
 Sources = Mapping[str, Any]

@@ -6,7 +6,7 @@
     trainer = GRPOTrainer(reward_funcs=[reward], train_dataset=rows, ...)
 
 The data set has the columns `evidence`, a list of passages, and `references`, a list of right
-answers. The reward is that of the contract `grounded-answer@1` (`assay_client.contracts`).
+answers. The reward is that of the contract `grounded-answer@1` (`assay_client.rewards.contracts`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from assay_client._zip import zipped
-from assay_client.contracts import NO_ANSWER, OK, Account, GroundedAnswer, Sample, answer_of
+from assay_client._transport.zip import zipped
 from assay_client.errors import AssayError, ItemFailedError
+from assay_client.rewards.contracts import NO_ANSWER, OK, Account, GroundedAnswer, Sample, answer_of
 from assay_client.trainers import trl
 from assay_client.types import ScoreReply
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from assay_client._zip import zipped
+from assay_client._transport.zip import zipped
 from assay_client.trainers._items import END_TOKENS, held_against, without_ends
 from assay_client.trainers._rewards import SyncReward, only_raise, reward_of
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from assay_client.errors import AssayError, ItemFailedError
-from assay_client.rewriting import GUARDED, Guards, clean
+from assay_client.rewards.query_rewriting import GUARDED, Guards, clean
 from assay_client.trainers import trl
 from assay_client.types import Result, ScoreReply
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, ClassVar
 
-from assay_client._zip import zipped
+from assay_client._transport.zip import zipped
 from assay_client.trainers._items import group_name, turn, whole_groups
 from assay_client.trainers._rewards import AsyncReward as _AsyncReward
 from assay_client.trainers._rewards import Reward as _Reward

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
-from assay_client._zip import zipped
+from assay_client._transport.zip import zipped
 from assay_client.trainers._items import held_against
 from assay_client.trainers._rewards import AsyncReward, SyncReward, only_raise, reward_of
 from assay_client.trainers._settings import split_settings

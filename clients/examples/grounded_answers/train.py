@@ -25,7 +25,7 @@ from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
-from assay_client.contracts import GroundedAnswer
+from assay_client.rewards.contracts import GroundedAnswer
 from assay_client.trainers.grounded_answers import Reward
 
 SEED, GENERATIONS, PROMPTS, LONGEST = 7, 8, 16, 32

@@ -16,7 +16,7 @@ from trl import GRPOConfig, GRPOTrainer
 from world import RIGHT, answer, gold, question, tokenizer
 
 from assay_client import Client
-from assay_client.callbacks.guard import Firing
+from assay_client.callbacks.run_health import Firing
 from assay_client.callbacks.trl import AssayCallback
 
 SEED, GENERATIONS, PROMPTS, GOLD_EVERY, PRETRAINING = 11, 8, 16, 5, 800

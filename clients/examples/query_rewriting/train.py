@@ -13,7 +13,7 @@ from queries import ORIGINALS, TEMPLATE, rewrite, tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
-from assay_client.rewriting import Guards
+from assay_client.rewards.query_rewriting import Guards
 from assay_client.trainers.query_rewriting import Reward
 
 SEED, GENERATIONS, PROMPTS, PRETRAINING = 7, 8, 16, 600

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from assay_client import APIStatusError, InferenceFailedError, ItemFailedError, ProtocolError
-from assay_client.contracts import GroundedAnswer, recomputed
+from assay_client.rewards.contracts import GroundedAnswer, recomputed
 from assay_client.trainers.grounded_answers import Reward
 from assay_models.families.nli.claims import Verdict, phi
 from assay_models.items import LABELS, Label

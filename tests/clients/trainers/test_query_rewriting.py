@@ -10,7 +10,7 @@ from conftest import listening
 
 from assay.settings import Settings
 from assay_client import Client, ItemFailedError, ProtocolError
-from assay_client.rewriting import Guards
+from assay_client.rewards.query_rewriting import Guards
 from assay_client.trainers.query_rewriting import Reward
 
 PROMPT = "Rewrite the query so that a video is found by it: a man cooks"

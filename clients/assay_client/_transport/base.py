@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from assay_client._calls import Calls
-from assay_client._clock import Clock
-from assay_client._config import Config, find_key, find_urls
+from assay_client._transport.calls import Calls
+from assay_client._transport.clock import Clock
+from assay_client._transport.config import Config, find_key, find_urls
 
 Pool = TypeVar("Pool")
 

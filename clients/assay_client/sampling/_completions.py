@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from assay_client._fields import Fields, read_json
-from assay_client._requests import Reply, Request, encode
+from assay_client._transport.fields import Fields, read_json
+from assay_client._transport.requests import Reply, Request, encode
 from assay_client.errors import APIStatusError
 
 # How endpoints say that they do not take `n`, or anything else in a request.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from assay_client._fields import Fields, read_json
-from assay_client._zip import zipped
+from assay_client._transport.fields import Fields, read_json
+from assay_client._transport.zip import zipped
 from assay_client.errors import Problem
 from assay_client.types import (
     BestOfN,

@@ -1,6 +1,6 @@
 """Reward contracts: what a trainer's number is made of, under a name and a version.
 
-    from assay_client.contracts import GroundedAnswer, Sample
+    from assay_client.rewards.contracts import GroundedAnswer, Sample
 
     contract = GroundedAnswer(alpha=1.0)
     samples = [Sample(completion, references=["..."], evidence=["..."])]

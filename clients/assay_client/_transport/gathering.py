@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from assay_client._calls import Gathered
-from assay_client._requests import Item, Terms
+from assay_client._transport.calls import Gathered
+from assay_client._transport.requests import Item, Terms
 from assay_client.errors import (
     APIStatusError,
     APITimeoutError,

@@ -1,6 +1,6 @@
 """Rewriting queries: what a completion says, what drift costs, and pairs to learn from.
 
-from assay_client.rewriting import Query, preference_pairs
+from assay_client.rewards.query_rewriting import Query, preference_pairs
 
 found = preference_pairs(client, "video-qpp@2", [Query("a man cooks", rewrites)], least_margin=0.05)
 rows = [pair.row() for pair in found.pairs]  # for TRL's DPOTrainer
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from typing import Any
 
-from assay_client._zip import zipped
+from assay_client._transport.zip import zipped
 from assay_client.client import Client
 from assay_client.errors import ProtocolError
 from assay_client.types import Result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from assay_client._fields import Fields, read_json
+from assay_client._transport.fields import Fields, read_json
 from assay_client.types import (
     Advice,
     ChannelHealth,

@@ -10,20 +10,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Optional, TypeVar, Union, cast, get_args
 
-from assay_client import _retries as retries
-from assay_client._clock import Clock
-from assay_client._config import Config, check_timeout
-from assay_client._endpoints import Endpoint, Endpoints
-from assay_client._fields import read_json
-from assay_client._health import read_health
-from assay_client._replies import (
+from assay_client._transport import retries as retries
+from assay_client._transport.clock import Clock
+from assay_client._transport.config import Config, check_timeout
+from assay_client._transport.endpoints import Endpoint, Endpoints
+from assay_client._transport.fields import read_json
+from assay_client._transport.health import read_health
+from assay_client._transport.replies import (
     read_best_of_n,
     read_model,
     read_models,
     read_problem,
     read_score,
 )
-from assay_client._requests import (
+from assay_client._transport.requests import (
     Item,
     Reply,
     Request,
@@ -38,8 +38,8 @@ from assay_client._requests import (
     split,
     tell_request,
 )
+from assay_client._transport.zip import zipped
 from assay_client._version import __version__
-from assay_client._zip import zipped
 from assay_client.errors import (
     APIConnectionError,
     APIStatusError,

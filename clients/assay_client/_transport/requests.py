@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
-from assay_client._zip import zipped
+from assay_client._transport.zip import zipped
 from assay_client.errors import ProtocolError
 from assay_client.types import Priority, Result, ScoreReply, Timing, Usage
 

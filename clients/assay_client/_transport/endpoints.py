@@ -6,7 +6,7 @@ import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from assay_client._clock import Clock
+from assay_client._transport.clock import Clock
 
 _FIRST_REST_S = 0.5
 _LONGEST_REST_S = 30.0

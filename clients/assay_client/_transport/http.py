@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx2
 
-from assay_client._calls import Send
-from assay_client._requests import Reply
+from assay_client._transport.calls import Send
+from assay_client._transport.requests import Reply
 from assay_client.errors import APIConnectionError, APITimeoutError, ProtocolError
 
 HTTPClient = httpx2.Client

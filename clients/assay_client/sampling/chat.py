@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
 
-from assay_client._chat import Completion, Endpoint
-from assay_client._clock import Clock
+from assay_client._transport.clock import Clock
 from assay_client.async_client import AsyncClient
 from assay_client.client import Client
 from assay_client.errors import APIStatusError, ProtocolError
-from assay_client.sampling import draw_until_sure, draw_until_sure_async
+from assay_client.sampling._completions import Completion, Endpoint
+from assay_client.sampling.best_of_n import draw_until_sure, draw_until_sure_async
 from assay_client.types import BestOfN
 
 if TYPE_CHECKING:
-    from assay_client._http import AsyncHTTPClient, HTTPClient
+    from assay_client._transport.http import AsyncHTTPClient, HTTPClient
 
 Prompt = Union[str, Sequence[Mapping[str, Any]]]
 

@@ -1,0 +1,1 @@
+"""Rewards computed from scores: reward contracts and query rewriting."""
