@@ -74,8 +74,8 @@ def main(arguments: Sequence[str]) -> None:
     write_report(results, folder)
     say(f"written: {folder}/results.json, results.md, results.svg")
     if given.publish:
-        publish(results, ROOT / "docs")
-        say("written: docs/benchmarks.md, docs/benchmarks/")
+        publish(results, ROOT / "docs" / "reference")
+        say("written: docs/reference/benchmarks.md, docs/reference/benchmarks/")
 
 
 def _run(given: argparse.Namespace) -> Run:

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ROOMS = (
     "service/assay",
     "models/assay_models",

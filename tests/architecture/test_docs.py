@@ -2,11 +2,10 @@
 
 import ast
 import runpy
-from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 GENERATED = runpy.run_path(str(DOCS / "generate.py"))
 PAGES = GENERATED["pages"]()
@@ -40,7 +39,7 @@ def test_every_item_error_is_documented() -> None:
 
 
 def test_every_decision_record_has_its_five_parts() -> None:
-    records = sorted((DOCS / "decisions").glob("[0-9]*.md"))
+    records = sorted((DOCS / "explanation" / "decisions").glob("[0-9]*.md"))
     assert records
     for record in records:
         text = record.read_text()

@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+from support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("service/assay", "models/assay_models", "models/assay_monitors", "clients/assay_client")
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 RECIPES = sorted((ROOT / "models" / "recipes").rglob("*.py"))

@@ -4,7 +4,7 @@ import sys
 import threading
 from types import FrameType
 
-from conftest import Served
+from support.servers import Served
 
 from assay.settings import Settings
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from doubles import ScriptedModel, device, new_metrics, one_input, value
+from support.doubles import ScriptedModel, device, new_metrics, one_input, value
 
 from assay.batching.batcher import BatchLimits, DynamicBatcher
 from assay.batching.entry import Outcome

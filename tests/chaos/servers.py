@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import uvicorn
-from conftest import free_port
-from doubles import value
+from support.doubles import value
+from support.servers import free_port
 
 from assay.api.components import components_of
 from assay.app import create_app

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from doubles import one_input
+from support.doubles import one_input
 
 from assay.batching.batcher import BatchLimits, DynamicBatcher
 from assay.batching.entry import Outcome

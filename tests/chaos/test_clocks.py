@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 import pytest
-from doubles import one_input
+from support.doubles import one_input
 
 from assay.batching.batcher import BatchLimits
 from assay.errors import (

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from doubles import ScriptedModel
-from nightly import NIGHTLY
-from speakers import SPEAKERS, Speaker, at_once
+from support.dialect_clients import SPEAKERS, Speaker, at_once
+from support.doubles import ScriptedModel
+from support.tiers import NIGHTLY
 
 from assay.settings import Settings
 from assay_models.base import Input, Raw

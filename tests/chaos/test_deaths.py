@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from doubles import one_input
+from support.doubles import one_input
 
 from assay import app as application
 from assay import served_model as hosting

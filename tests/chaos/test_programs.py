@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from doubles import one_input
+from support.doubles import one_input
 
 from assay.batching.batcher import BatchLimits, DynamicBatcher
 from assay.batching.entry import Outcome

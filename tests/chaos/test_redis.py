@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 import pytest
-from conftest import RedisServer, free_port
-from doubles import new_metrics
 from redis import Redis
+from support.doubles import new_metrics
+from support.servers import RedisServer, free_port
 
 from assay.cache.redis import MAX_PAUSE, RedisCache
 from assay.settings import Settings

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from client_replies import HEALTH, MODEL, best_reply, score_reply
+from support.client_replies import HEALTH, MODEL, best_reply, score_reply
 
 from assay_client import AsyncClient, Client, Clock
 

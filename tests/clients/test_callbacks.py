@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 import torch
-from conftest import listening
+from support.servers import listening
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from assay.settings import Settings

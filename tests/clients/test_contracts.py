@@ -4,12 +4,12 @@ import json
 import math
 import pickle
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.paths import DOCS
 
 from assay_client import ProtocolError, Result, ScoreReply
 from assay_client.rewards.contracts import (
@@ -23,7 +23,7 @@ from assay_client.rewards.contracts import (
 )
 from assay_client.types import ItemError, Timing, Usage
 
-PAGE = Path(__file__).parents[2] / "docs" / "trainers" / "grounded-answers.md"
+PAGE = DOCS / "how-to" / "trainers" / "grounded-answers.md"
 RIGHT = "the keeper of corrin light raises goats and the lamp of corrin light always burns red"
 WRONG = "a person of some other town once wrote letters about several entirely different matters"
 

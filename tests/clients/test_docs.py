@@ -1,18 +1,18 @@
-"""The snippets of docs/client.md run as they are printed, and the page names what it should."""
+"""The client's page: its snippets run as printed, and it names what it should."""
 
 import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import DOCS
 
 import assay_client
 from assay_client import AssayError, AsyncClient, Client
 
-PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "reference" / "client.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 

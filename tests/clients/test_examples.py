@@ -7,12 +7,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import listening
+from support.paths import ROOT
+from support.servers import listening
 
 from assay.settings import Settings
 from assay_client import Client
 
-EXAMPLE = Path(__file__).parents[2] / "clients" / "examples" / "hacked_run"
+EXAMPLE = ROOT / "clients" / "examples" / "hacked_run"
 pytestmark = pytest.mark.filterwarnings("ignore:.*:Warning")  # what libraries warn of is theirs
 
 
@@ -71,8 +72,9 @@ def test_its_policy_is_trained_watched_and_drawn(
         json.dumps(fired or {"null_share (warn)": {"since": 1, "seen": 1, "severity": "warn"}})
     )
     with Client(url) as client:
-        while not client.health("hacked").gold:
-            pass
+        recorded = client.health("hacked")
+        while not recorded.gold or not any(stream.split for stream in recorded.streams):
+            recorded = client.health("hacked")
     picture = tmp_path / "run.svg"
     monkeypatch.setattr("sys.argv", ["plot.py", str(tmp_path), "--url", url, "--out", str(picture)])
     plot.main()

@@ -11,15 +11,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import listening
-from nightly import only_nightly
+from support.paths import ROOT
+from support.servers import listening
+from support.tiers import only_nightly
 
 from assay.settings import Settings
 from assay_client.rewards.contracts import answer_of, recomputed
 
 pytest.importorskip("bm25s", reason="the example retrieves with bm25s")
 
-EXAMPLE = Path(__file__).parents[2] / "clients" / "examples" / "grounded_answers"
+EXAMPLE = ROOT / "clients" / "examples" / "grounded_answers"
 pytestmark = pytest.mark.filterwarnings("ignore:.*:Warning")  # what libraries warn of is theirs
 
 

@@ -10,12 +10,13 @@ from statistics import fmean
 from types import ModuleType
 
 import pytest
-from conftest import listening
-from nightly import only_nightly
+from support.paths import ROOT
+from support.servers import listening
+from support.tiers import only_nightly
 
 from assay.settings import Settings
 
-EXAMPLE = Path(__file__).parents[2] / "clients" / "examples" / "query_rewriting"
+EXAMPLE = ROOT / "clients" / "examples" / "query_rewriting"
 pytestmark = pytest.mark.filterwarnings("ignore:.*:Warning")  # what libraries warn of is theirs
 
 

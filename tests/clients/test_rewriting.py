@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import listening
 from hypothesis import given
 from hypothesis import strategies as st
+from support.servers import listening
 
 from assay.settings import Settings
 from assay_client import Client, ProtocolError, Result

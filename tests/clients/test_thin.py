@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import ROOT
 
-CLIENT = Path(__file__).parents[2] / "clients"
+CLIENT = ROOT / "clients"
 HEAVY = {"torch", "numpy", "pydantic", "pydantic_core", "fastapi", "starlette", "redis"}
 LIGHT = {
     "anyio", "assay_client", "certifi", "exceptiongroup", "h11", "httpcore2", "httpx2", "idna",

@@ -6,8 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from conftest import listening
-from doubles import SCRIPTED_CARD
+from support.doubles import SCRIPTED_CARD
+from support.servers import listening
 
 from assay.settings import Settings
 from assay.types import BestOfNReply, GroupSummary, ItemResult, Ranked, ScoreReply, Timing, Usage
@@ -36,7 +36,9 @@ KEY = "a-key"
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("repository")
     (folder / "card.toml").write_text(SCRIPTED_CARD)
-    FAMILIES["scripted"] = Family("doubles", "ScriptedModel", TextItem, "text", {"text": "probe"})
+    FAMILIES["scripted"] = Family(
+        "support.doubles", "ScriptedModel", TextItem, "text", {"text": "probe"}
+    )
     keys = Settings(api_keys=(KEY,)).api_keys
     settings = Settings(
         models=("scripted", "reference"), repository=(folder,), api_keys=keys, max_items=8

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
-from conftest import listening
-from sandboxes import end_of, need_isolation, runners, until
+from support.sandboxes import end_of, need_isolation, runners, until
+from support.servers import listening
 
 from assay.settings import Settings
 from assay_models.families.code_exec import model as code_exec

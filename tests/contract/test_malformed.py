@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 import schemathesis
-from conftest import listening
 from hypothesis import HealthCheck, given, settings
 from schemathesis import Case, CheckContext, GenerationMode, Response
 from schemathesis.checks import not_a_server_error
@@ -14,6 +13,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from support.servers import listening
 
 from assay.app import create_app
 from assay.settings import Settings

@@ -1,16 +1,15 @@
 """The committed contract is the one the server keeps."""
 
 import json
-from pathlib import Path
 
 import jsonschema_rs
 import pytest
-from conftest import Served
-from speakers import SPEAKERS, Speaker
+from support.dialect_clients import SPEAKERS, Speaker
+from support.paths import ROOT
+from support.servers import Served
 
 from assay.settings import Settings
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = json.loads((ROOT / "docs" / "reference" / "openapi.json").read_text())
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-from checkpoints import DECODERS, KINDS, Kind, Pad, PlainTransformers, build_checkpoint
-from conftest import Served
+from support.checkpoints import DECODERS, KINDS, Kind, Pad, PlainTransformers, build_checkpoint
+from support.servers import Served
 
 from assay.settings import Settings
 

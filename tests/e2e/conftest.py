@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from conftest import free_port
+from support.servers import free_port
 
 from .stack import Stack, served_cards
 

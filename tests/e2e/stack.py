@@ -4,15 +4,14 @@ import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx2
+from support.paths import ROOT
 
 from assay_models.card import ModelCard
 from assay_models.repository import ModelRepository
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMAND_SECONDS = 300
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
-from conftest import free_port
+from support.servers import free_port
 
 from .stack import Stack, example_of, run
 

@@ -3,20 +3,19 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
+from support.paths import ROOT
 
 from assay.metrics import Metrics
 from assay.settings import Settings, variable_name
 
-ROOT = Path(__file__).resolve().parents[2]
 SET_BY_THE_IMAGE = {"host", "port"}
 COMPOSED = ("compose.yaml", "compose.gpu.yaml")
-MONITORING = ROOT / "service" / "monitoring"
+MONITORING = ROOT / "deploy" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "assay.json").read_text())
 
 
@@ -41,7 +40,7 @@ def test_a_stop_is_given_longer_than_draining_takes(server: dict[str, Any]) -> N
 
 
 def test_every_variable_of_the_deployment_is_documented() -> None:
-    page = (ROOT / "docs/deploy.md").read_text()
+    page = (ROOT / "docs/how-to/deploy.md").read_text()
     arguments = re.findall(r"^ARG (\w+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     used = {
         name

@@ -1,14 +1,14 @@
 """What the page on run health says of the rules is what the rules are."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
+from support.paths import DOCS
 
 from assay_monitors.health import RULES
 from assay_monitors.rules.finding import Rule
 
-PAGE = (Path(__file__).parents[2] / "docs" / "run-health.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "explanation" / "run-health.md").read_text(encoding="utf-8")
 TABLE = PAGE.split("## The rules")[1].split("##")[0]
 ROWS = [line for line in TABLE.splitlines() if line.startswith("| `")]
 

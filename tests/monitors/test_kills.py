@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 from assay_monitors.history import RunHistory, Stream
 from assay_monitors.observations import Observation, Window
@@ -21,7 +22,7 @@ from assay_monitors.summaries import summarise
 from .recording import ITEMS
 
 PROGRAM = Path(__file__).with_name("recording.py")
-ROOM = Path(__file__).parents[2] / "models"
+ROOM = ROOT / "models"
 STREAM = Stream("code@1", "train")
 
 

@@ -18,8 +18,9 @@ from playwright.async_api import (
     async_playwright,
     expect,
 )
+from support.paths import ROOT
 
-FETCHED = Path(__file__).parents[2] / ".venv" / "browser"
+FETCHED = ROOT / ".venv" / "browser"
 # A busy machine may take its time; what comes is awaited, not slept for.
 PATIENCE_MS = 60_000
 NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")

@@ -12,8 +12,8 @@ import tempfile
 from io import BytesIO
 from pathlib import Path
 
-from conftest import listening
 from PIL import Image
+from support.servers import listening
 
 from assay.settings import Settings
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from conftest import listening
 from playwright.async_api import Route, expect
+from support.servers import listening
 
 from assay.settings import Settings
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import listening
 from playwright.async_api import expect
+from support.servers import listening
 
 from assay.settings import Settings
 

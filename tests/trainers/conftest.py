@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import listening
-from doubles import SCRIPTED_CARD
+from support.doubles import SCRIPTED_CARD
+from support.servers import listening
 
 from assay.settings import Settings
 from assay_models.items import TextItem
@@ -84,7 +84,7 @@ def scripted_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @contextmanager
 def scripted(folder: Path) -> Iterator[Settings]:
     """Settings that serve the scripted model."""
-    family = Family("doubles", "ScriptedModel", TextItem, "text", {"text": "probe"})
+    family = Family("support.doubles", "ScriptedModel", TextItem, "text", {"text": "probe"})
     card = folder / "scripted" / "1" / "card.toml"
     card.parent.mkdir(parents=True)
     card.write_text(SCRIPTED_CARD)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from speakers import sigmoid
+from support.dialect_clients import sigmoid
 
 QUERY = "Say it."
 Ask = Callable[[str, str, Sequence[str]], list[float]]

@@ -1,5 +1,6 @@
 """Trainers' own code against a real server, for those that cannot be installed beside this project:
-each wants older releases of what is pinned here. `docs/trainers/README.md` says how to run these.
+each wants older releases of what is pinned here. `docs/how-to/trainers/README.md` says
+how to run these.
 """
 
 import asyncio

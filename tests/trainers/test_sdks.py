@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import httpx2
 import pytest
-from conftest import listening
-from doubles import Gate, ScriptedModel
+from support.doubles import Gate, ScriptedModel
+from support.servers import listening
 
 from assay_models.base import Input, Raw
 

@@ -13,7 +13,7 @@ import pandas
 import pytest
 import torch
 from datasets import Dataset
-from nightly import only_nightly
+from support.tiers import only_nightly
 from trl import GRPOConfig, GRPOTrainer
 
 from assay_client import ItemFailedError

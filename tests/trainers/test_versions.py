@@ -2,13 +2,12 @@
 
 import tomllib
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CLIENTS = [Requirement(line) for line in PROJECT["optional-dependencies"]["trainers"]]
 PINNED = {
@@ -26,6 +25,6 @@ def test_a_client_is_there_in_a_release_that_is_tested(client: Requirement) -> N
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 def test_a_page_names_the_client_and_its_release(client: Requirement) -> None:
     release = PINNED[canonicalize_name(client.name)]
-    pages = (ROOT / "docs" / "trainers").glob("*.md")
+    pages = (ROOT / "docs" / "how-to" / "trainers").glob("*.md")
     named = f"`{client.name}` {release}"
     assert [page.name for page in pages if named in page.read_text(encoding="utf-8")], named

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import listening
+from support.servers import listening
 
 from assay.settings import Settings
 from assay_client.trainers import _rewards

@@ -7,14 +7,13 @@ import pkgutil
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 from assay_client import trainers
 
-ROOT = Path(__file__).parents[3]
-PAGES = ROOT / "docs" / "trainers"
+PAGES = ROOT / "docs" / "how-to" / "trainers"
 EXAMPLES = ROOT / "clients" / "examples"
 MODULES = [one.name for one in pkgutil.iter_modules(trainers.__path__) if one.name[0] != "_"]
 PAGE_OF = {"axolotl": "trl", "ms_swift": "ms-swift", "query_rewriting": "query-rewriting"}

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import listening
+from support.servers import listening
 
 from assay.settings import Settings
 from assay_client import Client, ItemFailedError, ProtocolError

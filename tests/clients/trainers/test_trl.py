@@ -119,7 +119,7 @@ def test_a_column_that_is_not_there_is_named(make: Any, server: Any) -> None:
 
 
 class TestPolicies:
-    """The table in docs/trainers/trl.md."""
+    """The table in docs/how-to/trainers/trl.md."""
 
     def rewards(self, reward: Any) -> list[float]:
         return Trainer(reward).rewards(PROMPTS, ["three two", TOO_LONG, "five four"])

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
-from conftest import Served
-from doubles import ScriptedModel
+from support.doubles import ScriptedModel
+from support.servers import Served
 
 from assay.app import create_app
 from assay.settings import Settings

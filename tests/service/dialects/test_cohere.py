@@ -4,8 +4,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import Served
-from speakers import sigmoid
+from support.dialect_clients import sigmoid
+from support.servers import Served
 
 from assay.settings import Settings
 

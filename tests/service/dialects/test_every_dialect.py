@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 import httpx2
 import pytest
-from conftest import Served
-from doubles import Gate, ScriptedModel
-from speakers import SPEAKERS, Speaker, Turn
+from support.dialect_clients import SPEAKERS, Speaker, Turn
+from support.doubles import Gate, ScriptedModel
+from support.servers import Served
 
 from assay.errors import AssayError, ModelFailed, ModelNotReady, Overloaded
 from assay.scoring.service import ScoreCall, ScoringService

@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import Served
-from doubles import ScriptedModel
+from support.doubles import ScriptedModel
+from support.servers import Served
 
 from assay.api.dialects._service import failure_of, probability
 from assay.app import create_app

@@ -6,8 +6,8 @@ from typing import Any
 import httpx2
 import orjson
 import pytest
-from doubles import Gate, ScriptedModel
-from speakers import column
+from support.dialect_clients import column
+from support.doubles import Gate, ScriptedModel
 
 
 async def test_the_path_names_the_version(scripted: httpx2.AsyncClient) -> None:

@@ -2,7 +2,7 @@
 
 import httpx2
 import pytest
-from conftest import Served
+from support.servers import Served
 
 from assay.settings import Settings
 from assay_models.base import Prepared
@@ -48,10 +48,10 @@ async def test_a_text_alone_is_not_for_a_model_that_wants_both_sides(
     served: Served, scripted_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = Family(
-        "doubles", "ScriptedModel", CodeItem, "response", {"prompt": "", "response": ""}
+        "support.doubles", "ScriptedModel", CodeItem, "response", {"prompt": "", "response": ""}
     )
     monkeypatch.setitem(FAMILIES, "scripted", family)
-    monkeypatch.setattr("doubles.ScriptedModel.prepare", lambda *_: Prepared(()))
+    monkeypatch.setattr("support.doubles.ScriptedModel.prepare", lambda *_: Prepared(()))
     async with served(scripted_settings) as client:
         body = {"model": "model", "messages": ["no template"]}
         answer = await client.post("/compat/llamafactory/scripted", json=body)

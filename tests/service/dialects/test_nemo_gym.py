@@ -4,8 +4,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import Served
-from speakers import rollout, tagged
+from support.dialect_clients import rollout, tagged
+from support.servers import Served
 
 from assay.settings import Settings
 

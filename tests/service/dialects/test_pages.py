@@ -1,11 +1,10 @@
 """Each client has a page, and the page names its route."""
 
-from pathlib import Path
-
 import pytest
-from speakers import SPEAKERS, Speaker
+from support.dialect_clients import SPEAKERS, Speaker
+from support.paths import DOCS
 
-PAGES = Path(__file__).parents[3] / "docs" / "trainers"
+PAGES = DOCS / "how-to" / "trainers"
 
 
 @pytest.mark.parametrize("speaker", SPEAKERS, ids=lambda speaker: speaker.name)

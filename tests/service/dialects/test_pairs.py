@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from speakers import SPEAKERS, Speaker
+from support.dialect_clients import SPEAKERS, Speaker
 
 from assay.api.dialects._hints import SHAPES
 

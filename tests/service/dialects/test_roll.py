@@ -5,8 +5,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import Served
-from doubles import Gate, ScriptedModel
+from support.doubles import Gate, ScriptedModel
+from support.servers import Served
 
 from assay.api.dialects import roll
 from assay.settings import Settings

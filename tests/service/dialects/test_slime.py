@@ -2,7 +2,7 @@
 
 import httpx2
 import pytest
-from conftest import Served
+from support.servers import Served
 
 from assay.settings import Settings
 

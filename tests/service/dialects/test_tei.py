@@ -5,8 +5,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from doubles import ScriptedModel
-from speakers import sigmoid
+from support.dialect_clients import sigmoid
+from support.doubles import ScriptedModel
 
 from assay_models.base import Options, Prepared, Raw, Score
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import Served
+from support.servers import Served
 
 from assay.settings import Settings
 

@@ -1,0 +1,273 @@
+"""The execution family behind the waist: what is run, what a rule decides, what is served."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from support.sandboxes import CARD, card_with, load, need_isolation, with_turns
+
+from assay_models.base import ItemError, Options, Prepared, Raw, Score
+from assay_models.card import CardError
+from assay_models.extraction import MAX_CHARACTERS
+from assay_models.families.code import programs
+from assay_models.families.code_exec import model as code_exec
+from assay_models.families.code_exec.model import CodeExecModel
+from assay_models.families.code_exec.sandbox import (
+    OUTCOMES,
+    Outcome,
+    Sandbox,
+    SandboxFailed,
+    Verdict,
+)
+from assay_models.items import CodeExecItem
+from assay_models.registry import FAMILIES, family_of
+
+PROGRAM = "def double(x):\n    return 2 * x"
+FENCED = f"```python\n{PROGRAM}\n```"
+TESTS = ("assert double(1) == 2", "assert double(2) == 5")
+RAW = Options(raw=True)
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> CodeExecModel:
+    """The model, as on a machine where the proof was given."""
+    monkeypatch.setattr(code_exec, "broken_promise", lambda bounds: None)
+    return load()
+
+
+def prepare(
+    model: CodeExecModel, response: str = FENCED, tests: Any = TESTS, **more: Any
+) -> Prepared:
+    return model.prepare([CodeExecItem(response=response, tests=tests, **more)], Options())
+
+
+def raw_of(*outcomes: Outcome) -> Raw:
+    told = [number for one in outcomes for number in (float(OUTCOMES.index(one)), 0.25)]
+    return (outcomes.count("pass") / len(outcomes), *told)
+
+
+def finish(model: CodeExecModel, *outcomes: Outcome, options: Options = Options()) -> Score:  # noqa: B008
+    (score,) = model.finish(prepare(model), [raw_of(*outcomes)], options)
+    return score
+
+
+def test_the_score_is_all_or_nothing_and_the_share_is_told(model: CodeExecModel) -> None:
+    half = finish(model, "pass", "fail")
+    assert (half.score, half.raw) == (0.0, 0.5)
+    assert half.channels == {"passed": 0.5, "all": 0.0}
+    whole = finish(model, "pass", "pass")
+    assert (whole.score, whole.raw) == (1.0, 1.0)
+    assert whole.channels == {"passed": 1.0, "all": 1.0}
+    assert finish(model, "pass", "fail", options=RAW).score == 0.5
+
+
+def test_each_test_is_told_and_no_text_is_quoted(model: CodeExecModel) -> None:
+    score = finish(model, "pass", "timeout", "memory")
+    assert score.details == {
+        "extraction": "ok",
+        "language": "python",
+        "tests": [
+            {"outcome": "pass", "seconds": 0.25},
+            {"outcome": "timeout", "seconds": 0.25},
+            {"outcome": "memory", "seconds": 0.25},
+        ],
+    }
+    assert "double" not in repr(score)
+
+
+def test_a_forger_is_flagged_and_gets_nothing(model: CodeExecModel) -> None:
+    score = finish(model, "forged", "forged")
+    assert (score.score, score.raw, score.flags) == (0.0, 0.0, ("forged",))
+
+
+@pytest.mark.parametrize(
+    ("response", "details"),
+    [
+        (PROGRAM, {"extraction": "no_block"}),
+        (f"{FENCED}{FENCED}", {"extraction": "multiple_blocks"}),
+        ("```\ndef (\n```", {"extraction": "syntax_error", "language": "python"}),
+    ],
+)
+def test_what_holds_no_program_gets_zero_by_rule(
+    model: CodeExecModel, response: str, details: dict[str, str]
+) -> None:
+    prepared = prepare(model, response)
+    assert prepared.inputs == ()
+    for options in (Options(), RAW):
+        assert model.finish(prepared, [], options) == [
+            Score(
+                0.0,
+                None,
+                {"passed": 0.0, "all": 0.0},
+                ("invalid_code",),
+                details,
+            )
+        ]
+
+
+def test_the_key_is_the_program_and_its_tests(model: CodeExecModel) -> None:
+    key = prepare(model).inputs[0].key
+    assert prepare(model, f"Easy.\n{FENCED}", prompt="Double it.").inputs[0].key == key
+    assert prepare(model, tests=list(TESTS)).inputs[0].key == key
+    others = (TESTS[::-1], TESTS[:1], "\n".join(TESTS))
+    keys = {key, *(prepare(model, tests=tests).inputs[0].key for tests in others)}
+    assert len(keys) == 4
+    assert prepare(model, FENCED.replace("2", "3")).inputs[0].key not in keys
+
+
+def test_one_text_is_one_test(model: CodeExecModel) -> None:
+    assert prepare(model, tests="\n".join(TESTS)).inputs[0].payload.tests == ("\n".join(TESTS),)
+
+
+@pytest.mark.parametrize("test", ["", "pass", "# nothing", "'a text'", "assert (", "return 1"])
+def test_a_test_that_tests_nothing_is_the_callers_error(model: CodeExecModel, test: str) -> None:
+    with pytest.raises(ItemError) as caught:
+        prepare(model, tests=[TESTS[0], test])
+    assert caught.value.code == "invalid_item"
+    assert caught.value.detail.startswith("tests[1] ")
+
+
+def test_what_is_too_long_is_an_error_and_never_cut(model: CodeExecModel) -> None:
+    short = replace(model, max_tokens=20)
+    for options in (Options(), Options(truncation="right")):
+        with pytest.raises(ItemError) as caught:
+            short.prepare([CodeExecItem(response=FENCED, tests=TESTS)], options)
+        assert caught.value.code == "input_too_long"
+    with pytest.raises(ItemError) as caught:
+        prepare(model, f"```\n{'x = 1;' * MAX_CHARACTERS}\n```")
+    assert caught.value.code == "input_too_long"
+
+
+def test_tokens_are_bytes_four_to_one(model: CodeExecModel) -> None:
+    inputs = [prepare(model).inputs[0], prepare(model, tests=TESTS[:1]).inputs[0]]
+    assert inputs[0].tokens == (len(inputs[0].key) + 3) // 4
+    assert model.cost(inputs) == inputs[0].tokens + inputs[1].tokens
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"extraction": "raw_code"},
+        {"cpu_seconds": 5},
+        {"total_cpu_seconds": 20},
+        {"wall_seconds": 50.0},
+        {"memory_mb": 256},
+        {"processes": 2},
+        {"disk_mb": 1},
+    ],
+)
+def test_every_bound_is_in_the_fingerprint(model: CodeExecModel, options: dict[str, Any]) -> None:
+    assert load(card_with(**options)).fingerprint != model.fingerprint
+    assert load(card_with(at_once=1)).fingerprint == model.fingerprint
+
+
+def test_so_are_python_and_isolation(model: CodeExecModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        code_exec, "_proven", lambda card, options: replace(model.sandbox, isolated=False)
+    )
+    assert load().fingerprint != model.fingerprint
+    monkeypatch.setattr(code_exec, "_proven", lambda card, options: model.sandbox)
+    assert load().fingerprint == model.fingerprint
+    monkeypatch.setattr(programs, "parser_versions", lambda languages: "CPython 4.0.0")
+    assert load().fingerprint != model.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"cpu": 3}, "options.cpu: "),
+        ({"isolation": "none"}, "options.isolation: "),
+        ({"at_once": 65}, "options.at_once: "),
+        ({"cpu_seconds": 13}, "options: .*does not hold"),
+        ({"total_cpu_seconds": 60}, "options: .*does not hold"),
+    ],
+)
+def test_a_card_with_another_option_is_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(CardError, match=told):
+        load(card_with(**options))
+
+
+async def test_what_the_sandbox_cannot_say_is_an_error(
+    model: CodeExecModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: Sandbox, program: str, tests: object) -> list[Verdict]:
+        raise SandboxFailed("mounts: No space left on device")
+
+    monkeypatch.setattr(Sandbox, "run", broken)
+    with pytest.raises(ItemError) as caught:
+        await model.predict(prepare(model).inputs)
+    assert caught.value.code == "sandbox_failed"
+    assert "No space left on device" in caught.value.detail
+
+
+async def test_a_batch_waits_for_all_of_its_programs(
+    model: CodeExecModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+
+    async def half_broken(self: Sandbox, program: str, tests: object) -> list[Verdict]:
+        if "bad" in program:
+            raise SandboxFailed("process: gone")
+        ended.append(program)
+        return [Verdict("pass", 0.5)]
+
+    monkeypatch.setattr(Sandbox, "run", half_broken)
+    programs = ["bad = 1", "good = 1", "better = 1"]
+    inputs = [prepare(model, f"```\n{one}\n```").inputs[0] for one in programs]
+    assert await model.predict(inputs[1:]) == [(1.0, 0.0, 0.5)] * 2
+    ended.clear()
+    with pytest.raises(ItemError, match="process: gone"):
+        await model.predict(inputs)
+    assert ended == programs[1:]
+
+
+@pytest.fixture(scope="module")
+def proven() -> CodeExecModel:
+    need_isolation()
+    return load()
+
+
+class TestRunning:
+    """With the sandbox itself."""
+
+    @pytest.fixture
+    def running(self, proven: CodeExecModel) -> CodeExecModel:
+        return with_turns(proven, 2)
+
+    async def test_programs_are_run_and_told_apart(self, running: CodeExecModel) -> None:
+        inputs = [prepare(running, tests=tests).inputs[0] for tests in (TESTS, TESTS[:1])]
+        half, whole = await running.predict(inputs)
+        assert half[:2] == (0.5, 0.0)
+        assert half[3] == OUTCOMES.index("fail")
+        assert whole[0] == 1.0
+        assert len(half) == 5
+
+    async def test_the_example_of_the_card_and_the_probe_of_the_family(
+        self, running: CodeExecModel
+    ) -> None:
+        assert CARD.example is not None
+        for fields, score in ((CARD.example.item, 1.0), (FAMILIES["code_exec"].probe, 1.0)):
+            prepared = running.prepare([CodeExecItem.model_validate(fields)], Options())
+            raws = await running.predict(prepared.inputs)
+            assert running.finish(prepared, raws, Options())[0].score == score
+
+    async def test_a_trivial_program_is_run_and_flagged(self, running: CodeExecModel) -> None:
+        prepared = prepare(running, "```\npass\n```", tests="assert 1 + 1 == 2")
+        assert prepared.flags == ("trivial_code",)
+        ((passed, *_),) = await running.predict(prepared.inputs)
+        assert passed == 1.0
+
+
+def test_the_card_is_not_served_unless_it_is_named() -> None:
+    assert not CARD.embedded
+    assert family_of(CARD) is FAMILIES["code_exec"]
+
+
+def test_neither_family_nor_sandbox_needs_torch() -> None:
+    program = (
+        "import sys, assay_models.families.code_exec.model; "
+        "sys.exit(bool({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

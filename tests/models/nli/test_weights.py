@@ -1,0 +1,197 @@
+"""`nli` and `nli-small` with their real weights: the example, the labels, any neighbourhood."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from support.tiers import only_nightly
+
+from assay_models.base import Input, Options, Raw, RewardModel, Score
+from assay_models.items import NliItem
+from assay_models.registry import Runtime, family_of
+from assay_models.repository import ModelRepository, RepositoryEntry, embedded_root
+
+pytestmark = pytest.mark.weights
+
+TRIPLES = [
+    (
+        "All of the bridges over the canal were rebuilt after the flood of 1953.",
+        "The bridges over the canal were rebuilt.",
+        "The new bridges are more beautiful than the old ones.",
+        "None of the bridges was rebuilt after the flood.",
+    ),
+    (
+        "Every employee of the plant received a bonus in December.",
+        "The employees of the plant got a bonus.",
+        "The bonus was larger than last year's.",
+        "No employee of the plant received a bonus.",
+    ),
+    (
+        "An old man in a straw hat is feeding pigeons in the park.",
+        "A man is feeding birds.",
+        "The man comes to the park every day.",
+        "The man is driving a bus.",
+    ),
+]
+NEUTRAL_MAY_BE_LAST = [
+    (
+        "Two mechanics are repairing the engine of a red tractor in a barn.",
+        "People are repairing a machine.",
+        "The mechanics have worked on this tractor since breakfast.",
+        "Nobody is working on the tractor.",
+    ),
+    (
+        "A chef is slicing onions in a small kitchen.",
+        "Someone is preparing food.",
+        "The chef is making a soup for his family.",
+        "The kitchen is empty.",
+    ),
+]
+
+
+MODELS = ("nli@2", "nli-small@1")
+
+UNSURE = {
+    ("nli@2", "Someone is preparing food."): 0.9,
+    ("nli-small@1", "The bridges over the canal were rebuilt."): 0.4,
+}
+"""What is entailed with less than a log-odds of 1, and what it has."""
+
+MISTAKEN = {("nli@2", "The chef is making a soup for his family."): "contradiction"}
+"""What is neutral, and what a model takes it for all the same."""
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def entry(request: pytest.FixtureRequest) -> RepositoryEntry:
+    return ModelRepository([embedded_root()]).find(request.param)
+
+
+@pytest.fixture(scope="module")
+def model(entry: RepositoryEntry) -> RewardModel:
+    files = ModelRepository([embedded_root()]).locate(entry)
+    return family_of(entry.card).load(entry.card, files, Runtime())
+
+
+def predict(model: RewardModel, inputs: Sequence[Input]) -> Sequence[Raw]:
+    raws = model.predict(inputs)
+    assert isinstance(raws, Sequence)
+    return raws
+
+
+def score(model: RewardModel, **fields: Any) -> Score:
+    prepared = model.prepare([NliItem(**fields)], Options())
+    return model.finish(prepared, predict(model, prepared.inputs), Options())[0]
+
+
+def test_the_example_of_the_card_scores_as_it_says(
+    entry: RepositoryEntry, model: RewardModel
+) -> None:
+    example = entry.card.example
+    assert example is not None
+    found = score(model, **example.item)
+    assert found.score == pytest.approx(example.score, abs=example.tolerance)
+
+
+@pytest.mark.parametrize(
+    ("premise", "entailed", "neutral", "contradicted"), TRIPLES + NEUTRAL_MAY_BE_LAST
+)
+def test_pairs_get_their_labels_and_the_entailed_one_scores_highest(
+    entry: RepositoryEntry,
+    model: RewardModel,
+    premise: str,
+    entailed: str,
+    neutral: str,
+    contradicted: str,
+) -> None:
+    found = [score(model, premise=premise, hypothesis=h) for h in (entailed, neutral, contradicted)]
+    neither = MISTAKEN.get((entry.card.id, neutral), "neutral")
+    assert [one.details["label"] for one in found] == ["entailment", neither, "contradiction"]
+    assert found[0].score > UNSURE.get((entry.card.id, entailed), 1.0)
+    assert max(found[1].score, found[2].score) < -1.0
+
+
+@pytest.mark.parametrize(("premise", "entailed", "neutral", "contradicted"), TRIPLES)
+def test_entailed_scores_above_neutral_above_contradicted(
+    model: RewardModel, premise: str, entailed: str, neutral: str, contradicted: str
+) -> None:
+    found = [score(model, premise=premise, hypothesis=h) for h in (entailed, neutral, contradicted)]
+    assert found[0].score > found[1].score > found[2].score
+
+
+def test_a_raw_does_not_depend_on_its_neighbours(model: RewardModel) -> None:
+    pairs = [(premise, text) for premise, *texts in TRIPLES for text in texts]
+    pairs.append((" ".join(premise for premise, *_ in TRIPLES), TRIPLES[0][1]))
+    inputs = [
+        model.prepare([NliItem(premise=p, hypothesis=h)], Options()).inputs[0] for p, h in pairs
+    ]
+    alone = [predict(model, [one])[0] for one in inputs]
+    together = predict(model, inputs)
+    turned = predict(model, inputs[::-1])[::-1]
+    for single, batched, reordered in zip(alone, together, turned, strict=True):
+        assert batched == pytest.approx(single, abs=1e-5, rel=0)
+        assert reordered == pytest.approx(single, abs=1e-5, rel=0)
+
+
+def test_phi_is_higher_for_the_response_that_the_evidence_bears_out(model: RewardModel) -> None:
+    evidence = [premise for premise, *_ in TRIPLES]
+    faithful = score(model, evidence=evidence, response=" ".join(t[1] for t in TRIPLES))
+    false = score(model, evidence=evidence, response=" ".join(t[3] for t in TRIPLES))
+    assert faithful.score > 0.3 > -0.3 > false.score
+    assert faithful.channels["support"] > false.channels["support"]
+    assert len(faithful.details["claims"]) == len(TRIPLES)
+
+
+def test_the_one_of_forty_passages_that_supports_a_claim_is_found(model: RewardModel) -> None:
+    filler = (
+        "The library of the town has a collection of old maps that nobody has read for years.",
+        "Farmers in the valley grow apples, pears and plums on small plots of land.",
+        "A painter repaired the fence of the school in the summer.",
+    )
+    passages = [f"{filler[number % 3]} This is note {number}." for number in range(39)]
+    passages.append("The ferry to the island leaves at nine in the morning.")
+    found = score(model, evidence=passages, claims=["The ferry leaves at nine in the morning."])
+    (claim,) = found.details["claims"]
+    assert (claim["label"], claim["passage"]) == ("entailment", 39)
+    assert claim["best_supported"]["passage"] == 39
+    assert claim["chunk"] == {"start": 0, "end": len(passages[39])}
+
+
+PLACES = ("The museum", "The harbour", "A bakery", "The school", "An orchard", "The chapel")
+EVENTS = ("was repaired", "was painted", "opened again", "got a new roof", "was measured")
+TIMES = ("in spring", "after the storm", "on a Monday", "in 1962", "a year later")
+
+
+@pytest.mark.parametrize(
+    "words", [pytest.param(700, id="700"), pytest.param(6_000, id="6000", marks=only_nightly)]
+)
+def test_a_claim_that_is_contradicted_only_in_the_middle_of_a_long_text_is_found(
+    entry: RepositoryEntry, model: RewardModel, words: int
+) -> None:
+    if entry.card.name != "nli":
+        pytest.skip("nli-small takes this claim for neutral")
+    chance, sentences = random.Random(4), list[str]()
+    while sum(len(sentence.split()) for sentence in sentences) < words:
+        parts = (chance.choice(one) for one in (PLACES, EVENTS, TIMES))
+        sentences.append(" ".join(parts) + ".")
+    fact = "The ferry to the island leaves at nine in the morning."
+    sentences.insert(len(sentences) // 2, fact)
+    evidence = " ".join(sentences)
+    found = score(model, evidence=evidence, claims=["The ferry leaves at five in the afternoon."])
+    (claim,) = found.details["claims"]
+    assert claim["label"] == "contradiction"
+    assert claim["chunk"]["start"] <= evidence.index(fact) < claim["chunk"]["end"]
+    worst = claim["worst_contradicted"]
+    assert {key: worst[key] for key in ("start", "end")} == claim["chunk"]
+
+
+@pytest.mark.parametrize(("name", "mebibytes"), [("nli@2", 8), ("nli-small@1", 21)])
+def test_what_was_trained_is_small_enough_for_the_repository(name: str, mebibytes: int) -> None:
+    folder = ModelRepository([embedded_root()]).find(name).folder
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= mebibytes * 2**20
+
+
+def test_the_weights_of_all_models_are_small_enough_for_the_repository() -> None:
+    files = [path for path in embedded_root().rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 48 * 2**20

@@ -1,0 +1,277 @@
+"""The learnt post-retrieval predictors: trained in small, written, read again, and served alike."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.servers import Served
+
+from assay.settings import Settings
+from assay_models.base import ItemError, Options, Score
+from assay_models.card import CardError
+from assay_models.families.qpp.post_retrieval_nets import (
+    RetrievalNet,
+    by_pairs,
+    correlation_net,
+    images_of,
+    pair_head,
+)
+from assay_models.items import RetrievalQppItem
+from assay_models.registry import Runtime, family_of
+from assay_models.repository import ModelRepository
+from recipes.video_qpp.post_retrieval import (
+    Training,
+    fit,
+    image_predictions,
+    image_task,
+    pair_predictions,
+    pair_task,
+    run,
+    write,
+)
+from recipes.video_qpp.retrieved import Lists, generate, read_lists
+
+WIDTH, DEPTH = 16, 6
+SMALL = Training(rates=(1e-3, 1e-2), decays=(0.0,), epochs=3)
+
+
+def small_pair() -> torch.nn.Sequential:
+    return pair_head(WIDTH, (8, 4))
+
+
+def small_net() -> torch.nn.Sequential:
+    return correlation_net((2, 3, 4, 5), 6)
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("features") / "lists.safetensors"
+    generate(path, queries=60, depth=DEPTH, width=WIDTH)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lists(features: Path) -> dict[str, Lists]:
+    return read_lists(features)[0]
+
+
+def item_of(lists: Lists, row: int) -> dict[str, Any]:
+    return {
+        "query": "q",
+        "query_embedding": lists.queries[row].tolist(),
+        "results": [{"score": 0.0, "embedding": one.tolist()} for one in lists.videos[row]],
+    }
+
+
+def load(folder: Path, kind: str) -> RetrievalNet:
+    repository = ModelRepository([folder])
+    entry = repository.find(f"{kind}-qpp@1")
+    model = family_of(entry.card).load(entry.card, repository.locate(entry), Runtime())
+    assert isinstance(model, RetrievalNet)
+    return model
+
+
+def score(model: RetrievalNet, fields: dict[str, Any]) -> Score:
+    prepared = model.prepare([RetrievalQppItem.model_validate(fields)], Options())
+    (served,) = model.finish(prepared, model.predict(prepared.inputs), Options())
+    return served
+
+
+def test_generated_lists_are_such_lists(lists: dict[str, Lists]) -> None:
+    assert [len(part) for part in lists.values()] == [36, 12, 12]
+    train = lists["train"]
+    assert train.videos.shape == (36, DEPTH, WIDTH)
+    cosines = (train.videos @ train.queries[:, :, None])[..., 0]
+    assert (cosines[:, 1:] <= cosines[:, :-1] + 1e-6).all()
+    assert set(train.relevant.sum(dim=1).tolist()) == {0.0, 1.0}
+    for row in range(36):
+        relevant = train.relevant[row].tolist()
+        rr = 1 / (1 + relevant.index(1.0)) if any(relevant) else 0.0
+        assert train.targets[row, 0] == pytest.approx(rr)
+
+
+def test_a_pair_model_is_trained_written_and_serves_what_the_net_says(
+    lists: dict[str, Lists], tmp_path: Path
+) -> None:
+    net = fit(pair_task(small_pair, lists["train"]), lists, SMALL)
+    again = fit(pair_task(small_pair, lists["train"]), lists, SMALL)
+    for mine, other in zip(net.parameters(), again.parameters(), strict=True):
+        assert torch.equal(mine, other)
+    write(tmp_path, "pair", {"pair": net}, lists["test"], "generated")
+    model = load(tmp_path, "pair")
+    expected = pair_predictions(net, lists["test"])
+    for row in range(12):
+        served = score(model, item_of(lists["test"], row))
+        assert served.channels == pytest.approx(
+            dict(zip(("rr", "r10"), expected[row].tolist(), strict=True)), abs=1e-6
+        )
+        assert served.score == pytest.approx(float(expected[row].mean()), abs=1e-6)
+        assert served.flags == ()
+
+
+def test_correlation_nets_are_trained_written_and_served_alike(
+    lists: dict[str, Lists], tmp_path: Path
+) -> None:
+    nets = {
+        target: fit(image_task(small_net, place), lists, SMALL)
+        for place, target in enumerate(("rr", "r10"))
+    }
+    write(tmp_path, "correlation", nets, lists["test"], "generated")
+    model = load(tmp_path, "correlation")
+    expected = image_predictions(nets, lists["test"]).clamp(0, 1)
+    for row in range(12):
+        served = score(model, item_of(lists["test"], row))
+        assert served.channels["rr"] == pytest.approx(float(expected[row, 0]), abs=1e-5)
+        assert served.channels["r10"] == pytest.approx(float(expected[row, 1]), abs=1e-5)
+
+
+def test_the_state_kept_is_that_of_the_lowest_validation_loss(lists: dict[str, Lists]) -> None:
+    task = pair_task(small_pair, lists["train"])
+    held = lists["validation"]
+
+    def loss_after(epochs: int) -> float:
+        # So fast that later epochs are worse than the first ones.
+        net = fit(task, lists, Training(rates=(0.5,), decays=(0.0,), epochs=epochs))
+        with torch.no_grad():
+            return float(task.loss(net, held, torch.arange(held.relevant.numel())))
+
+    losses = [loss_after(epochs) for epochs in (1, 2, 4, 8)]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_positives_weigh_as_much_as_all_negatives(lists: dict[str, Lists]) -> None:
+    train = lists["train"]
+    task = pair_task(small_pair, train)
+    positives = float(train.relevant.sum())
+    weight = (train.relevant.numel() - positives) / positives
+    net = small_pair().eval()
+    with torch.no_grad():
+        found = float(task.loss(net, train, torch.arange(train.relevant.numel())))
+        total = 0.0
+        for row in range(len(train)):
+            for place in range(DEPTH):
+                pair = torch.cat([train.queries[row], train.videos[row, place]])
+                chance = float(torch.sigmoid(net(pair)[0]))
+                wanted = float(train.relevant[row, place])
+                total -= weight * wanted * math.log(chance)
+                total -= (1 - wanted) * math.log(1 - chance)
+    assert found == pytest.approx(total / train.relevant.numel(), rel=1e-5)
+
+
+def test_a_correlation_image_is_numpys() -> None:
+    videos = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(1))
+    videos[1, :, 3] = 0.25
+    images = images_of(videos).numpy()
+    assert images.shape == (2, 1, 7, 7)
+    assert images[0, 0] == pytest.approx(np.corrcoef(videos[0].numpy().T), abs=1e-6)
+    assert (images[1, 0, 3] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("logits", "rr", "r10"),
+    [
+        ([-1.0, 2.0, -3.0, 0.0], 1 / 2, 1.0),
+        ([-1.0] * 12, 0.0, 0.0),
+        ([-1.0] * 9 + [1.0, 1.0, 1.0], 1 / 10, 1 / 3),
+        ([1.0], 1.0, 1.0),
+    ],
+)
+def test_what_pairs_say_of_a_list(logits: list[float], rr: float, r10: float) -> None:
+    assert by_pairs(logits) == pytest.approx((rr, r10))
+
+
+def test_everything_runs_from_a_file_to_cards_that_claim_nothing(
+    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(features, tmp_path, Training(rates=(1e-4,), decays=(0.0,), epochs=1))
+    said = capsys.readouterr().out
+    assert "36 train, 12 validation, 12 test" in said
+    cards = ModelRepository([tmp_path]).cards()
+    assert [card.id for card in cards] == ["correlation-qpp@1", "pair-qpp@1"]
+    for card in cards:
+        assert card.quality == ()
+        assert "Untrained" in card.title
+        assert not card.embedded
+    published = load_file(tmp_path / "pair-qpp" / "1" / "model.safetensors")
+    assert published["pair.0.weight"].shape == (512, 2 * WIDTH)
+    assert published["pair.3.weight"].shape == (256, 512)
+    images = load_file(tmp_path / "correlation-qpp" / "1" / "model.safetensors")
+    channels = [images[f"rr.{3 * place}.weight"].shape[0] for place in range(4)]
+    assert channels == [64, 128, 256, 512]
+
+
+async def test_it_is_served_and_what_it_cannot_read_is_refused(
+    served: Served, lists: dict[str, Lists], tmp_path: Path
+) -> None:
+    write(tmp_path, "pair", {"pair": small_pair().eval()}, lists["test"], "some system")
+    good = item_of(lists["test"], 0)
+    bad = [
+        {**good, "query_embedding": None},
+        {**good, "query_embedding": [1.0]},
+        {**good, "results": good["results"][:1]},
+        {**good, "results": [{"score": 1.0}, *good["results"]]},
+        {**good, "depth": 3},
+    ]
+    settings = Settings(models=("pair-qpp",), repository=(tmp_path,))
+    async with served(settings) as client:
+        card = (await client.get("/v1/models/pair-qpp")).json()
+        items = [good, {**good, "results": good["results"][:3]}, *bad]
+        body = {"model": "pair-qpp", "items": items}
+        results = (await client.post("/v1/score", json=body)).json()["results"]
+    assert (
+        card["summary"] == "Learnt from lists of: some system. Nothing is claimed of its quality."
+    )
+    assert [one["status"] for one in results] == ["ok"] * 2 + ["error"] * 5
+    assert results[1]["flags"] == ["short_list"]
+    assert {one["error"]["code"] for one in results[2:]} == {"invalid_item"}
+
+
+def test_weights_of_something_else_are_refused(lists: dict[str, Lists], tmp_path: Path) -> None:
+    folder = write(tmp_path, "pair", {"pair": small_pair()}, lists["test"], "generated")
+    path = folder / "model.safetensors"
+    card = (folder / "card.toml").read_text()
+    digest = card.split("sha256:")[1][:64]
+    loose = card.replace(f', files = {{ "model.safetensors" = "sha256:{digest}" }}', "")
+    tensors = load_file(path)
+    cases = {
+        "do not fit it": {**tensors, "width": torch.tensor(8)},
+        "'3.weight'": {key: one for key, one in tensors.items() if "3" not in key},
+    }
+    for said, stored in cases.items():
+        save_file(stored, path)
+        (folder / "card.toml").write_text(loose)
+        with pytest.raises(CardError, match=said):
+            load(tmp_path, "pair")
+    save_file(tensors, path)
+    (folder / "card.toml").write_text(loose.split("[example]")[0])
+    with pytest.raises(CardError, match="`example` must show a list"):
+        load(tmp_path, "pair")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda parts: parts.pop("relevant"), "no tensor relevant"),
+        (lambda parts: parts.update(queries=parts["queries"] * 2), "rows of length 1"),
+        (lambda parts: parts.update(targets=parts["targets"][:, :1].contiguous()), "must be"),
+        (lambda parts: parts.update(split=parts["split"] * 0), "no 1 \\(validation\\)"),
+    ],
+)
+def test_features_that_are_none_are_refused_with_the_tensors_name(
+    features: Path, tmp_path: Path, change: Any, said: str
+) -> None:
+    parts = load_file(features)
+    change(parts)
+    save_file(parts, tmp_path / "wrong.safetensors")
+    with pytest.raises(SystemExit, match=said):
+        read_lists(tmp_path / "wrong.safetensors")
+
+
+def test_an_item_error_names_the_numbers_needed(lists: dict[str, Lists], tmp_path: Path) -> None:
+    write(tmp_path, "pair", {"pair": small_pair()}, lists["test"], "generated")
+    with pytest.raises(ItemError, match="this model needs 16 numbers"):
+        score(load(tmp_path, "pair"), {"query": "q", "results": [{"score": 1.0}]})

