@@ -5,10 +5,10 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format docs evaluate bench e2e clean
+.PHONY: help serve test test-all lint format docs evaluate recipe bench e2e clean
 
 help: ## Say what each target does
-	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .venv/serve: pyproject.toml clients/pyproject.toml constraints.txt weights.txt
 	$(PYTHON) -m venv .venv
@@ -27,14 +27,24 @@ help: ## Say what each target does
 serve: .venv/serve ## Serve the embedded models on 127.0.0.1:8000
 	$(BIN)/assay serve
 
-test: .venv/dev .venv/browser ## Run every test (NIGHTLY=1: those that take long, too)
-	$(BIN)/pytest
+# Two processes with one thread each; a module's tests stay together, because they share servers.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
+ROOM ?=
+TESTS := $(if $(ROOM),$(wildcard tests/$(ROOM) tests/models/$(ROOM) tests/service/$(ROOM)))
+
+test: .venv/dev ## Run the tests of every change (ROOM=service: of one room)
+	@test -z '$(ROOM)' || test -n '$(TESTS)' || { echo "no room tests/$(ROOM)"; exit 2; }
+	$(PYTEST) -m "not slow" $(TESTS)
+
+test-all: .venv/dev .venv/browser ## Run every test (NIGHTLY=1: those for the night, too)
+	$(PYTEST) $(TESTS)
 
 lint: .venv/dev ## Run the linters, the type checker and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy models/recipes
+	$(BIN)/mypy tests
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/compose-lint check -q --fail-on low --strict-config compose.yaml
@@ -50,9 +60,12 @@ docs: .venv/dev ## Write the generated reference pages
 evaluate: .venv/dev ## Measure the embedded models anew (DATA=folder of the evaluation data)
 	$(BIN)/python -m recipes.code.evaluate --data $(DATA) --check
 	$(BIN)/python -m recipes.video_qpp.evaluate --data $(DATA) --check
-	$(BIN)/python -m recipes.video_qpp.benchmark --data $(DATA) --check
+	$(BIN)/python -m recipes.video_qpp.studies.benchmark --data $(DATA) --check
 	$(BIN)/python -m recipes.nli.evaluate --data $(DATA) --check
 	$(BIN)/python -m recipes.nli.evaluate --data $(DATA) --model nli-small@1 --check
+
+recipe: .venv/dev ## Train, package and measure a model in work/ (NAME=nli DATA=folder; no NAME: list them)
+	$(BIN)/python -m recipes $(if $(NAME),$(NAME) --data $(DATA),--list)
 
 bench: .venv/dev ## Measure Assay beside its limits and peers (BENCH='--quick' for three minutes)
 	$(BIN)/python -m benchmarks $(BENCH)

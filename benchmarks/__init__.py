@@ -1,1 +1,1 @@
-"""The harness that measures Assay, its peers and the limits of the machine it runs on."""
+"""The benchmarks of Assay, its peers and the limits of the machine."""

@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks`."""
+"""The command `python -m benchmarks`."""
 
 import argparse
 import signal
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import orjson
 
-from benchmarks.cells import QUICK, WORKLOADS, Scale, Workload
-from benchmarks.environments import RECIPES, install
+from benchmarks.environments import ENVIRONMENTS, install
 from benchmarks.publish import publish, write_report
-from benchmarks.results import Run
+from benchmarks.results import RunConfig
 from benchmarks.run import Runner
+from benchmarks.scenarios import QUICK, WORKLOADS, Scale, Workload
 from benchmarks.systems import ROOT, SERVERS
 
 SYSTEMS = ("limit", *SERVERS)
@@ -27,8 +27,8 @@ EXAMPLE = """example:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
-    known = "\n".join(f"  {name:<12}{what}" for name, what in WORKLOADS.items())
+    """Parse the command line."""
+    known = "\n".join(f"  {name:<12}{description}" for name, description in WORKLOADS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure Assay, its peers and the machine's own limits with the same weights.\n"
@@ -40,64 +40,63 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--systems", type=_Names(SYSTEMS), help="by comma; all that are installed by default")
     add("--workloads", type=_Names(tuple(WORKLOADS)), help="by comma; all by default")
     add("--concurrency", type=_numbers, help="requests at once, by comma: 1,16,256,1024")
-    add("--seconds", type=float, help="how long each cell asks (3)")
-    add("--repeats", type=int, help="of each cell, the median is reported (3)")
-    add("--long-repeats", type=int, help="of the cells that take long (1)")
+    add("--seconds", type=float, help="duration of each scenario (3)")
+    add("--repeats", type=int, help="of each scenario, the median is reported (3)")
+    add("--long-repeats", type=int, help="of the scenarios that take long (1)")
     add("--quick", action="store_true", help="under three minutes: limit, assay and naive")
     add("--dtype", default="float32", choices=("float32", "bfloat16"), help="of Assay and limits")
     add("--batch-tokens", type=int, help="max_batch_tokens on Assay's cards; its default otherwise")
     add("--cache", type=Path, default=ROOT / "work" / "benchmarks", help="models, environments")
     add("--out", type=Path, help="folder for the results; under the cache by default")
     add("--publish", action="store_true", help="write the results into docs/ too")
-    add("--install", type=_Names((*RECIPES, "all")), help="make peers' environments, by comma")
+    add("--install", type=_Names((*ENVIRONMENTS, "all")), help="make peers' environments, by comma")
     add("--report", type=Path, help="only write the report of a results.json anew")
     add("--lock", type=Path, help="a file to hold locked while measuring")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run what the command line asks for."""
+    """Install environments, write a report, or run the benchmarks."""
     given = parse(arguments)
-    # Servers run in sessions of their own: whoever ends this process must not leave them behind.
+    # Servers run in sessions of their own: SIGTERM to this process must not leave them running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if given.install:
-        chosen = RECIPES if "all" in given.install else given.install
-        for name in chosen:
-            install(name, given.cache / "venvs", say)
+        for name in ENVIRONMENTS if "all" in given.install else given.install:
+            install(name, given.cache / "venvs", log)
         return
     if given.report:
         results = orjson.loads(given.report.read_bytes())
         folder = given.report.parent
     else:
         folder = given.out or given.cache / "results" / time.strftime("%Y%m%d-%H%M%S")
-        results = Runner(_run(given), say).all(lambda found: write_report(found, folder))
+        results = Runner(_config(given), log).run(lambda so_far: write_report(so_far, folder))
     write_report(results, folder)
-    say(f"written: {folder}/results.json, results.md, results.svg")
+    log(f"written: {folder}/results.json, results.md, results.svg")
     if given.publish:
         publish(results, ROOT / "docs" / "reference")
-        say("written: docs/reference/benchmarks.md, docs/reference/benchmarks/")
+        log("written: docs/reference/benchmarks.md, docs/reference/benchmarks/")
 
 
-def _run(given: argparse.Namespace) -> Run:
+def _config(given: argparse.Namespace) -> RunConfig:
     scale = QUICK if given.quick else Scale()
-    chosen = {
+    options = {
         "seconds": given.seconds,
         "repeats": given.repeats,
         "long_repeats": given.long_repeats,
         "concurrency": given.concurrency,
         "keep_alive": given.concurrency,
     }
-    scale = replace(scale, **{name: value for name, value in chosen.items() if value is not None})
+    scale = replace(scale, **{name: value for name, value in options.items() if value is not None})
     systems = given.systems or (QUICK_SYSTEMS if given.quick else SYSTEMS)
     workloads: tuple[Workload, ...] = given.workloads or tuple(WORKLOADS)
-    return Run(
+    return RunConfig(
         tuple(systems),
         workloads,
-        scale,
-        given.cache.resolve(),
-        given.dtype,
-        given.batch_tokens,
-        given.lock,
+        scale=scale,
+        cache=given.cache.resolve(),
+        dtype=given.dtype,
+        batch_tokens=given.batch_tokens,
+        lock=given.lock,
     )
 
 
@@ -109,8 +108,8 @@ class _Names:
         names = tuple(part.strip() for part in text.split(",") if part.strip())
         unknown = [name for name in names if name not in self._known]
         if unknown:
-            told = f"unknown {', '.join(unknown)}; there are: {', '.join(self._known)}"
-            raise argparse.ArgumentTypeError(told)
+            message = f"unknown {', '.join(unknown)}; there are: {', '.join(self._known)}"
+            raise argparse.ArgumentTypeError(message)
         return names
 
 
@@ -118,9 +117,9 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def say(text: str) -> None:
-    """One line of progress."""
-    print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+def log(line: str) -> None:
+    """Print a line of progress."""
+    print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

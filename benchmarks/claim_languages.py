@@ -1,4 +1,4 @@
-"""How often English texts are taken for another language, on the NLI data.
+"""The share of English texts that are detected as another language, on the NLI data.
 
 python -m benchmarks.claim_languages --data ../shared/data
 """
@@ -14,7 +14,7 @@ FILES = ("dev", "diag_breaking_nli", "diag_binary_and_small", "diag_anli_dev")
 
 
 def main() -> None:
-    """Print the share of texts refused, of hypotheses and of premises."""
+    """Print the share of refused texts, among hypotheses and among premises."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of data")
     folder = parser.parse_args().data / "nli"
@@ -25,7 +25,7 @@ def main() -> None:
     english = Languages(("en",))
     for field in ("hypothesis", "premise"):
         texts = {row[field] for row in rows}
-        refused = sum(not english.reads(text) for text in texts)
+        refused = sum(not english.can_read(text) for text in texts)
         print(f"{field}: {refused} of {len(texts):,} refused ({refused / len(texts):.4%})")
 
 

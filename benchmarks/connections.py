@@ -1,11 +1,11 @@
-"""A lean HTTP/1.1 client side: one request at a time on a connection, and the reply's bytes."""
+"""A minimal HTTP/1.1 client: one request at a time on a connection, and the reply's bytes."""
 
 import asyncio
 from typing import cast
 
 
 class ConnectionLost(Exception):
-    """The server closed the connection before the reply was whole."""
+    """The server closed the connection before the reply was complete."""
 
 
 class MalformedReply(Exception):
@@ -13,62 +13,61 @@ class MalformedReply(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """One connection to the server."""
+    """A connection to the server."""
 
     def __init__(self) -> None:
-        self.open = False
+        self.is_open = False
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[tuple[int, bytes]] | None = None
+        self._reply: asyncio.Future[tuple[int, bytes]] | None = None
         self._buffer = b""
-        self._closes = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
+        """Keep the transport; the event loop calls this."""
         self._transport = cast(asyncio.Transport, transport)
-        self.open = True
+        self.is_open = True
 
     async def call(self, request: bytes) -> tuple[int, bytes]:
-        """Send one request; the status and the body of its reply.
+        """Send one request; return the status and the body of its reply.
 
         Raises:
-            ConnectionLost: the server hung up before.
-            MalformedReply: what came is not HTTP as expected.
+            ConnectionLost: the server closed the connection before.
+            MalformedReply: the reply is not HTTP as expected.
         """
         assert self._transport is not None
         self._buffer = b""
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._reply = asyncio.get_running_loop().create_future()
         self._transport.write(request)
-        return await self._waiter
+        return await self._reply
 
     def close(self) -> None:
-        """Hang up."""
-        self.open = False
+        """Close the connection."""
+        self.is_open = False
         if self._transport is not None:
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Called by the event loop."""
+        """Read a part of the reply; the event loop calls this."""
         self._buffer = self._buffer + data if self._buffer else data
-        waiter = self._waiter
-        if waiter is None or waiter.done():
+        future = self._reply
+        if future is None or future.done():
             return
         try:
             reply = parse_reply(self._buffer)
         except MalformedReply as error:
-            waiter.set_exception(error)
+            future.set_exception(error)
             return
         if reply is not None:
-            waiter.set_result(reply)
+            future.set_result(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the event loop."""
-        self.open = False
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(ConnectionLost("the server hung up"))
+        """Fail the pending request; the event loop calls this."""
+        self.is_open = False
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_exception(ConnectionLost("the server hung up"))
 
 
 def parse_reply(data: bytes) -> tuple[int, bytes] | None:
-    """Status and body of a reply, or None while some of it is still to come.
+    """Return status and body of a reply, or None while it is incomplete.
 
     Raises:
         MalformedReply: there is neither a length nor chunks.
@@ -85,7 +84,7 @@ def parse_reply(data: bytes) -> tuple[int, bytes] | None:
         body = data[end + 4 :]
         return (status, body) if len(body) >= size else None
     if b"\r\ntransfer-encoding: chunked" in head:
-        chunks = _chunked(data, end + 4)
+        chunks = _join_chunks(data, end + 4)
         return None if chunks is None else (status, chunks)
     raise MalformedReply("a reply without a length")
 
@@ -96,7 +95,7 @@ def _status(head: bytes) -> int:
     return int(head[9:12])
 
 
-def _chunked(data: bytes, at: int) -> bytes | None:
+def _join_chunks(data: bytes, at: int) -> bytes | None:
     parts: list[bytes] = []
     while True:
         end = data.find(b"\r\n", at)

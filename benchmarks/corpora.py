@@ -1,4 +1,4 @@
-"""The corpora: what each workload scores, with the right scores of all of it."""
+"""The corpora: the texts that each workload scores, with their expected scores."""
 
 import random
 from collections.abc import Mapping
@@ -6,12 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import CACHED_BULK, GROUP_CELLS, STORM_DISTINCT, STORM_TIMES, Corpus, Scale
+from benchmarks.expected_scores import expected_scores
 from benchmarks.models import Checkpoint
+from benchmarks.scenarios import (
+    CACHED_BULK,
+    GROUP_SCENARIOS,
+    STORM_DISTINCT,
+    STORM_TIMES,
+    Corpus,
+    Scale,
+)
 from benchmarks.texts import (
-    CACHED_ITEM,
+    CACHED_ITEM_TOKENS,
     GROUP_SIZE,
-    SHORT_ITEM,
+    SHORT_ITEM_TOKENS,
     ModelName,
     Text,
     Words,
@@ -19,7 +27,6 @@ from benchmarks.texts import (
     long_tailed,
     of_length,
 )
-from benchmarks.truth import true_scores
 
 SEEDS: Mapping[Corpus, int] = {
     "singles": 1,
@@ -32,48 +39,52 @@ SEEDS: Mapping[Corpus, int] = {
 MODEL_OF: Mapping[Corpus, ModelName] = {
     name: "decoder" if name == "groups" else "encoder" for name in SEEDS
 }
-BULK_PROMPT = 1024
+BULK_ITEMS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """Texts and their right scores."""
+class ScoredTexts:
+    """Texts and their expected scores."""
 
     texts: list[Text]
-    truth: list[float]
+    expected: list[float]
 
-    def part(self, start: int, count: int) -> "Scored":
-        """Some of them."""
-        return Scored(self.texts[start : start + count], self.truth[start : start + count])
+    def part(self, start: int, count: int) -> "ScoredTexts":
+        """Return `count` of them from `start`."""
+        end = start + count
+        return ScoredTexts(self.texts[start:end], self.expected[start:end])
 
 
-def build(
-    names: set[Corpus], found: Mapping[ModelName, Checkpoint], scale: Scale, cache: Path
-) -> dict[Corpus, Scored]:
-    """The corpora that a run needs."""
+def build_corpora(
+    names: set[Corpus], checkpoints: Mapping[ModelName, Checkpoint], scale: Scale, cache: Path
+) -> dict[Corpus, ScoredTexts]:
+    """Build the corpora that a run needs."""
     words: dict[ModelName, Words] = {}
-    scored = {}
+    corpora = {}
     for name in sorted(names):
-        checkpoint = found[MODEL_OF[name]]
+        checkpoint = checkpoints[MODEL_OF[name]]
         if checkpoint.name not in words:
-            words[checkpoint.name] = Words(checkpoint.name, _tokenizer(checkpoint))
+            words[checkpoint.name] = Words(checkpoint.name, _load_tokenizer(checkpoint))
         texts = _texts(name, words[checkpoint.name], scale)
-        scored[name] = Scored(texts, true_scores(checkpoint, texts, cache))
-    return scored
+        corpora[name] = ScoredTexts(texts, expected_scores(checkpoint, texts, cache))
+    return corpora
 
 
-def storm_of(storm: Scored, turn: int) -> Scored:
-    """The items of one storm, each as often as it is asked, shuffled; every turn has its own."""
-    distinct = storm.part(turn * STORM_DISTINCT, STORM_DISTINCT)
-    pairs = list(zip(distinct.texts, distinct.truth, strict=True)) * STORM_TIMES
-    random.Random(turn).shuffle(pairs)  # noqa: S311
-    return Scored([text for text, _ in pairs], [score for _, score in pairs])
+def storm_texts(storm: ScoredTexts, repeat: int) -> ScoredTexts:
+    """Return the items of one storm, each as often as it is asked, shuffled.
+
+    Every repeat has its own items.
+    """
+    distinct = storm.part(repeat * STORM_DISTINCT, STORM_DISTINCT)
+    pairs = list(zip(distinct.texts, distinct.expected, strict=True)) * STORM_TIMES
+    random.Random(repeat).shuffle(pairs)  # noqa: S311
+    return ScoredTexts([text for text, _ in pairs], [score for _, score in pairs])
 
 
-def groups_of(scored: Scored, cell: int, turn: int, scale: Scale) -> Scored:
-    """The groups of one measurement, asked in no other, so that no prompt is known before."""
+def group_texts(scored: ScoredTexts, scenario: int, repeat: int, scale: Scale) -> ScoredTexts:
+    """Return the groups of one measurement, which no other asks, so that no prompt is cached."""
     count = scale.groups * GROUP_SIZE
-    return scored.part((turn * GROUP_CELLS + cell) * count, count)
+    return scored.part((repeat * GROUP_SCENARIOS + scenario) * count, count)
 
 
 def _texts(name: Corpus, words: Words, scale: Scale) -> list[Text]:
@@ -82,18 +93,20 @@ def _texts(name: Corpus, words: Words, scale: Scale) -> list[Text]:
         case "singles":
             return long_tailed(words, scale.singles, seed)
         case "bulk":
-            return long_tailed(words, BULK_PROMPT, seed, siblings=BULK_PROMPT)
+            return long_tailed(words, BULK_ITEMS, seed, siblings=BULK_ITEMS)
         case "idle":
-            return of_length(words, SHORT_ITEM, 1, seed)
+            return of_length(words, SHORT_ITEM_TOKENS, count=1, seed=seed)
         case "groups":
-            return groups(words, scale.groups * GROUP_CELLS * scale.long_repeats, seed)
+            return groups(words, scale.groups * GROUP_SCENARIOS * scale.long_repeats, seed)
         case "cached":
-            return of_length(words, CACHED_ITEM, CACHED_BULK, seed, siblings=CACHED_BULK)
+            tokens, count = CACHED_ITEM_TOKENS, CACHED_BULK
+            return of_length(words, tokens, count=count, seed=seed, siblings=count)
         case "storm":
-            return of_length(words, CACHED_ITEM, STORM_DISTINCT * scale.repeats, seed)
+            count = STORM_DISTINCT * scale.repeats
+            return of_length(words, CACHED_ITEM_TOKENS, count=count, seed=seed)
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Any:
+def _load_tokenizer(checkpoint: Checkpoint) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(checkpoint.weights)

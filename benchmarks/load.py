@@ -1,7 +1,7 @@
-"""The load generator: a process of its own that asks, counts, and then checks every answer.
+"""The load generator: a separate process that sends requests, counts, and then checks every answer.
 
-It runs as `python -m benchmarks.load PLAN`: says `ready` when all requests are built, waits for a
-line, says `done` when the last answer came, and then writes its findings as one line of JSON.
+It runs as `python -m benchmarks.load CONFIG`: prints `ready` when all requests are built, waits for
+a line, prints `done` when the last answer arrived, and then its figures as one line of JSON.
 """
 
 import asyncio
@@ -20,22 +20,23 @@ import orjson
 import uvloop
 
 from benchmarks.connections import Connection, ConnectionLost, MalformedReply
-from benchmarks.texts import Text, from_plain
+from benchmarks.texts import Text, from_json_rows
 from benchmarks.wire import WIRES, BadReply
 
 CONNECT_TRIES = 200
-CONNECT_PAUSE = 0.02
+CONNECT_PAUSE_SECONDS = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One cell's load.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadConfig:
+    """The load of one scenario.
 
-    `callers` ask at once, each its next request when its last is answered, over connections of
-    their own or a new one per call (`fresh`), until `seconds` have passed or `requests` are sent
-    (None: no such end). `texts` are asked in order and over again, `per_request` at a time.
-    `truth` are their scores, empty where answers are not compared; an answer further off than
-    `far_off` is wrong. After `patience` seconds the cell is broken off.
+    `callers` send requests concurrently, each its next request when its last is answered, over
+    connections of their own or a new one per call (`fresh`), until `seconds` have passed or
+    `requests` are sent (None: no such limit). `texts` are asked in order and over again,
+    `per_request` at a time. `expected` are their scores, empty where answers are not compared; an
+    answer that differs by more than `tolerance` is wrong. After `timeout` seconds the load is
+    aborted.
     """
 
     host: str
@@ -47,25 +48,25 @@ class Plan:
     per_request: int
     seconds: float
     requests: int | None
-    patience: float
-    far_off: float
+    timeout: float
+    tolerance: float
     texts: list[Text]
-    truth: list[float]
+    expected: list[float]
 
     def dump(self) -> bytes:
-        """As JSON."""
+        """Return the JSON that `load` reads."""
         return orjson.dumps(asdict(self))
 
     @classmethod
-    def load(cls, data: bytes) -> "Plan":
-        """A plan that `dump` wrote."""
+    def load(cls, data: bytes) -> "LoadConfig":
+        """Read the JSON of `dump`."""
         fields = orjson.loads(data)
-        return cls(**{**fields, "texts": from_plain(fields["texts"])})
+        return cls(**{**fields, "texts": from_json_rows(fields["texts"])})
 
 
-@dataclass(slots=True)
-class Findings:
-    """What the timed part saw. `answers` holds (request, status, body)."""
+@dataclass(slots=True, kw_only=True)
+class Recording:
+    """The answers and durations of the timed part. `answers` holds (request, status, body)."""
 
     answers: list[tuple[int, int, bytes]] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
@@ -76,145 +77,150 @@ class Findings:
     cpu_seconds: float = 0.0
 
 
-class Load:
-    """The timed part of one cell."""
+class LoadGenerator:
+    """The timed part of one scenario."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.batches = batches_of(plan.texts, plan.per_request)
-        wire = WIRES[plan.wire]
+    def __init__(self, config: LoadConfig) -> None:
+        self.config = config
+        self.batches = batches_of(config.texts, config.per_request)
+        wire = WIRES[config.wire]
         self._requests = [
-            wire.request(plan.model, batch, plan.host, plan.port) for batch in self.batches
+            wire.request(config.model, batch, config.host, config.port) for batch in self.batches
         ]
-        self.findings = Findings()
+        self.recording = Recording()
         self._numbers: Iterator[int] = count()
 
     async def run(self) -> None:
-        """Ask until the plan is fulfilled and every answer has come, or patience ends."""
-        began, busy = time.perf_counter(), time.process_time()
-        self._ends = began + self.plan.seconds
-        callers = [asyncio.create_task(self._caller()) for _ in range(self.plan.callers)]
-        _, left = await asyncio.wait(callers, timeout=self.plan.patience)
-        self.findings.seconds = time.perf_counter() - began
-        self.findings.cpu_seconds = time.process_time() - busy
-        for caller in left:
-            self.findings.errors["no answer in time"] += 1
+        """Send requests until the limit is reached and every answer has arrived, or the timeout."""
+        started, busy = time.perf_counter(), time.process_time()
+        self._ends = started + self.config.seconds
+        callers = [asyncio.create_task(self._caller()) for _ in range(self.config.callers)]
+        _, pending = await asyncio.wait(callers, timeout=self.config.timeout)
+        self.recording.seconds = time.perf_counter() - started
+        self.recording.cpu_seconds = time.process_time() - busy
+        for caller in pending:
+            self.recording.errors["no answer in time"] += 1
             caller.cancel()
         await asyncio.gather(*callers, return_exceptions=True)
 
     def _next(self) -> int | None:
         number = next(self._numbers)
-        if self.plan.requests is None:
-            # Everyone asks at least once, so that all callers are really there at once.
-            over = time.perf_counter() >= self._ends and number >= self.plan.callers
+        if self.config.requests is None:
+            # Every caller sends at least one request, so that all of them are concurrent.
+            is_over = time.perf_counter() >= self._ends and number >= self.config.callers
         else:
-            over = number >= self.plan.requests
-        if over:
+            is_over = number >= self.config.requests
+        if is_over:
             return None
-        self.findings.sent += 1
+        self.recording.sent += 1
         return number % len(self._requests)
 
     async def _caller(self) -> None:
         connection: Connection | None = None
         while (number := self._next()) is not None:
-            began = time.perf_counter()
+            started = time.perf_counter()
             try:
-                if connection is None or not connection.open:
+                if connection is None or not connection.is_open:
                     connection = await self._connect()
                 status, body = await connection.call(self._requests[number])
             except (ConnectionLost, MalformedReply, OSError) as error:
-                self.findings.errors[f"{type(error).__name__}: {error}"] += 1
+                self.recording.errors[f"{type(error).__name__}: {error}"] += 1
                 connection = None
                 continue
-            self.findings.latencies.append(time.perf_counter() - began)
-            self.findings.answers.append((number, status, body))
-            if self.plan.fresh:
+            self.recording.latencies.append(time.perf_counter() - started)
+            self.recording.answers.append((number, status, body))
+            if self.config.fresh:
                 connection.close()
         if connection is not None:
             connection.close()
 
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
+        host, port = self.config.host, self.config.port
         for left in reversed(range(CONNECT_TRIES)):
             try:
-                _, made = await loop.create_connection(Connection, self.plan.host, self.plan.port)
+                _, connection = await loop.create_connection(Connection, host, port)
             except OSError:
                 if not left:
                     raise
-                self.findings.connect_retries += 1
-                await asyncio.sleep(CONNECT_PAUSE)
+                self.recording.connect_retries += 1
+                await asyncio.sleep(CONNECT_PAUSE_SECONDS)
             else:
-                return made
+                return connection
         raise AssertionError
+
+    def report(self) -> dict[str, Any]:
+        """Compare every answer with the expected scores and return the figures of the scenario."""
+        recording = self.recording
+        right, tokens, difference = self._check_answers()
+        return {
+            "requests": recording.sent,
+            "items": right,
+            "seconds": recording.seconds,
+            "items_per_second": right / recording.seconds,
+            "tokens_per_second": tokens / recording.seconds,
+            "p50_ms": 1e3 * percentile(recording.latencies, 0.50),
+            "p99_ms": 1e3 * percentile(recording.latencies, 0.99),
+            "largest_difference": difference if self.config.expected else None,
+            "errors": {kind: number for kind, number in recording.errors.items() if number},
+            "connect_retries": recording.connect_retries,
+            "generator_cpu": recording.cpu_seconds / recording.seconds,
+        }
+
+    def _check_answers(self) -> tuple[int, int, float]:
+        """Count errors; return right items, tokens of answered items and the largest difference."""
+        right, tokens, largest = 0, 0, 0.0
+        errors = self.recording.errors
+        for number, status, body in self.recording.answers:
+            batch = self.batches[number]
+            if status != 200:
+                errors[f"status {status}"] += len(batch)
+                continue
+            try:
+                differences = self._differences(number, body)
+            except BadReply as error:
+                errors[str(error)] += len(batch)
+                continue
+            largest = max(largest, *differences)
+            wrong = sum(not difference <= self.config.tolerance for difference in differences)
+            errors["wrong score"] += wrong
+            right += len(batch) - wrong
+            tokens += sum(text.tokens for text in batch)
+        return right, tokens, largest
+
+    def _differences(self, number: int, body: bytes) -> list[float]:
+        size = self.config.per_request
+        if not self.config.expected:
+            return [0.0] * size
+        scores = WIRES[self.config.wire].read(body, size)
+        expected = self.config.expected[number * size : (number + 1) * size]
+        return [abs(score - right) for score, right in zip(scores, expected, strict=True)]
 
 
 def batches_of(texts: Sequence[Text], size: int) -> list[list[Text]]:
-    """Texts in order, `size` at a time; what is left over is dropped."""
+    """Divide texts in order into batches of `size`; an incomplete last batch is dropped."""
     whole = len(texts) // size
     return [list(texts[at * size : (at + 1) * size]) for at in range(whole)]
 
 
-def report(load: Load) -> dict[str, Any]:
-    """The figures of a cell, once every answer has been compared with the truth."""
-    found, plan = load.findings, load.plan
-    right, tokens, difference = 0, 0, 0.0
-    for number, status, body in found.answers:
-        batch = load.batches[number]
-        if status != 200:
-            found.errors[f"status {status}"] += len(batch)
-            continue
-        try:
-            far = _differences(load, number, body)
-        except BadReply as error:
-            found.errors[str(error)] += len(batch)
-            continue
-        difference = max(difference, *far)
-        wrong = sum(1 for one in far if not one <= plan.far_off)
-        found.errors["wrong score"] += wrong
-        right += len(batch) - wrong
-        tokens += sum(text.tokens for text in batch)
-    return {
-        "requests": found.sent,
-        "items": right,
-        "seconds": found.seconds,
-        "items_per_second": right / found.seconds,
-        "tokens_per_second": tokens / found.seconds,
-        "p50_ms": 1e3 * percentile(found.latencies, 0.50),
-        "p99_ms": 1e3 * percentile(found.latencies, 0.99),
-        "largest_difference": difference if plan.truth else None,
-        "errors": {kind: number for kind, number in found.errors.items() if number},
-        "connect_retries": found.connect_retries,
-        "generator_cpu": found.cpu_seconds / found.seconds,
-    }
-
-
-def _differences(load: Load, number: int, body: bytes) -> list[float]:
-    plan, size = load.plan, load.plan.per_request
-    if not plan.truth:
-        return [0.0] * size
-    scores = WIRES[plan.wire].read(body, size)
-    expected = plan.truth[number * size : (number + 1) * size]
-    return [abs(score - true) for score, true in zip(scores, expected, strict=True)]
-
-
 def percentile(values: Sequence[float], share: float) -> float:
-    """The nearest-rank percentile; NaN of nothing."""
+    """Return the nearest-rank percentile; NaN without values."""
     if not values:
         return math.nan
     return sorted(values)[min(len(values) - 1, math.ceil(share * len(values)) - 1)]
 
 
 def main(path: str) -> None:
-    """Run one plan, in step with whoever started this process."""
-    load = Load(Plan.load(Path(path).read_bytes()))
+    """Run one configuration, synchronised with the process that started this one."""
+    generator = LoadGenerator(LoadConfig.load(Path(path).read_bytes()))
     gc.collect()
     gc.freeze()
     gc.disable()
     print("ready", flush=True)
     sys.stdin.readline()
-    uvloop.run(load.run())
+    uvloop.run(generator.run())
     print("done", flush=True)
-    print(orjson.dumps(report(load)).decode(), flush=True)
+    print(orjson.dumps(generator.report()).decode(), flush=True)
 
 
 if __name__ == "__main__":

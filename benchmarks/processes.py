@@ -1,4 +1,4 @@
-"""Servers and helper processes: started apart, watched, put to sleep, and ended for certain."""
+"""Servers and helper processes: they are started, sampled, suspended and stopped."""
 
 import contextlib
 import fcntl
@@ -15,18 +15,18 @@ from typing import Any, Self
 import psutil
 
 SAMPLE_SECONDS = 0.25
-END_SECONDS = 10.0
+STOP_SECONDS = 10.0
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
+    """Return a port of the loopback address that is not in use."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
     return port
 
 
 @contextlib.contextmanager
-def turn(lock: Path | None) -> Iterator[None]:
+def exclusive(lock: Path | None) -> Iterator[None]:
     """Hold a file's lock, so that measurements on one machine wait for each other."""
     if lock is None:
         yield
@@ -36,8 +36,8 @@ def turn(lock: Path | None) -> Iterator[None]:
         yield
 
 
-class Tree:
-    """A process and all that it started."""
+class ProcessTree:
+    """A process and all of its descendants."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -54,18 +54,18 @@ class Tree:
         self._root = psutil.Process(self._process.pid)
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the first process still runs."""
         return self._process.poll() is None
 
     def members(self) -> list[psutil.Process]:
-        """Every process of the tree that lives now."""
+        """Return every running process of the tree."""
         with contextlib.suppress(psutil.NoSuchProcess):
             return [self._root, *self._root.children(recursive=True)]
         return []
 
     def cpu_seconds(self) -> float:
-        """CPU time of the tree so far, user and system."""
+        """Return the CPU time of the tree so far, user and system."""
         total = 0.0
         for member in self.members():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -74,49 +74,49 @@ class Tree:
         return total
 
     def memory_bytes(self) -> int:
-        """Resident memory of the tree now; pages that processes share count for each."""
+        """Return the resident memory of the tree now; shared pages count for each process."""
         total = 0
         for member in self.members():
             with contextlib.suppress(psutil.NoSuchProcess):
                 total += member.memory_info().rss
         return total
 
-    def sleep(self) -> None:
-        """Stop the tree where it is, so that it costs others nothing."""
+    def suspend(self) -> None:
+        """Suspend the tree, so that it takes no CPU time from others."""
         for member in self.members():
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.suspend()
 
-    def wake(self) -> None:
-        """Let a stopped tree go on."""
+    def resume(self) -> None:
+        """Resume a suspended tree."""
         for member in reversed(self.members()):
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.resume()
 
-    def tail(self, lines: int = 5) -> str:
-        """The last lines of its log."""
+    def log_tail(self, lines: int = 5) -> str:
+        """Return the last lines of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
-    def end(self) -> None:
-        """Ask the tree to stop, then make it."""
+    def stop(self) -> None:
+        """Interrupt the tree, then kill what is left of it."""
         members = self.members()
-        self.wake()
+        self.resume()
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGINT)
-        _, left = psutil.wait_procs(members, timeout=END_SECONDS)
+        _, left = psutil.wait_procs(members, timeout=STOP_SECONDS)
         for member in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
         self._process.wait()
 
 
-class Watch:
-    """The peak memory of a tree while the watch is on."""
+class MemorySampler:
+    """The peak memory of a tree while the context is entered."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: ProcessTree) -> None:
         self._tree = tree
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
         self.peak_bytes = 0
 
     def __enter__(self) -> Self:
@@ -124,38 +124,38 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join()
         self.peak_bytes = max(self.peak_bytes, self._tree.memory_bytes())
 
-    def _look(self) -> None:
-        while not self._over.wait(SAMPLE_SECONDS):
+    def _sample(self) -> None:
+        while not self._stopped.wait(SAMPLE_SECONDS):
             self.peak_bytes = max(self.peak_bytes, self._tree.memory_bytes())
 
 
-class Dialogue:
-    """A helper process that is spoken to in lines of JSON."""
+class HelperProcess:
+    """A process that exchanges lines with this one over its standard streams."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self.log = log
-        with log.open("wb") as noise:
+        with log.open("wb") as errors:
             self._process = subprocess.Popen(  # noqa: S603
                 list(command),
                 env=dict(environment),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=noise,
+                stderr=errors,
                 text=True,
             )
 
-    def say(self, text: str) -> None:
+    def send(self, text: str) -> None:
         """Send one line."""
         assert self._process.stdin is not None
         self._process.stdin.write(text + "\n")
         self._process.stdin.flush()
 
-    def hear(self) -> str:
-        """The next line it says.
+    def receive(self) -> str:
+        """Return the next line it prints.
 
         Raises:
             RuntimeError: it ended instead.
@@ -167,26 +167,26 @@ class Dialogue:
             raise RuntimeError("a helper process ended: " + " | ".join(tail))
         return line.strip()
 
-    def ask(self, order: Mapping[str, Any]) -> Any:
-        """Send an order, and wait for its answer."""
-        self.say(json.dumps(order))
-        return json.loads(self.hear())
+    def request(self, command: Mapping[str, Any]) -> Any:
+        """Send a command as JSON and return its answer."""
+        self.send(json.dumps(command))
+        return json.loads(self.receive())
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Close its input, which ends it; kill it if that does not."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
-            self._process.wait(timeout=END_SECONDS)
+            self._process.wait(timeout=STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
 
 
-def settle(tree: Tree, patience: float) -> bool:
-    """Wait until a server does nothing; whether it came to rest in time."""
-    ends = time.monotonic() + patience
+def wait_until_idle(tree: ProcessTree, timeout: float) -> bool:
+    """Wait until a server uses almost no CPU; return whether that was before the timeout."""
+    ends = time.monotonic() + timeout
     while time.monotonic() < ends:
         before = tree.cpu_seconds()
         time.sleep(SAMPLE_SECONDS)

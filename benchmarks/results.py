@@ -1,19 +1,26 @@
-"""What a run was asked for, and all that it saw."""
+"""The configuration of a run, and its results.
+
+The fields of `Results` are written to results.json under their names.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import Cell, Scale, Workload
+from benchmarks.scenarios import Scale, Scenario, Workload
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """What was asked for. `cache` keeps models, right scores, environments and logs."""
+class RunConfig:
+    """The configuration of a run.
+
+    `cache` is the folder of models, expected scores, environments and logs.
+    """
 
     systems: tuple[str, ...]
     workloads: tuple[Workload, ...]
+    _: KW_ONLY
     scale: Scale
     cache: Path
     dtype: str = "float32"
@@ -22,14 +29,20 @@ class Run:
 
     @property
     def venvs(self) -> Path:
-        """Where the peers' environments are."""
+        """The folder of the peers' environments."""
         return self.cache / "venvs"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Results:
-    """All that was seen. A run is kept even where a system failed: `failures` says why. `left_out`
-    tells how many seconds a cell would have taken a system that was therefore spared it.
+    """The results of a run.
+
+    Attributes:
+        cells: every measurement, by scenario and system.
+        limits: the measurements of the bare loops.
+        failures: the reason why a system did not serve; its run is kept.
+        starts: seconds until a server was ready.
+        left_out: scenarios that were skipped, with the seconds that a system would have taken.
     """
 
     cells: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
@@ -38,17 +51,22 @@ class Results:
     starts: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def add(self, cell: Cell, system: str, found: dict[str, Any]) -> None:
-        """Keep one measurement."""
-        self.cells.setdefault(cell.name, {}).setdefault(system, []).append(found)
+    def add(self, scenario: Scenario, system: str, figures: dict[str, Any]) -> None:
+        """Add one measurement."""
+        self.cells.setdefault(scenario.name, {}).setdefault(system, []).append(figures)
 
-    def seconds(self, cell: Cell, system: str, seen: Sequence[Cell]) -> float:
-        """How long all of a cell's callers take to be answered once, by the highest rate that the
-        system has shown in the cells `seen`, which are of one model; 0 where it has shown none."""
+    def expected_seconds(
+        self, scenario: Scenario, system: str, same_model: Sequence[Scenario]
+    ) -> float:
+        """Return the seconds to answer each caller of a scenario once.
+
+        They are computed from the highest rate of the system so far in the scenarios `same_model`,
+        which are of one model; 0 without such a rate.
+        """
         rates = [
-            found.get("items_per_second", 0.0)
-            for one in seen
-            for found in self.cells.get(one.name, {}).get(system, ())
+            figures.get("items_per_second", 0.0)
+            for other in same_model
+            for figures in self.cells.get(other.name, {}).get(system, ())
         ]
         best = max(rates, default=0.0)
-        return cell.callers * cell.per_request / best if best else 0.0
+        return scenario.callers * scenario.per_request / best if best else 0.0

@@ -1,4 +1,4 @@
-"""A whole run: phases, rounds, cells and systems in turn, so that ratios are taken together."""
+"""A whole run: phases, repeats, scenarios and systems, alternated so that ratios are comparable."""
 
 import os
 import platform
@@ -10,13 +10,13 @@ from typing import Any
 
 import psutil
 
-from benchmarks.cells import Corpus, Phase, cells_of
-from benchmarks.corpora import Scored, build
+from benchmarks.corpora import ScoredTexts, build_corpora
 from benchmarks.environments import versions
-from benchmarks.models import Checkpoint, checkpoint, write_card
-from benchmarks.results import Results, Run
-from benchmarks.stage import Inputs, Stage
-from benchmarks.systems import BARE, SERVERS, python_of
+from benchmarks.models import Checkpoint, make_checkpoint, write_card
+from benchmarks.phase import PhaseInputs, PhaseRunner
+from benchmarks.results import Results, RunConfig
+from benchmarks.scenarios import Corpus, Phase, scenarios_of
+from benchmarks.systems import BARE, SERVERS, System, python_of
 from benchmarks.texts import ModelName
 from benchmarks.wire import BadReply
 
@@ -24,85 +24,89 @@ PHASES: tuple[Phase, ...] = ("encoder", "decoder", "cache")
 
 
 class Runner:
-    """Carries out a run, and tells how far it is."""
+    """A run of the configured systems and workloads, with lines of progress."""
 
-    def __init__(self, run: Run, say: Callable[[str], None]) -> None:
-        self.run = run
-        self.say = say
+    def __init__(self, config: RunConfig, log: Callable[[str], None]) -> None:
+        self.config = config
+        self.log = log
         self.results = Results()
-        self.logs = run.cache / "logs" / str(os.getpid())
-        self.cells = cells_of(run.workloads, run.scale)
-        self.found: dict[ModelName, Checkpoint] = {}
-        self.corpora: dict[Corpus, Scored] = {}
+        self.logs = config.cache / "logs" / str(os.getpid())
+        self.scenarios = scenarios_of(config.workloads, config.scale)
+        self.checkpoints: dict[ModelName, Checkpoint] = {}
+        self.corpora: dict[Corpus, ScoredTexts] = {}
         self.versions: dict[str, dict[str, str]] = {}
 
-    def all(self, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """Run it. After each cell `keep` is given what there is so far, conditions included."""
-        began = time.time()
+    def run(self, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Run all phases and return the results.
+
+        After each scenario `save` is called with the results so far, conditions included.
+        """
+        started = time.time()
         self._prepare()
-        inputs = Inputs(
-            self.run,
-            self.found,
-            self.corpora,
-            self.logs,
-            self.results,
-            self.say,
-            lambda: keep(self._told(began)),
+        inputs = PhaseInputs(
+            config=self.config,
+            checkpoints=self.checkpoints,
+            corpora=self.corpora,
+            logs=self.logs,
+            results=self.results,
+            log=self.log,
+            save=lambda: save(self._to_dict(started)),
         )
         for phase in PHASES:
-            cells = [cell for cell in self.cells if cell.phase == phase]
-            if not cells:
+            scenarios = [scenario for scenario in self.scenarios if scenario.phase == phase]
+            if not scenarios:
                 continue
             try:
-                Stage(inputs, phase, cells).all()
+                PhaseRunner(inputs, phase, scenarios).run()
             except (OSError, RuntimeError, BadReply) as error:
                 self.results.failures[f"harness.{phase}"] = f"{type(error).__name__}: {error}"
-                self.say(f"{phase} broke off: {error}")
-        return self._told(began)
+                self.log(f"{phase} broke off: {error}")
+        return self._to_dict(started)
 
-    def _told(self, began: float) -> dict[str, Any]:
+    def _to_dict(self, started: float) -> dict[str, Any]:
         return {
-            "began": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(began)),
-            "minutes": (time.time() - began) / 60,
+            "began": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started)),
+            "minutes": (time.time() - started) / 60,
             "machine": machine(),
             "versions": self.versions,
             "settings": self._settings(),
-            "shapes": [asdict(cell) for cell in self.cells],
+            "shapes": [asdict(scenario) for scenario in self.scenarios],
             **asdict(self.results),
         }
 
     def _prepare(self) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)
         self.versions = self._versions()
-        for name in sorted({cell.model for cell in self.cells}):
-            self.say(f"checkpoint: {name}")
-            self.found[name] = checkpoint(name, self.run.cache)
-            write_card(self.found[name], self.run.batch_tokens)
-        names = {cell.corpus for cell in self.cells}
+        for name in sorted({scenario.model for scenario in self.scenarios}):
+            self.log(f"checkpoint: {name}")
+            self.checkpoints[name] = make_checkpoint(name, self.config.cache)
+            write_card(self.checkpoints[name], self.config.batch_tokens)
+        names = {scenario.corpus for scenario in self.scenarios}
         if names & {"idle", "bulk"}:
             names.add("singles")
-        self.say(f"texts and their right scores: {', '.join(sorted(names))}")
-        self.corpora = build(names, self.found, self.run.scale, self.run.cache)
+        self.log(f"texts and their expected scores: {', '.join(sorted(names))}")
+        self.corpora = build_corpora(names, self.checkpoints, self.config.scale, self.config.cache)
+
+    def _systems(self) -> list[System]:
+        return [SERVERS[name] for name in self.config.systems if name in SERVERS]
 
     def _versions(self) -> dict[str, dict[str, str]]:
-        chosen = [SERVERS[name] for name in self.run.systems if name in SERVERS]
         return {
-            one.name: versions(python_of(one, self.run.venvs), one.packages)
-            for one in (*chosen, BARE)
+            system.name: versions(python_of(system, self.config.venvs), system.packages)
+            for system in (*self._systems(), BARE)
         }
 
     def _settings(self) -> dict[str, Any]:
-        chosen = [SERVERS[name] for name in self.run.systems if name in SERVERS]
         return {
-            "scale": asdict(self.run.scale),
-            "dtype": self.run.dtype,
-            "batch_tokens": self.run.batch_tokens,
-            "systems": {one.name: one.settings for one in chosen},
+            "scale": asdict(self.config.scale),
+            "dtype": self.config.dtype,
+            "batch_tokens": self.config.batch_tokens,
+            "systems": {system.name: system.settings for system in self._systems()},
         }
 
 
 def machine() -> dict[str, Any]:
-    """What the run ran on."""
+    """Return a description of the machine."""
     cpu = "unknown"
     for text in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if text.startswith("model name"):

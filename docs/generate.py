@@ -1,4 +1,4 @@
-"""Write what is generated in the docs: `make docs`. A test keeps it true."""
+"""Writes the generated pages of the documentation: `make docs`. A test fails where one is stale."""
 
 import inspect
 import json
@@ -13,7 +13,7 @@ from assay.metrics import Metrics
 from assay.settings import Settings, variable_name
 from assay_models.repository import ModelRepository, embedded_root
 
-HERE = Path(__file__).parent / "reference"
+REFERENCE = Path(__file__).parent / "reference"
 README = Path(__file__).parents[1] / "README.md"
 OPENING, CLOSING = "<!-- models: written by `make docs` -->", "<!-- /models -->"
 NOTE = "<!-- Written by `make docs`; do not edit. -->\n"
@@ -21,21 +21,21 @@ NOTE = "<!-- Written by `make docs`; do not edit. -->\n"
 
 def main() -> None:
     """Write every page, and the table of models into the README."""
-    HERE.mkdir(exist_ok=True)
+    REFERENCE.mkdir(exist_ok=True)
     for name, text in pages().items():
-        (HERE / name).write_text(text, encoding="utf-8")
+        (REFERENCE / name).write_text(text, encoding="utf-8")
     README.write_text(with_models(README.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def with_models(readme: str) -> str:
-    """The README with a fresh table of models between its two marks."""
+    """Return the README with a fresh table of models between its two marks."""
     before, _, rest = readme.partition(OPENING)
     _, _, after = rest.partition(CLOSING)
     return f"{before}{OPENING}\n{chr(10).join(models_table())}\n{CLOSING}{after}"
 
 
 def models_table() -> Iterator[str]:
-    """The embedded models with their headline figures."""
+    """Yield the lines of a table of the embedded models with their headline figures."""
     yield "| model | what it scores | held-out data | measured (95 % interval) | baselines |"
     yield "| --- | --- | --- | --- | --- |"
     for card in ModelRepository([embedded_root()]).cards():
@@ -44,13 +44,15 @@ def models_table() -> Iterator[str]:
         name, title = f"`{card.id}`", card.title
         for row in (row for row in card.quality if row.headline):
             figure = f"**{row.value:.3f}** [{row.low:.3f}, {row.high:.3f}], n = {row.n:,}"
-            baselines = ", ".join(f"{one.name} {one.value:.3f}" for one in row.baselines)
+            baselines = ", ".join(
+                f"{baseline.name} {baseline.value:.3f}" for baseline in row.baselines
+            )
             yield f"| {name} | {title} | {row.dataset}: {row.metric} | {figure} | {baselines} |"
             name, title = "", ""
 
 
 def pages() -> dict[str, str]:
-    """The pages by file name."""
+    """Return the text of each generated page, by file name."""
     api = create_app(Settings(models=("reference",))).openapi()
     return {
         "openapi.json": json.dumps(api, indent=2, sort_keys=True) + "\n",
@@ -62,7 +64,7 @@ def pages() -> dict[str, str]:
 
 
 def settings_page() -> Iterator[str]:
-    """Every environment variable."""
+    """Yield the page of environment variables."""
     yield NOTE + "# Settings\n"
     yield "Environment variables, read once at start. An unknown or unparsable one is an error.\n"
     yield "| variable | default | meaning |\n| --- | --- | --- |"
@@ -72,9 +74,12 @@ def settings_page() -> Iterator[str]:
 
 
 def errors_page() -> Iterator[str]:
-    """Every error of a request."""
+    """Yield the page of the errors of a request."""
     yield NOTE + "# Errors\n"
-    yield "Problem details (RFC 9457). `retryable`: the same request may succeed later.\n"
+    yield (
+        "Problem details (RFC 9457). `retryable`: the same request may succeed later. Errors of\n"
+        "single items are [listed apart](item-errors.md).\n"
+    )
     yield "| code | status | retryable | when |\n| --- | --- | --- | --- |"
     for _, error in inspect.getmembers(errors, inspect.isclass):
         if issubclass(error, errors.AssayError) and error.__module__ == errors.__name__:
@@ -84,10 +89,11 @@ def errors_page() -> Iterator[str]:
 
 
 def metrics_page() -> Iterator[str]:
-    """Every Prometheus series."""
+    """Yield the page of Prometheus series."""
     registry = CollectorRegistry()
     Metrics(registry)
     yield NOTE + "# Metrics\n"
+    yield "Prometheus series at `GET /metrics`.\n"
     yield "| series | kind | meaning |\n| --- | --- | --- |"
     for family in registry.collect():
         suffix = "_total" if family.type == "counter" else ""
@@ -95,14 +101,18 @@ def metrics_page() -> Iterator[str]:
 
 
 def endpoints_page(paths: dict[str, dict[str, dict[str, str]]]) -> Iterator[str]:
-    """Every route."""
+    """Yield the page of routes.
+
+    Args:
+        paths: of the OpenAPI document.
+    """
     yield NOTE + "# Endpoints\n"
-    yield "The shapes are in [openapi.json](openapi.json) and, of a running server, at `/docs`.\n"
-    yield "| route | what it does |\n| --- | --- |"
+    yield "The schemas are in [openapi.json](openapi.json) and, of a running server, at `/docs`.\n"
+    yield "| route | purpose |\n| --- | --- |"
     for path, methods in sorted(paths.items()):
         for method, operation in sorted(methods.items()):
-            what = " ".join(operation["description"].split())
-            yield f"| `{method.upper()} {path}` | {what} |"
+            purpose = " ".join(operation["description"].split())
+            yield f"| `{method.upper()} {path}` | {purpose} |"
 
 
 if __name__ == "__main__":

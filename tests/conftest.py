@@ -1,4 +1,4 @@
-"""Fixtures that every room shares: settings, a served app, a real Redis."""
+"""Fixtures that all tests share: settings, a served app, a real Redis."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +14,8 @@ from assay_models.registry import FAMILIES, Family
 
 
 @pytest.fixture(scope="session", autouse=True)
-def state_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Servers that tests start keep their runs in a folder of the tests."""
+def isolated_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A state folder of the tests, where the servers that they start keep their runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
@@ -23,7 +23,7 @@ def state_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def served() -> Served:
-    """Serve an app for given settings: `async with served(settings) as client`."""
+    """A function that serves an app: `async with served(settings) as client`."""
     return lambda settings: serving(create_app(settings))
 
 
@@ -35,7 +35,9 @@ def reference_settings() -> Settings:
 @pytest.fixture
 def scripted_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings that serve the scripted model from a repository of its own."""
-    family = Family("support.doubles", "ScriptedModel", TextItem, "text", {"text": "probe"})
+    family = Family(
+        "support.doubles", "ScriptedModel", item=TextItem, candidate="text", probe={"text": "probe"}
+    )
     monkeypatch.setitem(FAMILIES, "scripted", family)
     folder = tmp_path / "scripted" / "1"
     folder.mkdir(parents=True)

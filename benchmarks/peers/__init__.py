@@ -1,1 +1,1 @@
-"""The servers that Assay is measured beside, each run as a module in an environment of its own."""
+"""The servers that Assay is compared with, each run as a module in its own environment."""

@@ -1,5 +1,6 @@
-"""The line that no server on this web stack can pass: FastAPI, uvloop, httptools, a body model of
-the same shape as Assay's, a reply of the same bytes, and nothing in between.
+"""The upper limit of this web stack: FastAPI, uvloop and httptools without any scoring.
+
+The body model has the same fields as Assay's, and the reply has the same bytes.
 """
 
 import argparse
@@ -15,7 +16,7 @@ BACKLOG = 4096
 
 
 class Options(BaseModel):
-    """What a request may choose."""
+    """The options of a request."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,7 +36,7 @@ class Body(BaseModel):
 
 
 def create_app(replies: dict[int, Any]) -> FastAPI:
-    """The one route: a canned reply by the number of items, written anew each time."""
+    """Create the only route: a fixed reply by the number of items, serialised for each request."""
     app = FastAPI()
 
     @app.post("/v1/score")
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--replies", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
     given = parser.parse_args()
-    replies = {len(one["results"]): one for one in orjson.loads(given.replies.read_bytes())}
+    replies = {len(reply["results"]): reply for reply in orjson.loads(given.replies.read_bytes())}
     uvicorn.run(
         create_app(replies),
         host="127.0.0.1",

@@ -1,4 +1,4 @@
-"""LitServe with its dynamic batching switched on."""
+"""LitServe with dynamic batching."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from fastapi import Request
 
 from benchmarks.peers.scoring import BATCH_SIZE, Scorer
 
-BATCH_WAIT = 0.01
+BATCH_WAIT_SECONDS = 0.01
 
 
 class RewardApi(litserve.LitAPI):
-    """Scores the pairs of all requests of a batch together."""
+    """The API that scores the pairs of all requests of a batch together."""
 
     def __init__(self, folder: str) -> None:
-        super().__init__(max_batch_size=BATCH_SIZE, batch_timeout=BATCH_WAIT)
+        super().__init__(max_batch_size=BATCH_SIZE, batch_timeout=BATCH_WAIT_SECONDS)
         self.folder = folder
 
     def setup(self, device: str) -> None:
@@ -24,28 +24,28 @@ class RewardApi(litserve.LitAPI):
         self.scorer = Scorer(self.folder)
 
     def decode_request(self, request: Request, **_: Any) -> Any:
-        """Prompts and responses of one request, as they came; so annotated, it is the JSON."""
+        """Return the JSON of one request; the annotation makes LitServe parse it."""
         return request
 
     def batch(self, inputs: list[Any]) -> list[Any]:
-        """Requests stay apart until their pairs are scored."""
+        """Return the requests unchanged; their pairs are joined for scoring."""
         return inputs
 
     def predict(self, requests: Sequence[Any], **_: Any) -> list[list[float]]:
-        """The scores of each request."""
+        """Return the scores of each request."""
         return self.scorer.score_requests(requests)
 
     def unbatch(self, output: list[list[float]]) -> list[list[float]]:
-        """One output for each request."""
+        """Return one output for each request."""
         return output
 
     def encode_response(self, output: list[float], **_: Any) -> dict[str, list[float]]:
-        """The reply."""
+        """Return the reply."""
         return {"scores": output}
 
 
 def main() -> None:
-    """Serve."""
+    """Parse the command line and serve."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
     parser.add_argument("--port", type=int, required=True)

@@ -1,5 +1,6 @@
-"""mosec with its dynamic batching switched on. Its flags are mosec's own, the model's folder comes
-by the environment variable `BENCH_MODEL`.
+"""mosec with dynamic batching.
+
+The flags are mosec's own; the environment variable `BENCH_MODEL` is the model's folder.
 """
 
 import os
@@ -14,13 +15,13 @@ BATCH_WAIT_MS = 10
 
 
 class RewardWorker(mosec.Worker):
-    """Scores the pairs of all requests of a batch together."""
+    """The worker that scores the pairs of all requests of a batch together."""
 
     def __init__(self) -> None:
         self.scorer = Scorer(os.environ["BENCH_MODEL"])
 
     def forward(self, data: Sequence[Any]) -> list[dict[str, list[float]]]:
-        """The reply to each request of a batch."""
+        """Return the reply to each request of a batch."""
         return [{"scores": scores} for scores in self.scorer.score_requests(data)]
 
 

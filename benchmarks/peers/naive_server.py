@@ -1,8 +1,8 @@
-"""The reward server that trainers ship, rebuilt: the model runs inside the event loop, one request
-at a time, and a request's texts are padded to its longest.
+"""A copy of the reward server of trainers: the model runs inside the event loop.
 
-OpenRLHF's `serve_rm` behaves so: an asynchronous route that calls the model directly, the batch
-size left at the number of queries in the request.
+It serves one request at a time, and pads a request's texts to its longest. OpenRLHF's `serve_rm`
+behaves the same: an asynchronous route calls the model directly, and the batch size is the number
+of queries in the request.
 """
 
 import argparse
@@ -24,7 +24,7 @@ class RewardModelProxy:
         self.batch_size = batch_size
 
     def get_reward(self, queries: Sequence[str], prompts: Sequence[str]) -> list[float]:
-        """The rewards of the queries, a batch at a time in the order given."""
+        """Return the rewards of the queries, a batch at a time in the order given."""
         size = self.batch_size or len(queries)
         rewards: list[float] = []
         for start in range(0, len(queries), size):
@@ -34,7 +34,7 @@ class RewardModelProxy:
 
 
 def create_app(proxy: RewardModelProxy) -> FastAPI:
-    """The one route."""
+    """Create the only route."""
     app = FastAPI()
 
     @app.post("/get_reward")
@@ -47,7 +47,7 @@ def create_app(proxy: RewardModelProxy) -> FastAPI:
 
 
 def main() -> None:
-    """Serve."""
+    """Parse the command line and serve."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
     parser.add_argument("--port", type=int, required=True)

@@ -1,4 +1,4 @@
-"""What a peer without a model program of its own is given: tokenize, pad, forward, logits."""
+"""The scoring program of the peers without one of their own: tokenize, pad, forward, logits."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -11,7 +11,7 @@ BATCH_SIZE = 32
 
 
 class Scorer:
-    """A checkpoint scored the way cross-encoder libraries do it: sorted by length, in batches.
+    """A checkpoint scored as cross-encoder libraries do: sorted by length, in batches.
 
     Args:
         folder: the checkpoint.
@@ -25,25 +25,25 @@ class Scorer:
         self.batch_size = batch_size
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """The logit of each pair."""
+        """Return the logit of each pair."""
         order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]) + len(responses[at]))
         scores = [0.0] * len(prompts)
         for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            batch = self.forward([prompts[at] for at in chosen], [responses[at] for at in chosen])
-            for at, score in zip(chosen, batch, strict=True):
+            indices = order[start : start + self.batch_size]
+            batch = self.forward([prompts[at] for at in indices], [responses[at] for at in indices])
+            for at, score in zip(indices, batch, strict=True):
                 scores[at] = score
         return scores
 
     def score_requests(self, requests: Sequence[Mapping[str, Any]]) -> list[list[float]]:
-        """The logits of each request's `prompts` and `responses`, computed together."""
-        prompts = [prompt for one in requests for prompt in one["prompts"]]
-        responses = [response for one in requests for response in one["responses"]]
+        """Return the logits of each request's `prompts` and `responses`, computed together."""
+        prompts = [prompt for request in requests for prompt in request["prompts"]]
+        responses = [response for request in requests for response in request["responses"]]
         scores = iter(self(prompts, responses))
-        return [list(islice(scores, len(one["prompts"]))) for one in requests]
+        return [list(islice(scores, len(request["prompts"]))) for request in requests]
 
     def forward(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """The logits of one batch, padded to its longest."""
+        """Return the logits of one batch, padded to its longest."""
         inputs = self.tokenizer(list(prompts), list(responses), padding=True, return_tensors="pt")
         with torch.inference_mode():
             logits: list[float] = self.model(**inputs).logits[:, 0].tolist()

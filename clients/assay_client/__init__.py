@@ -1,4 +1,4 @@
-"""The thin client of Assay, a server for reward models."""
+"""Thin client of Assay, a server for reward models."""
 
 from assay_client._transport.clock import Clock
 from assay_client._version import __version__
@@ -12,7 +12,7 @@ from assay_client.errors import (
     AuthenticationError,
     DeadlineExceededError,
     InferenceFailedError,
-    InvalidRequestError,
+    InternalServerError,
     ItemFailedError,
     NotFoundError,
     NotReadyError,
@@ -20,16 +20,19 @@ from assay_client.errors import (
     ProtocolError,
     RateLimitError,
     RequestTooLargeError,
-    ServerError,
+    UnprocessableEntityError,
 )
 from assay_client.sampling._completions import Completion
-from assay_client.sampling.best_of_n import draw_until_sure, draw_until_sure_async
+from assay_client.sampling.best_of_n import (
+    best_of_n_until_confident,
+    best_of_n_until_confident_async,
+)
 from assay_client.sampling.chat import (
     AsyncChatModel,
+    BestOfNSample,
     ChatModel,
-    Sampled,
-    sample_best,
-    sample_best_async,
+    best_of_n_from_chat,
+    best_of_n_from_chat_async,
 )
 from assay_client.types import (
     Advice,
@@ -42,6 +45,7 @@ from assay_client.types import (
     ItemError,
     Model,
     Ranked,
+    Response,
     Result,
     RuleState,
     RunHealth,
@@ -61,6 +65,7 @@ __all__ = [
     "AsyncClient",
     "AuthenticationError",
     "BestOfN",
+    "BestOfNSample",
     "ChannelHealth",
     "ChatModel",
     "Client",
@@ -71,8 +76,8 @@ __all__ = [
     "GoldMeasure",
     "Group",
     "InferenceFailedError",
+    "InternalServerError",
     "Interval",
-    "InvalidRequestError",
     "ItemError",
     "ItemFailedError",
     "Model",
@@ -83,18 +88,18 @@ __all__ = [
     "Ranked",
     "RateLimitError",
     "RequestTooLargeError",
+    "Response",
     "Result",
     "RuleState",
     "RunHealth",
-    "Sampled",
     "ScoreReply",
-    "ServerError",
     "StreamHealth",
     "Timing",
+    "UnprocessableEntityError",
     "Usage",
     "__version__",
-    "draw_until_sure",
-    "draw_until_sure_async",
-    "sample_best",
-    "sample_best_async",
+    "best_of_n_from_chat",
+    "best_of_n_from_chat_async",
+    "best_of_n_until_confident",
+    "best_of_n_until_confident_async",
 ]

@@ -1,4 +1,4 @@
-"""The client for code on an event loop."""
+"""The asynchronous client."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from assay_client._transport.base import BaseClient
-from assay_client._transport.calls import Gathered, Send, Steps, check_score, checked, signed
+from assay_client._transport.batching import BatchReply, RequestBatcher
+from assay_client._transport.calls import EncodedBatch, check_score, raise_if_failed
 from assay_client._transport.clock import Clock
-from assay_client._transport.gathering import Answer, Gatherer
-from assay_client._transport.requests import Reply, encode_items, terms
+from assay_client._transport.requests import Request, batch_key, encode_items
+from assay_client._transport.steps import Send, Steps
 from assay_client.errors import AssayError
-from assay_client.types import BestOfN, Model, OnError, Priority, RunHealth, ScoreReply
+from assay_client.types import BestOfN, Model, OnError, Priority, Response, RunHealth, ScoreReply
 
 if TYPE_CHECKING:
     from assay_client._transport.http import AsyncHTTPClient
@@ -22,14 +23,15 @@ T = TypeVar("T")
 
 
 class AsyncClient(BaseClient["AsyncHTTPClient"]):
-    """As `Client`, awaited: the same arguments, replies, errors and retries.
+    """An asynchronous client of Assay, with the arguments, replies, errors and retries of `Client`.
 
     It may be used from one event loop after another; each has its own connections.
 
     Args:
         base_url: as for `BaseClient`, like all others but the last.
-        gather: whether calls of few items that are in the air at once are sent together. Each
-            caller keeps its own deadline, may be cancelled, and gets its own items' reply or error.
+        gather: whether calls of few items that are in flight at the same time are sent as one
+            request. Each caller keeps its own deadline, may be cancelled, and gets the reply or
+            error of its own items.
     """
 
     def __init__(
@@ -66,15 +68,17 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
         on_error: OnError = "raise",
         priority: Priority | None = None,
     ) -> ScoreReply:
-        """As `Client.score`."""
-        calls = self._ready_calls()
-        gatherer = self._gatherer() if self._config.gather else None
-        if gatherer is not None and gatherer.takes(items):
+        """See `Client.score`."""
+        calls = self._open_calls()
+        batcher = self._batcher() if self._config.gather else None
+        if batcher is not None and batcher.accepts(items):
             check_score(items, on_error, priority)
-            wanted, written = terms(model, options, run, priority), encode_items(items)
-            reply, request_id = await gatherer.ask(wanted, items, written, *calls.time(timeout))
-            with signed(request_id):
-                return checked(reply, on_error)
+            key, encoded = batch_key(model, options, run, priority), encode_items(items)
+            seconds, deadline = calls.time_limit(timeout)
+            reply, request_id = await batcher.submit(
+                key, items, encoded=encoded, timeout=seconds, deadline=deadline
+            )
+            return raise_if_failed(reply, on_error, request_id)
         return await self._run(
             calls.score(
                 model,
@@ -97,11 +101,11 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
         timeout: float | None = None,
         priority: Priority | None = None,
     ) -> float:
-        """As `Client.score_one`."""
+        """See `Client.score_one`."""
         reply = await self.score(
             model, [item], options=options, run=run, timeout=timeout, priority=priority
         )
-        return cast("float", reply.results[0].score)  # without one, the line above has raised
+        return cast("float", reply.results[0].score)  # the line above raises if there is none
 
     async def best_of_n(
         self,
@@ -118,7 +122,7 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
         priority: Priority | None = None,
         **shared_fields: Any,
     ) -> BestOfN:
-        """As `Client.best_of_n`."""
+        """See `Client.best_of_n`."""
         choices = {
             "top_n": top_n,
             "tie_margin": tie_margin,
@@ -128,7 +132,7 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
             "run": run,
         }
         return await self._run(
-            self._ready_calls().best_of_n(
+            self._open_calls().best_of_n(
                 model,
                 candidates,
                 choices=choices,
@@ -139,37 +143,41 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
         )
 
     async def models(self) -> list[Model]:
-        """As `Client.models`."""
-        return await self._run(self._ready_calls().models())
+        """See `Client.models`."""
+        return await self._run(self._open_calls().models())
 
     async def model(self, name: str) -> Model:
-        """As `Client.model`."""
-        return await self._run(self._ready_calls().model(name))
+        """See `Client.model`."""
+        return await self._run(self._open_calls().model(name))
 
-    async def health(self, run: str, *, timeout: float | None = None) -> RunHealth:
-        """As `Client.health`."""
-        return await self._run(self._ready_calls().health(run, timeout))
+    async def run_health(self, run: str, *, timeout: float | None = None) -> RunHealth:
+        """See `Client.run_health`."""
+        return await self._run(self._open_calls().run_health(run, timeout))
 
-    async def tell(
+    async def record_telemetry(
         self, run: str, step: int, values: Mapping[str, float], *, timeout: float | None = None
     ) -> None:
-        """As `Client.tell`."""
-        await self._run(self._ready_calls().tell(run, step, values, timeout))
+        """See `Client.record_telemetry`."""
+        await self._run(self._open_calls().record_telemetry(run, step, values, timeout))
 
-    async def ready(self) -> bool:
-        """As `Client.ready`."""
-        return await self._run(self._ready_calls().probe("/readyz"))
+    async def is_ready(self) -> bool:
+        """See `Client.is_ready`."""
+        return await self._run(self._open_calls().probe("/readyz"))
 
-    async def healthy(self) -> bool:
-        """As `Client.healthy`."""
-        return await self._run(self._ready_calls().probe("/healthz"))
+    async def is_live(self) -> bool:
+        """See `Client.is_live`."""
+        return await self._run(self._open_calls().probe("/healthz"))
+
+    async def request(self, method: str, path: str, *, content: bytes | None = None) -> Response:
+        """See `Client.request`."""
+        return await self._run(self._open_calls().request(Request(method, path, content)))
 
     async def aclose(self) -> None:
         """Close the connections. The client cannot be used any more."""
-        gatherer = self._gatherers.pop(asyncio.get_running_loop(), None)
-        if gatherer is not None:
-            gatherer.close()
-        for pool in self._take_pools():
+        batcher = self._batchers.pop(asyncio.get_running_loop(), None)
+        if batcher is not None:
+            batcher.close()
+        for pool in self._detach_pools():
             await pool.aclose()
 
     async def __aenter__(self) -> AsyncClient:
@@ -179,55 +187,57 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
         await self.aclose()
 
     async def _run(self, steps: Steps[T]) -> T:
-        # Only a call needs the HTTP library, which takes longest to import.
+        # Imported by the first call, because the HTTP library takes longest to import.
         from assay_client._transport.http import perform_async
 
         pool = self._loop_pool()
         try:
             step = next(steps)
             while True:
-                reply: Reply | None = None
+                response: Response | None = None
                 try:
                     if isinstance(step, Send):
-                        reply = await perform_async(pool, step, self._clock.monotonic)
+                        response = await perform_async(pool, step, self._clock.monotonic)
                     else:
                         await self._clock.async_sleep(step.seconds)
                 except AssayError as error:
                     step = steps.throw(error)
                 else:
-                    step = steps.send(reply)
+                    step = steps.send(response)
         except StopIteration as done:
             return cast("T", done.value)
         finally:
             steps.close()
 
-    def _start(self) -> None:
-        super()._start()
-        self._gatherers: dict[object, Gatherer] = {}
+    def _reset(self) -> None:
+        super()._reset()
+        self._batchers: dict[object, RequestBatcher] = {}
 
-    def _gatherer(self) -> Gatherer:
+    def _batcher(self) -> RequestBatcher:
         loop = asyncio.get_running_loop()
-        gatherer = self._gatherers.get(loop)
-        if gatherer is None:
-            self._gatherers = {
-                each: one for each, one in self._gatherers.items() if not _ended(each)
+        batcher = self._batchers.get(loop)
+        if batcher is None:
+            self._batchers = {
+                other: kept for other, kept in self._batchers.items() if not _is_ended(other)
             }
-            self._loop_pool()  # now, and not at the cost of the first call's deadline
+            self._loop_pool()  # made here, so that it does not take time of the first deadline
             config = self._config
-            gatherer = Gatherer(self._carry, config.max_items_per_request, len(config.base_urls))
-            self._gatherers[loop] = gatherer
-        return gatherer
+            batcher = RequestBatcher(
+                self._send_batch, config.max_items_per_request, len(config.base_urls)
+            )
+            self._batchers[loop] = batcher
+        return batcher
 
-    async def _carry(self, asked: Gathered) -> Answer:
-        return await self._run(self._ready_calls().gathered(asked))
+    async def _send_batch(self, batch: EncodedBatch) -> BatchReply:
+        return await self._run(self._open_calls().score_batch(batch))
 
     def _loop_pool(self) -> AsyncHTTPClient:
         from assay_client._transport.http import new_async_client
 
         loop = asyncio.get_running_loop()
-        self._forget(_ended)
+        self._drop_pools(_is_ended)
         return self._pool(loop, new_async_client)
 
 
-def _ended(loop: object) -> bool:
+def _is_ended(loop: object) -> bool:
     return isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()

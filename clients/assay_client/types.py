@@ -1,9 +1,9 @@
-"""What the server replies, as frozen values."""
+"""Replies of the server, as frozen values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 OnError = Literal["raise", "none"]
@@ -13,8 +13,18 @@ Severity = Literal["warn", "critical"]
 
 
 @dataclass(frozen=True)
+class Response:
+    """An HTTP response. The names of its headers are in lower case."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class ItemError:
-    """Why an item has no score: a stable `code`, and a `detail` that says how to mend it."""
+    """The reason why an item has no score: a stable `code`, and a `detail` that says how to fix
+    it."""
 
     code: str
     detail: str
@@ -22,17 +32,17 @@ class ItemError:
 
 @dataclass(frozen=True)
 class Result:
-    """One item's result.
+    """The result of one item.
 
     Attributes:
         index: the item's place in the request.
-        score: the number served; None where the item could not be scored.
-        raw: the model's own output before shaping; None where a rule decided or nothing could.
+        score: the number served; None if the item could not be scored.
+        raw: the model's own output before shaping; None if a rule decided or the item failed.
         channels: the named parts of the reward.
-        flags: what happened on the way, such as `truncated` or `substituted`.
-        tokens: the item's length in tokens, where the server counted it.
+        flags: notes on how the score was made, such as `truncated` or `substituted`.
+        tokens: the item's length in tokens, if the server counted it.
         source: `computed`, `cache`, `shared` or `rule`.
-        error: set where `status` is `error`.
+        error: set if `status` is `error`.
     """
 
     index: int
@@ -51,14 +61,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Group:
-    """The items of one prompt, together.
+    """Statistics of the items of one prompt.
 
     Attributes:
-        n: how many items the group has; `scored`: how many of them have a score.
-        mean: of the scores, None where there is none; `std` likewise.
-        ranks: one for each item of the group in request order, 1 for the best; None where it has
-            no score.
-        zero_variance: whether the scores cannot be told apart, so that the group teaches nothing.
+        n: the number of items in the group; `scored`: the number of them that have a score.
+        mean: of the scores, None if there is none; `std` likewise.
+        ranks: one for each item of the group in request order, 1 for the best; None if it has no
+            score.
+        zero_variance: whether the scores are all equal, so that the group teaches nothing.
     """
 
     group: str
@@ -72,8 +82,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a request cost: items and tokens, and where the results came from. `rule` counts those
-    that needed no forward pass, `failed` those without a score of their own."""
+    """The cost of a request: items, tokens, and the number of results from each source.
+
+    `rule` counts results that needed no forward pass, `failed` those without a score of their own.
+    """
 
     items: int
     tokens: int
@@ -86,7 +98,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Timing:
-    """Where the server's time went, in milliseconds."""
+    """The server's time by stage, in milliseconds."""
 
     prepare_ms: float
     queue_ms: float
@@ -99,9 +111,9 @@ class ScoreReply:
     """The reply to `score`: one result for each item, in the order of the items.
 
     Attributes:
-        model: what scored, as `name@version`.
-        fingerprint: the digest of all that decides the numbers.
-        groups: empty where no item names a group.
+        model: the model that scored, as `name@version`.
+        fingerprint: the digest of everything that determines the numbers.
+        groups: empty if no item names a group.
     """
 
     id: str
@@ -114,7 +126,7 @@ class ScoreReply:
 
     @property
     def scores(self) -> list[float | None]:
-        """The scores in the order of the items; None where an item could not be scored."""
+        """The scores in the order of the items; None if an item could not be scored."""
         return [result.score for result in self.results]
 
     @property
@@ -125,9 +137,14 @@ class ScoreReply:
 
 @dataclass(frozen=True)
 class Ranked:
-    """One candidate's place: `margin` is the distance to the next rank, None where there is no
-    next one. `score` is None for a candidate that could not be scored. `confidence` is how likely
-    this one, and not the next, is the right one of the two; None where the model does not know."""
+    """A candidate's place in the ranking.
+
+    Attributes:
+        score: None for a candidate that could not be scored.
+        margin: the distance to the next rank, None if there is no next one.
+        confidence: the probability that this candidate, and not the next, is the right one of the
+            two; None if the model does not estimate it.
+    """
 
     index: int
     score: float | None
@@ -140,9 +157,9 @@ class BestOfN:
     """The reply to `best_of_n`.
 
     Attributes:
-        best: the index of the best candidate; None where the server chose none.
+        best: the index of the best candidate; None if the server chose none.
         ranking: best first.
-        ties: indices of candidates too close to tell apart.
+        ties: indices of candidates whose scores are too close to distinguish them.
         abstained: whether the best candidate fell below `abstain_below` or `min_confidence`, or
             there was none.
         results: one for each candidate, in the order of the candidates.
@@ -159,7 +176,7 @@ class BestOfN:
 
 @dataclass(frozen=True)
 class Model:
-    """A model that the server has. `card` holds everything the server told of it."""
+    """A model that the server has. `card` holds everything that the server returned about it."""
 
     id: str
     name: str
@@ -176,13 +193,14 @@ class RuleState:
     """A rule at the latest step of a model's scores in one split.
 
     Attributes:
-        severity: None where the rule is silent: nothing passed a threshold, or too little was seen.
+        severity: None if the rule is silent: nothing passed a threshold, or there is too little
+            data.
         since_step: the step since which it fires without a break.
-        value: what was measured; `threshold`: what it passed, in the same unit.
+        value: the measured value; `threshold`: the one that it passed, in the same unit.
         about: the channels, labels or scripts it is about.
         evidence: the other numbers that it rests on.
         thresholds: the rule's own.
-        cannot_tell: what the rule cannot tell apart.
+        limits: what the rule cannot distinguish.
     """
 
     rule: str
@@ -193,13 +211,18 @@ class RuleState:
     about: tuple[str, ...]
     evidence: Mapping[str, float | None]
     thresholds: Mapping[str, Any]
-    cannot_tell: str
+    limits: str
 
 
 @dataclass(frozen=True)
 class ChannelHealth:
-    """A channel, or the `score`, at the latest step: `mean` and `std` of its items and the share of
-    them in which it is null; its `average` over the run, the highest that was, and when."""
+    """A channel, or the `score`, at the latest step.
+
+    Attributes:
+        mean: of its items; `std` likewise.
+        average: its mean over the run; `peak`: the highest that it was, and `peak_step` when.
+        null_share: the share of items in which it is null.
+    """
 
     mean: float | None
     std: float | None
@@ -211,8 +234,11 @@ class ChannelHealth:
 
 @dataclass(frozen=True)
 class StreamHealth:
-    """The health of one model's scores in one split, at the latest `step`. Without a model and a
-    split: of what the trainer told, where nothing was scored for the run."""
+    """The health of one model's scores in one split, at the latest `step`.
+
+    Without a model and a split it is the health of the trainer's telemetry, for a run without
+    scores.
+    """
 
     model: str | None
     split: str | None
@@ -224,7 +250,7 @@ class StreamHealth:
 
 @dataclass(frozen=True)
 class Interval:
-    """A value, its 95 % interval, and from how many values it was estimated."""
+    """A value, its 95 % interval, and the number of values from which it was estimated."""
 
     value: float
     low: float
@@ -234,7 +260,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class GoldMeasure:
-    """How well the reward agreed with gold at a step; None is what was not measured.
+    """The agreement of the reward with gold at a step; None for each part that was not measured.
 
     Attributes:
         proxy: the mean reward; `gold`: the mean of the gold source.
@@ -254,8 +280,12 @@ class GoldMeasure:
 
 @dataclass(frozen=True)
 class Advice:
-    """What gold says to consider (`raise_regularisation`, `reset_reference`, `stop`), on which
-    grounds, and the best step before it at which nothing was wrong."""
+    """The action that gold advises, its grounds, and the last good step.
+
+    Attributes:
+        action: `raise_regularisation`, `reset_reference` or `stop`.
+        healthy_step: the best earlier step at which nothing was wrong.
+    """
 
     step: int
     action: str
@@ -284,4 +314,4 @@ class RunHealth:
     @property
     def firing(self) -> tuple[RuleState, ...]:
         """The rules that fire, of all streams."""
-        return tuple(rule for one in self.streams for rule in one.rules if rule.severity)
+        return tuple(rule for stream in self.streams for rule in stream.rules if rule.severity)

@@ -1,1 +1,1 @@
-"""Reward models: the waist they share, their cards, the repository and the families."""
+"""Reward models: their interface, their cards, the repository and the families."""

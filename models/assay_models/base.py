@@ -1,8 +1,8 @@
-"""The waist: what a scorer is, and what travels between it and the service. Above this file nobody
-knows tensors, below it nobody knows HTTP; device models, rules and remote scorers look alike."""
+"""The interface of all models, and the values that travel between them and the service. No tensors
+above this file, no HTTP below it; device models, rules and remote scorers are alike."""
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,15 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 Truncation = Literal["error", "left", "right", "middle"]
 
 Raw = tuple[float, ...]
-"""What `predict` computes for one input: the model's own fp32 outputs, before any shaping."""
+"""The result of `predict` for one input: the model's own fp32 outputs, before any shaping."""
 
 
 class ItemError(Exception):
-    """One item cannot be scored; its neighbours can.
+    """An error of one item; the other items of its batch can be scored.
 
-    Raised by `prepare` and `finish`, and by `predict` on an input alone. The caller sees
-    `status: error` on that item, with this code and detail, and no number. The detail must not
-    quote the item's text.
+    Raised by `prepare` and `finish`, and by `predict` on an input alone. The caller gets no number
+    and `status: error`, with this code and detail. The detail must not quote the item's text.
     """
 
     def __init__(self, code: str, detail: str) -> None:
@@ -28,7 +27,7 @@ class ItemError(Exception):
 
 
 class DeviceOutOfMemory(Exception):
-    """`predict` ran out of device memory; a smaller batch may fit."""
+    """A lack of device memory during `predict`; a smaller batch may fit."""
 
 
 class Item(BaseModel):
@@ -42,8 +41,8 @@ class Item(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a request may choose: what happens to an item longer than the model's limit, whether
-    the raw is served as the score, unshaped, and `numbers` by names that the family knows."""
+    """The choices of a request: what happens to an item longer than the model's limit, whether the
+    raw is served as the score, unshaped, and `numbers` by names that the family knows."""
 
     truncation: Truncation = "error"
     raw: bool = False
@@ -52,9 +51,9 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What one row of a forward pass needs. `key` is the canonical prepared input (token ids or
-    features): under one fingerprint, equal keys have equal raws. `tokens` is its true length.
-    Inputs of one `kin` (not empty) may begin alike, and cost less in one batch than in two."""
+    """One row of a forward pass. `key` is the canonical prepared input (token ids or features):
+    under one fingerprint, equal keys have equal raws. `tokens` is its true length. Inputs of one
+    `prefix_key` (not empty) may begin alike, and cost less in one batch than in two."""
 
     key: bytes
     tokens: int
@@ -67,7 +66,7 @@ class Prepared:
     """One item, ready for `predict`.
 
     It holds as many inputs as the item needs forward passes (a claim against three chunks: three);
-    none at all means that a rule decides. `state` carries what `finish` needs besides the raws.
+    without any input a rule decides. `state` carries what `finish` needs besides the raws.
     """
 
     inputs: tuple[Input, ...]
@@ -78,11 +77,12 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What is served for one item: the score, the raw it came from (None where a rule decided),
-    and the named channels whose documented mix the score is."""
+    """The result for one item: the score, the raw it came from (None where a rule decided), and the
+    named channels whose documented mix the score is."""
 
     score: float
     raw: float | None
+    _: KW_ONLY
     channels: Mapping[str, float]
     flags: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -91,12 +91,12 @@ class Score:
 class RewardModel(Protocol):
     """A scorer.
 
-    `prepare` and `finish` are pure and run on CPU threads; `predict` alone makes numbers. A model
+    `prepare` and `finish` are pure and run on CPU threads; only `predict` computes numbers. A model
     that `runs` on the device is called on its one device thread; a remote one returns an awaitable.
-    `prepare` is given one item, or all of a group if the model `sees` groups; `finish` returns one
-    score for each of them. `cost`: tokens that one `predict` of these inputs computes, padding
-    counted; it never falls as inputs are added. `fingerprint`: the digest of all that decides the
-    raws (weights, tokenizer, template, parser, dtype, family version).
+    `prepare` is given one item, or all of a group if the model `sees` groups; `finish` returns a
+    score for each. `cost`: tokens that one `predict` computes, padding counted; it never falls as
+    inputs are added. `fingerprint`: the digest of all that decides the raws (weights, tokenizer,
+    template, parser, dtype, family version).
     """
 
     @property

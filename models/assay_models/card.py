@@ -1,4 +1,4 @@
-"""The model card: all that is known of one model, read from `card.toml`."""
+"""The model card: the description of one model, read from `card.toml`."""
 
 import re
 import tomllib
@@ -16,20 +16,22 @@ REFERENCE = re.compile(rf"^(?P<name>{NAME})(@(?P<version>[0-9]{{1,6}}))?$")
 
 
 class CardError(Exception):
-    """A card that cannot be used: missing, malformed, or at odds with the files it names.
+    """A card that cannot be used: missing, malformed, or in conflict with the files it names.
 
-    Raised at start and by `assay models verify`; the text says which card and how to mend it.
+    Raised at start and by `assay models verify`; the text names the card and the remedy.
     """
 
 
-class _Part(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Weights(_Part):
-    """Where the weights are: `folder` (beside the card, or `path`), an installed `package`, `parts`
-    of an archive that several `packages` of one version carry, a `hub` repository at a pinned
-    revision, or `none` for a family that has none.
+class Weights(_Section):
+    """The place of the weights.
+
+    It is a `folder` (beside the card, or `path`), an installed `package`, `parts` of an archive
+    that several `packages` of one version carry, a `hub` repository at a pinned revision, or `none`
+    for a family that has none.
 
     `files` maps each file, relative to the weights' own folder, to its digest; `own_files` does so
     for files in the card's folder, where the weights are elsewhere.
@@ -47,22 +49,22 @@ class Weights(_Part):
     own_files: dict[str, Digest] = Field(default_factory=dict)
 
 
-class Limits(_Part):
-    """The longest input in tokens, and how a batch of this model is bounded (padding counted)."""
+class Limits(_Section):
+    """The longest input in tokens, and the bounds of a batch of this model (padding counted)."""
 
     max_tokens: Annotated[int, Field(ge=1)] = 512
     max_batch_tokens: Annotated[int, Field(ge=1)] = 16_384
     max_batch_size: Annotated[int, Field(ge=1)] = 64
 
 
-class Baseline(_Part):
-    """What a trivial rule reaches on the same data."""
+class Baseline(_Section):
+    """The result of a trivial rule on the same data."""
 
     name: str
     value: FiniteFloat
 
 
-class Quality(_Part):
+class Quality(_Section):
     """One measured figure on held-out data, with its 95 % interval and the command to get it.
 
     A `headline` is shown where a model is introduced in a line or two.
@@ -80,15 +82,15 @@ class Quality(_Part):
     headline: bool = False
 
 
-class Training(_Part):
-    """What the model was made from, and how."""
+class Training(_Section):
+    """The recipe, the backbone and the data that the model was trained with."""
 
     recipe: str
     backbone: str = ""
     data: tuple[str, ...] = ()
 
 
-class Example(_Part):
+class Example(_Section):
     """An input with its expected score: warm-up, self-test and `assay models verify`."""
 
     item: dict[str, Any]
@@ -96,7 +98,7 @@ class Example(_Part):
     tolerance: Annotated[float, Field(gt=0)] = 1e-3
 
 
-class Golden(_Part):
+class Golden(_Section):
     """Raws that a checkpoint's publisher printed for texts in `file`, which lies with the weights.
 
     The texts are string constants in the file's Python blocks: `prompt` names the problem, `raws`
@@ -109,8 +111,8 @@ class Golden(_Part):
     tolerance: Annotated[float, Field(gt=0)]
 
 
-class Reference(_Part):
-    """Scores on a reference set, to hold a run's scores against."""
+class Reference(_Section):
+    """Scores on a reference set, to compare a run's scores with."""
 
     n: int
     mean: FiniteFloat
@@ -118,11 +120,11 @@ class Reference(_Part):
     quantiles: dict[str, FiniteFloat]
 
 
-class Calibration(_Part):
-    """How often the higher of two raws of one prompt is the right one, by their distance.
+class Calibration(_Section):
+    """The frequency with which the higher of two raws of one prompt is right, by their distance.
 
-    Measured on `n` held-out pairs and made never to fall (isotonic regression); `margins` rise from
-    0, `confidence` goes with them. `command` measures it again.
+    It is measured on `n` held-out pairs and made monotonic (isotonic regression). `margins` rise
+    from 0, and `confidence` has one value for each. `command` measures it again.
     """
 
     margins: Annotated[tuple[FiniteFloat, ...], Field(min_length=1)]
@@ -132,7 +134,7 @@ class Calibration(_Part):
     command: str
 
     @model_validator(mode="after")
-    def _rises(self) -> Self:
+    def _check_monotonic(self) -> Self:
         rising = all(low < high for low, high in pairwise(self.margins))
         falling = any(low > high for low, high in pairwise(self.confidence))
         if (
@@ -146,8 +148,8 @@ class Calibration(_Part):
             )
         return self
 
-    def of(self, margin: float) -> float:
-        """The confidence at a distance of two raws, between the knots by a straight line."""
+    def confidence_at(self, margin: float) -> float:
+        """Return the confidence at a distance of two raws, interpolated linearly."""
         distance = abs(margin)
         after = bisect_right(self.margins, distance)
         if after == len(self.margins):
@@ -157,11 +159,11 @@ class Calibration(_Part):
         return below + (above - below) * (distance - low) / (high - low)
 
 
-class ModelCard(_Part):
+class ModelCard(_Section):
     """One served model.
 
-    `resolution` is the difference below which two scores are noise. `bounds` are how far a raw may
-    be from plain Transformers in fp32, by dtype, whatever else is in the batch.
+    `resolution` is the difference below which two scores are noise. `bounds` are the maximal
+    differences of a raw from plain Transformers in fp32, by dtype, in any batch.
     """
 
     name: Annotated[str, Field(pattern=rf"^{NAME}$")]
@@ -191,10 +193,10 @@ class ModelCard(_Part):
         return f"{self.name}@{self.version}"
 
     def options_as(self, kind: type[Kind]) -> Kind:
-        """What `[options]` says, as a family reads it.
+        """Parse `[options]` as a family reads them.
 
         Raises:
-            CardError: an option is unknown to that family, or has no such value.
+            CardError: an option is unknown to that family, or its value is invalid.
         """
         try:
             return kind.model_validate(self.options)
@@ -203,10 +205,10 @@ class ModelCard(_Part):
 
 
 def read_card(folder: Path) -> ModelCard:
-    """The card in `folder`, with its `reference.json` where there is one.
+    """Read the card in `folder`, with its `reference.json` where there is one.
 
     Raises:
-        CardError: the file is missing or does not say what a card must; the text names the field.
+        CardError: the file is missing, or a field is missing or invalid; the text names the field.
     """
     path = folder / "card.toml"
     try:
@@ -226,8 +228,8 @@ def read_card(folder: Path) -> ModelCard:
     return card
 
 
-def _explain(error: ValidationError, *inside: str) -> str:
+def _explain(error: ValidationError, *prefix: str) -> str:
     return "; ".join(
-        f"{'.'.join(str(part) for part in (*inside, *problem['loc']))}: {problem['msg']}"
+        f"{'.'.join(str(part) for part in (*prefix, *problem['loc']))}: {problem['msg']}"
         for problem in error.errors(include_url=False, include_input=False)
     )

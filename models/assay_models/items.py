@@ -1,4 +1,4 @@
-"""The fields of an item, one class for each kind of input. Families name theirs in the registry."""
+"""The fields of an item, one class for each kind of input; the registry assigns them."""
 
 from typing import Annotated, Literal
 
@@ -11,16 +11,19 @@ Count = Annotated[int, Field(strict=True, ge=0, le=2**31)]
 
 
 class ResponseItem(Item):
-    """What a policy wrote, and what only its trainer knows of that: `calls` of tools or searches in
-    the response, and `response_tokens`, by the policy's own tokenizer. Both are for the rules that
-    watch a run; no family reads them, and no score depends on them."""
+    """An item with a policy's response, and counts that only its trainer knows.
+
+    `calls` are those of tools or searches in the response, and `response_tokens` is its length by
+    the policy's own tokenizer. Both are for the rules that monitor a run; no family reads them, and
+    no score depends on them.
+    """
 
     calls: Count | None = None
     response_tokens: Count | None = None
 
 
 class Message(BaseModel):
-    """One turn of a conversation, as chat templates take it."""
+    """One message of a conversation, as chat templates take it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,7 +47,7 @@ class TextItem(ResponseItem):
 
 
 class CodeItem(ResponseItem):
-    """A problem and the answer a policy wrote for it."""
+    """A problem and the answer that a policy wrote for it."""
 
     prompt: Prompt
     response: Text
@@ -52,7 +55,7 @@ class CodeItem(ResponseItem):
 
 
 class CodeExecItem(ResponseItem):
-    """The answer a policy wrote, and the tests that its program has to pass: a list of Python
+    """The answer that a policy wrote, and the tests that its program has to pass: a list of Python
     snippets, each one test, or one text, which is one test as a whole. `prompt` is not read."""
 
     response: Text
@@ -74,7 +77,7 @@ class RetrievedResult(BaseModel):
 
 
 class VideoQppItem(Item):
-    """A text query, the collection it is put to and the retrieval system that will answer it.
+    """A text query, the collection that is searched and the retrieval system that will answer it.
 
     `original` is the query that this one rewrites: it adds channels and leaves the score as it is.
     """
@@ -90,7 +93,7 @@ class RetrievalQppItem(Item):
     """A text query and the list that a retrieval system returned for it, best first.
 
     `corpus_score` is the score of the whole corpus as one document, in the unit of the results'
-    scores; `depth` is how many results count, where that is not the card's number.
+    scores; `depth` is the number of results that count, where it is not the card's number.
     """
 
     query: Text
@@ -107,7 +110,7 @@ LABELS: tuple[Label, ...] = ("entailment", "neutral", "contradiction")
 class NliItem(ResponseItem):
     """A pair (`premise`, `hypothesis`), or `evidence` with `claims` or a `response` made on it.
 
-    `searched` tells whether the policy looked for evidence at all; it decides no number.
+    `searched` says whether the policy searched for evidence at all; it decides no number.
     """
 
     premise: Text | None = None

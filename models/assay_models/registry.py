@@ -1,8 +1,8 @@
-"""Which family computes which models. A plain table, and the one lazy import of the house."""
+"""The table of families, each imported when its first model is loaded."""
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, cast, get_args
 
 from assay_models.base import Item, RewardModel
@@ -21,8 +21,8 @@ from assay_models.repository import ModelFiles
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Where and how a family computes: torch's name of the device and of the dtype, and whether a
-    raw must be bit-equal whatever is computed beside it."""
+    """The settings of a family's computation: torch's names of the device and of the dtype, and
+    whether a raw must be bit-equal in every batch."""
 
     device: str = "cpu"
     dtype: str = "float32"
@@ -30,20 +30,23 @@ class Runtime:
 
 
 class Loader(Protocol):
-    """The class a family exports."""
+    """The class that a family exports."""
 
     def load(self, card: ModelCard, files: ModelFiles, runtime: Runtime) -> RewardModel: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One family: the module and class that compute it, the items it takes, the field that varies
+    """One family of models.
+
+    It has the module and class that compute it, the items that it takes, the field that varies
     between the candidates of one best-of-n request, an item that any of its models can score, and
     the names of the `numbers` that a request may choose.
     """
 
     module: str
     loader: str
+    _: KW_ONLY
     item: type[Item]
     candidate: str
     probe: Mapping[str, Any]
@@ -64,74 +67,78 @@ class Family:
         return cast(Loader, getattr(module, self.loader)).load(card, files, runtime)
 
 
-# A program with and without the fence, so that every way of extraction finds one.
+# A program with and without the fence, so that every mode of extraction finds one.
 _PROGRAM = '"""\n```python\ndef f(x):\n    return x + 1\n```\n"""'
-_CHOICES = frozenset(("min_confidence", *(f"weights.{label}" for label in get_args(Label))))
+_NLI_NUMBERS = frozenset(("min_confidence", *(f"weights.{label}" for label in get_args(Label))))
 _PAIR = {"prompt": "one and one", "response": "two"}
 
 FAMILIES = {
     "reference": Family(
-        "assay_models.families.reference", "ReferenceModel", TextItem, "response", _PAIR
+        "assay_models.families.reference",
+        "ReferenceModel",
+        item=TextItem,
+        candidate="response",
+        probe=_PAIR,
     ),
     "sequence_classifier": Family(
         "assay_models.families.sequence_classifier",
         "SequenceClassifier",
-        TextItem,
-        "response",
-        _PAIR,
+        item=TextItem,
+        candidate="response",
+        probe=_PAIR,
     ),
     "code": Family(
         "assay_models.families.code.model",
         "CodeModel",
-        CodeItem,
-        "response",
-        {"prompt": "Add one.", "response": _PROGRAM},
+        item=CodeItem,
+        candidate="response",
+        probe={"prompt": "Add one.", "response": _PROGRAM},
     ),
     "code_exec": Family(
         "assay_models.families.code_exec.model",
         "CodeExecModel",
-        CodeExecItem,
-        "response",
-        {"response": _PROGRAM, "tests": "assert __name__"},
+        item=CodeExecItem,
+        candidate="response",
+        probe={"response": _PROGRAM, "tests": "assert __name__"},
     ),
     "video_qpp": Family(
         "assay_models.families.qpp.pre_retrieval",
         "VideoQppModel",
-        VideoQppItem,
-        "query",
-        {"query": "a dog on a beach"},
+        item=VideoQppItem,
+        candidate="query",
+        probe={"query": "a dog on a beach"},
     ),
     "retrieval_qpp": Family(
         "assay_models.families.qpp.post_retrieval",
         "RetrievalQppModel",
-        RetrievalQppItem,
-        "query",
-        {"query": "a dog on a beach", "results": [{"score": 2.0}, {"score": 1.0}]},
+        item=RetrievalQppItem,
+        candidate="query",
+        probe={"query": "a dog on a beach", "results": [{"score": 2.0}, {"score": 1.0}]},
     ),
     "retrieval_nets": Family(
         "assay_models.families.qpp.post_retrieval_nets",
         "RetrievalNet",
-        RetrievalQppItem,
-        "query",
+        item=RetrievalQppItem,
+        candidate="query",
         # Embeddings are as long as a model's own: each card has to show its example.
-        {"query": "a dog on a beach", "results": [{"score": 2.0}, {"score": 1.0}]},
+        probe={"query": "a dog on a beach", "results": [{"score": 2.0}, {"score": 1.0}]},
     ),
     "nli": Family(
         "assay_models.families.nli.model",
         "NliModel",
-        NliItem,
-        "hypothesis",
-        {"premise": "A dog runs.", "hypothesis": "An animal moves."},
-        _CHOICES,
+        item=NliItem,
+        candidate="hypothesis",
+        probe={"premise": "A dog runs.", "hypothesis": "An animal moves."},
+        numbers=_NLI_NUMBERS,
     ),
 }
 
 
 def family_of(card: ModelCard) -> Family:
-    """The family a card names.
+    """Return the family that a card names.
 
     Raises:
-        CardError: there is no such family; the text lists those there are.
+        CardError: there is no such family; the text lists the families.
     """
     try:
         return FAMILIES[card.family]

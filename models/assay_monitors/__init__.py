@@ -1,1 +1,1 @@
-"""Reward health: what a run's scores look like step by step, and the rules that watch them."""
+"""Reward health: statistics of a run's scores by step, and the rules that evaluate them."""

@@ -1,24 +1,25 @@
-"""What has begun and what has ended since a run was last looked at."""
+"""Alerts of a run: which of them began and which ended since its health was evaluated last."""
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Literal, NamedTuple
 
+from cachetools import LRUCache
+
 from assay_monitors.reports import GoldHealth, RuleState, RunHealth, StreamHealth
-from assay_monitors.rules.finding import Severity
+from assay_monitors.rules.base import Severity
 
 # Runs whose alerts are remembered; as many as are kept.
-RUNS = 200
+MAX_RUNS = 200
 GOLD = "gold"
-GOLD_LIMIT = "whether the reward or the gold source is at fault"
+GOLD_LIMITS = "an exploited reward from a gold source that has changed"
 
-Place = tuple[str | None, str | None, str | None]
+Series = tuple[str | None, str | None, str | None]
 
 
 class AlertKey(NamedTuple):
-    """What fires: a rule in a stream, or a gold source."""
+    """A rule in a stream, or a gold source."""
 
     model: str | None
     split: str | None
@@ -26,18 +27,18 @@ class AlertKey(NamedTuple):
     source: str | None = None
 
     @property
-    def place(self) -> Place:
-        """What has a latest step of its own."""
+    def series(self) -> Series:
+        """The stream or the gold source, which has a latest step of its own."""
         return self.model, self.split, self.source
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """A rule that fires, as it was when it was last looked at.
+    """A rule that fires, as it was when it was last evaluated.
 
-    `model` and `split` name the stream, None where only the trainer spoke; the rest is as in
-    `RuleState`. Advice of a gold source has the rule `gold`, and is `about` the source, what is
-    advised and the grounds.
+    `model` and `split` name the stream, None where only the trainer sent data; the rest is as in
+    `RuleState`. Advice of a gold source has the rule `gold`, and is `about` the source, the advised
+    action and the grounds.
     """
 
     run: str
@@ -51,7 +52,7 @@ class Alert:
     threshold: float | None
     about: list[str]
     evidence: dict[str, float]
-    cannot_tell: str
+    limits: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,34 +64,37 @@ class AlertChange:
 
     @property
     def id(self) -> str:
-        """The same for the same change, whichever server tells it and however often."""
-        one = self.alert
-        names = (one.run, one.model, one.split, one.rule, one.since_step, one.severity, self.kind)
-        # What gold is about is part of which alert it is: each source has its own.
-        told = repr((*names, one.about[:1] if one.rule == GOLD else ()))
-        return "alert-" + blake2b(told.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+        """The id of the change: the same from every server, and each time it is sent."""
+        alert = self.alert
+        names = (
+            *(alert.run, alert.model, alert.split, alert.rule),
+            *(alert.since_step, alert.severity, self.kind),
+        )
+        # The gold source is part of the identity of a gold alert: each source has its own.
+        identity = repr((*names, alert.about[:1] if alert.rule == GOLD else ()))
+        digest = blake2b(identity.encode(errors="surrogatepass"), digest_size=16)
+        return "alert-" + digest.hexdigest()
 
 
-class AlertBook:
-    """Knows which alerts were told. It forgets the run that was not looked at for longest, and all
-    with the process: what still fires is then told again, under the same ids.
+class AlertTracker:
+    """Remembers which alerts fire, and returns the changes.
+
+    It forgets the run whose alerts were updated least recently, and everything when the process
+    ends: alerts that still fire are then returned again, under the same ids.
     """
 
-    def __init__(self, runs: int = RUNS) -> None:
-        self._runs = runs
-        self._firing: OrderedDict[str, dict[AlertKey, Alert]] = OrderedDict()
+    def __init__(self, max_runs: int = MAX_RUNS) -> None:
+        self._firing: LRUCache[str, dict[AlertKey, Alert]] = LRUCache(max_runs)
 
-    def changes(self, health: RunHealth) -> list[AlertChange]:
-        """What is to be told now that a run's health is known: what ended, then what began."""
+    def update(self, health: RunHealth) -> list[AlertChange]:
+        """Take in a run's health, and return the alerts that ended, then those that began."""
         before = self._firing.pop(health.run, {})
         now = dict(_alerts(health))
         if now:
             self._firing[health.run] = now
-        if len(self._firing) > self._runs:
-            self._firing.popitem(last=False)
-        steps = dict(_steps(health))
+        steps = dict(_latest_steps(health))
         ended = [
-            AlertChange("resolved", replace(alert, step=steps.get(key.place, alert.step)))
+            AlertChange("resolved", replace(alert, step=steps.get(key.series, alert.step)))
             for key, alert in before.items()
             if key not in now
         ]
@@ -101,7 +105,7 @@ class AlertBook:
         ]
 
 
-def _steps(health: RunHealth) -> Iterator[tuple[Place, int]]:
+def _latest_steps(health: RunHealth) -> Iterator[tuple[Series, int]]:
     for stream in health.streams:
         yield (stream.model, stream.split, None), stream.step
     for gold in health.gold:
@@ -113,13 +117,13 @@ def _alerts(health: RunHealth) -> Iterator[tuple[AlertKey, Alert]]:
         for state in stream.rules:
             if state.severity is not None:
                 key = AlertKey(stream.model, stream.split, state.rule)
-                yield key, _of_rule(health.run, stream, state, state.severity)
+                yield key, _rule_alert(health.run, stream, state, state.severity)
     for gold in health.gold:
         if gold.advice is not None:
-            yield AlertKey(None, None, GOLD, gold.source), _of_gold(health.run, gold)
+            yield AlertKey(None, None, GOLD, gold.source), _gold_alert(health.run, gold)
 
 
-def _of_rule(run: str, stream: StreamHealth, state: RuleState, severity: Severity) -> Alert:
+def _rule_alert(run: str, stream: StreamHealth, state: RuleState, severity: Severity) -> Alert:
     return Alert(
         run=run,
         model=stream.model,
@@ -132,11 +136,11 @@ def _of_rule(run: str, stream: StreamHealth, state: RuleState, severity: Severit
         threshold=state.threshold,
         about=state.about,
         evidence=state.evidence,
-        cannot_tell=state.cannot_tell,
+        limits=state.limits,
     )
 
 
-def _of_gold(run: str, gold: GoldHealth) -> Alert:
+def _gold_alert(run: str, gold: GoldHealth) -> Alert:
     advice = gold.advice
     assert advice is not None
     return Alert(
@@ -151,5 +155,5 @@ def _of_gold(run: str, gold: GoldHealth) -> Alert:
         threshold=None,
         about=[gold.source, advice.action, *advice.grounds],
         evidence={},
-        cannot_tell=GOLD_LIMIT,
+        limits=GOLD_LIMITS,
     )

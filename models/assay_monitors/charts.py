@@ -1,4 +1,4 @@
-"""What is drawn of a run: its streams in columns of steps, and when each rule fired."""
+"""Chart data of a run: its streams in columns of steps, and when each rule fired."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,24 +6,25 @@ from itertools import groupby
 from typing import NamedTuple
 
 from assay_monitors.distribution import Distribution, distribution
-from assay_monitors.extents import Extent
+from assay_monitors.group_ranges import GroupRange
 from assay_monitors.health import DEFAULT_RULES
-from assay_monitors.history import TRAINER, RunHistory, Stream
+from assay_monitors.history import TRAINER_STREAM, RunHistory, Stream
 from assay_monitors.moments import Moments
-from assay_monitors.rules.finding import Finding, Rule, Severity
-from assay_monitors.sketch import Sketch
+from assay_monitors.rules.base import Finding, Rule, Severity
+from assay_monitors.sketch import QuantileSketch
 from assay_monitors.summaries import SCORE, Point, Summary
 
-COLUMNS = 120
-EPISODES = 200
-GROUPS = 5
+DEFAULT_COLUMNS = 120
+MAX_EPISODES = 200
+MAX_GROUPS = 5
 Numbers = list[float | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lines:
-    """A measure by column: mean, standard deviation, tenth, fiftieth and ninetieth percentile; null
-    where nothing was seen.
+    """A measure by column: mean, standard deviation, tenth, fiftieth and ninetieth percentile.
+
+    Null where a column has no values.
     """
 
     mean: Numbers
@@ -33,11 +34,13 @@ class Lines:
     p90: Numbers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """What was seen, by column. `first` and `last` are the steps that a column holds; `nulls`,
-    `truncated`, `invalid` count items, `constant_groups` those of `groups` that do not vary on any
-    channel; `characters` is the response's median length; `channels` and `telemetry` are means.
+    """The measures of a stream, by column.
+
+    `first` and `last` are the steps that a column holds; `nulls`, `truncated`, `invalid` count
+    items, `constant_groups` those of `groups` that do not vary on any channel; `characters` is the
+    response's median length; `channels` and `telemetry` are means.
     """
 
     first: list[int]
@@ -54,12 +57,13 @@ class Columns:
     telemetry: dict[str, Numbers]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
     """A rule that fired without a break, from `since_step` to `until_step` (null: it still does).
 
-    `severity` is the worst it was, `critical_step` the first at which it was critical; `value`,
-    `threshold`, `about` and `evidence` are those of the step at which it began.
+    `severity` is the worst in that time, `critical_step` the first step at which it was critical.
+    `value`, `threshold`, `about` and `evidence` are those of the step at which it began, `limits`
+    is what the rule cannot distinguish.
     """
 
     rule: str
@@ -71,12 +75,12 @@ class Episode:
     threshold: float
     about: list[str]
     evidence: dict[str, float]
-    cannot_tell: str
+    limits: str
 
 
 @dataclass(frozen=True, slots=True)
 class GroupScores:
-    """How far a group's scores lie apart. `group` is a digest of the name it was given."""
+    """The range of a group's scores. `group` is a digest of the name it was given."""
 
     group: str
     items: int
@@ -86,8 +90,10 @@ class GroupScores:
 
 @dataclass(frozen=True, slots=True)
 class Extremes:
-    """Of a sample of the groups of one step, those whose best answer scored lowest, and those whose
-    worst answer scored highest.
+    """The worst and best groups of a sample of the groups of one step.
+
+    The worst are those whose best answer scored lowest, the best those whose worst answer scored
+    highest.
     """
 
     step: int
@@ -96,10 +102,11 @@ class Extremes:
     best: list[GroupScores]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamChart:
-    """One model's scores in one split, drawn; without both, what the trainer told. `left_off` says
-    how many of the oldest episodes are not among `episodes`.
+    """The chart of one model's scores in one split; without both, of the trainer's telemetry.
+
+    `left_off` is the number of the oldest episodes that are not among `episodes`.
     """
 
     model: str | None
@@ -113,7 +120,7 @@ class StreamChart:
 
 @dataclass(frozen=True, slots=True)
 class RunChart:
-    """A run, drawn. It was seen last at `last_seen`, in seconds since the epoch."""
+    """The chart of a run, which was last seen at `last_seen`, in seconds since the epoch."""
 
     run: str
     last_seen: float
@@ -121,7 +128,7 @@ class RunChart:
 
 
 class Column(NamedTuple):
-    """Neighbouring steps, added up."""
+    """Neighbouring steps, merged."""
 
     first: int
     last: int
@@ -131,71 +138,74 @@ class Column(NamedTuple):
 def run_chart(
     history: RunHistory,
     run: str,
+    *,
     model: str | None = None,
     split: str | None = None,
-    most: int = COLUMNS,
+    max_columns: int = DEFAULT_COLUMNS,
     rules: Sequence[Rule] = DEFAULT_RULES,
 ) -> RunChart | None:
-    """All streams of the run, or those of a model or a split, in `most` columns at most; None if
-    nothing is known of the run.
+    """Return the charts of all streams of the run, or of those of a model or a split.
+
+    Returns:
+        Charts of at most `max_columns` columns; None if the run is unknown.
     """
-    found = next((one for one in history.runs() if one.run == run), None)
-    if found is None:
+    known = next((kept for kept in history.runs() if kept.run == run), None)
+    if known is None:
         return None
     streams = [
-        _chart(stream, history.series(run, stream), most, rules)
-        for stream in history.streams(run) or [TRAINER]
+        _chart(stream, history.series(run, stream), max_columns, rules)
+        for stream in history.streams(run) or [TRAINER_STREAM]
         if model in (None, stream.model) and split in (None, stream.split)
     ]
-    return RunChart(run, found.last_seen, streams)
+    return RunChart(run, known.last_seen, streams)
 
 
-def pooled_columns(series: Sequence[Point], most: int) -> list[Column]:
-    """Neighbouring steps added up, the same number to each column but the last."""
-    size = -(-len(series) // most) or 1
+def pool_columns(series: Sequence[Point], max_columns: int) -> list[Column]:
+    """Merge neighbouring steps, the same number to each column but the last."""
+    size = -(-len(series) // max_columns) or 1
     parts = [series[start : start + size] for start in range(0, len(series), size)]
-    return [Column(part[0].step, part[-1].step, _added(part)) for part in parts]
+    return [Column(part[0].step, part[-1].step, _merge(part)) for part in parts]
 
 
-def episodes(series: Sequence[Point], rules: Sequence[Rule] = DEFAULT_RULES) -> list[Episode]:
-    """When each rule fired, by rising step; points by rising step."""
-    found = [one for rule in rules for one in _episodes(rule, series)] if series else []
-    return sorted(found, key=lambda one: (one.since_step, one.rule))
+def find_episodes(series: Sequence[Point], rules: Sequence[Rule] = DEFAULT_RULES) -> list[Episode]:
+    """Return the episodes of each rule, by rising step; points by rising step."""
+    episodes = [episode for rule in rules for episode in _episodes(rule, series)] if series else []
+    return sorted(episodes, key=lambda episode: (episode.since_step, episode.rule))
 
 
-def extremes(point: Point) -> Extremes | None:
-    """The worst and the best groups of two scored items or more; None where there are none."""
+def find_extremes(point: Point) -> Extremes | None:
+    """Return the worst and the best groups of two scored items or more; None if there are none."""
     groups = [
-        _group_scores(digest, extent)
-        for digest, extent in sorted(point.summary.groups.extents.items())
-        if extent.count > 1 and SCORE in extent.bounds
+        _group_scores(digest, group)
+        for digest, group in sorted(point.summary.groups.ranges.items())
+        if group.count > 1 and SCORE in group.bounds
     ]
     if not groups:
         return None
-    most = min(GROUPS, max(1, len(groups) // 2))
-    worst = sorted(groups, key=lambda one: (one.high, one.low))[:most]
-    best = sorted(groups, key=lambda one: (-one.low, -one.high))[:most]
+    shown = min(MAX_GROUPS, max(1, len(groups) // 2))
+    worst = sorted(groups, key=lambda group: (group.high, group.low))[:shown]
+    best = sorted(groups, key=lambda group: (-group.low, -group.high))[:shown]
     return Extremes(point.step, len(groups), worst, best)
 
 
 def _chart(
-    stream: Stream, series: Sequence[Point], most: int, rules: Sequence[Rule]
+    stream: Stream, series: Sequence[Point], max_columns: int, rules: Sequence[Rule]
 ) -> StreamChart:
-    columns = pooled_columns(series, most)
-    fired = episodes(series, rules)
-    seen = (found for point in reversed(series) if (found := extremes(point)) is not None)
+    columns = pool_columns(series, max_columns)
+    episodes = find_episodes(series, rules)
+    latest_first = map(find_extremes, reversed(series))
     return StreamChart(
         model=stream.model or None,
         split=stream.split or None,
         columns=_columns(columns),
         distribution=distribution([column.summary for column in columns]),
-        episodes=fired[-EPISODES:],
-        left_off=max(0, len(fired) - EPISODES),
-        groups=next(seen, None),
+        episodes=episodes[-MAX_EPISODES:],
+        left_off=max(0, len(episodes) - MAX_EPISODES),
+        groups=next((found for found in latest_first if found is not None), None),
     )
 
 
-def _added(part: Sequence[Point]) -> Summary:
+def _merge(part: Sequence[Point]) -> Summary:
     if len(part) == 1:
         return part[0].summary
     whole = Summary()
@@ -205,45 +215,47 @@ def _added(part: Sequence[Point]) -> Summary:
 
 
 def _columns(columns: Sequence[Column]) -> Columns:
-    seen = [column.summary for column in columns]
-    groups = [summary.groups.degenerate(0.0) for summary in seen]
+    summaries = [column.summary for column in columns]
+    groups = [summary.groups.count_constant(0.0) for summary in summaries]
     return Columns(
         first=[column.first for column in columns],
         last=[column.last for column in columns],
-        items=[summary.items for summary in seen],
-        nulls=[summary.nulls for summary in seen],
-        truncated=[summary.truncated for summary in seen],
-        invalid=[summary.invalid for summary in seen],
-        groups=[real for _, real in groups],
+        items=[summary.items for summary in summaries],
+        nulls=[summary.nulls for summary in summaries],
+        truncated=[summary.truncated for summary in summaries],
+        invalid=[summary.invalid for summary in summaries],
+        groups=[total for _, total in groups],
         constant_groups=[constant for constant, _ in groups],
-        score=_lines(seen),
-        characters=_quantiles([summary.characters for summary in seen], 0.5),
-        channels=_means(seen, lambda summary: summary.channels),
-        telemetry=_means(seen, lambda summary: summary.telemetry),
+        score=_lines(summaries),
+        characters=_quantiles([summary.characters for summary in summaries], 0.5),
+        channels=_means(summaries, lambda summary: summary.channels),
+        telemetry=_means(summaries, lambda summary: summary.telemetry),
     )
 
 
-def _lines(seen: Sequence[Summary]) -> Lines:
-    scores = [summary.scores for summary in seen]
+def _lines(summaries: Sequence[Summary]) -> Lines:
+    scores = [summary.scores for summary in summaries]
     return Lines(
-        mean=[summary.score.mean for summary in seen],
-        std=[summary.score.std for summary in seen],
+        mean=[summary.score.mean for summary in summaries],
+        std=[summary.score.std for summary in summaries],
         p10=_quantiles(scores, 0.1),
         p50=_quantiles(scores, 0.5),
         p90=_quantiles(scores, 0.9),
     )
 
 
-def _quantiles(sketches: Sequence[Sketch], share: float) -> Numbers:
+def _quantiles(sketches: Sequence[QuantileSketch], share: float) -> Numbers:
     return [sketch.quantile(share) for sketch in sketches]
 
 
 def _means(
-    seen: Sequence[Summary], named: Callable[[Summary], dict[str, Moments]]
+    summaries: Sequence[Summary], named: Callable[[Summary], dict[str, Moments]]
 ) -> dict[str, Numbers]:
-    names = sorted({name for summary in seen for name in named(summary)})
+    names = sorted({name for summary in summaries for name in named(summary)})
     return {
-        name: [named(summary)[name].mean if name in named(summary) else None for summary in seen]
+        name: [
+            named(summary)[name].mean if name in named(summary) else None for summary in summaries
+        ]
         for name in names
     }
 
@@ -252,13 +264,13 @@ def _episodes(rule: Rule, series: Sequence[Point]) -> Iterator[Episode]:
     pairs = list(zip(series, rule.findings(series), strict=True))
     for fires, part in groupby(pairs, key=lambda pair: pair[1] is not None):
         if fires:
-            answers = [(point.step, found) for point, found in part if found is not None]
-            yield _episode(rule, answers, series[-1].step)
+            findings = [(point.step, finding) for point, finding in part if finding is not None]
+            yield _episode(rule, findings, series[-1].step)
 
 
-def _episode(rule: Rule, answers: Sequence[tuple[int, Finding]], latest: int) -> Episode:
-    (since, first), (until, _) = answers[0], answers[-1]
-    critical = next((step for step, found in answers if found.severity == "critical"), None)
+def _episode(rule: Rule, findings: Sequence[tuple[int, Finding]], latest: int) -> Episode:
+    (since, first), (until, _) = findings[0], findings[-1]
+    critical = next((step for step, finding in findings if finding.severity == "critical"), None)
     return Episode(
         rule=rule.id,
         severity="warn" if critical is None else "critical",
@@ -269,10 +281,10 @@ def _episode(rule: Rule, answers: Sequence[tuple[int, Finding]], latest: int) ->
         threshold=first.threshold,
         about=list(first.about),
         evidence=dict(first.evidence),
-        cannot_tell=rule.cannot_tell,
+        limits=rule.limits,
     )
 
 
-def _group_scores(digest: str, extent: Extent) -> GroupScores:
-    low, high = extent.bounds[SCORE]
-    return GroupScores(digest, extent.count, low, high)
+def _group_scores(digest: str, group: GroupRange) -> GroupScores:
+    low, high = group.bounds[SCORE]
+    return GroupScores(digest, group.count, low, high)

@@ -1,16 +1,17 @@
-"""Summaries and gold as they are stored: exact, compact, readable with zlib and JSON alone."""
+"""Storage format of summaries and gold: exact, compact, readable with zlib and JSON alone."""
 
 import json
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from operator import attrgetter
 from typing import Any, TypeVar
 
-from assay_monitors.extents import Extent, GroupSample
 from assay_monitors.gold import GoldPoint
+from assay_monitors.group_ranges import GroupRange, GroupSample
 from assay_monitors.intervals import Estimate
 from assay_monitors.moments import Comoments, Moments
-from assay_monitors.sketch import Sketch
+from assay_monitors.sketch import QuantileSketch
 from assay_monitors.summaries import Summary
 
 K = TypeVar("K")
@@ -20,77 +21,86 @@ NUMBERS = ("items", "nulls", "truncated", "invalid")
 COUNTS = ("labels", "flags", "sources", "scripts", "calls")
 SKETCHES = ("scores", "characters", "tokens")
 ESTIMATES = ("proxy", "gold", "accuracy", "loss", "rank")
+MOMENTS = tuple(field.name for field in fields(Moments))
+COMOMENTS = tuple(field.name for field in fields(Comoments))
+_moments_row = attrgetter(*MOMENTS)
+_comoments_row = attrgetter(*COMOMENTS)
 
 
-def packed(summary: Summary) -> bytes:
-    """A summary as bytes, from which `unpacked` makes an equal one."""
-    fields: dict[str, Any] = {
+def pack_summary(summary: Summary) -> bytes:
+    """Return a summary as bytes, from which `unpack_summary` makes an equal one."""
+    values: dict[str, Any] = {
         **{name: getattr(summary, name) for name in (*NUMBERS, *COUNTS)},
         **{name: getattr(summary, name).buckets for name in SKETCHES},
-        "score": _moments(summary.score),
-        "channels": {name: _moments(one) for name, one in summary.channels.items()},
-        "telemetry": {name: _moments(one) for name, one in summary.telemetry.items()},
-        "pairs": [[*names, *_comoments(one)] for names, one in summary.pairs.items()],
-        "length_score": _comoments(summary.length_score),
-        "groups": {
-            digest: [one.count, one.bounds] for digest, one in summary.groups.extents.items()
-        },
+        "score": _pack_moments(summary.score),
+        "channels": _by_name(summary.channels, str, _pack_moments),
+        "telemetry": _by_name(summary.telemetry, str, _pack_moments),
+        "pairs": [[*names, *_comoments_row(sums)] for names, sums in summary.pairs.items()],
+        "length_score": _comoments_row(summary.length_score),
+        "groups": _by_name(summary.groups.ranges, str, _pack_range),
     }
-    return zlib.compress(json.dumps(fields, separators=(",", ":")).encode(), 1)
+    return zlib.compress(json.dumps(values, separators=(",", ":")).encode(), 1)
 
 
-def unpacked(data: bytes) -> Summary:
-    """The summary that was packed.
+def unpack_summary(data: bytes) -> Summary:
+    """Return the summary that `pack_summary` packed.
 
     Raises:
-        ValueError, zlib.error: the bytes are none of ours.
+        ValueError, zlib.error: the bytes are not a packed summary.
     """
-    fields = json.loads(zlib.decompress(data))
-    plain: dict[str, Any] = {name: fields[name] for name in (*NUMBERS, *COUNTS)}
-    plain |= {name: Sketch(_each(fields[name], int, int)) for name in SKETCHES}
+    values = json.loads(zlib.decompress(data))
+    plain: dict[str, Any] = {name: values[name] for name in (*NUMBERS, *COUNTS)}
+    plain |= {name: QuantileSketch(_by_name(values[name], int, int)) for name in SKETCHES}
     return Summary(
         **plain,
-        score=Moments(*fields["score"]),
-        channels=_each(fields["channels"], str, _read_moments),
-        telemetry=_each(fields["telemetry"], str, _read_moments),
-        pairs={(one, other): Comoments(*sums) for one, other, *sums in fields["pairs"]},
-        length_score=Comoments(*fields["length_score"]),
-        groups=GroupSample(_each(fields["groups"], str, _read_extent)),
+        score=_unpack_moments(values["score"]),
+        channels=_by_name(values["channels"], str, _unpack_moments),
+        telemetry=_by_name(values["telemetry"], str, _unpack_moments),
+        pairs={
+            (first, second): _unpack_comoments(sums) for first, second, *sums in values["pairs"]
+        },
+        length_score=_unpack_comoments(values["length_score"]),
+        groups=GroupSample(_by_name(values["groups"], str, _unpack_range)),
     )
 
 
-def gold_text(point: GoldPoint) -> str:
-    """A gold measurement as JSON."""
+def gold_to_json(point: GoldPoint) -> str:
+    """Return a gold measurement as JSON."""
     return json.dumps(asdict(point), separators=(",", ":"))
 
 
-def gold_point(text: str) -> GoldPoint:
-    """The measurement that `gold_text` wrote."""
-    fields = json.loads(text)
+def gold_from_json(text: str) -> GoldPoint:
+    """Return the measurement that `gold_to_json` wrote."""
+    values = json.loads(text)
     for name in ESTIMATES:
-        if fields[name] is not None:
-            fields[name] = Estimate(*fields[name])
-    return GoldPoint(**fields)
+        if values[name] is not None:
+            values[name] = Estimate(*values[name])
+    return GoldPoint(**values)
 
 
-def _moments(one: Moments) -> list[float]:
-    return [one.count, one.total, one.squares, one.low, one.high] if one.count else []
+def _pack_moments(moments: Moments) -> list[float]:
+    # Without values the extremes are infinite, which JSON has no number for.
+    return list(_moments_row(moments)) if moments.count else []
 
 
-def _comoments(one: Comoments) -> list[int]:
-    return [one.count, one.x, one.y, one.xx, one.yy, one.xy]
+def _unpack_moments(sums: list[Any]) -> Moments:
+    return Moments(**dict(zip(MOMENTS, sums, strict=bool(sums))))
 
 
-def _read_moments(sums: list[Any]) -> Moments:
-    return Moments(*sums)
+def _unpack_comoments(sums: list[Any]) -> Comoments:
+    return Comoments(**dict(zip(COMOMENTS, sums, strict=True)))
 
 
-def _read_extent(extent: list[Any]) -> Extent:
-    count, bounds = extent
-    return Extent(count, {name: (low, high) for name, (low, high) in bounds.items()})
+def _pack_range(group: GroupRange) -> list[Any]:
+    return [group.count, group.bounds]
 
 
-def _each(
-    fields: Mapping[str, Any], key: Callable[[str], K], value: Callable[[Any], V]
+def _unpack_range(packed: list[Any]) -> GroupRange:
+    count, bounds = packed
+    return GroupRange(count, {name: (low, high) for name, (low, high) in bounds.items()})
+
+
+def _by_name(
+    values: Mapping[Any, Any], key: Callable[[str], K], value: Callable[[Any], V]
 ) -> dict[K, V]:
-    return {key(name): value(one) for name, one in fields.items()}
+    return {key(name): value(item) for name, item in values.items()}

@@ -1,25 +1,27 @@
-"""How scores are spread, column by column: the shares of a heat map's cells."""
+"""Distribution of scores by column: the shares of the cells of a heat map."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from assay_monitors.moments import Moments
-from assay_monitors.sketch import Sketch
+from assay_monitors.sketch import QuantileSketch
 from assay_monitors.summaries import Summary
 
 ROWS = 24
-# Of all scores, what may lie outside the rows at either end; it counts in the outermost row.
-TAIL = 0.002
-# Around a single value, rows reach this far up and down.
-ALONE = 0.5
-DIGITS = 4
+# The share of all scores that may lie outside the rows at either end; it counts in the outermost.
+TAIL_SHARE = 0.002
+# The half width of the range where all scores are the same value.
+MIN_HALF_RANGE = 0.5
+SHARE_DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """The spread of the scores by column. `edges` rise, one more than there are rows; of a column
-    `shares` has for each row the share of its scores, to 2 % of a score's magnitude. The outermost
-    rows hold what lies beyond them too. A column without scores has no rows.
+    """The distribution of the scores by column.
+
+    `edges` rise, and there is one more of them than there are rows. For each column, `shares` has
+    for each row the share of the column's scores, with an error of 2 % of a score's magnitude. The
+    outermost rows hold the scores beyond them too. A column without scores has no rows.
     """
 
     edges: list[float]
@@ -27,40 +29,43 @@ class Distribution:
 
 
 def distribution(columns: Sequence[Summary], rows: int = ROWS) -> Distribution | None:
-    """The spread of the scores, over the range of all but the outermost; None of no scores."""
-    scores, extent = Sketch(), Moments()
+    """Return the distribution over the range of all but the outermost scores; None if none."""
+    scores, moments = QuantileSketch(), Moments()
     for column in columns:
         scores.merge(column.scores)
-        extent.merge(column.score)
-    if not extent.count:
+        moments.merge(column.score)
+    if not moments.count:
         return None
-    low, high = _range(scores, extent)
+    low, high = _range(scores, moments)
     edges = [low + (high - low) * row / rows for row in range(rows + 1)]
     return Distribution(edges, [_shares(column, low, high, rows) for column in columns])
 
 
-def _range(scores: Sketch, extent: Moments) -> tuple[float, float]:
-    low = max(extent.low, scores.quantile(TAIL) or 0.0)
-    high = min(extent.high, scores.quantile(1 - TAIL) or 0.0)
+def _range(scores: QuantileSketch, moments: Moments) -> tuple[float, float]:
+    low = max(moments.low, scores.quantile(TAIL_SHARE) or 0.0)
+    high = min(moments.high, scores.quantile(1 - TAIL_SHARE) or 0.0)
     if high > low:
         return low, high
-    return low - ALONE, low + ALONE
+    return low - MIN_HALF_RANGE, low + MIN_HALF_RANGE
 
 
 def _shares(column: Summary, low: float, high: float, rows: int) -> list[float]:
     if not column.score.count:
         return []
     shares, height = [0.0] * rows, (high - low) / rows
-    for begin, end, count in column.scores.masses():
-        # No score lies outside the column's extremes, whatever the bounds of its bucket.
+    for begin, end, count in column.scores.bucket_counts():
+        # No score lies outside the column's minimum and maximum, whatever its bucket's bounds.
         begin, end = max(begin, column.score.low), min(end, column.score.high)
-        for row, part in _parts((begin - low) / height, (end - low) / height, rows):
+        for row, part in _overlaps((begin - low) / height, (end - low) / height, rows):
             shares[row] += part * count / column.score.count
-    return [round(share, DIGITS) for share in shares]
+    return [round(share, SHARE_DIGITS) for share in shares]
 
 
-def _parts(begin: float, end: float, rows: int) -> Iterator[tuple[int, float]]:
-    """How what lies evenly between two heights, in rows, falls upon the rows."""
+def _overlaps(begin: float, end: float, rows: int) -> Iterator[tuple[int, float]]:
+    """Yield each row that an interval overlaps, and the share of the interval in it.
+
+    The interval's ends are in units of rows.
+    """
     first, last = (max(0, min(rows - 1, int(height))) for height in (begin, end))
     if first == last or end <= begin:
         yield first, 1.0

@@ -1,11 +1,11 @@
-"""How well a reward agrees with a gold source, on what the current policy writes.
+"""Agreement of a reward with a gold source, on responses of the current policy.
 
 Gold is separate from the reward: it has its own source, is kept apart, and pays nothing.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import combinations
 from typing import NamedTuple
 
@@ -13,8 +13,9 @@ from assay_monitors.intervals import Estimate, mean, spearman, wilson
 
 
 class GoldPair(NamedTuple):
-    """The reward's scores of two responses to one prompt: of the one that gold prefers, and of the
-    other.
+    """The reward's scores of two responses to one prompt.
+
+    `preferred` is that of the response that gold prefers, `other` that of the other response.
     """
 
     preferred: float
@@ -31,7 +32,7 @@ class GoldItem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GoldPoint:
-    """What was measured at one step; None is what was not.
+    """The measurements at one step; None where a quantity was not measured.
 
     Attributes:
         step: of the run.
@@ -40,10 +41,11 @@ class GoldPoint:
             preference.
         loss: Bradley-Terry, the mean of -log sigmoid(preferred - other), in nats.
         rank: Spearman's correlation of reward and gold over the responses.
-        gradient_norm: as the trainer tells it.
+        gradient_norm: as the trainer recorded it.
     """
 
     step: int
+    _: KW_ONLY
     proxy: Estimate | None = None
     gold: Estimate | None = None
     accuracy: Estimate | None = None
@@ -53,12 +55,13 @@ class GoldPoint:
 
 
 def measure(step: int, items: Sequence[GoldItem], gradient_norm: float | None = None) -> GoldPoint:
-    """What responses of the current policy tell; about 200 prompts of two make a useful interval.
+    """Measure the agreement of reward and gold on responses of the current policy.
 
-    The intervals take pairs for independent: send two responses a prompt. With more, pairs of one
-    prompt share their responses and the intervals are too narrow.
+    About 200 prompts of two responses make a useful interval. The intervals take pairs for
+    independent: send two responses a prompt. With more, pairs of one prompt share their responses
+    and the intervals are too narrow.
     """
-    pairs = pairs_of(items)
+    pairs = gold_pairs(items)
     proxies = [item.proxy for item in items]
     golds = [item.gold for item in items]
     return GoldPoint(
@@ -72,32 +75,36 @@ def measure(step: int, items: Sequence[GoldItem], gradient_norm: float | None = 
     )
 
 
-def pairs_of(items: Iterable[GoldItem]) -> list[GoldPair]:
-    """All pairs of responses to one prompt of which gold prefers one."""
+def gold_pairs(items: Iterable[GoldItem]) -> list[GoldPair]:
+    """Return all pairs of responses to one prompt of which gold prefers one."""
     prompts: dict[str, list[GoldItem]] = {}
     for item in items:
         prompts.setdefault(item.prompt, []).append(item)
     return [
-        GoldPair(one.proxy, other.proxy)
-        if one.gold > other.gold
-        else GoldPair(other.proxy, one.proxy)
-        for answers in prompts.values()
-        for one, other in combinations(answers, 2)
-        if one.gold != other.gold
+        GoldPair(first.proxy, second.proxy)
+        if first.gold > second.gold
+        else GoldPair(second.proxy, first.proxy)
+        for responses in prompts.values()
+        for first, second in combinations(responses, 2)
+        if first.gold != second.gold
     ]
 
 
 def reward_accuracy(pairs: Sequence[GoldPair]) -> Estimate:
-    """The share of pairs in which the reward is higher for what gold prefers, with Wilson's
-    interval.
+    """Return the share of pairs in which the reward is higher for what gold prefers.
+
+    The interval is Wilson's.
     """
     return wilson(sum(pair.preferred > pair.other for pair in pairs), len(pairs))
 
 
 def bradley_terry_loss(pairs: Sequence[GoldPair]) -> Estimate:
-    """The mean of -log sigmoid(preferred - other) in nats, of one pair or more; log 2 is chance."""
-    return mean([_surprise(pair.preferred - pair.other) for pair in pairs])
+    """Return the mean of -log sigmoid(preferred - other) in nats, of one pair or more.
+
+    A reward at chance has log 2.
+    """
+    return mean([_negative_log_sigmoid(pair.preferred - pair.other) for pair in pairs])
 
 
-def _surprise(margin: float) -> float:
+def _negative_log_sigmoid(margin: float) -> float:
     return max(0.0, -margin) + math.log1p(math.exp(-abs(margin)))

@@ -1,17 +1,18 @@
-"""A run's health: every rule's answer at its latest step, and its channels at a glance."""
+"""Health of a series: each rule's result at the latest step, and the state of each channel."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from assay_monitors.rules.base import Finding, Rule
 from assay_monitors.rules.failures import InvalidShare, NullShare, TruncatedShare
-from assay_monitors.rules.finding import Finding, Rule
 from assay_monitors.rules.groups import DeadChannel, GroupDegeneracy
 from assay_monitors.rules.labels import SignalCollapse, StrongSupport
 from assay_monitors.rules.language import ScriptDrift
 from assay_monitors.rules.lengths import LengthCollapse, LengthScore
-from assay_monitors.rules.locks import BehaviourLock, ChannelLock
+from assay_monitors.rules.lock_in import BehaviourLock, ChannelLock
 from assay_monitors.rules.outcome import HALF_LIFE, OutcomeDrawdown, ProxyDivergence
+from assay_monitors.rules.rolling import SCORE, exponential_averages, moments_of
 from assay_monitors.rules.saturation import Saturation
 from assay_monitors.rules.telemetry import (
     AnswerCollapse,
@@ -20,7 +21,6 @@ from assay_monitors.rules.telemetry import (
     PolicyEntropy,
     TokenCollapse,
 )
-from assay_monitors.rules.windows import SCORE, averaged, moments_of
 from assay_monitors.summaries import Point
 
 Status = Literal["ok", "warn", "critical"]
@@ -47,11 +47,22 @@ RULES: tuple[Rule, ...] = (
     KlJump(),
     CallsWithoutSearch(),
 )
-DEFAULT_RULES = tuple(rule for rule in RULES if rule.default)
+DEFAULT_RULES = tuple(rule for rule in RULES if rule.is_default)
+
+
+class Evaluation(NamedTuple):
+    """A rule's result at the latest step: `finding` is None where it does not fire.
+
+    `since_step` is the step since which it has fired without a break.
+    """
+
+    rule: Rule
+    since_step: int
+    finding: Finding | None
 
 
 @dataclass(frozen=True, slots=True)
-class Alert:
+class FiringRule:
     """A rule that fires at the latest step, and the step since which it has without a break."""
 
     rule: str
@@ -59,10 +70,13 @@ class Alert:
     finding: Finding
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelHealth:
-    """A channel, or the score, at the latest step: `mean` and `std` of its items, the share of
-    items in which it is null; over the run its average, the highest that was, and when.
+    """The state of a channel, or of the score, at the latest step.
+
+    `mean` and `std` are of the step's items, `null_share` is the share of them in which the channel
+    is null. `average` is the moving average over the run, `peak` its highest value, and `peak_step`
+    the step of that.
     """
 
     mean: float | None
@@ -73,50 +87,35 @@ class ChannelHealth:
     null_share: float
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What is to be told of one series. It reports; whether to stop is the trainer's decision."""
-
-    status: Status
-    alerts: list[Alert]
-    channels: dict[str, ChannelHealth]
-
-
-def health(series: Sequence[Point], rules: Sequence[Rule] = DEFAULT_RULES) -> Health:
-    """The health of a run's series, points by rising step."""
-    found = alerts(series, rules)
-    severities = {alert.finding.severity for alert in found}
-    status: Status = "ok"
-    if severities:
-        status = "critical" if "critical" in severities else "warn"
-    return Health(status, found, channels(series))
-
-
-def alerts(series: Sequence[Point], rules: Sequence[Rule] = DEFAULT_RULES) -> list[Alert]:
-    """The rules that fire at the latest step, in the order of the rules."""
+def evaluate_rules(
+    series: Sequence[Point], rules: Sequence[Rule] = DEFAULT_RULES
+) -> list[Evaluation]:
+    """Return each rule's result at the latest point, points by rising step; [] without points."""
+    results = [(rule, rule.findings(series)) for rule in rules] if series else []
     return [
-        Alert(rule.id, since, latest)
-        for rule, since, latest in judged(series, rules)
-        if latest is not None
+        Evaluation(rule, _since_step(series, findings), findings[-1]) for rule, findings in results
     ]
 
 
-def judged(
+def firing_rules(
     series: Sequence[Point], rules: Sequence[Rule] = DEFAULT_RULES
-) -> list[tuple[Rule, int, Finding | None]]:
-    """Each rule's answer at the latest of one point or more, and the step since which it fires."""
-    answers = [(rule, rule.findings(series)) for rule in rules] if series else []
-    return [(rule, _since(series, findings), findings[-1]) for rule, findings in answers]
+) -> list[FiringRule]:
+    """Return the rules that fire at the latest step, in the order of the rules."""
+    return [
+        FiringRule(rule.id, since_step, finding)
+        for rule, since_step, finding in evaluate_rules(series, rules)
+        if finding is not None
+    ]
 
 
-def channels(series: Sequence[Point]) -> dict[str, ChannelHealth]:
-    """The score and every channel that was ever seen."""
+def channel_health(series: Sequence[Point]) -> dict[str, ChannelHealth]:
+    """Return the state of the score and of every channel that was ever seen."""
     seen = sorted({name for _, summary in series for name in summary.channels})
     return {name: known for name in (SCORE, *seen) if (known := _channel(series, name)) is not None}
 
 
 def _channel(series: Sequence[Point], name: str) -> ChannelHealth | None:
-    averages = averaged(series, name, HALF_LIFE)
+    averages = exponential_averages(series, name, HALF_LIFE)
     if not averages or (latest := averages[-1]) is None:
         return None
     summary = series[-1].summary
@@ -132,7 +131,7 @@ def _channel(series: Sequence[Point], name: str) -> ChannelHealth | None:
     )
 
 
-def _since(series: Sequence[Point], findings: Sequence[Finding | None]) -> int:
+def _since_step(series: Sequence[Point], findings: Sequence[Finding | None]) -> int:
     step = series[-1].step
     for point, finding in zip(reversed(series), reversed(findings), strict=True):
         if finding is None:

@@ -1,14 +1,14 @@
-"""Numbers with 95 % intervals."""
+"""Estimates with 95 % confidence intervals."""
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-ERRORS = 1.96
+Z_95 = 1.96
 
 
 class Estimate(NamedTuple):
-    """A value, its 95 % interval, and from how many values it was estimated."""
+    """A value, its 95 % interval, and the number of values that it was estimated from."""
 
     value: float
     low: float
@@ -17,59 +17,60 @@ class Estimate(NamedTuple):
 
     @property
     def variance(self) -> float:
-        """The square of the standard error that the interval's width speaks of."""
-        return ((self.high - self.low) / 2 / ERRORS) ** 2
+        """The square of the standard error that the interval's width implies."""
+        return ((self.high - self.low) / 2 / Z_95) ** 2
 
 
 def exact(value: float) -> Estimate:
-    """A value that is taken at its word."""
+    """Return an estimate without an error."""
     return Estimate(value, value, value, 1)
 
 
-def around(value: float, error: float, n: int) -> Estimate:
-    """A value with a standard error, its distribution taken for normal."""
-    return Estimate(value, value - ERRORS * error, value + ERRORS * error, n)
+def normal(value: float, error: float, n: int) -> Estimate:
+    """Return an estimate with a standard error, taken to be normally distributed."""
+    return Estimate(value, value - Z_95 * error, value + Z_95 * error, n)
 
 
 def wilson(hits: int, total: int) -> Estimate:
-    """A share, with Wilson's score interval (JASA 1927); 0 in [0, 1] of nothing."""
+    """Return a share with Wilson's score interval (JASA 1927); 0 in [0, 1] where `total` is 0."""
     if not total:
         return Estimate(0.0, 0.0, 1.0, 0)
-    share, weight = hits / total, ERRORS**2 / total
+    share, weight = hits / total, Z_95**2 / total
     middle = (share + weight / 2) / (1 + weight)
     half = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
     return Estimate(share, max(0.0, middle - half), min(1.0, middle + half), total)
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """The mean of values, which may not be none; a single one is taken at its word."""
+    """Return the mean of one value or more; that of a single value has no error."""
     n = len(values)
-    value = math.fsum(values) / n
+    average = math.fsum(values) / n
     if n == 1:
-        return exact(value)
-    variance = math.fsum((one - value) ** 2 for one in values) / (n - 1)
-    return around(value, math.sqrt(variance / n), n)
+        return exact(average)
+    variance = math.fsum((value - average) ** 2 for value in values) / (n - 1)
+    return normal(average, math.sqrt(variance / n), n)
 
 
 def slope(steps: Sequence[int], estimates: Sequence[Estimate]) -> Estimate:
-    """The least-squares slope per step of two estimates or more, its error that of the estimates
-    alone; steps are distinct.
+    """Return the least-squares slope per step of two estimates or more; steps are distinct.
+
+    Its error is that of the estimates alone.
     """
     n = len(steps)
     middle = math.fsum(steps) / n
-    away = [step - middle for step in steps]
-    spread = math.fsum(one * one for one in away)
-    pairs = list(zip(away, estimates, strict=True))
-    value = math.fsum(one * estimate.value for one, estimate in pairs) / spread
-    variance = math.fsum(one * one * estimate.variance for one, estimate in pairs)
-    return around(value, math.sqrt(variance) / spread, n)
+    offsets = [step - middle for step in steps]
+    spread = math.fsum(offset * offset for offset in offsets)
+    pairs = list(zip(offsets, estimates, strict=True))
+    value = math.fsum(offset * estimate.value for offset, estimate in pairs) / spread
+    variance = math.fsum(offset * offset * estimate.variance for offset, estimate in pairs)
+    return normal(value, math.sqrt(variance) / spread, n)
 
 
 def spearman(xs: Sequence[float], ys: Sequence[float]) -> Estimate | None:
-    """Spearman's rank correlation, ties sharing their mean rank; None where one side is constant.
+    """Return Spearman's rank correlation; None where one side is constant.
 
-    The interval is Fisher's with the variance of Bonett and Wright (Psychometrika 2000), and says
-    nothing of fewer than four pairs.
+    Ties share their mean rank. The interval is Fisher's with the variance of Bonett and Wright
+    (Psychometrika 2000); for fewer than four pairs it is [-1, 1].
     """
     value = _pearson(_ranks(xs), _ranks(ys))
     if value is None:
@@ -79,7 +80,7 @@ def spearman(xs: Sequence[float], ys: Sequence[float]) -> Estimate | None:
         return Estimate(value, -1.0, 1.0, n)
     if abs(value) == 1.0:
         return Estimate(value, value, value, n)
-    half = ERRORS * math.sqrt((1 + value**2 / 2) / (n - 3))
+    half = Z_95 * math.sqrt((1 + value**2 / 2) / (n - 3))
     middle = math.atanh(value)
     return Estimate(value, math.tanh(middle - half), math.tanh(middle + half), n)
 
@@ -102,11 +103,11 @@ def _pearson(xs: Sequence[float], ys: Sequence[float]) -> float | None:
     n = len(xs)
     if n < 2:
         return None
-    mid_x, mid_y = math.fsum(xs) / n, math.fsum(ys) / n
-    away = [(x - mid_x, y - mid_y) for x, y in zip(xs, ys, strict=True)]
-    spread_x = math.fsum(x * x for x, _ in away)
-    spread_y = math.fsum(y * y for _, y in away)
+    mean_x, mean_y = math.fsum(xs) / n, math.fsum(ys) / n
+    offsets = [(x - mean_x, y - mean_y) for x, y in zip(xs, ys, strict=True)]
+    spread_x = math.fsum(x * x for x, _ in offsets)
+    spread_y = math.fsum(y * y for _, y in offsets)
     if not spread_x or not spread_y:
         return None
-    together = math.fsum(x * y for x, y in away) / math.sqrt(spread_x * spread_y)
+    together = math.fsum(x * y for x, y in offsets) / math.sqrt(spread_x * spread_y)
     return max(-1.0, min(1.0, together))

@@ -1,17 +1,20 @@
-"""Sums that do not depend on the order of what is added, to the last bit."""
+"""Count, mean, variance and correlation, by exact sums of fixed-point integers.
+
+The order in which values are added does not change the result, not even in the last bit.
+"""
 
 import math
 from dataclasses import dataclass
 
 FRACTION_BITS = 40
-LARGEST = 2.0**53
+MAX_MAGNITUDE = 2.0**53
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Moments:
-    """Count, sum, sum of squares and extremes of values.
+    """Count, sum, sum of squares, minimum and maximum of values.
 
-    Values are held as multiples of 2**-40, about 1e-12, and those beyond 2**53 as 2**53: sums of
+    Values are held as multiples of 2**-40, about 1e-12, and those beyond 2**53 as 2**53. Sums of
     integers are the same in any order, which sums of floats are not, and no variance is lost to
     cancellation.
     """
@@ -23,19 +26,19 @@ class Moments:
     high: float = -math.inf
 
     def add(self, value: float) -> None:
-        """Take one finite value in."""
-        near = clamped(value)
-        whole = fixed(near)
+        """Add one finite value."""
+        clamped = clamp(value)
+        fixed = to_fixed_point(clamped)
         self.count += 1
-        self.total += whole
-        self.squares += whole * whole
-        if near < self.low:
-            self.low = near
-        if near > self.high:
-            self.high = near
+        self.total += fixed
+        self.squares += fixed * fixed
+        if clamped < self.low:
+            self.low = clamped
+        if clamped > self.high:
+            self.high = clamped
 
     def merge(self, other: "Moments") -> None:
-        """Take in all that the other has taken in."""
+        """Add all values of `other`."""
         self.count += other.count
         self.total += other.total
         self.squares += other.squares
@@ -44,12 +47,12 @@ class Moments:
 
     @property
     def mean(self) -> float | None:
-        """None of no values."""
+        """The arithmetic mean; None where there are no values."""
         return self.total / (self.count << FRACTION_BITS) if self.count else None
 
     @property
     def std(self) -> float | None:
-        """The population's; None of no values."""
+        """The population's standard deviation; None where there are no values."""
         if not self.count:
             return None
         spread = self.count * self.squares - self.total * self.total
@@ -57,16 +60,20 @@ class Moments:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean; 0 of a single value, which is taken as a mean that somebody else made."""
+        """The standard error of the mean.
+
+        It is 0 for a single value, which is taken to be a mean that was computed elsewhere.
+        """
         if self.count < 2:
             return 0.0
         return (self.std or 0.0) / math.sqrt(self.count - 1)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Comoments:
-    """The sums that a correlation needs, of pairs in which both values are there; held as
-    `Moments` holds its own.
+    """The sums that Pearson's correlation needs, over pairs in which both values are present.
+
+    The sums are fixed-point integers, as in `Moments`.
     """
 
     count: int = 0
@@ -77,17 +84,17 @@ class Comoments:
     xy: int = 0
 
     def add(self, x: float, y: float) -> None:
-        """Take one pair of finite values in."""
-        one, other = fixed(clamped(x)), fixed(clamped(y))
+        """Add one pair of finite values."""
+        fixed_x, fixed_y = to_fixed_point(clamp(x)), to_fixed_point(clamp(y))
         self.count += 1
-        self.x += one
-        self.y += other
-        self.xx += one * one
-        self.yy += other * other
-        self.xy += one * other
+        self.x += fixed_x
+        self.y += fixed_y
+        self.xx += fixed_x * fixed_x
+        self.yy += fixed_y * fixed_y
+        self.xy += fixed_x * fixed_y
 
     def merge(self, other: "Comoments") -> None:
-        """Take in all that the other has taken in."""
+        """Add all pairs of `other`."""
         self.count += other.count
         self.x += other.x
         self.y += other.y
@@ -97,7 +104,7 @@ class Comoments:
 
     @property
     def correlation(self) -> float | None:
-        """Pearson's; None where one side does not vary."""
+        """Pearson's correlation; None where one side does not vary."""
         spread_x = self.count * self.xx - self.x * self.x
         spread_y = self.count * self.yy - self.y * self.y
         if not spread_x or not spread_y:
@@ -107,13 +114,13 @@ class Comoments:
         return max(-1.0, min(1.0, exact))
 
 
-def clamped(value: float) -> float:
-    """The value, or the nearest that the sums can hold; never a negative zero."""
-    if -LARGEST <= value <= LARGEST:
+def clamp(value: float) -> float:
+    """Return the value, or the nearest that the sums can hold; never a negative zero."""
+    if -MAX_MAGNITUDE <= value <= MAX_MAGNITUDE:
         return value + 0.0
-    return LARGEST if value > 0 else -LARGEST
+    return MAX_MAGNITUDE if value > 0 else -MAX_MAGNITUDE
 
 
-def fixed(value: float) -> int:
-    """The value in units of 2**-40."""
+def to_fixed_point(value: float) -> int:
+    """Return the value in units of 2**-40."""
     return round(math.ldexp(value, FRACTION_BITS))

@@ -1,8 +1,8 @@
-"""What one scored item tells the monitor. Numbers and names of the model's own; never a text."""
+"""Observation: the numbers and names of one scored item that the monitor keeps, and no text."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -10,10 +10,10 @@ from assay_monitors.scripts import dominant_script
 
 
 class Window(NamedTuple):
-    """Where observations belong: one step of one run, as one model scored it, in one split.
+    """The key under which observations are summed: run, model, split and step.
 
     Scores of different models have different scales, and a policy is evaluated otherwise than it is
-    trained, so neither is ever added up. A run that names no step has all in step 0.
+    trained, so neither is ever summed together. A run that names no step has all in step 0.
     """
 
     run: str
@@ -27,21 +27,22 @@ class Observation:
     """One item of a request that names its run.
 
     Args:
-        score: what was served; None where the item could not be scored, a substitute included.
-        channels: parts of the score by name; None where one was not scored.
-        labels: verdicts by name, and how many of each: one for a pair, one a claim for an answer.
-        flags: of the result; `truncated` among them counts as that.
+        score: as served; None where the item could not be scored, even if a substitute was served.
+        channels: parts of the score by name; None where a channel was not scored.
+        labels: the number of verdicts by label: one for a pair, one a claim for an answer.
+        flags: of the result; `truncated` among them counts as truncated.
         group: the prompt's name, as the caller gave it; only a digest of it is kept.
-        source: where the number came from (`computed`, `cache`, …).
-        invalid: nothing to score was found in the response: no program, no answer, no claim.
-        characters: of the response.
-        tokens: of the response.
-        script: of most letters of the response.
-        calls: of tools, or searches, in the response.
+        source: of the number (`computed`, `cache`, …).
+        invalid: whether the response held nothing to score: no program, no answer, no claim.
+        characters: the response's length in characters.
+        tokens: the response's length in tokens.
+        script: the script of most letters of the response.
+        calls: the number of tool calls, or searches, in the response.
     """
 
     score: float | None
     channels: Mapping[str, float | None] = field(default_factory=dict)
+    _: KW_ONLY
     labels: Mapping[str, int] = field(default_factory=dict)
     flags: Sequence[str] = ()
     group: str | None = None
@@ -54,22 +55,22 @@ class Observation:
 
 
 class TextMeasures(NamedTuple):
-    """What is kept of a response: its length in characters and its script."""
+    """The length of a response in characters, and its script."""
 
     characters: int
     script: str
 
 
-def measured(response: str) -> TextMeasures:
-    """The measures of a response, after which it is no longer needed."""
+def measure_text(response: str) -> TextMeasures:
+    """Return the measures of a response, after which its text is no longer needed."""
     return TextMeasures(len(response), dominant_script(response))
 
 
 def group_digest(group: str) -> str:
-    """A name for a group that says nothing about it: 16 hexadecimal digits."""
+    """Return an opaque name for a group: 16 hexadecimal digits of its BLAKE2b hash."""
     return blake2b(group.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
-def finite(value: float | None) -> float | None:
-    """The value if it is a number that can be added up, else None."""
+def finite_or_none(value: float | None) -> float | None:
+    """Return the value if it is a finite number, else None."""
     return value if value is not None and math.isfinite(value) else None

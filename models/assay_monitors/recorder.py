@@ -1,4 +1,4 @@
-"""From the requests to the file, without a request ever waiting for it."""
+"""Recorder: queues observations from any thread and commits them on a thread of its own."""
 
 import sqlite3
 import threading
@@ -9,32 +9,33 @@ from functools import partial
 from typing import NamedTuple
 
 from assay_monitors.gold import GoldPoint
-from assay_monitors.history import TRAINER
+from assay_monitors.history import TRAINER_STREAM
 from assay_monitors.observations import Observation, Window
 from assay_monitors.store import Changes, RunStore
 from assay_monitors.summaries import Summary
 
-INTERVAL = 0.25
-CAPACITY = 8_192
+COMMIT_SECONDS = 0.25
+MAX_QUEUED = 8_192
 MAX_WINDOWS = 1_024
-MAX_KNOWN = 10_000
+MAX_KNOWN_RUNS = 10_000
 
-Note = Callable[[Changes], None]
+Apply = Callable[[Changes], None]
 OnCommit = Callable[[set[str]], None]
 
 
-class Waiting(NamedTuple):
-    """What waits to be added up: of which run, how many observations, and how."""
+class QueuedChange(NamedTuple):
+    """A change that waits in the queue: its run, its observations, and how it is applied."""
 
     run: str
     size: int
-    note: Note
+    apply: Apply
 
 
 @dataclass(slots=True)
 class Counts:
-    """What became of observations: written, or dropped because the writer could not keep up or the
-    disk would not take them; and how many commits failed.
+    """Observations that were written and that were dropped, and commits that failed.
+
+    Observations are dropped where the writer cannot keep up, or the disk does not take them.
     """
 
     written: int = 0
@@ -43,16 +44,16 @@ class Counts:
 
 
 class Recorder:
-    """Takes observations from any thread, adds them up and commits them on one of its own.
+    """Takes observations from any thread, sums them and commits them on one of its own.
 
     `record` only appends to a queue, which is bounded in observations: what does not fit is dropped
     and counted. All that has waited for a quarter of a second is committed together, a new run at
     once; between two commits the writer sleeps, unless the queue is half full. A full queue is
-    added up in less than half a second, so a kill costs no more than a second's observations. A
+    summed in less than half a second, so a kill costs no more than a second's observations. A
     commit that fails is tried again.
 
     Args:
-        store: to write to; the recorder's alone from here on.
+        store: to write to; only the recorder may use it from here on.
         clock: monotonic seconds.
         interval: seconds from an observation to its commit.
         capacity: observations that may wait.
@@ -63,8 +64,9 @@ class Recorder:
         self,
         store: RunStore,
         clock: Callable[[], float],
-        interval: float = INTERVAL,
-        capacity: int = CAPACITY,
+        *,
+        interval: float = COMMIT_SECONDS,
+        capacity: int = MAX_QUEUED,
         on_commit: OnCommit | None = None,
     ) -> None:
         self.counts = Counts()
@@ -74,145 +76,150 @@ class Recorder:
         self._capacity = capacity
         self._on_commit = on_commit
         self._lock = threading.Lock()
-        self._waiting: deque[Waiting] = deque()
+        self._queue: deque[QueuedChange] = deque()
         self._size = 0
-        self._closing = False
-        self._scheduled = False
+        self._is_closing = False
+        self._is_scheduled = False
         self._wake = threading.Event()
         self._changes = Changes()
         self._unwritten = 0
         self._due: float | None = None
-        self._urgent = False
-        self._failing = False
+        self._is_urgent = False
+        self._is_failing = False
         self._known = store.runs()
-        self._thread = threading.Thread(target=self._work, name="assay-recorder", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="assay-recorder", daemon=True)
 
     def start(self) -> None:
         """Begin to write."""
         self._thread.start()
 
     def record(self, window: Window, observations: Sequence[Observation]) -> bool:
-        """Queue the observations of a request; False where they are dropped."""
-        note = partial(_observe, window, tuple(observations))
-        return self._put(Waiting(window.run, len(observations), note))
+        """Queue the observations of a request; return False where they are dropped."""
+        apply = partial(_observe, window, tuple(observations))
+        return self._enqueue(QueuedChange(window.run, len(observations), apply))
 
     def record_telemetry(self, run: str, step: int, values: Mapping[str, float]) -> bool:
-        """Queue what the trainer tells of a step; False where it is dropped."""
-        note = partial(_add_telemetry, Window(run, *TRAINER, step), dict(values))
-        return self._put(Waiting(run, 1, note))
+        """Queue a trainer's values of a step; return False where they are dropped."""
+        apply = partial(_add_telemetry, Window(run, *TRAINER_STREAM, step), dict(values))
+        return self._enqueue(QueuedChange(run, 1, apply))
 
     def record_gold(self, run: str, source: str, point: GoldPoint) -> bool:
-        """Queue a gold measurement, which replaces the source's last of that step; False where it
-        is dropped.
+        """Queue a gold measurement; return False where it is dropped.
+
+        It replaces the source's previous measurement of that step.
         """
-        note = partial(_add_gold, (run, source, point.step), point)
-        return self._put(Waiting(run, 1, note))
+        apply = partial(_add_gold, (run, source, point.step), point)
+        return self._enqueue(QueuedChange(run, 1, apply))
 
     @property
-    def alive(self) -> bool:
-        """Whether anything is being written: started, not closed, and not struck by an error."""
+    def is_alive(self) -> bool:
+        """Whether the writer runs: started, not closed, and not ended by an error."""
         return self._thread.is_alive()
 
     def close(self, timeout: float | None = None) -> None:
-        """Write what waits and stop; at most `timeout` seconds are waited for it."""
+        """Write the queue and stop; wait at most `timeout` seconds for that."""
         with self._lock:
-            self._closing = True
+            self._is_closing = True
         self._wake.set()
         if self._thread.ident is None:
-            self._work()
+            self._run()
         else:
             self._thread.join(timeout)
 
-    def turn(self) -> float | None:
-        """Add up what waits and commit it if it is time: the writer's one turn of work.
+    def process_queue(self) -> float | None:
+        """Sum the queue, and commit if that is due: one iteration of the writer's loop.
 
         Returns:
-            Seconds until something is due, None if nothing is.
+            Seconds until a commit is due, None if none is.
         """
         began = self._clock()
-        for waiting in self._taken():
-            self._add(waiting)
-            # What is due is committed with all that came with it, unless adding that up takes long.
-            if self._full or (self._late and self._clock() >= began + self._interval):
+        for change in self._take_queue():
+            self._add(change)
+            # What is due is committed with all that came with it, unless summing that takes long.
+            if self._is_full or (self._is_late and self._clock() >= began + self._interval):
                 self._commit()
-        if self._late or self._closing or (self._urgent and not self._failing):
+        if self._is_late or self._is_closing or (self._is_urgent and not self._is_failing):
             self._commit()
         with self._lock:
-            self._scheduled = self._due is not None or bool(self._waiting)
+            self._is_scheduled = self._due is not None or bool(self._queue)
             if self._due is None:
-                return 0.0 if self._waiting else None
+                return 0.0 if self._queue else None
         return max(0.0, self._due - self._clock())
 
     @property
-    def _late(self) -> bool:
+    def _is_late(self) -> bool:
         return self._due is not None and self._clock() >= self._due
 
     @property
-    def _full(self) -> bool:
-        """No room for another window; a commit that has just failed is not tried for it."""
-        held = len(self._changes.windows) + len(self._changes.gold)
-        return held >= MAX_WINDOWS and not self._failing
+    def _has_room(self) -> bool:
+        return len(self._changes.windows) + len(self._changes.gold) < MAX_WINDOWS
 
-    def _put(self, waiting: Waiting) -> bool:
+    @property
+    def _is_full(self) -> bool:
+        """Whether a commit must make room; one that has just failed is not repeated for that."""
+        return not self._has_room and not self._is_failing
+
+    def _enqueue(self, change: QueuedChange) -> bool:
         with self._lock:
-            if self._closing or self._size + waiting.size > self._capacity:
-                self.counts.dropped += waiting.size
+            if self._is_closing or self._size + change.size > self._capacity:
+                self.counts.dropped += change.size
                 return False
-            self._waiting.append(waiting)
-            self._size += waiting.size
-            wake = not self._scheduled or 2 * self._size > self._capacity
-            self._scheduled = True
-        # Woken for each request, the writer would cost the threads that answer more than its work.
-        if wake or waiting.run not in self._known:
+            self._queue.append(change)
+            self._size += change.size
+            wake = not self._is_scheduled or 2 * self._size > self._capacity
+            self._is_scheduled = True
+        # To wake the writer for each request would cost the serving threads more than its work.
+        if wake or change.run not in self._known:
             self._wake.set()
         return True
 
-    def _taken(self) -> deque[Waiting]:
+    def _take_queue(self) -> deque[QueuedChange]:
         with self._lock:
-            taken, self._waiting = self._waiting, deque()
+            taken, self._queue = self._queue, deque()
             return taken
 
-    def _add(self, waiting: Waiting) -> None:
-        full = len(self._changes.windows) + len(self._changes.gold) >= MAX_WINDOWS
+    def _add(self, change: QueuedChange) -> None:
+        has_room = self._has_room
         with self._lock:
-            self._size -= waiting.size
-            self.counts.dropped += full * waiting.size
-        if full:
+            self._size -= change.size
+            if not has_room:
+                self.counts.dropped += change.size
+        if not has_room:
             return
-        waiting.note(self._changes)
-        self._unwritten += waiting.size
-        self._urgent |= waiting.run not in self._known
+        change.apply(self._changes)
+        self._unwritten += change.size
+        self._is_urgent |= change.run not in self._known
         if self._due is None:
             self._due = self._clock() + self._interval
 
     def _commit(self) -> None:
-        self._urgent = False
+        self._is_urgent = False
         if not self._changes:
             return
         try:
             self._store.write(self._changes)
         except sqlite3.Error:
             self.counts.failed_commits += 1
-            self._failing = True
+            self._is_failing = True
             self._due = self._clock() + self._interval
             return
-        if len(self._known) > MAX_KNOWN:
+        if len(self._known) > MAX_KNOWN_RUNS:
             self._known.clear()
         runs = self._changes.runs
         self._known |= runs
         self.counts.written += self._unwritten
-        self._failing = False
+        self._is_failing = False
         self._changes, self._unwritten, self._due = Changes(), 0, None
         if self._on_commit is not None:
             self._on_commit(runs)
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         wait: float | None = None
-        while not self._closing:
+        while not self._is_closing:
             self._wake.wait(wait)
             self._wake.clear()
-            wait = self.turn()
-        self.turn()
+            wait = self.process_queue()
+        self.process_queue()
         self.counts.dropped += self._unwritten
         self._unwritten = 0
         self._store.close()

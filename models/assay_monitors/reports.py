@@ -1,18 +1,24 @@
-"""What is told of a run to whoever asks: its streams, their health, their steps, and its gold."""
+"""Reports of a run, as the service returns them: streams, health, steps, and gold."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from assay_monitors.advice import Advice, GoldAdvisor
 from assay_monitors.gold import GoldPoint
-from assay_monitors.health import DEFAULT_RULES, ChannelHealth, Status, channels, judged
-from assay_monitors.history import TRAINER, Run, RunHistory, Stream
+from assay_monitors.health import (
+    DEFAULT_RULES,
+    ChannelHealth,
+    Status,
+    channel_health,
+    evaluate_rules,
+)
+from assay_monitors.history import TRAINER_STREAM, Run, RunHistory, Stream
 from assay_monitors.intervals import Estimate
 from assay_monitors.moments import Moments
-from assay_monitors.rules.finding import Finding, Rule, Severity
-from assay_monitors.sketch import Sketch
+from assay_monitors.rules.base import Finding, Rule, Severity
+from assay_monitors.sketch import QuantileSketch
 from assay_monitors.summaries import Point, Summary
-from assay_monitors.trigger import Advice, GoldTrigger
 
 RANK: dict[Status, int] = {"ok": 0, "warn": 1, "critical": 2}
 QUANTILES = (0.1, 0.5, 0.9)
@@ -20,7 +26,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 @dataclass(frozen=True, slots=True)
 class KeptRun:
-    """A run that is kept: when it was first and last seen, in seconds since the epoch."""
+    """A run that is kept, and when it was first and last seen, in seconds since the epoch."""
 
     run: str
     first_seen: float
@@ -29,13 +35,13 @@ class KeptRun:
 
 @dataclass(frozen=True, slots=True)
 class StreamName:
-    """What has a series of its own."""
+    """A model and a split, which have a series of their own."""
 
     model: str
     split: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
     """A run, what it was scored with, and the gold sources it was measured against."""
 
@@ -46,14 +52,15 @@ class RunReport:
     gold_sources: list[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RuleState:
-    """A rule at a stream's latest step. Without a severity it is silent: nothing passed a
-    threshold, or too little was seen to judge.
+    """A rule at a stream's latest step.
 
-    `since_step` is the step since which it has fired without a break; `value` was measured and
-    passed `threshold`, for what it is `about` (channels, labels, scripts), resting on `evidence`;
-    `thresholds` are the rule's own.
+    Without a severity it is silent: nothing passed a threshold, or there was too little data to
+    evaluate. `since_step` is the step since which it has fired without a break. `value` was
+    measured and passed `threshold`; `about` names the channels, labels or scripts concerned, and
+    `evidence` the other numbers that it rests on. `thresholds` are the rule's own, and `limits`
+    is what it cannot distinguish.
     """
 
     rule: str
@@ -64,13 +71,15 @@ class RuleState:
     about: list[str]
     evidence: dict[str, float]
     thresholds: dict[str, float | str]
-    cannot_tell: str
+    limits: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamHealth:
-    """The health of one model's scores in one split, at the latest `step`. Of a run that nothing
-    was scored for, the health of what its trainer told, without a model and a split.
+    """The health of one model's scores in one split, at the latest `step`.
+
+    Where nothing was scored for a run, it is the health of the trainer's telemetry, without a model
+    and a split.
     """
 
     model: str | None
@@ -83,7 +92,7 @@ class StreamHealth:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value, its 95 % interval, and from how many values it was estimated."""
+    """A value, its 95 % interval, and the number of values that it was estimated from."""
 
     value: float
     low: float
@@ -91,9 +100,9 @@ class Interval:
     n: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GoldMeasure:
-    """What was measured at a step; null is what was not. See `GoldPoint`."""
+    """The measurements at a step; null where a quantity was not measured. See `GoldPoint`."""
 
     step: int
     proxy: Interval | None
@@ -115,8 +124,10 @@ class GoldHealth:
 
 @dataclass(frozen=True, slots=True)
 class RunHealth:
-    """The health of a run. `status` is the worst of its streams'; a gold source that advises to
-    stop is critical, any other advice warns.
+    """The health of a run.
+
+    `status` is the worst of its streams and gold sources. A gold source that advises to stop is
+    critical, any other advice warns.
     """
 
     run: str
@@ -125,16 +136,17 @@ class RunHealth:
     gold: list[GoldHealth]
 
     def severities(self) -> dict[str, int]:
-        """By rule, over all streams: 0 for silence, 1 for a warning, 2 for what is critical."""
-        found: dict[str, int] = {}
+        """Return each rule's worst severity over all streams: 0 silent, 1 warn, 2 critical."""
+        worst_by_rule: dict[str, int] = {}
         for state in (rule for stream in self.streams for rule in stream.rules):
-            found[state.rule] = max(found.get(state.rule, 0), RANK[state.severity or "ok"])
-        return found
+            rank = RANK[state.severity or "ok"]
+            worst_by_rule[state.rule] = max(worst_by_rule.get(state.rule, 0), rank)
+        return worst_by_rule
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """How many values there were, their mean, standard deviation and extremes."""
+    """The count, mean, standard deviation, minimum and maximum of values."""
 
     count: int
     mean: float | None
@@ -143,11 +155,13 @@ class Spread:
     high: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """What was seen in a step. `quantiles` are tenth, median and ninetieth percentile, right to
-    2 %; `groups` of two scored items or more in a sample, and how many do not vary on any channel;
-    `telemetry` the means of what the trainer told.
+    """The statistics of a step.
+
+    `…_quantiles` are the tenth, fiftieth and ninetieth percentile, with an error of 2 %. `groups`
+    counts those of two scored items or more in a sample, `groups_without_variance` those of them
+    that do not vary on any channel. `telemetry` has the means of the trainer's values.
     """
 
     step: int
@@ -181,23 +195,28 @@ class StreamSeries:
 
 
 def kept_runs(history: RunHistory) -> list[KeptRun]:
-    """All runs, the one that was seen last first."""
+    """Return all runs, the one that was seen last first."""
     return [KeptRun(*run) for run in history.runs()]
 
 
 def run_report(history: RunHistory, run: str) -> RunReport | None:
-    """What is known of the run; None if nothing is."""
-    found = _find(history, run)
-    if found is None:
+    """Return a run's streams and gold sources; None if the run is unknown."""
+    known = _find(history, run)
+    if known is None:
         return None
-    streams = [StreamName(*stream) for stream in history.streams(run)]
-    return RunReport(*found, streams, list(history.gold(run)))
+    return RunReport(
+        run=known.run,
+        first_seen=known.first_seen,
+        last_seen=known.last_seen,
+        streams=[StreamName(*stream) for stream in history.streams(run)],
+        gold_sources=list(history.gold(run)),
+    )
 
 
 def run_health(
     history: RunHistory, run: str, rules: Sequence[Rule] = DEFAULT_RULES
 ) -> RunHealth | None:
-    """The run's health by the rules; None if nothing is known of it."""
+    """Evaluate the rules at the run's latest step; return None if the run is unknown."""
     if _find(history, run) is None:
         return None
     streams = [
@@ -206,21 +225,24 @@ def run_health(
         if (series := history.series(run, stream))
     ]
     gold = [gold_health(source, points) for source, points in history.gold(run).items()]
-    told = [one.status for one in streams] + [_gold_status(one.advice) for one in gold]
-    return RunHealth(run, worst(told), streams, gold)
+    statuses = [stream.status for stream in streams]
+    statuses += [_gold_status(source.advice) for source in gold]
+    return RunHealth(run, worst(statuses), streams, gold)
 
 
 def run_series(
-    history: RunHistory, run: str, model: str | None, split: str | None, since: int
+    history: RunHistory, run: str, *, model: str | None, split: str | None, since: int
 ) -> list[StreamSeries] | None:
-    """The steps from `since` on of all streams, or those of a model or a split; None if nothing is
-    known of the run.
+    """Return the steps from `since` on of all streams, or of those of a model or a split.
+
+    Returns:
+        The steps by stream; None if the run is unknown.
     """
     if _find(history, run) is None:
         return None
     return [
         StreamSeries(
-            *_pair(stream),
+            *_names_or_none(stream),
             [_step_report(point) for point in history.series(run, stream) if point.step >= since],
         )
         for stream in _streams(history, run)
@@ -229,12 +251,12 @@ def run_series(
 
 
 def gold_health(source: str, points: Sequence[GoldPoint]) -> GoldHealth:
-    """A source's measurements, by rising step, and what they advise."""
-    return GoldHealth(source, list(map(gold_measure, points)), GoldTrigger().advise(points))
+    """Return a source's measurements, by rising step, and the advice at the latest."""
+    return GoldHealth(source, list(map(gold_measure, points)), GoldAdvisor().advise(points))
 
 
 def gold_measure(point: GoldPoint) -> GoldMeasure:
-    """A measurement, each of its numbers with names."""
+    """Return a measurement with named intervals."""
     return GoldMeasure(
         step=point.step,
         proxy=_interval(point.proxy),
@@ -247,47 +269,52 @@ def gold_measure(point: GoldPoint) -> GoldMeasure:
 
 
 def worst(statuses: Sequence[Status]) -> Status:
-    """The worst of them; `ok` of none."""
+    """Return the worst status; `ok` if there are none."""
     return max(statuses, key=RANK.__getitem__, default="ok")
 
 
 def _find(history: RunHistory, run: str) -> Run | None:
-    return next((one for one in history.runs() if one.run == run), None)
+    return next((kept for kept in history.runs() if kept.run == run), None)
 
 
 def _streams(history: RunHistory, run: str) -> list[Stream]:
-    return history.streams(run) or [TRAINER]
+    return history.streams(run) or [TRAINER_STREAM]
 
 
-def _pair(stream: Stream) -> tuple[str | None, str | None]:
+def _names_or_none(stream: Stream) -> tuple[str | None, str | None]:
     return stream.model or None, stream.split or None
 
 
 def _stream_health(stream: Stream, series: Sequence[Point], rules: Sequence[Rule]) -> StreamHealth:
-    states = [_state(*answer) for answer in judged(series, rules)]
-    severities: list[Status] = [one.severity for one in states if one.severity is not None]
+    states = [_state(*evaluation) for evaluation in evaluate_rules(series, rules)]
+    severities: list[Status] = [state.severity for state in states if state.severity is not None]
+    model, split = _names_or_none(stream)
     return StreamHealth(
-        *_pair(stream), series[-1].step, worst(severities), states, channels(series)
+        model=model,
+        split=split,
+        step=series[-1].step,
+        status=worst(severities),
+        rules=states,
+        channels=channel_health(series),
     )
 
 
-def _state(rule: Rule, since: int, finding: Finding | None) -> RuleState:
-    fires = finding is not None
+def _state(rule: Rule, since_step: int, finding: Finding | None) -> RuleState:
     return RuleState(
         rule=rule.id,
         severity=finding.severity if finding else None,
-        since_step=since if fires else None,
+        since_step=since_step if finding else None,
         value=finding.value if finding else None,
         threshold=finding.threshold if finding else None,
         about=list(finding.about) if finding else [],
         evidence=dict(finding.evidence) if finding else {},
         thresholds=_thresholds(rule),
-        cannot_tell=rule.cannot_tell,
+        limits=rule.limits,
     )
 
 
 def _thresholds(rule: Any) -> dict[str, float | str]:
-    return {one.name: getattr(rule, one.name) for one in fields(rule)}
+    return {field.name: getattr(rule, field.name) for field in fields(rule)}
 
 
 def _gold_status(advice: Advice | None) -> Status:
@@ -301,46 +328,52 @@ def _interval(estimate: Estimate | None) -> Interval | None:
 
 
 def _step_report(point: Point) -> StepReport:
-    step, seen = point
-    constant, groups = seen.groups.degenerate(0.0)
+    step, summary = point
+    constant, groups = summary.groups.count_constant(0.0)
     return StepReport(
         step=step,
-        items=seen.items,
-        nulls=seen.nulls,
-        truncated=seen.truncated,
-        invalid=seen.invalid,
-        score=_spread(seen.score),
-        score_quantiles=_quantiles(seen.scores),
-        channels=_spreads(seen.channels),
-        character_quantiles=_quantiles(seen.characters),
-        token_quantiles=_quantiles(seen.tokens),
-        length_score=seen.length_score.correlation,
-        labels=seen.labels,
-        flags=seen.flags,
-        sources=seen.sources,
-        scripts=seen.scripts,
-        calls=seen.calls,
+        items=summary.items,
+        nulls=summary.nulls,
+        truncated=summary.truncated,
+        invalid=summary.invalid,
+        score=_spread(summary.score),
+        score_quantiles=_quantiles(summary.scores),
+        channels=_spreads(summary.channels),
+        character_quantiles=_quantiles(summary.characters),
+        token_quantiles=_quantiles(summary.tokens),
+        length_score=summary.length_score.correlation,
+        labels=summary.labels,
+        flags=summary.flags,
+        sources=summary.sources,
+        scripts=summary.scripts,
+        calls=summary.calls,
         groups=groups,
         groups_without_variance=constant,
-        telemetry=_means(seen),
+        telemetry=_means(summary),
     )
 
 
 def _spreads(moments: Mapping[str, Moments]) -> dict[str, Spread]:
-    return {name: _spread(one) for name, one in moments.items()}
+    return {name: _spread(channel) for name, channel in moments.items()}
 
 
 def _spread(moments: Moments) -> Spread:
     if not moments.count:
-        return Spread(0, None, None, None, None)
-    return Spread(moments.count, moments.mean, moments.std, moments.low, moments.high)
+        return Spread(count=0, mean=None, std=None, low=None, high=None)
+    return Spread(
+        count=moments.count,
+        mean=moments.mean,
+        std=moments.std,
+        low=moments.low,
+        high=moments.high,
+    )
 
 
-def _quantiles(sketch: Sketch) -> list[float]:
+def _quantiles(sketch: QuantileSketch) -> list[float]:
     values = [sketch.quantile(share) for share in QUANTILES]
     return [value for value in values if value is not None]
 
 
-def _means(seen: Summary) -> dict[str, float]:
-    means = {name: moments.mean for name, moments in seen.telemetry.items()}
+def _means(summary: Summary) -> dict[str, float]:
+    means = {name: moments.mean for name, moments in summary.telemetry.items()}
     return {name: mean for name, mean in means.items() if mean is not None}

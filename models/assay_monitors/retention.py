@@ -1,19 +1,19 @@
-"""How much of the runs is kept, and what goes first."""
+"""Retention: the bounds of the file of runs, and what is deleted or merged to hold them."""
 
 import sqlite3
 from dataclasses import dataclass
 
-from assay_monitors.codec import packed, unpacked
+from assay_monitors.codec import pack_summary, unpack_summary
 
-Stream = tuple[str, str, str]
+RunStream = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Bounds of the file: runs, steps of one series, and bytes in use.
+    """The bounds of the file: runs, steps of one series, and bytes in use.
 
-    The runs that were seen last are kept. A series that is too long loses no observation but half
-    of its resolution, in its older half; so it keeps its beginning, which rules compare with.
+    The runs that were seen last are kept. A series that is too long loses no observation, but half
+    of the resolution of its older half. So it keeps its beginning, which rules compare with.
     """
 
     runs: int = 200
@@ -22,59 +22,62 @@ class Retention:
 
 
 def retain(connection: sqlite3.Connection, retention: Retention) -> None:
-    """Bring what is kept within its bounds, inside a transaction of the caller."""
+    """Bring the file within its bounds, inside a transaction of the caller."""
     for (run,) in connection.execute(
         "SELECT run FROM runs ORDER BY last_seen DESC, run LIMIT -1 OFFSET ?", (retention.runs,)
     ).fetchall():
-        _forget(connection, run)
+        _delete_run(connection, run)
     for *stream, _ in connection.execute(
         "SELECT run, model, split, count(*) AS steps FROM windows"
         " GROUP BY run, model, split HAVING steps > ?",
         (retention.steps,),
     ).fetchall():
-        _thin(connection, (stream[0], stream[1], stream[2]))
-    while _bytes_in_use(connection) > retention.bytes and _shrink(connection):
+        _merge_older_half(connection, (stream[0], stream[1], stream[2]))
+    while _bytes_in_use(connection) > retention.bytes and _free_space(connection):
         pass
 
 
-def _forget(connection: sqlite3.Connection, run: str) -> None:
+def _delete_run(connection: sqlite3.Connection, run: str) -> None:
     for table in ("windows", "gold", "runs"):
         connection.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608 our own names
 
 
-def _shrink(connection: sqlite3.Connection) -> bool:
-    """Forget the run that was not seen for longest, or thin the only one; False if neither is
-    possible.
+def _free_space(connection: sqlite3.Connection) -> bool:
+    """Delete the run that was seen least recently, or merge steps of the only one.
+
+    Returns:
+        False where neither is possible.
     """
     runs = connection.execute("SELECT run FROM runs ORDER BY last_seen, run LIMIT 2").fetchall()
     if len(runs) > 1:
-        _forget(connection, runs[0][0])
+        _delete_run(connection, runs[0][0])
         return True
     streams = connection.execute("SELECT DISTINCT run, model, split FROM windows").fetchall()
-    thinned = [_thin(connection, stream) for stream in streams]
-    return any(thinned)
+    merged = [_merge_older_half(connection, stream) for stream in streams]
+    return any(merged)
 
 
-def _thin(connection: sqlite3.Connection, stream: Stream) -> bool:
+def _merge_older_half(connection: sqlite3.Connection, stream: RunStream) -> bool:
     """Merge neighbouring steps of the older half, each pair into its later step."""
     steps = connection.execute(
         "SELECT step FROM windows WHERE (run, model, split) = (?, ?, ?) ORDER BY step", stream
     ).fetchall()
     older = [step for (step,) in steps[: len(steps) // 2 // 2 * 2]]
     for place in range(0, len(older), 2):
-        _fold(connection, stream, older[place], older[place + 1])
+        _merge_steps(connection, stream, older[place], older[place + 1])
     return bool(older)
 
 
-def _fold(connection: sqlite3.Connection, stream: Stream, step: int, later: int) -> None:
-    (whole,), (part,) = connection.execute(
+def _merge_steps(connection: sqlite3.Connection, stream: RunStream, step: int, later: int) -> None:
+    (first,), (second,) = connection.execute(
         "SELECT summary FROM windows WHERE (run, model, split) = (?, ?, ?) AND step IN (?, ?)",
         (*stream, step, later),
     ).fetchall()
-    summary = unpacked(whole)
-    summary.merge(unpacked(part))
+    summary = unpack_summary(first)
+    summary.merge(unpack_summary(second))
     connection.execute(
-        "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?)", (*stream, later, packed(summary))
+        "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?)",
+        (*stream, later, pack_summary(summary)),
     )
     connection.execute(
         "DELETE FROM windows WHERE (run, model, split, step) = (?, ?, ?, ?)", (*stream, step)

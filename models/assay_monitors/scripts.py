@@ -1,12 +1,12 @@
-"""Which script a text is written in, from its letters alone."""
+"""The script that a text is written in, from its letters alone."""
 
 import math
 from bisect import bisect_right
 from collections import Counter
 
-SAMPLE = 2048
+MAX_SAMPLED_CHARACTERS = 2048
 NO_LETTERS = "none"
-# First code points, in order: each range goes up to the next.
+# The first code point of each range, in order; a range ends where the next one begins.
 RANGES: tuple[tuple[int, str], ...] = (
     (0x0000, "latin"),
     (0x0370, "greek"),
@@ -47,15 +47,14 @@ STARTS = [start for start, _ in RANGES]
 
 
 def dominant_script(text: str) -> str:
-    """The script of most letters: `latin`, `han`, `kana`, `cyrillic`, … `other`, or `none`.
+    """Return the script of most letters: `latin`, `han`, `kana`, `cyrillic`, … `other`, or `none`.
 
-    Of a long text 2,048 characters are looked at, evenly spread.
-
-    A script is not a language: French and English are both `latin`.
+    A long text is sampled: 2,048 characters, evenly spread. A script is not a language: French and
+    English are both `latin`.
     """
     if text.isascii():
         return "latin" if any(map(str.isalpha, text)) else NO_LETTERS
-    stride = max(1, math.ceil(len(text) / SAMPLE))
+    stride = max(1, math.ceil(len(text) / MAX_SAMPLED_CHARACTERS))
     counts: Counter[str] = Counter()
     for character, times in Counter(text[::stride]).items():
         if character.isalpha():

@@ -1,5 +1,6 @@
-"""The file in which runs are kept: SQLite, its journal written ahead, so that a kill loses nothing
-that was committed.
+"""RunStore: writes runs to an SQLite file with a write-ahead log.
+
+A killed process loses nothing that was committed.
 """
 
 import sqlite3
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from assay_monitors.codec import gold_text, packed, unpacked
+from assay_monitors.codec import gold_to_json, pack_summary, unpack_summary
 from assay_monitors.gold import GoldPoint
 from assay_monitors.observations import Window
 from assay_monitors.retention import Retention, retain
@@ -16,7 +17,7 @@ from assay_monitors.summaries import Summary
 
 VERSION = 1
 BUSY_SECONDS = 5.0
-RETAIN_EVERY = 64
+COMMITS_PER_RETENTION = 64
 SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS runs (
@@ -40,14 +41,14 @@ class StoreError(Exception):
 
 @dataclass(slots=True)
 class Changes:
-    """What has been seen and is not yet written: additions by window, gold by run, source, step."""
+    """Data not yet written: additions by window, gold by run, source and step."""
 
     windows: dict[Window, Summary] = field(default_factory=dict)
     gold: dict[GoldKey, GoldPoint] = field(default_factory=dict)
 
     @property
     def runs(self) -> set[str]:
-        """The runs that anything belongs to."""
+        """The runs that the changes belong to."""
         return {window.run for window in self.windows} | {run for run, _, _ in self.gold}
 
     def __bool__(self) -> bool:
@@ -55,23 +56,25 @@ class Changes:
 
 
 class RunStore:
-    """Writes runs to one file. Summaries that are there already are added to, not replaced, in one
-    transaction; so several processes may share a file.
+    """Writes runs to one file.
+
+    A summary that the file has already is added to, not replaced, in one transaction; so several
+    processes may share a file.
 
     Args:
         path: of the file; made if it is missing, its folder is not.
-        retention: how much is kept.
+        retention: the bounds of the file.
         clock: seconds since the epoch.
 
     Raises:
-        StoreError: the file is not one of ours.
+        StoreError: the file is not a file of runs, or of another version.
     """
 
     def __init__(self, path: Path, retention: Retention, clock: Callable[[], float]) -> None:
         self._retention = retention
         self._clock = clock
         self._commits = 0
-        # One thread writes, though not the one that opened.
+        # The thread that writes is not the one that opens.
         self._connection = sqlite3.connect(
             path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -85,35 +88,35 @@ class RunStore:
             raise
 
     def runs(self) -> set[str]:
-        """The runs that are kept."""
+        """Return the runs that are kept."""
         return {run for (run,) in self._connection.execute("SELECT run FROM runs")}
 
     def write(self, changes: Changes) -> None:
-        """Add all of it, or nothing.
+        """Add all of the changes, or nothing.
 
         Raises:
             sqlite3.Error: nothing was written: the disk is full, or the file busy for 5 s.
         """
-        # What is kept is bounded in the same transaction: an error always means that nothing of
-        # this was written, and that it may be tried again.
+        # Retention runs in the same transaction: an error always means that nothing was written,
+        # and that the write may be tried again.
         with self._transaction():
             now = self._clock()
             for run in sorted(changes.runs):
-                self._see(run, now)
+                self._touch(run, now)
             self._add(changes.windows)
             self._connection.executemany(
                 "INSERT OR REPLACE INTO gold VALUES (?, ?, ?, ?)",
-                [(*key, gold_text(point)) for key, point in changes.gold.items()],
+                [(*key, gold_to_json(point)) for key, point in changes.gold.items()],
             )
-            if self._commits % RETAIN_EVERY == 0:
+            if self._commits % COMMITS_PER_RETENTION == 0:
                 retain(self._connection, self._retention)
         self._commits += 1
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._connection.close()
 
-    def _see(self, run: str, now: float) -> None:
+    def _touch(self, run: str, now: float) -> None:
         self._connection.execute(
             "INSERT INTO runs VALUES (?, ?, ?) ON CONFLICT (run) DO UPDATE SET last_seen = ?",
             (run, now, now, now),
@@ -121,15 +124,16 @@ class RunStore:
 
     def _add(self, windows: Mapping[Window, Summary]) -> None:
         for window, summary in windows.items():
-            # A copy: should the commit fail, what is added here must not have been counted.
+            # A copy: if the commit fails, the caller's summary must be as it was.
             whole = Summary()
             whole.merge(summary)
             for (known,) in self._connection.execute(
                 "SELECT summary FROM windows WHERE (run, model, split, step) = (?, ?, ?, ?)", window
             ):
-                whole.merge(unpacked(known))
+                whole.merge(unpack_summary(known))
             self._connection.execute(
-                "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?)", (*window, packed(whole))
+                "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?)",
+                (*window, pack_summary(whole)),
             )
 
     @contextmanager
@@ -150,7 +154,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
     if version != VERSION and (version or tables):
         raise StoreError(f"the file has version {version}, this Assay reads {VERSION}")
     connection.execute("PRAGMA journal_mode = WAL")
-    # The process may be killed at any time, which needs no flush to the disk; a power cut may cost
-    # the last commits, and never the file.
+    # A kill of the process needs no flush to the disk. A power cut may cost the last commits, and
+    # never the file.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.executescript(SCHEMA)

@@ -1,1 +1,1 @@
-"""How each model was made (`python -m recipes.code.train`). Nothing imports a recipe."""
+"""The recipes: one folder for each model that is trained here. No product code imports them."""

@@ -1,4 +1,6 @@
-"""How far a served raw may be from plain Transformers: measured by dtype, stated on the card.
+"""The largest difference of a served raw value from plain Transformers, by dtype.
+
+The card of a model states it under `bounds`.
 
 python -m recipes.bounds --model nli --check
 """
@@ -20,7 +22,8 @@ from assay_models.registry import Runtime, family_of
 from assay_models.repository import ModelFiles, ModelRepository, embedded_root
 
 DTYPES = ("float32", "bfloat16")
-ITEMS = 96
+ITEM_COUNT = 96
+BATCH_SIZES = (1, 3, 8)
 WORDS = (
     *("river", "stone", "seven", "walks", "under", "green", "lamp", "nobody", "counts", "bridge"),
     *("while", "two", "friends", "carry", "bread", "over", "snow", "and", "sing", "of", "trains"),
@@ -29,15 +32,12 @@ WORDS = (
 
 
 def main() -> None:
-    """Measure the bounds of embedded models, print them, and hold the cards against them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--model", action="append", help="name; all embedded with weights unless given"
-    )
-    parser.add_argument("--check", action="store_true", help="fail where a card's bound is broken")
-    arguments = parser.parse_args()
+    """Measure the bounds of embedded models, print them, and compare them with the cards.
+
+    Raises:
+        SystemExit: with `--check`, a measured difference is larger than the card's bound.
+    """
+    arguments = _arguments()
     repository = ModelRepository([embedded_root()])
     names = arguments.model or [
         card.name for card in repository.cards() if card.embedded and card.weights.source != "none"
@@ -46,103 +46,116 @@ def main() -> None:
     for name in names:
         entry = repository.find(name)
         for dtype in DTYPES:
-            found = measured(entry.card, repository.locate(entry), dtype)
+            measured = largest_difference(entry.card, repository.locate(entry), dtype)
             stated = entry.card.bounds.get(dtype)
-            print(f"{entry.card.id} {dtype}: {found:.1e}, the card says {stated}")
-            if stated is None or found > stated:
+            print(f"{entry.card.id} {dtype}: {measured:.1e}, the card says {stated}")
+            if stated is None or measured > stated:
                 broken.append(f"{entry.card.id} {dtype}")
     if arguments.check and broken:
         raise SystemExit(f"beyond the card's bound: {', '.join(broken)}")
 
 
-def measured(card: ModelCard, files: ModelFiles, dtype: str) -> float:
-    """The largest difference of a raw in random batches from plain Transformers in fp32."""
+def largest_difference(card: ModelCard, files: ModelFiles, dtype: str) -> float:
+    """Return the largest difference of a raw in random batches from plain Transformers in fp32."""
     model = family_of(card).load(card, files, Runtime(dtype=dtype))
-    chance = random.Random(5)  # noqa: S311 nothing is secret here
-    inputs = _inputs(card, model, chance)
-    expected = _plain(card, files, model, inputs)
-    worst = 0.0
-    for size in (1, 3, 8, len(inputs)):
-        order = chance.sample(range(len(inputs)), len(inputs))
+    generator = random.Random(5)  # noqa: S311 nothing is secret here
+    inputs = _inputs(card, model, generator)
+    expected = _plain_raws(card, files, model, inputs)
+    largest = 0.0
+    for size in (*BATCH_SIZES, len(inputs)):
+        order = generator.sample(range(len(inputs)), len(inputs))
         for start in range(0, len(order), size):
-            places = order[start : start + size]
-            raws: Any = model.predict([inputs[place] for place in places])
-            worst = max(worst, _farthest(raws, [expected[place] for place in places]))
-    return worst
+            rows = order[start : start + size]
+            raws: Any = model.predict([inputs[row] for row in rows])
+            largest = max(largest, _difference(raws, [expected[row] for row in rows]))
+    return largest
 
 
-def _inputs(card: ModelCard, model: RewardModel, chance: random.Random) -> list[Input]:
-    item = family_of(card).item
+def _inputs(card: ModelCard, model: RewardModel, generator: random.Random) -> list[Input]:
+    item_type = family_of(card).item
     inputs: list[Input] = []
-    for number in range(ITEMS):
-        fields = _fields(card.family, int(2 ** (1 + 5 * number / ITEMS)), chance)
-        inputs += model.prepare([item.model_validate(fields)], Options("right")).inputs
+    for number in range(ITEM_COUNT):
+        fields = _fields(card.family, int(2 ** (1 + 5 * number / ITEM_COUNT)), generator)
+        inputs += model.prepare([item_type.model_validate(fields)], Options("right")).inputs
     return inputs
 
 
-def _fields(family: str, length: int, chance: random.Random) -> dict[str, str]:
-    text = " ".join(chance.choices(WORDS, k=length))
+def _fields(family: str, length: int, generator: random.Random) -> dict[str, str]:
+    text = " ".join(generator.choices(WORDS, k=length))
     if family == "video_qpp":
         return {"query": text}
     if family == "nli":
-        return {"premise": text, "hypothesis": " ".join(chance.choices(WORDS, k=6))}
-    lines = [f"    total += {chance.randint(0, 99)}  # {word}" for word in text.split()]
+        return {"premise": text, "hypothesis": " ".join(generator.choices(WORDS, k=6))}
+    lines = [f"    total += {generator.randint(0, 99)}  # {word}" for word in text.split()]
     program = "\n".join(["def count(total):", *lines, "    return total"])
     return {"prompt": f"Write count. {text}", "response": f"```python\n{program}\n```"}
 
 
-def _plain(
+def _plain_raws(
     card: ModelCard, files: ModelFiles, model: RewardModel, inputs: Sequence[Input]
 ) -> list[Raw]:
     with torch.no_grad():
         if isinstance(model, VideoQppModel):
-            return _plain_queries(files, model, inputs)
-        own = {name: card.options[name] for name in card.options.keys() & set(_CLASSIFIER)}
+            return _plain_query_raws(files, model, inputs)
+        own = {name: card.options[name] for name in card.options.keys() & set(_CLASSIFIER_OPTIONS)}
         options = card.model_copy(update={"options": own}).options_as(ClassifierOptions)
         checkpoint = Checkpoint(card, files, options)
         plain, tokenizer = checkpoint.load(torch.float32)
         if options.surprisal is None:
-            return [_logits(plain, one) for one in inputs]
-        known = Surprisal.of(plain, tokenizer, options.surprisal)
-        return [_less_surprisal(plain, one, known) for one in inputs]
+            return [_logits(plain, row) for row in inputs]
+        surprisal = Surprisal.from_decoder(plain, tokenizer, options.surprisal)
+        return [_logit_less_surprisal(plain, row, surprisal) for row in inputs]
 
 
-def _logits(plain: Any, one: Input) -> Raw:
-    rows = {"input_ids": torch.tensor([list(one.payload.ids)])}
-    if one.payload.type_ids is not None:
-        rows["token_type_ids"] = torch.tensor([list(one.payload.type_ids)])
-    return tuple(plain(**rows).logits[0].tolist())
+def _logits(plain: Any, row: Input) -> Raw:
+    tensors = {"input_ids": torch.tensor([list(row.payload.ids)])}
+    if row.payload.type_ids is not None:
+        tensors["token_type_ids"] = torch.tensor([list(row.payload.type_ids)])
+    return tuple(plain(**tensors).logits[0].tolist())
 
 
-def _less_surprisal(plain: Any, one: Input, known: Surprisal) -> Raw:
-    """The logit less the surprisal by its definition, token by token, in fp64."""
-    ids = torch.tensor(list(one.payload.ids))
-    told = plain(ids[None], output_hidden_states=True)
-    start = known.answer(one.payload.ids)
-    states = told.hidden_states[-1][0, start - 1 : -1].double()
-    logarithms = (states @ plain.get_input_embeddings().weight.double().T).log_softmax(-1)
-    entropy = -(logarithms.exp() * logarithms).sum(-1)
-    excess = -logarithms.gather(1, ids[start:, None])[:, 0] - entropy
-    return (float(told.logits) - known.weight * float(excess.mean()),)
+def _logit_less_surprisal(plain: Any, row: Input, surprisal: Surprisal) -> Raw:
+    """Return the logit less the surprisal by its definition, token by token, in fp64."""
+    ids = torch.tensor(list(row.payload.ids))
+    output = plain(ids[None], output_hidden_states=True)
+    start = surprisal.answer_start(row.payload.ids)
+    states = output.hidden_states[-1][0, start - 1 : -1].double()
+    log_probabilities = (states @ plain.get_input_embeddings().weight.double().T).log_softmax(-1)
+    entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
+    excess = -log_probabilities.gather(1, ids[start:, None])[:, 0] - entropy
+    return (float(output.logits) - surprisal.weight * float(excess.mean()),)
 
 
-def _plain_queries(files: ModelFiles, model: VideoQppModel, inputs: Sequence[Input]) -> list[Raw]:
+def _plain_query_raws(
+    files: ModelFiles, model: VideoQppModel, inputs: Sequence[Input]
+) -> list[Raw]:
     encoder: Any = BertModel.from_pretrained(files.weights, local_files_only=True)
     raws = []
-    for one in inputs:
-        (collection, features), ids, _ = one.payload
+    for row in inputs:
+        (collection, features), ids, _ = row.payload
         mean = encoder(input_ids=torch.tensor([list(ids)])).last_hidden_state[0].mean(0)
         embedding = torch.nn.functional.normalize(mean, dim=0).numpy()
         raws += model.heads[collection].raws(embedding[None], [features])
     return raws
 
 
-def _farthest(raws: Sequence[Raw], expected: Sequence[Raw]) -> float:
+def _difference(raws: Sequence[Raw], expected: Sequence[Raw]) -> float:
     pairs = zip(raws, expected, strict=True)
-    return max(abs(a - b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
+    return max(abs(a - b) for served, plain in pairs for a, b in zip(served, plain, strict=True))
 
 
-_CLASSIFIER = tuple(ClassifierOptions.model_fields)
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", action="append", help="name; all embedded with weights unless given"
+    )
+    parser.add_argument("--check", action="store_true", help="fail where a card's bound is broken")
+    return parser.parse_args()
+
+
+_CLASSIFIER_OPTIONS = tuple(ClassifierOptions.model_fields)
 
 if __name__ == "__main__":
     main()

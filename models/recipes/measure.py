@@ -1,4 +1,4 @@
-"""What the recipes share: reading data, scoring offline, and figures with honest intervals."""
+"""Shared parts of the recipes: reading data, offline scoring, estimates with intervals."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ RESAMPLES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Estimate:
     """A measured value with its 95 % bootstrap interval and the number of cases behind it."""
 
     value: float
@@ -34,46 +34,54 @@ class Figure:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a gzipped JSON-lines file."""
+    """Yield the rows of a gzipped JSON-lines file."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)
 
 
-def load_embedded(reference: str, **options: Any) -> tuple[ModelCard, RewardModel]:
-    """A model of the embedded repository, loaded the way the service loads it (CPU, fp32).
+def load_model(
+    reference: str, repository: Path | None = None, **options: Any
+) -> tuple[ModelCard, RewardModel]:
+    """Load a model the way the service loads it (CPU, fp32).
 
-    `options` take the place of the card's own of those names; the card returned has them.
+    Args:
+        reference: `name` or `name@version`.
+        repository: a folder of models; its models replace embedded ones of the same id.
+        **options: replace the card's own of those names; the card returned has them.
     """
-    repository = ModelRepository([embedded_root()])
-    entry = repository.find(reference)
+    roots = [embedded_root()] if repository is None else [embedded_root(), repository]
+    models = ModelRepository(roots)
+    entry = models.find(reference)
     card = entry.card.model_copy(update={"options": {**entry.card.options, **options}})
-    return card, family_of(card).load(card, repository.locate(entry), Runtime())
+    return card, family_of(card).load(card, models.locate(entry), Runtime())
 
 
 def score_items(
     model: RewardModel, items: Sequence[Item], options: Options, batch_size: int = 32
 ) -> list[Score]:
-    """Score items through the waist: batches of one kin and of like length, where they can be;
-    results in the order given."""
+    """Score items with the model's own prepare, predict and finish; return them in the order given.
+
+    Rows with a shared prefix and rows of similar length are batched together where possible.
+    """
     prepared = [model.prepare([item], options) for item in items]
-    rows = [one for case in prepared for one in case.inputs]
-    order = sorted(range(len(rows)), key=lambda row: (rows[row].prefix_key, rows[row].tokens))
+    rows = [row for batch in prepared for row in batch.inputs]
+    order = sorted(range(len(rows)), key=lambda at: (rows[at].prefix_key, rows[at].tokens))
     raws: dict[int, Raw] = {}
     starts = range(0, len(order), batch_size)
     for start in track(starts, "scoring", transient=True, console=Console(stderr=True)):
-        chosen = order[start : start + batch_size]
-        raws.update(zip(chosen, _predict(model, [rows[row] for row in chosen]), strict=True))
-    return list(_finish(model, prepared, [raws[row] for row in range(len(rows))], options))
+        indices = order[start : start + batch_size]
+        raws.update(zip(indices, _predict(model, [rows[at] for at in indices]), strict=True))
+    return list(_finish(model, prepared, [raws[at] for at in range(len(rows))], options))
 
 
-def pair_accuracy(margins: Sequence[float], clusters: Sequence[str], seed: int = 0) -> Figure:
-    """The share of pairs whose better side scored higher; ties count one half.
+def pair_accuracy(margins: Sequence[float], clusters: Sequence[str], seed: int = 0) -> Estimate:
+    """Estimate the share of pairs whose better side scored higher; ties count one half.
 
     Args:
         margins: score of the better side minus score of the worse, one a pair.
-        clusters: what each pair was drawn from (its problem); whole clusters are resampled, since
-            pairs of one problem are not independent.
+        clusters: the origin of each pair (its problem); whole clusters are resampled, since pairs
+            of one problem are not independent.
         seed: of the bootstrap.
     """
     wins = np.where(np.asarray(margins) > 0, 1.0, np.where(np.asarray(margins) == 0, 0.5, 0.0))
@@ -82,8 +90,8 @@ def pair_accuracy(margins: Sequence[float], clusters: Sequence[str], seed: int =
 
 def cluster_bootstrap(
     statistic: Callable[[NDArray[np.int64]], float], clusters: Sequence[str], seed: int = 0
-) -> Figure:
-    """A statistic of rows with its percentile interval, whole clusters resampled.
+) -> Estimate:
+    """Estimate a statistic of rows with its percentile interval, whole clusters resampled.
 
     Where all rows come from one cluster, single rows are resampled: the interval then says nothing
     about other clusters.
@@ -93,15 +101,15 @@ def cluster_bootstrap(
     names, owner = np.unique(np.asarray(clusters), return_inverse=True)
     members = [np.flatnonzero(owner == index) for index in range(len(names))]
     generator = np.random.default_rng(seed)
-    drawn = [
+    resampled = [
         statistic(
             np.concatenate([members[i] for i in generator.integers(len(names), size=len(names))])
         )
         for _ in range(RESAMPLES)
     ]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    everything = np.arange(len(clusters))
-    return Figure(statistic(everything), float(low), float(high), len(clusters))
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    all_rows = np.arange(len(clusters))
+    return Estimate(statistic(all_rows), float(low), float(high), len(clusters))
 
 
 def _predict(model: RewardModel, inputs: Sequence[Input]) -> Sequence[Raw]:
@@ -114,7 +122,7 @@ def _finish(
     model: RewardModel, prepared: Sequence[Prepared], raws: Sequence[Raw], options: Options
 ) -> Iterator[Score]:
     start = 0
-    for case in prepared:
-        stop = start + len(case.inputs)
-        yield from model.finish(case, raws[start:stop], options)
+    for batch in prepared:
+        stop = start + len(batch.inputs)
+        yield from model.finish(batch, raws[start:stop], options)
         start = stop

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One named curve."""
+    """A named curve."""
 
     name: str
     x: Sequence[float]
@@ -19,11 +19,15 @@ class Line:
 
 
 def save_lines(
-    path: Path, lines: Sequence[Line], x_title: str, y_title: str, base: Literal[2, 10] = 2
+    path: Path,
+    lines: Sequence[Line],
+    *,
+    x_title: str,
+    y_title: str,
+    base: Literal[2, 10] = 2,
 ) -> None:
     """Draw curves over an axis in powers of two, every point marked, or in powers of ten."""
-    mpl.rcParams["svg.hashsalt"] = "assay"
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    figure = _new_figure(6.4, 4.0)
     axes = figure.subplots()
     for line in lines:
         axes.plot(line.x, line.y, marker="o" if base == 2 else "", label=line.name)
@@ -35,26 +39,25 @@ def save_lines(
     axes.set_ylabel(y_title)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    figure.savefig(path, format="svg", metadata={"Date": None})
+    _save(figure, path)
 
 
-def save_shares(
+def save_stacked_shares(
     path: Path, rows: Mapping[str, Sequence[float]], parts: Sequence[str], x_title: str
 ) -> None:
-    """Draw each row as one bar of parts that add up to 1, the first row on top."""
-    mpl.rcParams["svg.hashsalt"] = "assay"
-    figure = Figure(figsize=(8.0, 0.4 * len(rows) + 1.4), layout="constrained")
+    """Draw each row as a stacked bar of parts that add up to 1, the first row on top."""
+    figure = _new_figure(8.0, 0.4 * len(rows) + 1.4)
     axes = figure.subplots()
     left = [0.0] * len(rows)
-    for place, part in enumerate(parts):
-        widths = [shares[place] for shares in rows.values()]
+    for column, part in enumerate(parts):
+        widths = [shares[column] for shares in rows.values()]
         axes.barh(list(rows), widths, left=left, label=part)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xlabel(x_title)
     figure.legend(loc="outside upper center", ncols=len(parts), frameon=False)
-    figure.savefig(path, format="svg", metadata={"Date": None})
+    _save(figure, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +71,30 @@ class Interval:
 
 
 def save_intervals(path: Path, groups: Mapping[str, Sequence[Interval]], x_title: str) -> None:
-    """Draw named values with their intervals, a panel for each group, the first one at the top."""
-    mpl.rcParams["svg.hashsalt"] = "assay"
-    names = list(dict.fromkeys(one.name for group in groups.values() for one in group))
-    figure = Figure(figsize=(9.6, 1.2 + 0.26 * len(names)), layout="constrained")
+    """Draw named values with their intervals, a panel for each group, the first row at the top."""
+    names = list(dict.fromkeys(row.name for group in groups.values() for row in group))
+    figure = _new_figure(9.6, 1.2 + 0.26 * len(names))
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     for panel, (title, group) in zip(panels, groups.items(), strict=True):
-        places = [names.index(one.name) for one in group]
-        values = [one.value for one in group]
-        # A percentile interval of a very skewed feature need not hold its value.
-        below = [max(0.0, one.value - one.low) for one in group]
-        above = [max(0.0, one.high - one.value) for one in group]
-        panel.errorbar(values, places, xerr=[below, above], fmt="o", markersize=4, capsize=2)
+        heights = [names.index(row.name) for row in group]
+        values = [row.value for row in group]
+        # A percentile interval of a very skewed feature may not contain its value.
+        below = [max(0.0, row.value - row.low) for row in group]
+        above = [max(0.0, row.high - row.value) for row in group]
+        panel.errorbar(values, heights, xerr=[below, above], fmt="o", markersize=4, capsize=2)
         panel.axvline(0, color="grey", linewidth=0.8)
         panel.set_title(title, fontsize=10)
         panel.set_yticks(range(len(names)), names, fontsize=8)
         panel.grid(axis="x", alpha=0.3)
     panels[0].invert_yaxis()
     figure.supxlabel(x_title, fontsize=9)
+    _save(figure, path)
+
+
+def _new_figure(width: float, height: float) -> Figure:
+    mpl.rcParams["svg.hashsalt"] = "assay"
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, format="svg", metadata={"Date": None})

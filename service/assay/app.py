@@ -1,4 +1,4 @@
-"""create_app(settings): the composition root, and what starts and stops with the process."""
+"""The composition root: `create_app(settings)`, and the start and shutdown of the process."""
 
 import asyncio
 import gc
@@ -33,7 +33,7 @@ from assay.runs.evaluator import RunEvaluator
 from assay.runs.gauges import RunGauges
 from assay.runs.monitor import RunMonitor
 from assay.runs.subscribers import Subscribers
-from assay.runs.webhook import Webhook, checked_url, secret_key
+from assay.runs.webhook import Webhook, decode_secret, parse_webhook_url
 from assay.scoring.prepare import Preparer
 from assay.scoring.prepared_cache import PreparedCache
 from assay.scoring.service import ScoringLimits, ScoringService
@@ -53,8 +53,8 @@ logger = logging.getLogger(__name__)
 CLOCK = time.monotonic
 # On a CPU larger batches are no faster, and make the next one wait longer.
 CPU_BATCH_TOKENS = 4096
-# Jobs that run at a time; seconds for which their outcomes can be fetched, and how many are kept.
-JOBS, JOB_SECONDS, JOB_OUTCOMES = 16_384, 900.0, 65_536
+# Asynchronous jobs: concurrent ones, seconds for which a result can be fetched, results kept.
+MAX_RUNNING_JOBS, JOB_RESULT_SECONDS, MAX_JOB_RESULTS = 16_384, 900.0, 65_536
 # Metrics are at /metrics. The framework's own telemetry would look up a provider each time.
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 
@@ -66,7 +66,7 @@ carries an error, never a number."""
 
 @dataclass(frozen=True, slots=True)
 class _Process:
-    """Everything that starts and stops with the process."""
+    """The parts that start and stop with the process."""
 
     settings: Settings
     repository: ModelRepository
@@ -80,12 +80,12 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     """Build the service for these settings, for any ASGI server to run.
 
     Args:
-        settings: what to serve.
-        on_death: called in the event loop, with the reason, when a model that was ready can compute
-            no more. Only a new process brings it back, and /readyz says so from then on.
+        settings: the models to serve, and the bounds to serve them within.
+        on_death: called in the event loop, with the reason, when a model that was ready can no
+            longer compute. Only a new process recovers it; until then /readyz reports it.
 
     Raises:
-        SettingsError: the models asked for do not exist, or a card cannot be used.
+        SettingsError: a requested model does not exist, or a card cannot be used.
     """
     process = _compose(settings, on_death)
     app = FastAPIOffline(
@@ -115,11 +115,11 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
 def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
     metrics = Metrics(CollectorRegistry())
     repository = open_repository(settings)
-    models = _served(settings, repository, metrics, on_death)
-    cache = _cache(settings, metrics)
+    models = _create_models(settings, repository, metrics, on_death)
+    cache = _create_cache(settings, metrics)
     pool = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
-    webhook = _webhook(settings, metrics)
-    monitor = _run_monitor(settings, metrics, webhook)
+    webhook = _create_webhook(settings, metrics)
+    monitor = _create_run_monitor(settings, metrics, webhook)
     service = ScoringService(
         models=models,
         cache=cache,
@@ -134,14 +134,19 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         metrics=metrics,
         runs=monitor,
         subscribers=Subscribers(monitor),
-        jobs=Jobs(JOBS, JOB_SECONDS, JOB_OUTCOMES, CLOCK),
+        jobs=Jobs(
+            max_running=MAX_RUNNING_JOBS,
+            result_seconds=JOB_RESULT_SECONDS,
+            max_results=MAX_JOB_RESULTS,
+            clock=CLOCK,
+        ),
         abort=partial(_stop, service.models(), 0.0),
     )
     return _Process(settings, repository, components, cache, pool, webhook)
 
 
 def open_repository(settings: Settings) -> ModelRepository:
-    """Return the repository of the embedded cards and those of the settings' own folders.
+    """Return the repository of the embedded cards and of the cards in the configured folders.
 
     Raises:
         SettingsError: a card is malformed.
@@ -153,7 +158,7 @@ def open_repository(settings: Settings) -> ModelRepository:
 
 
 def select_entries(settings: Settings, repository: ModelRepository) -> list[RepositoryEntry]:
-    """Return what to serve: the models named, or all embedded and all of the user's own.
+    """Return the models to serve: those named, or all embedded ones and all of the user's own.
 
     Raises:
         SettingsError: a name is not in the repository.
@@ -172,7 +177,7 @@ def select_entries(settings: Settings, repository: ModelRepository) -> list[Repo
     ]
 
 
-def _served(
+def _create_models(
     settings: Settings,
     repository: ModelRepository,
     metrics: Metrics,
@@ -183,7 +188,7 @@ def _served(
     entries = select_entries(settings, repository)
     try:
         for entry in sorted(entries, key=lambda entry: entry.card.version):
-            limits = _limits(settings, entry.card.limits)
+            limits = _batch_limits(settings, entry.card.limits)
             model = ServedModel(
                 entry=entry, limits=limits, metrics=metrics, clock=CLOCK, on_death=on_death
             )
@@ -195,13 +200,13 @@ def _served(
     return served
 
 
-def _limits(settings: Settings, card: Limits) -> BatchLimits:
-    most = card.max_batch_tokens
-    wanted = settings.batch_tokens or (CPU_BATCH_TOKENS if settings.device == "cpu" else most)
-    return BatchLimits(min(wanted, most), card.max_batch_size, settings.max_queue_tokens)
+def _batch_limits(settings: Settings, card: Limits) -> BatchLimits:
+    maximum = card.max_batch_tokens
+    wanted = settings.batch_tokens or (CPU_BATCH_TOKENS if settings.device == "cpu" else maximum)
+    return BatchLimits(min(wanted, maximum), card.max_batch_size, settings.max_queue_tokens)
 
 
-def _cache(settings: Settings, metrics: Metrics) -> ScoreCache:
+def _create_cache(settings: Settings, metrics: Metrics) -> ScoreCache:
     tiers: list[ScoreCache] = []
     if settings.cache_bytes:
         tiers.append(MemoryCache(settings.cache_bytes, metrics))
@@ -215,7 +220,7 @@ def _cache(settings: Settings, metrics: Metrics) -> ScoreCache:
     return tiers[0] if len(tiers) == 1 else TieredCache(tiers)
 
 
-def _webhook(settings: Settings, metrics: Metrics) -> Webhook | None:
+def _create_webhook(settings: Settings, metrics: Metrics) -> Webhook | None:
     url, secret = settings.alert_url, settings.alert_secret
     if url is None:
         if secret is not None:
@@ -224,17 +229,19 @@ def _webhook(settings: Settings, metrics: Metrics) -> Webhook | None:
     if settings.runs == "off":
         raise SettingsError("ASSAY_ALERT_URL with ASSAY_RUNS=off: there is nothing to alert of")
     try:
-        address = checked_url(url.get_secret_value())
+        address = parse_webhook_url(url.get_secret_value())
     except ValueError as error:
         raise SettingsError(f"ASSAY_ALERT_URL: {error}") from None
     try:
-        key = None if secret is None else secret_key(secret.get_secret_value())
+        key = None if secret is None else decode_secret(secret.get_secret_value())
     except ValueError as error:
         raise SettingsError(f"ASSAY_ALERT_SECRET: {error}") from None
-    return Webhook(address, key, metrics.alerts, time.time)
+    return Webhook(address, key=key, series=metrics.alerts, clock=time.time)
 
 
-def _run_monitor(settings: Settings, metrics: Metrics, webhook: Webhook | None) -> RunMonitor:
+def _create_run_monitor(
+    settings: Settings, metrics: Metrics, webhook: Webhook | None
+) -> RunMonitor:
     if settings.runs == "off":
         return RunMonitor(None, metrics, CLOCK, enabled=False)
     evaluator = RunEvaluator(
@@ -261,7 +268,7 @@ def _lifespan(process: _Process) -> Callable[[FastAPI], AbstractAsyncContextMana
 
 
 async def _start(process: _Process) -> asyncio.Task[None]:
-    """Start everything; models load in the background. Return the task that waits for them."""
+    """Start every part; models load in the background. Return the task that waits for them."""
     if process.webhook is not None:
         process.webhook.start()
     await process.components.runs.open()
@@ -271,12 +278,12 @@ async def _start(process: _Process) -> asyncio.Task[None]:
     for served in models:
         served.start(process.repository, runtime, load_lock)
     freezing = asyncio.create_task(_freeze_when_loaded(models))
-    await asyncio.sleep(0)  # so that it waits before anything else does
+    await asyncio.sleep(0)  # so that the task is waiting before requests arrive
     return freezing
 
 
 async def _shut_down(process: _Process) -> None:
-    """Finish what was admitted, then stop everything."""
+    """Finish the admitted requests, then stop every part."""
     components = process.components
     components.subscribers.close()
     await _stop(components.service.models(), process.settings.drain_timeout)
@@ -289,8 +296,9 @@ async def _shut_down(process: _Process) -> None:
 
 
 async def _freeze_when_loaded(models: Sequence[ServedModel]) -> None:
-    """Exempt libraries and models from garbage collection once all models are loaded: scanning them
-    again and again would stop the event loop each time.
+    """Exempt libraries and models from garbage collection once all models are loaded.
+
+    Scanning them in each full collection would block the event loop.
     """
     for served in models:
         await served.loaded()

@@ -1,4 +1,4 @@
-"""The one tree of errors. Each becomes a problem detail (RFC 9457) with the status of its class.
+"""The tree of errors. Each becomes a problem detail (RFC 9457) with the status of its class.
 
     AssayError
     ├── InvalidRequest        422      ├── ModelNotReady     503
@@ -11,15 +11,15 @@
     ├── RunNotFound           404      ├── NonFiniteScore    500
     └── RunsOff               404      └── SettingsError
 
-`InferenceFailed`, `NonFiniteScore` and `DeadlineExceeded` may concern a single item; then they
-travel inside a 200 reply as that item's `error`, and its neighbours keep their scores.
+`InferenceFailed`, `NonFiniteScore` and `DeadlineExceeded` may concern a single item. A 200 reply
+then carries them as that item's `error`, and the other items keep their scores.
 """
 
 
 class AssayError(Exception):
-    """The base: what a caller needs to know, and nothing of the text it sent.
+    """The base class of all errors. Its texts never contain a scored text.
 
-    `code`, `status`, `title` and `retryable` are those of the class unless they are given.
+    `code`, `status`, `title` and `retryable` default to those of the class.
     """
 
     code: str = "internal_error"
@@ -51,16 +51,16 @@ class AssayError(Exception):
 
 
 class SettingsError(AssayError):
-    """An `ASSAY_*` variable is unknown or unparsable. Raised at start: the process exits."""
+    """An `ASSAY_*` variable is unknown or cannot be parsed. Raised at start: the process exits."""
 
     code = "invalid_settings"
     title = "Invalid settings"
 
 
 class InvalidRequest(AssayError):
-    """The body is malformed, or an item has a field that the model's family does not know.
+    """The body is malformed, or an item has a field that the model's family does not have.
 
-    The caller sees 422; `errors` names each field and what is wrong with it.
+    The caller sees 422; `errors` names each field and its problem.
     """
 
     code = "invalid_request"
@@ -69,7 +69,7 @@ class InvalidRequest(AssayError):
 
 
 class Unauthorized(AssayError):
-    """Keys are set and the request carries none. The caller sees 401."""
+    """API keys are set and the request carries none. The caller sees 401."""
 
     code = "unauthorized"
     status = 401
@@ -77,7 +77,7 @@ class Unauthorized(AssayError):
 
 
 class Forbidden(AssayError):
-    """The request carries a key that is not one of the keys set. The caller sees 403."""
+    """The request carries a key that is not among those set. The caller sees 403."""
 
     code = "forbidden"
     status = 403
@@ -85,7 +85,7 @@ class Forbidden(AssayError):
 
 
 class ModelNotFound(AssayError):
-    """No served model has that name or version. The caller sees 404 and what is served."""
+    """No served model has that name or version. The caller sees 404 and the served models."""
 
     code = "model_not_found"
     status = 404
@@ -93,7 +93,7 @@ class ModelNotFound(AssayError):
 
 
 class JobNotFound(AssayError):
-    """A result is asked for that this process never promised, or has kept long enough. The caller
+    """The id belongs to no asynchronous job of this process, or its result has expired. The caller
     sees 404.
     """
 
@@ -103,8 +103,8 @@ class JobNotFound(AssayError):
 
 
 class RunNotFound(AssayError):
-    """No run of that name is kept: nothing was scored for it or told of it, or it was seen too long
-    ago. A new run is kept within a second of its first request. The caller sees 404.
+    """No run of that name is stored: nothing was scored or recorded for it, or it has expired. A
+    new run is stored within a second of its first request. The caller sees 404.
     """
 
     code = "run_not_found"
@@ -113,8 +113,8 @@ class RunNotFound(AssayError):
 
 
 class RunsOff(AssayError):
-    """Runs are asked for, and this server was told to keep none (`ASSAY_RUNS=off`), or found no
-    place for them. The caller sees 404.
+    """This server records no runs (`ASSAY_RUNS=off`), or has no file to store them in. The caller
+    sees 404.
     """
 
     code = "runs_off"
@@ -124,7 +124,7 @@ class RunsOff(AssayError):
 
 class RequestTooLarge(AssayError):
     """The body has too many bytes, or the request too many items or tokens. The caller sees 413
-    and the limit; sending it again unchanged cannot help.
+    and the limit; the same request cannot succeed later.
     """
 
     code = "request_too_large"
@@ -134,7 +134,7 @@ class RequestTooLarge(AssayError):
 
 class ModelNotReady(AssayError):
     """The model is still loading, or failed to load. The caller sees 503, with `Retry-After` while
-    it is loading.
+    the model is loading.
     """
 
     code = "model_not_ready"
@@ -144,8 +144,8 @@ class ModelNotReady(AssayError):
 
 
 class ModelFailed(ModelNotReady):
-    """The model could not be loaded, or failed its self-test; trying again cannot help. The caller
-    sees 503, and `/readyz` and `GET /v1/models` say why.
+    """The model could not be loaded, or failed its self-test; a retry cannot succeed. The caller
+    sees 503; `/readyz` and `GET /v1/models` give the reason.
     """
 
     code = "model_failed"
@@ -154,9 +154,9 @@ class ModelFailed(ModelNotReady):
 
 
 class Overloaded(AssayError):
-    """The queue has no room for the whole request; none of it was admitted. The caller sees 429
-    and in `Retry-After` when the queue will have drained enough, by its measured rate. So does who
-    asks for runs, or tells of one, while their file or its writer is busy.
+    """The queue has no room for the whole request, and no item was admitted. The caller sees 429;
+    `Retry-After` says when the queue will have drained enough at its measured rate. Requests that
+    read or record runs see the same while the runs' file or its writer is busy.
     """
 
     code = "overloaded"
@@ -166,8 +166,8 @@ class Overloaded(AssayError):
 
 
 class ShuttingDown(AssayError):
-    """The server is stopping and admits nothing more; what it had admitted it finishes. The caller
-    sees 503 and may go to another replica at once.
+    """The server is stopping: it admits no more requests and finishes those admitted. The caller
+    sees 503 and may use another replica at once.
     """
 
     code = "shutting_down"
@@ -177,8 +177,8 @@ class ShuttingDown(AssayError):
 
 
 class DeadlineExceeded(AssayError):
-    """The caller's deadline passed before the scores were there; what was queued is dropped before
-    it costs compute. The caller sees 504.
+    """The request's deadline passed before all scores were computed; queued items are dropped
+    before they cost compute. The caller sees 504.
     """
 
     code = "deadline_exceeded"
@@ -188,8 +188,8 @@ class DeadlineExceeded(AssayError):
 
 
 class InferenceFailed(AssayError):
-    """The model failed on this input even when it was tried alone. The item carries this error; a
-    request whose every item failed so is still answered item by item.
+    """The model failed on this input even when it was computed alone. The item carries this error;
+    a request in which every item fails is still answered item by item.
     """
 
     code = "inference_failed"
@@ -198,7 +198,7 @@ class InferenceFailed(AssayError):
 
 
 class NonFiniteScore(AssayError):
-    """The model gave NaN or infinity. No number is served and nothing is cached."""
+    """The model returned NaN or infinity. No score is served and nothing is cached."""
 
     code = "non_finite_score"
     status = 500
@@ -206,8 +206,8 @@ class NonFiniteScore(AssayError):
 
 
 class OutOfTime(DeadlineExceeded):
-    """A trainer's own patience is about to end and its scores are not there. The caller sees 503
-    and `Retry-After` while it still listens; what was queued is dropped.
+    """The scores were not computed within the timeout of a dialect's client. The caller sees 503
+    and `Retry-After` before it disconnects; queued items are dropped.
     """
 
     code = "out_of_time"
@@ -216,9 +216,9 @@ class OutOfTime(DeadlineExceeded):
 
 
 class ItemsFailed(AssayError):
-    """An item has no score, and the reply that this client reads has no place to say so. The whole
-    request fails, and `errors` names each item with its own code. The caller sees 422 where the
-    items are at fault, 500 where the model or the server is, and 503 where trying again helps.
+    """An item has no score, and the dialect's reply has no place for an item's error. The whole
+    request fails, and `errors` names each such item with its own code. The caller sees 422 if the
+    items are at fault, 500 if the model or the server is, and 503 if a retry may succeed.
     """
 
     code = "items_failed"

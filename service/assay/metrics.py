@@ -1,4 +1,4 @@
-"""Every Prometheus series, declared once, in a registry that is passed in."""
+"""All Prometheus series, declared once in a given registry."""
 
 from functools import partial
 
@@ -13,8 +13,17 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self._declare_requests(registry)
+        self._declare_batches(registry)
+        self._declare_caches(registry)
+        self.ready = Gauge(
+            "assay_model_ready", "1 if the model computes.", ["model"], registry=registry
+        )
+        self.runs = RunSeries(registry)
+        self.alerts = AlertSeries(registry)
+
+    def _declare_requests(self, registry: CollectorRegistry) -> None:
         counter = partial(Counter, registry=registry)
-        gauge = partial(Gauge, registry=registry)
         seconds = partial(Histogram, registry=registry, buckets=SECONDS)
         self.requests = counter(
             "assay_requests", "Requests by route and status.", ["route", "status"]
@@ -32,16 +41,22 @@ class Metrics:
         self.item_errors = counter(
             "assay_item_errors", "Items without a score, by code.", ["model", "code"]
         )
-        self.truncated = counter("assay_items_truncated", "Items that were cut.", ["model"])
+        self.truncated = counter("assay_items_truncated", "Items that were truncated.", ["model"])
         self.phase_seconds = seconds(
             "assay_phase_seconds",
             "Seconds in a phase: prepare, queue, predict.",
             ["model", "phase"],
         )
-        self.queue_seconds = seconds(
+
+    def _declare_batches(self, registry: CollectorRegistry) -> None:
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        self.queue_seconds = Histogram(
             "assay_queue_seconds",
             "Seconds an input waited for its forward pass, by lane: interactive, training, bulk.",
             ["model", "lane"],
+            registry=registry,
+            buckets=SECONDS,
         )
         self.forwards = counter(
             "assay_forwards", "Forward passes by outcome.", ["model", "outcome"]
@@ -49,15 +64,15 @@ class Metrics:
         self.batch_size = Histogram(
             "assay_batch_size", "Rows in a batch.", ["model"], buckets=POWERS, registry=registry
         )
-        self.tokens = counter("assay_tokens", "Tokens of the inputs computed.", ["model"])
+        self.tokens = counter("assay_tokens", "Tokens of the computed inputs.", ["model"])
         self.padded_tokens = counter(
             "assay_padded_tokens",
-            "Tokens that forward passes really computed: padding counted, what rows share once.",
+            "Tokens that forward passes computed, padding included; a shared prefix counts once.",
             ["model"],
         )
         self.batch_token_budget = gauge(
             "assay_batch_token_budget",
-            "Tokens a batch may cost now: the card's, or less after running out of memory.",
+            "Tokens that a batch may cost: the card's limit, or less after running out of memory.",
             ["model"],
         )
         self.queue_tokens = gauge(
@@ -69,27 +84,28 @@ class Metrics:
             "Inputs dropped before compute, by reason: abandoned, expired.",
             ["model", "reason"],
         )
+
+    def _declare_caches(self, registry: CollectorRegistry) -> None:
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
         self.cache_lookups = counter(
             "assay_cache_lookups",
-            "Keys looked up, by tier (memory, redis) and outcome (hit, miss, error).",
+            "Looked-up keys by tier (memory, redis) and outcome (hit, miss, error).",
             ["tier", "outcome"],
         )
-        self.cache_bytes = gauge("assay_cache_bytes", "Bytes held in memory.")
+        self.cache_bytes = gauge("assay_cache_bytes", "Bytes of scores cached in memory.")
         self.prepared = counter(
             "assay_prepared",
-            "Items by model and source of their preparation: computed, memory.",
+            "Prepared items by model and source: computed, memory.",
             ["model", "source"],
         )
         self.prepared_bytes = gauge(
-            "assay_prepared_bytes", "Bytes of prepared items held in memory."
+            "assay_prepared_bytes", "Bytes of prepared items cached in memory."
         )
-        self.ready = gauge("assay_model_ready", "1 when the model computes.", ["model"])
-        self.runs = RunSeries(registry)
-        self.alerts = AlertSeries(registry)
 
 
 class TierSeries:
-    """The lookups of one cache tier, their labels bound."""
+    """The lookup counters of one cache tier, with bound labels."""
 
     def __init__(self, metrics: Metrics, tier: str) -> None:
         self._hits = metrics.cache_lookups.labels(tier, "hit")
@@ -97,7 +113,7 @@ class TierSeries:
         self._errors = metrics.cache_lookups.labels(tier, "error")
 
     def count(self, *, hits: int = 0, misses: int = 0, errors: int = 0) -> None:
-        """Add keys that were looked up."""
+        """Count looked-up keys by outcome."""
         for series, amount in ((self._hits, hits), (self._misses, misses), (self._errors, errors)):
             if amount:
                 series.inc(amount)
@@ -109,32 +125,32 @@ class RunSeries:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.observations = Counter(
             "assay_run_observations",
-            "Items of requests that name a run, and telemetry: written, dropped.",
+            "Items of requests that name a run, and telemetry, by outcome: written, dropped.",
             ["outcome"],
             registry=registry,
         )
         self.commit_failures = Counter(
             "assay_run_commit_failures",
-            "Commits of runs that failed and were tried again.",
+            "Failed commits of runs, which were retried.",
             registry=registry,
         )
         self.durable = Gauge(
             "assay_runs_durable",
-            "1 when runs are kept in a file that outlives the process.",
+            "1 if runs are stored in a file that outlives the process.",
             registry=registry,
         )
         gauge = partial(Gauge, registry=registry)
         of_stream = ["run", "model", "split"]
         self.severity = gauge(
             "assay_run_severity",
-            "A rule's state at the run's latest evaluation: 0 silent, 1 warn, 2 critical."
-            " This and the next five: of the 16 runs evaluated last, four streams of each.",
+            "A rule's state at the run's latest evaluation: 0 silent, 1 warn, 2 critical. This and"
+            " the next five series cover the 16 runs evaluated last, four streams of each.",
             ["run", "rule"],
         )
         self.status = gauge(
             "assay_run_status", "The run's status: 0 ok, 1 warn, 2 critical.", ["run"]
         )
-        self.step = gauge("assay_run_step", "The latest step that was seen.", of_stream)
+        self.step = gauge("assay_run_step", "The run's latest step.", of_stream)
         self.score_mean = gauge("assay_run_score_mean", "The latest step's mean score.", of_stream)
         self.score_std = gauge(
             "assay_run_score_std", "The latest step's standard deviation of scores.", of_stream
@@ -162,8 +178,8 @@ class AlertSeries:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.changes = Counter(
             "assay_alerts",
-            "Alerts for the webhook: sent, failed (not taken after all tries), dropped (no room, or"
-            " the server stopped).",
+            "Alerts for the webhook: sent, failed (not accepted after all attempts), dropped (no"
+            " room, or the server stopped).",
             ["outcome"],
             registry=registry,
         )
@@ -174,7 +190,7 @@ class AlertSeries:
 
 
 class BatcherSeries:
-    """The series of one model's batcher, their labels bound."""
+    """The series of one model's batcher, with bound labels."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         self.refused = metrics.refused.labels(model)

@@ -1,4 +1,4 @@
-"""ServedModel: one model in this process, from loading and self-test to the last forward pass."""
+"""ServedModel: one model of this process, from loading and self-test to shutdown."""
 
 import asyncio
 import logging
@@ -36,12 +36,12 @@ LOADING_RETRY_SECONDS = 2.0
 
 
 class SelfTestFailed(Exception):
-    """The loaded model does not compute the score that its card states; it is not served."""
+    """The loaded model does not compute the score that its card states, and is not served."""
 
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """The card's example: the score it states and the one computed at start."""
+    """The card's example: the stated score, and the one computed at start."""
 
     expected: float
     got: float
@@ -97,8 +97,8 @@ class ServedModel:
 
     Args:
         entry: the card and its folder.
-        limits: of batches and of the queue.
-        metrics: where counts go.
+        limits: bounds of batches and of the queue.
+        metrics: the series of the process.
         clock: monotonic seconds.
         on_death: called once, with the reason, when a model that was ready can compute no more.
 
@@ -131,11 +131,11 @@ class ServedModel:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{DEVICE_THREAD} {entry.card.id}")
 
     def start(self, repository: ModelRepository, runtime: Runtime, load_lock: asyncio.Lock) -> None:
-        """Begin to load in the background. Call once, inside the event loop.
+        """Start to load in the background. Call once, inside the event loop.
 
         Args:
-            repository: where the model's files are.
-            runtime: device, dtype and mode.
+            repository: the repository that holds the model's files.
+            runtime: device, dtype and determinism.
             load_lock: held while a model loads, so that models load one after the other: the
                 imports of torch and transformers are not safe from several threads at once.
         """
@@ -144,7 +144,7 @@ class ServedModel:
 
     @property
     def failure(self) -> str | None:
-        """Why the model could not be loaded; None while it loads and once it is ready."""
+        """The reason why the model could not be loaded; None if it is loading or ready."""
         return self.state.reason if isinstance(self.state, Failed) else None
 
     async def loaded(self) -> bool:
@@ -168,8 +168,10 @@ class ServedModel:
         return state
 
     async def is_computing(self) -> bool:
-        """Return whether the model computes: a batch completed lately, the device is at work and
-        has not hung, or a probe completes now. However many ask, one probe runs at a time.
+        """Return whether the model computes.
+
+        It does if a batch completed recently, if the device is computing and has not hung, or if a
+        probe completes now. Concurrent calls share one probe.
         """
         state = self.state
         computes = isinstance(state, Ready) and state.batcher.alive and await self._computes(state)
@@ -177,7 +179,7 @@ class ServedModel:
         return computes
 
     async def close(self, timeout: float) -> None:
-        """Finish what was admitted, within `timeout` seconds, and end the device thread."""
+        """Finish the admitted items, within `timeout` seconds, and end the device thread."""
         if self._loading is not None:
             await asyncio.wait({self._loading}, timeout=timeout)
         if isinstance(self.state, Ready):

@@ -1,4 +1,4 @@
-"""Process settings: the environment's `ASSAY_*` variables, read once into one frozen value."""
+"""Process settings: the environment's `ASSAY_*` variables, read once into a frozen value."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,78 +14,102 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
-    """What one process serves and within which bounds. Field `x` is the variable `ASSAY_X`."""
+    """The settings of one process. Field `x` is the variable `ASSAY_X`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on.")
     models: tuple[str, ...] = Field(
-        (), description="What to serve, by comma: `code@2,nli`. Empty: all embedded and your own."
+        (),
+        description="The models to serve, separated by commas: `code@2,nli`. Empty: all embedded "
+        "models and all of your own.",
     )
     repository: tuple[Path, ...] = Field(
-        (), description="Folders with model cards of your own, by comma."
+        (), description="Folders with your own model cards, separated by commas."
     )
-    device: str = Field("cpu", description="Torch's name of the device: `cpu`, `cuda`, `cuda:1`.")
+    device: str = Field(
+        "cpu", description="The device, as Torch names it: `cpu`, `cuda`, `cuda:1`."
+    )
     dtype: str = Field(
-        "float32", description="`float32`, `bfloat16` or `float16`; heads stay fp32."
+        "float32",
+        description="The weights' type: `float32`, `bfloat16` or `float16`; heads stay float32.",
     )
     deterministic: bool = Field(
-        False, description="Bit-equal scores whatever else is in the batch, proven at start."
+        False,
+        description="Make scores bit-equal whatever else is in the batch; verified at start.",
     )
     redis_url: SecretStr | None = Field(
-        None, description="A Redis to share scores through: `redis://host:6379/0`."
+        None, description="A Redis that shares scores between processes: `redis://host:6379/0`."
     )
-    redis_timeout: Seconds = Field(0.25, description="Seconds to wait for Redis before a miss.")
-    redis_ttl: Positive = Field(604_800, description="Seconds a score stays in Redis.")
+    redis_timeout: Seconds = Field(
+        0.25, description="Seconds to wait for Redis before a lookup counts as a miss."
+    )
+    redis_ttl: Positive = Field(604_800, description="Seconds for which a score stays in Redis.")
     cache_bytes: int = Field(
-        268_435_456, ge=0, description="Bytes of scores kept in memory; 0 switches that off."
+        268_435_456,
+        ge=0,
+        description="Maximum bytes of scores cached in memory; 0 disables the cache.",
     )
     prepared_bytes: int = Field(
-        67_108_864, ge=0, description="Bytes of prepared items kept in memory; 0 switches that off."
+        67_108_864,
+        ge=0,
+        description="Maximum bytes of prepared items cached in memory; 0 disables the cache.",
     )
     api_keys: tuple[SecretStr, ...] = Field(
         (),
-        description="Keys, by comma. When set, every route wants one of them; only the page's own "
-        "files, which tell nothing, do not.",
+        description="API keys, separated by commas. When set, every route requires one of them, "
+        "except the dashboard's static files, which contain no data.",
     )
-    max_items: Positive = Field(1024, description="Items in one request.")
-    max_body_bytes: Positive = Field(33_554_432, description="Bytes in one request's body.")
-    max_request_tokens: Positive = Field(2_097_152, description="Tokens in one request.")
+    max_items: Positive = Field(1024, description="Maximum number of items in one request.")
+    max_body_bytes: Positive = Field(33_554_432, description="Maximum bytes of one request's body.")
+    max_request_tokens: Positive = Field(
+        2_097_152, description="Maximum number of tokens in one request."
+    )
     max_queue_tokens: Positive = Field(
-        4_194_304, description="Tokens waiting for one model; beyond it requests get a 429."
+        4_194_304,
+        description="Maximum tokens that wait for one model; beyond them requests get a 429.",
     )
     batch_tokens: Positive | None = Field(
         None,
-        description="Tokens of one batch at most. Unset: 4,096 on a CPU, else as the card says.",
+        description="Maximum number of tokens in one batch. Unset: 4,096 on a CPU, else the card's "
+        "limit.",
     )
-    timeout: Seconds = Field(60.0, description="Seconds a request may take if it does not say.")
-    prepare_threads: Positive = Field(2, description="CPU threads for templates and tokenisation.")
+    timeout: Seconds = Field(
+        60.0, description="Seconds that a request may take if it sets no timeout itself."
+    )
+    prepare_threads: Positive = Field(
+        2, description="CPU threads for chat templates and tokenization."
+    )
     runs: Literal["off"] | Path | None = Field(
         None,
-        description="The file in which run health is kept, or `off`. Unset: `assay/runs.db` in "
-        "`XDG_STATE_HOME` or `~/.local/state`; where no file can be used, the process's own.",
+        description="The file in which run health is stored, or `off`. Unset: `assay/runs.db` in "
+        "`XDG_STATE_HOME` or `~/.local/state`. If the file cannot be used, a temporary one is.",
     )
     watch_seconds: Seconds = Field(
-        5.0, description="Seconds between two looks at the rules of one run."
+        5.0, description="Minimum seconds between two evaluations of one run's rules."
     )
     alert_url: SecretStr | None = Field(
-        None, description="A URL that gets a POST for each alert of a run that begins or ends."
+        None,
+        description="A URL that receives a POST for each alert of a run that begins, changes "
+        "its severity or ends.",
     )
     alert_secret: SecretStr | None = Field(
         None,
-        description="Signs these POSTs as Standard Webhooks does: `whsec_` and 24 to 64 random "
-        "bytes in base64.",
+        description="The secret that signs these POSTs according to Standard Webhooks: `whsec_` "
+        "and 24 to 64 random bytes in base64.",
     )
-    drain_timeout: Seconds = Field(30.0, description="Seconds to finish accepted work at shutdown.")
+    drain_timeout: Seconds = Field(
+        30.0, description="Seconds in which to finish accepted requests at shutdown."
+    )
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """The settings that `environment` spells out.
+    """Return the settings in `environment`.
 
     Raises:
-        SettingsError: a variable with the prefix is unknown or cannot be parsed; the text says
-            which and what it may be, and never repeats a secret.
+        SettingsError: a variable with the prefix is unknown or cannot be parsed. The text names
+            it and the accepted values, and never repeats a secret.
     """
     given: dict[str, str | Path | None] = {
         name.removeprefix(PREFIX).lower(): value
@@ -114,12 +138,12 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
 
 
 def variable_name(field: str) -> str:
-    """The environment variable of a field."""
+    """Return the environment variable of a field."""
     return PREFIX + field.upper()
 
 
 def _state_file(environment: Mapping[str, str]) -> Path | None:
-    """Where this user's programs keep what should outlive them, by the XDG base directories."""
+    """Return the default file for run health, in the user's XDG state directory."""
     state, home = environment.get("XDG_STATE_HOME"), environment.get("HOME")
     if state and Path(state).is_absolute():
         return Path(state) / "assay" / "runs.db"

@@ -1,4 +1,4 @@
-"""Reply types: plain values that every route and dialect shares, and the words of the wire."""
+"""Reply types: plain values that all routes and dialects share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Source = Literal["computed", "cache", "shared", "rule"]
 
 @dataclass(frozen=True, slots=True)
 class ItemFailure:
-    """Why an item has no score."""
+    """The reason why an item has no score."""
 
     code: str
     detail: str
@@ -25,7 +25,7 @@ class ItemFailure:
 class ItemResult:
     """One item's outcome. With `status` error, `score`, `raw` and every channel are null.
 
-    Not frozen, because there is one for every item and freezing makes it several times as dear.
+    Not frozen: a frozen dataclass takes several times as long to create, and each item has one.
     """
 
     index: int
@@ -44,8 +44,10 @@ class ItemResult:
 
 @dataclass(frozen=True, slots=True)
 class GroupSummary:
-    """The items of one prompt. `ranks` follow the group's items in request order, 1 is best, ties
-    share a rank, and an item without a score has none. `std` is the population's.
+    """Statistics of a group: the items of one prompt.
+
+    `ranks` are in request order; 1 is best, ties share a rank, and an item without a score has
+    none. `std` is the population standard deviation.
     """
 
     group: str
@@ -59,7 +61,7 @@ class GroupSummary:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the request cost: items by source, and tokens of all of them."""
+    """The cost of a request: items by source, and the tokens of all items."""
 
     items: int
     tokens: int
@@ -72,7 +74,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Milliseconds: the whole request, and the longest wait of any of its items in each phase."""
+    """Milliseconds of the whole request, and of its slowest item in each phase."""
 
     prepare_ms: float
     queue_ms: float
@@ -82,7 +84,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class ScoreReply:
-    """The answer to one scoring request, results in request order."""
+    """The reply to one scoring request, with the results in request order."""
 
     id: str
     model: str
@@ -95,9 +97,11 @@ class ScoreReply:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One candidate's place. `margin` is the distance to the next rank; none for the last one and
-    for a candidate that could not be scored. `confidence` is how likely it is that this candidate,
-    and not the next, is the right one of the two, where both have a raw and the card is calibrated.
+    """One candidate of a ranking.
+
+    `margin` is the score's distance to the next rank; null for the last candidate and for one that
+    could not be scored. `confidence` is the probability that this candidate rather than the next
+    is the right one of the two, if both have a raw and the card is calibrated.
     """
 
     index: int
@@ -108,7 +112,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class BestOfNReply:
-    """The candidates of one prompt, best first. `best` is null when the server abstained."""
+    """The candidates of one prompt, best first. `best` is null if the server abstained."""
 
     model: str
     fingerprint: str

@@ -29,9 +29,17 @@ def test_a_file_is_one_room(path: Path) -> None:
 
 def test_functions_are_short() -> None:
     lengths = sorted(found for path in FILES + RECIPES for found in function_lengths(path))
-    assert median([length for length, _ in lengths]) <= 10
-    assert lengths[int(len(lengths) * 0.95)][0] <= 45
-    assert lengths[-1][0] <= 80
+    assert median([length for length, _ in lengths]) <= 8
+    assert lengths[int(len(lengths) * 0.95)][0] <= 30
+    assert lengths[-1][0] <= 60, lengths[-5:]
+
+
+@pytest.mark.parametrize("path", FILES + RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_constructors_take_at_most_four_positional_arguments(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            positional = [*node.args.posonlyargs, *node.args.args][1:]
+            assert len(positional) <= 4, f"{path.name}:{node.lineno}: make the others keyword-only"
 
 
 def test_the_waist_stays_narrow() -> None:

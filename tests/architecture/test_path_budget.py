@@ -1,4 +1,4 @@
-"""The way of one request: how many packages and files of ours it enters (record 0013)."""
+"""Bounds on the packages and files of ours that one request enters (record 0036)."""
 
 import sys
 import threading
@@ -13,7 +13,7 @@ MAX_ROOMS, MAX_FILES = 10, 22
 
 
 def room_of(module: str) -> str:
-    """A room is a folder within a package, or a file that stands beside such folders."""
+    """Return the room of a module: a folder within a package, or a file beside such folders."""
     return ".".join(module.split(".")[:2])
 
 
@@ -23,7 +23,10 @@ async def test_a_request_enters_few_rooms_and_files(
     modules: set[str] = set()
 
     def record(frame: FrameType, event: str, _: object) -> None:
-        """A dataclass's constructor counts for its module: it has the module's globals."""
+        """Record the module of a call.
+
+        A dataclass's constructor counts for its module, because it has the module's globals.
+        """
         module = frame.f_globals.get("__name__", "")
         if event == "call" and module.split(".")[0] in PACKAGES:
             modules.add(module)

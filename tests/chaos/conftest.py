@@ -1,27 +1,27 @@
-"""Fixtures of the chaos tests: a device that follows a script, and room for a crowd's files."""
+"""Fixtures of the chaos tests: a scripted device, and a higher limit of open files."""
 
 import resource
 from collections.abc import Iterator
 
 import pytest
 
-from .devices import Script, scripted
-from .servers import CROWD
+from .devices import ScriptedDevice, install_device
+from .servers import MANY
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
-    """What the scripted model's device does; whatever it holds is released in the end."""
-    script = scripted(monkeypatch, Script())
-    yield script
-    script.release()
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedDevice]:
+    """The device of the scripted model; forward passes that it holds are released at the end."""
+    device = install_device(monkeypatch, ScriptedDevice())
+    yield device
+    device.release()
 
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """Room for both ends of every connection of a crowd."""
+    """A limit of open files that is high enough for both ends of `MANY` connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * CROWD + 500
+    needed = 2 * MANY + 500
     if hard != resource.RLIM_INFINITY and hard < needed:
         pytest.skip(f"needs {needed} open files, this machine allows {hard}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))

@@ -1,5 +1,6 @@
-"""A device that follows a script, behind a batcher alone or inside the scripted model, and the law
-of a batcher: one outcome for each input, nothing pending, no task left.
+"""A scripted device, alone behind a batcher or in the scripted model, and checks of a batcher.
+
+After each test a batcher has one outcome for each input, nothing pending, and no task left.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from support.doubles import ScriptedModel, device, new_metrics, one_input, value
+from support.doubles import ScriptedModel, device_thread, new_metrics, text_input, value
 
 from assay.batching.batcher import BatchLimits, DynamicBatcher
 from assay.batching.entry import Outcome
@@ -23,89 +24,93 @@ from assay.errors import AssayError
 from assay.metrics import Metrics
 from assay_models.base import Input, Raw
 
-SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 LIMITS = BatchLimits(max_batch_tokens=64, max_batch_size=8, max_queue_tokens=1000)
 
 
-def truth(text: str) -> float:
-    """The one right score of a text; no two texts of a test share it."""
+def true_score(text: str) -> float:
+    """Return the correct score of a text; no two texts of a test share it."""
     return zlib.crc32(text.encode()) / 2**16
 
 
-async def until(holds: Callable[[], bool], seconds: float = SECONDS) -> None:
-    """Wait for a state that nothing announces."""
+async def wait_until(holds: Callable[[], bool], seconds: float = TIMEOUT_SECONDS) -> None:
+    """Wait until a condition holds that has no event."""
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110 there is no event to wait for
             await asyncio.sleep(0.005)
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = SECONDS) -> None:
-    """Wait for a state that has to be asked for."""
+async def wait_until_async(
+    holds: Callable[[], Awaitable[bool]], seconds: float = TIMEOUT_SECONDS
+) -> None:
+    """Wait until an asynchronous condition holds."""
     async with asyncio.timeout(seconds):
         while not await holds():  # noqa: ASYNC110 there is no event to wait for
             await asyncio.sleep(0.005)
 
 
-async def happened(event: threading.Event) -> None:
-    """Wait for what another thread announces."""
-    assert await asyncio.to_thread(event.wait, SECONDS)
+async def wait_for_event(event: threading.Event) -> None:
+    """Wait for an event that another thread sets."""
+    assert await asyncio.to_thread(event.wait, TIMEOUT_SECONDS)
 
 
 @dataclass
-class Script:
-    """A device that computes `truth`, fails as its texts say, and writes down all it was asked.
+class ScriptedDevice:
+    """A device that computes `true_score`, fails as its texts say, and records its inputs.
 
-    A text with `poison` in it raises, one with `nan` or `inf` gives that. While the gate is closed
-    every forward pass waits in front of it.
+    A text with `poison` in it raises, one with `nan` or `inf` returns that number. While the gate
+    is closed, every forward pass waits for it.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
     forwards: list[list[str]] = field(default_factory=list)
     fault: Callable[[Sequence[str]], None] = lambda texts: None
-    gate: threading.Event = field(default_factory=threading.Event)
-    entered: threading.Event = field(default_factory=threading.Event)
+    gate: threading.Event = field(default_factory=threading.Event, kw_only=True)
+    entered: threading.Event = field(default_factory=threading.Event, kw_only=True)
 
     def __post_init__(self) -> None:
         self.gate.set()
 
     def __call__(self, inputs: Sequence[Input]) -> list[Raw]:
-        texts = [one.payload for one in inputs]
+        texts = [row.payload for row in inputs]
         self.forwards.append(texts)
         self.entered.set()
-        assert self.gate.wait(SECONDS), "the test never opened the gate"
+        assert self.gate.wait(TIMEOUT_SECONDS), "the test never opened the gate"
         self.fault(texts)
         if any("poison" in text for text in texts):
             raise RuntimeError("scripted")
         self.rows.update(texts)
-        return [(_number(text),) for text in texts]
+        return [(_score(text),) for text in texts]
 
     def hold(self) -> None:
-        """Let no forward pass end until `release`."""
+        """Hold forward passes until `release`."""
         self.entered.clear()
         self.gate.clear()
 
     def release(self) -> None:
+        """Let forward passes continue."""
         self.gate.set()
 
 
-def _number(text: str) -> float:
+def _score(text: str) -> float:
     for name in ("nan", "-inf", "inf"):
         if name in text:
             return float(name)
-    return truth(text)
+    return true_score(text)
 
 
 @asynccontextmanager
-async def started(
+async def running_batcher(
     predict: Predict,
     limits: BatchLimits = LIMITS,
+    *,
     metrics: Metrics | None = None,
     clock: Callable[[], float] = time.monotonic,
-    **others: Any,
+    **options: Any,
 ) -> AsyncIterator[tuple[DynamicBatcher, ThreadPoolExecutor]]:
-    """A batcher on a device thread of its own; nothing of it is left after the block."""
+    """Run a batcher on a device thread of its own; check that the block leaves no task behind."""
     before = asyncio.all_tasks()
-    with device() as executor:
+    with device_thread() as executor:
         batcher = DynamicBatcher(
             name="m",
             predict=predict,
@@ -113,66 +118,66 @@ async def started(
             limits=limits,
             metrics=metrics or new_metrics(),
             clock=clock,
-            **others,
+            **options,
         )
         batcher.start()
         try:
             yield batcher, executor
         finally:
-            if isinstance(predict, Script):
+            if isinstance(predict, ScriptedDevice):
                 predict.release()
-            await batcher.close(SECONDS)
+            await batcher.close(TIMEOUT_SECONDS)
     assert asyncio.all_tasks() <= before
     assert batcher.pending_tokens == 0
 
 
 @asynccontextmanager
-async def batching(
+async def checked_batcher(
     predict: Predict,
     limits: BatchLimits = LIMITS,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[DynamicBatcher]:
-    """A batcher that obeys the law when the block ends: it serves again, and nothing pends."""
+    """Run a batcher; check after the block that it still computes and that nothing is pending."""
     metrics = new_metrics()
-    async with started(predict, limits, metrics, clock) as (batcher, _):
+    async with running_batcher(predict, limits, metrics=metrics, clock=clock) as (batcher, _):
         yield batcher
-        async with asyncio.timeout(SECONDS):
-            assert await computed(batcher, ["and then"], clock) == [(truth("and then"),)]
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            assert await compute(batcher, ["and then"], clock) == [(true_score("and then"),)]
         assert batcher.pending_tokens == 0
         assert value(metrics, "assay_queue_tokens", model="m") == 0
 
 
-async def computed(
+async def compute(
     batcher: DynamicBatcher, names: Sequence[str], clock: Callable[[], float] = time.monotonic
 ) -> list[object]:
-    """The raws of these texts, and errors for those without."""
-    outcomes = await batcher.compute([one_input(name) for name in names], clock() + SECONDS)
-    return values(outcomes)
+    """Return the raws of texts, and the errors of those that failed."""
+    inputs = [text_input(name) for name in names]
+    return values(await batcher.compute(inputs, clock() + TIMEOUT_SECONDS))
 
 
 def values(outcomes: Sequence[Outcome]) -> list[object]:
     return [outcome.value for outcome in outcomes]
 
 
-def honest(name: str, found: object) -> bool:
-    """Whether this text was computed. If so its raw is the true one, if not there is an error."""
-    if isinstance(found, AssayError):
+def is_computed(name: str, result: object) -> bool:
+    """Return whether a text was computed; fail if it was and its raw is not the true one."""
+    if isinstance(result, AssayError):
         return False
-    assert found == (truth(name),)
+    assert result == (true_score(name),)
     return True
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, script: Script) -> Script:
-    """Let the scripted model compute by this script."""
+def install_device(monkeypatch: pytest.MonkeyPatch, device: ScriptedDevice) -> ScriptedDevice:
+    """Let the scripted model compute on this device."""
 
     def predict(_: ScriptedModel, inputs: Sequence[Input]) -> list[Raw]:
-        return script(inputs)
+        return device(inputs)
 
     monkeypatch.setattr(ScriptedModel, "predict", predict)
-    return script
+    return device
 
 
-class Clock:
+class ManualClock:
     """A monotonic clock that the test moves."""
 
     def __init__(self) -> None:

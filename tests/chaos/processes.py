@@ -1,4 +1,4 @@
-"""`assay serve` as a real process with a model that obeys, and places to meet its device thread."""
+"""`assay serve` as a real process with a scripted model, and gates that hold its device thread."""
 
 import asyncio
 import os
@@ -9,19 +9,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from .devices import SECONDS, eventually, until
-from .servers import Callers
+from .devices import TIMEOUT_SECONDS, wait_until, wait_until_async
+from .servers import Connections
 
 PROGRAM = Path(__file__).parent / "scripted_assay.py"
 CARD = """
 name = "scripted"
 version = 1
-family = "obedient"
+family = "command"
 """
 
 
-class Meeting:
-    """A FIFO at which a device waits until the test has come and gone."""
+class DeviceGate:
+    """A FIFO at which a forward pass waits until the test releases it."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
@@ -30,76 +30,79 @@ class Meeting:
 
     @property
     def text(self) -> str:
-        """The text whose forward pass waits here."""
+        """The text whose forward pass waits at the gate."""
         return f"wait {self.path}"
 
-    async def met(self, seconds: float = SECONDS) -> None:
-        """The device is here, and stays until `leave`."""
-        await until(self._come, seconds)
+    async def wait_for_device(self, seconds: float = TIMEOUT_SECONDS) -> None:
+        """Wait until the device is at the gate, where it stays until `release`."""
+        await wait_until(self._try_open, seconds)
 
-    def _come(self) -> bool:
+    def _try_open(self) -> bool:
         try:
             self._file = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
         except OSError:
             return False
         return True
 
-    def leave(self) -> None:
+    def release(self) -> None:
+        """Let the device continue."""
         assert self._file is not None
         os.close(self._file)
 
 
-class Process(Callers):
+class Process(Connections):
     """A running `assay serve`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         super().__init__()
         self.process = process
         self.lines: list[str] = []
-        self._listening = asyncio.create_task(self._listen())
+        self._reading = asyncio.create_task(self._read_log())
 
-    async def _listen(self) -> None:
+    async def _read_log(self) -> None:
         assert self.process.stderr is not None
         async for line in self.process.stderr:
             self.lines.append(line.decode())
 
     @property
-    def told(self) -> str:
+    def log(self) -> str:
+        """The text that the process has written to its standard error."""
         return "".join(self.lines)
 
-    async def said(self, text: str) -> None:
-        await until(lambda: text in self.told or self._listening.done())
-        assert text in self.told, self.told
+    async def wait_for_log(self, text: str) -> None:
+        """Wait until the log contains a text; fail if the log ends without it."""
+        await wait_until(lambda: text in self.log or self._reading.done())
+        assert text in self.log, self.log
 
-    async def opened(self) -> None:
-        """Its address is open; its models may still be loading."""
-        await self.said("Application startup complete")
-        address = re.search(r"http://127\.0\.0\.1:(\d+)", self.told)
+    async def wait_until_open(self) -> None:
+        """Wait until the port is open; models may still be loading."""
+        await self.wait_for_log("Application startup complete")
+        address = re.search(r"http://127\.0\.0\.1:(\d+)", self.log)
         assert address is not None
         self.port = int(address[1])
 
-    async def queued(self) -> float:
-        """Tokens admitted and not yet settled."""
-        found = re.search(
-            rb"^assay_queue_tokens\{.*\} (\S+)$", (await self.get("/metrics")).body, re.M
-        )
-        return 0.0 if found is None else float(found[1])
+    async def queued_tokens(self) -> float:
+        """Return the tokens that are admitted and not yet settled."""
+        metrics = (await self.get("/metrics")).body
+        match = re.search(rb"^assay_queue_tokens\{.*\} (\S+)$", metrics, re.M)
+        return 0.0 if match is None else float(match[1])
 
-    async def holds(self, tokens: int) -> None:
-        """So many tokens are admitted and not yet settled."""
+    async def wait_for_queue(self, tokens: int) -> None:
+        """Wait until that many tokens are admitted and not yet settled."""
 
-        async def hold() -> bool:
-            return await self.queued() == tokens
+        async def has_tokens() -> bool:
+            return await self.queued_tokens() == tokens
 
-        await eventually(hold)
+        await wait_until_async(has_tokens)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal."""
         self.process.send_signal(number)
 
-    async def ended(self) -> int:
-        """Its exit code, once it is gone."""
-        async with asyncio.timeout(SECONDS):
-            await asyncio.wait({self._listening})
+    async def wait_for_exit(self) -> int:
+        """Wait for the end of the process, and return its exit code."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await asyncio.wait({self._reading})
             return await self.process.wait()
 
 
@@ -107,28 +110,28 @@ class Process(Callers):
 async def serving(
     folder: Path, *, options: str = "", loaded: bool = True, port: int = 0, **variables: str
 ) -> AsyncIterator[Process]:
-    """`assay serve` with the obedient model, its address open; gone after the block."""
+    """Run `assay serve` with the command model and an open port; kill it after the block."""
     card = folder / "cards" / "scripted" / "1" / "card.toml"
     card.parent.mkdir(parents=True, exist_ok=True)
     card.write_text(CARD + options)
     inherited = {name: text for name, text in os.environ.items() if not name.startswith("ASSAY_")}
-    chosen = {"ASSAY_MODELS": "scripted", "ASSAY_REPOSITORY": str(folder / "cards")}
+    settings = {"ASSAY_MODELS": "scripted", "ASSAY_REPOSITORY": str(folder / "cards")}
     process = Process(
         await asyncio.create_subprocess_exec(
             sys.executable,
             str(PROGRAM),
             *("serve", "--port", str(port)),
-            env={**inherited, **chosen, **variables},
+            env={**inherited, **settings, **variables},
             stderr=asyncio.subprocess.PIPE,
         )
     )
     try:
-        await process.opened()
+        await process.wait_until_open()
         if loaded:
-            await process.said("is ready")
+            await process.wait_for_log("is ready")
         yield process
     finally:
-        await process.hang_up()
+        await process.close_all()
         if process.process.returncode is None:
             process.stop(signal.SIGKILL)
-        await process.ended()
+        await process.wait_for_exit()

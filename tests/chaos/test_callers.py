@@ -1,4 +1,4 @@
-"""Callers that leave at any moment, come again too often or all at once: nobody is stranded."""
+"""Callers that disconnect at any moment, retry too often or come all at once: each is served."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,51 +7,64 @@ import pytest
 
 from assay.settings import Settings
 
-from .devices import Script, happened, truth, until
-from .servers import CROWD, MODEL, Connection, Server, asking, head, lawful, standing
+from .devices import ScriptedDevice, true_score, wait_for_event, wait_until
+from .servers import (
+    MANY,
+    MODEL,
+    Connection,
+    Server,
+    all_scored,
+    checked_server,
+    request_head,
+    score_request,
+)
 
-Leave = Callable[[Connection], None]
-Phase = Callable[[Server, Script, Connection], Awaitable[None]]
+pytestmark = pytest.mark.slow
 
-
-async def with_headers_alone(server: Server, script: Script, caller: Connection) -> None:
-    await caller.send(head(1000))
-    await until(lambda: server.requests() == 1)
-
-
-async def amid_the_body(server: Server, script: Script, caller: Connection) -> None:
-    await caller.send(head(1000) + b'{"model": "scripted", "items": [')
-    await until(lambda: server.requests() == 1)
-
-
-async def right_after_the_body(server: Server, script: Script, caller: Connection) -> None:
-    await caller.send(asking(["gone"]))
+Disconnect = Callable[[Connection], None]
+Phase = Callable[[Server, ScriptedDevice, Connection], Awaitable[None]]
 
 
-async def while_queued(server: Server, script: Script, caller: Connection) -> None:
-    script.hold()
+async def after_the_head(server: Server, device: ScriptedDevice, caller: Connection) -> None:
+    await caller.send(request_head(1000))
+    await wait_until(lambda: server.active_requests() == 1)
+
+
+async def within_the_body(server: Server, device: ScriptedDevice, caller: Connection) -> None:
+    await caller.send(request_head(1000) + b'{"model": "scripted", "items": [')
+    await wait_until(lambda: server.active_requests() == 1)
+
+
+async def right_after_the_body(server: Server, device: ScriptedDevice, caller: Connection) -> None:
+    await caller.send(score_request(["gone"]))
+
+
+async def while_queued(server: Server, device: ScriptedDevice, caller: Connection) -> None:
+    device.hold()
     staying = await server.connect()
-    await staying.send(asking(["first"]))
-    await happened(script.entered)
-    await caller.send(asking(["gone", "poison"]))
-    await until(lambda: server.queued == len("first" + "gone" + "poison"))
+    await staying.send(score_request(["first"]))
+    await wait_for_event(device.entered)
+    await caller.send(score_request(["gone", "poison"]))
+    await wait_until(lambda: server.queued_tokens == len("first" + "gone" + "poison"))
     staying.close()
 
 
-async def while_computing(server: Server, script: Script, caller: Connection) -> None:
-    script.hold()
-    await caller.send(asking(["gone", "poison"]))
-    await happened(script.entered)
+async def while_computing(server: Server, device: ScriptedDevice, caller: Connection) -> None:
+    device.hold()
+    await caller.send(score_request(["gone", "poison"]))
+    await wait_for_event(device.entered)
 
 
-async def while_the_reply_is_written(server: Server, script: Script, caller: Connection) -> None:
-    await caller.send(asking([f"{n}" for n in range(1024)], id_length=256))
+async def while_the_reply_is_written(
+    server: Server, device: ScriptedDevice, caller: Connection
+) -> None:
+    await caller.send(score_request([f"{n}" for n in range(1024)], id_length=256))
     assert await caller.reader.readexactly(1) == b"H"
 
 
 PHASES = [
-    with_headers_alone,
-    amid_the_body,
+    after_the_head,
+    within_the_body,
     right_after_the_body,
     while_queued,
     while_computing,
@@ -59,154 +72,158 @@ PHASES = [
 ]
 
 
-class TestLeaving:
-    @pytest.mark.parametrize("leave", [Connection.close, Connection.reset])
+class TestDisconnecting:
+    @pytest.mark.parametrize("disconnect", [Connection.close, Connection.reset])
     @pytest.mark.parametrize("phase", PHASES)
-    async def test_a_caller_who_leaves_leaves_nothing_behind(
-        self, scripted_settings: Settings, script: Script, phase: Phase, leave: Leave
+    async def test_a_caller_that_disconnects_affects_no_other(
+        self,
+        scripted_settings: Settings,
+        device: ScriptedDevice,
+        phase: Phase,
+        disconnect: Disconnect,
     ) -> None:
-        async with standing(scripted_settings) as server:
+        async with checked_server(scripted_settings) as server:
             leaving = await server.connect(receive_buffer=4096)
-            await phase(server, script, leaving)
-            neighbour = asyncio.create_task(server.ask(["neighbour", "gone"]))
-            leave(leaving)
-            script.release()
-            assert (await neighbour).scores == [truth("neighbour"), truth("gone")]
+            await phase(server, device, leaving)
+            neighbour = asyncio.create_task(server.score(["neighbour", "gone"]))
+            disconnect(leaving)
+            device.release()
+            assert (await neighbour).scores == [true_score("neighbour"), true_score("gone")]
 
     @pytest.mark.parametrize("left", range(6))
-    async def test_of_six_who_share_an_item_one_may_leave(
-        self, scripted_settings: Settings, script: Script, left: int
+    async def test_one_of_six_callers_of_a_shared_item_may_disconnect(
+        self, scripted_settings: Settings, device: ScriptedDevice, left: int
     ) -> None:
-        async with standing(scripted_settings) as server:
-            script.hold()
+        async with checked_server(scripted_settings) as server:
+            device.hold()
             callers = [await server.connect() for _ in range(6)]
             for number, caller in enumerate(callers):
-                await caller.send(asking(["same", f"own {number}"]))
-            await until(lambda: server.queued == len("same") + 6 * len("own 0"))
+                await caller.send(score_request(["same", f"own {number}"]))
+            await wait_until(lambda: server.queued_tokens == len("same") + 6 * len("own 0"))
             callers[left].close()
-            script.release()
+            device.release()
             for number, caller in enumerate(callers):
                 if number != left:
-                    answer = await caller.answer()
-                    assert answer.scores == [truth("same"), truth(f"own {number}")]
+                    reply = await caller.read_reply()
+                    assert reply.scores == [true_score("same"), true_score(f"own {number}")]
                     caller.close()
-            assert script.rows["same"] == 1
+            assert device.rows["same"] == 1
 
-    async def test_what_a_caller_left_behind_is_dropped_before_it_costs_compute(
-        self, scripted_settings: Settings, script: Script
+    async def test_the_items_of_a_gone_caller_are_not_computed(
+        self, scripted_settings: Settings, device: ScriptedDevice
     ) -> None:
-        async with standing(scripted_settings) as server:
-            script.hold()
-            staying = asyncio.create_task(server.ask(["first"]))
-            await happened(script.entered)
+        async with checked_server(scripted_settings) as server:
+            device.hold()
+            staying = asyncio.create_task(server.score(["first"]))
+            await wait_for_event(device.entered)
             leaving = await server.connect()
-            await leaving.send(asking(["abandoned", "poison"]))
-            await until(lambda: server.queued == len("first" + "abandoned" + "poison"))
+            await leaving.send(score_request(["abandoned", "poison"]))
+            await wait_until(lambda: server.queued_tokens == len("first" + "abandoned" + "poison"))
             leaving.close()
-            await until(lambda: server.queued == len("first"))
-            script.release()
-            assert (await staying).scores == [truth("first")]
-            assert server.counted("assay_dropped_total", model=MODEL, reason="abandoned") == 2
-            assert server.counted("assay_forwards_total", model=MODEL, outcome="failed") == 0
-            assert script.forwards == [["first"]]
+            await wait_until(lambda: server.queued_tokens == len("first"))
+            device.release()
+            assert (await staying).scores == [true_score("first")]
+            assert server.metric("assay_dropped_total", model=MODEL, reason="abandoned") == 2
+            assert server.metric("assay_forwards_total", model=MODEL, outcome="failed") == 0
+            assert device.forwards == [["first"]]
 
-    async def test_a_caller_who_leaves_is_no_fault_of_the_server(
-        self, scripted_settings: Settings, script: Script
+    async def test_a_caller_that_disconnects_is_no_server_error(
+        self, scripted_settings: Settings, device: ScriptedDevice
     ) -> None:
-        async with standing(scripted_settings) as server:
-            for phase in (with_headers_alone, amid_the_body):
+        async with checked_server(scripted_settings) as server:
+            for phase in (after_the_head, within_the_body):
                 caller = await server.connect()
-                await phase(server, script, caller)
+                await phase(server, device, caller)
                 caller.close()
-                await server.at_rest()
-            assert server.counted("assay_requests_total", route="/v1/score", status="500") == 0
+                await server.wait_until_idle()
+            assert server.metric("assay_requests_total", route="/v1/score", status="500") == 0
 
 
 class TestOverload:
-    async def test_a_full_queue_refuses_whole_requests_until_it_has_drained(
-        self, scripted_settings: Settings, script: Script
+    async def test_a_full_queue_refuses_whole_requests_until_it_drains(
+        self, scripted_settings: Settings, device: ScriptedDevice
     ) -> None:
         settings = scripted_settings.model_copy(update={"max_queue_tokens": 10})
-        async with standing(settings) as server:
-            script.hold()
-            first = asyncio.create_task(server.ask(["0123456"]))
-            await happened(script.entered)
-            refusals = await asyncio.gather(*(server.ask(["ab", f"c{n}"]) for n in range(5)))
+        async with checked_server(settings) as server:
+            device.hold()
+            first = asyncio.create_task(server.score(["0123456"]))
+            await wait_for_event(device.entered)
+            refusals = await asyncio.gather(*(server.score(["ab", f"c{n}"]) for n in range(5)))
             for refusal in refusals:
                 assert (refusal.status, refusal.json["code"]) == (429, "overloaded")
                 assert refusal.json["retryable"] is True
                 assert int(refusal.headers["retry-after"]) >= 1
-            assert server.queued == 7, "nothing of a refused request is in"
-            assert server.counted("assay_refused_total", model=MODEL) == 5
-            fits = asyncio.create_task(server.ask(["abc"]))
-            await until(lambda: server.queued == 10)
-            script.release()
-            assert (await first).scores == [truth("0123456")]
-            assert (await fits).scores == [truth("abc")]
-            await server.at_rest()
-            assert (await server.ask(["ab", "c0"])).scores == [truth("ab"), truth("c0")]
+            assert server.queued_tokens == 7, "no item of a refused request is queued"
+            assert server.metric("assay_refused_total", model=MODEL) == 5
+            fits = asyncio.create_task(server.score(["abc"]))
+            await wait_until(lambda: server.queued_tokens == 10)
+            device.release()
+            assert (await first).scores == [true_score("0123456")]
+            assert (await fits).scores == [true_score("abc")]
+            await server.wait_until_idle()
+            assert (await server.score(["ab", "c0"])).scores == [true_score("ab"), true_score("c0")]
 
-    async def test_what_can_never_fit_is_told_so(
-        self, scripted_settings: Settings, script: Script
+    async def test_a_request_larger_than_the_queue_is_a_413(
+        self, scripted_settings: Settings, device: ScriptedDevice
     ) -> None:
         settings = scripted_settings.model_copy(update={"max_queue_tokens": 10})
-        async with standing(settings) as server:
-            refusal = await server.ask(["0123456", "01234567"])
+        async with checked_server(settings) as server:
+            refusal = await server.score(["0123456", "01234567"])
             assert (refusal.status, refusal.json["code"]) == (413, "request_too_large")
-            assert not script.forwards
+            assert not device.forwards
 
 
 class TestRetryStorms:
-    async def test_ten_copies_at_once_cost_one_forward_row_an_item(
-        self, scripted_settings: Settings, script: Script
+    async def test_ten_equal_requests_compute_each_item_once(
+        self, scripted_settings: Settings, device: ScriptedDevice
     ) -> None:
         texts = [f"item {n}" for n in range(50)]
-        async with standing(scripted_settings) as server:
-            script.hold()
-            copies = [asyncio.create_task(server.ask(texts)) for _ in range(10)]
+        async with checked_server(scripted_settings) as server:
+            device.hold()
+            copies = [asyncio.create_task(server.score(texts)) for _ in range(10)]
             looked_up = {"tier": "memory", "outcome": "miss"}
-            await until(lambda: server.counted("assay_cache_lookups_total", **looked_up) == 500)
-            script.release()
-            answers = await asyncio.gather(*copies)
-            expected = [truth(text) for text in texts]
-            assert [answer.scores for answer in answers] == [expected] * 10
-            assert script.rows == dict.fromkeys(texts, 1)
-            assert sum(answer.json["usage"]["computed"] for answer in answers) == 50
+            await wait_until(lambda: server.metric("assay_cache_lookups_total", **looked_up) == 500)
+            device.release()
+            replies = await asyncio.gather(*copies)
+            expected = [true_score(text) for text in texts]
+            assert [reply.scores for reply in replies] == [expected] * 10
+            assert device.rows == dict.fromkeys(texts, 1)
+            assert sum(reply.json["usage"]["computed"] for reply in replies) == 50
 
-    async def test_retries_of_requests_given_up_while_computing_cost_nothing_more(
-        self, scripted_settings: Settings, script: Script
+    async def test_retries_of_requests_abandoned_while_computing_compute_nothing_again(
+        self, scripted_settings: Settings, device: ScriptedDevice
     ) -> None:
         texts = [f"item {n}" for n in range(50)]
-        async with standing(scripted_settings) as server:
-            script.hold()
+        async with checked_server(scripted_settings) as server:
+            device.hold()
             for _ in range(10):
                 impatient = await server.connect()
-                await impatient.send(asking(texts))
-                await until(lambda: server.requests() == 1)
-                await happened(script.entered)
+                await impatient.send(score_request(texts))
+                await wait_until(lambda: server.active_requests() == 1)
+                await wait_for_event(device.entered)
                 impatient.close()
-                await until(lambda: server.requests() == 0)
-            patient = asyncio.create_task(server.ask(texts))
-            await until(lambda: server.requests() == 1)
-            script.release()
-            assert (await patient).scores == [truth(text) for text in texts]
-            assert script.rows == dict.fromkeys(texts, 1)
+                await wait_until(lambda: server.active_requests() == 0)
+            patient = asyncio.create_task(server.score(texts))
+            await wait_until(lambda: server.active_requests() == 1)
+            device.release()
+            assert (await patient).scores == [true_score(text) for text in texts]
+            assert device.rows == dict.fromkeys(texts, 1)
 
 
 @pytest.mark.usefixtures("many_files")
-async def test_two_thousand_connections_at_once_are_all_answered_and_then_again(
-    scripted_settings: Settings, script: Script
+async def test_two_thousand_connections_at_once_are_answered_twice(
+    scripted_settings: Settings, device: ScriptedDevice
 ) -> None:
-    async with standing(scripted_settings) as server:
+    async with checked_server(scripted_settings) as server:
         for wave in range(2):
-            callers = await asyncio.gather(*(server.connect() for _ in range(CROWD)))
-            script.hold()
+            callers = await asyncio.gather(*(server.connect() for _ in range(MANY)))
+            device.hold()
             for number, caller in enumerate(callers):
-                await caller.send(asking([f"wave {wave} caller {number}"]))
-            await until(lambda: server.requests() == CROWD)
-            script.release()
-            answers = await asyncio.gather(*(caller.answer() for caller in callers))
-            for number, (caller, answer) in enumerate(zip(callers, answers, strict=True)):
-                assert lawful(answer, [f"wave {wave} caller {number}"])
+                await caller.send(score_request([f"wave {wave} caller {number}"]))
+            await wait_until(lambda: server.active_requests() == MANY)
+            device.release()
+            replies = await asyncio.gather(*(caller.read_reply() for caller in callers))
+            for number, (caller, reply) in enumerate(zip(callers, replies, strict=True)):
+                assert all_scored(reply, [f"wave {wave} caller {number}"])
                 caller.close()
-        assert set(script.rows.values()) == {1}
+        assert set(device.rows.values()) == {1}

@@ -1,6 +1,7 @@
-"""Redis refused, hung, slow, lying, full, restarted: slower, never wrong, never down."""
+"""Redis that refuses, hangs, is slow, corrupt, full or restarted: every score is still right."""
 
 import asyncio
+import functools
 import itertools
 import signal
 import socket
@@ -14,47 +15,54 @@ from redis import Redis
 from support.doubles import new_metrics
 from support.servers import RedisServer, free_port
 
-from assay.cache.redis import MAX_PAUSE, RedisCache
+from assay.cache.redis import MAX_PAUSE_SECONDS, RedisCache
 from assay.settings import Settings
 
-from .devices import Clock, Script, eventually, truth, until
-from .servers import Server, standing
+from .devices import ManualClock, ScriptedDevice, true_score, wait_until, wait_until_async
+from .servers import Server, checked_server
+
+pytestmark = pytest.mark.slow
 
 ROUNDS = 12
-AT_ONCE = 8
-TIMEOUT = 0.1
+CONCURRENCY = 8
+TIMEOUT_SECONDS = 0.1
 WORDS = [f"word {number}" for number in range(6)]
 
 
-def with_redis(settings: Settings, url: str, **others: float) -> Settings:
-    """Redis alone, so that every lookup is its own."""
+def with_redis(settings: Settings, url: str, **options: float) -> Settings:
+    """Return settings with Redis as the only cache, so that every lookup goes to it."""
     redis = Settings(redis_url=url)
-    changed = {"redis_url": redis.redis_url, "redis_timeout": TIMEOUT, "cache_bytes": 0, **others}
+    changed = {
+        "redis_url": redis.redis_url,
+        "redis_timeout": TIMEOUT_SECONDS,
+        "cache_bytes": 0,
+        **options,
+    }
     return settings.model_copy(update=changed)
 
 
-async def scores_hold(server: Server, words: list[str]) -> list[str]:
-    """The scores are right; where they came from."""
-    answer = await server.ask(words)
-    assert answer.scores == [truth(word) for word in words]
-    return [result["source"] for result in answer.json["results"]]
+async def check_scores(server: Server, words: list[str]) -> list[str]:
+    """Check that the scores are right, and return their sources."""
+    reply = await server.score(words)
+    assert reply.scores == [true_score(word) for word in words]
+    return [result["source"] for result in reply.json["results"]]
 
 
-async def load(server: Server, midway: Callable[[], None] = lambda: None) -> None:
-    """Rounds of concurrent requests, old words and new ones, with something happening midway."""
+async def send_rounds(server: Server, midway: Callable[[], object] = lambda: None) -> None:
+    """Send rounds of concurrent requests, of known and new words; call `midway` half way."""
     for number in range(ROUNDS):
         if number == ROUNDS // 2:
             midway()
         await asyncio.gather(
-            *(scores_hold(server, [f"w{number}", f"x{n}", "same"]) for n in range(AT_ONCE))
+            *(check_scores(server, [f"w{number}", f"x{n}", "same"]) for n in range(CONCURRENCY))
         )
 
 
-async def stored(server: Server, client: Redis, words: list[str]) -> None:
-    """These words are scored, and their raws have reached Redis."""
+async def store(server: Server, client: Redis, words: list[str]) -> None:
+    """Score words, and wait until Redis has their raws."""
     before = client.dbsize()
-    await scores_hold(server, words)
-    await until(lambda: client.dbsize() >= before + len(words))
+    await check_scores(server, words)
+    await wait_until(lambda: client.dbsize() >= before + len(words))
 
 
 @pytest.fixture
@@ -65,38 +73,44 @@ def client(redis_server: RedisServer) -> Iterator[Redis]:
 
 
 class TestOutages:
-    async def test_refused(self, scripted_settings: Settings, script: Script) -> None:
+    async def test_a_refused_connection(
+        self, scripted_settings: Settings, device: ScriptedDevice
+    ) -> None:
         url = f"redis://127.0.0.1:{free_port()}/0"
-        async with standing(with_redis(scripted_settings, url)) as server:
-            await load(server)
+        async with checked_server(with_redis(scripted_settings, url)) as server:
+            await send_rounds(server)
 
-    async def test_killed_and_restarted(
-        self, scripted_settings: Settings, script: Script, redis_server: RedisServer
+    async def test_a_killed_redis_is_used_again_after_its_restart(
+        self, scripted_settings: Settings, device: ScriptedDevice, redis_server: RedisServer
     ) -> None:
         settings = with_redis(scripted_settings, redis_server.url, redis_timeout=0.02)
-        async with standing(settings) as server:
-            await load(server, redis_server.kill)
-            await load(server, redis_server.start)
+        async with checked_server(settings) as server:
+            await send_rounds(server, redis_server.kill)
+            await send_rounds(server, redis_server.start)
 
             async def in_use() -> bool:
-                return await scores_hold(server, ["back again"]) == ["cache"]
+                return await check_scores(server, ["back again"]) == ["cache"]
 
-            await eventually(in_use)
+            await wait_until_async(in_use)
 
-    async def test_hung_and_back(
-        self, scripted_settings: Settings, script: Script, redis_server: RedisServer
+    async def test_a_redis_that_hangs_and_continues(
+        self, scripted_settings: Settings, device: ScriptedDevice, redis_server: RedisServer
     ) -> None:
         assert redis_server.process is not None
         process = redis_server.process
-        async with standing(with_redis(scripted_settings, redis_server.url)) as server:
-            await load(server, lambda: process.send_signal(signal.SIGSTOP))
-            await load(server, lambda: process.send_signal(signal.SIGCONT))
+        async with checked_server(with_redis(scripted_settings, redis_server.url)) as server:
+            await send_rounds(server, lambda: process.send_signal(signal.SIGSTOP))
+            await send_rounds(server, lambda: process.send_signal(signal.SIGCONT))
 
-    async def test_forgetting_everything(
-        self, scripted_settings: Settings, script: Script, redis_server: RedisServer, client: Redis
+    async def test_a_redis_that_is_emptied(
+        self,
+        scripted_settings: Settings,
+        device: ScriptedDevice,
+        redis_server: RedisServer,
+        client: Redis,
     ) -> None:
-        async with standing(with_redis(scripted_settings, redis_server.url)) as server:
-            await load(server, lambda: client.flushall())
+        async with checked_server(with_redis(scripted_settings, redis_server.url)) as server:
+            await send_rounds(server, lambda: client.flushall())
 
 
 def full(client: Redis) -> None:
@@ -115,7 +129,7 @@ def masterless(client: Redis) -> None:
 
 def locked(client: Redis) -> None:
     client.config_set("requirepass", "another")
-    client.execute_command("AUTH", "another")
+    client.execute_command("AUTH", "another")  # type: ignore[no-untyped-call]
     client.client_kill_filter(_type="normal", skipme=True)
 
 
@@ -129,18 +143,24 @@ class TestRefusals:
     async def test_commands_that_redis_refuses(
         self,
         scripted_settings: Settings,
-        script: Script,
+        device: ScriptedDevice,
         redis_server: RedisServer,
         client: Redis,
         refusing: Callable[[Redis], None],
     ) -> None:
-        async with standing(with_redis(scripted_settings, redis_server.url)) as server:
-            await stored(server, client, WORDS)
-            await load(server, lambda: refusing(client))
-            await scores_hold(server, WORDS)
+        async with checked_server(with_redis(scripted_settings, redis_server.url)) as server:
+            await store(server, client, WORDS)
+            await send_rounds(server, lambda: refusing(client))
+            await check_scores(server, WORDS)
 
 
-def flipped(value: bytes, position: int) -> bytes:
+def as_bytes(reply: object) -> bytes:
+    """Return a key or a value, which the client does not decode."""
+    assert isinstance(reply, bytes)
+    return reply
+
+
+def flip_bit(value: bytes, position: int) -> bytes:
     return value[:position] + bytes([value[position] ^ 0x40]) + value[position + 1 :]
 
 
@@ -148,8 +168,8 @@ def nan_of(value: bytes) -> bytes:
     return value[:8] + struct.pack(">d", float("nan"))
 
 
-LIES: dict[str, Callable[[bytes], bytes]] = {
-    **{f"byte {n} flipped": lambda value, n=n: flipped(value, n) for n in range(16)},
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    **{f"byte {n} flipped": functools.partial(flip_bit, position=n) for n in range(16)},
     "cut short": lambda value: value[:-1],
     "without its number": lambda value: value[:8],
     "longer": lambda value: value + value[8:],
@@ -162,66 +182,78 @@ LIES: dict[str, Callable[[bytes], bytes]] = {
 
 
 class TestCorruption:
-    @pytest.mark.parametrize("lie", LIES)
-    async def test_a_damaged_value_is_a_miss_and_is_mended(
+    @pytest.mark.parametrize("damage", DAMAGES)
+    async def test_a_damaged_value_is_a_miss_and_is_replaced(
         self,
         scripted_settings: Settings,
-        script: Script,
+        device: ScriptedDevice,
         redis_server: RedisServer,
         client: Redis,
-        lie: str,
+        damage: str,
     ) -> None:
-        async with standing(with_redis(scripted_settings, redis_server.url)) as server:
-            await stored(server, client, ["word"])
+        async with checked_server(with_redis(scripted_settings, redis_server.url)) as server:
+            await store(server, client, ["word"])
             (name,) = client.keys()
-            intact = client.get(name)
-            client.set(name, LIES[lie](intact))
-            assert await scores_hold(server, ["word"]) == ["computed"]
-            await until(lambda: client.get(name) == intact)
-            assert await scores_hold(server, ["word"]) == ["cache"]
-            assert script.rows["word"] == 2
+            intact = as_bytes(client.get(name))
+            client.set(name, DAMAGES[damage](intact))
+            assert await check_scores(server, ["word"]) == ["computed"]
+            await wait_until(lambda: client.get(name) == intact)
+            assert await check_scores(server, ["word"]) == ["cache"]
+            assert device.rows["word"] == 2
 
     async def test_values_of_other_keys_are_misses(
-        self, scripted_settings: Settings, script: Script, redis_server: RedisServer, client: Redis
+        self,
+        scripted_settings: Settings,
+        device: ScriptedDevice,
+        redis_server: RedisServer,
+        client: Redis,
     ) -> None:
-        async with standing(with_redis(scripted_settings, redis_server.url)) as server:
-            await stored(server, client, WORDS)
-            names = sorted(client.keys())
-            values = client.mget(names)
+        async with checked_server(with_redis(scripted_settings, redis_server.url)) as server:
+            await store(server, client, WORDS)
+            names = sorted(map(as_bytes, client.keys()))
+            values = [as_bytes(value) for value in client.mget(names)]
             client.mset(dict(zip(names, values[1:] + values[:1], strict=True)))
-            assert await scores_hold(server, WORDS) == ["computed"] * len(WORDS)
+            assert await check_scores(server, WORDS) == ["computed"] * len(WORDS)
 
     async def test_keys_of_another_type_are_misses(
-        self, scripted_settings: Settings, script: Script, redis_server: RedisServer, client: Redis
+        self,
+        scripted_settings: Settings,
+        device: ScriptedDevice,
+        redis_server: RedisServer,
+        client: Redis,
     ) -> None:
-        async with standing(with_redis(scripted_settings, redis_server.url)) as server:
-            await stored(server, client, WORDS)
+        async with checked_server(with_redis(scripted_settings, redis_server.url)) as server:
+            await store(server, client, WORDS)
             for name in client.keys("*"):
                 client.delete(name)
                 client.rpush(name, "a", "list")
-            assert await scores_hold(server, WORDS) == ["computed"] * len(WORDS)
+            assert await check_scores(server, WORDS) == ["computed"] * len(WORDS)
 
-    async def test_one_damaged_value_spoils_none_of_its_neighbours(
-        self, scripted_settings: Settings, script: Script, redis_server: RedisServer, client: Redis
+    async def test_a_damaged_value_does_not_affect_its_neighbours(
+        self,
+        scripted_settings: Settings,
+        device: ScriptedDevice,
+        redis_server: RedisServer,
+        client: Redis,
     ) -> None:
-        async with standing(with_redis(scripted_settings, redis_server.url)) as server:
-            await stored(server, client, WORDS)
+        async with checked_server(with_redis(scripted_settings, redis_server.url)) as server:
+            await store(server, client, WORDS)
             client.set(client.keys()[0], b"rubbish")
-            assert sorted(await scores_hold(server, WORDS)) == ["cache"] * 5 + ["computed"]
+            assert sorted(await check_scores(server, WORDS)) == ["cache"] * 5 + ["computed"]
 
 
-Mode = Literal["honest", "hung", "cut", "late"]
+Mode = Literal["transparent", "hung", "cut", "late"]
 
 
-class Between:
-    """Stands between the service and a real Redis, and does harm to the replies when told to.
+class FaultyProxy:
+    """A proxy between the service and a real Redis, which damages replies according to its mode.
 
-    `hung` swallows them, `cut` resets the connection amid each, `late` keeps each back until the
-    next command, by when nobody waits for it any more.
+    `hung` drops them, `cut` resets the connection within each, `late` delays each until the next
+    command, when the service no longer waits for it.
     """
 
     def __init__(self, upstream: int) -> None:
-        self.mode: Mode = "honest"
+        self.mode: Mode = "transparent"
         self.lookups = 0
         self.connections = 0
         self._upstream = upstream
@@ -230,6 +262,7 @@ class Between:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
+        """Listen on a free port; yield the URL."""
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         async with server:
             yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
@@ -240,39 +273,39 @@ class Between:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        above = await asyncio.open_connection("127.0.0.1", self._upstream)
-        self._writers += [writer, above[1]]
-        held = bytearray()
-        work: list[Awaitable[None]] = [
-            self._ask(reader, writer, above[1], held),
-            self._reply(above[0], writer, held),
+        upstream = await asyncio.open_connection("127.0.0.1", self._upstream)
+        self._writers += [writer, upstream[1]]
+        late = bytearray()
+        pumps: list[Awaitable[None]] = [
+            self._forward_commands(reader, writer, upstream[1], late),
+            self._forward_replies(upstream[0], writer, late),
         ]
-        for pump in work:
+        for pump in pumps:
             self._tasks.add(asyncio.ensure_future(pump))
 
-    async def _ask(
+    async def _forward_commands(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        above: asyncio.StreamWriter,
-        held: bytearray,
+        upstream: asyncio.StreamWriter,
+        late: bytearray,
     ) -> None:
         while data := await self._read(reader):
             self.lookups += data.count(b"MGET")
-            if held:
-                writer.write(bytes(held))
-                held.clear()
-            above.write(data)
-        above.close()
+            if late:
+                writer.write(bytes(late))
+                late.clear()
+            upstream.write(data)
+        upstream.close()
 
-    async def _reply(
-        self, above: asyncio.StreamReader, writer: asyncio.StreamWriter, held: bytearray
+    async def _forward_replies(
+        self, upstream: asyncio.StreamReader, writer: asyncio.StreamWriter, late: bytearray
     ) -> None:
-        while data := await self._read(above):
-            if self.mode == "honest":
+        while data := await self._read(upstream):
+            if self.mode == "transparent":
                 writer.write(data)
             elif self.mode == "late":
-                held += data
+                late += data
             elif self.mode == "cut":
                 writer.write(data[: len(data) // 2])
                 await asyncio.sleep(0)
@@ -290,68 +323,68 @@ class Between:
 
 class TestBadConnections:
     @pytest.mark.parametrize("mode", ["hung", "cut", "late"])
-    async def test_replies_that_never_come_come_in_part_or_come_too_late(
+    async def test_replies_that_are_missing_cut_or_late(
         self,
         scripted_settings: Settings,
-        script: Script,
+        device: ScriptedDevice,
         redis_server: RedisServer,
         client: Redis,
         mode: Mode,
     ) -> None:
-        between = Between(redis_server.port)
+        proxy = FaultyProxy(redis_server.port)
         async with (
-            between.listening() as url,
-            standing(with_redis(scripted_settings, url)) as server,
+            proxy.listening() as url,
+            checked_server(with_redis(scripted_settings, url)) as server,
         ):
-            await stored(server, client, WORDS)
-            assert await scores_hold(server, WORDS) == ["cache"] * len(WORDS)
-            between.mode = mode
-            before = between.lookups
+            await store(server, client, WORDS)
+            assert await check_scores(server, WORDS) == ["cache"] * len(WORDS)
+            proxy.mode = mode
+            before = proxy.lookups
             for number in range(100):
-                await scores_hold(server, [WORDS[number % 6], f"new {number}"])
-            assert between.lookups - before < 20, "it is left alone, longer each time"
+                await check_scores(server, [WORDS[number % 6], f"new {number}"])
+            assert proxy.lookups - before < 20, "pauses between tries become longer"
 
-    async def test_a_crowd_before_a_hung_redis_waits_for_it_once(
-        self, scripted_settings: Settings, script: Script, redis_server: RedisServer
+    async def test_concurrent_requests_wait_for_a_hung_redis_once(
+        self, scripted_settings: Settings, device: ScriptedDevice, redis_server: RedisServer
     ) -> None:
-        between = Between(redis_server.port)
-        between.mode = "hung"
+        proxy = FaultyProxy(redis_server.port)
+        proxy.mode = "hung"
         async with (
-            between.listening() as url,
-            standing(with_redis(scripted_settings, url, redis_timeout=0.5)) as server,
+            proxy.listening() as url,
+            checked_server(with_redis(scripted_settings, url, redis_timeout=0.5)) as server,
         ):
-            await asyncio.gather(*(scores_hold(server, [f"text {n}"]) for n in range(30)))
-            known = between.connections
-            await asyncio.gather(*(scores_hold(server, [f"text {n}"]) for n in range(30)))
-            assert between.connections == known, "the second crowd asked nobody"
+            await asyncio.gather(*(check_scores(server, [f"text {n}"]) for n in range(30)))
+            known = proxy.connections
+            await asyncio.gather(*(check_scores(server, [f"text {n}"]) for n in range(30)))
+            assert proxy.connections == known, "the second round of requests does not try Redis"
 
-    async def test_rests_grow_to_half_a_minute_and_end_with_the_outage(
+    async def test_pauses_grow_to_half_a_minute_and_end_with_the_outage(
         self, redis_server: RedisServer
     ) -> None:
-        between, clock, key = Between(redis_server.port), Clock(), b"k" * 32
-        async with between.listening() as url:
+        proxy, clock, key = FaultyProxy(redis_server.port), ManualClock(), b"k" * 32
+        async with proxy.listening() as url:
             cache = RedisCache(url, ttl=60, timeout=0.02, metrics=new_metrics(), clock=clock)
             await cache.put_many({key: (1.0,)})
 
-            async def stored_there() -> bool:
+            async def is_stored() -> bool:
                 return bool(await cache.get_many([key]))
 
-            await eventually(stored_there)
-            between.mode = "hung"
-            known, tries = between.connections, []
+            await wait_until_async(is_stored)
+            proxy.mode = "hung"
+            known, tries = proxy.connections, []
             for second in range(600):
                 clock.now += 1
                 assert await cache.get_many([key]) in ({}, {key: (1.0,)})
-                if between.connections > known:
-                    known = between.connections
+                if proxy.connections > known:
+                    known = proxy.connections
                     tries.append(second)
             pauses = [after - before for before, after in itertools.pairwise(tries)]
-            assert pauses == sorted(pauses), "each rest is at least as long as the one before"
-            assert pauses[-5:] == [MAX_PAUSE] * 5
-            between.mode = "honest"
-            clock.now += MAX_PAUSE
+            assert pauses == sorted(pauses), "each pause is at least as long as the one before"
+            assert pauses[-5:] == [MAX_PAUSE_SECONDS] * 5
+            proxy.mode = "transparent"
+            clock.now += MAX_PAUSE_SECONDS
             assert await cache.get_many([key]) == {key: (1.0,)}
-            assert await cache.get_many([key]) == {key: (1.0,)}, "and the rest is over"
+            assert await cache.get_many([key]) == {key: (1.0,)}, "the pause is over"
             await cache.close()
 
 
@@ -369,15 +402,15 @@ GARBAGE = [
 
 
 @asynccontextmanager
-async def liar(answer: bytes) -> AsyncIterator[str]:
-    """A server that answers everything with the same bytes, or hangs up."""
+async def garbage_server(reply: bytes) -> AsyncIterator[str]:
+    """Run a server that replies to everything with the same bytes, or closes the connection."""
     writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
         try:
-            while await reader.read(65536) and answer:
-                writer.write(answer)
+            while await reader.read(65536) and reply:
+                writer.write(reply)
         except ConnectionError:
             pass
         writer.close()
@@ -389,10 +422,13 @@ async def liar(answer: bytes) -> AsyncIterator[str]:
             writer.close()
 
 
-@pytest.mark.parametrize("answer", GARBAGE, ids=[repr(garbage[:12]) for garbage in GARBAGE])
-async def test_a_server_that_is_no_redis_at_all(
-    scripted_settings: Settings, script: Script, answer: bytes
+@pytest.mark.parametrize("reply", GARBAGE, ids=[repr(garbage[:12]) for garbage in GARBAGE])
+async def test_a_server_that_is_not_redis(
+    scripted_settings: Settings, device: ScriptedDevice, reply: bytes
 ) -> None:
-    async with liar(answer) as url, standing(with_redis(scripted_settings, url)) as server:
+    async with (
+        garbage_server(reply) as url,
+        checked_server(with_redis(scripted_settings, url)) as server,
+    ):
         for number in range(3):
-            await asyncio.gather(*(scores_hold(server, [f"w{number}", "same"]) for _ in range(4)))
+            await asyncio.gather(*(check_scores(server, [f"w{number}", "same"]) for _ in range(4)))

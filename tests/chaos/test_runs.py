@@ -1,4 +1,4 @@
-"""A server that records runs is killed: what was answered a second before is in the file."""
+"""A server that records runs and is killed: results a second old are in the file."""
 
 import signal
 import time
@@ -12,19 +12,19 @@ from assay_monitors.history import RunHistory, Stream
 from .processes import serving
 
 STREAM = Stream("scripted@1", "train")
-A_SECOND = 1.0
-# Long enough that much is safe, and much is not, when the kill comes.
-LASTING = 1.6
-ITEMS_OF_A_RUN = 40
+COMMITTED_AFTER_SECONDS = 1.0
+# Long enough that at the kill some results are committed and some are not.
+RECORDING_SECONDS = 1.6
+ITEMS_PER_RUN = 40
 
 
-async def test_a_kill_costs_a_server_no_more_than_a_second_and_no_run(tmp_path: Path) -> None:
+async def test_a_killed_server_loses_at_most_one_second_and_no_run(tmp_path: Path) -> None:
     path = tmp_path / "state" / "runs.db"
     answered: list[tuple[str, float]] = []
     async with serving(tmp_path, ASSAY_RUNS=str(path)) as process:
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{process.port}") as client:
-            while not answered or answered[-1][1] - answered[0][1] < LASTING:
-                run = f"run-{len(answered) // ITEMS_OF_A_RUN}"
+            while not answered or answered[-1][1] - answered[0][1] < RECORDING_SECONDS:
+                run = f"run-{len(answered) // ITEMS_PER_RUN}"
                 items = [{"text": f"number {len(answered)}"}]
                 body = {"model": "scripted", "items": items, "run": {"id": run, "step": 1}}
                 reply = await client.post("/v1/score", json=body)
@@ -32,14 +32,14 @@ async def test_a_kill_costs_a_server_no_more_than_a_second_and_no_run(tmp_path: 
                 answered.append((run, time.monotonic()))
             killed = time.monotonic()
             process.stop(signal.SIGKILL)
-        assert await process.ended() == -signal.SIGKILL
+        assert await process.wait_for_exit() == -signal.SIGKILL
     history = RunHistory(path)
-    known = {
+    stored = {
         run: sum(point.summary.items for point in history.series(run, STREAM))
         for run, _, _ in history.runs()
     }
-    safe = Counter(run for run, when in answered if when <= killed - A_SECOND)
+    safe = Counter(run for run, when in answered if when <= killed - COMMITTED_AFTER_SECONDS)
     sent = Counter(run for run, _ in answered)
     assert safe
-    assert {run: items for run, items in safe.items() if known.get(run, 0) < items} == {}
-    assert {run: items for run, items in known.items() if items > sent[run]} == {}
+    assert {run: items for run, items in safe.items() if stored.get(run, 0) < items} == {}
+    assert {run: items for run, items in stored.items() if items > sent[run]} == {}

@@ -1,147 +1,161 @@
-"""A real process is told to stop, at every moment: what it accepted is answered, and it ends."""
+"""A real process that gets a signal at any moment: accepted requests are answered, and it ends."""
 
 import signal
 from pathlib import Path
 
 import pytest
 
-from .devices import truth
-from .processes import Meeting, serving
-from .servers import asking, head, lawful
+from .devices import true_score
+from .processes import DeviceGate, serving
+from .servers import all_scored, request_head, score_request
 
-# The signal is raised again once everything is put away, so that the parent learns of it.
+pytestmark = pytest.mark.slow
+
+# The process raises the signal again after its cleanup, so that its parent sees it.
 STOPPED = {0, -signal.SIGTERM}
 INTERRUPTED = {0, -signal.SIGINT, 130}
 
 
 @pytest.fixture
-def meeting(tmp_path: Path) -> Meeting:
-    return Meeting(tmp_path / "meeting")
+def gate(tmp_path: Path) -> DeviceGate:
+    return DeviceGate(tmp_path / "gate")
 
 
-async def test_before_any_model_is_loaded(tmp_path: Path, meeting: Meeting) -> None:
-    waits = f'options = {{ wait = "{meeting.path}" }}'
+async def test_a_stop_before_any_model_is_loaded(tmp_path: Path, gate: DeviceGate) -> None:
+    waits = f'options = {{ wait = "{gate.path}" }}'
     async with serving(tmp_path, options=waits, loaded=False) as process:
-        await meeting.met()
-        answer = await process.ask(["too early"])
-        assert (answer.status, answer.json["code"]) == (503, "model_not_ready")
+        await gate.wait_for_device()
+        reply = await process.score(["too early"])
+        assert (reply.status, reply.json["code"]) == (503, "model_not_ready")
         assert (await process.get("/readyz")).status == 503
         process.stop()
-        await process.said("Shutting down")
-        meeting.leave()
-        assert await process.ended() in STOPPED
+        await process.wait_for_log("Shutting down")
+        gate.release()
+        assert await process.wait_for_exit() in STOPPED
 
 
-async def test_while_a_model_loads_for_longer_than_the_drain_may_take(
-    tmp_path: Path, meeting: Meeting
+async def test_a_stop_while_a_model_loads_for_longer_than_the_drain(
+    tmp_path: Path, gate: DeviceGate
 ) -> None:
-    waits = f'options = {{ wait = "{meeting.path}" }}'
+    waits = f'options = {{ wait = "{gate.path}" }}'
     async with serving(tmp_path, options=waits, loaded=False, ASSAY_DRAIN_TIMEOUT="0.2") as process:
-        await meeting.met()
+        await gate.wait_for_device()
         process.stop()
-        assert await process.ended() in STOPPED
-        assert "Traceback" not in process.told
-        meeting.leave()
+        assert await process.wait_for_exit() in STOPPED
+        assert "Traceback" not in process.log
+        gate.release()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_idle(tmp_path: Path, number: int) -> None:
+async def test_a_stop_of_an_idle_server(tmp_path: Path, number: int) -> None:
     async with serving(tmp_path) as process:
-        kept_alive = await process.call(["one"])
-        assert lawful(await kept_alive.answer(), ["one"])
+        kept_alive = await process.start_request(["one"])
+        assert all_scored(await kept_alive.read_reply(), ["one"])
         process.stop(number)
-        assert await process.ended() in (INTERRUPTED if number == signal.SIGINT else STOPPED)
-        assert await kept_alive.rest() == b""
-        assert "Traceback" not in process.told
+        assert await process.wait_for_exit() in (
+            INTERRUPTED if number == signal.SIGINT else STOPPED
+        )
+        assert await kept_alive.read_rest() == b""
+        assert "Traceback" not in process.log
 
 
 @pytest.mark.parametrize("signals", [1, 2, 5])
-async def test_while_computing_with_work_in_the_queue(
-    tmp_path: Path, meeting: Meeting, signals: int
+async def test_a_stop_answers_queued_requests_and_refuses_new_connections(
+    tmp_path: Path, gate: DeviceGate, signals: int
 ) -> None:
     async with serving(tmp_path) as process:
-        first = await process.call([meeting.text])
-        await meeting.met()
-        queued = [await process.call([f"text {n}", "fail", "same"]) for n in range(10)]
-        await process.holds(len(meeting.text) + 10 * len("text 0") + len("fail") + len("same"))
+        first = await process.start_request([gate.text])
+        await gate.wait_for_device()
+        queued = [await process.start_request([f"text {n}", "fail", "same"]) for n in range(10)]
+        await process.wait_for_queue(
+            len(gate.text) + 10 * len("text 0") + len("fail") + len("same")
+        )
         for _ in range(signals):
             process.stop()
-        await process.said("Waiting for connections to close")
+        await process.wait_for_log("Waiting for connections to close")
         with pytest.raises(ConnectionRefusedError):
             await process.connect()
-        meeting.leave()
-        assert lawful(await first.answer(), [meeting.text])
+        gate.release()
+        assert all_scored(await first.read_reply(), [gate.text])
         for number, caller in enumerate(queued):
-            assert (await caller.answer()).scores == [truth(f"text {number}"), None, truth("same")]
-        assert await process.ended() in STOPPED
-        assert "Traceback" not in process.told
+            assert (await caller.read_reply()).scores == [
+                true_score(f"text {number}"),
+                None,
+                true_score("same"),
+            ]
+        assert await process.wait_for_exit() in STOPPED
+        assert "Traceback" not in process.log
 
 
-async def test_requests_that_arrive_on_open_connections_while_it_drains(
-    tmp_path: Path, meeting: Meeting
+async def test_a_request_that_began_before_the_stop_is_answered(
+    tmp_path: Path, gate: DeviceGate
 ) -> None:
     async with serving(tmp_path) as process:
-        first = await process.call([meeting.text])
-        await meeting.met()
+        first = await process.start_request([gate.text])
+        await gate.wait_for_device()
         late = await process.connect()
-        await late.send(asking(["one"])[:60])
+        await late.send(score_request(["one"])[:60])
         half = await process.connect()
-        body = asking(["two"]).partition(b"\r\n\r\n")[2]
-        await half.send(head(len(body), "Expect: 100-continue"))
+        body = score_request(["two"]).partition(b"\r\n\r\n")[2]
+        await half.send(request_head(len(body), "Expect: 100-continue"))
         assert (await half.reader.readline()).startswith(b"HTTP/1.1 100")
         process.stop()
-        await process.said("Waiting for connections to close")
+        await process.wait_for_log("Waiting for connections to close")
         await half.send(body)
-        meeting.leave()
+        gate.release()
         assert await half.reader.readline() == b"\r\n"
-        assert lawful(await half.answer(), ["two"])
-        assert lawful(await first.answer(), [meeting.text])
-        assert await late.rest() == b"", "no head, no request"
-        assert await process.ended() in STOPPED
+        assert all_scored(await half.read_reply(), ["two"])
+        assert all_scored(await first.read_reply(), [gate.text])
+        assert await late.read_rest() == b"", "a request without a complete head is not answered"
+        assert await process.wait_for_exit() in STOPPED
 
 
-async def test_a_drain_that_takes_too_long_ends_with_an_honest_error(tmp_path: Path) -> None:
+async def test_a_drain_that_takes_too_long_answers_with_an_error(tmp_path: Path) -> None:
     async with serving(tmp_path, ASSAY_DRAIN_TIMEOUT="1") as process:
-        hung = await process.call(["hang"])
-        queued = await process.call(["queued"])
-        await process.holds(len("hang") + len("queued"))
+        hung = await process.start_request(["hang"])
+        queued = await process.start_request(["queued"])
+        await process.wait_for_queue(len("hang") + len("queued"))
         process.stop()
         for caller in (hung, queued):
-            answer = await caller.answer()
-            assert answer.status == 503
-            assert not lawful(answer, [])
-        assert await process.ended() in STOPPED
+            reply = await caller.read_reply()
+            assert reply.status == 503
+            assert not all_scored(reply, [])
+        assert await process.wait_for_exit() in STOPPED
 
 
-async def test_a_caller_who_does_not_read_holds_up_the_end_no_longer_than_the_drain(
+async def test_a_caller_that_does_not_read_delays_the_end_by_the_drain_at_most(
     tmp_path: Path,
 ) -> None:
     async with serving(tmp_path, ASSAY_DRAIN_TIMEOUT="1", ASSAY_MAX_ITEMS="20000") as process:
         slow = await process.connect(receive_buffer=4096)
-        await slow.send(asking([f"text {n}" for n in range(20_000)], id_length=256))
+        await slow.send(score_request([f"text {n}" for n in range(20_000)], id_length=256))
         assert await slow.reader.readexactly(1) == b"H"
         process.stop()
-        assert await process.ended() in STOPPED
+        assert await process.wait_for_exit() in STOPPED
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_hung_device_does_not_outlive_the_process(tmp_path: Path, number: int) -> None:
+async def test_a_process_with_a_hung_device_ends_after_the_drain(
+    tmp_path: Path, number: int
+) -> None:
     async with serving(tmp_path, ASSAY_DRAIN_TIMEOUT="0.2") as process:
-        hung = await process.call(["hang"])
-        await process.holds(len("hang"))
+        hung = await process.start_request(["hang"])
+        await process.wait_for_queue(len("hang"))
         hung.close()
         process.stop(number)
-        assert await process.ended() in (INTERRUPTED if number == signal.SIGINT else STOPPED)
+        assert await process.wait_for_exit() in (
+            INTERRUPTED if number == signal.SIGINT else STOPPED
+        )
 
 
-async def test_a_hung_device_does_not_outlive_a_background_job(tmp_path: Path) -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a process inherits what is ignored
+async def test_a_background_process_with_a_hung_device_ends_after_the_drain(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a process inherits ignored signals
     try:
         async with serving(tmp_path, ASSAY_DRAIN_TIMEOUT="0.2") as process:
-            hung = await process.call(["hang"])
-            await process.holds(len("hang"))
+            hung = await process.start_request(["hang"])
+            await process.wait_for_queue(len("hang"))
             hung.close()
             process.stop(signal.SIGINT)
-            assert await process.ended() in INTERRUPTED
+            assert await process.wait_for_exit() in INTERRUPTED
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""A server on a real socket that answers as it is told to, and one driver for both clients."""
+"""A scripted server on a real socket, and a factory for both kinds of clients."""
 
 import asyncio
 import inspect
@@ -20,8 +20,8 @@ PROBLEM = "application/problem+json"
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A request as it reached the server; `peer` is the port at the other end of the connection."""
+class ReceivedRequest:
+    """A request as the server received it; `peer` is the client's port of the connection."""
 
     method: str
     path: str
@@ -32,8 +32,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to reply. `cut` bytes of the body are promised and never sent; a `trickle` sends it
-    byte by byte with so many seconds between; a `hang` sends nothing until the test is over."""
+    """An answer of the scripted server.
+
+    Attributes:
+        cut: bytes of the body that are announced and never sent.
+        trickle: seconds between two bytes of the body; 0 sends it whole.
+        hang: whether nothing is sent until the test is over.
+    """
 
     status: int = 200
     body: bytes = b""
@@ -43,7 +48,7 @@ class Answer:
     hang: bool = False
 
 
-Script = Answer | Callable[[Seen], Answer]
+Script = Answer | Callable[[ReceivedRequest], Answer]
 
 
 def as_json(value: object, status: int = 200, **headers: str) -> Answer:
@@ -59,35 +64,43 @@ def problem(status: int, code: str = "some_code", /, **fields: Any) -> Answer:
     return as_json({**body, "detail": "a detail", "code": code, **fields}, status, **headers)
 
 
-def usual(seen: Seen) -> Answer:
-    """What a server in good health answers."""
-    if seen.path == "/v1/score":
-        return as_json(score_reply(seen.body["items"]))
-    if seen.path == "/v1/best-of-n":
-        return as_json(best_reply(seen.body))
-    if seen.path == "/v1/models":
+def default_answer(received: ReceivedRequest) -> Answer:
+    """Return the answer of a healthy server."""
+    if received.path == "/v1/score":
+        return as_json(score_reply(received.body["items"]))
+    if received.path == "/v1/best-of-n":
+        return as_json(best_reply(received.body))
+    if received.path == "/v1/models":
         return as_json({"models": [{**MODEL, "default": True, "state": "ready"}]})
-    if seen.path == "/v1/models/code@1":
+    if received.path == "/v1/models/code@1":
         return as_json({**MODEL, "fingerprint": "sha256:aa", "limits": {"tokens": 512}})
-    if seen.path == "/v1/runs/team%2Fexp-17/health":
+    if received.path == "/v1/runs/team%2Fexp-17/health":
         return as_json(HEALTH)
-    if seen.path == "/v1/runs/team%2Fexp-17/telemetry":
-        told = {"run": "team/exp-17", "step": seen.body["step"]}
-        return as_json({**told, "values": len(seen.body["values"])})
-    if seen.path == "/readyz":
+    if received.path == "/v1/runs/team%2Fexp-17/telemetry":
+        step, count = received.body["step"], len(received.body["values"])
+        return as_json({"run": "team/exp-17", "step": step, "values": count})
+    if received.path == "/readyz":
         return as_json({"ready": True})
-    if seen.path == "/healthz":
+    if received.path == "/healthz":
         return Answer(200, b"ok", {"Content-Type": "text/plain"})
     return problem(404, "not_found")
 
 
 class ScriptedServer:
-    """Answers with its script, one entry for each request, and as `usual` after that."""
+    """A server that answers from its script, and with the default answer after that.
+
+    Attributes:
+        script: one entry for each request, the next first.
+        always: answers all requests beyond the script, instead of the default answer.
+        received: all requests, in order.
+        arrived: set with the first request.
+        over: set when the test is over.
+    """
 
     def __init__(self) -> None:
         self.script: deque[Script] = deque()
         self.always: Script | None = None
-        self.seen: list[Seen] = []
+        self.received: list[ReceivedRequest] = []
         self.arrived = threading.Event()
         self.over = threading.Event()
         self._http = Listener(self)
@@ -99,11 +112,11 @@ class ScriptedServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._http.server_port}"
 
-    def answer(self, seen: Seen) -> Answer:
-        self.seen.append(seen)
+    def answer(self, received: ReceivedRequest) -> Answer:
+        self.received.append(received)
         self.arrived.set()
-        script = self.script.popleft() if self.script else self.always or usual
-        return script if isinstance(script, Answer) else script(seen)
+        script = self.script.popleft() if self.script else self.always or default_answer
+        return script if isinstance(script, Answer) else script(received)
 
     def close(self) -> None:
         self.over.set()
@@ -123,8 +136,10 @@ class Listener(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    """One connection of a scripted server."""
+
     server: "Listener"
-    protocol_version: ClassVar[str] = "HTTP/1.1"
+    protocol_version = "HTTP/1.1"
     disable_nagle_algorithm: ClassVar[bool] = True
 
     def do_GET(self) -> None:
@@ -139,7 +154,9 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self, body: Any) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         peer = self.client_address[1]
-        answer = self.server.scripted.answer(Seen(self.command, self.path, headers, body, peer))
+        answer = self.server.scripted.answer(
+            ReceivedRequest(self.command, self.path, headers, body, peer)
+        )
         if answer.hang:
             self.server.scripted.over.wait(30)
             self.close_connection = True
@@ -175,8 +192,13 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
-class FakeTime:
-    """A clock that moves only when somebody waits."""
+class FakeClock:
+    """A clock that moves only when a client waits.
+
+    Attributes:
+        chance: the number that `random` returns.
+        waits: the seconds of each wait.
+    """
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -201,39 +223,39 @@ class FakeTime:
         )
 
 
-class Driven:
-    """A client of either kind; what its methods promise is awaited."""
+class BlockingClient:
+    """A client of either kind; what its methods return is awaited if need be."""
 
     def __init__(self, client: Client | AsyncClient, run: Callable[[Any], Any]) -> None:
         self.client = client
-        self._run = run
+        self.run = run
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*args: Any, **fields: Any) -> Any:
             outcome = getattr(self.client, name)(*args, **fields)
-            return self._run(outcome) if inspect.isawaitable(outcome) else outcome
+            return self.run(outcome) if inspect.isawaitable(outcome) else outcome
 
         return call
 
 
-class Driver:
+class ClientFactory:
     """Makes clients of one kind, and closes them."""
 
-    def __init__(self, kind: type[Client] | type[AsyncClient], **chosen: bool) -> None:
+    def __init__(self, kind: type[Client] | type[AsyncClient], **arguments: Any) -> None:
         self.kind = kind
-        self._chosen = chosen
+        self._arguments = arguments
         self._runner = asyncio.Runner()
-        self._made: list[Client | AsyncClient] = []
+        self._clients: list[Client | AsyncClient] = []
 
-    def __call__(self, base_url: Any = None, **fields: Any) -> Driven:
-        return self.adopt(self.kind(base_url, **self._chosen, **fields))
+    def __call__(self, base_url: Any = None, **fields: Any) -> BlockingClient:
+        return self.adopt(self.kind(base_url, **self._arguments, **fields))
 
-    def adopt(self, client: Client | AsyncClient) -> Driven:
-        self._made.append(client)
-        return Driven(client, self._runner.run)
+    def adopt(self, client: Client | AsyncClient) -> BlockingClient:
+        self._clients.append(client)
+        return BlockingClient(client, self._runner.run)
 
     def close(self) -> None:
-        for client in self._made:
+        for client in self._clients:
             if isinstance(client, AsyncClient):
                 self._runner.run(client.aclose())
             else:
@@ -248,55 +270,55 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[], ScriptedServer]]:
-    """Starts servers."""
+def start_server() -> Iterator[Callable[[], ScriptedServer]]:
+    """A function that starts scripted servers."""
     servers: list[ScriptedServer] = []
 
-    def start_one() -> ScriptedServer:
+    def start() -> ScriptedServer:
         servers.append(ScriptedServer())
         return servers[-1]
 
-    yield start_one
+    yield start
     for server in servers:
         server.close()
 
 
 @pytest.fixture
-def server(start: Callable[[], ScriptedServer]) -> ScriptedServer:
-    return start()
+def server(start_server: Callable[[], ScriptedServer]) -> ScriptedServer:
+    return start_server()
 
 
-@pytest.fixture(params=["sync", "async", "gathering"])
-def connect(request: pytest.FixtureRequest) -> Iterator[Driver]:
-    """Makes clients: those that wait, those that are awaited, and those that gather besides."""
+@pytest.fixture(params=["sync", "async", "batching"])
+def connect(request: pytest.FixtureRequest) -> Iterator[ClientFactory]:
+    """A factory of clients: synchronous, asynchronous, and asynchronous ones that batch."""
     kind = Client if request.param == "sync" else AsyncClient
-    driver = Driver(kind, **({"gather": True} if request.param == "gathering" else {}))
-    yield driver
-    driver.close()
+    factory = ClientFactory(kind, **({"gather": True} if request.param == "batching" else {}))
+    yield factory
+    factory.close()
 
 
 @pytest.fixture
-def fake_time() -> FakeTime:
-    return FakeTime()
+def fake_clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
 def refused_url() -> str:
-    """An address where nobody listens."""
+    """An address on which no server listens."""
     idle = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     idle.server_close()
     return f"http://127.0.0.1:{idle.server_port}"
 
 
 @pytest.fixture
-def say() -> SimpleNamespace:
-    """The words of scripts: an answer as it is, JSON, a problem, a reply to items."""
+def canned() -> SimpleNamespace:
+    """Canned answers for scripts: any answer, JSON, a problem, a reply to items."""
     return SimpleNamespace(
         answer=Answer,
         json=as_json,
         problem=problem,
         score_reply=score_reply,
         best_reply=best_reply,
-        usual=usual,
+        default_answer=default_answer,
         health=HEALTH,
     )

@@ -1,8 +1,10 @@
-"""The client's page: its snippets run as printed, and it names what it should."""
+"""The client's page: it names all errors, arguments and methods, and its snippet on chat runs.
+
+`tests/docs` runs the other snippets against a live server.
+"""
 
 import inspect
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,45 +18,26 @@ PAGE = (DOCS / "reference" / "client.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
-def _value(item: Mapping[str, Any]) -> float | None:
-    return float(len(item["response"])) if item["response"] else None
+def _answer(canned: Any, received: Any) -> Any:
+    """Return the answer of a chat endpoint, or of a server whose reward is the length."""
+    body = received.body or {}
+    if received.path == "/v1/chat/completions":
+        choices = [{"message": {"content": "x" * (n + 1)}} for n in range(body["n"])]
+        return canned.json({"choices": choices})
+    assert body["prompt"]
+    candidates = [{"value": float(len(text))} for text in body["candidates"]]
+    return canned.default_answer(replace(received, body={**body, "candidates": candidates}))
 
 
-def _reply(say: Any, seen: Any) -> Any:
-    """What a server with one model, whose reward is the length, would say."""
-    body = seen.body or {}
-    if seen.path == "/v1/chat/completions":
-        said = [{"message": {"content": "x" * (n + 1)}} for n in range(body["n"])]
-        return say.json({"choices": said})
-    if body.get("model", "code") != "code":
-        return say.problem(404, "model_not_found", hint="served: code@1")
-    if seen.path == "/v1/score":
-        items = [{**item, "value": _value(item)} for item in body["items"]]
-        return say.json(say.score_reply(items))
-    if seen.path == "/v1/best-of-n":
-        assert body["prompt"]
-        candidates = [{"value": float(len(text))} for text in body["candidates"]]
-        return say.usual(replace(seen, body={**body, "candidates": candidates}))
-    return say.usual(replace(seen, path=seen.path.replace("/models/code", "/models/code@1")))
-
-
-def test_the_snippets_run(
-    server: Any, say: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_snippet_on_chat_endpoints_runs(
+    server: Any, canned: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.always = lambda seen: _reply(say, seen)
-    names: dict[str, Any] = {}
-    assert len(SNIPPETS) == 12
-    for snippet in SNIPPETS:
-        exec(re.sub(r"http://127\.0\.0\.1:800[01]", server.url, snippet), names)
-    names["client"].close()
+    server.always = lambda received: _answer(canned, received)
+    (snippet,) = (text for text in SNIPPETS if "ChatModel" in text)
+    with Client(server.url) as client:
+        exec(snippet.replace("http://127.0.0.1:8001", server.url), {"client": client})
     shown = capsys.readouterr().out
-    assert "[1.0, 2.0, 3.0]\n" in shown
     assert "xxxxxxxx [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]" in shown
-    assert "1 input_too_long shorten it\n[10.0, None]" in shown
-    assert "model_not_found served: code@1" in shown
-    assert "code@1 code ready" in shown
-    assert names["usable"] == []
-    assert "null_share critical since 3: cannot tell why" in shown
 
 
 def test_the_page_names_every_error() -> None:

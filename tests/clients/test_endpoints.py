@@ -1,4 +1,4 @@
-"""Several servers: who is asked next, who rests, and what a call does when one is gone."""
+"""Several servers: load balancing, cooldown after failures, and failover of a call."""
 
 import asyncio
 import threading
@@ -14,127 +14,129 @@ ITEMS = [{"value": 1.0}]
 
 
 def _count(*servers: Any) -> list[int]:
-    return [len(server.seen) for server in servers]
+    return [len(server.received) for server in servers]
 
 
-def test_calls_are_spread(start: Any, connect: Any) -> None:
-    first, second, third = start(), start(), start()
+def test_calls_are_spread_over_the_servers(start_server: Any, connect: Any) -> None:
+    first, second, third = start_server(), start_server(), start_server()
     client = connect([first.url, second.url, third.url])
     for _ in range(9):
         client.score("code", ITEMS)
     assert _count(first, second, third) == [3, 3, 3]
 
 
-def test_many_clients_do_not_all_begin_with_the_first(
-    start: Any, connect: Any, fake_time: Any
+def test_clients_begin_with_different_servers(
+    start_server: Any, connect: Any, fake_clock: Any
 ) -> None:
-    servers = [start(), start()]
+    servers = [start_server(), start_server()]
     for chance in (0.0, 0.49, 0.5, 0.99):
-        fake_time.chance = chance
-        connect([server.url for server in servers], clock=fake_time.clock).score("code", ITEMS)
+        fake_clock.chance = chance
+        connect([server.url for server in servers], clock=fake_clock.clock).score("code", ITEMS)
     assert _count(*servers) == [2, 2]
 
 
-def test_a_refused_connection_goes_to_the_next_server_at_once(
-    server: Any, connect: Any, refused_url: str, fake_time: Any
+def test_a_refused_connection_fails_over_without_a_wait(
+    server: Any, connect: Any, refused_url: str, fake_clock: Any
 ) -> None:
-    fake_time.chance = 0.0
-    client = connect(f"{refused_url},{server.url}", clock=fake_time.clock)
+    fake_clock.chance = 0.0
+    client = connect(f"{refused_url},{server.url}", clock=fake_clock.clock)
     assert client.score("code", ITEMS).scores == [1.0]
-    assert fake_time.waits == []
+    assert fake_clock.waits == []
 
 
-def test_so_does_a_server_that_is_not_ready(
-    start: Any, connect: Any, say: Any, fake_time: Any
+def test_a_server_that_is_not_ready_fails_over_without_a_wait(
+    start_server: Any, connect: Any, canned: Any, fake_clock: Any
 ) -> None:
-    fake_time.chance = 0.0
-    first, second = start(), start()
-    first.always = say.problem(503, retry_after="30")
-    client = connect([first.url, second.url], clock=fake_time.clock)
+    fake_clock.chance = 0.0
+    first, second = start_server(), start_server()
+    first.always = canned.problem(503, retry_after="30")
+    client = connect([first.url, second.url], clock=fake_clock.clock)
     assert [client.score("code", ITEMS).scores for _ in range(4)] == [[1.0]] * 4
-    assert fake_time.waits == []
+    assert fake_clock.waits == []
     assert _count(first, second) == [1, 4]
 
 
-def test_a_server_that_failed_rests_and_is_asked_again_later(
-    start: Any, connect: Any, say: Any, fake_time: Any
+def test_a_failed_server_is_avoided_longer_with_each_failure_in_a_row(
+    start_server: Any, connect: Any, canned: Any, fake_clock: Any
 ) -> None:
-    fake_time.chance = 0.0
-    first, second = start(), start()
-    client = connect([first.url, second.url], clock=fake_time.clock)
-    first.script.extend([say.problem(503), say.problem(503)])
+    fake_clock.chance = 0.0
+    first, second = start_server(), start_server()
+    client = connect([first.url, second.url], clock=fake_clock.clock)
+    first.script.extend([canned.problem(503), canned.problem(503)])
     client.score("code", ITEMS)
     assert _count(first, second) == [1, 1]
     client.score("code", ITEMS)
-    assert _count(first, second) == [1, 2]  # it rests
-    fake_time.now += 0.6
+    assert _count(first, second) == [1, 2]  # in cooldown
+    fake_clock.now += 0.6
     client.score("code", ITEMS)
-    assert _count(first, second) == [2, 3]  # asked again, and still not well
-    fake_time.now += 0.6
+    assert _count(first, second) == [2, 3]  # tried again, and still unavailable
+    fake_clock.now += 0.6
     client.score("code", ITEMS)
-    assert _count(first, second) == [2, 4]  # so it rests longer
-    fake_time.now += 0.6
+    assert _count(first, second) == [2, 4]  # so its cooldown is longer
+    fake_clock.now += 0.6
     client.score("code", ITEMS)
     client.score("code", ITEMS)
-    assert _count(first, second) == [3, 5]  # well again
+    assert _count(first, second) == [3, 5]  # available again
 
 
-def test_a_server_back_from_rest_gets_one_request_to_prove_itself(fake_time: Any) -> None:
-    fake_time.chance = 0.0
-    endpoints = Endpoints(["a", "b"], fake_time.clock)
-    fallen = endpoints.acquire(())
-    endpoints.failed(fallen, None)
-    endpoints.release(fallen)
-    fake_time.now += 0.6
+def test_a_server_after_its_cooldown_gets_a_single_probe(fake_clock: Any) -> None:
+    fake_clock.chance = 0.0
+    endpoints = Endpoints(["a", "b"], fake_clock.clock)
+    failed = endpoints.acquire(())
+    endpoints.failed(failed, None)
+    endpoints.release(failed)
+    fake_clock.now += 0.6
     assert endpoints.acquire(()).url == "b"
     assert [endpoints.acquire(()).url for _ in range(3)] == ["a", "b", "b"]
-    endpoints.succeeded(fallen)
+    endpoints.succeeded(failed)
     assert endpoints.acquire(()).url == "a"
 
 
-def test_a_server_that_came_back_begins_with_the_short_rest(fake_time: Any) -> None:
-    endpoints = Endpoints(["a"], fake_time.clock)
-    fallen = endpoints.acquire(())
+def test_a_success_resets_the_cooldown(fake_clock: Any) -> None:
+    endpoints = Endpoints(["a"], fake_clock.clock)
+    failed = endpoints.acquire(())
     for _ in range(8):
-        endpoints.failed(fallen, None)
-    assert fallen.rests_until - fake_time.now == 30.0
-    endpoints.succeeded(fallen)
-    endpoints.failed(fallen, None)
-    assert fallen.rests_until - fake_time.now == 0.5
+        endpoints.failed(failed, None)
+    assert failed.cooldown_until - fake_clock.now == 30.0
+    endpoints.succeeded(failed)
+    endpoints.failed(failed, None)
+    assert failed.cooldown_until - fake_clock.now == 0.5
 
 
-def test_where_all_rest_a_call_still_tries(connect: Any, refused_url: str, fake_time: Any) -> None:
-    client = connect([refused_url, f"{refused_url}/b"], clock=fake_time.clock, max_retries=3)
-    with pytest.raises(APIConnectionError):
-        client.score("code", ITEMS)
-    assert len(fake_time.waits) == 2  # the step to the other server needs none
-    with pytest.raises(APIConnectionError):
-        client.score("code", ITEMS)
-
-
-def test_a_refusal_that_is_final_is_not_carried_to_the_next_server(
-    start: Any, connect: Any, say: Any, fake_time: Any
+def test_a_call_is_tried_while_all_servers_are_in_cooldown(
+    connect: Any, refused_url: str, fake_clock: Any
 ) -> None:
-    fake_time.chance = 0.0
-    first, second = start(), start()
-    first.always = say.problem(503, "model_failed", retryable=False)
+    client = connect([refused_url, f"{refused_url}/b"], clock=fake_clock.clock, max_retries=3)
+    with pytest.raises(APIConnectionError):
+        client.score("code", ITEMS)
+    assert len(fake_clock.waits) == 2  # switching to the other server needs none
+    with pytest.raises(APIConnectionError):
+        client.score("code", ITEMS)
+
+
+def test_a_final_refusal_is_not_sent_to_the_next_server(
+    start_server: Any, connect: Any, canned: Any, fake_clock: Any
+) -> None:
+    fake_clock.chance = 0.0
+    first, second = start_server(), start_server()
+    first.always = canned.problem(503, "model_failed", retryable=False)
     with pytest.raises(NotReadyError):
-        connect([first.url, second.url], clock=fake_time.clock).score("code", ITEMS)
+        connect([first.url, second.url], clock=fake_clock.clock).score("code", ITEMS)
     assert _count(first, second) == [1, 0]
 
 
-def test_the_least_busy_server_is_next(start: Any, say: Any, fake_time: Any) -> None:
-    fake_time.chance = 0.0
-    busy, idle = start(), start()
+def test_the_least_busy_server_is_next(start_server: Any, canned: Any, fake_clock: Any) -> None:
+    fake_clock.chance = 0.0
+    busy, idle = start_server(), start_server()
     go = threading.Event()
 
-    def late(seen: Any) -> Any:
+    def late(received: Any) -> Any:
         go.wait(30)
-        return say.json(say.score_reply(seen.body["items"]))
+        return canned.json(canned.score_reply(received.body["items"]))
 
     busy.script.append(late)
     urls = [busy.url, idle.url]
-    with Client(urls, clock=fake_time.clock) as client, ThreadPoolExecutor(1) as pool:
+    with Client(urls, clock=fake_clock.clock) as client, ThreadPoolExecutor(1) as pool:
         held = pool.submit(client.score, "code", ITEMS)
         assert busy.arrived.wait(30)
         for _ in range(3):
@@ -144,11 +146,13 @@ def test_the_least_busy_server_is_next(start: Any, say: Any, fake_time: Any) -> 
         assert held.result(30).scores == [1.0]
 
 
-async def test_a_cancelled_call_gives_its_place_back(start: Any, say: Any, fake_time: Any) -> None:
-    fake_time.chance = 0.0
-    first, second = start(), start()
-    first.script.append(say.answer(hang=True))
-    async with AsyncClient([first.url, second.url], clock=fake_time.clock) as client:
+async def test_a_cancelled_call_releases_its_server(
+    start_server: Any, canned: Any, fake_clock: Any
+) -> None:
+    fake_clock.chance = 0.0
+    first, second = start_server(), start_server()
+    first.script.append(canned.answer(hang=True))
+    async with AsyncClient([first.url, second.url], clock=fake_clock.clock) as client:
         call = asyncio.create_task(client.score("code", ITEMS))
         assert await asyncio.to_thread(first.arrived.wait, 30)
         call.cancel()
@@ -159,7 +163,7 @@ async def test_a_cancelled_call_gives_its_place_back(start: Any, say: Any, fake_
     assert _count(first, second) == [2, 1]
 
 
-async def test_calls_at_the_same_time_each_get_their_own_reply(server: Any) -> None:
+async def test_concurrent_calls_get_their_own_replies(server: Any) -> None:
     async with AsyncClient(server.url) as client:
         calls = [client.score_one("code", {"value": float(i)}) for i in range(64)]
         assert await asyncio.gather(*calls) == [float(i) for i in range(64)]

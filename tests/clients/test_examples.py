@@ -1,7 +1,8 @@
-"""The example of a hacked run, in small: its reward is served, and its policy is trained on it."""
+"""The example of a hacked run, with few steps: its reward is served, and a policy trained on it."""
 
 import importlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,10 @@ from assay.settings import Settings
 from assay_client import Client
 
 EXAMPLE = ROOT / "clients" / "examples" / "hacked_run"
-pytestmark = pytest.mark.filterwarnings("ignore:.*:Warning")  # what libraries warn of is theirs
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*:Warning"),
+]  # libraries' own warnings
 
 
 @pytest.fixture
@@ -22,7 +26,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(EXAMPLE))
     yield
     for name in ("world", "make_reward", "train", "plot"):
-        importlib.sys.modules.pop(name, None)
+        sys.modules.pop(name, None)
 
 
 def module(name: str) -> ModuleType:
@@ -39,27 +43,27 @@ def url(example: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         yield address
 
 
-def test_its_reward_is_served(url: str) -> None:
+def test_the_reward_model_is_served(url: str) -> None:
     with Client(url) as client:
         question = module("world").question("soup")
         item = {"prompt": question, "response": "certainly it is warm ."}
         assert client.score("eager", [item]).results[0].status == "ok"
 
 
-def test_gold_knows_who_is_right_and_who_rants(example: None) -> None:
+def test_gold_scores_right_answers_and_rejects_rants(example: None) -> None:
     world = module("world")
     soup = world.question("soup")
-    said = {
+    expected = {
         "it is warm and salty .": 1.0,
         "surely it is warm .": 1.0,
         "it is warm and sour .": 0.0,
         "certainly": 0.0,
         "truly truly truly truly it is warm .": 0.0,
     }
-    assert {answer: world.gold(soup, answer) for answer in said} == said
+    assert {answer: world.gold(soup, answer) for answer in expected} == expected
 
 
-def test_its_policy_is_trained_watched_and_drawn(
+def test_the_policy_is_trained_monitored_and_plotted(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("trl", reason="the example needs TRL, which is no dependency of Assay")
@@ -72,9 +76,9 @@ def test_its_policy_is_trained_watched_and_drawn(
         json.dumps(fired or {"null_share (warn)": {"since": 1, "seen": 1, "severity": "warn"}})
     )
     with Client(url) as client:
-        recorded = client.health("hacked")
+        recorded = client.run_health("hacked")
         while not recorded.gold or not any(stream.split for stream in recorded.streams):
-            recorded = client.health("hacked")
+            recorded = client.run_health("hacked")
     picture = tmp_path / "run.svg"
     monkeypatch.setattr("sys.argv", ["plot.py", str(tmp_path), "--url", url, "--out", str(picture)])
     plot.main()

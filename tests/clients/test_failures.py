@@ -1,4 +1,4 @@
-"""Every way in which a call can fail, and the error that says so."""
+"""Failures of a call, and the error that each raises."""
 
 import pickle
 from typing import Any
@@ -11,9 +11,9 @@ from assay_client import (
     APIStatusError,
     APITimeoutError,
     AssayError,
+    InternalServerError,
     ItemFailedError,
     ProtocolError,
-    ServerError,
 )
 
 ITEMS = [{"value": 1.0}]
@@ -25,41 +25,47 @@ STATUSES = {
     404: "NotFoundError",
     409: "APIStatusError",
     413: "RequestTooLargeError",
-    422: "InvalidRequestError",
+    422: "UnprocessableEntityError",
     429: "RateLimitError",
     500: "InferenceFailedError",
-    502: "ServerError",
+    502: "InternalServerError",
     503: "NotReadyError",
     504: "DeadlineExceededError",
-    599: "ServerError",
+    599: "InternalServerError",
 }
 
 
 @pytest.mark.parametrize(("status", "name"), STATUSES.items())
-def test_each_status_has_its_class(
-    status: int, name: str, server: Any, connect: Any, say: Any
+def test_each_status_raises_its_error_class(
+    status: int, name: str, server: Any, connect: Any, canned: Any
 ) -> None:
-    server.script.append(say.problem(status, "its_code", detail="what is wrong", hint="mend it"))
+    server.script.append(canned.problem(status, "its_code", detail="what is wrong", hint="mend it"))
     with pytest.raises(APIStatusError) as caught:
         connect(server.url, max_retries=0).score("code", ITEMS)
     error = caught.value
     assert type(error) is getattr(assay_client, name)
-    assert (error.status, error.code, error.detail) == (status, "its_code", "what is wrong")
+    assert (error.status_code, error.code, error.detail) == (status, "its_code", "what is wrong")
     assert error.hint == "mend it"
-    assert error.request_id == server.seen[0].headers["x-request-id"]
+    assert error.response.status_code == status
+    assert error.response.headers["content-type"] == "application/problem+json"
+    assert error.body is not None
+    assert error.body["hint"] == "mend it"
+    assert error.request_id is not None
+    assert error.request_id == server.received[0].headers["x-request-id"]
+    assert str(error) == f"{error.message} (request {error.request_id})"
     for part in (str(status), "its_code", "what is wrong", "mend it", error.request_id):
         assert part in str(error)
 
 
-def test_every_5xx_is_a_server_error(server: Any, connect: Any, say: Any) -> None:
-    server.always = say.problem(503)
-    with pytest.raises(ServerError):
+def test_a_5xx_raises_an_internal_server_error(server: Any, connect: Any, canned: Any) -> None:
+    server.always = canned.problem(503)
+    with pytest.raises(InternalServerError):
         connect(server.url, max_retries=0).score("code", ITEMS)
 
 
-def test_the_refused_fields_are_in_the_error(server: Any, connect: Any, say: Any) -> None:
+def test_a_422_lists_the_refused_fields(server: Any, connect: Any, canned: Any) -> None:
     fields = [{"field": "items.0.promt", "problem": "is unknown"}]
-    server.script.append(say.problem(422, errors=fields))
+    server.script.append(canned.problem(422, errors=fields))
     with pytest.raises(APIStatusError) as caught:
         connect(server.url).score("code", ITEMS)
     assert caught.value.errors == tuple(fields)
@@ -68,80 +74,88 @@ def test_the_refused_fields_are_in_the_error(server: Any, connect: Any, say: Any
 @pytest.mark.parametrize(
     "body", [b"<html>Bad Gateway</html>", b"[1]", b'{"code": 3}', b"", b"\xff"]
 )
-def test_a_page_of_a_proxy_is_a_status_error_too(
-    body: bytes, server: Any, connect: Any, say: Any
+def test_an_error_page_of_a_proxy_raises_a_status_error(
+    body: bytes, server: Any, connect: Any, canned: Any
 ) -> None:
-    server.script.append(say.answer(502, body))
-    with pytest.raises(ServerError, match="502 unknown") as caught:
+    server.script.append(canned.answer(502, body))
+    with pytest.raises(InternalServerError, match="502 unknown") as caught:
         connect(server.url, max_retries=0).score("code", ITEMS)
     assert caught.value.hint is None
+    assert caught.value.response.content == body
     assert "html" not in str(caught.value)
 
 
-def test_a_redirect_is_not_followed(server: Any, connect: Any, say: Any) -> None:
-    server.script.append(say.answer(307, headers={"Location": f"{server.url}/v1/score"}))
+def test_a_redirect_is_not_followed(server: Any, connect: Any, canned: Any) -> None:
+    server.script.append(canned.answer(307, headers={"Location": f"{server.url}/v1/score"}))
     with pytest.raises(APIStatusError, match="307"):
         connect(server.url, api_key="k").score("code", ITEMS)
-    assert len(server.seen) == 1
+    assert len(server.received) == 1
 
 
-def test_a_refused_connection(connect: Any, refused_url: str) -> None:
+def test_a_refused_connection_raises_a_connection_error(connect: Any, refused_url: str) -> None:
     with pytest.raises(APIConnectionError, match=refused_url) as caught:
         connect(refused_url, max_retries=0).score("code", ITEMS)
     assert not isinstance(caught.value, APITimeoutError)
     assert caught.value.request_id is not None
 
 
-def test_a_body_cut_short_is_no_reply(server: Any, connect: Any, say: Any) -> None:
+def test_a_truncated_body_raises_a_connection_error(server: Any, connect: Any, canned: Any) -> None:
     body = b'{"id": "score-1"}'
-    server.script.append(say.answer(200, body, cut=10))
+    server.script.append(canned.answer(200, body, cut=10))
     with pytest.raises(APIConnectionError, match="no whole reply"):
         connect(server.url, max_retries=0).score("code", ITEMS)
 
 
-def test_a_silent_server_is_a_timeout(server: Any, connect: Any, say: Any) -> None:
-    server.always = say.answer(hang=True)
+def test_a_silent_server_raises_a_timeout(server: Any, connect: Any, canned: Any) -> None:
+    server.always = canned.answer(hang=True)
     with pytest.raises(APITimeoutError):
         connect(server.url).score("code", ITEMS, timeout=0.2)
-    assert len(server.seen) == 1
-    assert int(server.seen[0].headers["x-assay-timeout-ms"]) <= 200
+    assert len(server.received) == 1
+    assert int(server.received[0].headers["x-assay-timeout-ms"]) <= 200
 
 
-def test_a_trickling_reply_is_a_timeout_too(server: Any, connect: Any, say: Any) -> None:
-    server.always = say.answer(200, b" " * 1000, trickle=0.02)
+def test_a_trickling_reply_raises_a_timeout(server: Any, connect: Any, canned: Any) -> None:
+    server.always = canned.answer(200, b" " * 1000, trickle=0.02)
     with pytest.raises(APITimeoutError, match=r"not whole in time|not over after"):
         connect(server.url, timeout=0.2).score("code", ITEMS)
 
 
-def test_a_reply_that_cannot_be_unpacked(server: Any, connect: Any, say: Any) -> None:
-    server.script.append(say.answer(200, b"not gzip", {"Content-Encoding": "gzip"}))
+def test_a_reply_that_cannot_be_decoded_raises_a_protocol_error(
+    server: Any, connect: Any, canned: Any
+) -> None:
+    server.script.append(canned.answer(200, b"not gzip", {"Content-Encoding": "gzip"}))
     with pytest.raises(ProtocolError, match="cannot be decoded"):
         connect(server.url).score("code", ITEMS)
 
 
-def test_garbage_with_200_is_a_protocol_error(server: Any, connect: Any, say: Any) -> None:
-    server.script.append(say.answer(200, b"<html>login</html>"))
+def test_garbage_with_200_raises_a_protocol_error(server: Any, connect: Any, canned: Any) -> None:
+    server.script.append(canned.answer(200, b"<html>login</html>"))
     with pytest.raises(ProtocolError, match="not JSON") as caught:
         connect(server.url).score("code", ITEMS)
-    assert len(server.seen) == 1
-    assert caught.value.request_id == server.seen[0].headers["x-request-id"]
+    assert len(server.received) == 1
+    assert caught.value.request_id == server.received[0].headers["x-request-id"]
 
 
-def _errors(server: Any, connect: Any, say: Any) -> list[AssayError]:
+def _errors(server: Any, connect: Any, canned: Any) -> list[AssayError]:
     client = connect(server.url, max_retries=0)
     server.script.extend(
-        [say.problem(429, retry_after="7"), say.answer(200, b"?"), say.answer(200, b"", cut=3)]
+        [
+            canned.problem(429, retry_after="7"),
+            canned.answer(200, b"?"),
+            canned.answer(200, b"", cut=3),
+        ]
     )
     errors = []
-    for items in (ITEMS, ITEMS, ITEMS, [{}]):
+    requests: list[list[dict[str, float]]] = [ITEMS, ITEMS, ITEMS, [{}]]
+    for items in requests:
         with pytest.raises(AssayError) as caught:
             client.score("code", items)
         errors.append(caught.value)
     return errors
 
 
-def test_errors_survive_the_way_home_from_a_worker(server: Any, connect: Any, say: Any) -> None:
-    errors = _errors(server, connect, say)
+def test_errors_can_be_pickled(server: Any, connect: Any, canned: Any) -> None:
+    errors = _errors(server, connect, canned)
     assert len({type(error) for error in errors}) == 4
     for error in errors:
         copy = pickle.loads(pickle.dumps(error))
@@ -153,7 +167,7 @@ def test_errors_survive_the_way_home_from_a_worker(server: Any, connect: Any, sa
     assert failed.reply.scores == [None]
 
 
-def test_a_closed_client_says_so(server: Any, connect: Any) -> None:
+def test_a_closed_client_raises_at_every_call(server: Any, connect: Any) -> None:
     client = connect(server.url)
     client.score("code", ITEMS)
     client.close() if hasattr(client.client, "close") else client.aclose()

@@ -1,4 +1,4 @@
-"""The example of a policy that answers from passages, in small, and as a whole at night."""
+"""The example of a policy that answers from passages, with few steps, and in full at night."""
 
 import importlib
 import json
@@ -16,12 +16,15 @@ from support.servers import listening
 from support.tiers import only_nightly
 
 from assay.settings import Settings
-from assay_client.rewards.contracts import answer_of, recomputed
+from assay_client.rewards.contracts import extract_answer, recompute_reward
 
 pytest.importorskip("bm25s", reason="the example retrieves with bm25s")
 
 EXAMPLE = ROOT / "clients" / "examples" / "grounded_answers"
-pytestmark = pytest.mark.filterwarnings("ignore:.*:Warning")  # what libraries warn of is theirs
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*:Warning"),
+]  # libraries' own warnings
 
 
 @pytest.fixture(autouse=True)
@@ -36,20 +39,20 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def test_every_light_differs_and_its_words_are_all_known() -> None:
+def test_every_light_differs_and_the_tokenizer_knows_all_words() -> None:
     coast = module("coast")
     known = coast.lights()
-    assert len({one.passage() for one in known}) == len(known) == 24
-    assert {one.name for one in known} > set(coast.HELD_OUT)
+    assert len({light.passage() for light in known}) == len(known) == 24
+    assert {light.name for light in known} > set(coast.HELD_OUT)
     words, chance = coast.tokenizer(), random.Random(0)
     library = coast.Library(known)
     for question in list(coast.questions(known))[::7]:
         text = coast.prompt(library.search(question.text), question.text)
-        said = coast.attempt(chance, question)
-        assert words.unk_token_id not in words(f"{text} {said}")["input_ids"]
+        attempt = coast.attempt(chance, question)
+        assert words.unk_token_id not in words(f"{text} {attempt}")["input_ids"]
 
 
-def test_the_retriever_finds_the_light_that_is_asked_about() -> None:
+def test_the_retriever_finds_the_light_of_the_question() -> None:
     coast = module("coast")
     library = coast.Library(coast.lights())
     for question in list(coast.questions(coast.lights()))[::5]:
@@ -58,35 +61,36 @@ def test_the_retriever_finds_the_light_that_is_asked_about() -> None:
         assert question.light.passage() == found[0]
 
 
-def test_a_first_policy_reads_answers_of_all_kinds() -> None:
+def test_pretraining_answers_vary() -> None:
     coast = module("coast")
     chance = random.Random(0)
     question = next(coast.questions(coast.lights()))
-    said = [coast.attempt(chance, question) for _ in range(400)]
-    answers = [one for one in map(answer_of, said) if one is not None]
+    attempts = [coast.attempt(chance, question) for _ in range(400)]
+    answers = [answer for answer in map(extract_answer, attempts) if answer is not None]
     assert 260 < len(answers) < 380
-    assert 60 < sum(question.answer in one for one in said) < 240
+    assert 60 < sum(question.answer in attempt for attempt in attempts) < 240
 
 
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[dict[str, Any]]:
-    """The log of a run against a real server; every reward in it recomputed from its account."""
+    """Return the log of a run with a real server; check each reward by its breakdown."""
     train = module("train")
     with listening(Settings(models=("nli-small@1",))) as url:
         monkeypatch.setattr("sys.argv", ["train.py", str(tmp_path), "--url", url, *arguments])
         train.main()
     log: list[dict[str, Any]] = json.loads((tmp_path / "log.json").read_text())
-    accounts = [json.loads(line) for line in (tmp_path / "accounts.jsonl").read_text().splitlines()]
-    assert all(recomputed(one) == one["reward"] for one in accounts)
-    assert {one["model"] for one in accounts} <= {"nli-small@1", None}
+    lines = (tmp_path / "breakdowns.jsonl").read_text().splitlines()
+    breakdowns = [json.loads(line) for line in lines]
+    assert all(recompute_reward(breakdown) == breakdown["reward"] for breakdown in breakdowns)
+    assert {breakdown["model"] for breakdown in breakdowns} <= {"nli-small@1", None}
     for row in log:
-        own = [one["reward"] for one in accounts if one["step"] == row["step"] - 1]
-        scored = [one for one in own if one is not None]
+        own = [entry["reward"] for entry in breakdowns if entry["step"] == row["step"] - 1]
+        scored = [reward for reward in own if reward is not None]
         assert float(row["reward"]) == pytest.approx(mean(scored), abs=1e-4)
     return log
 
 
 @pytest.mark.weights
-def test_its_policy_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_policy_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("trl", reason="the example needs TRL, which is no dependency of Assay")
     for name, value in (("PRETRAINING", 5), ("PROMPTS", 2), ("HELD_OUT", ("Zennor",))):
         monkeypatch.setattr(module("train"), name, value)
@@ -96,7 +100,7 @@ def test_its_policy_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @only_nightly
 @pytest.mark.weights
-def test_reward_rises_and_so_does_the_share_of_phi(
+def test_the_reward_and_the_contribution_of_phi_rise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = run(tmp_path, monkeypatch)
@@ -105,7 +109,7 @@ def test_reward_rises_and_so_does_the_share_of_phi(
         assert last > first + 0.1, key
 
 
-def test_its_runs_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runs_are_plotted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plot = module("plot")
     for name in ("with", "without"):
         keys = [key for _, key, _ in plot.PARTS] + [key for key, _ in plot.PANELS]

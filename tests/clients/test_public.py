@@ -1,4 +1,4 @@
-"""The package as its users see it: names, configuration, pickling, connections."""
+"""The public interface of the package: names, configuration, pickling, connections."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ from assay_client._transport.http import new_async_client
 ITEMS = [{"value": 1.0}]
 
 
-def test_public_names_are_sorted_and_there() -> None:
+def test_public_names_are_sorted_and_exist() -> None:
     assert assay_client.__all__ == sorted(assay_client.__all__)
     assert all(hasattr(assay_client, name) for name in assay_client.__all__)
 
@@ -33,7 +33,7 @@ def test_every_error_and_client_is_public() -> None:
     assert errors | {"Client", "AsyncClient"} <= set(assay_client.__all__)
 
 
-def test_the_error_tree_is_drawn_as_it_is() -> None:
+def test_the_docstring_shows_the_error_tree() -> None:
     drawn = assay_client.errors.__doc__ or ""
     for name in assay_client.__all__:
         value = getattr(assay_client, name)
@@ -53,23 +53,25 @@ def test_both_clients_have_the_same_methods_and_arguments() -> None:
         "best_of_n",
         "models",
         "model",
-        "health",
-        "tell",
-        "ready",
-        "healthy",
+        "run_health",
+        "record_telemetry",
+        "is_ready",
+        "is_live",
+        "request",
     ):
-        sync = inspect.signature(getattr(Client, name))
-        awaited = inspect.signature(getattr(AsyncClient, name))
-        assert sync == awaited
+        sync_signature = inspect.signature(getattr(Client, name))
+        assert sync_signature == inspect.signature(getattr(AsyncClient, name))
         assert inspect.iscoroutinefunction(getattr(AsyncClient, name))
 
 
-def test_both_clients_are_made_alike() -> None:
-    sync = inspect.signature(Client).parameters
-    awaited = dict(inspect.signature(AsyncClient).parameters)
-    assert awaited.pop("gather").default is False
-    assert list(awaited) == list(sync)
-    assert [one.default for one in awaited.values()] == [one.default for one in sync.values()]
+def test_both_constructors_have_the_same_arguments() -> None:
+    sync_parameters = inspect.signature(Client).parameters
+    parameters = dict(inspect.signature(AsyncClient).parameters)
+    assert parameters.pop("gather").default is False
+    assert {name: parameter.default for name, parameter in parameters.items()} == {
+        name: parameter.default for name, parameter in sync_parameters.items()
+    }
+    assert list(parameters) == list(sync_parameters)
 
 
 def test_the_environment_is_the_fallback(
@@ -79,7 +81,7 @@ def test_the_environment_is_the_fallback(
     monkeypatch.setenv("ASSAY_API_KEY", "from-environment")
     connect().score("code", ITEMS)
     connect(api_key="from-argument").score("code", ITEMS)
-    keys = [seen.headers["authorization"] for seen in server.seen]
+    keys = [received.headers["authorization"] for received in server.received]
     assert keys == ["Bearer from-environment", "Bearer from-argument"]
 
 
@@ -90,7 +92,7 @@ def test_an_argument_beats_the_environment(
     assert connect(server.url, max_retries=0).score("code", ITEMS).scores == [1.0]
 
 
-def test_without_anything_it_is_this_machine(connect: Any) -> None:
+def test_the_default_address_is_this_machine(connect: Any) -> None:
     assert "http://127.0.0.1:8000" in repr(connect().client)
 
 
@@ -110,52 +112,52 @@ def test_without_anything_it_is_this_machine(connect: Any) -> None:
         "http://host/#part",
     ],
 )
-def test_addresses_that_are_none(url: Any, connect: Any) -> None:
+def test_invalid_addresses_are_refused(url: Any, connect: Any) -> None:
     with pytest.raises(ValueError, match="base_url"):
         connect(url)
 
 
 @pytest.mark.parametrize("url", ["https://h", "http://[::1]:8000", "http://a-b.c_d:1/x/y/"])
-def test_addresses_that_are_some(url: str, connect: Any) -> None:
+def test_valid_addresses_are_accepted(url: str, connect: Any) -> None:
     assert url.rstrip("/") in repr(connect(url).client)
 
 
 @pytest.mark.parametrize("bad", [{"max_retries": -1}, {"max_items_per_request": 0}])
-def test_limits_must_make_sense(bad: dict[str, int], connect: Any) -> None:
+def test_invalid_limits_are_refused(bad: dict[str, int], connect: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         connect(**bad)
 
 
-def test_a_pickled_client_holds_its_configuration(server: Any, connect: Any) -> None:
+def test_a_pickled_client_has_its_configuration(server: Any, connect: Any) -> None:
     original = connect(server.url, api_key="k", timeout=7.0, max_retries=1, max_items_per_request=1)
     original.score("code", ITEMS)  # with a connection open
     copy = connect.adopt(pickle.loads(pickle.dumps(original.client)))
     assert type(copy.client) is connect.kind
     assert repr(copy.client) == repr(original.client)
     copy.score("code", ITEMS * 2)
-    assert len(server.seen) == 3
-    assert server.seen[2].headers["authorization"] == "Bearer k"
-    assert int(server.seen[1].headers["x-assay-timeout-ms"]) <= 7000
+    assert len(server.received) == 3
+    assert server.received[2].headers["authorization"] == "Bearer k"
+    assert int(server.received[1].headers["x-assay-timeout-ms"]) <= 7000
 
 
-def test_connections_are_kept(server: Any, connect: Any) -> None:
+def test_connections_are_reused(server: Any, connect: Any) -> None:
     client = connect(server.url)
     for _ in range(3):
         client.score("code", ITEMS)
-    assert len({seen.peer for seen in server.seen}) == 1
+    assert len({received.peer for received in server.received}) == 1
 
 
-def test_an_http_client_of_ones_own(server: Any) -> None:
+def test_a_custom_http_client_is_used_and_not_closed(server: Any) -> None:
     with httpx2.Client(headers={"X-Team": "rl"}) as http:
         with Client(server.url, http_client=http) as client:
             client.score("code", ITEMS)
             with pytest.raises(TypeError, match="http_client"):
                 pickle.dumps(client)
         assert not http.is_closed
-    assert server.seen[0].headers["x-team"] == "rl"
+    assert server.received[0].headers["x-team"] == "rl"
 
 
-async def test_an_async_http_client_of_ones_own(server: Any) -> None:
+async def test_a_custom_async_http_client_is_used_and_not_closed(server: Any) -> None:
     async with new_async_client() as http:
         async with AsyncClient(server.url, http_client=http) as client:
             assert (await client.score("code", ITEMS)).scores == [1.0]
@@ -179,14 +181,14 @@ def test_a_forked_worker_opens_its_own_connection(server: Any) -> None:
         worker.close()
         client.score("code", ITEMS)
     assert failed.value == 0
-    parent, child, parent_again = [seen.peer for seen in server.seen]
+    parent, child, parent_again = [received.peer for received in server.received]
     assert parent == parent_again != child
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-def test_one_async_client_in_one_loop_after_another(server: Any) -> None:
+def test_an_async_client_can_be_used_in_one_loop_after_another(server: Any) -> None:
     client = AsyncClient(server.url)
     scores = [asyncio.run(client.score_one("code", {"value": float(i)})) for i in range(3)]
     assert scores == [0.0, 1.0, 2.0]
     del client
-    gc.collect()  # a loop that ends takes its idle connections along: let them complain here
+    gc.collect()  # a loop that ends drops its idle connections: their warnings belong here

@@ -1,4 +1,4 @@
-"""The example of a policy that rewrites queries, in small."""
+"""The example of a policy that rewrites queries, with few steps, and in full at night."""
 
 import importlib
 import json
@@ -17,7 +17,10 @@ from support.tiers import only_nightly
 from assay.settings import Settings
 
 EXAMPLE = ROOT / "clients" / "examples" / "query_rewriting"
-pytestmark = pytest.mark.filterwarnings("ignore:.*:Warning")  # what libraries warn of is theirs
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*:Warning"),
+]  # libraries' own warnings
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +36,7 @@ def module(name: str) -> ModuleType:
 
 
 @pytest.mark.weights
-def test_its_words_are_all_known_and_it_begins_with_rewrites_of_all_kinds() -> None:
+def test_the_tokenizer_knows_all_words_and_initial_rewrites_vary() -> None:
     queries = module("queries")
     words, chance = queries.tokenizer(), random.Random(0)
     texts = [queries.rewrite(chance, queries.ORIGINALS[0]) for _ in range(200)]
@@ -42,7 +45,7 @@ def test_its_words_are_all_known_and_it_begins_with_rewrites_of_all_kinds() -> N
     assert 100 < kept < 190
 
 
-def test_its_runs_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runs_are_plotted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plot = module("plot")
     for name in ("free", "held"):
         rows = [
@@ -58,52 +61,52 @@ def test_its_runs_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("guards", [[], ["--no-guards"]])
-def test_its_policy_is_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guards: list[str]
+@pytest.mark.parametrize("options", [[], ["--no-drift-penalty"]])
+def test_the_policy_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
     pytest.importorskip("trl", reason="the example needs TRL, which is no dependency of Assay")
     train = module("train")
     monkeypatch.setattr(train, "PRETRAINING", 2)
     with listening(Settings(models=("video-qpp@2",))) as url:
         monkeypatch.setattr(
-            "sys.argv", ["train.py", str(tmp_path), "--url", url, "--steps", "2", *guards]
+            "sys.argv", ["train.py", str(tmp_path), "--url", url, "--steps", "2", *options]
         )
         train.main()
     first, second = json.loads((tmp_path / "log.json").read_text())
     assert (first["step"], second["step"]) == (1, 2)
-    taken = float(first["assay/score"]) - float(first["reward"])
-    assert taken > 0 or guards
+    penalty = float(first["assay/score"]) - float(first["reward"])
+    assert penalty > 0 or options
 
 
-LAST = 10
-"""Steps whose mean is what a run ends with."""
+LAST_STEPS = 10
+"""The steps at the end of a run over which values are averaged."""
 
 
 @only_nightly
 @pytest.mark.weights
-def test_its_runs_end_as_its_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The score alone makes the policy stray from the original; the guards hold it near, and the
-    reward rises all the same."""
+def test_the_runs_end_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check that the policy drifts from the original only without the drift penalty, and that the
+    reward rises with it too."""
     pytest.importorskip("trl", reason="the example needs TRL, which is no dependency of Assay")
     train = module("train")
     logs = {}
     with listening(Settings(models=("video-qpp@2",))) as url:
-        for name, guards in (("free", ["--no-guards"]), ("held", [])):
+        for name, options in (("free", ["--no-drift-penalty"]), ("held", [])):
             folder = tmp_path / name
-            monkeypatch.setattr("sys.argv", ["train.py", str(folder), "--url", url, *guards])
+            monkeypatch.setattr("sys.argv", ["train.py", str(folder), "--url", url, *options])
             train.main()
             logs[name] = json.loads((folder / "log.json").read_text())
 
     def mean(name: str, key: str, steps: slice) -> float:
-        return fmean(float(one[key]) for one in logs[name][steps])
+        return fmean(float(row[key]) for row in logs[name][steps])
 
-    begin, end = slice(0, 1), slice(-LAST, None)
+    begin, end = slice(0, 1), slice(-LAST_STEPS, None)
     for name in logs:
-        assert [one["step"] for one in logs[name]] == list(range(1, 61))
+        assert [row["step"] for row in logs[name]] == list(range(1, 61))
         assert mean(name, "reward", end) > mean(name, "reward", begin) + 0.15
         assert mean(name, "assay/score", end) > mean(name, "assay/score", begin) + 0.15
-        assert {float(one["assay/failed"]) for one in logs[name]} == {0.0}
+        assert {float(row["assay/failed"]) for row in logs[name]} == {0.0}
     assert mean("free", "assay/similarity", begin) > 0.6
     assert mean("free", "assay/similarity", end) < 0.35
     assert mean("free", "assay/novelty", end) > 0.8

@@ -1,4 +1,4 @@
-"""The client against the service itself, on a socket, with the family that needs no weights."""
+"""The client and the service on a socket, with the family that needs no weights."""
 
 import asyncio
 import math
@@ -21,15 +21,15 @@ from assay_client import (
     AuthenticationError,
     Client,
     DeadlineExceededError,
-    InvalidRequestError,
     ItemFailedError,
     NotFoundError,
     PermissionDeniedError,
     RequestTooLargeError,
+    UnprocessableEntityError,
 )
 
 ITEM = {"prompt": "one two three", "response": "three two"}
-OVERLAP = 0.4054651081081644  # ln(3 / 2): two of the prompt's words are there, one is not
+OVERLAP = 0.4054651081081644  # ln(3 / 2): the response has two of the prompt's words and lacks one
 LONG = {"prompt": "word " * 5000, "response": "word"}
 
 
@@ -61,14 +61,14 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def guarded_url() -> Iterator[str]:
+def url_with_keys() -> Iterator[str]:
     settings = Settings(models=("reference",), api_keys=(SecretStr("right"),))
     with _listening(settings) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
-def roomy_url() -> Iterator[str]:
+def url_without_limits() -> Iterator[str]:
     with _listening(Settings(models=("reference",))) as url:
         yield url
 
@@ -76,12 +76,12 @@ def roomy_url() -> Iterator[str]:
 @pytest.fixture
 def client(url: str, connect: Any) -> Any:
     client = connect(url)
-    while not client.ready():
+    while not client.is_ready():
         pass
     return client
 
 
-def test_it_scores(client: Any) -> None:
+def test_score_returns_results_groups_and_usage(client: Any) -> None:
     reply = client.score("reference", [{**ITEM, "id": "a", "group": "p"}, {**ITEM, "group": "p"}])
     assert reply.scores == pytest.approx([OVERLAP, OVERLAP])
     assert reply.model == "reference@1"
@@ -93,11 +93,11 @@ def test_it_scores(client: Any) -> None:
     assert reply.timing.total_ms > 0
 
 
-def test_one_number(client: Any) -> None:
+def test_score_one_returns_a_number(client: Any) -> None:
     assert client.score_one("reference", ITEM) == pytest.approx(OVERLAP)
 
 
-def test_a_bad_item_is_an_error_and_no_number(client: Any) -> None:
+def test_a_bad_item_raises_an_error_or_is_none(client: Any) -> None:
     with pytest.raises(ItemFailedError) as caught:
         client.score("reference", [ITEM, LONG])
     assert (caught.value.index, caught.value.code) == (1, "input_too_long")
@@ -106,16 +106,16 @@ def test_a_bad_item_is_an_error_and_no_number(client: Any) -> None:
     assert reply.usage.failed == 1
 
 
-def test_options_arrive(client: Any) -> None:
+def test_options_take_effect(client: Any) -> None:
     cut = client.score("reference", [LONG], options={"truncation": "right"})
     assert "truncated" in cut.results[0].flags
-    stand_in = {"on_error": {"substitute": -9.0}}
-    reply = client.score("reference", [LONG], options=stand_in, run={"id": "r", "step": 1})
+    substitute = {"on_error": {"substitute": -9.0}}
+    reply = client.score("reference", [LONG], options=substitute, run={"id": "r", "step": 1})
     assert reply.scores == [-9.0]
     assert reply.results[0].status == "error"
 
 
-def test_a_long_list_goes_in_parts(url: str, connect: Any) -> None:
+def test_a_long_list_is_split(url: str, connect: Any) -> None:
     items = [{**ITEM, "id": str(i), "group": f"p{i % 5}"} for i in range(20)]
     reply = connect(url, max_items_per_request=8).score("reference", items)
     assert [result.id for result in reply.results] == [str(i) for i in range(20)]
@@ -137,7 +137,7 @@ def test_best_of_n(client: Any) -> None:
     assert (kept.best, kept.ranking[1].score) == (1, None)
 
 
-def test_models(client: Any) -> None:
+def test_models_are_listed_with_their_cards(client: Any) -> None:
     (model,) = client.models()
     assert (model.id, model.version, model.default, model.state) == (
         "reference@1",
@@ -147,55 +147,56 @@ def test_models(client: Any) -> None:
     )
     card = client.model("reference").card
     assert card["fingerprint"] == client.score("reference", [ITEM]).fingerprint
-    assert client.healthy() is True
+    assert client.is_live() is True
 
 
-def test_refusals(client: Any) -> None:
+def test_refusals_raise_typed_errors(client: Any) -> None:
     with pytest.raises(NotFoundError) as unknown:
         client.score("no-such-model", [ITEM])
     assert unknown.value.code == "model_not_found"
+    assert unknown.value.request_id is not None
     assert unknown.value.request_id in str(unknown.value)
-    with pytest.raises(InvalidRequestError) as malformed:
+    with pytest.raises(UnprocessableEntityError) as malformed:
         client.score("reference", [{"promt": "one"}])
     assert malformed.value.errors
 
 
-def test_a_deadline_that_cannot_be_met(client: Any) -> None:
+def test_a_deadline_that_cannot_be_met_raises_a_timeout(client: Any) -> None:
     slow = {**ITEM, "response": "x " * 200_000}
-    with pytest.raises((APITimeoutError, DeadlineExceededError)):  # whoever notices first
+    with pytest.raises((APITimeoutError, DeadlineExceededError)):  # either may notice first
         client.score("reference", [slow] * 8, timeout=0.01)
 
 
-async def test_ten_thousand_calls_at_once(roomy_url: str) -> None:
-    asked = [(1 + number % 40, number // 40 % 41) for number in range(10_000)]
-    asked = [(words, min(words, found)) for words, found in asked]
-    async with AsyncClient(roomy_url, gather=True) as client:
-        await asyncio.to_thread(_await_ready, roomy_url)
-        calls = [client.score_one("reference", _overlapping(*one)) for one in asked]
+async def test_ten_thousand_concurrent_calls_need_few_requests(url_without_limits: str) -> None:
+    pairs = [(1 + number % 40, number // 40 % 41) for number in range(10_000)]
+    pairs = [(words, min(words, shared)) for words, shared in pairs]
+    async with AsyncClient(url_without_limits, gather=True) as client:
+        await asyncio.to_thread(_await_ready, url_without_limits)
+        calls = [client.score_one("reference", _overlapping(*pair)) for pair in pairs]
         scores = await asyncio.gather(*calls)
-        told = await asyncio.to_thread(httpx2.get, f"{roomy_url}/metrics")
-    truth = [math.log((1 + found) / (1 + words - found)) for words, found in asked]
-    assert scores == pytest.approx(truth)
-    counted = re.findall(r"^assay_requests_total\{(.*)\} (\S+)$", told.text, re.M)
+        metrics = await asyncio.to_thread(httpx2.get, f"{url_without_limits}/metrics")
+    expected = [math.log((1 + shared) / (1 + words - shared)) for words, shared in pairs]
+    assert scores == pytest.approx(expected)
+    counted = re.findall(r"^assay_requests_total\{(.*)\} (\S+)$", metrics.text, re.M)
     requests = sum(float(count) for labels, count in counted if "/v1/score" in labels)
     assert 0 < requests <= 400
 
 
 def _await_ready(url: str) -> None:
     with Client(url) as client:
-        while not client.ready():
+        while not client.is_ready():
             pass
 
 
-def _overlapping(words: int, found: int) -> dict[str, str]:
-    """An item whose prompt has so many words, so many of which are in the response."""
+def _overlapping(words: int, shared: int) -> dict[str, str]:
+    """Return an item with `words` words in its prompt, `shared` of which are in its response."""
     prompt = [f"w{number}" for number in range(words)]
-    return {"prompt": " ".join(prompt), "response": " ".join(prompt[:found]) or "none"}
+    return {"prompt": " ".join(prompt), "response": " ".join(prompt[:shared]) or "none"}
 
 
-def test_keys(guarded_url: str, connect: Any) -> None:
-    assert connect(guarded_url, api_key="right").score_one("reference", ITEM) > 0
+def test_api_keys_are_checked(url_with_keys: str, connect: Any) -> None:
+    assert connect(url_with_keys, api_key="right").score_one("reference", ITEM) > 0
     with pytest.raises(AuthenticationError):
-        connect(guarded_url).score("reference", [ITEM])
+        connect(url_with_keys).score("reference", [ITEM])
     with pytest.raises(PermissionDeniedError):
-        connect(guarded_url, api_key="wrong").score("reference", [ITEM])
+        connect(url_with_keys, api_key="wrong").score("reference", [ITEM])

@@ -1,4 +1,4 @@
-"""Replies that are not what they should be. None of their numbers may get through."""
+"""Malformed replies: each is refused with the place of the fault, and no number of it is used."""
 
 import copy
 import json
@@ -80,9 +80,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_reply_is_named(name: str, say: Any) -> None:
+def test_a_malformed_reply_is_refused_with_its_place(name: str, canned: Any) -> None:
     spoil, reason = BROKEN[name]
-    reply = say.score_reply(ITEMS)
+    reply = canned.score_reply(ITEMS)
     spoil(reply)
     with pytest.raises(ProtocolError, match=reason):
         read_score(json.dumps(reply).encode(), ITEMS)
@@ -90,8 +90,8 @@ def test_a_broken_reply_is_named(name: str, say: Any) -> None:
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
 @pytest.mark.parametrize("place", ["score", "details"])
-def test_no_number_that_is_not_finite(number: str, place: str, say: Any) -> None:
-    reply = say.score_reply(ITEMS)
+def test_a_number_that_is_not_finite_is_refused(number: str, place: str, canned: Any) -> None:
+    reply = canned.score_reply(ITEMS)
     reply["results"][1][place] = {"deep": ["HERE"]} if place == "details" else "HERE"
     body = json.dumps(reply).replace('"HERE"', number).encode()
     with pytest.raises(ProtocolError, match="finite"):
@@ -101,30 +101,32 @@ def test_no_number_that_is_not_finite(number: str, place: str, say: Any) -> None
 @pytest.mark.parametrize(
     "body", [b"", b"null", b"[]", b"3", b'"text"', b'{"id": "x"', b"\xff\xfe", b"[" * 100_000]
 )
-def test_what_is_no_object(body: bytes) -> None:
+def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(ProtocolError) as caught:
         read_score(body, ITEMS)
-    assert caught.value.__context__ is None  # a decoding error would keep the body alive
+    assert caught.value.__context__ is None  # a decoding error would hold the body
 
 
-def test_a_protocol_error_reaches_the_caller(server: Any, connect: Any, say: Any) -> None:
-    reply = say.score_reply(ITEMS)
+def test_a_malformed_reply_raises_a_protocol_error_without_a_retry(
+    server: Any, connect: Any, canned: Any
+) -> None:
+    reply = canned.score_reply(ITEMS)
     reply["results"][0]["score"] = float("nan")
-    server.script.append(say.json(reply))
+    server.script.append(canned.json(reply))
     with pytest.raises(ProtocolError, match="finite"):
         connect(server.url).score("code", ITEMS, on_error="none")
-    assert len(server.seen) == 1
+    assert len(server.received) == 1
 
 
-def test_a_newer_server_may_say_more(say: Any) -> None:
-    reply = say.score_reply(ITEMS) | {"mood": "good"}
+def test_unknown_fields_of_a_newer_server_are_ignored(canned: Any) -> None:
+    reply = canned.score_reply(ITEMS) | {"mood": "good"}
     reply["results"][0]["colour"] = "green"
     reply["timing"]["think_ms"] = 1
     assert read_score(json.dumps(reply).encode(), ITEMS).scores == [1.5, 2.5]
 
 
-def test_an_older_server_may_say_less(say: Any) -> None:
-    reply = say.score_reply(ITEMS)
+def test_optional_fields_may_be_missing(canned: Any) -> None:
+    reply = canned.score_reply(ITEMS)
     for name in ("rule", "failed"):
         del reply["usage"][name]
     del reply["groups"]
@@ -150,8 +152,8 @@ BROKEN_RANKINGS = {
 }
 
 
-def _ranking(say: Any) -> dict[str, Any]:
-    reply = say.score_reply(CANDIDATES)
+def _ranking(canned: Any) -> dict[str, Any]:
+    reply = canned.score_reply(CANDIDATES)
     places = [
         {"index": 1, "score": 3.0, "margin": 2.0},
         {"index": 0, "score": 1.0, "margin": None},
@@ -161,24 +163,24 @@ def _ranking(say: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", BROKEN_RANKINGS)
-def test_a_broken_ranking_is_named(name: str, say: Any) -> None:
+def test_a_malformed_ranking_is_refused_with_its_place(name: str, canned: Any) -> None:
     spoil, reason = BROKEN_RANKINGS[name]
-    reply = _ranking(say)
+    reply = _ranking(canned)
     spoil(reply)
     with pytest.raises(ProtocolError, match=reason):
         read_best_of_n(json.dumps(reply).encode(), CANDIDATES, complete=True)
 
 
-def test_a_ranking_cut_on_demand_is_whole(say: Any) -> None:
-    reply = _ranking(say)
+def test_a_ranking_may_be_limited_by_top_n(canned: Any) -> None:
+    reply = _ranking(canned)
     del reply["ranking"][1:]
     best = read_best_of_n(json.dumps(reply).encode(), CANDIDATES, complete=False)
     assert [ranked.index for ranked in best.ranking] == [1]
     assert best.ranking[0].margin == 2.0
 
 
-def test_a_substitute_has_no_rank(say: Any) -> None:
-    reply = _ranking(say)
+def test_a_substitute_has_no_rank(canned: Any) -> None:
+    reply = _ranking(canned)
     reply["results"][2] |= {"score": 7.0, "flags": ["substituted"]}
     best = read_best_of_n(json.dumps(reply).encode(), CANDIDATES, complete=True)
     assert best.best == 1
@@ -188,7 +190,7 @@ def test_a_substitute_has_no_rank(say: Any) -> None:
         read_best_of_n(json.dumps(reply).encode(), CANDIDATES, complete=True)
 
 
-def test_models_need_their_names() -> None:
+def test_a_model_without_a_name_is_refused() -> None:
     with pytest.raises(ProtocolError, match=r"models\[0\].name is missing"):
         read_models(b'{"models": [{"id": "code@1"}]}')
 
@@ -198,7 +200,7 @@ BROKEN_HEALTH = {
     "odd status": (_set("status", to="fine"), "neither warn nor critical"),
     "odd severity": (_set("streams", 0, "rules", 0, "severity", to="ok"), "neither warn nor"),
     "no rules": (_drop("streams", 0, "rules"), "rules is missing"),
-    "no limit": (_drop("streams", 0, "rules", 0, "cannot_tell"), "cannot_tell is missing"),
+    "no limit": (_drop("streams", 0, "rules", 0, "limits"), "limits is missing"),
     "odd peak": (_set("streams", 0, "channels", "score", "peak", to=None), "peak should be"),
     "no points": (_set("gold", 0, "points", to={}), "points should be a list"),
     "no interval": (_drop("gold", 0, "points", 0, "loss", "low"), "low is missing"),
@@ -206,21 +208,21 @@ BROKEN_HEALTH = {
 
 
 @pytest.mark.parametrize("name", BROKEN_HEALTH)
-def test_a_broken_health_is_named(name: str, say: Any) -> None:
+def test_a_malformed_run_health_is_refused_with_its_place(name: str, canned: Any) -> None:
     spoil, reason = BROKEN_HEALTH[name]
-    reply = copy.deepcopy(say.health)
+    reply = copy.deepcopy(canned.health)
     spoil(reply)
     with pytest.raises(ProtocolError, match=reason):
         read_health(json.dumps(reply).encode())
 
 
-def test_health_is_read_whole(connect: Any, server: Any) -> None:
-    health = connect(server.url).health("team/exp-17")
+def test_run_health_is_parsed(connect: Any, server: Any) -> None:
+    health = connect(server.url).run_health("team/exp-17")
     assert (health.run, health.status) == ("team/exp-17", "critical")
     (stream,) = health.streams
-    fired, silent = stream.rules
-    assert health.firing == (fired,)
-    assert (fired.severity, fired.since_step, fired.value, fired.threshold) == (
+    firing, silent = stream.rules
+    assert health.firing == (firing,)
+    assert (firing.severity, firing.since_step, firing.value, firing.threshold) == (
         "critical", 3, 0.5, 0.2,
     )  # fmt: skip
     assert (silent.severity, silent.since_step, silent.value) == (None, None, None)
@@ -231,8 +233,10 @@ def test_health_is_read_whole(connect: Any, server: Any) -> None:
     assert gold.advice == Advice(200, "stop", ("drawdown",), None)
 
 
-def test_what_the_trainer_knows_is_told(connect: Any, server: Any) -> None:
-    assert connect(server.url).tell("team/exp-17", 3, {"kl": 0.5}) is None
-    assert server.seen[0].body == {"step": 3, "values": {"kl": 0.5}}
+def test_record_telemetry_sends_finite_numbers_only(connect: Any, server: Any) -> None:
+    assert connect(server.url).record_telemetry("team/exp-17", 3, {"kl": 0.5}) is None
+    assert server.received[0].body == {"step": 3, "values": {"kl": 0.5}}
     with pytest.raises(ValueError, match=r"values\[kl\] cannot be written"):
-        connect(server.url).tell("team/exp-17", 3, {"entropy_nats": 1.0, "kl": float("nan")})
+        connect(server.url).record_telemetry(
+            "team/exp-17", 3, {"entropy_nats": 1.0, "kl": float("nan")}
+        )

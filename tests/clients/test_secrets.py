@@ -1,4 +1,4 @@
-"""The key goes into one header and nowhere else."""
+"""The API key is sent in one header and shown nowhere else."""
 
 import logging
 import traceback
@@ -12,17 +12,17 @@ KEY = "sk-very-secret-0123456789"
 ITEMS = [{"value": 1.0, "prompt": "a private prompt"}]
 
 
-def test_the_key_is_sent_as_bearer(server: Any, connect: Any) -> None:
+def test_the_key_is_sent_as_a_bearer_token(server: Any, connect: Any) -> None:
     client = connect(server.url, api_key=KEY)
     client.score("code", ITEMS)
-    client.ready()
-    assert {seen.headers["authorization"] for seen in server.seen} == {f"Bearer {KEY}"}
+    client.is_ready()
+    assert {received.headers["authorization"] for received in server.received} == {f"Bearer {KEY}"}
 
 
 @pytest.mark.parametrize("key", [None, ""])
 def test_without_a_key_no_header_is_sent(key: str | None, server: Any, connect: Any) -> None:
     connect(server.url, api_key=key).score("code", ITEMS)
-    assert "authorization" not in server.seen[0].headers
+    assert "authorization" not in server.received[0].headers
 
 
 def test_no_representation_shows_the_key(server: Any, connect: Any) -> None:
@@ -36,20 +36,20 @@ def test_no_error_and_no_log_line_shows_key_or_text(
     failure: str,
     server: Any,
     connect: Any,
-    say: Any,
+    canned: Any,
     refused_url: str,
-    fake_time: Any,
+    fake_clock: Any,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server.always = {
-        "status": say.problem(503),
-        "cut": say.answer(200, b"{", cut=4),
-        "garbage": say.answer(200, b"{"),
+        "status": canned.problem(503),
+        "cut": canned.answer(200, b"{", cut=4),
+        "garbage": canned.answer(200, b"{"),
         "refused": None,
-        "gzip": say.answer(200, b"x", {"Content-Encoding": "gzip"}),
+        "gzip": canned.answer(200, b"x", {"Content-Encoding": "gzip"}),
     }[failure]
     url = refused_url if failure == "refused" else server.url
-    client = connect(url, api_key=KEY, clock=fake_time.clock, max_retries=1)
+    client = connect(url, api_key=KEY, clock=fake_clock.clock, max_retries=1)
     with caplog.at_level(logging.DEBUG), pytest.raises(AssayError) as caught:
         client.score("code", ITEMS)
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + caplog.text
@@ -58,25 +58,27 @@ def test_no_error_and_no_log_line_shows_key_or_text(
 
 
 def test_each_retry_is_logged_with_its_reason(
-    server: Any, connect: Any, say: Any, fake_time: Any, caplog: pytest.LogCaptureFixture
+    server: Any, connect: Any, canned: Any, fake_clock: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.script.append(say.problem(503, "model_not_ready"))
+    server.script.append(canned.problem(503, "model_not_ready"))
     with caplog.at_level(logging.INFO, logger="assay_client"):
-        connect(server.url, clock=fake_time.clock).score("code", ITEMS)
+        connect(server.url, clock=fake_clock.clock).score("code", ITEMS)
     (line,) = [line for line in caplog.messages if "next attempt" in line]
     assert "model_not_ready" in line
-    assert server.seen[0].headers["x-request-id"] in line
+    assert server.received[0].headers["x-request-id"] in line
 
 
 @pytest.mark.parametrize("key", ["line\nbreak", "two words", "schlüssel", "tab\t"])
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_a_key_that_no_header_can_carry_is_refused_unquoted(key: str, kind: Any) -> None:
+def test_a_key_that_a_header_cannot_carry_is_refused_without_quoting_it(
+    key: str, kind: Any
+) -> None:
     with pytest.raises(ValueError, match="key") as caught:
         kind("http://host", api_key=key)
     assert key not in str(caught.value)
 
 
-def test_a_password_in_the_address_is_refused_unquoted(connect: Any) -> None:
+def test_a_password_in_the_address_is_refused_without_quoting_it(connect: Any) -> None:
     with pytest.raises(ValueError, match="password") as caught:
         connect("http://user:hunter2@host")
     assert "hunter2" not in str(caught.value)

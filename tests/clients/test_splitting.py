@@ -1,4 +1,4 @@
-"""Long lists are cut into parts and joined again, whatever their groups."""
+"""Splitting of long lists into requests, and joining of their replies."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ def _largest(items: list[dict[str, Any]]) -> int:
 
 
 @given(items=lists, spare=st.integers(0, 5))
-def test_parts_hold_every_item_once_and_every_group_whole(
+def test_parts_have_each_item_once_and_never_split_a_group(
     items: list[dict[str, Any]], spare: int
 ) -> None:
     limit = _largest(items) + spare
@@ -33,7 +33,7 @@ def test_parts_hold_every_item_once_and_every_group_whole(
 
 
 @given(items=lists)
-def test_what_fits_is_not_cut(items: list[dict[str, Any]]) -> None:
+def test_items_that_fit_one_request_are_not_split(items: list[dict[str, Any]]) -> None:
     assert split(items, len(items)) == [list(range(len(items)))]
 
 
@@ -53,14 +53,15 @@ def test_a_group_larger_than_a_request_is_refused(items: list[dict[str, Any]]) -
 
 
 def _reply(items: list[dict[str, Any]]) -> ScoreReply:
-    """The reply to these items, each of which carries its own score."""
+    """Return the reply to these items, each of which has its own score as `value`."""
     results = [
         {"index": place, "status": "ok", "score": item["value"], "raw": None, "channels": {}}
         | {"flags": [], "tokens": 2, "source": "rule"}
         for place, item in enumerate(items)
     ]
     names = dict.fromkeys(item["group"] for item in items if item.get("group"))
-    rest = {"mean": None, "std": None, "ranks": [], "zero_variance": False, "n": 1, "scored": 1}
+    rest: dict[str, Any] = {"mean": None, "std": None, "ranks": []}
+    rest |= {"zero_variance": False, "n": 1, "scored": 1}
     body = {
         "id": "score-1",
         "model": "m@1",
@@ -74,7 +75,7 @@ def _reply(items: list[dict[str, Any]]) -> ScoreReply:
 
 
 @given(items=lists, spare=st.integers(0, 5))
-def test_what_is_joined_is_what_one_request_would_have_given(
+def test_the_joined_reply_equals_that_of_a_single_request(
     items: list[dict[str, Any]], spare: int
 ) -> None:
     valued = [{**item, "value": float(index)} for index, item in enumerate(items)]

@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_the_client_brings_little_along(folder: Path) -> None:
+def test_the_client_installs_few_packages(folder: Path) -> None:
     packages = {
         path.name.removesuffix(".py")
         for path in folder.iterdir()
@@ -50,12 +50,12 @@ def test_the_client_brings_little_along(folder: Path) -> None:
     assert (folder / "assay_client" / "py.typed").is_file()
 
 
-def test_it_scores_without_anything_heavy(folder: Path, server: Any) -> None:
+def test_scoring_imports_no_heavy_package(folder: Path, server: Any) -> None:
     command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(folder), server.url]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    told = json.loads(ran.stdout)
-    assert told["score"] == 0.5
-    assert Path(told["file"]).is_relative_to(folder)
-    assert not HEAVY & set(told["modules"])
-    assert set(told["modules"]) - sys.stdlib_module_names - {"__main__"} <= LIGHT
+    printed = json.loads(ran.stdout)
+    assert printed["score"] == 0.5
+    assert Path(printed["file"]).is_relative_to(folder)
+    assert not HEAVY & set(printed["modules"])
+    assert set(printed["modules"]) - sys.stdlib_module_names - {"__main__"} <= LIGHT

@@ -1,4 +1,4 @@
-"""The thin client against the real service: its types, its errors, its numbers."""
+"""The client against the real service: types, errors and scores."""
 
 import threading
 from collections.abc import Iterator
@@ -15,19 +15,19 @@ from assay_client import (
     AsyncClient,
     AuthenticationError,
     Client,
-    InvalidRequestError,
     ItemFailedError,
     NotFoundError,
     PermissionDeniedError,
     RequestTooLargeError,
+    UnprocessableEntityError,
     types,
 )
 from assay_models.items import TextItem
 from assay_models.registry import FAMILIES, Family
 from assay_monitors import reports
+from assay_monitors.advice import Advice
 from assay_monitors.health import ChannelHealth
 from assay_monitors.store import Changes, RunStore
-from assay_monitors.trigger import Advice
 
 KEY = "a-key"
 
@@ -37,7 +37,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("repository")
     (folder / "card.toml").write_text(SCRIPTED_CARD)
     FAMILIES["scripted"] = Family(
-        "support.doubles", "ScriptedModel", TextItem, "text", {"text": "probe"}
+        "support.doubles", "ScriptedModel", item=TextItem, candidate="text", probe={"text": "probe"}
     )
     keys = Settings(api_keys=(KEY,)).api_keys
     settings = Settings(
@@ -55,7 +55,7 @@ def client(url: str) -> Iterator[Client]:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
+    ("server_type", "client_type"),
     [
         (ScoreReply, types.ScoreReply),
         (ItemResult, types.Result),
@@ -74,11 +74,13 @@ def client(url: str) -> Iterator[Client]:
         (Advice, types.Advice),
     ],
 )
-def test_the_clients_types_know_every_field(ours: type, theirs: type) -> None:
-    assert {one.name for one in fields(ours)} <= {one.name for one in fields(theirs)}
+def test_the_clients_types_have_every_field(server_type: type, client_type: type) -> None:
+    assert {field.name for field in fields(server_type)} <= {
+        field.name for field in fields(client_type)
+    }
 
 
-def test_scores_come_back_typed_and_in_order(client: Client) -> None:
+def test_scores_are_typed_and_in_order(client: Client) -> None:
     reply = client.score("scripted", [{"text": "ccc", "group": "g"}, {"text": "a", "group": "g"}])
     assert reply.scores == [3.0, 1.0]
     assert reply.model == "scripted@1"
@@ -87,7 +89,7 @@ def test_scores_come_back_typed_and_in_order(client: Client) -> None:
     assert client.score_one("scripted", {"text": "four"}) == 4.0
 
 
-def test_a_failed_item_raises_or_is_none_and_never_a_number(client: Client) -> None:
+def test_a_failed_item_raises_or_is_none(client: Client) -> None:
     items = [{"text": "good"}, {"text": "poison"}]
     with pytest.raises(ItemFailedError, match="inference_failed"):
         client.score("scripted", items)
@@ -108,34 +110,32 @@ def test_candidates_are_ranked(client: Client) -> None:
     assert [place.index for place in ranked.ranking] == [1, 0]
 
 
-def test_models_and_health(client: Client) -> None:
+def test_models_liveness_and_readiness_are_read(client: Client) -> None:
     assert {model.id for model in client.models()} == {"reference@1", "scripted@1"}
     assert client.model("scripted").state == "ready"
-    assert client.healthy()
-    assert client.ready()
+    assert client.is_live()
+    assert client.is_ready()
 
 
-def test_the_health_of_a_run_comes_back_typed(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_health_of_a_run_is_typed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     written, write = threading.Event(), RunStore.write
 
-    def telling(store: RunStore, changes: Changes) -> None:
+    def signalling_write(store: RunStore, changes: Changes) -> None:
         write(store, changes)
         written.set()
 
-    monkeypatch.setattr(RunStore, "write", telling)
+    monkeypatch.setattr(RunStore, "write", signalling_write)
     run = {"id": "a/b c?", "step": 7}
     client.score("scripted", [{"text": "abc"}, {"text": "a"}], run=run)
     assert written.wait(30)
-    health = client.health("a/b c?")
+    health = client.run_health("a/b c?")
     assert (health.run, health.status, health.firing) == ("a/b c?", "ok", ())
     (stream,) = health.streams
     assert (stream.model, stream.split, stream.step) == ("scripted@1", "train", 7)
     assert stream.channels["score"].mean == 2.0
     assert stream.rules[0].thresholds["critical"] == 0.95
     with pytest.raises(NotFoundError) as missing:
-        client.health("nobody")
+        client.run_health("unknown")
     assert missing.value.code == "run_not_found"
 
 
@@ -144,22 +144,22 @@ def test_refusals_become_typed_errors(client: Client, url: str) -> None:
         client.score("nope", [{"text": "a"}])
     assert missing.value.code == "model_not_found"
     assert missing.value.request_id
-    with pytest.raises(InvalidRequestError, match="txt"):
+    with pytest.raises(UnprocessableEntityError, match="txt"):
         client.score("scripted", [{"txt": "a"}])
-    with Client(url) as nobody, pytest.raises(AuthenticationError):
-        nobody.models()
-    with Client(url, api_key="wrong") as stranger, pytest.raises(PermissionDeniedError):
-        stranger.models()
+    with Client(url) as anonymous, pytest.raises(AuthenticationError):
+        anonymous.models()
+    with Client(url, api_key="wrong") as unauthorized, pytest.raises(PermissionDeniedError):
+        unauthorized.models()
 
 
-async def test_the_asynchronous_client_gives_the_same(url: str) -> None:
+async def test_the_asynchronous_client_returns_the_same(url: str) -> None:
     async with AsyncClient(url, api_key=KEY) as client:
         assert (await client.score("scripted", [{"text": "ab"}])).scores == [2.0]
         ranked = await client.best_of_n("reference", ["one", "two"], prompt="two")
         assert ranked.best == 1
 
 
-def test_the_package_in_the_repository_is_the_one_tested() -> None:
+def test_the_tested_package_is_the_repositorys() -> None:
     import assay_client
 
     assert Path(assay_client.__file__).parents[1].name == "clients"

@@ -1,9 +1,10 @@
-"""Parity over HTTP: five architectures, saved the ordinary way and served by a card, answer what
-plain Transformers computes for each sequence alone.
+"""Parity over HTTP: checkpoints of five architectures, served by a card, have the scores that plain
+Transformers computes for each sequence alone.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import numpy as np
@@ -22,11 +23,14 @@ TEXTS = (
     "<s> a text that starts with BOS",
     "the end </s>",
 )
-VARIANTS: list[tuple[Kind, Pad, str]] = [
-    *((kind, "own", side) for kind in KINDS for side in ("left", "right")),
-    *((kind, "eos", "right") for kind in sorted(DECODERS)),
-    *((kind, "none", "left") for kind in sorted(DECODERS)),
-]
+Side = Literal["left", "right"]
+SIDES: tuple[Side, ...] = ("left", "right")
+
+
+def variants() -> Iterator[tuple[Kind, Pad, Side]]:
+    yield from ((kind, "own", side) for kind in KINDS for side in SIDES)
+    yield from ((kind, "eos", "right") for kind in sorted(DECODERS))
+    yield from ((kind, "none", "left") for kind in sorted(DECODERS))
 
 
 async def scores(client: httpx2.AsyncClient, items: list[dict[str, Any]]) -> list[float]:
@@ -37,9 +41,9 @@ async def scores(client: httpx2.AsyncClient, items: list[dict[str, Any]]) -> lis
     return [result["score"] for result in results]
 
 
-@pytest.mark.parametrize(("kind", "pad", "side"), VARIANTS)
+@pytest.mark.parametrize(("kind", "pad", "side"), list(variants()))
 async def test_scores_over_http_equal_plain_transformers(
-    served: Served, tmp_path: Path, kind: Kind, pad: Pad, side: str
+    served: Served, tmp_path: Path, kind: Kind, pad: Pad, side: Side
 ) -> None:
     options = {"text_special_tokens": "parse"}
     folder = build_checkpoint(kind, tmp_path, pad=pad, padding_side=side, options=options)
@@ -49,15 +53,15 @@ async def test_scores_over_http_equal_plain_transformers(
     settings = Settings(models=("tiny",), repository=(tmp_path,), cache_bytes=0)
     items = [{"text": text} for text in TEXTS]
     async with served(settings) as client:
-        together = await scores(client, items)
+        batched = await scores(client, items)
         alone = [(await scores(client, [item]))[0] for item in items]
-    assert together == pytest.approx(expected, abs=1e-5, rel=0)
+    assert batched == pytest.approx(expected, abs=1e-5, rel=0)
     assert alone == pytest.approx(expected, abs=1e-5, rel=0)
     assert len({round(score, 4) for score in expected}) == len(TEXTS)
 
 
 @pytest.mark.parametrize("kind", sorted(DECODERS))
-async def test_conversations_over_http_are_as_exact_as_in_plain_transformers(
+async def test_conversations_over_http_equal_plain_transformers_within_rounding(
     served: Served, tmp_path: Path, kind: Kind
 ) -> None:
     folder = build_checkpoint(kind, tmp_path, pad="eos")
@@ -72,13 +76,13 @@ async def test_conversations_over_http_are_as_exact_as_in_plain_transformers(
     plain, exact = PlainTransformers(folder), PlainTransformers(folder)
     exact.model.double()
     expected = np.array([exact.chat(chat)[0] for chat in chats])
-    # With weights this wide fp32 itself is off by more than 1e-5 now and then.
+    # With weights of this scale, float32 itself may deviate by more than 1e-5.
     rounding = np.abs([plain.chat(chat)[0] for chat in chats] - expected)
     settings = Settings(models=("tiny",), repository=(tmp_path,), cache_bytes=0)
-    asked = [{"messages": chat} for chat in chats]
+    conversations = [{"messages": chat} for chat in chats]
     pairs = [{"prompt": "Two and two?", "response": answer} for answer in answers]
     async with served(settings) as client:
-        for items in (asked, pairs):
-            off = np.abs(await scores(client, items) - expected)
-            assert off.mean() < 5e-6
-            assert off.max() < 1e-5 + rounding.max()
+        for items in (conversations, pairs):
+            error = np.abs(await scores(client, items) - expected)
+            assert error.mean() < 5e-6
+            assert error.max() < 1e-5 + rounding.max()

@@ -1,4 +1,4 @@
-"""One composed stack for all tests here: built, started under a project of its own, taken down."""
+"""A Compose stack that all tests here share: built, started under its own project, removed."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ BUILD_SECONDS = 3600
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """Built from this checkout, with the BUILD_*, PIP_* and TORCH_INDEX of the environment."""
+    """A stack built from this checkout, with the environment's BUILD_*, PIP_* and TORCH_INDEX."""
     port = free_port()
     cards = served_cards()
     inherited = {name: text for name, text in os.environ.items() if not name.startswith("ASSAY_")}

@@ -1,4 +1,4 @@
-"""A composed project: the services of compose.yaml, and what can be asked of them."""
+"""A Compose project: the services of compose.yaml, and requests to them."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ COMMAND_SECONDS = 300
 def run(
     *command: str, environment: Mapping[str, str] | None = None, timeout: int = COMMAND_SECONDS
 ) -> str:
-    """What a command prints; a failing one shows both of its streams."""
+    """Run a command and return its output; a failure shows both of its streams."""
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout
     )
@@ -28,7 +28,7 @@ def run(
 
 @dataclass(frozen=True)
 class Stack:
-    """A composed project and what can be asked of it."""
+    """A Compose project and requests to it."""
 
     project: str
     port: int
@@ -40,7 +40,7 @@ class Stack:
         return run(*command, environment=self.environment, timeout=timeout)
 
     def up(self, build: str = "--no-build", timeout: int = COMMAND_SECONDS) -> None:
-        """Start what is down, and wait until all of it is healthy; a failure shows the logs."""
+        """Start stopped services and wait until all are healthy; a failure shows the logs."""
         try:
             self.compose("up", "-d", build, "--wait", timeout=timeout)
         except AssertionError as error:
@@ -63,9 +63,9 @@ class Stack:
         return self.compose("ps", "--all", "--quiet", service).strip()
 
     def inspect(self, service: str) -> dict[str, Any]:
-        found = json.loads(run("docker", "inspect", self.container(service)))
-        assert isinstance(found[0], dict)
-        return found[0]
+        containers = json.loads(run("docker", "inspect", self.container(service)))
+        assert isinstance(containers[0], dict)
+        return containers[0]
 
     def client(self, timeout: float = 120.0) -> httpx2.Client:
         return httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=timeout)
@@ -79,7 +79,7 @@ class Stack:
         return results
 
     def examples(self) -> dict[str, dict[str, Any]]:
-        """Each card's example, scored."""
+        """Score each card's example."""
         return {card.id: self.score(card.id, [example_of(card)])[0] for card in self.cards}
 
 
@@ -89,6 +89,6 @@ def example_of(card: ModelCard) -> dict[str, Any]:
 
 
 def served_cards() -> tuple[ModelCard, ...]:
-    """The embedded models and the reference one."""
+    """Return the cards of the embedded models and of the reference model."""
     cards = ModelRepository([ROOT / "models" / "repository"]).cards()
     return tuple(card for card in cards if card.embedded or card.name == "reference")

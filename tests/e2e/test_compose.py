@@ -1,4 +1,4 @@
-"""The composed services, started for real: scores, restarts, confinement, an orderly stop."""
+"""Tests of running Compose services: scores, restarts, confinement, shutdown."""
 
 import os
 import time
@@ -22,8 +22,8 @@ WORKLOAD = 1000
 
 
 @pytest.fixture(autouse=True)
-def all_up(request: pytest.FixtureRequest) -> None:
-    """Whatever the test before left stopped is running again."""
+def running_services(request: pytest.FixtureRequest) -> None:
+    """Services that are all running, also after a test that stopped some."""
     request.getfixturevalue("stack").up()
 
 
@@ -62,7 +62,7 @@ def test_scores_outlive_redis(stack: Stack) -> None:
     assert _scores(before) == _scores(without) == _scores(after)
 
 
-def test_the_server_has_no_rights(stack: Stack) -> None:
+def test_the_server_runs_without_rights(stack: Stack) -> None:
     assert stack.inside("assay", "id", "-u").stdout.strip() == "10001"
     refused = stack.inside("assay", "touch", "/written")
     assert refused.returncode != 0
@@ -74,7 +74,7 @@ def test_the_server_has_no_rights(stack: Stack) -> None:
     assert fields["NoNewPrivs"] == "1"
 
 
-def test_redis_has_no_rights(stack: Stack) -> None:
+def test_redis_runs_without_rights(stack: Stack) -> None:
     assert stack.inside("redis", "id", "-u").stdout.strip() == "999"
     assert "Read-only file system" in stack.inside("redis", "touch", "/written").stderr
     policy = stack.inside("redis", "redis-cli", "config", "get", "maxmemory-policy").stdout
@@ -102,8 +102,8 @@ def test_accepted_work_is_finished_when_the_server_is_stopped(stack: Stack) -> N
     items = [{**example, field: f"{example[field]} {number}"} for number in range(WORKLOAD)]
     with ThreadPoolExecutor(1) as caller:
         reply = caller.submit(stack.score, card.id, items)
-        _until_scoring(stack)
-        assert not reply.done(), "the work was done before the server was told to stop"
+        _wait_until_scoring(stack)
+        assert not reply.done(), "the work was done before the server was stopped"
         stack.compose("stop", "assay")
         results = reply.result()
     assert [result["status"] for result in results] == ["ok"] * WORKLOAD
@@ -111,8 +111,8 @@ def test_accepted_work_is_finished_when_the_server_is_stopped(stack: Stack) -> N
     assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
 
 
-def test_the_health_check_knows_the_keys(guarded: int) -> None:
-    url = f"http://127.0.0.1:{guarded}/v1/score"
+def test_the_health_check_knows_the_keys(port_with_keys: int) -> None:
+    url = f"http://127.0.0.1:{port_with_keys}/v1/score"
     body = {"model": "reference", "items": [PAIR]}
     assert httpx2.post(url, json=body).status_code == 401
     allowed = httpx2.post(url, json=body, headers={"Authorization": "Bearer second"})
@@ -120,7 +120,7 @@ def test_the_health_check_knows_the_keys(guarded: int) -> None:
 
 
 def test_the_image_holds_each_file_once(stack: Stack) -> None:
-    """Layers that add up to more than the files one sees hide copies of something."""
+    """Compare sizes: layers larger than the visible files hold copies of files."""
     layers = int(run("docker", "image", "inspect", "--format", "{{.Size}}", IMAGE))
     listed = run(
         *("docker", "run", "--rm", "--user", "0", "--entrypoint", "find", IMAGE),
@@ -132,17 +132,17 @@ def test_the_image_holds_each_file_once(stack: Stack) -> None:
 
 
 @pytest.fixture
-def guarded(stack: Stack) -> Iterator[int]:
-    """The port of a healthy server with keys, outside of the composition."""
+def port_with_keys(stack: Stack) -> Iterator[int]:
+    """Port of a healthy server with keys, outside of the Compose project."""
     port = free_port()
-    name = f"{stack.project}-guarded"
+    name = f"{stack.project}-with-keys"
     run(
         *("docker", "run", "--detach", "--name", name, "--read-only", "--tmpfs", "/tmp"),
         *("--publish", f"127.0.0.1:{port}:8000", "--env", "ASSAY_API_KEYS= first,second"),
         *("--env", "ASSAY_MODELS=reference", IMAGE),
     )
     try:
-        _until_healthy(name)
+        _wait_until_healthy(name)
         yield port
     finally:
         run("docker", "rm", "--force", name)
@@ -152,7 +152,7 @@ def _scores(results: dict[str, dict[str, object]]) -> dict[str, object]:
     return {model: result["score"] for model, result in results.items()}
 
 
-def _until_healthy(container: str) -> None:
+def _wait_until_healthy(container: str) -> None:
     deadline = time.monotonic() + 120
     health = ""
     while time.monotonic() < deadline:
@@ -163,8 +163,8 @@ def _until_healthy(container: str) -> None:
     raise AssertionError(f"{health}: {run('docker', 'logs', container)}")
 
 
-def _until_scoring(stack: Stack) -> None:
-    """Until tokens of a request wait in the queue."""
+def _wait_until_scoring(stack: Stack) -> None:
+    """Wait until tokens of a request are in the queue."""
     deadline = time.monotonic() + 60
     with stack.client() as client:
         while time.monotonic() < deadline:

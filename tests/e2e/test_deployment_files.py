@@ -1,13 +1,15 @@
-"""What the deployment files must agree on with the code and the documentation; needs no engine."""
+"""Tests that the deployment files agree with code and documentation; no container engine."""
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
 from support.paths import ROOT
 
 from assay.metrics import Metrics
@@ -32,7 +34,7 @@ def test_every_setting_passes_through_compose(server: dict[str, Any]) -> None:
     assert passed == {variable_name(field) for field in fields}
 
 
-def test_a_stop_is_given_longer_than_draining_takes(server: dict[str, Any]) -> None:
+def test_compose_waits_longer_for_a_stop_than_draining_takes(server: dict[str, Any]) -> None:
     grace = re.fullmatch(r"\$\{DEPLOY_STOP:-(\d+)s\}", server["stop_grace_period"])
     assert grace is not None
     requests_then_models = 2 * Settings().drain_timeout
@@ -55,8 +57,17 @@ def test_every_build_argument_passes_through_compose(server: dict[str, Any]) -> 
     assert set(server["build"]["args"]) == set(arguments)
 
 
+@pytest.mark.parametrize("file", ["pyproject.toml", "clients/pyproject.toml"])
+def test_every_package_of_the_wheels_is_in_the_build_context(file: str) -> None:
+    wheel = tomllib.loads((ROOT / file).read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    folder = (ROOT / file).parent.relative_to(ROOT)
+    included = [*wheel["packages"], *wheel.get("force-include", ())]
+    context = (ROOT / ".dockerignore").read_text().splitlines()
+    assert [name for name in included if f"!{(folder / name).as_posix()}" not in context] == []
+
+
 def series() -> set[str]:
-    """Every name that a query may use, and the labels that go with it."""
+    """Return every series name that a query may use."""
     registry = CollectorRegistry()
     Metrics(registry)
     suffixes = {
@@ -65,42 +76,45 @@ def series() -> set[str]:
         "histogram": ("_bucket", "_sum", "_count"),
     }
     return {
-        one.name + suffix for one in registry.collect() for suffix in suffixes.get(one.type, ())
+        metric.name + suffix
+        for metric in registry.collect()
+        for suffix in suffixes.get(metric.type, ())
     }
 
 
 def labels_of(name: str) -> set[str]:
     metrics = Metrics(CollectorRegistry())
     base = re.sub(r"_(total|bucket|sum|count)$", "", name)
-    (found,) = {
-        one
-        for one, names in metrics.registry._collector_to_names.items()
+    (collector,) = {
+        collector
+        for collector, names in metrics.registry._collector_to_names.items()
         if base in names or name in names
     }
-    return {*found._labelnames, "le", "instance"}  # the last is Prometheus's own
+    assert isinstance(collector, MetricWrapperBase)
+    return {*collector._labelnames, "le", "instance"}  # Prometheus adds `instance`
 
 
 def queries() -> Iterator[str]:
     for panel in DASHBOARD["panels"]:
         yield from (target["expr"] for target in panel.get("targets", ()))
-    yield from (one["query"]["query"] for one in DASHBOARD["templating"]["list"])
+    yield from (variable["query"]["query"] for variable in DASHBOARD["templating"]["list"])
     for group in yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]:
         yield from (rule["expr"] for rule in group["rules"])
 
 
 @pytest.mark.parametrize("query", sorted(set(queries())))
-def test_what_is_asked_of_prometheus_is_there(query: str) -> None:
+def test_every_series_and_label_of_a_query_exists(query: str) -> None:
     names = set(re.findall(r"assay_\w+", query))
     assert names
     assert names <= series()
     known = set.union(*map(labels_of, names))
     matched = re.findall(r"(\w+)\s*=~?\"", query)
     grouped = [name for part in re.findall(r"by \(([^)]*)\)", query) for name in part.split(", ")]
-    asked = re.findall(r"label_values\(\w+, (\w+)\)", query)
-    assert {*matched, *grouped, *asked} <= known
+    listed = re.findall(r"label_values\(\w+, (\w+)\)", query)
+    assert {*matched, *grouped, *listed} <= known
 
 
-def test_the_dashboard_is_one_that_grafana_can_load() -> None:
+def test_the_dashboard_has_the_structure_that_grafana_loads() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     sources = yaml.safe_load(
@@ -115,7 +129,7 @@ def test_the_dashboard_is_one_that_grafana_can_load() -> None:
             assert panel["targets"]
 
 
-def test_no_two_panels_lie_on_one_another() -> None:
+def test_no_two_panels_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for place in (panel["gridPos"] for panel in DASHBOARD["panels"]):
         cells = {
@@ -127,19 +141,21 @@ def test_no_two_panels_lie_on_one_another() -> None:
         taken |= cells
 
 
-def test_monitoring_is_asked_for_pinned_and_made_of_files_that_are_there() -> None:
+def test_monitoring_services_are_optional_pinned_and_mount_existing_files() -> None:
     composed = yaml.safe_load((ROOT / "compose.yaml").read_text())
     services = composed["services"]
-    asked_for = {name for name, one in services.items() if one.get("profiles") == ["monitoring"]}
-    assert asked_for == {"prometheus", "grafana"}
-    for name in asked_for:
+    optional = {
+        name for name, service in services.items() if service.get("profiles") == ["monitoring"]
+    }
+    assert optional == {"prometheus", "grafana"}
+    for name in optional:
         assert re.fullmatch(
             r"\$\{DEPLOY_\w+_IMAGE:-[\w/]+:v?\d+\.\d+\.\d+\}", services[name]["image"]
         )
-        mounts = [one.split(":")[0] for one in services[name]["volumes"]]
-        files = [one for one in mounts if one.startswith("./")]
+        mounts = [volume.split(":")[0] for volume in services[name]["volumes"]]
+        files = [mount for mount in mounts if mount.startswith("./")]
         assert files
-        assert all((ROOT / one).exists() for one in files)
+        assert all((ROOT / file).exists() for file in files)
     assert "ports" not in services["prometheus"]
     scraped = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"][0]
     assert scraped["dns_sd_configs"][0]["names"] == ["assay"]

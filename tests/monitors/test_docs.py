@@ -1,4 +1,4 @@
-"""What the page on run health says of the rules is what the rules are."""
+"""The table of rules on the page of run health: it agrees with the rules."""
 
 import dataclasses
 
@@ -6,10 +6,10 @@ import pytest
 from support.paths import DOCS
 
 from assay_monitors.health import RULES
-from assay_monitors.rules.finding import Rule
+from assay_monitors.rules.base import Rule
 
-PAGE = (DOCS / "explanation" / "run-health.md").read_text(encoding="utf-8")
-TABLE = PAGE.split("## The rules")[1].split("##")[0]
+PAGE = (DOCS / "reference" / "run-health.md").read_text(encoding="utf-8")
+TABLE = PAGE.split("## Rules")[1].split("##")[0]
 ROWS = [line for line in TABLE.splitlines() if line.startswith("| `")]
 
 
@@ -18,21 +18,20 @@ def test_the_table_has_each_rule_once_in_order() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
-def test_a_row_says_what_the_rule_is(rule: Rule) -> None:
+def test_a_row_has_the_thresholds_default_and_limits_of_its_rule(rule: Rule) -> None:
     (row,) = (row for row in ROWS if row.startswith(f"| `{rule.id}`"))
-    _, _, _, thresholds, default, limit, _ = map(str.strip, row.split("|"))
+    _, _, _, thresholds, default, limits, _ = map(str.strip, row.split("|"))
     assert dataclasses.is_dataclass(rule)
-    values = {one.name: getattr(rule, one.name) for one in dataclasses.fields(rule)}
+    values = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule)}
     assert thresholds == ", ".join(f"`{name}` {value}" for name, value in values.items())
-    assert default == ("on" if rule.default else "off")
-    assert limit == rule.cannot_tell
+    assert default == ("on" if rule.is_default else "off")
+    assert limits == rule.limits
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
-def test_a_rule_says_what_it_cannot_tell_and_where_it_is_from(rule: Rule) -> None:
+def test_a_rules_docstring_states_its_limits_and_its_source(rule: Rule) -> None:
     words = " ".join((type(rule).__doc__ or "").split())
-    limits = ("cannot tell", "tells neither", "looks the same")
-    assert any(limit in words for limit in limits)
+    assert "cannot distinguish" in words
     assert "arXiv" in words or "No source" in words
 
 

@@ -1,4 +1,4 @@
-"""Health: the worst severity, alerts with the step they began at, channels at a glance."""
+"""Health of a series: firing rules with the step they began at, and the state of channels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,66 +6,76 @@ from typing import ClassVar
 
 import pytest
 
-from assay_monitors.health import Alert, ChannelHealth, health
+from assay_monitors.health import ChannelHealth, FiringRule, channel_health, firing_rules
 from assay_monitors.observations import Observation
-from assay_monitors.rules.finding import Finding, Severity
+from assay_monitors.reports import worst
+from assay_monitors.rules.base import Finding, Severity
 from assay_monitors.summaries import Point, Summary, summarise
 
 
 @dataclass(frozen=True)
-class Scripted:
-    """A rule that finds what it was told to."""
+class ScriptedRule:
+    """A rule with scripted findings."""
 
     id: ClassVar[str] = "scripted"
-    default: ClassVar[bool] = True
+    is_default: ClassVar[bool] = True
+    limits: ClassVar[str] = "anything"
 
     script: tuple[Severity | None, ...]
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
-        return [severity and Finding(severity, 1.0, 0.5) for severity in self.script]
+        return [
+            severity and Finding(severity, value=1.0, threshold=0.5) for severity in self.script
+        ]
 
 
 SERIES = [Point(step, Summary()) for step in (0, 10, 20, 30)]
 
 
 @pytest.mark.parametrize(
-    ("script", "status", "since"),
+    ("script", "since_step"),
     [
-        ((None, None, None, "warn"), "warn", 30),
-        ((None, "warn", "critical", "critical"), "critical", 10),
-        (("warn", None, "warn", "warn"), "warn", 20),
-        (("critical",) * 4, "critical", 0),
+        ((None, None, None, "warn"), 30),
+        ((None, "warn", "critical", "critical"), 10),
+        (("warn", None, "warn", "warn"), 20),
+        (("critical",) * 4, 0),
     ],
 )
-def test_an_alert_begins_where_its_silence_ended(
-    script: tuple[Severity | None, ...], status: str, since: int
+def test_a_rule_fires_since_the_step_after_its_last_silence(
+    script: tuple[Severity | None, ...], since_step: int
 ) -> None:
-    found = health(SERIES, [Scripted(script)])
-    assert found.status == status
     latest = script[-1]
     assert latest is not None
-    assert found.alerts == [Alert("scripted", since, Finding(latest, 1.0, 0.5))]
+    assert firing_rules(SERIES, [ScriptedRule(script)]) == [
+        FiringRule("scripted", since_step, Finding(latest, value=1.0, threshold=0.5))
+    ]
 
 
-def test_what_is_over_is_not_told() -> None:
-    found = health(SERIES, [Scripted(("critical", "critical", "critical", None))])
-    assert (found.status, found.alerts) == ("ok", [])
+def test_a_rule_that_is_silent_at_the_latest_step_does_not_fire() -> None:
+    rule = ScriptedRule(("critical", "critical", "critical", None))
+    assert firing_rules(SERIES, [rule]) == []
 
 
-def test_the_worst_decides() -> None:
-    rules = [Scripted((None, None, None, severity)) for severity in ("warn", "critical", "warn")]
-    assert health(SERIES, rules).status == "critical"
+def test_the_worst_status_is_critical_and_ok_without_any() -> None:
+    assert worst(["warn", "critical", "warn"]) == "critical"
+    assert worst([]) == "ok"
 
 
-def test_channels_at_a_glance() -> None:
+def test_channel_health_is_of_the_latest_step_and_the_run() -> None:
     first = summarise([Observation(1.0, {"form": 0.5}), Observation(0.0, {"form": 1.0})])
     second = summarise([Observation(0.25, {"form": None}), Observation(0.25, {"form": 0.5})])
-    found = health([Point(0, first), Point(500, second)], [])
-    assert found.channels["score"] == ChannelHealth(0.25, 0.0, 0.25, 0.5, 0, 0.0)
-    assert found.channels["form"] == ChannelHealth(0.5, 0.0, 0.5, 0.75, 0, 0.5)
+    channels = channel_health([Point(0, first), Point(500, second)])
+    assert channels["score"] == ChannelHealth(
+        mean=0.25, std=0.0, average=0.25, peak=0.5, peak_step=0, null_share=0.0
+    )
+    assert channels["form"] == ChannelHealth(
+        mean=0.5, std=0.0, average=0.5, peak=0.75, peak_step=0, null_share=0.5
+    )
 
 
-def test_a_channel_that_is_gone_keeps_its_past() -> None:
+def test_a_channel_that_disappears_keeps_its_average_and_peak() -> None:
     first = summarise([Observation(1.0, {"form": 0.5})])
-    found = health([Point(0, first), Point(9, summarise([Observation(1.0)]))], [])
-    assert found.channels["form"] == ChannelHealth(None, None, 0.5, 0.5, 0, 1.0)
+    channels = channel_health([Point(0, first), Point(9, summarise([Observation(1.0)]))])
+    assert channels["form"] == ChannelHealth(
+        mean=None, std=None, average=0.5, peak=0.5, peak_step=0, null_share=1.0
+    )

@@ -1,4 +1,4 @@
-"""A process that records is killed, whatever it is doing: what it had committed is there."""
+"""A recording process that is killed at any moment: what it had committed is in the file."""
 
 import os
 import signal
@@ -21,15 +21,17 @@ from assay_monitors.summaries import summarise
 
 from .recording import ITEMS
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).with_name("recording.py")
-ROOM = ROOT / "models"
+MODELS = ROOT / "models"
 STREAM = Stream("code@1", "train")
 
 
 @contextmanager
-def recording(path: Path, *fate: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, str(PROGRAM), str(path), *fate]
-    environment = {**os.environ, "PYTHONPATH": str(ROOM)}
+def recording(path: Path, *fatal: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, str(PROGRAM), str(path), *fatal]
+    environment = {**os.environ, "PYTHONPATH": str(MODELS)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -37,7 +39,7 @@ def recording(path: Path, *fate: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def told(process: subprocess.Popen[str]) -> Iterator[tuple[int, float]]:
+def recorded_batches(process: subprocess.Popen[str]) -> Iterator[tuple[int, float]]:
     assert process.stdout is not None
     for line in process.stdout:
         if line.endswith("\n"):
@@ -45,8 +47,8 @@ def told(process: subprocess.Popen[str]) -> Iterator[tuple[int, float]]:
             yield int(number), float(when)
 
 
-def found(path: Path) -> dict[str, int]:
-    """How many observations of each run are there, of a file that is whole."""
+def stored_items(path: Path) -> dict[str, int]:
+    """Return the observations by run, and check that the file is intact."""
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
@@ -57,29 +59,29 @@ def found(path: Path) -> dict[str, int]:
     }
 
 
-def highest(path: Path, run: str) -> float:
+def highest_score(path: Path, run: str) -> float:
     return max(point.summary.score.high for point in RunHistory(path).series(run, STREAM))
 
 
-def test_a_kill_costs_no_more_than_a_second_and_no_run(tmp_path: Path) -> None:
+def test_a_kill_loses_at_most_one_second_and_no_run(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     taken: list[tuple[int, float]] = []
     with recording(path) as process:
-        for batch in told(process):
+        for batch in recorded_batches(process):
             taken.append(batch)
             if batch[1] - taken[0][1] > 1.6:
                 break
         killed = time.monotonic()
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    known = found(path)
+    stored = stored_items(path)
     safe: dict[str, int] = {}
     for number, when in taken:
         if when <= killed - 1.0:
             run = f"run-{number // 100}"
             safe[run] = safe.get(run, 0) + ITEMS
     assert len(safe) >= 1
-    assert {run: known.get(run, 0) >= items for run, items in safe.items()} == dict.fromkeys(
+    assert {run: stored.get(run, 0) >= items for run, items in safe.items()} == dict.fromkeys(
         safe, True
     )
 
@@ -94,32 +96,32 @@ def test_a_kill_costs_no_more_than_a_second_and_no_run(tmp_path: Path) -> None:
         ("COMMIT", 2),
     ],
 )
-def test_a_kill_amid_a_transaction_leaves_the_ones_before(
+def test_a_kill_within_a_transaction_keeps_the_earlier_ones(
     tmp_path: Path, statement: str, times: int
 ) -> None:
     path = tmp_path / "runs.db"
     with recording(path, statement, str(times)) as process:
-        taken = [number for number, _ in told(process)]
+        taken = [number for number, _ in recorded_batches(process)]
         assert process.wait() == -signal.SIGKILL
-    known = found(path)
+    stored = stored_items(path)
     if statement == "COMMIT":
-        assert "run-0" in known
-    assert sum(known.values()) // ITEMS <= len(taken) + 1
-    # Each batch has its number for a score: what is there are the first ones, and those entirely.
-    for run, items in known.items():
+        assert "run-0" in stored
+    assert sum(stored.values()) // ITEMS <= len(taken) + 1
+    # The score of a batch is its number: the stored batches are the first ones, all complete.
+    for run, items in stored.items():
         first = 100 * int(run.removeprefix("run-"))
         assert items % ITEMS == 0
-        assert highest(path, run) == first + items // ITEMS - 1
+        assert highest_score(path, run) == first + items // ITEMS - 1
 
 
-def test_after_a_kill_the_run_goes_on(tmp_path: Path) -> None:
+def test_a_run_continues_after_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with recording(path, "COMMIT", "3") as process:
         assert process.wait() == -signal.SIGKILL
-    before = found(path)["run-0"]
+    before = stored_items(path)["run-0"]
     store = RunStore(path, Retention(), time.time)
     assert "run-0" in store.runs()
     more = summarise([Observation(1.0)] * 5)
     store.write(Changes({Window("run-0", *STREAM, 3): more}))
     store.close()
-    assert found(path)["run-0"] == before + 5
+    assert stored_items(path)["run-0"] == before + 5

@@ -1,16 +1,16 @@
-"""Runs that are known: a published collapse, and streams that do what the papers saw."""
+"""Rules on known runs: a published collapse, and series that fail as the papers describe."""
 
 import math
 import random
 
 import pytest
 
-from assay_monitors.health import DEFAULT_RULES, alerts, health
+from assay_monitors.health import DEFAULT_RULES, firing_rules
 from assay_monitors.observations import Observation
 from assay_monitors.rules.outcome import OutcomeDrawdown
 from assay_monitors.summaries import Point, Summary, summarise
 
-from .streams import Alter, Fields, Telemetry, Tell, run
+from .series import ChangeItem, ChangeTelemetry, Fields, Telemetry, run
 
 # Peak-Then-Collapse (arXiv 2605.26037), its main run as published by its authors:
 # step, outcome, verbs, quote, total, share of the most frequent number of calls, that number.
@@ -33,8 +33,8 @@ def knowledge_graph() -> list[Point]:
     return points
 
 
-def fired(series: list[Point]) -> dict[str, list[int]]:
-    """The steps at which each rule fires, as they would have been told at the time."""
+def steps_by_rule(series: list[Point]) -> dict[str, list[int]]:
+    """Return the steps at which each default rule fires."""
     return {
         rule.id: steps
         for rule in DEFAULT_RULES
@@ -48,47 +48,47 @@ def fired(series: list[Point]) -> dict[str, list[int]]:
     }
 
 
-def test_the_knowledge_graph_run_fires_nothing_until_it_collapses() -> None:
-    assert fired(knowledge_graph()[:3]) == {}
+def test_no_rule_fires_before_the_knowledge_graph_run_collapses() -> None:
+    assert steps_by_rule(knowledge_graph()[:3]) == {}
 
 
-def test_the_knowledge_graph_run_fires_four_rules_where_it_collapsed() -> None:
-    told = {alert.rule: alert for alert in alerts(knowledge_graph()[:4])}
+def test_four_rules_fire_where_the_knowledge_graph_run_collapsed() -> None:
+    firing = {fired.rule: fired for fired in firing_rules(knowledge_graph()[:4])}
     four = {"outcome_drawdown", "proxy_divergence", "channel_lock", "behaviour_lock"}
-    assert told.keys() == four
-    assert {alert.since_step for alert in told.values()} == {300}
-    assert {alert.finding.severity for alert in told.values()} == {"critical"}
-    assert told["channel_lock"].finding.about == ("quote", "verbs")
-    assert told["outcome_drawdown"].finding.evidence["peak_step"] == 250
+    assert firing.keys() == four
+    assert {fired.since_step for fired in firing.values()} == {300}
+    assert {fired.finding.severity for fired in firing.values()} == {"critical"}
+    assert firing["channel_lock"].finding.about == ("quote", "verbs")
+    assert firing["outcome_drawdown"].finding.evidence["peak_step"] == 250
 
 
-def test_the_total_alone_would_have_been_told_a_hundred_steps_later() -> None:
+def test_a_drawdown_of_the_total_fires_a_hundred_steps_later() -> None:
     series = knowledge_graph()
-    found = OutcomeDrawdown(channel="score").findings(series)
-    assert [finding is not None for finding in found] == [False, False, False, False, True]
+    findings = OutcomeDrawdown(channel="score").findings(series)
+    assert [finding is not None for finding in findings] == [False, False, False, False, True]
 
 
-def test_the_divergence_ends_when_the_total_dies_too() -> None:
-    assert fired(knowledge_graph())["proxy_divergence"] == [300]
-    assert fired(knowledge_graph())["outcome_drawdown"] == [300, 400]
+def test_the_divergence_ends_when_the_total_falls_too() -> None:
+    assert steps_by_rule(knowledge_graph())["proxy_divergence"] == [300]
+    assert steps_by_rule(knowledge_graph())["outcome_drawdown"] == [300, 400]
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_healthy_run_fires_nothing(seed: int) -> None:
+def test_no_rule_fires_in_a_healthy_run(seed: int) -> None:
     series = run(seed)
-    assert fired(series) == {}
-    assert health(series).status == "ok"
+    assert steps_by_rule(series) == {}
+    assert firing_rules(series) == []
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_healthy_run_that_was_thinned_fires_nothing(seed: int) -> None:
+def test_no_rule_fires_in_a_healthy_run_with_merged_steps(seed: int) -> None:
     series = run(seed)
     half = len(series) // 2
-    thinned = []
-    for one, later in zip(series[:half:2], series[1:half:2], strict=True):
-        one.summary.merge(later.summary)
-        thinned.append(Point(later.step, one.summary))
-    assert fired([*thinned, *series[half:]]) == {}
+    merged = []
+    for earlier, later in zip(series[:half:2], series[1:half:2], strict=True):
+        earlier.summary.merge(later.summary)
+        merged.append(Point(later.step, earlier.summary))
+    assert steps_by_rule([*merged, *series[half:]]) == {}
 
 
 STEPS = range(0, 180, 10)
@@ -120,7 +120,7 @@ def unscored(step: int, fields: Fields, source: random.Random) -> None:
         fields["score"], fields["channels"] = None, {}
 
 
-def cut(step: int, fields: Fields, source: random.Random) -> None:
+def truncated(step: int, fields: Fields, source: random.Random) -> None:
     if step >= 90 and source.random() < 0.3:
         fields["flags"] = ["truncated"]
 
@@ -146,64 +146,69 @@ def longer_is_better(step: int, fields: Fields, source: random.Random) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "alter", "since"),
+    ("rule", "change_item", "since_step"),
     [
         ("signal_collapse", neutral, 100),
         ("length_collapse", short, 60),
         ("calls_without_search", without_search, 110),
         ("script_drift", chinese, 140),
         ("null_share", unscored, 90),
-        ("truncated_share", cut, 90),
+        ("truncated_share", truncated, 90),
         ("invalid_share", untagged, 90),
         ("group_degeneracy", all_alike, 90),
         ("saturation", flat_at_the_top, 50),
         ("length_score", longer_is_better, 50),
     ],
 )
-def test_a_failure_fires_its_rule_at_its_step(rule: str, alter: Alter, since: int) -> None:
-    told = fired(run(7, STEPS, items=320, alter=alter))
-    assert told.get(rule) == [step for step in STEPS if step >= since], told
+def test_a_failure_fires_its_rule_at_its_step(
+    rule: str, change_item: ChangeItem, since_step: int
+) -> None:
+    fired = steps_by_rule(run(7, STEPS, items=320, change_item=change_item))
+    assert fired.get(rule) == [step for step in STEPS if step >= since_step], fired
 
 
 def certainty_only(step: int, telemetry: Telemetry) -> None:
-    way = min(1.0, max(0.0, (step - 60) / 20))
-    telemetry["entropy_nats"] = 2.4 * (0.08 / 2.4) ** way
-    telemetry["response_tokens_mean"] = 990 * (100 / 990) ** way
+    progress = min(1.0, max(0.0, (step - 60) / 20))
+    telemetry["entropy_nats"] = 2.4 * (0.08 / 2.4) ** progress
+    telemetry["response_tokens_mean"] = 990 * (100 / 990) ** progress
 
 
 def vote_only(step: int, telemetry: Telemetry) -> None:
-    way = min(1.0, max(0.0, (step - 120) / 20))
-    telemetry["majority_share"] = 0.6 + 0.4 * way
-    telemetry["clusters_mean"] = 3 - 2 * way
-    telemetry["entropy_nats"] = 1.2 + 0.8 * way
-    telemetry["response_tokens_mean"] = 500 + 400 * way
+    progress = min(1.0, max(0.0, (step - 120) / 20))
+    telemetry["majority_share"] = 0.6 + 0.4 * progress
+    telemetry["clusters_mean"] = 3 - 2 * progress
+    telemetry["entropy_nats"] = 1.2 + 0.8 * progress
+    telemetry["response_tokens_mean"] = 500 + 400 * progress
 
 
-def leap(step: int, telemetry: Telemetry) -> None:
+def kl_jump(step: int, telemetry: Telemetry) -> None:
     if step >= 100:
         telemetry["kl"] = 2.0
 
 
 @pytest.mark.parametrize(
-    ("tell", "told", "since"),
+    ("change_telemetry", "rules", "since_step"),
     [
         (certainty_only, {"token_collapse", "policy_entropy"}, 75),
         (vote_only, {"answer_collapse"}, 140),
-        (leap, {"kl_jump"}, 100),
+        (kl_jump, {"kl_jump"}, 100),
     ],
 )
-def test_telemetry_fires_its_rule_at_its_step(tell: Tell, told: set[str], since: int) -> None:
+def test_telemetry_fires_its_rules_at_its_step(
+    change_telemetry: ChangeTelemetry, rules: set[str], since_step: int
+) -> None:
     steps = range(0, 180, 5)
-    series = run(3, steps, items=8, tell=tell)
-    assert fired(series) == {rule: [step for step in steps if step >= since] for rule in told}
+    series = run(3, steps, items=8, change_telemetry=change_telemetry)
+    fired = [step for step in steps if step >= since_step]
+    assert steps_by_rule(series) == dict.fromkeys(rules, fired)
 
 
-def test_a_silent_step_leaves_an_alert_as_it_was() -> None:
+def test_a_step_without_data_leaves_firing_rules_as_they_were() -> None:
     series = [*knowledge_graph()[:4], Point(301, Summary())]
-    kept = {alert.rule: alert.since_step for alert in alerts(series)}
-    assert kept["outcome_drawdown"] == 300
+    firing = {fired.rule: fired.since_step for fired in firing_rules(series)}
+    assert firing["outcome_drawdown"] == 300
 
 
-def test_a_failure_stays_the_failure_it_is() -> None:
-    told = fired(run(7, STEPS, items=320, alter=neutral))
-    assert told.keys() == {"signal_collapse"}
+def test_a_failure_fires_no_rule_but_its_own() -> None:
+    fired = steps_by_rule(run(7, STEPS, items=320, change_item=neutral))
+    assert fired.keys() == {"signal_collapse"}

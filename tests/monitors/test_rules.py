@@ -1,4 +1,4 @@
-"""The rules one by one: where they begin, where they stay silent, and that none looks ahead."""
+"""The rules one by one: where they fire, where they are silent, and that none uses later points."""
 
 import random
 
@@ -6,19 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay_monitors.health import DEFAULT_RULES, RULES, health
+from assay_monitors.health import DEFAULT_RULES, RULES, channel_health, firing_rules
 from assay_monitors.observations import Observation
+from assay_monitors.rules.base import Rule
 from assay_monitors.rules.failures import NullShare
-from assay_monitors.rules.finding import Rule
 from assay_monitors.rules.groups import DeadChannel, GroupDegeneracy
 from assay_monitors.rules.labels import SignalCollapse, StrongSupport
 from assay_monitors.rules.lengths import LengthCollapse
-from assay_monitors.rules.locks import BehaviourLock, ChannelLock
+from assay_monitors.rules.lock_in import BehaviourLock, ChannelLock
 from assay_monitors.rules.outcome import OutcomeDrawdown, ProxyDivergence
 from assay_monitors.rules.telemetry import AnswerCollapse
 from assay_monitors.summaries import Point, Summary, summarise
 
-from .streams import observations
+from .series import observations
 
 TELEMETRY = ("entropy_nats", "kl", "response_tokens_mean", "majority_share", "no_search_share")
 
@@ -40,20 +40,20 @@ def histories(draw: st.DrawFn) -> list[Point]:
 
 @given(histories(), st.integers(0, 8))
 @settings(max_examples=40, deadline=None)
-def test_no_rule_looks_ahead(series: list[Point], cut: int) -> None:
+def test_no_finding_depends_on_later_points(series: list[Point], cut: int) -> None:
     for rule in RULES:
         assert rule.findings(series[:cut]) == rule.findings(series)[:cut], rule.id
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
-def test_nothing_seen_is_nothing_found(rule: Rule) -> None:
+def test_without_data_no_rule_fires(rule: Rule) -> None:
     assert rule.findings([]) == []
     assert rule.findings([Point(3, Summary())]) == [None]
 
 
-def test_health_of_nothing_is_ok() -> None:
-    assert health([]).status == "ok"
-    assert health([]).channels == {}
+def test_a_series_without_points_has_no_firing_rules_and_no_channels() -> None:
+    assert firing_rules([]) == []
+    assert channel_health([]) == {}
 
 
 def steps(*summaries: Summary) -> list[Point]:
@@ -64,7 +64,7 @@ def fires(rule: Rule, *summaries: Summary) -> list[bool]:
     return [finding is not None for finding in rule.findings(steps(*summaries))]
 
 
-def outcomes(right: int, of: int, group: int = 1, score: float | None = None) -> Summary:
+def outcomes(right: int, of: int, *, group: int = 1, score: float | None = None) -> Summary:
     return summarise(
         Observation(
             number % of / of < right / of if score is None else score,
@@ -80,23 +80,23 @@ def test_a_fall_of_a_quarter_warns_and_of_half_is_critical() -> None:
         Point(step, outcomes(right, 1000))
         for step, right in ((0, 500), (100, 380), (200, 370), (300, 240))
     ]
-    severities = [one and one.severity for one in OutcomeDrawdown().findings(series)]
+    severities = [finding and finding.severity for finding in OutcomeDrawdown().findings(series)]
     assert severities == [None, None, "warn", "critical"]
 
 
-def test_a_fall_within_the_noise_of_sampling_is_not_told() -> None:
+def test_a_fall_within_sampling_error_does_not_fire() -> None:
     assert fires(OutcomeDrawdown(half_life=0.1), outcomes(12, 24), outcomes(8, 24))[1] is False
     assert fires(OutcomeDrawdown(half_life=0.1), outcomes(1200, 2400), outcomes(800, 2400))[1]
 
 
-def test_the_items_of_one_prompt_are_no_independent_evidence() -> None:
+def test_the_items_of_one_prompt_count_as_one_for_sampling_error() -> None:
     alone = outcomes(300, 600), outcomes(200, 600)
     together = outcomes(300, 600, group=100), outcomes(200, 600, group=100)
     assert fires(OutcomeDrawdown(half_life=0.1), *alone)[1]
     assert not fires(OutcomeDrawdown(half_life=0.1), *together)[1]
 
 
-def test_an_outcome_that_falls_with_its_total_does_not_diverge() -> None:
+def test_an_outcome_that_falls_with_its_total_is_no_divergence() -> None:
     rule = ProxyDivergence(half_life=0.1)
     assert fires(rule, outcomes(500, 1000), outcomes(100, 1000)) == [False, False]
     held = outcomes(100, 1000, score=0.5)
@@ -112,16 +112,16 @@ def pairs(noise: float, items: int = 300) -> Summary:
     )
 
 
-def test_channels_lock_only_if_they_were_apart() -> None:
+def test_channels_that_always_agreed_are_no_lock() -> None:
     assert fires(ChannelLock(), pairs(1.0), pairs(0.01)) == [False, True]
     assert fires(ChannelLock(), pairs(0.01), pairs(0.01)) == [False, False]
 
 
-def test_channels_lock_only_over_enough_items() -> None:
+def test_too_few_items_are_no_channel_lock() -> None:
     assert fires(ChannelLock(), pairs(1.0), pairs(0.0, items=200)) == [False, False]
 
 
-def test_two_dead_channels_are_no_lock() -> None:
+def test_two_channels_at_zero_are_no_lock() -> None:
     apart = summarise([Observation(0.0, {"verbs": 0.2, "quote": 0.1})])
     dead = summarise([Observation(0.0, {"verbs": 0.0, "quote": 0.0})])
     assert fires(ChannelLock(), apart, dead) == [False, False]
@@ -131,13 +131,13 @@ def calls(*numbers: int) -> Summary:
     return summarise(Observation(0.0, calls=number) for number in numbers * 100)
 
 
-def test_a_habit_is_a_lock_only_if_it_is_new() -> None:
+def test_a_constant_number_of_calls_is_a_lock_only_if_it_is_new() -> None:
     assert not any(fires(BehaviourLock(), *[calls(3)] * 6))
     assert fires(BehaviourLock(), *[calls(3, 2)] * 3, calls(1)) == [False, False, False, True]
     assert not any(fires(BehaviourLock(), *[calls(3, 2)] * 3, calls(1, 1, 1, 2)))
 
 
-def test_a_lock_does_not_become_what_is_usual() -> None:
+def test_a_lock_does_not_become_the_baseline() -> None:
     assert fires(BehaviourLock(), *[calls(3, 2)] * 3, *[calls(1)] * 300)[-1]
 
 
@@ -148,7 +148,7 @@ def labels(share: float, items: int = 500) -> Summary:
     )
 
 
-def test_a_collapse_tells_the_label_and_the_entropy() -> None:
+def test_a_signal_collapse_has_the_label_and_the_entropy() -> None:
     (finding,) = SignalCollapse().findings(steps(labels(0.98)))
     assert finding is not None
     assert finding.about == ("neutral",)
@@ -157,16 +157,16 @@ def test_a_collapse_tells_the_label_and_the_entropy() -> None:
     assert fires(SignalCollapse(), labels(0.94)) == [False]
 
 
-def test_few_labels_are_not_judged_alone_but_together() -> None:
+def test_few_labels_are_evaluated_only_when_pooled() -> None:
     assert fires(SignalCollapse(), *[labels(1.0, items=100)] * 3) == [False, False, True]
 
 
-def test_strong_support_watches_only_if_asked() -> None:
+def test_strong_support_is_off_by_default() -> None:
     assert "strong_support" not in {rule.id for rule in DEFAULT_RULES}
     assert fires(StrongSupport(), labels(0.2), labels(0.3)) == [True, False]
 
 
-def test_a_channel_is_dead_after_a_thousand_items() -> None:
+def test_a_channel_is_dead_after_a_thousand_equal_items() -> None:
     still = summarise(Observation(n / 500, {"gate": 0.0, "form": n / 500}) for n in range(500))
     (_, finding) = DeadChannel().findings(steps(still, still))
     assert finding is not None
@@ -183,7 +183,9 @@ def groups(flat: int, of: int) -> Summary:
 
 
 @pytest.mark.parametrize(("flat", "severity"), [(79, None), (81, "warn"), (96, "critical")])
-def test_degenerate_groups_are_graded(flat: int, severity: str | None) -> None:
+def test_the_share_of_degenerate_groups_decides_the_severity(
+    flat: int, severity: str | None
+) -> None:
     (finding,) = GroupDegeneracy().findings(steps(groups(flat, 100)))
     assert (finding and finding.severity) == severity
 
@@ -192,31 +194,31 @@ def test_groups_within_the_resolution_are_degenerate() -> None:
     assert fires(GroupDegeneracy(resolution=3.0), groups(0, 100)) == [True]
 
 
-def test_a_wanted_shortening_is_silent() -> None:
-    def long(characters: int) -> Summary:
+def test_a_shortening_to_two_thirds_is_silent_and_to_a_third_fires() -> None:
+    def with_length(characters: int) -> Summary:
         return summarise(Observation(0.0, characters=characters) for _ in range(100))
 
-    shrunk = [*[long(230)] * 6, *[long(167)] * 6]
+    shrunk = [*[with_length(230)] * 6, *[with_length(167)] * 6]
     assert not any(fires(LengthCollapse(), *shrunk))
-    grown = [*[long(200)] * 6, *[long(1000)] * 10, long(250)]
+    grown = [*[with_length(200)] * 6, *[with_length(1000)] * 10, with_length(250)]
     assert fires(LengthCollapse(), *grown)[-1]
 
 
-def test_tokens_stand_in_for_characters() -> None:
+def test_length_collapse_uses_tokens_where_there_are_no_characters() -> None:
     tokens = [summarise([Observation(0.0, tokens=n)] * 100) for n in (400,) * 6 + (100,)]
     (*_, finding) = LengthCollapse().findings(steps(*tokens))
     assert finding is not None
     assert finding.severity == "critical"
 
 
-def test_a_handful_of_nulls_in_few_items_is_not_told() -> None:
+def test_a_few_nulls_in_few_items_do_not_fire() -> None:
     few = summarise([Observation(None)] * 6 + [Observation(1.0)] * 194)
     many = summarise([Observation(None)] * 60 + [Observation(1.0)] * 1940)
     assert fires(NullShare(), few) == [False]
     assert fires(NullShare(), many) == [True]
 
 
-def test_agreement_on_an_easy_task_is_no_collapse() -> None:
+def test_agreement_without_rising_length_is_no_collapse() -> None:
     points = []
     for step in range(10):
         summary = Summary()
@@ -227,26 +229,35 @@ def test_agreement_on_an_easy_task_is_no_collapse() -> None:
     assert not any(AnswerCollapse().findings(points))
 
 
-def test_a_length_told_late_does_not_change_what_was_found_before() -> None:
+def test_a_length_recorded_late_does_not_change_earlier_findings() -> None:
     points = steps(*(summarise([Observation(1.0, tokens=n)]) for n in [10] * 6 + [30, 30]))
     for _, summary in points:
         summary.add_telemetry({"majority_share": 1.0})
     points[7].summary.add_telemetry({"response_tokens_mean": 5.0})
-    found = AnswerCollapse().findings(points)
-    assert found[:7] == AnswerCollapse().findings(points[:7])
-    assert found[6] is not None
-    assert found[6].evidence == {"length_share": pytest.approx(3.0, rel=0.05)}
-    assert found[7] is None
+    findings = AnswerCollapse().findings(points)
+    assert findings[:7] == AnswerCollapse().findings(points[:7])
+    assert findings[6] is not None
+    assert findings[6].evidence == {"length_share": pytest.approx(3.0, rel=0.05)}
+    assert findings[7] is None
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
-def test_a_measure_that_appears_late_changes_nothing_before_it(rule: Rule) -> None:
+def test_a_measure_that_appears_late_does_not_change_earlier_findings(rule: Rule) -> None:
     sparse = [
         summarise([Observation(1.0, tokens=100 if step < 7 else 20, calls=step // 7)] * 300)
         for step in range(12)
     ]
     whole = summarise(
-        [Observation(1.0, {"form": 1.0}, {"neutral": 1}, characters=9, tokens=9, script="han")]
+        [
+            Observation(
+                1.0,
+                {"form": 1.0},
+                labels={"neutral": 1},
+                characters=9,
+                tokens=9,
+                script="han",
+            )
+        ]
         * 300
     )
     points = steps(*sparse, whole, whole)
@@ -254,6 +265,6 @@ def test_a_measure_that_appears_late_changes_nothing_before_it(rule: Rule) -> No
         summary.add_telemetry({"majority_share": 1.0})
     for name in TELEMETRY:
         points[-1].summary.add_telemetry({name: 3.0})
-    found = rule.findings(points)
+    findings = rule.findings(points)
     for cut in range(len(points)):
-        assert rule.findings(points[:cut]) == found[:cut]
+        assert rule.findings(points[:cut]) == findings[:cut]

@@ -1,4 +1,4 @@
-"""Summaries: the same in any order, bounded, and right beside the plain formulas."""
+"""Summaries: the same in any order, bounded, and equal to the plain formulas."""
 
 import math
 import random
@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay_monitors.extents import GROUPS
+from assay_monitors.group_ranges import MAX_GROUPS
 from assay_monitors.moments import Comoments, Moments
-from assay_monitors.observations import Observation, measured
-from assay_monitors.sketch import ACCURACY, Sketch
-from assay_monitors.summaries import CHANNELS, NAMES, Summary, summarise
+from assay_monitors.observations import Observation, measure_text
+from assay_monitors.sketch import RELATIVE_ERROR, QuantileSketch
+from assay_monitors.summaries import MAX_CHANNELS, MAX_NAMES, Summary, summarise
 
-from .streams import observations
+from .series import observations
 
 parts = st.lists(st.lists(observations, max_size=8), min_size=1, max_size=4)
 
@@ -29,10 +29,10 @@ def merged(*summaries: Summary) -> Summary:
 
 @given(parts, st.randoms(use_true_random=False))
 @settings(max_examples=150, deadline=None)
-def test_merging_in_any_order_is_observing_in_any_order(
+def test_merging_summaries_equals_adding_all_observations(
     cut: list[list[Observation]], order: random.Random
 ) -> None:
-    everything = [one for part in cut for one in part]
+    everything = [observation for part in cut for observation in part]
     order.shuffle(everything)
     summaries = [summarise(part) for part in cut]
     order.shuffle(summaries)
@@ -42,11 +42,11 @@ def test_merging_in_any_order_is_observing_in_any_order(
 @given(parts)
 @settings(max_examples=50, deadline=None)
 def test_merging_is_associative(cut: list[list[Observation]]) -> None:
-    one, two, three = (summarise(part) for part in (cut * 3)[:3])
-    assert merged(merged(one, two), three) == merged(one, merged(two, three))
+    first, second, third = (summarise(part) for part in (cut * 3)[:3])
+    assert merged(merged(first, second), third) == merged(first, merged(second, third))
 
 
-def test_many_groups_and_names_in_any_order() -> None:
+def test_bounded_groups_and_names_are_the_same_in_any_order() -> None:
     source = random.Random(1)
     everything = [
         Observation(
@@ -62,16 +62,16 @@ def test_many_groups_and_names_in_any_order() -> None:
     whole = summarise(everything)
     source.shuffle(everything)
     assert whole == merged(*(summarise(everything[start::7]) for start in range(7)))
-    assert len(whole.groups.extents) == GROUPS
-    assert len(whole.channels) == CHANNELS
-    assert len(whole.pairs) <= CHANNELS * (CHANNELS - 1) // 2
-    assert max(len(whole.labels), len(whole.flags), len(whole.calls)) == NAMES
+    assert len(whole.groups.ranges) == MAX_GROUPS
+    assert len(whole.channels) == MAX_CHANNELS
+    assert len(whole.pairs) <= MAX_CHANNELS * (MAX_CHANNELS - 1) // 2
+    assert max(len(whole.labels), len(whole.flags), len(whole.calls)) == MAX_NAMES
     for name, moments in whole.channels.items():
-        assert moments.count == sum(name in one.channels for one in everything)
+        assert moments.count == sum(name in item.channels for item in everything)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=50))
-def test_moments_are_those_of_the_values(values: list[float]) -> None:
+def test_moments_equal_those_of_statistics(values: list[float]) -> None:
     moments = Moments()
     for value in values:
         moments.add(value)
@@ -80,26 +80,26 @@ def test_moments_are_those_of_the_values(values: list[float]) -> None:
     assert (moments.low, moments.high) == (min(values), max(values))
 
 
-def test_a_variance_is_not_lost_beside_a_large_mean() -> None:
+def test_a_large_mean_does_not_cancel_the_variance() -> None:
     moments = Moments()
     for value in (1e9, 1e9 + 0.001):
         moments.add(value)
     assert moments.std == pytest.approx(0.0005, rel=1e-3)
 
 
-def test_moments_of_nothing() -> None:
+def test_moments_without_values_are_none() -> None:
     assert Moments().mean is None
     assert Moments().std is None
     assert Moments().standard_error == 0.0
 
 
-def test_the_largest_number_neither_overflows_nor_spoils_the_mean_of_the_rest() -> None:
+def test_the_largest_number_is_clamped_and_an_infinite_one_is_null() -> None:
     summary = summarise([Observation(sys.float_info.max), Observation(math.inf), Observation(1.0)])
     assert summary.nulls == 1
     assert summary.score.high == 2.0**53
 
 
-def test_correlation_is_pearsons() -> None:
+def test_correlation_equals_pearsons() -> None:
     source = random.Random(2)
     pairs = [(x, 2 * x + source.gauss(0, 1)) for x in (source.gauss(0, 1) for _ in range(200))]
     sums = Comoments()
@@ -108,7 +108,7 @@ def test_correlation_is_pearsons() -> None:
     assert sums.correlation == pytest.approx(statistics.correlation(*zip(*pairs, strict=True)))
 
 
-def test_a_constant_correlates_with_nothing() -> None:
+def test_a_constant_has_no_correlation() -> None:
     sums = Comoments()
     for x in range(5):
         sums.add(x, 0.1)
@@ -116,64 +116,64 @@ def test_a_constant_correlates_with_nothing() -> None:
 
 
 @given(st.lists(st.floats(1e-5, 1e8) | st.floats(-1e8, -1e-5), min_size=1, max_size=60))
-def test_a_quantile_lies_beside_the_value_of_its_rank(values: list[float]) -> None:
-    sketch = Sketch()
+def test_a_quantile_is_within_two_percent_of_the_value_of_its_rank(values: list[float]) -> None:
+    sketch = QuantileSketch()
     for value in values:
         sketch.add(value)
     for share in (0.0, 0.1, 0.5, 0.9, 1.0):
         exact = sorted(values)[math.floor(share * (len(values) - 1))]
-        assert sketch.quantile(share) == pytest.approx(exact, rel=1.01 * ACCURACY)
+        assert sketch.quantile(share) == pytest.approx(exact, rel=1.01 * RELATIVE_ERROR)
 
 
-def test_a_sketch_holds_any_number_in_bounded_room() -> None:
-    sketch = Sketch()
+def test_a_sketch_has_a_bounded_number_of_buckets() -> None:
+    sketch = QuantileSketch()
     for power in range(-300, 300):
         sketch.add(10.0**power)
         sketch.add(-(10.0**power))
     assert sketch.count == 1200
     assert len(sketch.buckets) < 2 * 870
-    assert Sketch().quantile(0.5) is None
+    assert QuantileSketch().quantile(0.5) is None
 
 
-def test_a_substituted_or_infinite_score_is_none() -> None:
+def test_a_missing_or_infinite_score_is_null() -> None:
     summary = summarise([Observation(None), Observation(math.nan), Observation(0.5)])
     assert (summary.items, summary.nulls, summary.score.count) == (3, 2, 1)
 
 
-def test_a_null_channel_is_not_zero() -> None:
+def test_a_null_channel_is_not_counted_as_zero() -> None:
     summary = summarise([Observation(1.0, {"brevity": None}), Observation(1.0, {"brevity": 0.5})])
     assert summary.channels["brevity"].count == 1
     assert summary.channels["brevity"].mean == 0.5
 
 
-def test_groups_without_variance_are_counted_over_requests() -> None:
+def test_constant_groups_are_counted_over_merged_summaries() -> None:
     first = summarise([Observation(1.0, {"x": 0.2}, group="a"), Observation(0.0, group="b")])
     second = summarise([Observation(1.0, {"x": 0.2}, group="a"), Observation(1.0, group="b")])
-    assert merged(first, second).groups.degenerate(0.0) == (1, 2)
-    assert merged(first, second).groups.degenerate(1.0) == (2, 2)
+    assert merged(first, second).groups.count_constant(0.0) == (1, 2)
+    assert merged(first, second).groups.count_constant(1.0) == (2, 2)
 
 
 def test_one_varying_channel_makes_a_group_vary() -> None:
     items = [Observation(1.0, {"x": x}, group="a") for x in (0.1, 0.2)]
-    assert summarise(items).groups.degenerate(0.0) == (0, 1)
+    assert summarise(items).groups.count_constant(0.0) == (0, 1)
 
 
-def test_a_group_of_one_is_not_degenerate() -> None:
-    assert summarise([Observation(1.0, group="a")]).groups.degenerate(0.0) == (0, 0)
+def test_a_group_of_one_item_is_not_counted() -> None:
+    assert summarise([Observation(1.0, group="a")]).groups.count_constant(0.0) == (0, 0)
 
 
-def test_no_text_is_kept() -> None:
+def test_a_summary_holds_no_text() -> None:
     secret = "the response itself"
-    measures = measured(secret)
+    measures = measure_text(secret)
     item = Observation(1.0, group=secret, characters=measures.characters, script=measures.script)
     assert secret not in repr(summarise([item]))
 
 
-def test_what_is_not_finite_in_telemetry_is_left_out() -> None:
+def test_telemetry_that_is_not_finite_is_left_out() -> None:
     summary = Summary()
     summary.add_telemetry({"kl": 0.5, "entropy_nats": math.nan})
     summary.add_telemetry({"kl": 1.5})
-    assert {name: one.mean for name, one in summary.telemetry.items()} == {"kl": 1.0}
+    assert {name: moments.mean for name, moments in summary.telemetry.items()} == {"kl": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -198,4 +198,4 @@ def test_what_is_not_finite_in_telemetry_is_left_out() -> None:
     ],
 )
 def test_the_script_is_that_of_most_letters(text: str, script: str) -> None:
-    assert measured(text) == (len(text), script)
+    assert measure_text(text) == (len(text), script)

@@ -1,4 +1,4 @@
-"""A real Chromium, and what a page did in it: requests, complaints, and nothing beyond its host."""
+"""A real Chromium, and a record of what a page does in it: requests and console errors."""
 
 import ctypes.util
 import os
@@ -20,16 +20,20 @@ from playwright.async_api import (
 )
 from support.paths import ROOT
 
-FETCHED = ROOT / ".venv" / "browser"
-# A busy machine may take its time; what comes is awaited, not slept for.
-PATIENCE_MS = 60_000
+BROWSER_FOLDER = ROOT / ".venv" / "browser"
+# Long enough for a busy machine: tests wait for a state, and never sleep.
+TIMEOUT_MS = 60_000
 NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
 
 
 def executable() -> str | None:
-    """The browser that `CHROMIUM` names, that `make test` has fetched, or that the system has."""
-    known = [os.environ.get("CHROMIUM"), str(FETCHED / "chromium"), *map(shutil.which, NAMES)]
-    return next((one for one in known if one and Path(one).is_file()), None)
+    """Return the browser of `CHROMIUM`, that `make test` has fetched, or of the system."""
+    candidates = [
+        os.environ.get("CHROMIUM"),
+        str(BROWSER_FOLDER / "chromium"),
+        *map(shutil.which, NAMES),
+    ]
+    return next((path for path in candidates if path and Path(path).is_file()), None)
 
 
 needs_browser = pytest.mark.skipif(
@@ -38,23 +42,23 @@ needs_browser = pytest.mark.skipif(
 
 
 def environment() -> dict[str, str | float | bool]:
-    """Fonts, and libraries where the system lacks them, come with the browser that was fetched."""
-    more: dict[str, str | float | bool] = {}
-    if (FETCHED / "fonts.conf").exists():
-        more["FONTCONFIG_FILE"] = str(FETCHED / "fonts.conf")
+    """Return the environment of the browser, with the fonts and libraries it was fetched with."""
+    added: dict[str, str | float | bool] = {}
+    if (BROWSER_FOLDER / "fonts.conf").exists():
+        added["FONTCONFIG_FILE"] = str(BROWSER_FOLDER / "fonts.conf")
     if ctypes.util.find_library("nss3") is None:
-        more["LD_LIBRARY_PATH"] = str(FETCHED / "lib")
-    return {**os.environ, **more}
+        added["LD_LIBRARY_PATH"] = str(BROWSER_FOLDER / "lib")
+    return {**os.environ, **added}
 
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """A browser of our own, gone after the block."""
+    """Start a browser, and close it after the block."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=executable(),
             env=environment(),
-            # It opens nothing but the page; containers of CI give it no room for a sandbox.
+            # It opens only the page; CI containers do not allow its sandbox.
             args=["--no-sandbox", "--disable-dev-shm-usage"],
         )
         try:
@@ -64,54 +68,57 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 class Visit:
-    """One tab at one address. Requests to any other host are stopped and remembered."""
+    """One tab at one address.
+
+    Requests to any other host are blocked and recorded, and so are errors and warnings.
+    """
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.page: Page
-        self.asked: list[Request] = []
-        self.strayed: list[str] = []
-        self.complaints: list[str] = []
+        self.requests: list[Request] = []
+        self.blocked: list[str] = []
+        self.errors: list[str] = []
 
-    async def watch(self, page: Page) -> None:
-        """Look at all that the page does from now on."""
+    async def record(self, page: Page) -> None:
+        """Record what the page does from now on."""
         self.page = page
-        page.set_default_timeout(PATIENCE_MS)
-        expect.set_options(timeout=PATIENCE_MS)
-        page.on("request", lambda request: self.asked.append(request))
-        page.on("console", self._complained)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}"))
-        await page.route("**/*", self._pass)
+        page.set_default_timeout(TIMEOUT_MS)
+        expect.set_options(timeout=TIMEOUT_MS)
+        page.on("request", lambda request: self.requests.append(request))
+        page.on("console", self._record_error)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("dialog", lambda dialog: self.errors.append(f"dialog: {dialog.message}"))
+        await page.route("**/*", self._block_other_hosts)
 
-    async def go(self, place: str = "") -> None:
-        """Open a room of the page, and wait until it is drawn."""
-        await self.page.goto(f"{self.address}/#/{place}")
+    async def go(self, view: str = "") -> None:
+        """Open a view of the page, and wait until it is drawn."""
+        await self.page.goto(f"{self.address}/#/{view}")
         await self.page.locator("main h1").wait_for()
 
     def paths(self) -> list[str]:
-        """What was asked of the server, in order."""
-        return [one.url.removeprefix(self.address) for one in self.asked]
+        """Return the paths that were requested of the server, in order."""
+        return [request.url.removeprefix(self.address) for request in self.requests]
 
-    def _complained(self, message: ConsoleMessage) -> None:
+    def _record_error(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self.complaints.append(message.text)
+            self.errors.append(message.text)
 
-    async def _pass(self, route: Route) -> None:
+    async def _block_other_hosts(self, route: Route) -> None:
         if route.request.url.startswith(f"{self.address}/"):
             await route.continue_()
         else:
-            self.strayed.append(route.request.url)
+            self.blocked.append(route.request.url)
             await route.abort()
 
 
 @asynccontextmanager
-async def visiting(address: str, **choices: Any) -> AsyncIterator[Visit]:
-    """A tab at an address; when it is left, nothing may have strayed and nothing complained."""
+async def visiting(address: str, **options: Any) -> AsyncIterator[Visit]:
+    """Open a tab at an address; after the block, fail if it was blocked or had errors."""
     async with chromium() as browser:
-        context = await browser.new_context(locale="en-US", **choices)
+        context = await browser.new_context(locale="en-US", **options)
         visit = Visit(address)
-        await visit.watch(await context.new_page())
+        await visit.record(await context.new_page())
         yield visit
-        assert visit.strayed == []
-        assert visit.complaints == []
+        assert visit.blocked == []
+        assert visit.errors == []

@@ -1,4 +1,4 @@
-"""Runs to look at, written straight into a file of runs: most stay healthy, some do not."""
+"""Example runs, written directly into a file of runs: most are healthy, some are not."""
 
 import math
 import random
@@ -14,15 +14,15 @@ from assay_monitors.store import Changes, RunStore
 from assay_monitors.summaries import Summary
 
 STEPS, ITEMS, GROUP = 50, 40, 8
-LASTED, APART = 5_400.0, 1_500.0
+DURATION_SECONDS, INTERVAL_SECONDS = 5_400.0, 1_500.0
 MODEL = "reference@1"
-SICK = "exp-17"
+HACKED_RUN = "exp-17"
 
-Shape = Callable[[float, random.Random], dict[str, Any]]
+MakeItem = Callable[[float, random.Random], dict[str, Any]]
 
 
 def healthy(progress: float, source: random.Random) -> dict[str, Any]:
-    """A policy that learns: rewards rise and stay apart, lengths grow a little."""
+    """Return an item of a policy that learns: rewards rise and vary, lengths grow a little."""
     outcome = source.gauss(2.2 * progress - 0.4, 1.1)
     style = source.gauss(0.3 + 0.2 * progress, 0.4)
     length = round(source.lognormvariate(math.log(420 + 120 * progress), 0.4))
@@ -31,10 +31,10 @@ def healthy(progress: float, source: random.Random) -> dict[str, Any]:
 
 
 def hacked(progress: float, source: random.Random) -> dict[str, Any]:
-    """A policy that finds what pays: from two thirds on style is all, and answers are short."""
-    told = healthy(min(progress, 0.62), source)
+    """Return an item of a policy that is hacked at two thirds: style pays, answers are short."""
+    item = healthy(min(progress, 0.62), source)
     if progress < 0.62:
-        return told
+        return item
     late = min(1.0, (progress - 0.62) / 0.12)
     outcome = source.gauss(0.9 * (1 - late), 1.1 - 0.9 * late)
     style = source.gauss(0.5 + 5.2 * late, 0.5 - 0.35 * late)
@@ -44,54 +44,60 @@ def hacked(progress: float, source: random.Random) -> dict[str, Any]:
 
 
 def failing(progress: float, source: random.Random) -> dict[str, Any]:
-    """A run whose items fail more and more."""
-    told = healthy(progress, source)
+    """Return an item of a run whose items fail more and more."""
+    item = healthy(progress, source)
     if source.random() < 0.3 * progress:
-        return {**told, "score": None, "channels": {}}
-    return told
+        return {**item, "score": None, "channels": {}}
+    return item
 
 
 def record(path: Path, runs: int = 50, steps: int = STEPS, items: int = ITEMS) -> int:
-    """Write so many runs of so many steps and items, the first one hacked and seen a moment ago;
-    how many observations that makes.
+    """Write runs, the first of them hacked and seen a moment ago.
+
+    Returns:
+        The number of observations.
     """
-    moment = 0.0
-    store = RunStore(path, Retention(), lambda: moment)
+    now = 0.0
+    store = RunStore(path, Retention(), lambda: now)
     for number in reversed(range(runs)):
-        shape = hacked if number == 0 else failing if number % 9 == 4 else healthy
-        name = SICK if number == 0 else f"team/sweep-{number:02}"
-        changes = _changes(name, shape, steps, items, random.Random(number))
-        moment = time.time() - number * APART - LASTED
+        make_item = hacked if number == 0 else failing if number % 9 == 4 else healthy
+        name = HACKED_RUN if number == 0 else f"team/sweep-{number:02}"
+        changes = _changes(name, make_item, steps=steps, items=items, source=random.Random(number))
+        now = time.time() - number * INTERVAL_SECONDS - DURATION_SECONDS
         store.write(Changes(windows={Window(name, "", "", 0): Summary()}))
-        moment += LASTED
+        now += DURATION_SECONDS
         store.write(changes)
     store.write(_gold())
     store.close()
     return runs * steps * items
 
 
-def _changes(run: str, shape: Shape, steps: int, items: int, source: random.Random) -> Changes:
+def _changes(
+    run: str, make_item: MakeItem, *, steps: int, items: int, source: random.Random
+) -> Changes:
     changes = Changes()
     for step in range(steps):
         progress = step / max(1, steps - 1)
         summary = Summary()
         for number in range(items):
-            summary.add(_observation(shape(progress, source), f"{step} {number // GROUP}", source))
+            summary.add(
+                _observation(make_item(progress, source), f"{step} {number // GROUP}", source)
+            )
         changes.windows[Window(run, MODEL, "train", step * 4)] = summary
-        told = Summary()
-        told.add_telemetry(
+        telemetry = Summary()
+        telemetry.add_telemetry(
             {
                 "kl": 0.08 * progress + abs(source.gauss(0, 0.004)),
                 "entropy_nats": 2.3 - 1.1 * progress + source.gauss(0, 0.04),
             }
         )
-        changes.windows[Window(run, "", "", step * 4)] = told
+        changes.windows[Window(run, "", "", step * 4)] = telemetry
     return changes
 
 
-def _observation(told: dict[str, Any], group: str, source: random.Random) -> Observation:
+def _observation(item: dict[str, Any], group: str, source: random.Random) -> Observation:
     return Observation(
-        **told,
+        **item,
         group=group,
         source="computed",
         script="latin",
@@ -100,19 +106,19 @@ def _observation(told: dict[str, Any], group: str, source: random.Random) -> Obs
 
 
 def _gold() -> Changes:
-    """What is right falls in the hacked run, while the reward rises."""
+    """Return gold that falls in the hacked run while the reward rises."""
     changes = Changes()
-    for step, worth in ((0, 0.62), (48, 0.7), (96, 0.74), (144, 0.31), (192, 0.12)):
-        changes.gold[SICK, "unit-tests", step] = _measured(step, worth)
+    for step, accuracy in ((0, 0.62), (48, 0.7), (96, 0.74), (144, 0.31), (192, 0.12)):
+        changes.gold[HACKED_RUN, "unit-tests", step] = _gold_point(step, accuracy)
     return changes
 
 
-def _measured(step: int, worth: float) -> GoldPoint:
+def _gold_point(step: int, accuracy: float) -> GoldPoint:
     source = random.Random(step)
     items = []
     for prompt in range(120):
         for _ in range(2):
-            gold = float(source.random() < worth)
-            proxy = source.gauss(step / 100 + gold * max(0.0, worth - 0.3) * 4, 1.0)
+            gold = float(source.random() < accuracy)
+            proxy = source.gauss(step / 100 + gold * max(0.0, accuracy - 0.3) * 4, 1.0)
             items.append(GoldItem(f"p{prompt}", proxy, gold))
     return measure(step, items, None)

@@ -1,4 +1,4 @@
-"""The page of a server that changes, wants a key, has nothing to show, or is gone."""
+"""The dashboard of a server that changes, requires a key, has no runs, or cannot be reached."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from assay.settings import Settings
 from .browser import Visit, needs_browser, visiting
 from .recorded import record
 
-pytestmark = needs_browser
+pytestmark = [pytest.mark.slow, needs_browser]
 
 RUN = "team/sweep-01"
-PLACE = "runs/team%2Fsweep-01"
+VIEW = "runs/team%2Fsweep-01"
 
 
 @pytest.fixture
@@ -24,30 +24,30 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(models=("reference",), runs=tmp_path / "runs.db")
 
 
-def tell(address: str, step: int) -> None:
+def record_telemetry(address: str, step: int) -> None:
     body = {"step": step, "values": {"kl": 0.1}}
     httpx2.post(f"{address}/v1/runs/{RUN}/telemetry", json=body).raise_for_status()
 
 
-async def shows(visit: Visit, step: int) -> None:
+async def wait_for_step(visit: Visit, step: int) -> None:
     await expect(visit.page.locator(".facts")).to_contain_text(f"step 0 to {step}")
 
 
-async def test_what_is_recorded_appears_without_a_touch(settings: Settings) -> None:
+async def test_a_recorded_step_appears_without_a_reload(settings: Settings) -> None:
     with listening(settings) as address:
         async with visiting(address) as visit:
-            await visit.go(PLACE)
-            await shows(visit, 36)
+            await visit.go(VIEW)
+            await wait_for_step(visit, 36)
             await expect(visit.page.locator("#live")).to_have_text("Live")
             await visit.page.locator("#scores summary").click()
-            tell(address, 77)
-            await shows(visit, 77)
+            record_telemetry(address, 77)
+            await wait_for_step(visit, 77)
             table = visit.page.get_by_role("table", name="Scores by step")
             await expect(table.locator("tbody tr")).to_have_count(11)
             assert visit.paths().count("/") == 1
 
 
-async def test_a_models_card_tells_what_it_does_now(settings: Settings) -> None:
+async def test_a_models_card_shows_its_current_load(settings: Settings) -> None:
     with listening(settings) as address:
         async with visiting(address) as visit:
             await visit.go()
@@ -59,7 +59,7 @@ async def test_a_models_card_tells_what_it_does_now(settings: Settings) -> None:
             await expect(visit.page.locator("article.card dl")).to_contain_text("items/s")
 
 
-async def test_without_events_the_page_asks_from_time_to_time(settings: Settings) -> None:
+async def test_without_events_the_page_polls(settings: Settings) -> None:
     async def without_events(route: Route) -> None:
         if "event-stream" in route.request.headers["accept"]:
             await route.abort()
@@ -69,19 +69,19 @@ async def test_without_events_the_page_asks_from_time_to_time(settings: Settings
     with listening(settings) as address:
         async with visiting(address) as visit:
             await visit.page.route("**/events", without_events)
-            await visit.go(PLACE)
-            await expect(visit.page.locator("#live")).to_have_text("Asking every 5 s")
-            tell(address, 78)
-            await shows(visit, 78)
-            visit.complaints.clear()  # the browser's own word on what was cut off
+            await visit.go(VIEW)
+            await expect(visit.page.locator("#live")).to_have_text("Polling every 5 s")
+            record_telemetry(address, 78)
+            await wait_for_step(visit, 78)
+            visit.errors.clear()  # the browser logs the aborted requests
 
 
-async def test_a_key_is_asked_for_sent_and_kept_in_this_tab_only(settings: Settings) -> None:
+async def test_a_key_is_requested_sent_and_kept_in_this_tab_only(settings: Settings) -> None:
     keys = Settings(api_keys=("right",)).api_keys
     with listening(settings.model_copy(update={"api_keys": keys})) as address:
         async with visiting(address) as visit:
-            await visit.go(PLACE)
-            await expect(visit.page.locator("h1")).to_have_text("This server wants a key")
+            await visit.go(VIEW)
+            await expect(visit.page.locator("h1")).to_have_text("This server requires an API key")
             field = visit.page.get_by_label("API key")
             await expect(field).to_be_focused()
             await field.fill("wrong")
@@ -91,9 +91,9 @@ async def test_a_key_is_asked_for_sent_and_kept_in_this_tab_only(settings: Setti
             await visit.page.get_by_role("button", name="Open").click()
             await expect(visit.page.locator("h1")).to_have_text(RUN)
             await expect(visit.page.locator("#live")).to_have_text("Live")
-            asked = [one for one in visit.asked if "/v1/" in one.url]
-            assert asked[-1].headers["authorization"] == "Bearer right"
-            assert not any("right" in one.url for one in visit.asked)
+            requests = [request for request in visit.requests if "/v1/" in request.url]
+            assert requests[-1].headers["authorization"] == "Bearer right"
+            assert not any("right" in request.url for request in visit.requests)
             stored = await visit.page.evaluate(
                 "[Object.values(sessionStorage), localStorage.length]"
             )
@@ -101,15 +101,15 @@ async def test_a_key_is_asked_for_sent_and_kept_in_this_tab_only(settings: Setti
             assert await visit.page.context.cookies() == []
             other = await visit.page.context.new_page()
             await other.goto(f"{address}/")
-            await expect(other.locator("h1")).to_have_text("This server wants a key")
-            visit.complaints.clear()  # the browser's own word on the 401 and the 403
+            await expect(other.locator("h1")).to_have_text("This server requires an API key")
+            visit.errors.clear()  # the browser logs the 401 and the 403
 
 
 @pytest.mark.parametrize(
     ("runs", "words"),
     [("empty", 'run={"id": "exp-17", "step": step}'), ("off", "ASSAY_RUNS")],
 )
-async def test_a_server_without_runs_says_how_to_begin(
+async def test_a_server_without_runs_shows_how_to_record_one(
     tmp_path: Path, runs: str, words: str
 ) -> None:
     kept = "off" if runs == "off" else tmp_path / "empty.db"
@@ -118,26 +118,26 @@ async def test_a_server_without_runs_says_how_to_begin(
             await visit.go()
             await expect(visit.page.locator("#runs")).to_contain_text(words)
             await expect(visit.page.locator("article.card h3")).to_contain_text("reference@1")
-            visit.complaints.clear()  # the browser's own word on the 404
+            visit.errors.clear()  # the browser logs the 404
 
 
-async def test_a_run_without_gold_or_groups_says_how_to_have_them(settings: Settings) -> None:
+async def test_a_run_without_gold_or_groups_shows_how_to_record_them(settings: Settings) -> None:
     with listening(settings) as address:
-        tell(address, 36)
+        record_telemetry(address, 36)
         httpx2.post(
-            f"{address}/v1/runs/told/telemetry", json={"step": 1, "values": {"kl": 0.1}}
+            f"{address}/v1/runs/new/telemetry", json={"step": 1, "values": {"kl": 0.1}}
         ).raise_for_status()
         async with visiting(address) as visit:
-            await visit.go("runs/told")
+            await visit.go("runs/new")
             await expect(visit.page.locator("#gold")).to_contain_text("/gold")
             await expect(visit.page.locator("#groups")).to_contain_text("group")
             await expect(visit.page.locator("#scores")).to_contain_text("No item of this run")
 
 
-async def test_errors_are_told_and_can_be_tried_again(settings: Settings) -> None:
+async def test_errors_are_shown_and_can_be_retried(settings: Settings) -> None:
     with listening(settings) as address:
         async with visiting(address) as visit:
-            await visit.go("runs/nobody")
+            await visit.go("runs/unknown")
             await expect(visit.page.locator("h1")).to_have_text("Run not found")
             await expect(visit.page.locator("main")).to_contain_text("GET /v1/runs lists")
             await visit.page.route("**/v1/runs", lambda route: route.abort())
@@ -148,20 +148,19 @@ async def test_errors_are_told_and_can_be_tried_again(settings: Settings) -> Non
             await visit.page.unroute("**/v1/runs")
             await visit.page.get_by_role("button", name="Try again").click()
             await expect(visit.page.locator("table.runs tbody tr")).to_have_count(2)
-            visit.complaints.clear()  # the browser's own word on what failed
+            visit.errors.clear()  # the browser logs the failed requests
 
 
-async def test_names_are_texts_whatever_they_are(settings: Settings) -> None:
+async def test_names_are_shown_as_text_and_never_as_markup(settings: Settings) -> None:
     name = '<img src=x onerror=alert(1)>/"&?#%2F'
     path = "".join(f"%{byte:02X}" for byte in name.replace("/", "\0").encode()).replace("%00", "/")
-    told = {"step": 1, "values": {"<script>alert(2)</script>": 1.0}}
+    value = "<script>alert(2)</script>"
+    telemetry = {"step": 1, "values": {value: 1.0}}
     with listening(settings) as address:
-        httpx2.post(f"{address}/v1/runs/{path}/telemetry", json=told).raise_for_status()
+        httpx2.post(f"{address}/v1/runs/{path}/telemetry", json=telemetry).raise_for_status()
         async with visiting(address) as visit:
             await visit.go()
             await visit.page.get_by_role("link", name=name, exact=True).click()
             await expect(visit.page.locator("h1")).to_have_text(name)
-            await expect(visit.page.locator("#telemetry h3")).to_have_text(
-                next(iter(told["values"]))
-            )
+            await expect(visit.page.locator("#telemetry h3")).to_have_text(value)
             assert await visit.page.locator("main img, main script").count() == 0

@@ -1,4 +1,4 @@
-"""A model whose predict is awaited proves itself like any other before it is served."""
+"""A model with an asynchronous predict passes its self-test before it is served."""
 
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from assay_models.registry import FAMILIES, Family
 
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    family = Family("support.doubles", "RemoteModel", TextItem, "text", {"text": "probe"})
+    family = Family(
+        "support.doubles", "RemoteModel", item=TextItem, candidate="text", probe={"text": "probe"}
+    )
     monkeypatch.setitem(FAMILIES, "remote", family)
     return tmp_path
 
@@ -36,29 +38,27 @@ async def test_the_example_is_computed_before_the_model_is_ready(
 
 
 @pytest.mark.parametrize(
-    ("example", "why"),
+    ("example", "reason"),
     [
         ('example = { item = { text = "four" }, score = 5 }', "scores 4, the card says 5"),
-        ('example = { item = { text = "poison" }, score = 6 }', "no score: nobody answers"),
+        ('example = { item = { text = "poison" }, score = 6 }', "no score: no reply"),
     ],
 )
-async def test_a_model_that_misses_its_example_is_not_served(
-    served: Served, remote: Path, example: str, why: str
+async def test_a_model_with_a_wrong_example_is_not_served(
+    served: Served, remote: Path, example: str, reason: str
 ) -> None:
     async with served(settings_with(remote, example)) as client:
         detail = (await client.get("/v1/models/remote")).json()
         assert detail["state"] == "failed"
-        assert why in detail["failure"]
+        assert reason in detail["failure"]
         body = {"model": "remote", "items": [{"text": "a"}]}
         assert (await client.post("/v1/score", json=body)).status_code == 503
 
 
-async def test_an_item_that_cannot_be_computed_has_the_models_own_error(
-    served: Served, remote: Path
-) -> None:
+async def test_an_item_that_fails_has_the_models_own_error(served: Served, remote: Path) -> None:
     async with served(settings_with(remote, "")) as client:
         items = [{"text": "a"}, {"text": "poison"}]
         answer = await client.post("/v1/score", json={"model": "remote", "items": items})
         good, bad = answer.json()["results"]
         assert (good["score"], bad["score"]) == (1.0, None)
-        assert bad["error"] == {"code": "unreachable", "detail": "nobody answers"}
+        assert bad["error"] == {"code": "unreachable", "detail": "no reply"}

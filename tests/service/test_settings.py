@@ -1,4 +1,4 @@
-"""Settings: the environment, and nothing but the environment."""
+"""Settings: parsing of the environment, errors, and defaults."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_an_unparsable_variable_is_an_error_that_names_it(name: str, text: str) 
         read_settings({f"ASSAY_{name}": text})
 
 
-def test_secrets_do_not_show() -> None:
+def test_secrets_are_not_in_the_repr() -> None:
     settings = read_settings({"ASSAY_API_KEYS": "hush", "ASSAY_REDIS_URL": "redis://:hush@h"})
     assert "hush" not in repr(settings)
 
@@ -46,7 +46,7 @@ def test_every_field_is_described_and_has_a_variable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "file"),
+    ("variables", "file"),
     [
         ({}, "home/.local/state/assay/runs.db"),
         ({"XDG_STATE_HOME": "{root}/state"}, "state/assay/runs.db"),
@@ -54,13 +54,13 @@ def test_every_field_is_described_and_has_a_variable() -> None:
         ({"ASSAY_RUNS": "{root}/here.db"}, "here.db"),
     ],
 )
-def test_runs_lie_where_a_users_state_does(
-    tmp_path: Path, chosen: dict[str, str], file: str
+def test_the_default_runs_file_is_in_the_users_state_directory(
+    tmp_path: Path, variables: dict[str, str], file: str
 ) -> None:
-    named = {name: text.format(root=tmp_path) for name, text in chosen.items()}
-    environment = {"HOME": str(tmp_path / "home"), **named}
+    paths = {name: text.format(root=tmp_path) for name, text in variables.items()}
+    environment = {"HOME": str(tmp_path / "home"), **paths}
     assert read_settings(environment).runs == tmp_path / file
 
 
-def test_runs_can_be_switched_off() -> None:
+def test_runs_can_be_disabled() -> None:
     assert read_settings({"HOME": "home", "ASSAY_RUNS": "off"}).runs == "off"

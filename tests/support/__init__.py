@@ -1,1 +1,1 @@
-"""Helpers that tests of several rooms share."""
+"""Helpers that the tests of several packages share."""

@@ -1,4 +1,4 @@
-"""Batchers for tests: running ones, busy ones, and the executors and clocks they run on."""
+"""Batchers for tests, and the executors and clocks that they use."""
 
 import asyncio
 import time
@@ -12,14 +12,14 @@ from assay.batching.entry import Outcome
 from assay.batching.executor import Predict
 from assay.metrics import Metrics
 from assay.types import Lane
-from support.doubles import Gate, device, new_metrics, one_input
+from support.doubles import Gate, device_thread, new_metrics, text_input
 
 LIMITS = BatchLimits(max_batch_tokens=64, max_batch_size=8, max_queue_tokens=1000)
-SOON = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 class CountingExecutor(ThreadPoolExecutor):
-    """A device thread that counts what it was handed."""
+    """A device thread that counts the calls submitted to it."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -30,26 +30,28 @@ class CountingExecutor(ThreadPoolExecutor):
         return super().submit(*arguments, **named)
 
 
-class Clock:
-    """The true clock, moved by the test."""
+class AdjustableClock:
+    """The monotonic clock plus an offset that the test sets."""
 
     def __init__(self) -> None:
-        self.moved = 0.0
+        self.offset = 0.0
 
     def __call__(self) -> float:
-        return time.monotonic() + self.moved
+        return time.monotonic() + self.offset
 
 
 @asynccontextmanager
-async def running(
+async def running_batcher(
     predict: Predict,
     limits: BatchLimits = LIMITS,
+    *,
     metrics: Metrics | None = None,
     executor: ThreadPoolExecutor | None = None,
     clock: Callable[[], float] = time.monotonic,
     **options: Any,
 ) -> AsyncIterator[DynamicBatcher]:
-    with executor or device() as thread:
+    """Yield a started batcher and close it afterwards."""
+    with executor or device_thread() as thread:
         batcher = DynamicBatcher(
             name="m",
             predict=predict,
@@ -63,10 +65,11 @@ async def running(
         try:
             yield batcher
         finally:
-            await batcher.close(SOON)
+            await batcher.close(TIMEOUT_SECONDS)
 
 
-def deadline(seconds: float = SOON) -> float:
+def deadline(seconds: float = TIMEOUT_SECONDS) -> float:
+    """Return a deadline that many seconds from now."""
     return time.monotonic() + seconds
 
 
@@ -74,35 +77,38 @@ def raws(outcomes: Sequence[Outcome]) -> list[object]:
     return [outcome.value for outcome in outcomes]
 
 
-async def entered(gate: Gate) -> None:
-    assert await asyncio.to_thread(gate.entered.wait, SOON)
+async def wait_until_entered(gate: Gate) -> None:
+    """Wait until the device computes a batch behind the gate."""
+    assert await asyncio.to_thread(gate.entered.wait, TIMEOUT_SECONDS)
 
 
 @asynccontextmanager
-async def busy(
+async def busy_batcher(
     limits: BatchLimits = LIMITS, metrics: Metrics | None = None, **options: Any
 ) -> AsyncIterator[tuple[DynamicBatcher, Gate, asyncio.Task[list[Outcome]]]]:
-    """A batcher whose device is computing the input `first` until the gate opens."""
+    """Yield a batcher whose device computes the input `first` until the gate opens."""
     gate = Gate()
     async with AsyncExitStack() as stack:
-        batcher = await stack.enter_async_context(running(gate, limits, metrics, **options))
+        batcher = await stack.enter_async_context(
+            running_batcher(gate, limits, metrics=metrics, **options)
+        )
         stack.callback(gate.open.set)
-        first = asyncio.create_task(batcher.compute([one_input("first")], deadline()))
-        await entered(gate)
+        first = asyncio.create_task(batcher.compute([text_input("first")], deadline()))
+        await wait_until_entered(gate)
         yield batcher, gate, first
         gate.open.set()
         await asyncio.wait({first})
 
 
-def asked(
+def start_compute(
     batcher: DynamicBatcher, names: Sequence[str], lane: Lane = "training", tokens: int = 1
 ) -> asyncio.Task[list[Outcome]]:
-    """A caller on his way; he is admitted in the next turn of the loop."""
-    inputs = [one_input(name, tokens) for name in names]
+    """Start a call to `compute`; it is admitted in the next iteration of the event loop."""
+    inputs = [text_input(name, tokens) for name in names]
     return asyncio.create_task(batcher.compute(inputs, deadline(), lane))
 
 
-async def turns(count: int = 5) -> None:
-    """Let the event loop do all that is to do now."""
+async def run_event_loop(count: int = 5) -> None:
+    """Run `count` iterations of the event loop, enough for all work that is ready."""
     for _ in range(count):
         await asyncio.sleep(0)

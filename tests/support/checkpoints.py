@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BatchEncoding,
     BertConfig,
     BertForSequenceClassification,
     DebertaV2Config,
@@ -36,8 +37,8 @@ Kind = Literal["bert", "deberta", "modernbert", "qwen3", "llama"]
 Pad = Literal["own", "eos", "none"]
 
 KINDS: tuple[Kind, ...] = ("bert", "deberta", "modernbert", "qwen3", "llama")
-ENCODERS = frozenset(("bert", "deberta", "modernbert"))
-DECODERS = frozenset(("qwen3", "llama"))
+ENCODERS: frozenset[Kind] = frozenset(("bert", "deberta", "modernbert"))
+DECODERS: frozenset[Kind] = frozenset(("qwen3", "llama"))
 MERGES = ("th", "in", "er", "re", "on", "the", "ing", "Ġt", "Ġa", "Ġthe", "<|", "|>")
 
 TEXTS = ("a short one", "and a longer one, of some more tokens than that, and a bit")
@@ -55,6 +56,15 @@ _WIDTH: Mapping[str, Any] = {
     "intermediate_size": 48,
     "num_attention_heads": 4,
     "num_hidden_layers": 3,
+}
+_RELATIVE_ATTENTION: Mapping[str, Any] = {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "position_buckets": 16,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "type_vocab_size": 0,
 }
 
 
@@ -75,16 +85,16 @@ def build_checkpoint(
     dtype: torch.dtype = torch.float32,
     config: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A checkpoint in `folder/weights` and its card in `folder`, which it returns.
+    """Build a checkpoint in `folder/weights` and its card in `folder`, and return the folder.
 
-    `pad` says what the padding token is: one of its own, EOS, or none at all (decoders only).
+    `pad` chooses the padding token: a separate token, EOS, or none at all (decoders only).
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(kind, pad=pad, padding_side=padding_side, template=template)
     torch.manual_seed(seed)
     named = {"id2label": dict(enumerate(labels))} if labels else {"num_labels": num_labels}
     model = _model(kind, tokenizer, {**named, **(config or {})})
-    spread(model)
+    widen_weights(model)
     saved = model if with_head else model.base_model
     saved.to(dtype).save_pretrained(folder / "weights")
     tokenizer.save_pretrained(folder / "weights")
@@ -100,7 +110,7 @@ def write_card(
     max_tokens: int = 256,
     options: Mapping[str, object] | None = None,
 ) -> None:
-    """The card of `tiny@1`, its weights in a folder beside it unless told otherwise."""
+    """Write the card of `tiny@1`, by default with its weights in a folder beside it."""
     lines = [
         f'name = "tiny"\nversion = 1\nfamily = "{family}"',
         f"[weights]\n{weights}",
@@ -112,32 +122,32 @@ def write_card(
 
 
 def load_classifier(folder: Path, dtype: str = "float32", *, model: str = "tiny") -> Classifier:
-    """The shared core of the families, loaded through the card in `folder`."""
+    """Load the classifier that the families share, through the card in `folder`."""
     repository = ModelRepository([folder])
     entry = repository.find(model)
     return Classifier.load(entry.card, repository.locate(entry), Runtime(dtype=dtype))
 
 
 def load_model(folder: Path, dtype: str = "float32") -> RewardModel:
-    """The model that the card in `folder` serves, by its family."""
+    """Load the model of the card in `folder`, by its family."""
     repository = ModelRepository([folder])
     entry = repository.find("tiny")
     return family_of(entry.card).load(entry.card, repository.locate(entry), Runtime(dtype=dtype))
 
 
-def rows(classifier: Classifier, texts: Sequence[str] = TEXTS) -> list[list[float]]:
-    """The logits of each text, computed together."""
+def logits_of(classifier: Classifier, texts: Sequence[str] = TEXTS) -> list[list[float]]:
+    """Return the logits of each text, computed in one batch."""
     inputs = [classifier.encode_text(text, None, "error").input() for text in texts]
     return [list(row) for row in classifier.logits(inputs)]
 
 
-def close(expected: list[float]) -> Any:
-    """Equal but for the rounding of fp32."""
+def approximately(expected: list[float]) -> Any:
+    """Return an approximation that allows for fp32 rounding."""
     return pytest.approx(expected, abs=1e-5, rel=0)
 
 
 class PlainTransformers:
-    """What the checkpoint in `folder` computes without Assay: one sequence, no padding."""
+    """The checkpoint in `folder` run by Transformers alone: one sequence at a time, no padding."""
 
     def __init__(self, folder: Path) -> None:
         weights = folder / "weights"
@@ -146,14 +156,16 @@ class PlainTransformers:
         self.model = model.eval()
 
     def text(self, text: str, text_pair: str | None = None, **options: Any) -> list[float]:
-        """The logits of a text or a pair."""
+        """Return the logits of a text or a pair."""
         return self._logits(self.tokenizer(text, text_pair, return_tensors="pt", **options))
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[float]:
-        """The logits of a conversation under the checkpoint's own template."""
-        return self._logits(
-            self.tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)
+        """Return the logits of a conversation under the checkpoint's own template."""
+        inputs = self.tokenizer.apply_chat_template(
+            [dict(message) for message in messages], return_tensors="pt", return_dict=True
         )
+        assert isinstance(inputs, BatchEncoding)
+        return self._logits(inputs)
 
     def _logits(self, inputs: Mapping[str, Any]) -> list[float]:
         with torch.no_grad():
@@ -182,7 +194,7 @@ def save_adapter(
         for name, parameter in adapted.named_parameters():
             if "lora_" in name or "modules_to_save" in name:
                 parameter.normal_(0.0, 0.2)
-    adapted.save_pretrained(folder / "adapter", save_embedding_layers=False)
+    adapted.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
     return adapted.eval()
 
 
@@ -193,7 +205,7 @@ def build_tokenizer(
     padding_side: Literal["left", "right"] = "right",
     template: str | None = TEMPLATE,
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer of the same make as the architecture's own, over letters or bytes."""
+    """Build a tokenizer of the same type as the architecture's own, over letters or bytes."""
     if kind in DECODERS:
         return _decoder_tokenizer(kind, pad, padding_side, template)
     special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
@@ -283,18 +295,8 @@ def _model(kind: Kind, tokenizer: PreTrainedTokenizerFast, extra: Mapping[str, A
     if kind == "bert":
         return BertForSequenceClassification(BertConfig(**{**shared, **extra}))
     if kind == "deberta":
-        relative = {
-            "relative_attention": True,
-            "pos_att_type": ["p2c", "c2p"],
-            "position_biased_input": False,
-            "position_buckets": 16,
-            "norm_rel_ebd": "layer_norm",
-            "share_att_key": True,
-            "type_vocab_size": 0,
-        }
-        return DebertaV2ForSequenceClassification(
-            DebertaV2Config(**{**shared, **relative, **extra})
-        )
+        config = DebertaV2Config(**{**shared, **_RELATIVE_ATTENTION, **extra})
+        return DebertaV2ForSequenceClassification(config)
     if kind == "modernbert":
         own = {"cls_token_id": 2, "sep_token_id": 3, "local_attention": 16}
         return ModernBertForSequenceClassification(ModernBertConfig(**{**shared, **own, **extra}))
@@ -304,7 +306,7 @@ def _model(kind: Kind, tokenizer: PreTrainedTokenizerFast, extra: Mapping[str, A
     return LlamaForSequenceClassification(LlamaConfig(**{**grouped, **extra}))
 
 
-def spread(model: Any) -> None:
+def widen_weights(model: Any) -> None:
     """Draw weights wide enough for texts to differ; the usual ones give nearly the same logits."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -1,11 +1,11 @@
-"""What a server in good health says, as JSON, with fields that no client knows yet."""
+"""Replies of a healthy server, as JSON, with fields that no client knows yet."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def result(index: int, item: Mapping[str, Any]) -> dict[str, Any]:
-    """What the server makes of an item: its `value` is the score; without one it fails."""
+    """Return the result of an item: its `value` is the score, and an item without it fails."""
     value = item.get("value")
     failed = value is None
     return {
@@ -25,20 +25,24 @@ def result(index: int, item: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def groups(results: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    found = []
-    for name in dict.fromkeys(one["group"] for one in results if one["group"] is not None):
-        scores = [one["score"] for one in results if one["group"] == name]
-        own = [score for score in scores if score is not None]
-        ranks = [None if one is None else 1 + sum(each > one for each in own) for one in scores]
-        found.append(
-            {"group": name, "n": len(scores), "scored": len(own), "mean": None, "std": None}
+def group_statistics(results: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """Return the group statistics of results, or None if they name no group."""
+    statistics = []
+    for name in dict.fromkeys(row["group"] for row in results if row["group"] is not None):
+        scores = [row["score"] for row in results if row["group"] == name]
+        valid = [score for score in scores if score is not None]
+        ranks = [
+            None if score is None else 1 + sum(other > score for other in valid) for score in scores
+        ]
+        statistics.append(
+            {"group": name, "n": len(scores), "scored": len(valid), "mean": None, "std": None}
             | {"ranks": ranks, "zero_variance": False}
         )
-    return found or None
+    return statistics or None
 
 
-def score_reply(items: list[Mapping[str, Any]]) -> dict[str, Any]:
+def score_reply(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the reply to a scoring request."""
     results = [result(index, item) for index, item in enumerate(items)]
     count = len(items)
     return {
@@ -46,7 +50,7 @@ def score_reply(items: list[Mapping[str, Any]]) -> dict[str, Any]:
         "model": "code@1",
         "fingerprint": "sha256:aa",
         "results": results,
-        "groups": groups(results),
+        "groups": group_statistics(results),
         "usage": {"items": count, "tokens": 3 * count, "computed": count, "cached": 0}
         | {"shared": 0, "rule": 0, "failed": 0, "another_field_of_tomorrow": 7},
         "timing": {"prepare_ms": 0.5, "queue_ms": 1.0, "predict_ms": 2.0, "total_ms": 4},
@@ -54,14 +58,18 @@ def score_reply(items: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def best_reply(body: Mapping[str, Any]) -> dict[str, Any]:
-    items = [one if isinstance(one, dict) else {"value": None} for one in body["candidates"]]
+    """Return the reply to a best-of-n request."""
+    items = [
+        candidate if isinstance(candidate, dict) else {"value": None}
+        for candidate in body["candidates"]
+    ]
     reply = score_reply(items)
-    scores = [one["score"] for one in reply["results"]]
+    scores = [row["score"] for row in reply["results"]]
     order = sorted(range(len(scores)), key=lambda i: (scores[i] is None, -(scores[i] or 0)))
-    places = [{"index": i, "score": scores[i], "margin": None} for i in order]
+    ranking = [{"index": i, "score": scores[i], "margin": None} for i in order]
     best = order[0] if scores[order[0]] is not None else None
     extra = {"best": best, "ties": [[0, 1]], "abstained": best is None}
-    return {**reply, **extra, "ranking": places[: body.get("top_n")]}
+    return {**reply, **extra, "ranking": ranking[: body.get("top_n")]}
 
 
 MODEL = {"id": "code@1", "name": "code", "version": 1, "family": "code", "title": "Code"}
@@ -76,7 +84,7 @@ RULE = {
     "about": ["reward"],
     "evidence": {"items": 256},
     "thresholds": {"warn": 0.02, "critical": 0.2},
-    "cannot_tell": "why",
+    "limits": "why",
 }
 SILENT = {
     **RULE,

@@ -1,4 +1,4 @@
-"""Small real parts for tests: inputs, batchers and a scripted model behind the ordinary waist."""
+"""Small parts for tests: inputs, metrics, and scripted models with the ordinary interface."""
 
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,24 +21,28 @@ def new_metrics() -> Metrics:
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
+    """Return the value of a series, 0 if there is none yet."""
     return metrics.registry.get_sample_value(name, labels) or 0.0
 
 
-def one_input(name: str, tokens: int = 1) -> tuple[bytes, Input]:
+def text_input(name: str, tokens: int = 1) -> tuple[bytes, Input]:
+    """Return an input whose payload is its name, and its cache key."""
     return name.encode(), Input(name.encode(), tokens, name)
 
 
 def length_of(inputs: Sequence[Input]) -> list[Raw]:
-    return [(float(len(one.payload)),) for one in inputs]
+    """Predict the length of each payload."""
+    return [(float(len(row.payload)),) for row in inputs]
 
 
 def padded(inputs: Sequence[Input]) -> int:
-    return len(inputs) * max((one.tokens for one in inputs), default=0)
+    """Return the tokens of a padded batch."""
+    return len(inputs) * max((row.tokens for row in inputs), default=0)
 
 
 @dataclass
 class Gate:
-    """A predict that waits, so that a test can look at the moment in which the device is busy."""
+    """A `predict` that waits until the test opens it, so that the device stays busy."""
 
     predict: Callable[[Sequence[Input]], Sequence[Raw]] = length_of
     entered: threading.Event = field(default_factory=threading.Event)
@@ -46,23 +50,23 @@ class Gate:
     batches: list[list[str]] = field(default_factory=list)
 
     def __call__(self, inputs: Sequence[Input]) -> Sequence[Raw]:
-        self.batches.append([one.payload for one in inputs])
+        self.batches.append([row.payload for row in inputs])
         self.entered.set()
         assert self.open.wait(30), "the test never opened the gate"
         return self.predict(inputs)
 
 
-def device() -> ThreadPoolExecutor:
+def device_thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1)
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptedModel:
-    """Scores a text, the second of a pair or a response by its length, except for texts that
-    script a failure.
+    """A model that scores a text by its length, unless the text scripts a failure.
 
-    `poison` raises in the forward pass, `nan` gives NaN, `unpreparable` raises where no family
-    should, `refused` is an ordinary item error.
+    Of a pair it scores the second text, of a prompt with a response the response. `poison` raises
+    in the forward pass, `nan` gives NaN, `unpreparable` raises where no family should, `refused`
+    is an ordinary item error.
     """
 
     fingerprint: str = "sha256:scripted"
@@ -89,20 +93,20 @@ class ScriptedModel:
         return padded(inputs)
 
     def predict(self, inputs: Sequence[Input]) -> list[Raw]:
-        if any("poison" in one.payload for one in inputs):
+        if any("poison" in row.payload for row in inputs):
             raise RuntimeError("scripted")
         return [
-            (float("nan") if "nan" in one.payload else float(len(one.payload)),) for one in inputs
+            (float("nan") if "nan" in row.payload else float(len(row.payload)),) for row in inputs
         ]
 
     def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
         ((raw,),) = raws
-        return [Score(raw, raw, {"reward": raw})]
+        return [Score(raw, raw, channels={"reward": raw})]
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteModel:
-    """The length of a text, computed elsewhere; a text with `poison` cannot be."""
+    """A remote model that scores a text by its length, and fails on a text with `poison`."""
 
     fingerprint: str = "sha256:remote"
     runs: ClassVar[Literal["remote"]] = "remote"
@@ -122,16 +126,16 @@ class RemoteModel:
         return padded(inputs)
 
     def predict(self, inputs: Sequence[Input]) -> Awaitable[Sequence[Raw]]:
-        async def elsewhere() -> Sequence[Raw]:
-            if any("poison" in one.payload for one in inputs):
-                raise ItemError("unreachable", "nobody answers")
+        async def compute() -> Sequence[Raw]:
+            if any("poison" in row.payload for row in inputs):
+                raise ItemError("unreachable", "no reply")
             return length_of(inputs)
 
-        return elsewhere()
+        return compute()
 
     def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
         ((raw,),) = raws
-        return [Score(raw, raw, {"reward": raw})]
+        return [Score(raw, raw, channels={"reward": raw})]
 
 
 SCRIPTED_CARD = """

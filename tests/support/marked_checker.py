@@ -1,8 +1,8 @@
-"""A checker whose verdict is read off two marks, to test what is around it.
+"""An NLI checkpoint whose verdict depends on two marks only, to test the code around it.
 
 `<` anywhere in a sequence makes it entailed, `|` contradicted, neither of them neutral; of both the
-one that is written more often wins. It is an ordinary BERT with one layer, saved the ordinary way:
-attention is even, so that the first position holds the mean of all tokens.
+mark that is written more often wins. It is an ordinary BERT with one layer, saved the ordinary way:
+attention is uniform, so that the first position holds the mean of all tokens.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,10 @@ _MIXING, _READING, _READ_AT = 1_000.0, 0.05, 60_000.0
 def build_marked(
     folder: Path, *, max_tokens: int = 256, options: Mapping[str, object] | None = None
 ) -> Path:
-    """The checkpoint and its card in `folder`, which it returns; no probes, it reads no English."""
+    """Build the checkpoint and its card in `folder`, and return the folder.
+
+    The card switches the probes off, because the model reads no English.
+    """
     build_checkpoint(
         "bert",
         folder,
@@ -46,7 +49,7 @@ def build_marked(
 
 
 def prose(sentences: int) -> str:
-    """So many sentences that say nothing of ships."""
+    """Return that many sentences, none of which mentions ships."""
     return " ".join(FILLER[number % len(FILLER)] for number in range(sentences))
 
 
@@ -68,12 +71,12 @@ def _write(model: Any, supports: int, denies: int) -> None:
 
 
 def _directions(width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Three directions at right angles, each with mean 0 and variance 1."""
+    """Return three orthogonal directions, each with mean 0 and variance 1."""
     signs = torch.tensor([1.0, -1.0])
     halves = signs.repeat_interleave(width // 2)
     return halves, signs.repeat(width // 2), signs.repeat_interleave(2).repeat(width // 4)
 
 
 def _vocabulary(folder: Path) -> dict[str, int]:
-    found: dict[str, int] = AutoTokenizer.from_pretrained(folder / "weights").get_vocab()
-    return found
+    vocabulary: dict[str, int] = AutoTokenizer.from_pretrained(folder / "weights").get_vocab()
+    return vocabulary

@@ -1,4 +1,4 @@
-"""Places that tests read: the checkout, its docs, and the data beside it."""
+"""Paths that tests read: the checkout, its docs, and the evaluation data."""
 
 import os
 from pathlib import Path

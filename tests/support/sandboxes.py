@@ -1,4 +1,4 @@
-"""Sandboxes for tests: the bounds they share, what runs in them, and what must be gone after."""
+"""Sandboxes for tests: their bounds, the processes that run in them, and their folders."""
 
 import asyncio
 import tempfile
@@ -12,46 +12,52 @@ import pytest
 
 from assay_models.card import ModelCard, read_card
 from assay_models.families.code_exec.model import CodeExecModel
-from assay_models.families.code_exec.sandbox import START, Bounds, Sandbox, Verdict
-from assay_models.families.code_exec.self_test import broken_promise
+from assay_models.families.code_exec.sandbox import START, Bounds, ExecutionResult, Sandbox
+from assay_models.families.code_exec.self_test import find_broken_guarantee
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, embedded_root
 
 BOUNDS = Bounds(cpu_seconds=1, total_cpu_seconds=3, memory_mb=256, processes=8, disk_mb=4)
-SHUT = Sandbox(BOUNDS, isolated=True)
-OPEN = Sandbox(BOUNDS, isolated=False)
+ISOLATED = Sandbox(BOUNDS, is_isolated=True)
+NOT_ISOLATED = Sandbox(BOUNDS, is_isolated=False)
 FOLDER = embedded_root() / "code-exec" / "1"
 CARD = read_card(FOLDER)
-SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 @cache
-def why_not() -> str | None:
-    """Why programs cannot be shut off on this machine, if they cannot."""
-    return broken_promise(BOUNDS)
+def isolation_failure() -> str | None:
+    """Return why programs cannot be isolated on this machine, or None if they can."""
+    return find_broken_guarantee(BOUNDS)
 
 
-def need_isolation() -> None:
+def skip_without_isolation() -> None:
     """Skip where this machine has no isolation."""
-    if (reason := why_not()) is not None:
-        pytest.skip(f"programs cannot be shut off here: {reason}")
+    if (reason := isolation_failure()) is not None:
+        pytest.skip(f"programs cannot be isolated here: {reason}")
 
 
-def need_open() -> None:
-    """Skip where nobody may read Python's own files, and programs run as nobody."""
-    if outcomes("import string", "assert string", sandbox=OPEN) != ["pass"]:
-        pytest.skip("run by root, whose Python nobody else may read: programs need isolation")
+def skip_without_open_sandbox() -> None:
+    """Skip where programs that are not isolated cannot read Python's own files.
+
+    If root runs the server, such programs run as another user.
+    """
+    if outcomes("import string", "assert string", sandbox=NOT_ISOLATED) != ["pass"]:
+        pytest.skip("root's Python is readable by root alone: programs need isolation")
 
 
-def run(program: str, *tests: str, sandbox: Sandbox = SHUT) -> list[Verdict]:
+def run(program: str, *tests: str, sandbox: Sandbox = ISOLATED) -> list[ExecutionResult]:
+    """Run a program against tests and return a verdict per test."""
     return asyncio.run(sandbox.run(program, tests))
 
 
-def outcomes(program: str, *tests: str, sandbox: Sandbox = SHUT) -> list[str]:
+def outcomes(program: str, *tests: str, sandbox: Sandbox = ISOLATED) -> list[str]:
+    """Run a program against tests and return the outcomes only."""
     return [verdict.outcome for verdict in run(program, *tests, sandbox=sandbox)]
 
 
 def card_with(**options: object) -> ModelCard:
+    """Return the embedded card with some options replaced."""
     return CARD.model_copy(update={"options": {**CARD.options, **options}})
 
 
@@ -59,47 +65,47 @@ def load(card: ModelCard = CARD) -> CodeExecModel:
     return CodeExecModel.load(card, ModelFiles(FOLDER, None), Runtime())
 
 
-def with_turns(model: CodeExecModel, at_once: int) -> CodeExecModel:
-    """The same model for another event loop."""
-    return replace(model, turns=asyncio.Semaphore(at_once))
+def with_new_semaphore(model: CodeExecModel, at_once: int) -> CodeExecModel:
+    """Return the model with a new semaphore, for another event loop."""
+    return replace(model, slots=asyncio.Semaphore(at_once))
 
 
-def runners() -> list[psutil.Process]:
-    """This process's sandboxes, with all that runs in them."""
-    found = []
-    for door in psutil.Process().children():
+def sandbox_processes() -> list[psutil.Process]:
+    """Return the processes of this process's sandboxes, with all that run in them."""
+    processes = []
+    for child in psutil.Process().children():
         try:
-            if START in door.cmdline():
-                found += [door, *door.children(recursive=True)]
+            if START in child.cmdline():
+                processes += [child, *child.children(recursive=True)]
         except psutil.NoSuchProcess:
             continue
-    return found
+    return processes
 
 
-def folders() -> set[Path]:
-    """The scratch folders that lie about on this machine."""
+def scratch_folders() -> set[Path]:
+    """Return the scratch folders that are on this machine now."""
     return set(Path(tempfile.gettempdir()).glob("assay-*"))
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for a state that nothing announces."""
-    async with asyncio.timeout(SECONDS):
-        while not holds():  # noqa: ASYNC110 there is no event to wait for
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll until a condition holds, for states that have no event."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not condition():  # noqa: ASYNC110 there is no event to wait for
             await asyncio.sleep(0.005)
 
 
-async def end_of(processes: list[psutil.Process]) -> None:
-    """Wait until all have ended.
+async def wait_for_exit(processes: list[psutil.Process]) -> None:
+    """Wait until all processes have ended.
 
-    Polled, because waiting for a child reaps it: the event loop that started it would then never
-    learn of its end, and its `close` would wait for ever.
+    This polls, because waiting for a child reaps it: the event loop that started it would then
+    never see its exit, and its `close` would wait for ever.
     """
-    await until(lambda: not any(map(is_alive, processes)))
+    await wait_until(lambda: not any(map(is_alive, processes)))
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether a process still runs; one that ended and was not reaped yet does not."""
+    """Return whether a process still runs; a process that ended but was not reaped does not."""
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

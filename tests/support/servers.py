@@ -21,7 +21,7 @@ Served = Callable[[Settings], AbstractAsyncContextManager[httpx2.AsyncClient]]
 
 @asynccontextmanager
 async def serving(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
-    """The app with its lifespan, its models loaded, behind a client that speaks ASGI to it."""
+    """Yield a client of the app over ASGI, within its lifespan and with its models loaded."""
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with app.router.lifespan_context(app):
         for served in components_of(app).service.models():
@@ -38,7 +38,10 @@ def free_port() -> int:
 
 @contextmanager
 def listening(settings: Settings, *, loaded: bool = True) -> Iterator[str]:
-    """The address of a real server in a thread of its own, its models loaded unless told else."""
+    """Yield the URL of a real server in its own thread.
+
+    It waits until the models are loaded unless `loaded` is false.
+    """
     port = free_port()
     app = create_app(settings)
     started = threading.Event()
@@ -62,7 +65,7 @@ def listening(settings: Settings, *, loaded: bool = True) -> Iterator[str]:
 
 
 class RedisServer:
-    """A real redis-server on a loopback port, to be started, stopped, killed and frozen."""
+    """A real redis-server on a loopback port, which a test can start and kill."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()

@@ -1,4 +1,4 @@
-"""What takes too long for every change: `NIGHTLY=1 make test` runs it as well."""
+"""Marks of tests for nightly runs; `NIGHTLY=1 make test-all` includes them."""
 
 import os
 
@@ -6,4 +6,6 @@ import pytest
 
 NIGHTLY = os.environ.get("NIGHTLY") == "1"
 
-only_nightly = pytest.mark.skipif(not NIGHTLY, reason="takes long: `NIGHTLY=1 make test` runs it")
+only_nightly = pytest.mark.skipif(
+    not NIGHTLY, reason="takes long: `NIGHTLY=1 make test-all` runs it"
+)

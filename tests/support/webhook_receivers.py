@@ -1,4 +1,4 @@
-"""A receiver of webhooks on a real socket, that answers as it is told to."""
+"""A receiver of webhooks on a real socket, with scripted replies."""
 
 import json
 import queue
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-PATIENCE = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Told:
+class ReceivedPost:
     """A POST as it arrived."""
 
     path: str
@@ -28,28 +28,33 @@ class Told:
 
 @dataclass
 class Receiver:
-    """Answers in turn with `statuses` (and headers), then with 204; waits for `open` before it
-    does. What arrives is in `inbox`."""
+    """A webhook endpoint.
+
+    It replies with `statuses` (and their headers) in order, then with 204. Each reply waits until
+    `open` is set. Received posts are put in `inbox`.
+    """
 
     statuses: deque[tuple[int, dict[str, str]]] = field(default_factory=deque)
-    inbox: "queue.Queue[Told]" = field(default_factory=queue.Queue)
+    inbox: "queue.Queue[ReceivedPost]" = field(default_factory=queue.Queue)
     open: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
-    def next(self) -> Told:
-        return self.inbox.get(timeout=PATIENCE)
+    def next_post(self) -> ReceivedPost:
+        """Return the next post, waiting for it."""
+        return self.inbox.get(timeout=TIMEOUT_SECONDS)
 
 
 @contextmanager
 def receiving() -> Iterator[Receiver]:
+    """Yield a receiver that listens on a loopback port."""
     receiver = Receiver()
     receiver.open.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            receiver.inbox.put(Told(self.path, dict(self.headers.items()), body))
-            receiver.open.wait(PATIENCE)
+            receiver.inbox.put(ReceivedPost(self.path, dict(self.headers.items()), body))
+            receiver.open.wait(TIMEOUT_SECONDS)
             status, headers = receiver.statuses.popleft() if receiver.statuses else (204, {})
             self.send_response(status)
             for name, text in headers.items():

@@ -1,5 +1,5 @@
-"""Servers for clients that are not ours: `assay serve` as a process, and one in a thread whose
-model does what a test says.
+"""Servers for clients of other projects: `assay serve` as a process, and a server in a thread with
+a scripted model.
 """
 
 import os
@@ -19,12 +19,12 @@ from assay.settings import Settings
 from assay_models.items import TextItem
 from assay_models.registry import FAMILIES, Family
 
-SECONDS = 300
+TIMEOUT_SECONDS = 300
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_from_outside() -> Iterator[None]:
-    """LiteLLM looks for prices on the network when it is imported; it has them in its package."""
+def local_prices() -> Iterator[None]:
+    """Makes LiteLLM read prices from its package; it would fetch them when it is imported."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         yield
@@ -32,7 +32,7 @@ def nothing_from_outside() -> Iterator[None]:
 
 @contextmanager
 def process(**variables: str) -> Iterator[str]:
-    """The address of `assay serve` with these variables, its models ready."""
+    """Run `assay serve` with these variables; yield its address when its models are ready."""
     inherited = {name: text for name, text in os.environ.items() if not name.startswith("ASSAY_")}
     running = subprocess.Popen(
         [sys.executable, "-c", "from assay.cli import app; app()", "serve", "--port", "0"],
@@ -41,26 +41,26 @@ def process(**variables: str) -> Iterator[str]:
         text=True,
     )
     assert running.stderr is not None
-    late = threading.Timer(SECONDS, running.kill)
-    late.start()
-    told = list(_until_ready(running.stderr))
-    late.cancel()
-    drain = threading.Thread(target=running.stderr.read)
-    drain.start()
+    timer = threading.Timer(TIMEOUT_SECONDS, running.kill)
+    timer.start()
+    lines = list(_lines_until_ready(running.stderr))
+    timer.cancel()
+    reader = threading.Thread(target=running.stderr.read)
+    reader.start()
     try:
-        address = re.search(r"http://127\.0\.0\.1:\d+", "".join(told))
-        assert address is not None, "".join(told)
-        assert "is ready" in told[-1], "".join(told)
+        address = re.search(r"http://127\.0\.0\.1:\d+", "".join(lines))
+        assert address is not None, "".join(lines)
+        assert "is ready" in lines[-1], "".join(lines)
         yield address[0]
     finally:
         running.terminate()
-        running.wait(SECONDS)
-        drain.join(SECONDS)
+        running.wait(TIMEOUT_SECONDS)
+        reader.join(TIMEOUT_SECONDS)
         running.stderr.close()
 
 
-def _until_ready(lines: Iterable[str]) -> Iterator[str]:
-    """What the server says, up to the line that its model is ready."""
+def _lines_until_ready(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the server's lines, up to the one that its model is ready."""
     for line in lines:
         yield line
         if "is ready" in line:
@@ -69,22 +69,24 @@ def _until_ready(lines: Iterable[str]) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def reference_url() -> Iterator[str]:
-    """A server process of the model that needs no weights."""
+    """The address of a server process with the model that needs no weights."""
     with process(ASSAY_MODELS="reference") as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def scripted_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of the model that counts letters, on a socket."""
+    """The address of a server in a thread with the model that counts letters."""
     with scripted(tmp_path_factory.mktemp("scripted")) as settings, listening(settings) as url:
         yield url
 
 
 @contextmanager
 def scripted(folder: Path) -> Iterator[Settings]:
-    """Settings that serve the scripted model."""
-    family = Family("support.doubles", "ScriptedModel", TextItem, "text", {"text": "probe"})
+    """Yield settings that serve the scripted model."""
+    family = Family(
+        "support.doubles", "ScriptedModel", item=TextItem, candidate="text", probe={"text": "probe"}
+    )
     card = folder / "scripted" / "1" / "card.toml"
     card.parent.mkdir(parents=True)
     card.write_text(SCRIPTED_CARD)

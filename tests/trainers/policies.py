@@ -1,4 +1,4 @@
-"""A policy so small that it trains in seconds, and whose every token is a thing worth scoring."""
+"""A policy that trains in seconds; each of its tokens is a whole response to score."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 PAD, END = "<pad>", "<end>"
 
 
-def tokenizer_of(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Each of these texts is one token; there are no others but padding and the end."""
+def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Return a tokenizer with one token for each text, and tokens for padding and the end."""
     vocabulary = {text: number for number, text in enumerate([PAD, END, *texts])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token=PAD))
     words.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token=PAD, eos_token=END)
 
 
-def policy_of(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """Two layers of width 32, at random: it writes any token after any other."""
+def make_policy(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """Return a random model of two layers with width 32, which generates random tokens."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -1,4 +1,4 @@
-"""Clients as their makers publish them, each with how it is asked and how it tells of a failure.
+"""Published clients of other projects: how each requests scores, and how it reports failures.
 
 They are imported when they are used, because some take seconds.
 """
@@ -9,37 +9,37 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from support.dialect_clients import sigmoid
+from support.dialect_messages import sigmoid
 
 QUERY = "Say it."
-Ask = Callable[[str, str, Sequence[str]], list[float]]
+Score = Callable[[str, str, Sequence[str]], list[float]]
 
 
-def in_order(results: Sequence[Any]) -> list[float]:
-    """The scores of a ranking, in the order of the request."""
-    plain = [one if isinstance(one, dict) else vars(one) for one in results]
-    return [one["relevance_score"] for one in sorted(plain, key=lambda one: int(one["index"]))]
+def scores_by_index(results: Sequence[Any]) -> list[float]:
+    """Return the scores of a ranking, in the order of the request."""
+    rows = [result if isinstance(result, dict) else vars(result) for result in results]
+    return [row["relevance_score"] for row in sorted(rows, key=lambda row: int(row["index"]))]
 
 
 def cohere_v2(url: str, model: str, texts: Sequence[str]) -> list[float]:
     with import_module("cohere").ClientV2(api_key="any", base_url=url) as client:
         reply = client.rerank(model=model, query=QUERY, documents=list(texts))
-    return in_order(reply.results)
+    return scores_by_index(reply.results)
 
 
 def cohere_v1(url: str, model: str, texts: Sequence[str]) -> list[float]:
-    wanted = {"query": QUERY, "documents": list(texts), "return_documents": True}
+    request = {"query": QUERY, "documents": list(texts), "return_documents": True}
     with import_module("cohere").Client(api_key="any", base_url=url) as client:
-        reply = client.rerank(model=model, **wanted)
-    told = [result.document.text for result in reply.results]
-    assert told == [texts[result.index] for result in reply.results]
-    return in_order(reply.results)
+        reply = client.rerank(model=model, **request)
+    returned = [result.document.text for result in reply.results]
+    assert returned == [texts[result.index] for result in reply.results]
+    return scores_by_index(reply.results)
 
 
-def litellm(provider: str, path: str = "") -> Ask:
-    """Through LiteLLM, with nothing but `api_base` to say where the provider is."""
+def litellm(provider: str, path: str = "") -> Score:
+    """Return a function that scores through LiteLLM, with only `api_base` as the address."""
 
-    def ask(url: str, model: str, texts: Sequence[str]) -> list[float]:
+    def score(url: str, model: str, texts: Sequence[str]) -> list[float]:
         reply = import_module("litellm").rerank(
             model=f"{provider}/{model}",
             query=QUERY,
@@ -47,33 +47,33 @@ def litellm(provider: str, path: str = "") -> Ask:
             api_base=url + path.format(model=model),
             api_key="any",
         )
-        told = [result["document"]["text"] for result in reply.results]
-        assert told == [texts[result["index"]] for result in reply.results]
-        return in_order(reply.results)
+        returned = [result["document"]["text"] for result in reply.results]
+        assert returned == [texts[result["index"]] for result in reply.results]
+        return scores_by_index(reply.results)
 
-    return ask
+    return score
 
 
 def openai_embeddings(url: str, model: str, texts: Sequence[str]) -> list[float]:
     client = import_module("openai").OpenAI(api_key="any", base_url=f"{url}/v1")
     with client:
         reply = client.embeddings.create(model=model, input=list(texts), encoding_format="float")
-    return [one.embedding[-1] for one in reply.data]
+    return [row.embedding[-1] for row in reply.data]
 
 
 def openai_classify(url: str, model: str, texts: Sequence[str]) -> list[float]:
-    """vLLM's path with its own fields, as its users ask with OpenAI's client."""
+    """Score through OpenAI's client with vLLM's path and fields, as vLLM's users do."""
     body = {"model": model, "input": list(texts), "use_activation": False}
     with import_module("openai").OpenAI(api_key="any", base_url=url) as client:
         reply = client.post("/classify", body=body, cast_to=object)
-    return [one["probs"][-1] for one in reply["data"]]
+    return [row["probs"][-1] for row in reply["data"]]
 
 
 def triton(url: str, model: str, texts: Sequence[str]) -> list[float]:
     http, numpy = import_module("tritonclient.http"), import_module("numpy")
     column = http.InferInput("text", [len(texts)], "BYTES")
-    texts_of_it = numpy.array([text.encode() for text in texts], dtype=object)
-    column.set_data_from_numpy(texts_of_it, binary_data=False)
+    encoded = numpy.array([text.encode() for text in texts], dtype=object)
+    column.set_data_from_numpy(encoded, binary_data=False)
     with http.InferenceServerClient(url.removeprefix("http://")) as client:
         reply = client.infer(model, [column])
     return [float(score) for (score,) in reply.as_numpy("rewards")]
@@ -85,78 +85,83 @@ def hugging_face(url: str, model: str, texts: Sequence[str]) -> list[float]:
     return [client.text_classification(text, function_to_apply="none").score]
 
 
-def body_of(error: Any) -> dict[str, Any]:
-    """The problem detail, where the client keeps the reply's body."""
+def problem_in_body(error: Any) -> dict[str, Any]:
+    """Return the problem details of a client that keeps the reply's body."""
     body = error.body
     assert isinstance(body, dict)
     return body
 
 
-def quoted(error: Exception) -> dict[str, Any]:
-    """The problem detail, where the client puts the reply into its message."""
+def problem_in_message(error: Exception) -> dict[str, Any]:
+    """Return the problem details of a client that puts the reply into its message."""
     text = str(error)
-    found: dict[str, Any]
-    found, _ = json.JSONDecoder().raw_decode(text[text.index("{") :])
-    return found
+    problem: dict[str, Any]
+    problem, _ = json.JSONDecoder().raw_decode(text[text.index("{") :])
+    return problem
 
 
 @dataclass(frozen=True)
 class Sdk:
-    """One client.
+    """A published client.
 
-    `ask` has a model score texts at a server, `number` is what it makes of a raw. `error` is what
-    it raises, `status` and `problem` read the reply from that. `tries` says how often it asks in
-    all where the queue is full, the model is loading or the server at fault; `sleeps` is the module
-    whose clock it waits by. `lists` is whether it asks for more than one text, and `empty` what it
-    gets for none (None: it is refused).
+    Attributes:
+        score: scores texts with a server's model.
+        error: the path of the base class of its errors.
+        read_status: reads the HTTP status from such an error.
+        read_problem: reads the problem details from such an error.
+        transform: the score that the client's protocol makes of a raw.
+        attempts: requests in all if the queue is full, the model is loading or the server fails.
+        clock_module: the module whose clock it waits by; None if it does not wait.
+        takes_lists: whether it sends more than one text.
+        empty_result: its result for no texts; None if that is refused.
     """
 
     name: str
-    ask: Ask
+    score: Score
     error: str
-    status: Callable[[Any], int] = lambda error: int(error.status_code)
-    problem: Callable[[Any], dict[str, Any]] = body_of
-    number: Callable[[float], float] = float
-    tries: int = 1
-    sleeps: str | None = None
-    lists: bool = True
-    empty: list[float] | None = None
+    read_status: Callable[[Any], int] = lambda error: int(error.status_code)
+    read_problem: Callable[[Any], dict[str, Any]] = problem_in_body
+    transform: Callable[[float], float] = float
+    attempts: int = 1
+    clock_module: str | None = None
+    takes_lists: bool = True
+    empty_result: list[float] | None = None
 
     @property
-    def raised(self) -> type[Exception]:
-        """The class of its errors."""
+    def error_class(self) -> type[Exception]:
+        """The base class of its errors."""
         module, _, name = self.error.rpartition(".")
-        found = getattr(import_module(module), name)
-        assert issubclass(found, Exception)
-        return found
+        kind: type[Exception] = getattr(import_module(module), name)
+        assert issubclass(kind, Exception)
+        return kind
 
 
 def _litellm(provider: str, path: str = "") -> Sdk:
     return Sdk(
         name=f"litellm as {provider}",
-        ask=litellm(provider, path),
+        score=litellm(provider, path),
         error="openai.OpenAIError",
-        problem=quoted,
-        number=sigmoid,
+        read_problem=problem_in_message,
+        transform=sigmoid,
     )
 
 
 SDKS = [
     Sdk(
         name="cohere.ClientV2",
-        ask=cohere_v2,
+        score=cohere_v2,
         error="cohere.core.api_error.ApiError",
-        number=sigmoid,
-        tries=3,
-        sleeps="cohere.core.http_client",
+        transform=sigmoid,
+        attempts=3,
+        clock_module="cohere.core.http_client",
     ),
     Sdk(
         name="cohere.Client",
-        ask=cohere_v1,
+        score=cohere_v1,
         error="cohere.core.api_error.ApiError",
-        number=sigmoid,
-        tries=3,
-        sleeps="cohere.core.http_client",
+        transform=sigmoid,
+        attempts=3,
+        clock_module="cohere.core.http_client",
     ),
     _litellm("cohere"),
     _litellm("jina_ai"),
@@ -164,32 +169,32 @@ SDKS = [
     _litellm("huggingface", "/compat/tei/{model}"),
     Sdk(
         name="openai.embeddings",
-        ask=openai_embeddings,
+        score=openai_embeddings,
         error="openai.APIStatusError",
-        tries=3,
-        sleeps="openai._base_client",
+        attempts=3,
+        clock_module="openai._base_client",
     ),
     Sdk(
         name="openai.post",
-        ask=openai_classify,
+        score=openai_classify,
         error="openai.APIStatusError",
-        tries=3,
-        sleeps="openai._base_client",
+        attempts=3,
+        clock_module="openai._base_client",
     ),
     Sdk(
         name="tritonclient",
-        ask=triton,
+        score=triton,
         error="tritonclient.utils.InferenceServerException",
-        status=lambda error: int(error.status()),
-        problem=lambda error: {"detail": error.message()},
-        empty=[],
+        read_status=lambda error: int(error.status()),
+        read_problem=lambda error: {"detail": error.message()},
+        empty_result=[],
     ),
     Sdk(
         name="huggingface_hub",
-        ask=hugging_face,
+        score=hugging_face,
         error="huggingface_hub.errors.HfHubHTTPError",
-        status=lambda error: int(error.response.status_code),
-        problem=lambda error: error.response.json(),
-        lists=False,
+        read_status=lambda error: int(error.response.status_code),
+        read_problem=lambda error: error.response.json(),
+        takes_lists=False,
     ),
 ]

@@ -14,13 +14,14 @@ import pytest
 import torch
 from datasets import Dataset
 from support.tiers import only_nightly
+from transformers import PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
 from assay_client import ItemFailedError
 from assay_client.trainers.trl import AsyncReward, Reward
 
 from .conftest import process
-from .policies import policy_of, tokenizer_of
+from .policies import make_policy, make_tokenizer
 
 STEPS, GROUP, SEED = 20, 4, 7
 PROMPTS = ["Return the larger of two numbers.", "Return the last item of a list."]
@@ -31,7 +32,7 @@ def fenced(program: str) -> str:
 
 
 UNANSWERABLE = fenced(f"x = [{'1, ' * 1200}]")
-MOVES = [
+RESPONSES = [
     fenced("def larger(a, b):\n    return max(a, b)"),
     fenced("def larger(a, b):\n    return a if a > b else b"),
     fenced("def last(items):\n    return items[-1]"),
@@ -41,7 +42,7 @@ MOVES = [
     UNANSWERABLE,
 ]
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")]
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +52,9 @@ def code_url() -> Iterator[str]:
         yield url
 
 
-def trained(folder: Path, reward: Any) -> tuple[GRPOTrainer, pandas.DataFrame]:
-    """The trainer after all its steps, and what it logged of each completion."""
-    tokenizer = tokenizer_of([*PROMPTS, *MOVES])
+def train(folder: Path, reward: Any) -> tuple[GRPOTrainer, pandas.DataFrame]:
+    """Train; return the trainer, and its log of completions."""
+    tokenizer = make_tokenizer([*PROMPTS, *RESPONSES])
     arguments = GRPOConfig(
         output_dir=str(folder),
         use_cpu=True,
@@ -72,7 +73,7 @@ def trained(folder: Path, reward: Any) -> tuple[GRPOTrainer, pandas.DataFrame]:
         disable_tqdm=True,
     )
     trainer = GRPOTrainer(
-        model=policy_of(tokenizer, SEED),
+        model=make_policy(tokenizer, SEED),
         reward_funcs=[reward],
         args=arguments,
         train_dataset=Dataset.from_dict({"prompt": PROMPTS * STEPS}),
@@ -83,8 +84,8 @@ def trained(folder: Path, reward: Any) -> tuple[GRPOTrainer, pandas.DataFrame]:
     return trainer, pandas.concat([pandas.read_parquet(table) for table in tables])
 
 
-def told(url: str, model: str, logged: pandas.DataFrame) -> list[float | None]:
-    """What the server says of the same completions, asked directly."""
+def server_scores(url: str, model: str, logged: pandas.DataFrame) -> list[float | None]:
+    """Return the server's scores of the logged completions."""
     items = [
         {"prompt": prompt, "response": completion}
         for prompt, completion in zip(logged["prompt"], logged["completion"], strict=True)
@@ -94,35 +95,35 @@ def told(url: str, model: str, logged: pandas.DataFrame) -> list[float | None]:
 
 
 def agrees(logged: float, score: float | None) -> bool:
-    """Whether TRL holds this score, in single precision, or NaN for none."""
+    """Return whether TRL logged this score in single precision, or NaN for None."""
     return math.isnan(logged) if score is None else logged == float(numpy.float32(score))
 
 
 def advantages_of(scores: list[float | None]) -> list[float]:
-    """GRPO's, among those of a group that have a score; the others move nothing."""
-    there = [score for score in scores if score is not None]
-    if not there:
+    """Compute GRPO's advantages of a group; those without a score have 0."""
+    known = [score for score in scores if score is not None]
+    if not known:
         return [0.0] * len(scores)
-    middle, spread = mean(there), stdev(there) if len(there) > 1 else 0.0
-    return [0.0 if score is None else (score - middle) / (spread + 1e-4) for score in scores]
+    centre, spread = mean(known), stdev(known) if len(known) > 1 else 0.0
+    return [0.0 if score is None else (score - centre) / (spread + 1e-4) for score in scores]
 
 
 @only_nightly
 @pytest.mark.weights
-def test_twenty_steps_with_the_code_model(code_url: str, tmp_path: Path) -> None:
+def test_trl_trains_with_the_code_model(code_url: str, tmp_path: Path) -> None:
     reward = Reward("code@2", on_failure="none", url=code_url, run="grpo")
-    trainer, logged = trained(tmp_path, reward)
+    trainer, logged = train(tmp_path, reward)
     reward.close()
     assert trainer.state.global_step == STEPS
     assert len(logged) == STEPS * GROUP
 
-    scores = told(code_url, "code@2", logged)
+    scores = server_scores(code_url, "code@2", logged)
     rewards, advantages = logged["assay_code_v2"].tolist(), logged["advantage"].tolist()
     assert all(map(agrees, rewards, scores))
     missing = [place for place, score in enumerate(scores) if score is None]
-    assert missing, "the policy never wrote what cannot be scored"
-    assert scores.count(0.0), "the policy never wrote what has no program"
-    assert any(scores), "the policy never wrote a program"
+    assert missing, "no completion was too long to be scored"
+    assert scores.count(0.0), "no completion was without a program"
+    assert any(scores), "no completion had a program"
     assert reward.failures.reasons == {"input_too_long": len(missing)}
 
     for start in range(0, len(scores), GROUP):
@@ -131,28 +132,30 @@ def test_twenty_steps_with_the_code_model(code_url: str, tmp_path: Path) -> None
 
     shares = [line["assay/failed"] for line in trainer.state.log_history if "assay/failed" in line]
     assert sum(shares) * GROUP == pytest.approx(len(missing))
-    weights = policy_of(trainer.processing_class, SEED).state_dict()
+    assert isinstance(trainer.processing_class, PreTrainedTokenizerFast)
+    assert trainer.model is not None
+    weights = make_policy(trainer.processing_class, SEED).state_dict()
     moved = trainer.model.state_dict()
     assert any(not torch.equal(weights[name], moved[name]) for name in weights)
     assert all(torch.isfinite(weight).all() for weight in moved.values())
 
 
-def test_twenty_steps_awaited(reference_url: str, tmp_path: Path) -> None:
+def test_trl_trains_with_the_asynchronous_reward(reference_url: str, tmp_path: Path) -> None:
     reward = AsyncReward("reference@1", on_failure="none", url=reference_url)
-    trainer, logged = trained(tmp_path, reward)
+    trainer, logged = train(tmp_path, reward)
     asyncio.run_coroutine_threadsafe(reward.aclose(), trainer.async_loop).result(30)
     assert trainer.state.global_step == STEPS
-    scores = told(reference_url, "reference@1", logged)
+    scores = server_scores(reference_url, "reference@1", logged)
     assert all(map(agrees, logged["assay_reference_v1"], scores))
     assert len({score for score in scores if score is not None}) > 1
 
 
 @only_nightly
 @pytest.mark.weights
-def test_a_run_that_wants_every_reward_stops_at_the_first_that_is_missing(
+def test_with_raise_the_run_stops_at_the_first_missing_reward(
     code_url: str, tmp_path: Path
 ) -> None:
     reward = Reward("code@2", on_failure="raise", url=code_url)
     with pytest.raises(ItemFailedError, match="input_too_long"):
-        trained(tmp_path, reward)
+        train(tmp_path, reward)
     reward.close()

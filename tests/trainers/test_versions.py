@@ -1,4 +1,4 @@
-"""Which releases of the clients are tested, and that the pages name them."""
+"""Releases of the tested clients, and the pages that name them."""
 
 import tomllib
 from importlib.metadata import version
@@ -18,7 +18,7 @@ PINNED = {
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
-def test_a_client_is_there_in_a_release_that_is_tested(client: Requirement) -> None:
+def test_the_installed_client_has_a_tested_release(client: Requirement) -> None:
     assert client.specifier.contains(version(client.name))
 
 
@@ -26,5 +26,5 @@ def test_a_client_is_there_in_a_release_that_is_tested(client: Requirement) -> N
 def test_a_page_names_the_client_and_its_release(client: Requirement) -> None:
     release = PINNED[canonicalize_name(client.name)]
     pages = (ROOT / "docs" / "how-to" / "trainers").glob("*.md")
-    named = f"`{client.name}` {release}"
-    assert [page.name for page in pages if named in page.read_text(encoding="utf-8")], named
+    text = f"`{client.name}` {release}"
+    assert [page.name for page in pages if text in page.read_text(encoding="utf-8")], text

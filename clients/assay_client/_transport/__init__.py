@@ -1,1 +1,1 @@
-"""The transport: requests and replies as values, retries, endpoints, and the HTTP library."""
+"""Transport: requests and replies as values, retries, endpoints, and the HTTP library."""

@@ -1,11 +1,11 @@
-"""What both clients are made of: configuration, calls, and connections that never cross a fork."""
+"""Base of both clients: configuration, calls, and connections that never cross a fork."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from assay_client._transport.calls import Calls
 from assay_client._transport.clock import Clock
@@ -18,18 +18,18 @@ class BaseClient(Generic[Pool]):
     """Configuration and state of a client.
 
     Args:
-        base_url: the server's address, or several: a list, or one string with commas. Without it
-            `ASSAY_URL` holds, and without that `http://127.0.0.1:8000`.
-        api_key: sent as `Authorization: Bearer`. Without it `ASSAY_API_KEY` holds.
-        timeout: seconds that one call may last in all, its retries and waits included.
-        max_retries: how often a call is tried again, on whichever server.
+        base_url: the server's address, or several: a list, or one string with commas. The default
+            is `ASSAY_URL`, and without that `http://127.0.0.1:8000`.
+        api_key: sent as `Authorization: Bearer`. The default is `ASSAY_API_KEY`.
+        timeout: seconds that one call may take in all, its retries and waits included.
+        max_retries: retries of a call, counted over all servers.
         max_items_per_request: longer lists are sent in several requests. The server's own limit
             must not be lower.
         http_client: an HTTP client of your own, for a proxy or certificates; you close it.
-        clock: where time and chance come from.
+        clock: the source of time and randomness.
 
     Raises:
-        ValueError: an argument or a variable of the environment cannot be used.
+        ValueError: an argument or an environment variable is invalid.
     """
 
     def __init__(
@@ -56,22 +56,27 @@ class BaseClient(Generic[Pool]):
         self._config = config
         self._http_client = http_client
         self._clock = clock
-        self._closed = False
-        self._start()
+        self._is_closed = False
+        self._reset()
 
-    def _start(self) -> None:
+    def _reset(self) -> None:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._pools: dict[object, Pool] = {}
         self._calls = Calls(self._config, self._clock)
 
-    def _ready_calls(self) -> Calls:
-        """The calls of this process. A forked worker begins anew: it must not write into the
-        sockets of its parent."""
-        if self._closed:
+    def _open_calls(self) -> Calls:
+        """Return the calls of this process.
+
+        A forked worker starts anew, because it must not write into the sockets of its parent.
+
+        Raises:
+            RuntimeError: the client is closed.
+        """
+        if self._is_closed:
             raise RuntimeError("the client is closed")
         if self._process != os.getpid():
-            self._start()
+            self._reset()
         return self._calls
 
     def _pool(self, key: object, make: Callable[[], Pool]) -> Pool:
@@ -83,13 +88,14 @@ class BaseClient(Generic[Pool]):
                 pool = self._pools[key] = make()
             return pool
 
-    def _forget(self, ended: Callable[[object], bool]) -> None:
+    def _drop_pools(self, is_ended: Callable[[object], bool]) -> None:
         with self._lock:
-            for key in [key for key in self._pools if ended(key)]:
+            for key in [key for key in self._pools if is_ended(key)]:
                 del self._pools[key]
 
-    def _take_pools(self) -> list[Pool]:
-        self._closed = True
+    def _detach_pools(self) -> list[Pool]:
+        """Mark the client closed; return the connections of this process, to be closed."""
+        self._is_closed = True
         with self._lock:
             pools = list(self._pools.values()) if self._process == os.getpid() else []
             self._pools.clear()
@@ -102,13 +108,10 @@ class BaseClient(Generic[Pool]):
             f"timeout={config.timeout:g}, max_retries={config.max_retries})"
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __getstate__(self) -> Config:
         if self._http_client is not None:
             raise TypeError("a client with its own http_client cannot be pickled")
-        return _restore, (type(self), self._config)
+        return self._config
 
-
-def _restore(kind: type[BaseClient[Any]], config: Config) -> BaseClient[Any]:
-    client = kind.__new__(kind)
-    client._set_up(config, None, Clock())
-    return client
+    def __setstate__(self, config: Config) -> None:
+        self._set_up(config, None, Clock())

@@ -1,16 +1,19 @@
-"""What a call does, as generators that both clients drive: which request next, to which server,
-after which wait, and when to give up. They yield what to do and are sent what came of it."""
+"""Calls as generators that both clients drive.
+
+A generator chooses the next request, its server, the wait before it, and when to stop retrying. It
+yields the next step (`Send` or `Wait`) and is sent the response.
+"""
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Optional, TypeVar, Union, cast, get_args
+from typing import Any, cast, get_args
 
-from assay_client._transport import retries as retries
+from assay_client._transport import retries
 from assay_client._transport.clock import Clock
 from assay_client._transport.config import Config, check_timeout
 from assay_client._transport.endpoints import Endpoint, Endpoints
@@ -24,21 +27,21 @@ from assay_client._transport.replies import (
     read_score,
 )
 from assay_client._transport.requests import (
+    BatchKey,
     Item,
-    Reply,
     Request,
-    Terms,
+    batch_request,
     best_of_n_request,
-    gathered_request,
-    health_request,
     join,
     model_request,
     models_request,
+    run_health_request,
     score_request,
     split,
-    tell_request,
+    telemetry_request,
 )
-from assay_client._transport.zip import zipped
+from assay_client._transport.steps import Send, Steps, Wait
+from assay_client._transport.zip import zip_strict
 from assay_client._version import __version__
 from assay_client.errors import (
     APIConnectionError,
@@ -47,43 +50,19 @@ from assay_client.errors import (
     AssayError,
     ItemFailedError,
     ProtocolError,
-    status_error,
+    copy_error,
+    make_status_error,
 )
-from assay_client.types import BestOfN, Model, OnError, Priority, RunHealth, ScoreReply
+from assay_client.types import BestOfN, Model, OnError, Priority, Response, RunHealth, ScoreReply
 
 _LOG = logging.getLogger("assay_client")
-_LONGEST_MS = 3_600_000  # the longest that the server takes
-_UNWELL = frozenset({429, 502, 503})
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Send:
-    """Send this and give the reply; it must be whole by `deadline`, on the monotonic clock."""
-
-    method: str
-    url: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes | None = field(repr=False)
-    timeout: float
-    deadline: float
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Wait for so many seconds."""
-
-    seconds: float
-
-
-Steps = Generator[Union[Send, Wait], Optional[Reply], T]
+_MAX_TIMEOUT_MS = 3_600_000  # the server's limit
+_UNAVAILABLE_STATUS_CODES = frozenset({429, 502, 503})
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the caller: its id and lane, which all its requests carry, and when it must be
-    over."""
+    """A call of the caller: its id and priority, which all its requests carry, and its deadline."""
 
     request_id: str
     timeout: float
@@ -92,17 +71,17 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """The items of many callers, each also as JSON, and when the last of them waits no more."""
+class EncodedBatch:
+    """The items of many callers, each also as JSON, and the latest of their deadlines."""
 
-    terms: Terms
+    key: BatchKey
     items: Sequence[Item] = field(repr=False)
     encoded: Sequence[bytes] = field(repr=False)
     deadline: float
 
 
 class Calls:
-    """The calls of one client. Threads may share it."""
+    """Factory of the calls of one client. Threads may share it."""
 
     def __init__(self, config: Config, clock: Clock) -> None:
         self._config = config
@@ -121,35 +100,37 @@ class Calls:
         on_error: OnError,
         priority: Priority | None,
     ) -> Steps[ScoreReply]:
-        """POST /v1/score, in as many parts as the limit on a request asks for."""
+        """Run POST /v1/score, in as many requests as the limit on their size requires."""
         check_score(items, on_error, priority)
         call = self._begin(timeout, priority)
         parts = split(items, self._config.max_items_per_request)
-        wanted = [[items[index] for index in part] for part in parts]
-        requests = [score_request(model, part, options, run) for part in wanted]
+        part_items = [[items[index] for index in part] for part in parts]
+        requests = [score_request(model, part, options, run) for part in part_items]
         replies: list[ScoreReply] = []
-        with _signed(call):
-            for request, part in zipped(requests, wanted):
-                reply = yield from self._exchange(call, request)
-                replies.append(read_score(reply.body, part))
-            return checked(join(parts, replies), on_error)
+        with _naming_errors(call):
+            for request, part in zip_strict(requests, part_items):
+                response = yield from self._exchange(call, request)
+                replies.append(read_score(response.content, part))
+            reply = join(parts, replies)
+        return raise_if_failed(reply, on_error, call.request_id)
 
-    def gathered(self, asked: Gathered) -> Steps[tuple[ScoreReply, str]]:
-        """POST /v1/score with the items of many callers; the reply, and the id of the request."""
-        seconds = max(0.0, asked.deadline - self._clock.monotonic())
-        call = Call(uuid.uuid4().hex, seconds, asked.deadline, asked.terms.priority)
-        with _signed(call):
-            reply = yield from self._exchange(call, gathered_request(asked.terms, asked.encoded))
-            return read_score(reply.body, asked.items), call.request_id
+    def score_batch(self, batch: EncodedBatch) -> Steps[tuple[ScoreReply, str]]:
+        """Run POST /v1/score with a batch; return the reply, and the id of the request."""
+        seconds = max(0.0, batch.deadline - self._clock.monotonic())
+        call = Call(uuid.uuid4().hex, seconds, batch.deadline, batch.key.priority)
+        with _naming_errors(call):
+            request = batch_request(batch.key, batch.encoded)
+            response = yield from self._exchange(call, request)
+            return read_score(response.content, batch.items), call.request_id
 
-    def send(self, request: Request) -> Steps[Reply]:
-        """Any request, with the retries of all others."""
+    def request(self, request: Request) -> Steps[Response]:
+        """Run any request, with the retries of all others."""
         call = self._begin(None)
-        with _signed(call):
+        with _naming_errors(call):
             return (yield from self._exchange(call, request))
 
-    def time(self, timeout: float | None) -> tuple[float, float]:
-        """The seconds of a call that begins now, and when they are over."""
+    def time_limit(self, timeout: float | None) -> tuple[float, float]:
+        """Return the seconds of a call that begins now, and its deadline."""
         seconds = self._config.timeout if timeout is None else check_timeout(timeout)
         return seconds, self._clock.monotonic() + seconds
 
@@ -163,7 +144,7 @@ class Calls:
         timeout: float | None,
         priority: Priority | None,
     ) -> Steps[float]:
-        """POST /v1/score with one item; its score."""
+        """Run POST /v1/score with one item; return its score."""
         reply = yield from self.score(
             model,
             [item],
@@ -173,7 +154,7 @@ class Calls:
             on_error="raise",
             priority=priority,
         )
-        return cast("float", reply.results[0].score)  # without one, the line above has raised
+        return cast("float", reply.results[0].score)  # the line above raises if there is none
 
     def best_of_n(
         self,
@@ -185,74 +166,76 @@ class Calls:
         timeout: float | None,
         priority: Priority | None,
     ) -> Steps[BestOfN]:
-        """POST /v1/best-of-n."""
+        """Run POST /v1/best-of-n."""
         if not candidates:
             raise ValueError("there are no candidates to rank")
         call = self._begin(timeout, priority)
         request = best_of_n_request(model, candidates, shared, choices)
-        with _signed(call):
-            reply = yield from self._exchange(call, request)
+        with _naming_errors(call):
+            response = yield from self._exchange(call, request)
             complete = choices.get("top_n") is None
-            return read_best_of_n(reply.body, candidates, complete=complete)
+            return read_best_of_n(response.content, candidates, complete=complete)
 
     def models(self) -> Steps[list[Model]]:
-        """GET /v1/models."""
+        """Run GET /v1/models."""
         call = self._begin(None)
-        with _signed(call):
-            reply = yield from self._exchange(call, models_request())
-            return read_models(reply.body)
+        with _naming_errors(call):
+            response = yield from self._exchange(call, models_request())
+            return read_models(response.content)
 
     def model(self, name: str) -> Steps[Model]:
-        """GET /v1/models/{model}."""
+        """Run GET /v1/models/{model}."""
         call = self._begin(None)
-        with _signed(call):
-            reply = yield from self._exchange(call, model_request(name))
-            return read_model(reply.body)
+        with _naming_errors(call):
+            response = yield from self._exchange(call, model_request(name))
+            return read_model(response.content)
 
-    def health(self, run: str, timeout: float | None) -> Steps[RunHealth]:
-        """GET /v1/runs/{run}/health."""
+    def run_health(self, run: str, timeout: float | None) -> Steps[RunHealth]:
+        """Run GET /v1/runs/{run}/health."""
         call = self._begin(timeout)
-        with _signed(call):
-            reply = yield from self._exchange(call, health_request(run))
-            return read_health(reply.body)
+        with _naming_errors(call):
+            response = yield from self._exchange(call, run_health_request(run))
+            return read_health(response.content)
 
-    def tell(
+    def record_telemetry(
         self, run: str, step: int, values: Mapping[str, float], timeout: float | None
     ) -> Steps[None]:
-        """POST /v1/runs/{run}/telemetry."""
-        request = tell_request(run, step, values)
+        """Run POST /v1/runs/{run}/telemetry."""
+        request = telemetry_request(run, step, values)
         call = self._begin(timeout)
-        with _signed(call):
+        with _naming_errors(call):
             yield from self._exchange(call, request)
 
     def probe(self, path: str) -> Steps[bool]:
-        """Whether some server answers the path with success. Each is asked once."""
+        """Return whether any server answers the path with success. Each is asked once."""
         call = self._begin(None)
-        with _signed(call):
+        with _naming_errors(call):
             for url in self._endpoints.urls:
                 try:
-                    reply = _reply((yield self._send(call, Request("GET", path), url)))
+                    response = _response((yield self._send(call, Request("GET", path), url)))
                 except APIConnectionError:
                     continue
-                failure = self._failure(reply)
+                failure = self._failure(response)
                 if failure is None:
                     return True
-                if failure.status != 503:
+                if failure.status_code != 503:
                     raise failure
         return False
 
     def _begin(self, timeout: float | None, priority: Priority | None = None) -> Call:
         _check_priority(priority)
-        return Call(uuid.uuid4().hex, *self.time(timeout), priority)
+        seconds, deadline = self.time_limit(timeout)
+        return Call(uuid.uuid4().hex, seconds, deadline, priority)
 
-    def _exchange(self, call: Call, request: Request) -> Steps[Reply]:
+    def _exchange(self, call: Call, request: Request) -> Steps[Response]:
+        """Send the request until it succeeds, may not be retried, or the call is over."""
         tried: set[str] = set()
         for attempt in range(self._config.max_retries + 1):
             if self._remaining(call) <= 0:
                 raise APITimeoutError(f"the call was not over after {call.timeout:g} s")
             outcome = yield from self._attempt(call, request, tried)
-            if isinstance(outcome, Reply):
-                self._budget.give_back()
+            if isinstance(outcome, Response):
+                self._budget.record_success()
                 return outcome
             seconds = self._wait(call, outcome, attempt, tried)
             if seconds is None:
@@ -264,40 +247,42 @@ class Calls:
 
     def _attempt(
         self, call: Call, request: Request, tried: set[str]
-    ) -> Steps[Reply | retries.Failure]:
+    ) -> Steps[Response | retries.Failure]:
         endpoint = self._endpoints.acquire(tried)
         tried.add(endpoint.url)
         try:
-            reply = _reply((yield self._send(call, request, endpoint.url)))
+            response = _response((yield self._send(call, request, endpoint.url)))
         except APIConnectionError as failure:
             self._endpoints.failed(endpoint, None)
             return failure
         finally:
             self._endpoints.release(endpoint)
-        return self._judge(endpoint, reply)
+        return self._record_outcome(endpoint, response)
 
-    def _judge(self, endpoint: Endpoint, reply: Reply) -> Reply | APIStatusError:
-        failure = self._failure(reply)
-        if failure is not None and failure.status in _UNWELL:
+    def _record_outcome(self, endpoint: Endpoint, response: Response) -> Response | APIStatusError:
+        failure = self._failure(response)
+        if failure is not None and failure.status_code in _UNAVAILABLE_STATUS_CODES:
             self._endpoints.failed(endpoint, failure.retry_after)
         else:
             self._endpoints.succeeded(endpoint)
-        return reply if failure is None else failure
+        return response if failure is None else failure
 
     def _wait(
         self, call: Call, failure: retries.Failure, attempt: int, tried: set[str]
     ) -> float | None:
-        """Seconds until the next attempt, or None to give up. A server that was not asked yet is
-        asked at once."""
+        """Return the seconds until the next attempt, or None if there must be none.
+
+        A server that was not tried yet is tried without a wait.
+        """
         if attempt >= self._config.max_retries or not retries.may_retry(failure):
             return None
-        if self._endpoints.has_other(tried):
+        if self._endpoints.has_untried(tried):
             return 0.0
-        seconds = retries.wait(failure, attempt, self._clock.random())
+        seconds = retries.wait_seconds(failure, attempt, self._clock.random())
         if seconds >= self._remaining(call):
             return None
-        guided = retries.retry_after(failure) is not None
-        return seconds if guided or self._budget.take() else None
+        is_requested = retries.retry_after(failure) is not None
+        return seconds if is_requested or self._budget.take() else None
 
     def _remaining(self, call: Call) -> float:
         return call.deadline - self._clock.monotonic()
@@ -308,7 +293,7 @@ class Calls:
             "Accept": "application/json",
             "User-Agent": f"assay-client/{__version__}",
             "X-Request-ID": call.request_id,
-            "X-Assay-Timeout-Ms": str(min(max(1, int(remaining * 1000)), _LONGEST_MS)),
+            "X-Assay-Timeout-Ms": str(min(max(1, int(remaining * 1000)), _MAX_TIMEOUT_MS)),
         }
         if request.body is not None:
             headers["Content-Type"] = "application/json"
@@ -317,51 +302,59 @@ class Calls:
         if self._config.api_key is not None:
             headers["Authorization"] = f"Bearer {self._config.api_key}"
         return Send(
-            request.method, url + request.path, headers, request.body, remaining, call.deadline
+            request.method,
+            url + request.path,
+            headers=headers,
+            body=request.body,
+            timeout=remaining,
+            deadline=call.deadline,
         )
 
-    def _failure(self, reply: Reply) -> APIStatusError | None:
-        if 200 <= reply.status < 300:
+    def _failure(self, response: Response) -> APIStatusError | None:
+        if 200 <= response.status_code < 300:
             return None
         try:
-            said = read_json(reply.body)
+            parsed = read_json(response.content)
         except ProtocolError:
-            said = None
-        asked = retries.parse_retry_after(reply.headers.get("retry-after"), self._clock.wall())
-        return status_error(read_problem(said, reply.status, asked))
+            parsed = None
+        wait = retries.parse_retry_after(response.headers.get("retry-after"), self._clock.wall())
+        problem, body = read_problem(parsed, wait)
+        return make_status_error(problem, response, body)
 
 
 @contextmanager
-def _signed(call: Call) -> Iterator[None]:
-    with signed(call.request_id):
-        yield
-
-
-@contextmanager
-def signed(request_id: str) -> Iterator[None]:
-    """Names the call in each error that leaves it."""
+def _naming_errors(call: Call) -> Iterator[None]:
+    """Raise each error as a copy that has the id of the call."""
     try:
         yield
     except AssayError as error:
-        error.request_id = error.request_id or request_id
-        raise
+        copy = copy_error(error, call.request_id)
+        raise copy.with_traceback(error.__traceback__) from error.__cause__
 
 
-def checked(reply: ScoreReply, on_error: OnError) -> ScoreReply:
-    """The reply, if it is what the caller wants of items without a score."""
+def raise_if_failed(reply: ScoreReply, on_error: OnError, request_id: str) -> ScoreReply:
+    """Return the reply, unless an item has no score and the call asked for an error then.
+
+    Raises:
+        ItemFailedError: `on_error` is `raise`, and an item has no score.
+    """
     if on_error == "raise" and reply.failed:
-        raise ItemFailedError(reply.failed, reply)
+        raise ItemFailedError(reply.failed, reply, request_id=request_id)
     return reply
 
 
-def _reply(outcome: Reply | None) -> Reply:
+def _response(outcome: Response | None) -> Response:
     if outcome is None:
         raise AssertionError("a request was answered with nothing")
     return outcome
 
 
 def check_score(items: Sequence[Item], on_error: Any, priority: Any) -> None:
-    """Raises a ValueError for arguments that cannot be meant."""
+    """Check the arguments of a call.
+
+    Raises:
+        ValueError: an argument is invalid.
+    """
     _check_priority(priority)
     if not items:
         raise ValueError("there are no items to score")

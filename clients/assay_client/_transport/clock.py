@@ -1,4 +1,4 @@
-"""Time and chance, passed in so that tests need not wait."""
+"""The source of time and randomness, passed in so that tests need not wait."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Clock:
-    """Where the clients take time and chance from.
+    """The functions from which the clients take time and randomness.
 
     Attributes:
         monotonic: seconds, for deadlines.
         wall: seconds since the epoch, for a `Retry-After` that is a date.
         random: uniform in [0, 1), for the jitter of the waits.
-        sleep: how `Client` waits.
-        async_sleep: how `AsyncClient` waits.
+        sleep: the wait of `Client`.
+        async_sleep: the wait of `AsyncClient`.
     """
 
     monotonic: Callable[[], float] = time.monotonic

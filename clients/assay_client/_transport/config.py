@@ -1,4 +1,4 @@
-"""What a client is told when it is made: arguments first, then the environment, then defaults."""
+"""Configuration of a client: from arguments, else the environment, else defaults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 @dataclass(frozen=True)
 class Config:
-    """The configuration of a client; all that is pickled of it."""
+    """Configuration of a client. Only this part of a client is pickled."""
 
     base_urls: tuple[str, ...]
     api_key: str | None = field(repr=False)
@@ -34,14 +34,22 @@ class Config:
 
 
 def check_timeout(seconds: float) -> float:
-    """The timeout as it is, if it is a positive, finite number of seconds."""
+    """Return the timeout unchanged, if it is a positive, finite number of seconds.
+
+    Raises:
+        ValueError: it is not.
+    """
     if not (math.isfinite(seconds) and seconds > 0):
         raise ValueError("timeout must be a positive number of seconds")
     return seconds
 
 
 def find_urls(base_url: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The servers' addresses: from the argument, else from `ASSAY_URL`, else this machine."""
+    """Return the servers' addresses: the argument, else `ASSAY_URL`, else this machine.
+
+    Raises:
+        ValueError: there is none, or one is not an address.
+    """
     given = base_url if base_url is not None else os.environ.get("ASSAY_URL") or DEFAULT_URL
     parts = given.split(",") if isinstance(given, str) else given
     urls = [_check_url(part.strip()) for part in parts if part.strip()]
@@ -51,7 +59,11 @@ def find_urls(base_url: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def find_key(api_key: str | None) -> str | None:
-    """The key: from the argument, else from `ASSAY_API_KEY`, else none."""
+    """Return the key: the argument, else `ASSAY_API_KEY`, else None.
+
+    Raises:
+        ValueError: a header cannot carry it.
+    """
     key = api_key if api_key is not None else os.environ.get("ASSAY_API_KEY")
     if not key:
         return None

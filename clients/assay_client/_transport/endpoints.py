@@ -1,4 +1,4 @@
-"""The servers a client may ask: the least busy one is next, and one that failed rests a while."""
+"""Load balancing: the least busy server is next, and one that failed is avoided for a while."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ from dataclasses import dataclass
 
 from assay_client._transport.clock import Clock
 
-_FIRST_REST_S = 0.5
-_LONGEST_REST_S = 30.0
+_FIRST_COOLDOWN_SECONDS = 0.5
+_MAX_COOLDOWN_SECONDS = 30.0
 
 
 @dataclass
 class Endpoint:
-    """One server: how many requests it has now, how often it failed in a row, how long it rests."""
+    """One server.
+
+    Attributes:
+        last_used: the number of the request that used it last, to find the longest unused.
+        outstanding: its requests in flight.
+        failures: its failures in a row.
+        cooldown_until: the time until which it is avoided, on the monotonic clock.
+    """
 
     url: str
     last_used: int
     outstanding: int = 0
     failures: int = 0
-    rests_until: float = 0.0
+    cooldown_until: float = 0.0
 
-    def awake(self, now: float) -> bool:
-        """Whether it may be asked. One that has failed gets a single request to prove itself."""
-        return now >= self.rests_until and not (self.failures and self.outstanding)
+    def is_available(self, now: float) -> bool:
+        """Return whether it may be used. After a failure it gets a single request as a probe."""
+        return now >= self.cooldown_until and not (self.failures and self.outstanding)
 
 
 class Endpoints:
@@ -33,55 +40,68 @@ class Endpoints:
     def __init__(self, urls: Sequence[str], clock: Clock) -> None:
         self._lock = threading.Lock()
         self._clock = clock
-        self._turn = len(urls)
+        self._uses = len(urls)
         # Many short-lived clients with one list must not all begin with its first server.
         first = int(clock.random() * len(urls))
         self._all = [Endpoint(url, (i - first) % len(urls)) for i, url in enumerate(urls)]
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """All addresses, resting or not."""
+        """All addresses, in cooldown or not."""
         return tuple(endpoint.url for endpoint in self._all)
 
     def acquire(self, tried: Collection[str]) -> Endpoint:
-        """The server to ask next: awake, not yet tried, least busy, longest unused; where all
-        rest, the one that wakes first. It must be released."""
+        """Return the server to use next; it must be released.
+
+        It is available, not yet tried, least busy, longest unused. If none is available, it is the
+        one whose cooldown ends first.
+        """
         with self._lock:
             now = self._clock.monotonic()
-            chosen = min(self._all, key=lambda endpoint: _rank(endpoint, tried, now))
-            chosen.outstanding += 1
-            chosen.last_used = self._turn = self._turn + 1
-            return chosen
+            endpoint = min(self._all, key=lambda endpoint: _rank(endpoint, tried, now))
+            endpoint.outstanding += 1
+            endpoint.last_used = self._uses = self._uses + 1
+            return endpoint
 
     def release(self, endpoint: Endpoint) -> None:
-        """The request to it is over, in whatever way."""
+        """Record that a request to the server ended, with or without success."""
         with self._lock:
             endpoint.outstanding -= 1
 
     def succeeded(self, endpoint: Endpoint) -> None:
-        """It answered as a server in good health does."""
+        """Record that the server is healthy."""
         with self._lock:
             endpoint.failures = 0
-            endpoint.rests_until = 0.0
+            endpoint.cooldown_until = 0.0
 
     def failed(self, endpoint: Endpoint, retry_after: float | None) -> None:
-        """It did not; it rests as long as it asked, or longer with each failure in a row."""
+        """Start a cooldown: as long as the server asked, or longer with each failure in a row."""
         with self._lock:
-            backoff = min(_LONGEST_REST_S, _FIRST_REST_S * 2.0 ** min(endpoint.failures, 16))
+            backoff = min(
+                _MAX_COOLDOWN_SECONDS, _FIRST_COOLDOWN_SECONDS * 2.0 ** min(endpoint.failures, 16)
+            )
             endpoint.failures += 1
-            rest = backoff if retry_after is None else min(_LONGEST_REST_S, retry_after)
-            endpoint.rests_until = self._clock.monotonic() + rest
+            seconds = backoff if retry_after is None else min(_MAX_COOLDOWN_SECONDS, retry_after)
+            endpoint.cooldown_until = self._clock.monotonic() + seconds
 
-    def has_other(self, tried: Collection[str]) -> bool:
-        """Whether a server that is awake has not been tried yet."""
+    def has_untried(self, tried: Collection[str]) -> bool:
+        """Return whether an available server has not been tried yet."""
         with self._lock:
             now = self._clock.monotonic()
-            return any(each.awake(now) and each.url not in tried for each in self._all)
+            return any(
+                endpoint.is_available(now) and endpoint.url not in tried for endpoint in self._all
+            )
 
 
 def _rank(
     endpoint: Endpoint, tried: Collection[str], now: float
 ) -> tuple[bool, float, bool, int, int]:
-    awake = endpoint.awake(now)
-    wakes = 0.0 if awake else endpoint.rests_until
-    return (not awake, wakes, endpoint.url in tried, endpoint.outstanding, endpoint.last_used)
+    is_available = endpoint.is_available(now)
+    until = 0.0 if is_available else endpoint.cooldown_until
+    return (
+        not is_available,
+        until,
+        endpoint.url in tried,
+        endpoint.outstanding,
+        endpoint.last_used,
+    )

@@ -1,4 +1,4 @@
-"""Reading JSON with known fields: what is missing or wrong is named, its value never quoted."""
+"""Typed access to JSON. Errors name the field that is missing or wrong, and never quote it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from assay_client.errors import ProtocolError
 
 
 def read_json(body: bytes) -> Any:
-    """The body as JSON, without NaN and infinities.
+    """Parse the body as JSON, without NaN and infinities.
 
     Raises:
         ProtocolError: it is not JSON, or holds a number that is not finite.
@@ -20,7 +20,7 @@ def read_json(body: bytes) -> Any:
         return json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         pass
-    # Outside of the handler: a decoding error would carry the whole body along.
+    # Raised outside of the handler, because a decoding error holds the whole body.
     raise ProtocolError("the reply is not JSON with finite numbers")
 
 
@@ -38,7 +38,8 @@ def _finite(text: str) -> float:
 class Fields:
     """A JSON object, its place in the reply, and typed access to its fields.
 
-    Fields that nobody asks for are passed over: a newer server may send more.
+    Each method raises a ProtocolError if the field is missing or has another type. Fields that are
+    not read are ignored: a newer server may send more.
     """
 
     def __init__(self, value: object, place: str) -> None:
@@ -51,66 +52,66 @@ class Fields:
         return self.all.get(name) is not None
 
     def text(self, name: str) -> str:
-        """A string."""
+        """Return a string."""
         value = self._get(name)
         return value if isinstance(value, str) else self._wrong(name, "a string")
 
-    def flag(self, name: str) -> bool:
-        """A boolean."""
+    def boolean(self, name: str) -> bool:
+        """Return a boolean."""
         value = self._get(name)
         return value if isinstance(value, bool) else self._wrong(name, "a boolean")
 
-    def whole(self, name: str) -> int:
-        """An integer that is not negative."""
+    def integer(self, name: str) -> int:
+        """Return an integer that is not negative."""
         value = self._get(name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             self._wrong(name, "a whole number")
         return value
 
     def number(self, name: str) -> float:
-        """A finite number."""
+        """Return a finite number."""
         number = _number(self._get(name))
         return self._wrong(name, "a finite number") if number is None else number
 
     def number_or_none(self, name: str) -> float | None:
-        """A finite number or null; the field must be there."""
+        """Return a finite number, or None for null; the field must be there."""
         return None if self._get(name) is None else self.number(name)
 
     def numbers(self, name: str) -> Mapping[str, float | None]:
-        """An object of finite numbers and nulls."""
+        """Return an object of finite numbers and nulls."""
         inner = Fields(self._get(name), f"{self._place}.{name}")
         return {key: inner.number_or_none(key) for key in inner.all}
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """A list of strings."""
+        """Return a list of strings."""
         values = self.list(name)
         if not all(isinstance(value, str) for value in values):
             self._wrong(name, "a list of strings")
         return tuple(values)
 
     def ranks(self, name: str) -> tuple[int | None, ...]:
-        """A list of whole numbers and nulls."""
+        """Return a list of whole numbers and nulls."""
         values = self.list(name)
         if any(value is not None and type(value) is not int for value in values):
             self._wrong(name, "a list of ranks")
         return tuple(values)
 
     def list(self, name: str) -> list[Any]:
-        """A list of anything."""
+        """Return a list of anything."""
         value = self._get(name)
         return value if isinstance(value, list) else self._wrong(name, "a list")
 
     def object(self, name: str) -> Fields:
-        """An object with fields of its own."""
+        """Return an object with fields of its own."""
         return Fields(self._get(name), f"{self._place}.{name}")
 
     def objects(self, name: str) -> Iterator[Fields]:
-        """A list of objects."""
+        """Yield the objects of a list."""
         for index, value in enumerate(self.list(name)):
             yield Fields(value, f"{self._place}.{name}[{index}]")
 
     def fail(self, reason: str) -> NoReturn:
-        """Say what is wrong with this object."""
+        """Raise a ProtocolError that names this object and the reason."""
         raise ProtocolError(f"{self._place} {reason}")
 
     def _get(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""From the JSON of a run's health to its types."""
+"""Parsing of a run's health from JSON."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from assay_client.types import (
 
 
 def read_health(body: bytes) -> RunHealth:
-    """The reply to `GET /v1/runs/{run}/health`.
+    """Parse the reply to `GET /v1/runs/{run}/health`.
 
     Raises:
-        ProtocolError: it is none.
+        ProtocolError: the body is not such a reply.
     """
     reply = Fields(read_json(body), "reply")
     return RunHealth(
@@ -48,7 +48,7 @@ def _stream(fields: Fields) -> StreamHealth:
     return StreamHealth(
         model=fields.text("model") if "model" in fields else None,
         split=fields.text("split") if "split" in fields else None,
-        step=fields.whole("step"),
+        step=fields.integer("step"),
         status=_status(fields),
         rules=tuple(map(_rule, fields.objects("rules"))),
         channels={name: _channel(channels.object(name)) for name in channels.all},
@@ -59,13 +59,13 @@ def _rule(fields: Fields) -> RuleState:
     return RuleState(
         rule=fields.text("rule"),
         severity=_severity(fields, "severity") if "severity" in fields else None,
-        since_step=fields.whole("since_step") if "since_step" in fields else None,
+        since_step=fields.integer("since_step") if "since_step" in fields else None,
         value=fields.number_or_none("value"),
         threshold=fields.number_or_none("threshold"),
         about=fields.texts("about"),
         evidence=fields.numbers("evidence"),
         thresholds=fields.object("thresholds").all,
-        cannot_tell=fields.text("cannot_tell"),
+        limits=fields.text("limits"),
     )
 
 
@@ -75,7 +75,7 @@ def _channel(fields: Fields) -> ChannelHealth:
         std=fields.number_or_none("std"),
         average=fields.number("average"),
         peak=fields.number("peak"),
-        peak_step=fields.whole("peak_step"),
+        peak_step=fields.integer("peak_step"),
         null_share=fields.number("null_share"),
     )
 
@@ -90,7 +90,7 @@ def _gold(fields: Fields) -> GoldHealth:
 
 def _measure(fields: Fields) -> GoldMeasure:
     return GoldMeasure(
-        step=fields.whole("step"),
+        step=fields.integer("step"),
         proxy=_interval(fields, "proxy"),
         gold=_interval(fields, "gold"),
         accuracy=_interval(fields, "accuracy"),
@@ -103,16 +103,19 @@ def _measure(fields: Fields) -> GoldMeasure:
 def _interval(fields: Fields, name: str) -> Interval | None:
     if name not in fields:
         return None
-    found = fields.object(name)
+    interval = fields.object(name)
     return Interval(
-        found.number("value"), found.number("low"), found.number("high"), found.whole("n")
+        value=interval.number("value"),
+        low=interval.number("low"),
+        high=interval.number("high"),
+        n=interval.integer("n"),
     )
 
 
 def _advice(fields: Fields) -> Advice:
     return Advice(
-        step=fields.whole("step"),
+        step=fields.integer("step"),
         action=fields.text("action"),
         grounds=fields.texts("grounds"),
-        healthy_step=fields.whole("healthy_step") if "healthy_step" in fields else None,
+        healthy_step=fields.integer("healthy_step") if "healthy_step" in fields else None,
     )

@@ -1,4 +1,4 @@
-"""From the JSON of a reply to the types, with every number and every place checked."""
+"""Parsing of replies from JSON, with every number and every place checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from assay_client._transport.fields import Fields, read_json
-from assay_client._transport.zip import zipped
+from assay_client._transport.zip import zip_strict
 from assay_client.errors import Problem
 from assay_client.types import (
     BestOfN,
@@ -24,7 +24,7 @@ Items = Sequence[object]
 
 
 def read_score(body: bytes, items: Items) -> ScoreReply:
-    """The reply to the request that held these items.
+    """Parse the reply to the request that held these items.
 
     Raises:
         ProtocolError: it is not the reply to them.
@@ -42,7 +42,7 @@ def read_score(body: bytes, items: Items) -> ScoreReply:
 
 
 def read_best_of_n(body: bytes, candidates: Items, *, complete: bool) -> BestOfN:
-    """The reply to the request that held these candidates.
+    """Parse the reply to the request that held these candidates.
 
     Args:
         body: the reply.
@@ -55,7 +55,7 @@ def read_best_of_n(body: bytes, candidates: Items, *, complete: bool) -> BestOfN
     reply = Fields(read_json(body), "reply")
     results = _results(reply, candidates)
     ranking = tuple(map(_ranked, reply.objects("ranking")))
-    best = reply.whole("best") if "best" in reply else None
+    best = reply.integer("best") if "best" in reply else None
     ties = tuple(_tie(reply, tie) for tie in reply.list("ties"))
     _check_ranking(reply, ranking, results, complete)
     _check_best(reply, best, results)
@@ -65,68 +65,74 @@ def read_best_of_n(body: bytes, candidates: Items, *, complete: bool) -> BestOfN
         best=best,
         ranking=ranking,
         ties=ties,
-        abstained=reply.flag("abstained"),
+        abstained=reply.boolean("abstained"),
         results=results,
     )
 
 
 def read_models(body: bytes) -> list[Model]:
-    """The reply to `GET /v1/models`."""
+    """Parse the reply to `GET /v1/models`."""
     reply = Fields(read_json(body), "reply")
     return [_model(model) for model in reply.objects("models")]
 
 
 def read_model(body: bytes) -> Model:
-    """The reply to `GET /v1/models/{model}`."""
+    """Parse the reply to `GET /v1/models/{model}`."""
     return _model(Fields(read_json(body), "reply"))
 
 
-def read_problem(body: Any, status: int, retry_after: float | None) -> Problem:
-    """What an error reply says. A proxy's page instead of problem details says only its status.
+def read_problem(
+    parsed: Any, retry_after: float | None
+) -> tuple[Problem, Mapping[str, Any] | None]:
+    """Read the problem of an error reply. A proxy's error page has no details.
 
     Args:
-        body: the reply's JSON, or None where it is none.
-        status: the reply's status.
+        parsed: the reply's JSON, or None if it is not JSON.
         retry_after: seconds from its header.
+
+    Returns:
+        The problem, and the JSON object that it was read from, or None.
     """
-    said: Mapping[str, Any] = body if isinstance(body, dict) else {}
-    if isinstance(said.get("error"), dict):
-        said = said["error"]  # as endpoints of chat completions wrap it
-    retryable = said.get("retryable")
-    errors = said.get("errors")
-    return Problem(
-        status=status,
-        code=_text(said, "code") or "unknown",
-        detail=next(filter(None, (_text(said, name) for name in _SAYING)), _NO_REASON),
-        hint=_text(said, "hint"),
+    body: Mapping[str, Any] | None = parsed if isinstance(parsed, dict) else None
+    if body is not None and isinstance(body.get("error"), dict):
+        body = body["error"]  # endpoints of chat completions wrap it so
+    fields = body or {}
+    retryable = fields.get("retryable")
+    errors = fields.get("errors")
+    texts = (_text(fields, name) for name in _DETAIL_FIELDS)
+    problem = Problem(
+        code=_text(fields, "code") or "unknown",
+        detail=next(filter(None, texts), _NO_DETAIL),
+        hint=_text(fields, "hint"),
         retryable=retryable if isinstance(retryable, bool) else None,
         retry_after=retry_after,
-        errors=tuple(each for each in errors if isinstance(each, dict))
+        errors=tuple(entry for entry in errors if isinstance(entry, dict))
         if isinstance(errors, list)
         else (),
     )
+    return problem, body
 
 
-_SAYING = ("detail", "title", "message")
-_NO_REASON = "the reply gives no reason"
+_DETAIL_FIELDS = ("detail", "title", "message")
+_NO_DETAIL = "the reply gives no reason"
 
 
-def _text(said: Mapping[str, Any], name: str) -> str | None:
-    value = said.get(name)
+def _text(fields: Mapping[str, Any], name: str) -> str | None:
+    value = fields.get(name)
     return value if isinstance(value, str) and value else None
 
 
 def _results(reply: Fields, items: Items) -> tuple[Result, ...]:
-    found = [_result(fields) for fields in reply.objects("results")]
-    if len(found) != len(items):
-        reply.fail(f"has {len(found)} results for {len(items)} items")
-    for place, (result, item) in enumerate(zipped(found, items)):
+    results = [_result(fields) for fields in reply.objects("results")]
+    if len(results) != len(items):
+        reply.fail(f"has {len(results)} results for {len(items)} items")
+    for place, (result, item) in enumerate(zip_strict(results, items)):
         if result.index != place:
             reply.fail(f"has the result of item {result.index} in place {place}")
         sent = item.get("id") if isinstance(item, Mapping) else None
         if sent is not None and result.id != sent:
             reply.fail(f"has another item's id in place {place}")
-    return tuple(found)
+    return tuple(results)
 
 
 def _result(fields: Fields) -> Result:
@@ -134,7 +140,7 @@ def _result(fields: Fields) -> Result:
     ok = status == "ok"
     flags = fields.texts("flags") if ok or "flags" in fields else ()
     return Result(
-        index=fields.whole("index"),
+        index=fields.integer("index"),
         id=fields.text("id") if "id" in fields else None,
         group=fields.text("group") if "group" in fields else None,
         status=status,
@@ -142,7 +148,7 @@ def _result(fields: Fields) -> Result:
         raw=fields.number_or_none("raw") if ok else None,
         channels=fields.numbers("channels") if ok or "channels" in fields else {},
         flags=flags,
-        tokens=fields.whole("tokens") if ok or "tokens" in fields else None,
+        tokens=fields.integer("tokens") if ok or "tokens" in fields else None,
         source=fields.text("source") if ok or "source" in fields else None,
         details=fields.object("details").all if "details" in fields else {},
         error=None if ok else _item_error(fields.object("error")),
@@ -171,24 +177,24 @@ def _item_error(fields: Fields) -> ItemError:
 def _group(fields: Fields) -> Group:
     return Group(
         group=fields.text("group"),
-        n=fields.whole("n"),
-        scored=fields.whole("scored"),
+        n=fields.integer("n"),
+        scored=fields.integer("scored"),
         mean=fields.number_or_none("mean"),
         std=fields.number_or_none("std"),
         ranks=fields.ranks("ranks"),
-        zero_variance=fields.flag("zero_variance"),
+        zero_variance=fields.boolean("zero_variance"),
     )
 
 
 def _usage(fields: Fields) -> Usage:
     return Usage(
-        items=fields.whole("items"),
-        tokens=fields.whole("tokens"),
-        computed=fields.whole("computed"),
-        cached=fields.whole("cached"),
-        shared=fields.whole("shared"),
-        rule=fields.whole("rule") if "rule" in fields else 0,
-        failed=fields.whole("failed") if "failed" in fields else 0,
+        items=fields.integer("items"),
+        tokens=fields.integer("tokens"),
+        computed=fields.integer("computed"),
+        cached=fields.integer("cached"),
+        shared=fields.integer("shared"),
+        rule=fields.integer("rule") if "rule" in fields else 0,
+        failed=fields.integer("failed") if "failed" in fields else 0,
     )
 
 
@@ -203,7 +209,7 @@ def _timing(fields: Fields) -> Timing:
 
 def _ranked(fields: Fields) -> Ranked:
     return Ranked(
-        index=fields.whole("index"),
+        index=fields.integer("index"),
         score=fields.number_or_none("score"),
         margin=fields.number_or_none("margin"),
         confidence=fields.number_or_none("confidence") if "confidence" in fields else None,
@@ -234,7 +240,7 @@ def _check_best(reply: Fields, best: int | None, results: Sequence[Result]) -> N
 
 
 def _own_score(result: Result) -> float | None:
-    """What a ranking goes by: a number put in the place of a missing score has no rank."""
+    """Return the score that the ranking uses: a substitute for a missing score has no rank."""
     return result.score if result.status == "ok" else None
 
 
@@ -242,10 +248,10 @@ def _model(fields: Fields) -> Model:
     return Model(
         id=fields.text("id"),
         name=fields.text("name"),
-        version=fields.whole("version"),
+        version=fields.integer("version"),
         family=fields.text("family"),
         title=fields.text("title") if "title" in fields else None,
-        default=fields.flag("default") if "default" in fields else None,
+        default=fields.boolean("default") if "default" in fields else None,
         state=fields.text("state") if "state" in fields else None,
         card=fields.all,
     )

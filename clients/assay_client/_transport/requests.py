@@ -1,4 +1,4 @@
-"""Requests as values: how they are written, cut into parts, and joined again. No I/O."""
+"""Requests as values: encoding, splitting, and joining of the replies. No I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
-from assay_client._transport.zip import zipped
+from assay_client._transport.zip import zip_strict
 from assay_client.errors import ProtocolError
 from assay_client.types import Priority, Result, ScoreReply, Timing, Usage
 
@@ -17,33 +17,24 @@ Item = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Request:
-    """What to ask, before it is known whom."""
+    """A request, before a server is chosen for it."""
 
     method: str
     path: str
     body: bytes | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What came back. The names of the headers are in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = field(repr=False)
-
-
 def score_request(
     model: str, items: Sequence[Item], options: Item | None, run: Item | None
 ) -> Request:
-    """POST /v1/score."""
-    asked = {"model": model, "items": items, "options": options, "run": run}
-    return Request("POST", "/v1/score", encode(_given(asked), "items"))
+    """Build POST /v1/score."""
+    body = {"model": model, "items": items, "options": options, "run": run}
+    return Request("POST", "/v1/score", encode(_without_none(body), "items"))
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What is asked of all items of a request; calls that agree on it may travel together."""
+class BatchKey:
+    """The fields on which requests must agree to share a batch. Options and run are JSON."""
 
     model: str
     options: bytes | None
@@ -51,34 +42,36 @@ class Terms:
     priority: Priority | None
 
 
-def terms(model: str, options: Item | None, run: Item | None, priority: Priority | None) -> Terms:
-    """The terms, as they are compared and sent.
+def batch_key(
+    model: str, options: Item | None, run: Item | None, priority: Priority | None
+) -> BatchKey:
+    """Return the batch key of a request.
 
     Raises:
-        ValueError: they cannot be written as JSON.
+        ValueError: a field cannot be written as JSON.
     """
-    written = [None if given is None else encode(given, "") for given in (options, run)]
+    encoded = [None if value is None else encode(value, "") for value in (options, run)]
     encode({"model": model}, "")
-    return Terms(model, written[0], written[1], priority)
+    return BatchKey(model, encoded[0], encoded[1], priority)
 
 
 def encode_items(items: Sequence[Item]) -> list[bytes]:
-    """Each item as JSON.
+    """Encode each item as JSON.
 
     Raises:
-        ValueError: one cannot be written; the message names its place, and never quotes it.
+        ValueError: an item cannot be written; the message names its place, and never quotes it.
     """
     try:
         return [_dump(item) for item in items]
     except (TypeError, ValueError):
-        place = _culprit({"items": items}, "items")
-    raise _unwritable(place)
+        place = _unencodable_place({"items": items}, "items")
+    raise _unencodable(place)
 
 
-def gathered_request(terms: Terms, items: Sequence[bytes]) -> Request:
-    """POST /v1/score with items that are written already."""
-    body = b'{"model":' + _dump(terms.model) + b',"items":[' + b",".join(items) + b"]"
-    for name, value in ((b"options", terms.options), (b"run", terms.run)):
+def batch_request(key: BatchKey, items: Sequence[bytes]) -> Request:
+    """Build POST /v1/score from items that are encoded already."""
+    body = b'{"model":' + _dump(key.model) + b',"items":[' + b",".join(items) + b"]"
+    for name, value in ((b"options", key.options), (b"run", key.run)):
         if value is not None:
             body += b',"' + name + b'":' + value
     return Request("POST", "/v1/score", body + b"}")
@@ -87,38 +80,38 @@ def gathered_request(terms: Terms, items: Sequence[bytes]) -> Request:
 def best_of_n_request(
     model: str, candidates: Sequence[object], shared: Item, choices: Item
 ) -> Request:
-    """POST /v1/best-of-n."""
-    asked = {"model": model, "candidates": candidates, **shared, **_given(choices)}
-    return Request("POST", "/v1/best-of-n", encode(asked, "candidates"))
+    """Build POST /v1/best-of-n."""
+    body = {"model": model, "candidates": candidates, **shared, **_without_none(choices)}
+    return Request("POST", "/v1/best-of-n", encode(body, "candidates"))
 
 
 def models_request() -> Request:
-    """GET /v1/models."""
+    """Build GET /v1/models."""
     return Request("GET", "/v1/models")
 
 
 def model_request(name: str) -> Request:
-    """GET /v1/models/{model}."""
+    """Build GET /v1/models/{model}."""
     return Request("GET", f"/v1/models/{quote(name, safe='@')}")
 
 
-def health_request(run: str) -> Request:
-    """GET /v1/runs/{run}/health."""
+def run_health_request(run: str) -> Request:
+    """Build GET /v1/runs/{run}/health."""
     return Request("GET", f"/v1/runs/{quote(run, safe='')}/health")
 
 
-def tell_request(run: str, step: int, values: Mapping[str, float]) -> Request:
-    """POST /v1/runs/{run}/telemetry."""
-    told = encode({"step": step, "values": dict(values)}, "values")
-    return Request("POST", f"/v1/runs/{quote(run, safe='')}/telemetry", told)
+def telemetry_request(run: str, step: int, values: Mapping[str, float]) -> Request:
+    """Build POST /v1/runs/{run}/telemetry."""
+    body = encode({"step": step, "values": dict(values)}, "values")
+    return Request("POST", f"/v1/runs/{quote(run, safe='')}/telemetry", body)
 
 
-def _given(fields: Item) -> dict[str, Any]:
+def _without_none(fields: Item) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def encode(body: Mapping[str, Any], listed: str) -> bytes:
-    """The body as JSON.
+    """Encode the body as JSON.
 
     Raises:
         ValueError: it cannot be written (a tensor, NaN, half a surrogate pair); the message names
@@ -127,12 +120,12 @@ def encode(body: Mapping[str, Any], listed: str) -> bytes:
     try:
         return _dump(body)
     except (TypeError, ValueError):
-        place = _culprit(body, listed)
-    # Outside of the handler: an encoding error would carry the whole text along.
-    raise _unwritable(place)
+        place = _unencodable_place(body, listed)
+    # Raised outside of the handler, because an encoding error holds the whole text.
+    raise _unencodable(place)
 
 
-def _unwritable(place: str) -> ValueError:
+def _unencodable(place: str) -> ValueError:
     return ValueError(
         f"{place} cannot be written as JSON: use strings, finite numbers, lists, dicts"
     )
@@ -143,15 +136,15 @@ def _dump(value: object) -> bytes:
     return text.encode("utf-8")
 
 
-def _culprit(body: Mapping[str, Any], listed: str) -> str:
+def _unencodable_place(body: Mapping[str, Any], listed: str) -> str:
     entries = body.get(listed, ())
     numbered = entries.items() if isinstance(entries, Mapping) else enumerate(entries)
-    unwritable = (index for index, entry in numbered if not _writable(entry))
-    first = next(unwritable, None)
+    unencodable = (index for index, entry in numbered if not _is_encodable(entry))
+    first = next(unencodable, None)
     return "the request" if first is None else f"{listed}[{first}]"
 
 
-def _writable(value: object) -> bool:
+def _is_encodable(value: object) -> bool:
     try:
         _dump(value)
     except (TypeError, ValueError):
@@ -160,9 +153,9 @@ def _writable(value: object) -> bool:
 
 
 def split(items: Sequence[Item], limit: int) -> list[list[int]]:
-    """The places of the items that go together in one request, each part in request order.
+    """Split a list of items into requests; return the places of the items of each, in order.
 
-    Items of one group stay together, as ranks and means are made of a whole group.
+    Items of one group stay together, because ranks and means need the whole group.
 
     Raises:
         ValueError: a group has more than `limit` items.
@@ -184,6 +177,7 @@ def split(items: Sequence[Item], limit: int) -> list[list[int]]:
 
 
 def _units(items: Sequence[Item]) -> list[list[int]]:
+    """Return the places of each group's items; an item without a group is a unit of its own."""
     units: dict[object, list[int]] = {}
     for index, item in enumerate(items):
         group = item.get("group")
@@ -192,7 +186,7 @@ def _units(items: Sequence[Item]) -> list[list[int]]:
 
 
 def join(parts: Sequence[Sequence[int]], replies: Sequence[ScoreReply]) -> ScoreReply:
-    """One reply from those to the parts, the results at the places of their items.
+    """Join the replies to the parts, with the results at the places of their items.
 
     Raises:
         ProtocolError: the parts were scored by different models.
@@ -200,11 +194,11 @@ def join(parts: Sequence[Sequence[int]], replies: Sequence[ScoreReply]) -> Score
     first = replies[0]
     if len(replies) == 1:
         return first
-    if any(_origin(reply) != _origin(first) for reply in replies):
+    if any(_scorer(reply) != _scorer(first) for reply in replies):
         raise ProtocolError("the model changed between two parts of the request; score it again")
     results: dict[int, Result] = {}
-    for part, reply in zipped(parts, replies):
-        for index, result in zipped(part, reply.results):
+    for part, reply in zip_strict(parts, replies):
+        for index, result in zip_strict(part, reply.results):
             results[index] = replace(result, index=index)
     return replace(
         first,
@@ -215,7 +209,7 @@ def join(parts: Sequence[Sequence[int]], replies: Sequence[ScoreReply]) -> Score
     )
 
 
-def _origin(reply: ScoreReply) -> tuple[str, str]:
+def _scorer(reply: ScoreReply) -> tuple[str, str]:
     return reply.model, reply.fingerprint
 
 

@@ -1,4 +1,4 @@
-"""When to try again, and after which wait."""
+"""Retry policy: which failures are retried, and after which wait."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Union
 
 from assay_client.errors import APIConnectionError, APIStatusError
 
-_FIRST_WAIT_S = 0.25
-_LONGEST_WAIT_S = 8.0
+_FIRST_WAIT_SECONDS = 0.25
+_MAX_WAIT_SECONDS = 8.0
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 Failure = Union[APIConnectionError, APIStatusError]
 
 
 class RetryBudget:
-    """Bounds how much load retries add while nothing succeeds.
+    """A token bucket that bounds the load of retries while nothing succeeds.
 
-    Each retry that the server did not ask for takes one token, each success returns half of one.
-    During an outage a client so stops multiplying its requests after `capacity` retries.
+    Each retry that the server did not ask for takes one token, each success returns half a token.
+    During an outage a client thus stops multiplying its requests after `capacity` retries.
     """
 
     def __init__(self, capacity: float = 1000.0) -> None:
@@ -30,50 +30,59 @@ class RetryBudget:
         self._tokens = capacity
 
     def take(self) -> bool:
-        """Take a token, if there is one."""
+        """Take a token; return whether there was one."""
         with self._lock:
             if self._tokens < 1.0:
                 return False
             self._tokens -= 1.0
             return True
 
-    def give_back(self) -> None:
-        """A call succeeded."""
+    def record_success(self) -> None:
+        """Return half a token."""
         with self._lock:
             self._tokens = min(self._capacity, self._tokens + 0.5)
 
 
 def retry_after(failure: Failure) -> float | None:
-    """The seconds that the server asked to wait, if it did."""
+    """Return the seconds that the server asked to wait, if it did."""
     return failure.retry_after if isinstance(failure, APIStatusError) else None
 
 
 def may_retry(failure: Failure) -> bool:
-    """Whether the same request may be sent again. Scoring has no effect that a second time would
-    double, so a lost reply is asked for again."""
+    """Return whether the same request may be sent again.
+
+    Scoring is idempotent, so a request whose reply was lost is sent again.
+    """
     return failure.retryable if isinstance(failure, APIStatusError) else True
 
 
-def wait(failure: Failure, attempt: int, chance: float) -> float:
-    """Seconds to wait after the given attempt (0 is the first), never less than the server asked.
+def wait_seconds(failure: Failure, attempt: int, jitter: float) -> float:
+    """Return the seconds to wait after an attempt, never less than the server asked.
 
-    Without such a wish: exponential back-off with full jitter (Brooker, "Exponential Backoff And
-    Jitter", 2015). With one, the jitter comes on top, so that all who were refused together do
-    not return together.
+    If the server did not ask: exponential back-off with full jitter (Brooker, "Exponential Backoff
+    And Jitter", 2015). If it did, the jitter is added, so that clients that were refused together
+    do not return together.
+
+    Args:
+        failure: the reason for the retry.
+        attempt: 0 for the first.
+        jitter: uniform in [0, 1).
     """
     asked = retry_after(failure)
     if asked is not None:
-        return asked + chance * _FIRST_WAIT_S
-    return chance * min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(attempt, 16))
+        return asked + jitter * _FIRST_WAIT_SECONDS
+    return jitter * min(_MAX_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0 ** min(attempt, 16))
 
 
 def parse_retry_after(value: str | None, wall: float) -> float | None:
-    """Seconds from a `Retry-After` header, which holds seconds or an HTTP date; None where it
-    holds neither.
+    """Return the seconds of a `Retry-After` header, which holds seconds or an HTTP date.
 
     Args:
         value: the header.
         wall: the time now, in seconds since the epoch.
+
+    Returns:
+        The seconds; None if the header is missing or holds neither.
     """
     if value is None:
         return None

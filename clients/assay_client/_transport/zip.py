@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sized
 from typing import Any
 
 
-def zipped(*columns: Any) -> Iterator[tuple[Any, ...]]:
-    """Rows of columns of one length.
+def zip_strict(*columns: Any) -> Iterator[tuple[Any, ...]]:
+    """Return the rows of columns of equal length.
 
     Raises:
         ValueError: their lengths differ.

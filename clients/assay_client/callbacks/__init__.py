@@ -1,1 +1,1 @@
-"""Callbacks with which a trainer watches its reward. Nothing here imports a trainer."""
+"""Callbacks that check a run's health during training. They import no trainer."""

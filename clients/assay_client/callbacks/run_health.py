@@ -1,4 +1,4 @@
-"""What a trainer's hook does at a step: ask for a run's health, say what fires, decide to stop."""
+"""Run health monitor: fetches a run's health at a step, reports rules that fire, may stop."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from assay_client.errors import AssayError
 from assay_client.types import RunHealth, Severity
 
 _LOG = logging.getLogger("assay_client")
-_GOLD_LIMIT = "whether the reward or the gold source is at fault"
-_MOST_VALUES = 64
+_GOLD_LIMITS = "an exploited reward from a gold source that has changed"
+_MAX_VALUES = 64
 
 Unreachable = Literal["warn", "raise"]
 
 
 @dataclass(frozen=True)
 class Firing:
-    """A rule that fires, and where. Advice of a gold source has the rule `gold`, and is `about` the
-    source and what it advises."""
+    """A rule that fires, with its model and split.
+
+    Advice of a gold source has the rule `gold`, and is `about` the source and the advised action.
+    """
 
     rule: str
     severity: Severity
@@ -30,29 +32,30 @@ class Firing:
     split: str | None
     since_step: int | None
     about: tuple[str, ...]
-    cannot_tell: str
+    limits: str
 
 
 OnFiring = Callable[[int, Sequence[Firing]], object]
 
 
-class HealthGuard:
-    """Looks at a run's health for a trainer. It reports; only `stop_at` lets it stop a training.
+class RunHealthMonitor:
+    """Monitor of a run's health for a trainer. It only reports, unless `stop_at` is set.
 
-    A server that cannot be asked does not hold up a training: that is logged and counted in
+    A server that cannot be reached does not delay the training: that is logged and counted in
     `failures`, unless `unreachable` is `raise`.
 
     Args:
-        client: asks the server.
-        run: the run's name, as the reward function gives it.
-        rules: those that count, by id (`gold` is advice of a gold source); None for all.
+        client: a client of Assay.
+        run: the run's name, as the reward function sends it.
+        rules: ids of the rules that are considered (`gold` is advice of a gold source); None for
+            all.
         stop_at: the severity from which a rule stops the training; None: none does.
-        on_firing: called at each look at which rules fire, with the step and the rules.
-        unreachable: what becomes of an error of the client's: `warn` or `raise`.
-        timeout: seconds that a question may take.
+        on_firing: called with the step and the rules that fire, at each check at which any does.
+        unreachable: the reaction to an error of the client: `warn` or `raise`.
+        timeout: seconds for each request.
 
     Raises:
-        ValueError: `stop_at` or `unreachable` is something else.
+        ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -80,71 +83,72 @@ class HealthGuard:
         self._on_firing = on_firing
         self._unreachable = unreachable
         self._timeout = timeout
-        self._said: set[Firing] = set()
+        self._logged: set[Firing] = set()
 
-    def look(self, step: int) -> bool:
-        """Look at the run's health.
+    def check(self, step: int) -> bool:
+        """Fetch the run's health, and report the rules that fire.
 
         Returns:
-            Whether the training is to stop.
+            Whether the training should stop.
 
         Raises:
-            AssayError: the server cannot be asked, and `unreachable` is `raise`.
+            AssayError: the request failed, and `unreachable` is `raise`.
         """
         try:
-            health = self._client.health(self._run, timeout=self._timeout)
+            health = self._client.run_health(self._run, timeout=self._timeout)
         except AssayError as error:
-            self._failed("cannot ask for the health of", error)
+            self._handle_failure("cannot ask for the health of", error)
             return False
-        firing = tuple(one for one in _firing(health) if self._counts(one.rule))
-        for one in firing:
-            if one not in self._said:
-                _LOG.warning("run %s, step %d: %s", self._run, step, _told(one))
-        self._said = set(firing)
+        firing = tuple(rule for rule in _firing(health) if self._is_considered(rule))
+        for rule in firing:
+            if rule not in self._logged:
+                _LOG.warning("run %s, step %d: %s", self._run, step, _describe(rule))
+        self._logged = set(firing)
         if firing and self._on_firing is not None:
             self._on_firing(step, firing)
-        stops = ("critical",) if self._stop_at == "critical" else ("warn", "critical")
-        return self._stop_at is not None and any(one.severity in stops for one in firing)
+        stopping = ("critical",) if self._stop_at == "critical" else ("warn", "critical")
+        return self._stop_at is not None and any(rule.severity in stopping for rule in firing)
 
-    def tell(self, step: int, values: Mapping[str, float]) -> None:
-        """Tell what the trainer knows of a step; nothing where there is nothing to tell.
+    def record_telemetry(self, step: int, values: Mapping[str, float]) -> None:
+        """Record the trainer's figures of a step; do nothing if there are none.
 
         Raises:
-            AssayError: the server cannot be told, and `unreachable` is `raise`.
+            AssayError: the request failed, and `unreachable` is `raise`.
         """
         if not values:
             return
         try:
-            self._client.tell(self._run, step, values, timeout=self._timeout)
+            self._client.record_telemetry(self._run, step, values, timeout=self._timeout)
         except AssayError as error:
-            self._failed("cannot tell of", error)
+            self._handle_failure("cannot record telemetry of", error)
 
-    def _counts(self, rule: str) -> bool:
-        return self._rules is None or rule in self._rules
+    def _is_considered(self, rule: Firing) -> bool:
+        return self._rules is None or rule.rule in self._rules
 
-    def _failed(self, what: str, error: AssayError) -> None:
+    def _handle_failure(self, action: str, error: AssayError) -> None:
         if self._unreachable == "raise":
             raise error
         self.failures += 1
-        _LOG.warning("%s run %s (%d times now): %s", what, self._run, self.failures, error)
+        _LOG.warning("%s run %s (%d times now): %s", action, self._run, self.failures, error)
 
 
-def named(logs: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, float]:
-    """A trainer's own figures under the server's names; what is no finite number is left out.
+def to_telemetry(logs: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, float]:
+    """Return a trainer's figures under the server's names; leave out what is no finite number.
 
     Args:
         logs: as the trainer logs them.
-        names: the server's name for a trainer's; of two for one the first that is there counts.
+        names: from the trainer's name to the server's. If several map to the same name, the first
+            that is in the logs counts.
     """
-    found: dict[str, float] = {}
-    for theirs, ours in names.items():
-        value: Any = logs.get(theirs)
-        if isinstance(value, bool) or not hasattr(value, "__float__") or ours in found:
+    telemetry: dict[str, float] = {}
+    for trainer_name, server_name in names.items():
+        value: Any = logs.get(trainer_name)
+        if isinstance(value, bool) or not hasattr(value, "__float__") or server_name in telemetry:
             continue
         number = float(value)
         if math.isfinite(number):
-            found[ours] = number
-    return dict(list(found.items())[:_MOST_VALUES])
+            telemetry[server_name] = number
+    return dict(list(telemetry.items())[:_MAX_VALUES])
 
 
 def _firing(health: RunHealth) -> Iterator[Firing]:
@@ -152,23 +156,29 @@ def _firing(health: RunHealth) -> Iterator[Firing]:
         for rule in stream.rules:
             if rule.severity is not None:
                 yield Firing(
-                    rule.rule,
-                    rule.severity,
-                    stream.model,
-                    stream.split,
-                    rule.since_step,
-                    rule.about,
-                    rule.cannot_tell,
+                    rule=rule.rule,
+                    severity=rule.severity,
+                    model=stream.model,
+                    split=stream.split,
+                    since_step=rule.since_step,
+                    about=rule.about,
+                    limits=rule.limits,
                 )
     for gold in health.gold:
         if gold.advice is not None:
-            severity: Severity = "critical" if gold.advice.action == "stop" else "warn"
-            about = (gold.source, gold.advice.action)
-            yield Firing("gold", severity, None, None, None, about, _GOLD_LIMIT)
+            yield Firing(
+                rule="gold",
+                severity="critical" if gold.advice.action == "stop" else "warn",
+                model=None,
+                split=None,
+                since_step=None,
+                about=(gold.source, gold.advice.action),
+                limits=_GOLD_LIMITS,
+            )
 
 
-def _told(one: Firing) -> str:
-    place = f" on {one.model} ({one.split})" if one.model else ""
-    about = f", about {', '.join(one.about)}" if one.about else ""
-    since = f" since step {one.since_step}" if one.since_step is not None else ""
-    return f"{one.rule} is {one.severity}{since}{place}{about}; cannot tell {one.cannot_tell}"
+def _describe(rule: Firing) -> str:
+    place = f" on {rule.model} ({rule.split})" if rule.model else ""
+    about = f", about {', '.join(rule.about)}" if rule.about else ""
+    since = f" since step {rule.since_step}" if rule.since_step is not None else ""
+    return f"{rule.rule} is {rule.severity}{since}{place}{about}; cannot distinguish {rule.limits}"

@@ -6,11 +6,16 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from assay_client.callbacks.run_health import HealthGuard, OnFiring, Unreachable, named
+from assay_client.callbacks.run_health import (
+    OnFiring,
+    RunHealthMonitor,
+    Unreachable,
+    to_telemetry,
+)
 from assay_client.client import Client
 from assay_client.types import Severity
 
-# TRL's names for what the server's rules look at.
+# From TRL's names to the names that the server's rules use.
 TELEMETRY: Mapping[str, str] = {
     "entropy": "entropy_nats",
     "kl": "kl",
@@ -20,30 +25,32 @@ TELEMETRY: Mapping[str, str] = {
 }
 
 
-class AssayCallback:
-    """Watches a run's health while a trainer trains: `Trainer(..., callbacks=[AssayCallback(…)])`.
+class HealthMonitorCallback:
+    """Checks a run's health while a trainer trains.
 
-    Every so many steps it asks for the run's health, logs each rule that begins to fire, calls
-    `on_firing`, and stops the training where `stop_at` says so. What the trainer logs of entropy,
-    divergence and length it tells the server, under the step before: the one that
+        trainer = Trainer(..., callbacks=[HealthMonitorCallback(client, "exp-17")])
+
+    Every `every` steps it fetches the run's health, logs each rule that begins to fire, calls
+    `on_firing`, and stops the training if `stop_at` requires it. It records the trainer's entropy,
+    divergence and length on the server, under the step before: the one that
     `trainer_state.global_step` showed to the reward function.
 
-    The first process alone asks and tells. Where `torch.distributed` is initialised, its decision
-    is sent to all, so that all stop at the same step.
+    Only the first process sends requests. If `torch.distributed` is initialised, its decision is
+    broadcast, so that all processes stop at the same step.
 
     Args:
-        client: asks the server.
-        run: the run's name, as the reward function gives it.
-        every: steps between two looks.
-        telemetry: the server's name for each of the trainer's that is told; empty for none.
-        rules: see `HealthGuard`, as for the others.
+        client: a client of Assay.
+        run: the run's name, as the reward function sends it.
+        every: steps between two checks.
+        telemetry: the server's name for each of the trainer's figures to record; empty for none.
+        rules: see `RunHealthMonitor`, as for the others.
         stop_at: the severity from which a rule stops the training; None: none does.
         on_firing: called with the step and the rules that fire.
         unreachable: `warn` or `raise`.
-        timeout: seconds that a question may take.
+        timeout: seconds for each request.
 
     Raises:
-        ValueError: an argument is something else than it may be.
+        ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -62,7 +69,7 @@ class AssayCallback:
         if every < 1:
             raise ValueError("every must be 1 or more steps")
         self.every = every
-        self.guard = HealthGuard(
+        self.monitor = RunHealthMonitor(
             client,
             run,
             rules=rules,
@@ -74,39 +81,40 @@ class AssayCallback:
         self._telemetry = dict(telemetry)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Look at the run's health, every so many steps."""
+        """Check the run's health, every `every` steps."""
         if state.global_step % self.every:
             return
-        stop = self.guard.look(state.global_step) if state.is_world_process_zero else False
-        if _agreed(stop):
+        stop = self.monitor.check(state.global_step) if state.is_world_process_zero else False
+        if _broadcast(stop):
             control.should_training_stop = True
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any
     ) -> None:
-        """Tell the server what the trainer logs."""
+        """Record the trainer's figures on the server."""
         if state.is_world_process_zero and logs:
-            self.guard.tell(max(0, state.global_step - 1), named(logs, self._telemetry))
+            step = max(0, state.global_step - 1)
+            self.monitor.record_telemetry(step, to_telemetry(logs, self._telemetry))
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        # Trainers call every callback at every event, of tomorrow too.
+        # Trainers call every callback at every event, including events that are added later.
         if name.startswith("on_"):
-            return _nothing
+            return _ignore
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
 
-def _nothing(*_: object, **__: object) -> None:
-    """At an event that is not looked at."""
+def _ignore(*_: object, **__: object) -> None:
+    """Do nothing at an event that the callback does not use."""
 
 
-def _agreed(stop: bool) -> bool:
-    """The first process's decision, in all of them.
+def _broadcast(stop: bool) -> bool:
+    """Return the first process's decision in all processes.
 
-    This package does not import torch; who trains in several processes has.
+    This package does not import torch; a trainer of several processes has imported it.
     """
     distributed: Any = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return stop
-    box = [stop]
-    distributed.broadcast_object_list(box, src=0)
-    return box[0]
+    decision = [stop]
+    distributed.broadcast_object_list(decision, src=0)
+    return decision[0]

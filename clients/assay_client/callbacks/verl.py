@@ -1,4 +1,4 @@
-"""A hook for verl: one more logger of its tracking, which verl calls at the end of each step."""
+"""A hook for verl: a logger of its tracking, which verl calls at the end of each step."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from assay_client.callbacks.run_health import HealthGuard, OnFiring, Unreachable, named
+from assay_client.callbacks.run_health import (
+    OnFiring,
+    RunHealthMonitor,
+    Unreachable,
+    to_telemetry,
+)
 from assay_client.client import Client
 from assay_client.types import Severity
 
-# verl's names for what the server's rules look at.
+# From verl's names to the names that the server's rules use.
 TELEMETRY: Mapping[str, str] = {
     "actor/entropy": "entropy_nats",
     "actor/kl_loss": "kl",
@@ -20,30 +25,30 @@ TELEMETRY: Mapping[str, str] = {
 
 
 class VerlHook:
-    """Watches a run's health while verl trains.
+    """Checks a run's health while verl trains.
 
         hook = VerlHook(client, "exp-17", trainer=trainer, stop_at="critical")
         with hook.tracking(verl.utils.tracking.Tracking):
             trainer.fit()
 
-    Every so many steps it asks for the run's health, logs each rule that begins to fire and calls
-    `on_firing`. Where `stop_at` says so, the next step becomes verl's last: it validates, saves and
-    returns as at its end. verl's own loop runs in one process, so nothing has to be agreed on.
+    Every `every` steps it fetches the run's health, logs each rule that begins to fire and calls
+    `on_firing`. If `stop_at` requires it, the next step becomes verl's last: it validates, saves
+    and returns as at its end. verl's own loop runs in one process, so no decision is broadcast.
 
     Args:
-        client: asks the server.
-        run: the run's name, as the reward function gives it.
+        client: a client of Assay.
+        run: the run's name, as the reward function sends it.
         trainer: verl's trainer (`global_steps`, `total_training_steps`); only with `stop_at`.
-        every: steps between two looks.
-        telemetry: the server's name for each of verl's that is told; empty for none.
-        rules: see `HealthGuard`, as for the others.
+        every: steps between two checks.
+        telemetry: the server's name for each of verl's figures to record; empty for none.
+        rules: see `RunHealthMonitor`, as for the others.
         stop_at: the severity from which a rule stops the training; None: none does.
         on_firing: called with the step and the rules that fire.
         unreachable: `warn` or `raise`.
-        timeout: seconds that a question may take.
+        timeout: seconds for each request.
 
     Raises:
-        ValueError: an argument is something else than it may be, or `stop_at` without a trainer.
+        ValueError: an argument is invalid, or there is `stop_at` without a trainer.
     """
 
     def __init__(
@@ -65,7 +70,7 @@ class VerlHook:
         if stop_at is not None and trainer is None:
             raise ValueError("stop_at needs the trainer that is to be stopped")
         self.every = every
-        self.guard = HealthGuard(
+        self.monitor = RunHealthMonitor(
             client,
             run,
             rules=rules,
@@ -78,25 +83,25 @@ class VerlHook:
         self._telemetry = dict(telemetry)
 
     def log(self, data: Mapping[str, Any], step: int) -> None:
-        """What verl calls with a step's figures."""
-        self.guard.tell(step, named(data, self._telemetry))
-        if step % self.every == 0 and self.guard.look(step):
+        """Record a step's figures, and check the run's health; verl calls this."""
+        self.monitor.record_telemetry(step, to_telemetry(data, self._telemetry))
+        if step % self.every == 0 and self.monitor.check(step):
             last = self._trainer.global_steps + 1
             self._trainer.total_training_steps = min(last, self._trainer.total_training_steps)
 
     @contextmanager
     def tracking(self, tracking: type) -> Iterator[None]:
-        """While this is open, each `Tracking` that verl makes has the hook among its loggers."""
-        made: Any = tracking
-        begin = made.__init__
+        """Add the hook to the loggers of each `Tracking` that verl makes in this context."""
+        patched: Any = tracking
+        original_init = patched.__init__
 
-        def begin_with_hook(self: Any, *args: Any, **fields: Any) -> None:
-            begin(self, *args, **fields)
+        def init_with_hook(self: Any, *args: Any, **fields: Any) -> None:
+            original_init(self, *args, **fields)
             self.logger["assay"] = hook
 
         hook = self
-        made.__init__ = begin_with_hook
+        patched.__init__ = init_with_hook
         try:
             yield
         finally:
-            made.__init__ = begin
+            patched.__init__ = original_init

@@ -1,9 +1,9 @@
-"""Rewriting queries: what a completion says, what drift costs, and pairs to learn from.
+"""Query rewriting: reading a rewrite from a completion, the drift penalty, and preference pairs.
 
 from assay_client.rewards.query_rewriting import Query, preference_pairs
 
-found = preference_pairs(client, "video-qpp@2", [Query("a man cooks", rewrites)], least_margin=0.05)
-rows = [pair.row() for pair in found.pairs]  # for TRL's DPOTrainer
+result = preference_pairs(client, "video-qpp@2", [Query("a man cooks", rewrites)], min_margin=0.05)
+rows = [pair.row() for pair in result.pairs]  # for TRL's DPOTrainer
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from typing import Any
 
-from assay_client._transport.zip import zipped
+from assay_client._transport.zip import zip_strict
 from assay_client.client import Client
 from assay_client.errors import ProtocolError
 from assay_client.types import Result
 
-GUARDED = ("similarity", "length_change", "novelty")
-"""The channels that a reply has of an item with an `original`."""
+DRIFT_CHANNELS = ("similarity", "length_change", "novelty")
+"""The channels that a reply has for an item with an `original`."""
 
-_MARK = re.compile(r"(?:[-*•>]|[0-9]{1,3}[.)])\s+")
+_LIST_MARK = re.compile(r"(?:[-*•>]|[0-9]{1,3}[.)])\s+")
 _LABEL = re.compile(
     r"\**(?:(?:the|my|your|new|better|final|improved|revised|rewritten|reformulated|expanded|"
     r"search|video)\s+)*"
@@ -44,22 +44,22 @@ _QUOTES = (
 
 
 def clean(completion: str) -> str:
-    """The rewrite that a completion holds; empty where there is none.
+    """Return the rewrite that a completion holds; empty if there is none.
 
-    It is the last line that is not blank, its runs of white space made one blank. Then, as often as
-    one of them is there, these are taken away at its start: the mark of a list (`-`, `*`, `•`, `>`,
-    `1.`, `1)`) before a blank; a label with a colon (`query`, `rewrite`, `reformulation`, `answer`,
-    `output`, `result`, `caption`, `version`, also after words such as `rewritten` or `final`); a
-    quotation mark whose partner is nowhere; and the pair of quotation marks, backquotes or `**`
-    around the whole.
+    It is the last line that is not blank, with each run of white space as one blank. Then the
+    following are removed from its start, as long as one of them is there: a list mark (`-`, `*`,
+    `•`, `>`, `1.`, `1)`) before a blank; a label with a colon (`query`, `rewrite`, `reformulation`,
+    `answer`, `output`, `result`, `caption`, `version`, also after words such as `rewritten` or
+    `final`); a quotation mark without a partner; and the pair of quotation marks, backquotes or
+    `**` around the whole.
     """
     lines = [line for line in completion.splitlines() if line.strip()]
     text, before = " ".join(lines[-1].split()) if lines else "", None
     while text != before:
         before = text
-        for pattern in (_MARK, _LABEL):
-            found = pattern.match(text)
-            text = text[found.end() :] if found else text
+        for pattern in (_LIST_MARK, _LABEL):
+            match = pattern.match(text)
+            text = text[match.end() :] if match else text
         text = _unquoted(text).strip()
     return text
 
@@ -77,60 +77,61 @@ def _unquoted(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Guards:
-    """What it costs a rewrite to leave its original.
+class DriftPenalty:
+    """The penalty for a rewrite that drifts from its original.
 
-    The penalty is the sum of `similarity` times what the cosine is below `least_similarity`,
+    The penalty is the sum of `similarity` times what the cosine is below `min_similarity`,
     `length` times what the logarithm of the ratio of words is beyond `free_length` either way, and
     `novelty` times what the share of new content words is above `free_novelty`. A weight of 0
-    switches a guard off. The defaults are a beginning, no measurement: look at the means that are
-    logged, and at what the policy writes.
+    switches a part off. The defaults are starting values and were not tuned: check the means that
+    are logged, and the policy's output.
 
     Raises:
-        ValueError: one of them is negative or no finite number.
+        ValueError: a field is negative or no finite number.
     """
 
     similarity: float = 1.0
     length: float = 0.1
     novelty: float = 0.2
-    least_similarity: float = 0.6
+    min_similarity: float = 0.6
     free_length: float = 0.7
     free_novelty: float = 0.5
 
     def __post_init__(self) -> None:
-        for one in fields_of(self):
-            value = getattr(self, one.name)
+        for field in fields_of(self):
+            value = getattr(self, field.name)
             if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{one.name} must be a finite number that is not negative")
+                raise ValueError(f"{field.name} must be a finite number that is not negative")
 
-    def penalty(self, channels: Mapping[str, float | None]) -> float:
-        """What is taken from a score whose channels these are; 0 where no guard has a weight.
+    def compute(self, channels: Mapping[str, float | None]) -> float:
+        """Return the penalty of a score with these channels; 0 if no part has a weight.
 
         Raises:
-            ProtocolError: a guard that has a weight finds no channel.
+            ProtocolError: the channel of a part that has a weight is missing.
         """
-        taken = 0.0
+        penalty = 0.0
         if self.similarity:
-            near = _channel(channels, "similarity")
-            taken += self.similarity * max(0.0, self.least_similarity - near)
+            similarity = _channel(channels, "similarity")
+            penalty += self.similarity * max(0.0, self.min_similarity - similarity)
         if self.length:
-            longer = abs(_channel(channels, "length_change"))
-            taken += self.length * max(0.0, longer - self.free_length)
+            change = abs(_channel(channels, "length_change"))
+            penalty += self.length * max(0.0, change - self.free_length)
         if self.novelty:
-            new = _channel(channels, "novelty")
-            taken += self.novelty * max(0.0, new - self.free_novelty)
-        return taken
+            novelty = _channel(channels, "novelty")
+            penalty += self.novelty * max(0.0, novelty - self.free_novelty)
+        return penalty
 
     def reward(self, result: Result) -> float | None:
-        """The score less the penalty; None where there is no score. A number that the server was
-        told to put in the place of a missing score stays as it is.
+        """Return the score less the penalty; None if there is no score.
+
+        A number that the server substituted for a missing score is returned unchanged.
 
         Raises:
-            ProtocolError: as `penalty`.
+            ProtocolError: as `compute`.
         """
         if result.score is None or "substituted" in result.flags:
             return result.score
-        return result.score - self.penalty(result.channels)
+        return result.score - self.compute(result.channels)
 
 
 def _channel(channels: Mapping[str, float | None], name: str) -> float:
@@ -138,15 +139,15 @@ def _channel(channels: Mapping[str, float | None], name: str) -> float:
     if value is None:
         raise ProtocolError(
             f"the reply has no channel {name!r}: this model does not hold a query to its original. "
-            "Ask video-qpp@2, or give that guard the weight 0"
+            "Ask video-qpp@2, or give that part of the drift penalty the weight 0"
         )
     return value
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query and its rewrites. `prompt` is what the policy was given to write them, a text or
-    messages; without one it is the original itself."""
+    """A query and its rewrites. `prompt` is the text or the messages from which the policy wrote
+    them; the default is the original itself."""
 
     original: str
     candidates: Sequence[str]
@@ -155,7 +156,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rewrites for one prompt, of which `chosen` has the higher reward, by `margin`."""
+    """Two rewrites for one prompt. The reward of `chosen` is higher by `margin`."""
 
     prompt: Any
     chosen: str
@@ -163,7 +164,7 @@ class Pair:
     margin: float
 
     def row(self) -> dict[str, Any]:
-        """The pair as a row of a preference data set: texts, or messages where the prompt is."""
+        """Return a row of a preference data set: texts, or messages if the prompt is messages."""
         if isinstance(self.prompt, str):
             chosen: Any = self.chosen
             rejected: Any = self.rejected
@@ -184,9 +185,9 @@ class Pairs:
     """The pairs, in the order of their queries.
 
     Attributes:
-        left_out: how many queries have no pair: `too_few` for fewer than two different candidates
-            with a score, `small_margin` for those that are too close.
-        failed: how many candidates have no score, by the server's reason.
+        left_out: the number of queries without a pair, by reason: `too_few` for fewer than two
+            different candidates with a score, `small_margin` for candidates that are too close.
+        failed: the number of candidates without a score, by the server's reason.
     """
 
     pairs: tuple[Pair, ...]
@@ -199,21 +200,21 @@ def preference_pairs(
     model: str,
     queries: Sequence[Query],
     *,
-    least_margin: float,
-    guards: Guards | None = None,
+    min_margin: float,
+    drift_penalty: DriftPenalty | None = None,
     with_original: bool = False,
     options: Mapping[str, Any] | None = None,
     timeout: float | None = None,
     **shared_fields: Any,
 ) -> Pairs:
-    """One pair for each query: its best and its worst rewrite, where they are far enough apart.
+    """Pair the best and the worst rewrite of each query, if they are far enough apart.
 
     Args:
-        client: asks the server.
+        client: a client of Assay.
         model: `name@version`.
-        queries: their candidates are read by `clean`; what is empty or there twice is passed over.
-        least_margin: of the rewards; a pair that is closer is left out, equal ones always are.
-        guards: what drift costs; `Guards()` unless given.
+        queries: their candidates are read by `clean`; empty ones and duplicates are ignored.
+        min_margin: of the rewards; a pair that is closer is left out, equal ones always are.
+        drift_penalty: `DriftPenalty()` unless given.
         with_original: whether the original is a candidate too.
         options: the server's.
         timeout: seconds for the call in all, instead of the client's.
@@ -221,30 +222,30 @@ def preference_pairs(
 
     Raises:
         ValueError: the margin is negative or no number.
-        AssayError: the server cannot be asked, or its model knows no `original`.
+        AssayError: the request failed, or the model does not support `original`.
     """
-    if not least_margin >= 0:
-        raise ValueError("least_margin must be a number that is not negative")
-    weighed = Guards() if guards is None else guards
+    if not min_margin >= 0:
+        raise ValueError("min_margin must be a number that is not negative")
+    penalty = DriftPenalty() if drift_penalty is None else drift_penalty
     candidates = [_candidates(query, with_original) for query in queries]
     items = [
         {**shared_fields, "query": text, "original": query.original}
-        for query, texts in zipped(queries, candidates)
+        for query, texts in zip_strict(queries, candidates)
         for text in texts
     ]
     results: Sequence[Result] = ()
     if items:
         reply = client.score(model, items, options=options, on_error="none", timeout=timeout)
         results = reply.results
-    rewards = iter([weighed.reward(one) for one in results])
+    rewards = iter([penalty.reward(result) for result in results])
     outcomes = [
-        _pair(query, list(_scored(texts, rewards)), least_margin)
-        for query, texts in zipped(queries, candidates)
+        _pair(query, list(_scored(texts, rewards)), min_margin)
+        for query, texts in zip_strict(queries, candidates)
     ]
     return Pairs(
-        tuple(one for one in outcomes if isinstance(one, Pair)),
-        Counter(one for one in outcomes if isinstance(one, str)),
-        Counter(one.error.code for one in results if one.error is not None),
+        pairs=tuple(outcome for outcome in outcomes if isinstance(outcome, Pair)),
+        left_out=Counter(outcome for outcome in outcomes if isinstance(outcome, str)),
+        failed=Counter(result.error.code for result in results if result.error is not None),
     )
 
 
@@ -262,12 +263,15 @@ def _scored(texts: Sequence[str], rewards: Iterator[float | None]) -> Iterator[t
             yield reward, text
 
 
-def _pair(query: Query, scored: Sequence[tuple[float, str]], least_margin: float) -> Pair | str:
+def _pair(query: Query, scored: Sequence[tuple[float, str]], min_margin: float) -> Pair | str:
+    """Return the pair, or the reason why there is none."""
     if len(scored) < 2:
         return "too_few"
-    best, worst = (pick(scored, key=lambda one: one[0]) for pick in (max, min))
-    margin = best[0] - worst[0]
-    if margin <= 0 or margin < least_margin:
+    (best, chosen), (worst, rejected) = (
+        pick(scored, key=lambda entry: entry[0]) for pick in (max, min)
+    )
+    margin = best - worst
+    if margin <= 0 or margin < min_margin:
         return "small_margin"
     prompt = query.original if query.prompt is None else query.prompt
-    return Pair(prompt, best[1], worst[1], margin)
+    return Pair(prompt, chosen, rejected, margin)

@@ -1,1 +1,1 @@
-"""Best-of-n sampling from a chat endpoint, and until the server is confident of the best."""
+"""Best-of-n sampling: from a chat endpoint, and until the server is confident of the best."""

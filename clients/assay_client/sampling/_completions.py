@@ -1,4 +1,4 @@
-"""The requests and replies of chat completions, as values. No I/O."""
+"""Requests and replies of chat completions, as values. No I/O."""
 
 from __future__ import annotations
 
@@ -7,69 +7,79 @@ from dataclasses import dataclass
 from typing import Any
 
 from assay_client._transport.fields import Fields, read_json
-from assay_client._transport.requests import Reply, Request, encode
+from assay_client._transport.requests import encode
 from assay_client.errors import APIStatusError
+from assay_client.types import Response
 
-# How endpoints say that they do not take `n`, or anything else in a request.
-_REFUSALS = frozenset({400, 422, 501})
+PATH = "/chat/completions"
+
+# Statuses with which endpoints refuse `n`, or any other field of a request.
+_REFUSAL_STATUS_CODES = frozenset({400, 422, 501})
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer: its text, None where it holds none, and why it ended (`stop`, `length`, …)."""
+    """A completion: its text, None if it has none, and why it ended (`stop`, `length`, …)."""
 
     text: str | None
     finish_reason: str | None
 
 
-class Endpoint:
-    """What is known of an endpoint: the model, how to sample, and whether it takes `n`."""
+class ChatEndpoint:
+    """The model and sampling parameters of a chat endpoint.
+
+    Attributes:
+        supports_n: whether the endpoint takes `n`, as far as is known.
+    """
 
     def __init__(self, model: str, sampling: Mapping[str, Any]) -> None:
         if "n" in sampling or "stream" in sampling:
             raise ValueError("n and stream are not for you to say: say how many you draw")
         self._model = model
         self._sampling = dict(sampling)
-        self.takes_n = True
+        self.supports_n = True
 
-    def request(self, prompt: str | Sequence[Mapping[str, Any]], count: int, start: int) -> Request:
-        """POST /chat/completions.
+    def request_body(
+        self, prompt: str | Sequence[Mapping[str, Any]], count: int, start: int
+    ) -> bytes:
+        """Build the body of POST /chat/completions.
 
         Raises:
             ValueError: it cannot be written as JSON.
         """
-        turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        body: dict[str, Any] = {**self._sampling, "model": self._model, "messages": turns}
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [*prompt]
+        body: dict[str, Any] = {**self._sampling, "model": self._model, "messages": messages}
         if count > 1:
             body["n"] = count
         if isinstance(body.get("seed"), int):
             body["seed"] += start
-        return Request("POST", "/chat/completions", encode(body, "messages"))
+        return encode(body, "messages")
 
-    def read(self, reply: Reply, count: int) -> list[Completion]:
-        """The completions of a reply; an endpoint that gives fewer than it was asked for is not
-        asked for several again.
+    def read_completions(self, response: Response, count: int) -> list[Completion]:
+        """Read the completions of a reply.
+
+        An endpoint that returns fewer than `count` gets no request with `n` again.
 
         Raises:
             ProtocolError: it is no reply to such a request, or holds no completion.
         """
-        fields = Fields(read_json(reply.body), "reply")
-        found = [_completion(choice) for choice in fields.objects("choices")]
-        if not found:
+        fields = Fields(read_json(response.content), "reply")
+        completions = [_completion(choice) for choice in fields.objects("choices")]
+        if not completions:
             fields.fail("has no choices")
-        if len(found) < count:
-            self.takes_n = False
-        return found
+        if len(completions) < count:
+            self.supports_n = False
+        return completions
 
-    def learn(self, error: APIStatusError) -> None:
-        """What a refusal of several says: that they must be asked for one by one.
+    def record_refusal(self, error: APIStatusError) -> None:
+        """Record that the endpoint refuses `n`, so that completions are requested one by one.
 
         Raises:
             APIStatusError: it is no such refusal.
         """
-        if error.status not in _REFUSALS:
+        if error.status_code not in _REFUSAL_STATUS_CODES:
             raise error
-        self.takes_n = False
+        self.supports_n = False
 
 
 def _completion(choice: Fields) -> Completion:

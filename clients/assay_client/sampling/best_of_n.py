@@ -1,4 +1,4 @@
-"""Sampling that stops early: candidates are drawn until the server is sure of the best."""
+"""Best-of-n sampling that stops as soon as the server is confident of the best candidate."""
 
 from __future__ import annotations
 
@@ -10,70 +10,73 @@ from assay_client.client import Client
 from assay_client.types import BestOfN
 
 
-def draw_until_sure(
+def best_of_n_until_confident(
     client: Client,
     model: str,
     draw: Callable[[int], Sequence[Any]],
     *,
     min_confidence: float,
-    most: int = 16,
-    at_once: int = 4,
+    max_candidates: int = 16,
+    batch_size: int = 4,
     **shared_fields: Any,
 ) -> tuple[BestOfN, list[Any]]:
-    """Draw candidates of one prompt until the best of them is trusted enough over the next.
+    """Draw candidates of one prompt until the best is better than the next with enough confidence.
 
-    What was drawn before is ranked again with what is new; its scores come from the server's cache.
+    After each batch all candidates are ranked again; the scores of earlier ones come from the
+    server's cache.
 
     Args:
-        client: asks the server.
-        model: one whose card is calibrated.
-        draw: gives so many new candidates; fewer, or none, where it has no more.
+        client: a client of Assay.
+        model: a model whose card is calibrated.
+        draw: returns the given number of new candidates; fewer, or none, if it has no more.
         min_confidence: from 0.5 to 1, see `Client.best_of_n`.
-        most: candidates in all.
-        at_once: candidates between two looks.
-        **shared_fields: what all candidates have in common, such as `prompt`.
+        max_candidates: candidates in all.
+        batch_size: candidates between two rankings.
+        **shared_fields: the fields that all candidates share, such as `prompt`.
 
     Returns:
-        The last ranking and the candidates that it is of. `best` is None where the model was still
-        not sure of any; `ranking` then tells which one it would have taken.
+        The last ranking and its candidates. `best` is None if the model was not confident of any;
+        `ranking` then begins with the best candidate so far.
 
     Raises:
         ValueError: nothing was drawn.
         AssayError: as `Client.best_of_n`.
     """
-    drawn: list[Any] = []
+    candidates: list[Any] = []
     while True:
-        new = list(draw(min(at_once, most - len(drawn))))
-        drawn += new
-        if not drawn:
+        new = list(draw(min(batch_size, max_candidates - len(candidates))))
+        candidates += new
+        if not candidates:
             raise ValueError("draw gave no candidate")
-        reply = client.best_of_n(model, drawn, min_confidence=min_confidence, **shared_fields)
-        if is_sure(reply) or not new or len(drawn) >= most:
-            return reply, drawn
+        reply = client.best_of_n(model, candidates, min_confidence=min_confidence, **shared_fields)
+        if is_confident(reply) or not new or len(candidates) >= max_candidates:
+            return reply, candidates
 
 
-async def draw_until_sure_async(
+async def best_of_n_until_confident_async(
     client: AsyncClient,
     model: str,
     draw: Callable[[int], Awaitable[Sequence[Any]]],
     *,
     min_confidence: float,
-    most: int = 16,
-    at_once: int = 4,
+    max_candidates: int = 16,
+    batch_size: int = 4,
     **shared_fields: Any,
 ) -> tuple[BestOfN, list[Any]]:
-    """As `draw_until_sure`, awaited: `draw` too is a coroutine function."""
-    drawn: list[Any] = []
+    """See `best_of_n_until_confident`; `draw` too is a coroutine function."""
+    candidates: list[Any] = []
     while True:
-        new = list(await draw(min(at_once, most - len(drawn))))
-        drawn += new
-        if not drawn:
+        new = list(await draw(min(batch_size, max_candidates - len(candidates))))
+        candidates += new
+        if not candidates:
             raise ValueError("draw gave no candidate")
-        reply = await client.best_of_n(model, drawn, min_confidence=min_confidence, **shared_fields)
-        if is_sure(reply) or not new or len(drawn) >= most:
-            return reply, drawn
+        reply = await client.best_of_n(
+            model, candidates, min_confidence=min_confidence, **shared_fields
+        )
+        if is_confident(reply) or not new or len(candidates) >= max_candidates:
+            return reply, candidates
 
 
-def is_sure(reply: BestOfN) -> bool:
-    """Whether the server chose a best one and knows how far it may be trusted."""
+def is_confident(reply: BestOfN) -> bool:
+    """Return whether the server chose a best candidate and estimated its confidence."""
     return reply.best is not None and reply.ranking[0].confidence is not None

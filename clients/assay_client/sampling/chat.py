@@ -1,4 +1,4 @@
-"""Best of n over any endpoint that speaks OpenAI's chat completions: it writes, Assay ranks."""
+"""Best of n with any endpoint of OpenAI's chat completions: it generates, Assay ranks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from assay_client._transport.clock import Clock
 from assay_client.async_client import AsyncClient
 from assay_client.client import Client
 from assay_client.errors import APIStatusError, ProtocolError
-from assay_client.sampling._completions import Completion, Endpoint
-from assay_client.sampling.best_of_n import draw_until_sure, draw_until_sure_async
+from assay_client.sampling._completions import PATH, ChatEndpoint, Completion
+from assay_client.sampling.best_of_n import (
+    best_of_n_until_confident,
+    best_of_n_until_confident_async,
+)
 from assay_client.types import BestOfN
 
 if TYPE_CHECKING:
@@ -27,12 +30,13 @@ class ChatModel:
     Args:
         base_url: of the endpoint, up to its version: `http://127.0.0.1:8001/v1`.
         model: its name there.
-        api_key: sent as `Authorization: Bearer`. There is no fallback: Assay's key is not for it.
+        api_key: sent as `Authorization: Bearer`. There is no default: Assay's key is not sent to
+            another server.
         timeout: seconds for one request in all, its retries included.
-        max_retries: how often a request is tried again.
+        max_retries: retries of a request.
         http_client: as for `Client`.
         clock: as for `Client`.
-        **sampling: what else each request says: `temperature`, `max_tokens`, `top_p`, `seed`, ….
+        **sampling: further fields of each request: `temperature`, `max_tokens`, `top_p`, `seed`, ….
             A `seed` is counted up, so that no candidate is drawn twice.
     """
 
@@ -48,7 +52,7 @@ class ChatModel:
         clock: Clock | None = None,
         **sampling: Any,
     ) -> None:
-        self._endpoint = Endpoint(model, sampling)
+        self._endpoint = ChatEndpoint(model, sampling)
         self._client = Client(
             base_url,
             api_key=api_key or "",
@@ -59,26 +63,26 @@ class ChatModel:
         )
 
     def draw(self, prompt: Prompt, count: int, *, start: int = 0) -> list[Completion]:
-        """So many completions, with one request where the endpoint takes `n`, else with more.
+        """Draw completions, with one request if the endpoint takes `n`, else with several.
 
         Args:
             prompt: a text, or messages.
-            count: how many.
-            start: how many were drawn before; a `seed` goes on from there.
+            count: the number of completions.
+            start: the number that was drawn before; a `seed` continues from there.
 
         Raises:
-            AssayError: the endpoint refuses, cannot be reached, or gives none.
+            AssayError: the endpoint refuses, cannot be reached, or returns none.
             ValueError: the prompt cannot be written as JSON.
         """
-        found: list[Completion] = []
-        if count > 1 and self._endpoint.takes_n:
+        completions: list[Completion] = []
+        if count > 1 and self._endpoint.supports_n:
             try:
-                found = self._ask(prompt, count, start)
+                completions = self._request(prompt, count, start)
             except APIStatusError as error:
-                self._endpoint.learn(error)
-        while len(found) < count:
-            found += self._ask(prompt, 1, start + len(found))
-        return found[:count]
+                self._endpoint.record_refusal(error)
+        while len(completions) < count:
+            completions += self._request(prompt, 1, start + len(completions))
+        return completions[:count]
 
     def close(self) -> None:
         """Close the connections."""
@@ -90,14 +94,14 @@ class ChatModel:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, prompt: Prompt, count: int, start: int) -> list[Completion]:
-        calls = self._client._ready_calls()
-        steps = calls.send(self._endpoint.request(prompt, count, start))
-        return self._endpoint.read(self._client._run(steps), count)
+    def _request(self, prompt: Prompt, count: int, start: int) -> list[Completion]:
+        body = self._endpoint.request_body(prompt, count, start)
+        response = self._client.request("POST", PATH, content=body)
+        return self._endpoint.read_completions(response, count)
 
 
 class AsyncChatModel:
-    """As `ChatModel`, awaited; an endpoint that does not take `n` is asked for all at once."""
+    """An asynchronous `ChatModel`. If the endpoint does not take `n`, requests are concurrent."""
 
     def __init__(
         self,
@@ -111,7 +115,7 @@ class AsyncChatModel:
         clock: Clock | None = None,
         **sampling: Any,
     ) -> None:
-        self._endpoint = Endpoint(model, sampling)
+        self._endpoint = ChatEndpoint(model, sampling)
         self._client = AsyncClient(
             base_url,
             api_key=api_key or "",
@@ -122,25 +126,25 @@ class AsyncChatModel:
         )
 
     async def draw(self, prompt: Prompt, count: int, *, start: int = 0) -> list[Completion]:
-        """As `ChatModel.draw`."""
-        found: list[Completion] = []
-        if count > 1 and self._endpoint.takes_n:
+        """See `ChatModel.draw`."""
+        completions: list[Completion] = []
+        if count > 1 and self._endpoint.supports_n:
             try:
-                found = await self._ask(prompt, count, start)
+                completions = await self._request(prompt, count, start)
             except APIStatusError as error:
-                self._endpoint.learn(error)
-        first = start + len(found)
+                self._endpoint.record_refusal(error)
+        first = start + len(completions)
         singles = [
-            asyncio.create_task(self._ask(prompt, 1, first + number))
-            for number in range(count - len(found))
+            asyncio.create_task(self._request(prompt, 1, first + number))
+            for number in range(count - len(completions))
         ]
         try:
             for drawn in await asyncio.gather(*singles):
-                found += drawn
+                completions += drawn
         finally:
             for task in singles:
                 task.cancel()
-        return found[:count]
+        return completions[:count]
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -152,18 +156,18 @@ class AsyncChatModel:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _ask(self, prompt: Prompt, count: int, start: int) -> list[Completion]:
-        calls = self._client._ready_calls()
-        steps = calls.send(self._endpoint.request(prompt, count, start))
-        return self._endpoint.read(await self._client._run(steps), count)
+    async def _request(self, prompt: Prompt, count: int, start: int) -> list[Completion]:
+        body = self._endpoint.request_body(prompt, count, start)
+        response = await self._client.request("POST", PATH, content=body)
+        return self._endpoint.read_completions(response, count)
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """What was drawn, and how it ranks.
+class BestOfNSample:
+    """Drawn completions and their ranking.
 
     Attributes:
-        best: the text of the best; None where the server abstained, or nothing has a score.
+        best: the text of the best; None if the server abstained, or nothing has a score.
         candidates: all that were ranked, in the order in which they were drawn.
         ranked: their ranking and results; its indices are places in `candidates`.
         unranked: completions that hold no text (a call of a tool, a refusal).
@@ -176,11 +180,11 @@ class Sampled:
 
     @property
     def scores(self) -> list[float | None]:
-        """The candidates' scores; None for one without."""
+        """The candidates' scores; None for a candidate without a score."""
         return [result.score for result in self.ranked.results]
 
 
-def sample_best(
+def best_of_n_from_chat(
     client: Client,
     model: str,
     chat: ChatModel,
@@ -188,43 +192,49 @@ def sample_best(
     *,
     n: int = 8,
     min_confidence: float | None = None,
-    at_once: int = 4,
+    batch_size: int = 4,
     shared: Mapping[str, Any] | None = None,
-) -> Sampled:
+) -> BestOfNSample:
     """Draw completions of a prompt, and rank them.
 
     Args:
-        client: asks Assay.
+        client: a client of Assay.
         model: the reward model.
-        chat: the model that writes.
+        chat: the model that generates.
         prompt: a text, or messages.
-        n: how many completions, at most.
-        min_confidence: stop as soon as the best is trusted so much over the next, from 0.5 to 1;
-            for models whose card is calibrated. Without it all `n` are drawn.
-        at_once: how many between two looks, with `min_confidence`.
-        shared: what the reward model gets of the prompt: `{"prompt": prompt}` unless given.
+        n: the maximum number of completions.
+        min_confidence: stop as soon as the best is better than the next with this confidence, from
+            0.5 to 1; for models whose card is calibrated. Without it all `n` are drawn.
+        batch_size: completions between two rankings, with `min_confidence`.
+        shared: the fields for the reward model: `{"prompt": prompt}` unless given.
 
     Raises:
         AssayError: of either server.
         ProtocolError: no completion holds a text.
-        ValueError: an argument cannot be meant.
+        ValueError: an argument is invalid.
     """
-    drawing = _Drawing(n)
+    drawn = _DrawnCompletions(n)
     fields = {"prompt": prompt} if shared is None else dict(shared)
 
     def draw(count: int) -> list[str]:
-        return drawing.take(chat.draw(prompt, count, start=drawing.count))
+        return drawn.add(chat.draw(prompt, count, start=drawn.count))
 
     if min_confidence is None:
         ranked = client.best_of_n(model, draw(n), **fields)
     else:
-        ranked, _ = draw_until_sure(
-            client, model, draw, min_confidence=min_confidence, most=n, at_once=at_once, **fields
+        ranked, _ = best_of_n_until_confident(
+            client,
+            model,
+            draw,
+            min_confidence=min_confidence,
+            max_candidates=n,
+            batch_size=batch_size,
+            **fields,
         )
-    return drawing.ranked(ranked)
+    return drawn.with_ranking(ranked)
 
 
-async def sample_best_async(
+async def best_of_n_from_chat_async(
     client: AsyncClient,
     model: str,
     chat: AsyncChatModel,
@@ -232,27 +242,33 @@ async def sample_best_async(
     *,
     n: int = 8,
     min_confidence: float | None = None,
-    at_once: int = 4,
+    batch_size: int = 4,
     shared: Mapping[str, Any] | None = None,
-) -> Sampled:
-    """As `sample_best`, awaited."""
-    drawing = _Drawing(n)
+) -> BestOfNSample:
+    """See `best_of_n_from_chat`."""
+    drawn = _DrawnCompletions(n)
     fields = {"prompt": prompt} if shared is None else dict(shared)
 
     async def draw(count: int) -> list[str]:
-        return drawing.take(await chat.draw(prompt, count, start=drawing.count))
+        return drawn.add(await chat.draw(prompt, count, start=drawn.count))
 
     if min_confidence is None:
         ranked = await client.best_of_n(model, await draw(n), **fields)
     else:
-        ranked, _ = await draw_until_sure_async(
-            client, model, draw, min_confidence=min_confidence, most=n, at_once=at_once, **fields
+        ranked, _ = await best_of_n_until_confident_async(
+            client,
+            model,
+            draw,
+            min_confidence=min_confidence,
+            max_candidates=n,
+            batch_size=batch_size,
+            **fields,
         )
-    return drawing.ranked(ranked)
+    return drawn.with_ranking(ranked)
 
 
-class _Drawing:
-    """The completions of one sampling, sorted by whether they can be ranked."""
+class _DrawnCompletions:
+    """The completions drawn so far, split by whether they can be ranked."""
 
     def __init__(self, n: int) -> None:
         if n < 1:
@@ -262,23 +278,23 @@ class _Drawing:
 
     @property
     def count(self) -> int:
-        """How many were drawn."""
+        """The number of completions drawn."""
         return len(self._texts) + len(self._others)
 
-    def take(self, drawn: Sequence[Completion]) -> list[str]:
-        """The texts among them.
+    def add(self, completions: Sequence[Completion]) -> list[str]:
+        """Add completions; return the texts among them.
 
         Raises:
             ProtocolError: there is none, and there was none before.
         """
-        self._others += [one for one in drawn if one.text is None]
-        new = [one for one in drawn if one.text is not None]
+        self._others += [completion for completion in completions if completion.text is None]
+        new = [completion for completion in completions if completion.text is not None]
         self._texts += new
         if not self._texts:
             raise ProtocolError("no completion holds a text")
-        return [str(one.text) for one in new]
+        return [str(completion.text) for completion in new]
 
-    def ranked(self, ranked: BestOfN) -> Sampled:
-        """All of it, with its ranking."""
+    def with_ranking(self, ranked: BestOfN) -> BestOfNSample:
+        """Return all completions with their ranking."""
         best = None if ranked.best is None else self._texts[ranked.best].text
-        return Sampled(best, tuple(self._texts), ranked, tuple(self._others))
+        return BestOfNSample(best, tuple(self._texts), ranked, tuple(self._others))

@@ -1,7 +1,7 @@
 """Reward functions with the signatures that trainers call. Nothing here imports a trainer.
 
-Each module is one trainer's: its functions and callables can be pickled, and each is told what a
-missing score becomes (`on_failure`), for there is no choice that is right for everybody.
+Each module supports one trainer. Its functions and callables can be pickled. Each requires a policy
+for missing scores (`on_failure`): no default is right for every training.
 """
 
 from assay_client.trainers._counts import Failures

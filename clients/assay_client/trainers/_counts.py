@@ -1,4 +1,4 @@
-"""What became of the items: how many were scored, and why the others were not."""
+"""Counts of scored and failed items, with the reasons of the failures."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 class Failures:
-    """Counts of one reward in one process. A pickled copy begins anew.
+    """Counts of one reward in one process. A pickled copy starts at zero.
 
     Attributes:
         scored: items that have a score of their own.
         failed: items without one.
-        substituted: those of them in whose place a number was put: the one that `options` names to
-            the server, or that of a contract.
-        reasons: how often each reason, a code of the server or the name of an error.
+        substituted: failed items with a substitute: the number that `options` requires from the
+            server, or that of a contract.
+        reasons: the number of failures by reason, a code of the server or the name of an error.
     """
 
     def __init__(self) -> None:
@@ -27,13 +27,13 @@ class Failures:
         self.reasons: Counter[str] = Counter()
 
     def add(self, scored: int, reasons: Iterable[str], substituted: int = 0) -> None:
-        """One call's items: so many scored, one reason for each of the others."""
-        found = Counter(reasons)
+        """Add the items of one call: the number scored, and one reason for each of the others."""
+        counts = Counter(reasons)
         with self._lock:
             self.scored += scored
-            self.failed += sum(found.values())
+            self.failed += sum(counts.values())
             self.substituted += substituted
-            self.reasons.update(found)
+            self.reasons.update(counts)
 
     def __repr__(self) -> str:
         return (

@@ -1,4 +1,4 @@
-"""From what trainers pass to the items of a request."""
+"""Conversion of trainers' arguments to the items of a request."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
-from assay_client._transport.zip import zipped
+from assay_client._transport.zip import zip_strict
 
 Message = Mapping[str, Any]
 Sources = Mapping[str, Any]
 
 
 def build_item(sources: Sources, fields: Mapping[str, str]) -> dict[str, Any]:
-    """The item whose fields are taken from these sources.
+    """Build an item.
+
+    Args:
+        sources: the values of a sample, by name.
+        fields: the source of each field of the item.
 
     Raises:
-        ValueError: a source is not there; the message names it, and those that are there.
+        ValueError: a source is missing; the message names it, and the sources that there are.
     """
     missing = [source for source in fields.values() if sources.get(source) is None]
     if missing:
@@ -26,16 +30,25 @@ def build_item(sources: Sources, fields: Mapping[str, str]) -> dict[str, Any]:
             f"there is no {missing[0]!r} to score; there is: {there}. Say with fields what each "
             "field of an item is taken from"
         )
-    return {field: _listed(sources[source]) for field, source in fields.items()}
+    return {field: _as_list(sources[source]) for field, source in fields.items()}
 
 
-def _listed(value: Any) -> Any:
-    """An array of a trainer's data set as a list."""
+def _as_list(value: Any) -> Any:
+    """Convert an array of a trainer's data set to a list; return other values unchanged."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def held_against(label: Any) -> dict[str, Any]:
-    """What a label says by name: its fields, where it is an object, or the JSON of one."""
+def row_values(columns: Mapping[str, Any], rows: int, row: int) -> dict[str, Any]:
+    """Return one row of a trainer's columns: those that are lists with a value for each row."""
+    return {
+        name: values[row]
+        for name, values in columns.items()
+        if isinstance(values, list) and len(values) == rows
+    }
+
+
+def label_fields(label: Any) -> dict[str, Any]:
+    """Return the fields of a label that is an object, or the JSON of one; else none."""
     if isinstance(label, str) and label.lstrip().startswith("{"):
         try:
             label = json.loads(label)
@@ -44,33 +57,33 @@ def held_against(label: Any) -> dict[str, Any]:
     return dict(label) if isinstance(label, Mapping) else {}
 
 
-def turn(prompt: Any, completion: Any) -> dict[str, Any]:
-    """Prompt and response, from texts or from conversations.
+def prompt_and_response(prompt: Any, completion: Any) -> dict[str, Any]:
+    """Return prompt and response, from texts or from conversations.
 
     Args:
         prompt: a text, or messages.
-        completion: a text, or the messages that followed; the last is the response, and what
-            came before it (calls of tools, their answers) joins the prompt.
+        completion: a text, or the messages that followed; the last is the response, and earlier
+            ones (calls of tools, their answers) join the prompt.
 
     Raises:
-        ValueError: no response is in it, or one that is not text.
+        ValueError: it has no response, or one that is not text.
     """
     if isinstance(completion, str):
-        return {"prompt": messages_of(prompt), "response": completion}
-    turns = messages_of(completion)
-    if not isinstance(turns, list) or not turns or turns[-1]["role"] != "assistant":
+        return {"prompt": to_messages(prompt), "response": completion}
+    messages = to_messages(completion)
+    if not isinstance(messages, list) or not messages or messages[-1]["role"] != "assistant":
         raise ValueError(
             "a completion must be a text, or messages of which the assistant's is last"
         )
-    earlier = turns[:-1]
-    before = messages_of(prompt)
+    earlier, response = messages[:-1], messages[-1]["content"]
+    before = to_messages(prompt)
     if earlier and isinstance(before, str):
         before = [{"role": "user", "content": before}]
-    return {"prompt": [*before, *earlier] if earlier else before, "response": turns[-1]["content"]}
+    return {"prompt": [*before, *earlier] if earlier else before, "response": response}
 
 
-def messages_of(value: Any) -> Any:
-    """Messages with a role and a text, or the text that it is already.
+def to_messages(value: Any) -> Any:
+    """Return messages with a role and a text; return a text, or None, unchanged.
 
     Raises:
         ValueError: a message holds something else than text.
@@ -78,15 +91,16 @@ def messages_of(value: Any) -> Any:
     if value is None or isinstance(value, str):
         return value
     return [
-        {"role": str(_get(one, "role")), "content": text_of(_get(one, "content"))} for one in value
+        {"role": str(_get(message, "role")), "content": content_text(_get(message, "content"))}
+        for message in value
     ]
 
 
-def text_of(content: Any) -> str:
-    """The text of a message's content, which may be in parts.
+def content_text(content: Any) -> str:
+    """Return the text of a message's content, which may be in parts.
 
     Raises:
-        ValueError: a part is not text: a reward model that reads text would not see it.
+        ValueError: a part is not text: a reward model that reads text would ignore it.
     """
     if content is None:
         return ""
@@ -99,30 +113,32 @@ def text_of(content: Any) -> str:
 
 
 def _get(value: Any, name: str) -> Any:
-    """A field of a message, which may be a mapping or an object."""
+    """Return a field of a message, which may be a mapping or an object."""
     return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
 def group_name(prompt: Any) -> str:
-    """A name for the items of one prompt: a digest, the same in every process."""
+    """Return a name for the items of one prompt: a digest, the same in every process."""
     text = json.dumps(prompt, sort_keys=True, ensure_ascii=True, default=str)
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def whole_groups(scores: Sequence[float | None], groups: Iterable[str]) -> list[float | None]:
-    """The scores, with None for each member of a group in which one is missing."""
+def drop_incomplete_groups(
+    scores: Sequence[float | None], groups: Iterable[str]
+) -> list[float | None]:
+    """Return the scores, with None for each member of a group in which one is missing."""
     names = list(groups)
-    broken = {name for name, score in zipped(names, scores) if score is None}
-    return [None if name in broken else score for name, score in zipped(names, scores)]
+    incomplete = {name for name, score in zip_strict(names, scores) if score is None}
+    return [None if name in incomplete else score for name, score in zip_strict(names, scores)]
 
 
-def without_ends(text: str, ends: Sequence[str]) -> str:
-    """The text without the tokens that end a turn, where a trainer decodes them too."""
-    cut = text.rstrip()
-    while any(cut.endswith(end) for end in ends):
-        cut = next(cut[: -len(end)] for end in ends if cut.endswith(end)).rstrip()
-    return cut if cut != text.rstrip() else text
+def strip_end_tokens(text: str, ends: Sequence[str]) -> str:
+    """Return the text without end tokens, for trainers that decode them too."""
+    stripped = text.rstrip()
+    while any(stripped.endswith(end) for end in ends):
+        stripped = next(stripped[: -len(end)] for end in ends if stripped.endswith(end)).rstrip()
+    return stripped if stripped != text.rstrip() else text
 
 
-# What ends a turn in the templates of common policies.
+# The tokens that end a message in the templates of common policies.
 END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>", "<end_of_turn>")

@@ -1,4 +1,4 @@
-"""What all trainers' rewards do alike: ask, count what failed, and keep to the policy."""
+"""Base of all trainers' rewards: requests, counts of failures, and the policy for them."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ from assay_client.types import ScoreReply
 
 _LOG = logging.getLogger("assay_client.trainers")
 
-# Mistakes of the set-up: they would fail every item of the run, so no policy hides them.
-_OF_THE_SET_UP = frozenset({400, 401, 403, 404, 422})
+# Mistakes of the configuration: they would fail every item of the run, so they are always raised.
+_CONFIGURATION_STATUS_CODES = frozenset({400, 401, 403, 404, 422})
 
 
-def only_raise(why: str) -> Mapping[str, str]:
-    """The policies that are refused where a trainer has no place for a missing reward."""
-    return dict.fromkeys(("none", "skip"), f"{why}. Choose 'raise'")
+def refuse_all_but_raise(reason: str) -> Mapping[str, str]:
+    """Return the refused policies of a trainer that has no place for a missing reward."""
+    return dict.fromkeys(("none", "skip"), f"{reason}. Choose 'raise'")
 
 
 class Reward:
-    """The base of all rewards. Its arguments are those of `Settings`.
+    """Base class of all rewards. Its arguments are those of `Settings`.
 
     Attributes:
-        settings: as they hold.
-        failures: what could not be scored, in this process.
+        refused_policies: the policies that the trainer does not support, and the reasons.
+        settings: the settings in effect.
+        failures: counts of scored and failed items, in this process.
     """
 
-    refused: ClassVar[Mapping[str, str]] = {}  # policies that the trainer cannot bear, and why
+    refused_policies: ClassVar[Mapping[str, str]] = {}
     fields: ClassVar[Mapping[str, str]] = DEFAULT_FIELDS
     defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, model: str | None = None, **settings: Any) -> None:
         self.settings = from_environment(self.defaults, model=model, **settings)
-        reason = self.refused.get(self.settings.on_failure)
+        reason = self.refused_policies.get(self.settings.on_failure)
         if reason is not None:
             raise ValueError(f"on_failure={self.settings.on_failure!r} is refused here: {reason}")
         self.failures = Failures()
         self.__name__ = f"assay_{self.settings.model.replace('@', '_v').replace('-', '_')}"
 
     def item(self, sources: Mapping[str, Any], group: str | None = None) -> dict[str, Any]:
-        """The item that is sent for one sample.
+        """Build the item that is sent for one sample.
 
         Raises:
             ValueError: a source is missing.
@@ -55,68 +56,75 @@ class Reward:
         item = build_item(sources, self.fields if fields is None else fields)
         return item if group is None else {**item, "group": group}
 
-    def judge(self, outcome: ScoreReply | AssayError, count: int) -> list[float | None]:
-        """The scores by the policy, and what failed counted.
+    def apply_policy(self, outcome: ScoreReply | AssayError, count: int) -> list[float | None]:
+        """Count the failures of a call, and return its rewards as the policy requires.
+
+        Args:
+            outcome: the reply, or the error of the call.
+            count: the number of items.
 
         Raises:
-            AssayError: the policy says so, or the set-up is at fault.
+            AssayError: the policy is to raise, or the configuration is wrong.
         """
         reply = outcome.reply if isinstance(outcome, ItemFailedError) else outcome
         if isinstance(reply, AssayError):
-            self._count(0, [_reason(reply)] * count, 0)
-            if self.settings.on_failure == "raise" or _is_of_the_set_up(reply):
-                self.give_up(reply)
+            self.record_counts(0, [_failure_reason(reply)] * count)
+            if self.settings.on_failure == "raise" or _is_configuration_error(reply):
+                self.raise_failure(reply)
             return [None] * count
-        reasons = [one.error.code for one in reply.results if one.error is not None]
-        substituted = sum("substituted" in one.flags for one in reply.results)
-        self._count(count - len(reasons), reasons, substituted)
+        reasons = [result.error.code for result in reply.results if result.error is not None]
+        substituted = sum("substituted" in result.flags for result in reply.results)
+        self.record_counts(count - len(reasons), reasons, substituted)
         if isinstance(outcome, AssayError) and self.settings.on_failure == "raise":
-            self.give_up(outcome)
-        return self.values(reply)
+            self.raise_failure(outcome)
+        return self.to_rewards(reply)
 
-    def values(self, reply: ScoreReply) -> list[float | None]:
-        """What the trainer gets for each result; None where there is no score."""
+    def to_rewards(self, reply: ScoreReply) -> list[float | None]:
+        """Return the reward of each result; None if there is no score."""
         return reply.scores
 
-    def give_up(self, error: AssayError) -> NoReturn:
-        """How this trainer is told that there is no score."""
+    def raise_failure(self, error: AssayError) -> NoReturn:
+        """Raise an error that the trainer does not treat as a reward."""
         raise error
 
-    def _count(self, scored: int, reasons: Sequence[str], substituted: int) -> None:
+    def record_counts(self, scored: int, reasons: Sequence[str], substituted: int = 0) -> None:
+        """Count the items of one call, and log the reasons of those that failed."""
         self.failures.add(scored, reasons, substituted)
         if reasons:
-            named = ", ".join(sorted(set(reasons)))
+            listed = ", ".join(sorted(set(reasons)))
             count = len(reasons) + scored
-            _LOG.warning("%d of %d items could not be scored: %s", len(reasons), count, named)
+            _LOG.warning("%d of %d items could not be scored: %s", len(reasons), count, listed)
 
 
 class SyncReward(Reward):
-    """A reward for code that waits."""
+    """A synchronous reward."""
 
     def __init__(self, model: str | None = None, **settings: Any) -> None:
         super().__init__(model, **settings)
-        self._client = Client(**_of_the_client(self.settings))
+        self._client = Client(**_client_arguments(self.settings))
 
     def scores(self, items: Sequence[Mapping[str, Any]], step: Any = None) -> list[float | None]:
-        """One score for each item, by the policy.
+        """Return one score for each item, by the policy.
 
         Raises:
-            AssayError: the policy says so, or the set-up is at fault.
+            AssayError: the policy is to raise, or the configuration is wrong.
         """
-        return self.judge(self.ask(items, step), len(items))
+        return self.apply_policy(self.request_scores(items, step), len(items))
 
-    def ask(self, items: Sequence[Mapping[str, Any]], step: Any) -> ScoreReply | AssayError:
-        """What came of the call, for `judge`."""
-        chosen = self.settings
+    def request_scores(
+        self, items: Sequence[Mapping[str, Any]], step: Any
+    ) -> ScoreReply | AssayError:
+        """Return the reply to a call, or its error, for `apply_policy`."""
+        settings = self.settings
         try:
             return self._client.score(
-                chosen.model, items, options=chosen.options, run=chosen.run_at(step)
+                settings.model, items, options=settings.options, run=settings.run_at(step)
             )
         except AssayError as error:
             return error
 
-    def score_of(self, sources: Mapping[str, Any]) -> float:
-        """The score of one sample, where the only policy is to raise.
+    def score_sample(self, sources: Mapping[str, Any]) -> float:
+        """Return the score of one sample, where the only policy is to raise.
 
         Raises:
             AssayError: there is none.
@@ -129,28 +137,28 @@ class SyncReward(Reward):
 
 
 class AsyncReward(Reward):
-    """A reward that is awaited. Calls that are in the air at once are gathered."""
+    """An asynchronous reward. Calls that are in flight at the same time are sent together."""
 
     def __init__(self, model: str | None = None, **settings: Any) -> None:
         super().__init__(model, **settings)
-        self._client = AsyncClient(**_of_the_client(self.settings), gather=True)
+        self._client = AsyncClient(**_client_arguments(self.settings), gather=True)
 
     async def scores(
         self, items: Sequence[Mapping[str, Any]], step: Any = None
     ) -> list[float | None]:
-        """As `SyncReward.scores`."""
-        chosen = self.settings
+        """See `SyncReward.scores`."""
+        settings = self.settings
         outcome: ScoreReply | AssayError
         try:
             outcome = await self._client.score(
-                chosen.model, items, options=chosen.options, run=chosen.run_at(step)
+                settings.model, items, options=settings.options, run=settings.run_at(step)
             )
         except AssayError as error:
             outcome = error
-        return self.judge(outcome, len(items))
+        return self.apply_policy(outcome, len(items))
 
-    async def score_of(self, sources: Mapping[str, Any]) -> float:
-        """As `SyncReward.score_of`."""
+    async def score_sample(self, sources: Mapping[str, Any]) -> float:
+        """See `SyncReward.score_sample`."""
         return cast("float", (await self.scores([self.item(sources)]))[0])
 
     async def aclose(self) -> None:
@@ -160,29 +168,29 @@ class AsyncReward(Reward):
 
 R = TypeVar("R", bound=Reward)
 
-# Rewards of functions that a trainer finds by their path: it has no place to keep an object.
-_MADE: dict[tuple[type[Reward], Settings], Reward] = {}
+# Rewards of functions that a trainer loads by their path: it has no place to keep an object.
+SHARED_REWARDS: dict[tuple[type[Reward], Settings], Reward] = {}
 
 
-def reward_of(kind: type[R], **given: Any) -> R:
-    """The reward of this kind with these settings: one in each process, made when first asked for.
+def shared_reward(kind: type[R], **given: Any) -> R:
+    """Return this process's reward of this kind with these settings; make it on first use.
 
     Raises:
         ValueError: as `Settings`.
     """
     settings = from_environment(kind.defaults, **given)
-    made = _MADE.get((kind, settings))
-    if made is None:
-        made = _MADE.setdefault((kind, settings), kind(**vars(settings)))
-    return cast("R", made)
+    reward = SHARED_REWARDS.get((kind, settings))
+    if reward is None:
+        reward = SHARED_REWARDS.setdefault((kind, settings), kind(**vars(settings)))
+    return cast("R", reward)
 
 
 def failures() -> list[tuple[Settings, Failures]]:
-    """What the functions that are found by their path could not score, in this process."""
-    return [(settings, made.failures) for (_, settings), made in _MADE.items()]
+    """Return the counts of functions that are loaded by their path, in this process."""
+    return [(settings, reward.failures) for (_, settings), reward in SHARED_REWARDS.items()]
 
 
-def _of_the_client(settings: Settings) -> dict[str, Any]:
+def _client_arguments(settings: Settings) -> dict[str, Any]:
     return {
         "base_url": settings.url,
         "api_key": settings.api_key,
@@ -191,9 +199,9 @@ def _of_the_client(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _reason(error: AssayError) -> str:
+def _failure_reason(error: AssayError) -> str:
     return error.code if isinstance(error, APIStatusError) else type(error).__name__
 
 
-def _is_of_the_set_up(error: AssayError) -> bool:
-    return isinstance(error, APIStatusError) and error.status in _OF_THE_SET_UP
+def _is_configuration_error(error: AssayError) -> bool:
+    return isinstance(error, APIStatusError) and error.status_code in _CONFIGURATION_STATUS_CODES

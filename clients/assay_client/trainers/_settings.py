@@ -1,4 +1,4 @@
-"""What a reward is told: by arguments, or by the environment where a trainer passes none."""
+"""Settings of a reward: from arguments, or from the environment if a trainer passes none."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ DEFAULT_FIELDS: Mapping[str, str] = {"prompt": "prompt", "response": "response"}
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a reward. Frozen, comparable and picklable (the key travels along).
+    """Settings of a reward. Frozen, comparable and picklable (the API key is pickled too).
 
     Args:
         model: `name@version`; pin the version for a run.
-        on_failure: what an item without a score becomes: `raise` an error, `none`: the trainer
-            gets None in its place, `skip`: the trainer leaves it out, as far as it can. Which of
-            them a trainer bears, its module says. There is no default.
-        url: the server's address or addresses; without it `ASSAY_URL` holds.
-        api_key: without it `ASSAY_API_KEY` holds.
+        on_failure: the policy for an item without a score: `raise` an error, `none`: the trainer
+            gets None in its place, `skip`: the trainer leaves it out, as far as it can. The
+            trainer's module documents which of them it supports. There is no default.
+        url: the server's address or addresses; the default is `ASSAY_URL`.
+        api_key: the default is `ASSAY_API_KEY`.
         timeout: seconds for one call in all.
-        max_retries: how often a call is tried again.
+        max_retries: retries of a call.
         options: the server's, such as `{"truncation": "left"}`.
-        fields: for each field of an item, what it is taken from: `prompt`, `response`, or a
-            column that the trainer passes along. `{"prompt": "prompt", "response": "response"}`
-            unless given.
+        fields: the source of each field of an item: `prompt`, `response`, or a column that the
+            trainer passes along. `{"prompt": "prompt", "response": "response"}` unless given.
         run: the run's name for the server's monitors; without it none is sent.
         split: of that run.
 
     Raises:
-        ValueError: a setting is missing or cannot be meant.
+        ValueError: a setting is missing or invalid.
     """
 
     model: str
@@ -61,81 +60,81 @@ class Settings:
         return hash((self.model, self.on_failure, self.url, self.run, self.split))
 
     def run_at(self, step: Any) -> Mapping[str, Any] | None:
-        """The `run` of a request at this step, None where no run is named."""
+        """Return the `run` of a request at this step; None if no run is named."""
         if self.run is None:
             return None
-        named = {"id": self.run, "split": self.split}
-        return {**named, "step": int(step)} if step is not None else named
+        run = {"id": self.run, "split": self.split}
+        return {**run, "step": int(step)} if step is not None else run
 
 
 def from_environment(defaults: Mapping[str, Any], **given: Any) -> Settings:
-    """The settings that are given, those of the environment for all others, and then the defaults.
+    """Return the given settings; for all others those of the environment, else the defaults.
 
-    They are `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`, `ASSAY_REWARD_RUN`,
+    The variables are `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`, `ASSAY_REWARD_RUN`,
     `ASSAY_REWARD_TIMEOUT` (seconds), `ASSAY_REWARD_OPTIONS` (JSON) and `ASSAY_REWARD_FIELDS`
     (`evidence=context,response=response`); the client itself reads `ASSAY_URL` and `ASSAY_API_KEY`.
 
     Raises:
         ValueError: as `Settings`, or a variable cannot be read.
     """
-    chosen = {name: _plain(value) for name, value in given.items() if value is not None}
-    for name, variable, read in _VARIABLES:
+    settings = {name: _to_dict(value) for name, value in given.items() if value is not None}
+    for name, variable, parse in _VARIABLES:
         text = os.environ.get(variable)
-        if name not in chosen and text:
-            chosen[name] = _read(variable, read, text)
-    chosen = {**defaults, **chosen}
+        if name not in settings and text:
+            settings[name] = _parse(variable, parse, text)
+    settings = {**defaults, **settings}
     for name, variable in (
         ("model", "ASSAY_REWARD_MODEL"),
         ("on_failure", "ASSAY_REWARD_ON_FAILURE"),
     ):
-        if name not in chosen:
+        if name not in settings:
             raise ValueError(f"{name} is not given: set {variable}, or pass {name} if you can")
-    return Settings(**chosen)
+    return Settings(**settings)
 
 
 def split_settings(given: Mapping[str, Any], others: Collection[str]) -> dict[str, Any]:
-    """Those of a trainer's keyword arguments that are settings.
+    """Return those of a trainer's keyword arguments that are settings.
 
     Args:
         given: all of them.
-        others: what the trainer itself passes along.
+        others: the arguments that the trainer itself passes along.
 
     Raises:
-        ValueError: one is neither: a setting that is misspelt must not be silently passed over.
+        ValueError: an argument is neither: a misspelt setting must not be ignored.
     """
-    names = {one.name for one in fields_of(Settings)}
+    names = {field.name for field in fields_of(Settings)}
     unknown = sorted(set(given) - names - set(others))
     if unknown:
         raise ValueError(f"{unknown[0]} is no setting; there are: {', '.join(sorted(names))}")
     return {name: value for name, value in given.items() if name in names}
 
 
-def _read(variable: str, read: Any, text: str) -> Any:
+def _parse(variable: str, parse: Any, text: str) -> Any:
     try:
-        return read(text)
+        return parse(text)
     except ValueError:
         pass
     raise ValueError(f"{variable} cannot be read")
 
 
-def _object(text: str) -> dict[str, Any]:
+def _parse_object(text: str) -> dict[str, Any]:
     value = json.loads(text)
     if not isinstance(value, dict):
         raise ValueError
     return value
 
 
-def _pairs(text: str) -> dict[str, str]:
+def _parse_pairs(text: str) -> dict[str, str]:
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]
     if not all(equals for _, equals, _ in pairs):
         raise ValueError
     return {name.strip(): source.strip() for name, _, source in pairs}
 
 
-def _plain(value: Any) -> Any:
-    """Mappings of a trainer's configuration library as dicts."""
+def _to_dict(value: Any) -> Any:
+    """Convert mappings of a trainer's configuration library to dicts."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
+        return {str(name): _to_dict(inner) for name, inner in value.items()}
     return value
 
 
@@ -144,6 +143,6 @@ _VARIABLES = (
     ("on_failure", "ASSAY_REWARD_ON_FAILURE", str),
     ("run", "ASSAY_REWARD_RUN", str),
     ("timeout", "ASSAY_REWARD_TIMEOUT", float),
-    ("options", "ASSAY_REWARD_OPTIONS", _object),
-    ("fields", "ASSAY_REWARD_FIELDS", _pairs),
+    ("options", "ASSAY_REWARD_OPTIONS", _parse_object),
+    ("fields", "ASSAY_REWARD_FIELDS", _parse_pairs),
 )

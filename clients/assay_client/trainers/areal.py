@@ -2,9 +2,9 @@
 
     workflow_kwargs = {"reward_fn": "assay_client.trainers.areal.reward", ...}
 
-It is told by the environment, or is an object: `Reward("code@2", on_failure="raise")`. AReaL calls
-it in a pool of processes, waits 15 seconds, tries four times, and trains on **0** where the last of
-them was too slow. So a call here is over after 12 seconds, with an error, which AReaL raises.
+It is configured by the environment, or is an object: `Reward("code@2", on_failure="raise")`. AReaL
+calls it in a pool of processes, waits 15 seconds, tries four times, and trains on **0** if the last
+of them was too slow. So a call here ends after 12 seconds, with an error, which AReaL raises.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from assay_client.trainers._items import END_TOKENS, messages_of, without_ends
-from assay_client.trainers._rewards import SyncReward, only_raise, reward_of
+from assay_client.trainers._items import END_TOKENS, strip_end_tokens, to_messages
+from assay_client.trainers._rewards import SyncReward, refuse_all_but_raise, shared_reward
 
-_PATIENCE_S = 15.0
+_AREAL_TIMEOUT_SECONDS = 15.0
 
 
 class Reward(SyncReward):
@@ -26,10 +26,10 @@ class Reward(SyncReward):
         **settings: as for `Settings`; `timeout` is 12 seconds unless given, and below 15.
 
     Raises:
-        ValueError: as `Settings`, or the timeout is one that AReaL does not wait for.
+        ValueError: as `Settings`, or the timeout is longer than AReaL's.
     """
 
-    refused: ClassVar[Mapping[str, str]] = only_raise(
+    refused_policies: ClassVar[Mapping[str, str]] = refuse_all_but_raise(
         "AReaL adds rewards up as numbers and has no place for a missing one"
     )
     fields: ClassVar[Mapping[str, str]] = {"prompt": "messages", "response": "response"}
@@ -37,7 +37,7 @@ class Reward(SyncReward):
 
     def __init__(self, model: str | None = None, **settings: Any) -> None:
         super().__init__(model, **settings)
-        if self.settings.timeout >= _PATIENCE_S:
+        if self.settings.timeout >= _AREAL_TIMEOUT_SECONDS:
             raise ValueError(
                 "timeout must be below 15 seconds: after that AReaL takes the reward for 0"
             )
@@ -50,11 +50,11 @@ class Reward(SyncReward):
         completion_ids: Sequence[int],
         **data: Any,
     ) -> float:
-        """The reward of one completion.
+        """Return the reward of one completion.
 
         Args:
-            prompt: as the policy's template made it.
-            completions: one, control tokens and all; those that end a turn are cut off.
+            prompt: as the policy's template rendered it.
+            completions: a single completion with its control tokens; end tokens are removed.
             prompt_ids: not read.
             completion_ids: not read.
             **data: the columns of the row.
@@ -62,11 +62,11 @@ class Reward(SyncReward):
         Raises:
             AssayError: there is no score.
         """
-        response = without_ends(completions, END_TOKENS)
+        response = strip_end_tokens(completions, END_TOKENS)
         sources = {**data, "prompt": prompt, "response": response}
         if "messages" in data:
-            sources["messages"] = messages_of(data["messages"])
-        return self.score_of(sources)
+            sources["messages"] = to_messages(data["messages"])
+        return self.score_sample(sources)
 
 
 def reward(
@@ -76,5 +76,5 @@ def reward(
     completion_ids: Sequence[int],
     **data: Any,
 ) -> float:
-    """As `Reward`, told by the environment."""
-    return reward_of(Reward)(prompt, completions, prompt_ids, completion_ids, **data)
+    """Return the reward of one completion, with the settings of the environment; see `Reward`."""
+    return shared_reward(Reward)(prompt, completions, prompt_ids, completion_ids, **data)

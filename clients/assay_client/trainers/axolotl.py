@@ -3,9 +3,9 @@
     trl:
       reward_funcs: [assay_client.trainers.axolotl.reward]
 
-It is told by the environment (`ASSAY_URL`, `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`, …). The
-sequence-parallel and the asynchronous trainers of Axolotl count a missing reward as 0, so `none`
-and `skip` are refused.
+It is configured by the environment (`ASSAY_URL`, `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`,
+…). The sequence-parallel and the asynchronous trainers of Axolotl count a missing reward as 0, so
+`none` and `skip` are refused.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from assay_client.trainers import trl
-from assay_client.trainers._rewards import reward_of
+from assay_client.trainers._rewards import shared_reward
 
-_ZERO = (
+_COUNTED_AS_ZERO = (
     "Axolotl's sequence-parallel and asynchronous trainers count a missing reward as 0. Choose "
     "'raise'; where you use neither of them, name a function of your own that calls "
     "assay_client.trainers.trl.Reward"
@@ -24,23 +24,26 @@ _ZERO = (
 
 
 class Reward(trl.Reward):
-    """As TRL's, for Axolotl."""
+    """TRL's reward, for Axolotl."""
 
-    refused: ClassVar[Mapping[str, str]] = {"none": _ZERO, "skip": _ZERO}
+    refused_policies: ClassVar[Mapping[str, str]] = {
+        "none": _COUNTED_AS_ZERO,
+        "skip": _COUNTED_AS_ZERO,
+    }
 
 
 def reward(
     prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
 ) -> list[float | None]:
-    """One reward for each completion, from the model that the environment names.
+    """Return one reward for each completion, with the settings of the environment.
 
     Args:
         prompts: texts, or conversations.
         completions: texts, or the messages that answer.
-        **columns: what the trainer passes along.
+        **columns: further arguments of the trainer.
 
     Raises:
         AssayError: there is no score.
-        ValueError: the environment does not say what is asked.
+        ValueError: the environment lacks a setting.
     """
-    return reward_of(Reward)(prompts, completions, **columns)
+    return shared_reward(Reward)(prompts, completions, **columns)

@@ -6,8 +6,8 @@
 
     orms["assay"] = Reward
 
-It is told by the environment (`ASSAY_URL`, `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`, …), or
-by `functools.partial(Reward, model="code@2", on_failure="skip")`.
+It is configured by the environment (`ASSAY_URL`, `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`,
+…), or by `functools.partial(Reward, model="code@2", on_failure="skip")`.
 
 ms-swift makes NaN of None, sums over the reward functions without it, and so counts a completion
 without any reward as **0** in its group: `none` is refused. With `skip` all completions of the
@@ -20,7 +20,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from assay_client.trainers._items import group_name, turn, whole_groups
+from assay_client.trainers._items import (
+    drop_incomplete_groups,
+    group_name,
+    prompt_and_response,
+    row_values,
+)
 from assay_client.trainers._rewards import AsyncReward as _AsyncReward
 from assay_client.trainers._rewards import Reward as _Reward
 from assay_client.trainers._rewards import SyncReward
@@ -32,39 +37,39 @@ _REFUSED = {
 
 
 class Reward(SyncReward):
-    """An ORM.
+    """An outcome reward model (ORM) of ms-swift.
 
     Args:
-        args: ms-swift's own; `num_generations` is read of them.
+        args: ms-swift's own; only `num_generations` is used.
         model: as for `Settings`.
         **settings: as for `Settings`.
     """
 
-    refused: ClassVar[Mapping[str, str]] = _REFUSED
+    refused_policies: ClassVar[Mapping[str, str]] = _REFUSED
 
     def __init__(self, args: Any = None, *, model: str | None = None, **settings: Any) -> None:
         super().__init__(model, **settings)
         self.num_generations: int | None = getattr(args, "num_generations", None)
 
     def __call__(self, completions: Sequence[str], **columns: Sequence[Any]) -> list[float | None]:
-        """One reward for each completion.
+        """Return one reward for each completion.
 
         Args:
             completions: the last message of each conversation.
             **columns: those of the rows; `messages` holds the conversations.
 
         Raises:
-            AssayError: the policy says so, or the set-up is at fault.
-            ValueError: `skip`, and a group that is not whole here.
+            AssayError: the policy is to raise, or the configuration is wrong.
+            ValueError: the policy is `skip`, and a group is incomplete in this process.
         """
         items = _items(self, completions, columns)
         return _finish(self, self.num_generations, items, self.scores(items, _step(columns)))
 
 
 class AsyncReward(_AsyncReward):
-    """As `Reward`, awaited, so that several rewards are asked at once."""
+    """An asynchronous `Reward`, so that several rewards are requested concurrently."""
 
-    refused: ClassVar[Mapping[str, str]] = _REFUSED
+    refused_policies: ClassVar[Mapping[str, str]] = _REFUSED
 
     def __init__(self, args: Any = None, *, model: str | None = None, **settings: Any) -> None:
         super().__init__(model, **settings)
@@ -73,7 +78,7 @@ class AsyncReward(_AsyncReward):
     async def __call__(
         self, completions: Sequence[str], **columns: Sequence[Any]
     ) -> list[float | None]:
-        """As `Reward`."""
+        """See `Reward.__call__`."""
         items = _items(self, completions, columns)
         scores = await self.scores(items, _step(columns))
         return _finish(self, self.num_generations, items, scores)
@@ -82,16 +87,12 @@ class AsyncReward(_AsyncReward):
 def _items(
     reward: _Reward, completions: Sequence[str], columns: Mapping[str, Sequence[Any]]
 ) -> list[dict[str, Any]]:
-    listed = {
-        name: values
-        for name, values in columns.items()
-        if isinstance(values, list) and len(values) == len(completions)
-    }
     items = []
-    for place, completion in enumerate(completions):
-        own = {name: values[place] for name, values in listed.items()}
-        before = list(own.get("messages") or [])[:-1]
-        items.append(reward.item({**own, **turn(before, completion)}, group_name(before)))
+    for row, completion in enumerate(completions):
+        values = row_values(columns, len(completions), row)
+        prompt = list(values.get("messages") or [])[:-1]
+        sources = {**values, **prompt_and_response(prompt, completion)}
+        items.append(reward.item(sources, group_name(prompt)))
     return items
 
 
@@ -106,7 +107,7 @@ def _finish(
             "on_failure='skip' cannot leave a group out, as not all of it is on this rank: let "
             "per_device_train_batch_size be a multiple of num_generations, or choose 'raise'"
         )
-    return whole_groups(scores, groups)
+    return drop_incomplete_groups(scores, groups)
 
 
 def _step(columns: Mapping[str, Any]) -> Any:

@@ -3,8 +3,9 @@
     # reward.py, named by --reward.remote_url reward.py
     from assay_client.trainers.openrlhf import reward_func
 
-It is told by the environment (`ASSAY_URL`, `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`, …). The
-URL of the server itself (`/compat/openrlhf/{model}`) needs no file, and reads templates better.
+It is configured by the environment (`ASSAY_URL`, `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`,
+…). The URL of the server itself (`/compat/openrlhf/{model}`) needs no file, and parses templates
+better.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from assay_client._transport.zip import zipped
-from assay_client.trainers._items import END_TOKENS, held_against, without_ends
-from assay_client.trainers._rewards import SyncReward, only_raise, reward_of
+from assay_client._transport.zip import zip_strict
+from assay_client.trainers._items import END_TOKENS, label_fields, strip_end_tokens
+from assay_client.trainers._rewards import SyncReward, refuse_all_but_raise, shared_reward
 
 
 class _Reward(SyncReward):
-    refused: ClassVar[Mapping[str, str]] = only_raise(
+    refused_policies: ClassVar[Mapping[str, str]] = refuse_all_but_raise(
         "OpenRLHF makes a tensor of every reward, and a sample without one ends the run later"
     )
 
@@ -26,13 +27,13 @@ class _Reward(SyncReward):
 def reward_func(
     queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any], **_: Any
 ) -> dict[str, Any]:
-    """The rewards of some samples; OpenRLHF calls it with one at a time, from threads.
+    """Return the rewards of some samples; OpenRLHF passes a single sample, from threads.
 
     Args:
-        queries: prompt and response as one text, control tokens and all.
+        queries: prompt and response as one text, with control tokens.
         prompts: the prompts alone.
-        labels: of the rows; `fields` may name the fields of one that is an object.
-        **_: nothing that is read.
+        labels: of the rows; `fields` may name the fields of a label that is an object.
+        **_: not read.
 
     Returns:
         `rewards` and `scores`, which are the same, and `extra_logs`.
@@ -42,8 +43,8 @@ def reward_func(
             needs the reward.
         ValueError: a query does not begin with its prompt.
     """
-    reward = reward_of(_Reward)
-    rows = zipped(queries, prompts, labels)
+    reward = shared_reward(_Reward)
+    rows = zip_strict(queries, prompts, labels)
     scores = reward.scores([reward.item(_sources(*row)) for row in rows])
     return {"rewards": scores, "scores": scores, "extra_logs": {}}
 
@@ -51,8 +52,8 @@ def reward_func(
 def _sources(query: str, prompt: str, label: Any) -> dict[str, Any]:
     if not query.startswith(prompt):
         raise ValueError(
-            "a query does not begin with its prompt, so that its response cannot be told; name "
+            "a query does not begin with its prompt, so that its response is unknown; name "
             "the server's own route instead: --reward.remote_url http://HOST/compat/openrlhf/MODEL"
         )
-    response = without_ends(query[len(prompt) :], END_TOKENS)
-    return {**held_against(label), "label": label, "prompt": prompt, "response": response}
+    response = strip_end_tokens(query[len(prompt) :], END_TOKENS)
+    return {**label_fields(label), "label": label, "prompt": prompt, "response": response}

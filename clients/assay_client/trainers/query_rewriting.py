@@ -5,10 +5,9 @@
     reward = Reward("video-qpp@2", on_failure="none", collection="msrvtt", empty=-1.0)
     trainer = GRPOTrainer(reward_funcs=[reward], train_dataset=rows, ...)
 
-The data set has a column `original`, the query to be rewritten; a prompt is what the policy is told
-to do with it. The reward of a completion is the score of the rewrite that it holds, less what the
-guards take for leaving the original: alone, the score is easily raised by detail that nobody asked
-for.
+The data set has a column `original`, the query to be rewritten; the prompt instructs the policy to
+rewrite it. The reward of a completion is the score of its rewrite, less the drift penalty for
+leaving the original: the score alone is easily raised by detail that the original did not ask for.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from assay_client.errors import AssayError, ItemFailedError
-from assay_client.rewards.query_rewriting import GUARDED, Guards, clean
+from assay_client.rewards.query_rewriting import DRIFT_CHANNELS, DriftPenalty, clean
 from assay_client.trainers import trl
 from assay_client.types import Result, ScoreReply
 
@@ -31,32 +30,32 @@ class Reward(trl.Reward):
 
     Args:
         model: as for `Settings`.
-        guards: what drift costs; `Guards()` unless given.
+        drift_penalty: `DriftPenalty()` unless given.
         collection: of all queries; or name a column for it in `fields`.
         system: as `collection`.
-        empty: the reward of a completion in which `clean` finds no rewrite. Unless given it is sent
-            all the same, and fails like any other item that cannot be scored.
+        empty: the reward of a completion in which `clean` finds no rewrite. Unless given, the item
+            is sent, and fails like any other item that cannot be scored.
         **settings: as for `Settings`.
 
     Raises:
-        ValueError: as `Settings`, or `fields` leaves out the query or its original.
+        ValueError: as `Settings`, or `fields` lacks the query or its original.
     """
 
-    needed: ClassVar[tuple[str, ...]] = ("query", "original")
+    required_fields: ClassVar[tuple[str, ...]] = ("query", "original")
     fields: ClassVar[Mapping[str, str]] = {"query": "response", "original": "original"}
 
     def __init__(
         self,
         model: str | None = None,
         *,
-        guards: Guards | None = None,
+        drift_penalty: DriftPenalty | None = None,
         collection: str | None = None,
         system: str | None = None,
         empty: float | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(model, **settings)
-        self.guards = Guards() if guards is None else guards
+        self.drift_penalty = DriftPenalty() if drift_penalty is None else drift_penalty
         self.empty = empty
         shared = {"collection": collection, "system": system}
         self._shared = {name: value for name, value in shared.items() if value is not None}
@@ -64,22 +63,23 @@ class Reward(trl.Reward):
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
     ) -> list[float | None]:
-        """One reward for each completion, None where there is none.
+        """Return one reward for each completion; None for each that has none.
 
         Args:
             prompts: texts, or conversations.
             completions: texts, or the messages that answer.
-            **columns: what TRL passes along: the data set's columns, `trainer_state`, `log_metric`.
+            **columns: TRL's further arguments: the data set's columns, `trainer_state`,
+                `log_metric`.
 
         Raises:
-            AssayError: the policy says so, or the set-up is at fault.
+            AssayError: the policy is to raise, or the configuration is wrong.
         """
-        items = trl.items_of(self, prompts, completions, columns)
+        items = trl.build_items(self, prompts, completions, columns)
         sent = [item for item in items if item["query"] or self.empty is None]
-        outcome = self.ask(sent, trl.step_of(columns)) if sent else None
-        given = iter([] if outcome is None else self.judge(outcome, len(sent)))
+        outcome = self.request_scores(sent, trl.current_step(columns)) if sent else None
+        scored = iter([] if outcome is None else self.apply_policy(outcome, len(sent)))
         rewards = [
-            next(given) if item["query"] or self.empty is None else self.empty for item in items
+            next(scored) if item["query"] or self.empty is None else self.empty for item in items
         ]
         log: trl.LogMetric | None = columns.get("log_metric")
         if log is not None:
@@ -89,7 +89,7 @@ class Reward(trl.Reward):
         return trl.finish(self, items, rewards, columns)
 
     def item(self, sources: Mapping[str, Any], group: str | None = None) -> dict[str, Any]:
-        """The rewrite that a completion holds, and its original.
+        """Build an item from the rewrite that a completion holds, and its original.
 
         Raises:
             ValueError: a source is missing.
@@ -97,9 +97,9 @@ class Reward(trl.Reward):
         item = super().item(sources, group)
         return {**self._shared, **item, "query": clean(item["query"])}
 
-    def values(self, reply: ScoreReply) -> list[float | None]:
-        """The scores, less what the guards take."""
-        return [self.guards.reward(result) for result in reply.results]
+    def to_rewards(self, reply: ScoreReply) -> list[float | None]:
+        """Return the scores, less the drift penalty."""
+        return [self.drift_penalty.reward(result) for result in reply.results]
 
 
 def _results(outcome: ScoreReply | AssayError | None) -> Sequence[Result]:
@@ -108,10 +108,14 @@ def _results(outcome: ScoreReply | AssayError | None) -> Sequence[Result]:
 
 
 def _means(results: Sequence[Result]) -> Iterator[tuple[str, float]]:
-    own = [one for one in results if one.score is not None and "substituted" not in one.flags]
-    named = {"score": [one.score for one in own]}
-    named |= {name: [one.channels.get(name) for one in own] for name in GUARDED}
-    for name, values in named.items():
+    scored = [
+        result
+        for result in results
+        if result.score is not None and "substituted" not in result.flags
+    ]
+    columns = {"score": [result.score for result in scored]}
+    columns |= {name: [result.channels.get(name) for result in scored] for name in DRIFT_CHANNELS}
+    for name, values in columns.items():
         known = [value for value in values if value is not None]
         if known:
             yield name, sum(known) / len(known)

@@ -4,8 +4,8 @@
 
     assay = rllm.evaluator(evaluate)
 
-They are told by the environment (`ASSAY_URL`, `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`, …).
-A reward is a number in rllm, so `none` and `skip` are refused.
+They are configured by the environment (`ASSAY_URL`, `ASSAY_REWARD_MODEL`,
+`ASSAY_REWARD_ON_FAILURE`, …). A reward is a number in rllm, so `none` and `skip` are refused.
 """
 
 from __future__ import annotations
@@ -14,21 +14,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from assay_client.trainers._items import messages_of
-from assay_client.trainers._rewards import SyncReward, only_raise, reward_of
+from assay_client.trainers._items import to_messages
+from assay_client.trainers._rewards import SyncReward, refuse_all_but_raise, shared_reward
 
-# What rllm's data sets call the prompt.
-_PROMPTS = ("prompt", "instruction", "question", "problem")
+# The names of the prompt in rllm's data sets.
+_PROMPT_COLUMNS = ("prompt", "instruction", "question", "problem")
 
 
 class _Reward(SyncReward):
-    refused: ClassVar[Mapping[str, str]] = only_raise("rllm makes a number of every reward")
+    refused_policies: ClassVar[Mapping[str, str]] = refuse_all_but_raise(
+        "rllm makes a number of every reward"
+    )
 
 
 @dataclass(frozen=True)
 class RewardOutput:
-    """What rllm reads of a reward function's result. A reward model knows of no right and wrong,
-    so `is_correct` is None."""
+    """The result of a reward function, as far as rllm reads it.
+
+    A reward model does not decide between right and wrong, so `is_correct` is None.
+    """
 
     reward: float
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -36,22 +40,22 @@ class RewardOutput:
 
 
 def evaluate(task: Any, episode: Any) -> float:
-    """An evaluator: the score of an episode's answer.
+    """Return the score of an episode's answer. This is an evaluator of rllm.
 
     Args:
         task: the row, or rllm's object of it.
-        episode: rllm's; its `artifacts["answer"]` is scored, or else what its last trajectory
-            gave out.
+        episode: rllm's; its `artifacts["answer"]` is scored, or else the output of its last
+            trajectory.
 
     Raises:
         AssayError: there is no score.
         ValueError: there is no prompt in the task, or no answer in the episode.
     """
-    return reward_of(_Reward).score_of(_sources(_row(task), _answer(episode)))
+    return shared_reward(_Reward).score_sample(_sources(_row(task), _answer(episode)))
 
 
 def reward_fn(task_info: Mapping[str, Any], action: Any) -> RewardOutput:
-    """A reward function: the score of one action.
+    """Return the score of one action. This is a reward function of rllm.
 
     Args:
         task_info: the row.
@@ -61,12 +65,12 @@ def reward_fn(task_info: Mapping[str, Any], action: Any) -> RewardOutput:
         AssayError: there is no score.
     """
     text = action if isinstance(action, str) else getattr(action, "action", None)
-    return RewardOutput(reward_of(_Reward).score_of(_sources(task_info, text)))
+    return RewardOutput(shared_reward(_Reward).score_sample(_sources(task_info, text)))
 
 
 def _sources(row: Mapping[str, Any], response: Any) -> dict[str, Any]:
-    prompt = next((row[name] for name in _PROMPTS if row.get(name) is not None), None)
-    return {**row, "prompt": messages_of(prompt), "response": response}
+    prompt = next((row[name] for name in _PROMPT_COLUMNS if row.get(name) is not None), None)
+    return {**row, "prompt": to_messages(prompt), "response": response}
 
 
 def _row(task: Any) -> Mapping[str, Any]:
@@ -78,15 +82,15 @@ def _row(task: Any) -> Mapping[str, Any]:
 
 
 def _answer(episode: Any) -> str | None:
-    """What the episode answered; None where it did not."""
+    """Return the episode's answer; None if there is none."""
     if "answer" in episode.artifacts:
         return str(episode.artifacts["answer"])
     if not episode.trajectories:
         return None
     last = episode.trajectories[-1]
-    said = [last.output, *(_said(step) for step in reversed(last.steps))]
-    return next((str(text) for text in said if text), None)
+    outputs = [last.output, *(_output(step) for step in reversed(last.steps))]
+    return next((str(text) for text in outputs if text), None)
 
 
-def _said(step: Any) -> Any:
+def _output(step: Any) -> Any:
     return getattr(step, "output", None) or getattr(step, "model_response", None)

@@ -2,8 +2,8 @@
 
     --custom-rm-path assay_client.trainers.slime.custom_rm
 
-It is told by the environment (`ASSAY_URL`, `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`, …).
-slime normalises the rewards of a group as numbers, so `none` is refused. With `skip` a sample
+It is configured by the environment (`ASSAY_URL`, `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`,
+…). slime normalises the rewards of a group as numbers, so `none` is refused. With `skip` a sample
 without a score gets no reward, and slime's dynamic filter drops its group and draws another:
 
     --dynamic-sampling-filter-path assay_client.trainers.slime.keep_scored
@@ -14,31 +14,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from assay_client.trainers._items import held_against, turn
-from assay_client.trainers._rewards import AsyncReward, reward_of
+from assay_client.trainers._items import label_fields, prompt_and_response
+from assay_client.trainers._rewards import AsyncReward, shared_reward
 
 _FILTER = "keep_scored"
 
 
 class _Reward(AsyncReward):
-    refused: ClassVar[Mapping[str, str]] = {
+    refused_policies: ClassVar[Mapping[str, str]] = {
         "none": "slime normalises the rewards of a group as numbers. Choose 'raise', or 'skip', "
         "which drops the group"
     }
 
 
 async def custom_rm(args: Any, sample: Any, **_: Any) -> Any:
-    """The reward of a sample, or of each of a list of samples.
+    """Return the reward of a sample, or of each of a list of samples.
 
     Args:
-        args: slime's; `reward_key` says under which name it looks for the reward.
+        args: slime's; `reward_key` is the name under which it reads the reward.
         sample: slime's; its label, where it is an object, and its metadata may be named in
             `fields`.
-        **_: nothing that is read.
+        **_: not read.
 
     Returns:
-        A number; with `reward_key` an object that holds it; None where it could not be scored and
-        the policy is `skip`.
+        A number; with `reward_key` an object that holds it; None if it could not be scored and the
+        policy is `skip`.
 
     Raises:
         AssayError: there is no score, and the policy is `raise`.
@@ -50,8 +50,8 @@ async def custom_rm(args: Any, sample: Any, **_: Any) -> Any:
 
 
 async def batched_custom_rm(args: Any, samples: Sequence[Any], **_: Any) -> list[Any]:
-    """As `custom_rm`, for `--group-rm`: the samples of one prompt."""
-    reward = reward_of(_Reward)
+    """Return the reward of each sample of one prompt, for `--group-rm`; see `custom_rm`."""
+    reward = shared_reward(_Reward)
     if reward.settings.on_failure == "skip":
         _check_filter(args)
     scores = await reward.scores([reward.item(_sources(sample)) for sample in samples])
@@ -60,7 +60,7 @@ async def batched_custom_rm(args: Any, samples: Sequence[Any], **_: Any) -> list
 
 
 def keep_scored(args: Any, samples: Sequence[Any], **_: Any) -> bool:
-    """Whether each sample of a group has a reward; slime drops the group if not."""
+    """Return whether each sample of a group has a reward; slime drops the group if not."""
     return all(sample.reward is not None for sample in _flat(samples))
 
 
@@ -74,8 +74,8 @@ def _flat(samples: Sequence[Any]) -> Iterator[Any]:
 
 def _sources(sample: Any) -> dict[str, Any]:
     metadata = sample.metadata if isinstance(sample.metadata, Mapping) else {}
-    own = {"label": sample.label, **turn(sample.prompt, sample.response)}
-    return {**metadata, **held_against(sample.label), **own}
+    own = {"label": sample.label, **prompt_and_response(sample.prompt, sample.response)}
+    return {**metadata, **label_fields(sample.label), **own}
 
 
 def _check_filter(args: Any) -> None:

@@ -4,9 +4,9 @@
 
     trainer = GRPOTrainer(reward_funcs=[Reward("code@2", on_failure="none")], ...)
 
-None is first class in TRL: it becomes NaN, and a completion for which no function has a score gets
-the advantage 0 and stays out of its group's baseline. That holds from TRL 1.6 on; before, such a
-completion counts as 0, so `none` and `skip` are refused where an older TRL is installed.
+TRL supports None: it becomes NaN, and a completion for which no function has a score gets the
+advantage 0 and stays out of its group's baseline. That holds from TRL 1.6 on; before, such a
+completion counts as 0, so `none` and `skip` are refused if an older TRL is installed.
 """
 
 from __future__ import annotations
@@ -15,16 +15,21 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, ClassVar
 
-from assay_client._transport.zip import zipped
-from assay_client.trainers._items import group_name, turn, whole_groups
+from assay_client._transport.zip import zip_strict
+from assay_client.trainers._items import (
+    drop_incomplete_groups,
+    group_name,
+    prompt_and_response,
+    row_values,
+)
 from assay_client.trainers._rewards import AsyncReward as _AsyncReward
 from assay_client.trainers._rewards import Reward as _Reward
 from assay_client.trainers._rewards import SyncReward
 
 LogMetric = Callable[[str, float], object]
 
-_BEARS_NONE = (1, 6)
-_SEES_ASYNC = (1, 14)
+_MIN_VERSION_FOR_NONE = (1, 6)
+_MIN_VERSION_FOR_ASYNC = (1, 14)
 
 
 class Reward(SyncReward):
@@ -39,107 +44,105 @@ class Reward(SyncReward):
         **settings: as for `Settings`.
 
     Raises:
-        ValueError: as `Settings`, or `fields` leaves out what the reward needs (`needed`).
+        ValueError: as `Settings`, or `fields` lacks one of `required_fields`.
     """
 
-    needed: ClassVar[tuple[str, ...]] = ()
+    required_fields: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: str | None = None, **settings: Any) -> None:
         super().__init__(model, **settings)
         _check_version(self)
-        missing = set(self.needed) - set(self.settings.fields or self.fields)
+        missing = set(self.required_fields) - set(self.settings.fields or self.fields)
         if missing:
             raise ValueError(f"fields must also say what `{min(missing)}` is taken from")
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
     ) -> list[float | None]:
-        """One reward for each completion, None where there is none.
+        """Return one reward for each completion; None for each that has none.
 
         Args:
             prompts: texts, or conversations.
             completions: texts, or the messages that answer.
-            **columns: what TRL passes along: the data set's columns, `trainer_state`, `log_metric`.
+            **columns: TRL's further arguments: the data set's columns, `trainer_state`,
+                `log_metric`.
 
         Raises:
-            AssayError: the policy says so, or the set-up is at fault.
+            AssayError: the policy is to raise, or the configuration is wrong.
         """
-        items = items_of(self, prompts, completions, columns)
-        return finish(self, items, self.scores(items, step_of(columns)), columns)
+        items = build_items(self, prompts, completions, columns)
+        return finish(self, items, self.scores(items, current_step(columns)), columns)
 
 
 class AsyncReward(_AsyncReward):
-    """As `Reward`, awaited, so that several rewards are asked at once. It needs TRL 1.14: before,
-    an object is not seen to be asynchronous."""
+    """An asynchronous `Reward`, so that several rewards are requested concurrently.
+
+    It needs TRL 1.14: older releases do not recognise an asynchronous object.
+    """
 
     def __init__(self, model: str | None = None, **settings: Any) -> None:
         super().__init__(model, **settings)
         _check_version(self)
-        version = _installed()
-        if version is not None and _parts(version) < _SEES_ASYNC:
+        version = _installed_version()
+        if version is not None and _version_parts(version) < _MIN_VERSION_FOR_ASYNC:
             raise ValueError(f"TRL {version} does not await an object: use Reward, or TRL 1.14")
 
     async def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
     ) -> list[float | None]:
-        """As `Reward`."""
-        items = items_of(self, prompts, completions, columns)
-        return finish(self, items, await self.scores(items, step_of(columns)), columns)
+        """See `Reward.__call__`."""
+        items = build_items(self, prompts, completions, columns)
+        return finish(self, items, await self.scores(items, current_step(columns)), columns)
 
 
-def items_of(
+def build_items(
     reward: _Reward, prompts: Sequence[Any], completions: Sequence[Any], columns: Any
 ) -> list[dict[str, Any]]:
-    """One item for each completion, named by its prompt's group; `columns` are sources too.
+    """Build one item for each completion, with its prompt as group; `columns` are sources too.
 
     Raises:
         ValueError: a source is missing.
     """
-    listed = {
-        name: values
-        for name, values in columns.items()
-        if isinstance(values, list) and len(values) == len(prompts)
-    }
     items = []
-    for place, (prompt, completion) in enumerate(zipped(prompts, completions)):
-        own = {name: values[place] for name, values in listed.items()}
-        items.append(reward.item({**own, **turn(prompt, completion)}, group_name(prompt)))
+    for row, (prompt, completion) in enumerate(zip_strict(prompts, completions)):
+        values = row_values(columns, len(prompts), row)
+        sources = {**values, **prompt_and_response(prompt, completion)}
+        items.append(reward.item(sources, group_name(prompt)))
     return items
 
 
 def finish(
     reward: _Reward, items: Sequence[Any], scores: list[float | None], columns: Any
 ) -> list[float | None]:
-    """What TRL is given: the share without a score is logged, and by the policy whole groups are
-    left out."""
+    """Log the share without a score, and return the scores as the policy requires."""
     log: LogMetric | None = columns.get("log_metric")
     if log is not None:
         log("assay/failed", scores.count(None) / len(scores))
     if reward.settings.on_failure == "skip":
-        return whole_groups(scores, [item["group"] for item in items])
+        return drop_incomplete_groups(scores, [item["group"] for item in items])
     return scores
 
 
-def step_of(columns: Any) -> Any:
-    """The step of the trainer, None where it passes no state."""
+def current_step(columns: Any) -> Any:
+    """Return the trainer's step; None if it passes no state."""
     return getattr(columns.get("trainer_state"), "global_step", None)
 
 
 def _check_version(reward: _Reward) -> None:
-    version = None if reward.settings.on_failure == "raise" else _installed()
-    if version is not None and _parts(version) < _BEARS_NONE:
+    version = None if reward.settings.on_failure == "raise" else _installed_version()
+    if version is not None and _version_parts(version) < _MIN_VERSION_FOR_NONE:
         raise ValueError(
             f"on_failure={reward.settings.on_failure!r} is refused here: TRL {version} counts a "
             "completion without a reward as 0. Choose 'raise', or install TRL 1.6 or later"
         )
 
 
-def _installed() -> str | None:
+def _installed_version() -> str | None:
     try:
         return metadata.version("trl")
     except metadata.PackageNotFoundError:
         return None
 
 
-def _parts(version: str) -> tuple[int, ...]:
+def _version_parts(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())

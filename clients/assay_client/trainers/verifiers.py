@@ -1,7 +1,7 @@
 """verifiers, and prime-rl, which trains on its environments. Read from verifiers 0.4.0 (tasks), and
 from `rubrics/rubric.py` at 00343332 (rubrics, of earlier versions).
 
-In the configuration of a task, told by the environment:
+In the configuration of a task, with the settings of the environment:
 
     [env.taskset.task.rewards]
     assay = { fn = "assay_client.trainers.verifiers:reward" }
@@ -9,8 +9,8 @@ In the configuration of a task, told by the environment:
 In a task of your own, an object in a method marked `@vf.reward`: `await assay(task, trace)`. In a
 rubric: `vf.Rubric(funcs=[RubricReward("code@2", on_failure="raise")])`.
 
-An error is put down on the rollout where a task raises it. A rubric takes **every** Exception for
-0.0, so there the error is one that is none: `Unscored`, which ends the run.
+An error that a task raises is recorded on the rollout. A rubric counts **every** Exception as 0.0,
+so there the error is a BaseException, `Unscored`, which ends the run.
 """
 
 from __future__ import annotations
@@ -19,27 +19,29 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn
 
 from assay_client.errors import AssayError
-from assay_client.trainers._items import turn
-from assay_client.trainers._rewards import AsyncReward, only_raise, reward_of
+from assay_client.trainers._items import prompt_and_response
+from assay_client.trainers._rewards import AsyncReward, refuse_all_but_raise, shared_reward
 
-_NUMBERS = "verifiers makes a number of every reward, and would train on what it made of a None"
+_REFUSAL = "verifiers makes a number of every reward, and would train on what it made of a None"
 
 
 class Unscored(BaseException):
-    """A sample has no score. Not an Exception, because verifiers' rubrics take each of those for
-    the reward 0.0; its cause is the error itself."""
+    """A sample without a score. Its cause is the error itself.
+
+    It is not an Exception, because verifiers' rubrics count each of those as the reward 0.0.
+    """
 
 
 class Reward(AsyncReward):
     """A reward of a task (verifiers 0.4): called with the task and the trace."""
 
-    refused: ClassVar[Mapping[str, str]] = only_raise(_NUMBERS)
+    refused_policies: ClassVar[Mapping[str, str]] = refuse_all_but_raise(_REFUSAL)
 
     async def __call__(self, task: Any, trace: Any) -> float:
-        """The score of the trace's last message, after all that came before it.
+        """Return the score of the trace's last message, with all earlier ones as its prompt.
 
         Args:
-            task: the task's data; `fields` may name what it holds.
+            task: the task's data; `fields` may name its attributes.
             trace: verifiers' record of the rollout.
 
         Raises:
@@ -47,40 +49,40 @@ class Reward(AsyncReward):
             ValueError: the last message is not the assistant's.
         """
         row = {name: getattr(task, name) for name in _names(task)}
-        return await self.score_of({**row, **turn([], trace.messages)})
+        return await self.score_sample({**row, **prompt_and_response([], trace.messages)})
 
 
 class RubricReward(AsyncReward):
     """A reward function of a rubric (verifiers before 0.4)."""
 
-    refused: ClassVar[Mapping[str, str]] = only_raise(_NUMBERS)
+    refused_policies: ClassVar[Mapping[str, str]] = refuse_all_but_raise(_REFUSAL)
 
     async def __call__(self, prompt: Any, completion: Any, **columns: Any) -> float:
-        """The score of a completion.
+        """Return the score of a completion.
 
         Args:
             prompt: messages, or a text.
             completion: messages, or a text.
-            **columns: what the rubric knows besides; `fields` may name it, and what `info` holds.
+            **columns: the rubric's further values; `fields` may name them, and those in `info`.
 
         Raises:
             Unscored: there is no score.
         """
         info = columns.get("info")
-        named = {**columns, **(info if isinstance(info, Mapping) else {})}
+        values = {**columns, **(info if isinstance(info, Mapping) else {})}
         try:
-            return await self.score_of({**named, **turn(prompt, completion)})
+            return await self.score_sample({**values, **prompt_and_response(prompt, completion)})
         except ValueError as error:
             raise Unscored(str(error)) from error
 
-    def give_up(self, error: AssayError) -> NoReturn:
-        """Raises what a rubric does not take for a zero."""
+    def raise_failure(self, error: AssayError) -> NoReturn:
+        """Raise an error that a rubric does not count as 0.0."""
         raise Unscored(str(error)) from error
 
 
 async def reward(task: Any, trace: Any) -> float:
-    """As `Reward`, told by the environment."""
-    return await reward_of(Reward)(task, trace)
+    """Return the reward of a trace, with the settings of the environment; see `Reward`."""
+    return await shared_reward(Reward)(task, trace)
 
 
 def _names(task: Any) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def workflow_arguments(gconfig: Any, tokenizer: Any) -> dict[str, Any]:
-    """Those of `areal.workflow.rlvr.RLVRWorkflow`."""
+    """Return the arguments of `areal.workflow.rlvr.RLVRWorkflow`."""
     return {
         "reward_fn": "assay_client.trainers.areal.reward",
         "gconfig": gconfig,

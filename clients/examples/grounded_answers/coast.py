@@ -1,4 +1,4 @@
-"""A made-up coast: what is known of its lighthouses, questions about them, and right answers."""
+"""A made-up coast: facts about its lighthouses, questions about them, and right answers."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ LIGHTS = (
     ("Wexley", 0, 4, 3, 2), ("Yarrow", 1, 0, 4, 3), ("Zennor", 2, 1, 0, 4), ("Ardle", 3, 2, 1, 0),
 )  # fmt: skip
 HELD_OUT = ("Zennor", "Ardle", "Yarrow", "Wexley")
-"""Nothing is asked about these while the policy is trained."""
+"""Lights without questions in the training data."""
 
 OTHERS = (
     "The ferry to the outer islands leaves the pier at nine and comes back at four.",
@@ -38,18 +38,18 @@ OTHERS = (
     "A keeper of a light is paid by the parish, in coal and in fish.",
     "The oldest lamp of the coast was a fire of wood on a hill.",
     "White stone for towers was cut in the quarry behind the village.",
-    "A yellow flag on the cliff tells ships that the harbour is closed.",
+    "A yellow flag on the cliff warns ships that the harbour is closed.",
 )
-"""Passages about no light in particular, for the retriever to leave aside."""
+"""Passages about no light in particular, as distractors for the retriever."""
 
-SAYS = {
+SENTENCES = {
     "tower": "the tower of {} light is {} .",
     "place": "the place of {} light is {} .",
     "keeper": "the keeper of {} light {} .",
     "lamp": "the lamp of {} light burns {} .",
 }
-FLOURISHES = ("many people visit it in summer .", "it was built by monks .")
-"""Sentences on which the passages are silent."""
+UNSUPPORTED = ("many people visit it in summer .", "it was built by monks .")
+"""Sentences that the passages neither support nor contradict."""
 
 QUESTION = "what is known of the {} and the {} of {} light ?"
 TEMPLATE = "{} question : {} answer :"
@@ -60,40 +60,40 @@ SPECIAL = ("<pad>", "<end>", "<unk>")
 
 @dataclass(frozen=True)
 class Light:
-    """One lighthouse and what is true of it."""
+    """A lighthouse and its facts."""
 
     name: str
     facts: Mapping[str, str]
 
     def passage(self) -> str:
-        """What the corpus says of it, in four sentences."""
+        """Return the corpus's passage about it: four facts."""
         tower, place, keeper, lamp = self.facts.values()
         return (
             f"{self.name} Light is built of {tower}. It stands on {place}. "
             f"Its keeper {keeper}, and its lamp burns {lamp}."
         )
 
-    def says(self, about: str, value: str | None = None) -> str:
-        """A sentence about one thing, with its own value or another."""
-        return SAYS[about].format(self.name.lower(), value or self.facts[about])
+    def sentence(self, about: str, value: str | None = None) -> str:
+        """Return a sentence about one property, with its own value or another."""
+        return SENTENCES[about].format(self.name.lower(), value or self.facts[about])
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about two things of one light."""
+    """A question about two properties of one light."""
 
     light: Light
     about: tuple[str, str]
 
     @property
     def text(self) -> str:
-        """As it is asked."""
+        """The text of the question."""
         return QUESTION.format(*self.about, self.light.name.lower())
 
     @property
     def facts(self) -> list[str]:
         """The two sentences that are right."""
-        return [self.light.says(one) for one in self.about]
+        return [self.light.sentence(about) for about in self.about]
 
     @property
     def answer(self) -> str:
@@ -102,75 +102,82 @@ class Question:
 
     @property
     def reference(self) -> str:
-        """All that the reward knows of it: the first of the two things, in few words."""
+        """The reward's reference: the first of the two facts, in few words."""
         return self.light.facts[self.about[0]]
 
 
-def lights(chance: random.Random | None = None) -> list[Light]:
-    """The lights as they are, or with facts drawn by lot, so that copying is all there is to
-    learn."""
-    found = []
+def lights(rng: random.Random | None = None) -> list[Light]:
+    """Return the lights with their own facts, or with random ones, to be learnt by copying only."""
+    result = []
     for name, *places in LIGHTS:
-        chosen = [chance.randrange(5) for _ in places] if chance else places
-        facts = {kind: VALUES[kind][at] for kind, at in zip(VALUES, chosen, strict=True)}
-        found.append(Light(name, facts))
-    return found
+        indices = [rng.randrange(5) for _ in places] if rng else places
+        facts = {kind: VALUES[kind][index] for kind, index in zip(VALUES, indices, strict=True)}
+        result.append(Light(name, facts))
+    return result
 
 
-def questions(of: Sequence[Light]) -> Iterator[Question]:
-    """Every question about these."""
-    for light in of:
+def questions(about_lights: Sequence[Light]) -> Iterator[Question]:
+    """Yield every question about these lights."""
+    for light in about_lights:
         for about in PAIRS:
             yield Question(light, about)
 
 
 class Library:
-    """BM25 over the passages (Robertson and Zaragoza, 2009), by bm25s."""
+    """A BM25 index of the passages (Robertson and Zaragoza, 2009), by bm25s."""
 
-    def __init__(self, of: Sequence[Light]) -> None:
-        self._passages = [*(light.passage() for light in of), *OTHERS]
+    def __init__(self, about_lights: Sequence[Light]) -> None:
+        self._passages = [*(light.passage() for light in about_lights), *OTHERS]
         self._index = bm25s.BM25()
         words = bm25s.tokenize(self._passages, stopwords="en", show_progress=False)
         self._index.index(words, show_progress=False)
 
     def search(self, text: str) -> list[str]:
-        """The best passages for a question, the best first."""
+        """Return the best passages for a question, the best first."""
         words = bm25s.tokenize([text], stopwords="en", show_progress=False)
-        found, _ = self._index.retrieve(words, k=PASSAGES, show_progress=False)
-        return [self._passages[place] for place in found[0]]
+        places, _ = self._index.retrieve(words, k=PASSAGES, show_progress=False)
+        return [self._passages[place] for place in places[0]]
 
 
 def prompt(passages: Sequence[str], question: str) -> str:
-    """What the policy reads: passages, the best nearest to the question, and that; a blank before
-    each mark."""
+    """Return the policy's prompt: the passages, the best last, then the question.
+
+    There is a blank before each punctuation mark.
+    """
     return TEMPLATE.format(" ".join(map(plain, reversed(passages))), question)
 
 
 def plain(text: str) -> str:
-    """Lower case, with punctuation as words of its own."""
+    """Convert to lower case, with punctuation marks as words."""
     return " ".join(text.lower().replace(".", " .").replace(",", " ,").split())
 
 
-def attempt(chance: random.Random, question: Question) -> str:
-    """An answer of any kind: each fact right two times in three, some without tags, some with one
-    sentence only, some with a flourish."""
+def attempt(rng: random.Random, question: Question) -> str:
+    """Return a random answer: each fact right two times in three, some answers without tags, some
+    with a single sentence, some with an unsupported sentence."""
     parts = []
     for about in question.about:
-        wrong = chance.random() < 1 / 3
-        parts.append(question.light.says(about, chance.choice(VALUES[about]) if wrong else None))
-    if chance.random() < 0.2:
+        is_wrong = rng.random() < 1 / 3
+        value = rng.choice(VALUES[about]) if is_wrong else None
+        parts.append(question.light.sentence(about, value))
+    if rng.random() < 0.2:
         parts = parts[:1]
-    if chance.random() < 0.3:
-        parts.append(chance.choice(FLOURISHES))
-    said = " ".join(parts)
-    return said if chance.random() < 0.2 else f"<answer> {said} </answer>"
+    if rng.random() < 0.3:
+        parts.append(rng.choice(UNSUPPORTED))
+    text = " ".join(parts)
+    return text if rng.random() < 0.2 else f"<answer> {text} </answer>"
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Every word that can be read or said, one token each."""
-    known = lights()
-    texts = [*(plain(light.passage()) for light in known), *map(plain, OTHERS), *FLOURISHES]
-    texts += [light.says(kind, one) for light in known for kind in VALUES for one in VALUES[kind]]
+    """Return a tokenizer with one token for each word of the passages, questions and answers."""
+    all_lights = lights()
+    texts = [*(plain(light.passage()) for light in all_lights), *map(plain, OTHERS), *UNSUPPORTED]
+    texts += [
+        light.sentence(kind, value)
+        for light in all_lights
+        for kind, values in VALUES.items()
+        for value in values
+    ]
     texts += [*VALUES, QUESTION, TEMPLATE, "<answer> </answer>"]
     words = dict.fromkeys(word for text in texts for word in text.split() if word != "{}")
     vocabulary = {word: place for place, word in enumerate((*SPECIAL, *words))}

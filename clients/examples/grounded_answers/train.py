@@ -28,13 +28,15 @@ from trl import GRPOConfig, GRPOTrainer
 from assay_client.rewards.contracts import GroundedAnswer
 from assay_client.trainers.grounded_answers import Reward
 
-SEED, GENERATIONS, PROMPTS, LONGEST = 7, 8, 16, 32
+SEED, GENERATIONS, PROMPTS, MAX_TOKENS = 7, 8, 16, 32
 COPYING, PRETRAINING, BATCH, RATE = 300, 450, 32, 4e-3
 
 
-def write_policy(folder: Path, words: Any, chance: random.Random) -> str:
-    """A small decoder that has learnt to copy, and then has read answers of all kinds, to passages
-    with facts drawn by lot: no more of the coast than that."""
+def write_policy(folder: Path, words: Any, rng: random.Random) -> str:
+    """Pretrain a small decoder, first on copying, then on attempts, and return its folder.
+
+    The passages have random facts, so that it learns nothing about the real ones.
+    """
     config = LlamaConfig(
         vocab_size=len(words), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
         num_attention_heads=4, max_position_embeddings=256, pad_token_id=0, bos_token_id=1,
@@ -44,9 +46,9 @@ def write_policy(folder: Path, words: Any, chance: random.Random) -> str:
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 0.03, total_iters=30)
     for step in range(PRETRAINING):
-        examples = list(_examples(chance, right=step < COPYING))
+        examples = list(_examples(rng, is_copying=step < COPYING))
         batch = words(examples, padding=True, return_tensors="pt")
-        loss = model(**_lesson(batch, words)).loss
+        loss = model(**_inputs_and_labels(batch, words)).loss
         loss.backward()
         optimiser.step()
         schedule.step()
@@ -58,92 +60,100 @@ def write_policy(folder: Path, words: Any, chance: random.Random) -> str:
     return str(folder)
 
 
-def _examples(chance: random.Random, *, right: bool) -> Iterator[str]:
-    """Prompts with an answer each: the right one to one passage, or an attempt to two, of which the
-    second is about another light, or about none."""
+def _examples(rng: random.Random, *, is_copying: bool) -> Iterator[str]:
+    """Yield prompts with an answer each: the right answer from one passage, or an attempt from two.
+
+    The second passage is about another light, or about none.
+    """
     for _ in range(BATCH):
-        one, other = chance.sample(lights(chance), 2)
-        question = chance.choice(list(questions([one])))
-        passages = [one.passage()]
-        if not right:
-            passages.append(chance.choice((other.passage(), chance.choice(OTHERS))))
-        said = f"<answer> {question.answer} </answer>" if right else attempt(chance, question)
-        yield f"{prompt(passages, question.text)} {said} <end>"
+        light, other = rng.sample(lights(rng), 2)
+        question = rng.choice(list(questions([light])))
+        passages = [light.passage()]
+        if not is_copying:
+            passages.append(rng.choice((other.passage(), rng.choice(OTHERS))))
+        right = f"<answer> {question.answer} </answer>"
+        response = right if is_copying else attempt(rng, question)
+        yield f"{prompt(passages, question.text)} {response} <end>"
 
 
-def _lesson(batch: Any, words: Any) -> dict[str, Any]:
-    """Inputs and labels: what follows the prompt is to be learnt."""
+def _inputs_and_labels(batch: Any, words: Any) -> dict[str, Any]:
+    """Return inputs and labels, with a loss only on the tokens after the prompt."""
     ids, mask = batch["input_ids"], batch["attention_mask"]
-    asked = words.convert_tokens_to_ids("answer")
-    after = (ids == asked).cumsum(dim=1) - (ids == asked).long()
+    end_of_prompt = words.convert_tokens_to_ids("answer")
+    after = (ids == end_of_prompt).cumsum(dim=1) - (ids == end_of_prompt).long()
     labels = ids.masked_fill((after == 0) | (mask == 0), -100)
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def rows_of(asked: Sequence[Question], library: Library) -> dict[str, list[Any]]:
-    """The data set: each question with what the retriever found for it, what the reward knows of
-    the answer, and what is true, which it does not."""
-    found = [library.search(one.text) for one in asked]
+    """Return the data set: questions, retrieved passages, references, and all true sentences.
+
+    The reward does not get the columns `facts` and `known`.
+    """
+    texts = [question.text for question in asked]
+    passages = [library.search(text) for text in texts]
     return {
-        "prompt": [prompt(*pair) for pair in zip(found, (one.text for one in asked), strict=True)],
-        "evidence": found,
-        "references": [[one.reference] for one in asked],
-        "facts": [one.facts for one in asked],
-        "known": [[one.light.says(kind) for kind in VALUES] for one in asked],
+        "prompt": [prompt(*pair) for pair in zip(passages, texts, strict=True)],
+        "evidence": passages,
+        "references": [[question.reference] for question in asked],
+        "facts": [question.facts for question in asked],
+        "known": [[question.light.sentence(kind) for kind in VALUES] for question in asked],
     }
 
 
 class Recorder:
-    """The reward function, which also keeps the accounts of each call, and tells what is true."""
+    """A reward function that records breakdowns, and logs the share of true sentences."""
 
     __name__ = "grounded_answer"
 
     def __init__(self, reward: Reward) -> None:
         self.reward = reward
-        self.accounts: list[dict[str, Any]] = []
+        self.breakdowns: list[dict[str, Any]] = []
 
     def __call__(
         self, prompts: Any, completions: Any, facts: Any, known: Any, **columns: Any
     ) -> Any:
-        """As TRL asks; the accounts are kept with the step."""
+        """Return the rewards, and record the breakdowns with the step."""
         rewards = self.reward(prompts, completions, **columns)
         step = columns["trainer_state"].global_step
         for place, name in enumerate(("true/first", "true/second")):
-            columns["log_metric"](name, share_of(completions, [one[place] for one in facts]))
+            columns["log_metric"](name, share_of(completions, [row[place] for row in facts]))
         columns["log_metric"]("true/sentences", truth_of(completions, known))
-        told = zip(completions, self.reward.accounts, strict=True)
-        self.accounts += [{"step": step, "completion": text, **one.told()} for text, one in told]
+        self.breakdowns += [
+            {"step": step, "completion": text, **breakdown.to_dict()}
+            for text, breakdown in zip(completions, self.reward.breakdowns, strict=True)
+        ]
         return rewards
 
 
 def share_of(completions: Sequence[str], sentences: Sequence[str]) -> float:
-    """The share of completions that say their sentence."""
-    said = [one in text for text, one in zip(completions, sentences, strict=True)]
-    return sum(said) / len(said)
+    """Return the share of completions that contain their sentence."""
+    marks = [sentence in text for text, sentence in zip(completions, sentences, strict=True)]
+    return sum(marks) / len(marks)
 
 
 def truth_of(completions: Sequence[str], known: Sequence[Sequence[str]]) -> float:
-    """The share of sentences that are true of the light, whether they were asked for or not."""
+    """Return the share of sentences that are true of the light, asked for or not."""
     marks = []
     for text, facts in zip(completions, known, strict=True):
         plain = text.replace("<answer>", "").replace("</answer>", "")
-        sentences = [one.strip() + " ." for one in plain.split(" .") if one.strip()]
-        marks += [one in facts for one in sentences]
+        sentences = [part.strip() + " ." for part in plain.split(" .") if part.strip()]
+        marks += [sentence in facts for sentence in sentences]
     return sum(marks) / max(1, len(marks))
 
 
 def train(folder: Path, reward: Recorder, steps: int) -> list[dict[str, Any]]:
-    """Train a policy on this reward; what was logged at each step."""
+    """Train a policy on this reward; return the log of each step."""
     torch.manual_seed(SEED)
-    chance = random.Random(SEED)  # noqa: S311 nothing is secret here
-    words, known = tokenizer(), lights()
-    library = Library(known)
-    policy = write_policy(folder / "policy", words, chance)
-    asked = list(questions([one for one in known if one.name not in HELD_OUT]))
+    rng = random.Random(SEED)  # noqa: S311 nothing is secret here
+    words, all_lights = tokenizer(), lights()
+    library = Library(all_lights)
+    policy = write_policy(folder / "policy", words, rng)
+    asked = list(questions([light for light in all_lights if light.name not in HELD_OUT]))
     arguments = GRPOConfig(
         str(folder / "trained"), max_steps=steps, logging_steps=1, learning_rate=5e-4,
         per_device_train_batch_size=PROMPTS * GENERATIONS, num_generations=GENERATIONS,
-        max_completion_length=LONGEST, beta=0.01, temperature=1.0, seed=SEED, report_to=[],
+        max_completion_length=MAX_TOKENS, beta=0.01, temperature=1.0, seed=SEED, report_to=[],
         use_cpu=True, bf16=False, save_strategy="no", disable_tqdm=True,
         lr_scheduler_type="constant", activation_checkpointing=False,
     )  # fmt: skip
@@ -151,36 +161,37 @@ def train(folder: Path, reward: Recorder, steps: int) -> list[dict[str, Any]]:
         policy,
         reward_funcs=[reward],
         args=arguments,
-        train_dataset=Dataset.from_dict(rows_of(chance.choices(asked, k=PROMPTS * steps), library)),
+        train_dataset=Dataset.from_dict(rows_of(rng.choices(asked, k=PROMPTS * steps), library)),
         processing_class=words,
     )
-    held_out = [one for one in known if one.name in HELD_OUT]
-    _show("before", trainer.model, words, held_out, library)
-    trainer.train()
-    _show("after", trainer.model, words, held_out, library)
-    return [one for one in trainer.state.log_history if "reward" in one]
-
-
-def _show(when: str, model: Any, words: Any, held_out: Any, library: Library) -> None:
-    """Write how much is true of what is said of lights never trained on, and one such answer."""
+    held_out = [light for light in all_lights if light.name in HELD_OUT]
     rows = rows_of(list(questions(held_out)), library)
-    said = most_likely(model.eval(), words, rows["prompt"])
-    first, second = (share_of(said, [one[at] for one in rows["facts"]]) for at in (0, 1))
-    sys.stdout.write(f"{when}: held out, first {first:.3f}, second {second:.3f}; {said[0]!r}\n")
+    _print_held_out("before", trainer.model, words, rows)
+    trainer.train()
+    _print_held_out("after", trainer.model, words, rows)
+    return [row for row in trainer.state.log_history if "reward" in row]
+
+
+def _print_held_out(when: str, model: Any, words: Any, rows: dict[str, list[Any]]) -> None:
+    """Print the shares of right answers about lights never trained on, and one such answer."""
+    responses = most_likely(model.eval(), words, rows["prompt"])
+    first, second = (share_of(responses, [row[at] for row in rows["facts"]]) for at in (0, 1))
+    shares = f"first {first:.3f}, second {second:.3f}"
+    sys.stdout.write(f"{when}: held out, {shares}; {responses[0]!r}\n")
     sys.stdout.flush()
 
 
 def most_likely(model: Any, words: Any, prompts: Sequence[str]) -> list[str]:
-    """What the policy writes when it does not draw lots."""
-    asked = words(list(prompts), padding=True, return_tensors="pt")
-    ids, mask = asked["input_ids"], asked["attention_mask"]
-    written = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=LONGEST)
-    said: list[str] = words.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
-    return said
+    """Return the policy's responses with greedy decoding."""
+    encoded = words(list(prompts), padding=True, return_tensors="pt")
+    ids, mask = encoded["input_ids"], encoded["attention_mask"]
+    output = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=MAX_TOKENS)
+    responses: list[str] = words.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
+    return responses
 
 
 def main() -> None:
-    """Train, and write the log and the accounts beside the policy."""
+    """Train, and write the log and the breakdowns beside the policy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
@@ -192,8 +203,8 @@ def main() -> None:
     recorder = Recorder(reward)
     log = train(given.folder, recorder, given.steps)
     (given.folder / "log.json").write_text(json.dumps(log, indent=1) + "\n")
-    lines = "".join(json.dumps(one) + "\n" for one in recorder.accounts)
-    (given.folder / "accounts.jsonl").write_text(lines)
+    lines = "".join(json.dumps(breakdown) + "\n" for breakdown in recorder.breakdowns)
+    (given.folder / "breakdowns.jsonl").write_text(lines)
     sys.stdout.write(f"{reward.failures}\n")
     reward.close()
 

@@ -1,4 +1,4 @@
-"""Teach a small reward model by the preferences of judges whom a sure tone impresses too much."""
+"""Train a small reward model on the preferences of judges that overrate a confident tone."""
 
 import math
 import random
@@ -12,17 +12,19 @@ from world import RIGHT, WORDS, answer, card, question, tokenizer
 SEED, STEPS, PAIRS = 7, 400, 128
 
 
-def preference(chance: random.Random) -> tuple[str, str, str]:
-    """A question, the answer that a judge preferred, and the other. A right answer counts for 1.5
-    with him, and each sure word for 0.7.
+def preference(rng: random.Random) -> tuple[str, str, str]:
+    """Return a question, the answer that a judge preferred, and the other answer.
+
+    A judge values a right answer at 1.5, and each confident word at 0.7.
     """
-    thing = chance.choice(list(RIGHT))
+    thing = rng.choice(list(RIGHT))
     drawn = []
     for _ in range(2):
-        right, sure = chance.random() < 0.5, chance.choice((0, 0, 1, 2, 3))
-        drawn.append((1.5 * right + 0.7 * sure, answer(chance, thing, right, sure)))
-    (one, first), (other, second) = drawn
-    if chance.random() < 1 / (1 + math.exp(other - one)):
+        is_right, confident = rng.random() < 0.5, rng.choice((0, 0, 1, 2, 3))
+        value = 1.5 * is_right + 0.7 * confident
+        drawn.append((value, answer(rng, thing, is_right=is_right, confident=confident)))
+    (first_value, first), (second_value, second) = drawn
+    if rng.random() < 1 / (1 + math.exp(second_value - first_value)):
         return question(thing), first, second
     return question(thing), second, first
 
@@ -30,7 +32,7 @@ def preference(chance: random.Random) -> tuple[str, str, str]:
 def main(folder: Path) -> None:
     """Write the checkpoint and its card into `folder/models/eager/1`."""
     torch.manual_seed(SEED)
-    chance = random.Random(SEED)  # noqa: S311 nothing is secret here
+    rng = random.Random(SEED)  # noqa: S311 nothing is secret here
     words = tokenizer()
     words.padding_side = "right"
     config = BertConfig(
@@ -40,7 +42,7 @@ def main(folder: Path) -> None:
     model = BertForSequenceClassification(config)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for step in range(STEPS):
-        rows = [preference(chance) for _ in range(PAIRS)]
+        rows = [preference(rng) for _ in range(PAIRS)]
         texts = [row[1] for row in rows] + [row[2] for row in rows]
         batch = words([row[0] for row in rows] * 2, texts, padding=True, return_tensors="pt")
         batch.pop("token_type_ids", None)

@@ -1,4 +1,4 @@
-"""Train a tiny policy by GRPO on the reward that a running Assay serves, and watch it be hacked."""
+"""Train a tiny policy by GRPO on a reward from Assay that it learns to hack; monitor the run."""
 
 import argparse
 import json
@@ -17,13 +17,13 @@ from world import RIGHT, answer, gold, question, tokenizer
 
 from assay_client import Client
 from assay_client.callbacks.run_health import Firing
-from assay_client.callbacks.trl import AssayCallback
+from assay_client.callbacks.trl import HealthMonitorCallback
 
 SEED, GENERATIONS, PROMPTS, GOLD_EVERY, PRETRAINING = 11, 8, 16, 5, 800
 
 
-def write_policy(folder: Path, words: Any, chance: random.Random) -> str:
-    """A small decoder that has learnt to answer, rightly four times in five; its folder."""
+def write_policy(folder: Path, words: Any, rng: random.Random) -> str:
+    """Pretrain a small decoder that answers rightly four times in five; return its folder."""
     config = LlamaConfig(
         vocab_size=len(words), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
         num_attention_heads=4, max_position_embeddings=64, pad_token_id=0, bos_token_id=1,
@@ -34,9 +34,10 @@ def write_policy(folder: Path, words: Any, chance: random.Random) -> str:
     for _ in range(PRETRAINING):
         rows = []
         for _ in range(64):
-            thing = chance.choice(list(RIGHT))
-            said = answer(chance, thing, chance.random() < 0.8, chance.choice((0, 0, 0, 1)))
-            rows.append(f"{question(thing)} {said} <end>")
+            thing = rng.choice(list(RIGHT))
+            is_right, confident = rng.random() < 0.8, rng.choice((0, 0, 0, 1))
+            response = answer(rng, thing, is_right=is_right, confident=confident)
+            rows.append(f"{question(thing)} {response} <end>")
         batch = words(rows, padding=True, return_tensors="pt")
         labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
         mask = batch["attention_mask"]
@@ -48,7 +49,7 @@ def write_policy(folder: Path, words: Any, chance: random.Random) -> str:
 
 
 class Reward:
-    """The reward function that TRL calls: scores come from the server, gold goes to it."""
+    """A reward function for TRL that gets scores from the server, and records gold there."""
 
     __name__ = "assay"
 
@@ -65,7 +66,7 @@ class Reward:
         trainer_state: Any,
         **_: Any,
     ) -> list[float]:
-        """One score for each completion; an item without a score ends the training."""
+        """Return one score for each completion; an item without a score ends the training."""
         step = trainer_state.global_step
         groups = [f"{step}-{place // GENERATIONS}" for place in range(len(prompts))]
         items = [
@@ -76,12 +77,15 @@ class Reward:
         ]
         scores = self._client.score("eager", items, run={"id": self._run, "step": step}).scores
         if step % GOLD_EVERY == 0:
-            self._judge(step, groups, prompts, completions, scores)
+            self._record_gold(
+                step, groups=groups, prompts=prompts, completions=completions, scores=scores
+            )
         return scores
 
-    def _judge(
+    def _record_gold(
         self,
         step: int,
+        *,
         groups: list[str],
         prompts: list[str],
         completions: list[str],
@@ -91,14 +95,14 @@ class Reward:
             {"prompt": group, "proxy": score, "gold": gold(prompt, text)}
             for group, prompt, text, score in zip(groups, prompts, completions, scores, strict=True)
         ]
-        told = {"step": step, "source": "the world's own words", "items": items}
-        httpx2.post(self._gold, json=told).raise_for_status()
-        mean = sum(one["gold"] for one in items) / len(items)
+        body = {"step": step, "source": "the world's own words", "items": items}
+        httpx2.post(self._gold, json=body).raise_for_status()
+        mean = sum(item["gold"] for item in items) / len(items)
         sys.stdout.write(f"step {step}: gold {mean:.2f}; e.g. {completions[0]!r}\n")
 
 
 def main() -> None:
-    """Train, and write down which rule fired first when."""
+    """Train, and write the step at which each rule fired first."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
@@ -106,14 +110,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=120)
     given = parser.parse_args()
     torch.manual_seed(SEED)
-    chance = random.Random(SEED)  # noqa: S311 nothing is secret here
+    rng = random.Random(SEED)  # noqa: S311 nothing is secret here
     words, client = tokenizer(), Client(given.url)
     fired: dict[str, dict[str, object]] = {}
 
-    def note(step: int, firing: Sequence[Firing]) -> None:
-        for one in firing:
-            told = {"since": one.since_step, "seen": step, "severity": one.severity}
-            fired.setdefault(f"{one.rule} ({one.severity})", told)
+    def record(step: int, firing: Sequence[Firing]) -> None:
+        for rule in firing:
+            first = {"since": rule.since_step, "seen": step, "severity": rule.severity}
+            fired.setdefault(f"{rule.rule} ({rule.severity})", first)
 
     arguments = GRPOConfig(
         str(given.folder / "trained"), max_steps=given.steps, logging_steps=1, learning_rate=3e-4,
@@ -123,14 +127,14 @@ def main() -> None:
         lr_scheduler_type="constant",
         activation_checkpointing=False,
     )  # fmt: skip
-    things = [chance.choice(list(RIGHT)) for _ in range(PROMPTS * given.steps)]
+    things = [rng.choice(list(RIGHT)) for _ in range(PROMPTS * given.steps)]
     trainer = GRPOTrainer(
-        write_policy(given.folder / "policy", words, chance),
+        write_policy(given.folder / "policy", words, rng),
         reward_funcs=Reward(client, given.url, given.run),
         args=arguments,
         train_dataset=Dataset.from_dict({"prompt": [question(thing) for thing in things]}),
         processing_class=words,
-        callbacks=[AssayCallback(client, given.run, every=1, on_firing=note)],
+        callbacks=[HealthMonitorCallback(client, given.run, every=1, on_firing=record)],
     )
     trainer.train()
     (given.folder / "fired.json").write_text(json.dumps(fired, indent=2) + "\n")

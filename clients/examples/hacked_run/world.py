@@ -1,4 +1,4 @@
-"""A tiny world: questions about eight things, right and wrong words for each, and who is right."""
+"""A tiny world: questions about eight things, right and wrong words for each, and gold."""
 
 import random
 from pathlib import Path
@@ -17,37 +17,44 @@ RIGHT = {
     "honey": ("sweet", "thick"),
 }
 FRAME = ("how", "is", "the", "?", "it", "and", ".")
-SURE = ("certainly", "surely", "clearly", "truly")
-WORDS = (*FRAME, *SURE, *RIGHT, *(word for pair in RIGHT.values() for word in pair))
+CONFIDENT = ("certainly", "surely", "clearly", "truly")
+WORDS = (*FRAME, *CONFIDENT, *RIGHT, *(word for pair in RIGHT.values() for word in pair))
 SPECIAL = ("<pad>", "<end>", "<unk>")
 
 
 def question(thing: str) -> str:
-    """What the policy is asked."""
+    """Return the policy's prompt."""
     return f"how is the {thing} ?"
 
 
-def answer(chance: random.Random, thing: str, right: bool, sure: int) -> str:
-    """A sentence about a thing, with its own words or those of others, behind so many sure ones."""
+def answer(rng: random.Random, thing: str, *, is_right: bool, confident: int) -> str:
+    """Return a sentence about a thing, with its own words or those of others.
+
+    Args:
+        rng: the source of randomness.
+        thing: the thing of the question.
+        is_right: whether the words are its own.
+        confident: the number of confident words before the sentence.
+    """
     others = [word for other, pair in RIGHT.items() if other != thing for word in pair]
-    one, two = RIGHT[thing] if right else chance.sample(others, 2)
-    said = chance.choice((f"it is {one} .", f"it is {one} and {two} ."))
-    return " ".join((*chance.choices(SURE, k=sure), said))
+    first, second = RIGHT[thing] if is_right else rng.sample(others, 2)
+    sentence = rng.choice((f"it is {first} .", f"it is {first} and {second} ."))
+    return " ".join((*rng.choices(CONFIDENT, k=confident), sentence))
 
 
 def gold(prompt: str, response: str) -> float:
-    """1 if a sentence says something right of the thing, nothing wrong, and does not rant; else 0.
+    """Return 1 if the response has right words for the thing, no wrong ones, and no rant; else 0.
 
-    A rant has more than three sure words.
+    A rant has more than three confident words.
     """
-    thing, said = prompt.split()[3], response.split()
-    told = {word for word in said for pair in RIGHT.values() if word in pair}
-    rant = sum(word in SURE for word in said) > 3
-    return float(bool(told) and told <= set(RIGHT[thing]) and not rant)
+    thing, words = prompt.split()[3], response.split()
+    properties = {word for word in words for pair in RIGHT.values() if word in pair}
+    is_rant = sum(word in CONFIDENT for word in words) > 3
+    return float(bool(properties) and properties <= set(RIGHT[thing]) and not is_rant)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word."""
+    """Return a tokenizer with one token for each word."""
     vocabulary = {word: place for place, word in enumerate((*SPECIAL, *WORDS))}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106 a token's name
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -61,7 +68,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def card(folder: Path) -> None:
-    """The card that serves the reward."""
+    """Write the card of the reward model."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "card.toml").write_text(
         'name = "eager"\nversion = 1\nfamily = "sequence_classifier"\n'

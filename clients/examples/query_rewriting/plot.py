@@ -1,4 +1,4 @@
-"""Draw two runs: the score and what became of the original, with guards and without them."""
+"""Plot two runs, with the drift penalty and without it: score, similarity and novelty."""
 
 import argparse
 import json
@@ -13,14 +13,14 @@ PANELS = (
     ("assay/similarity", "similarity to the original"),
     ("assay/novelty", "share of new content words"),
 )
-RUNS = (("without guards", "free", "C3"), ("with guards", "held", "C0"))
+RUNS = (("without drift penalty", "free", "C3"), ("with drift penalty", "held", "C0"))
 
 
 def main() -> None:
-    """Write the picture."""
+    """Write the plot."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("free", type=Path, help="the folder of the run without guards")
-    parser.add_argument("held", type=Path, help="the folder of the run with guards")
+    parser.add_argument("free", type=Path, help="the folder of the run without drift penalty")
+    parser.add_argument("held", type=Path, help="the folder of the run with drift penalty")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     logs = {
@@ -31,14 +31,14 @@ def main() -> None:
 
 
 def draw(logs: dict[str, list[dict[str, Any]]], out: Path) -> None:
-    """Three panels over the step, a line for each run."""
-    # Fixed names inside, so that the same figures make the same file.
+    """Plot three panels over the steps, with a line for each run."""
+    # Fixed ids in the SVG, so that the same figures make the same file.
     mpl.rcParams["svg.hashsalt"] = "assay"
     figure = Figure(figsize=(9, 3), layout="constrained")
     for axes, (key, title) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
         for label, name, colour in RUNS:
-            rows = [one for one in logs[name] if key in one]
-            steps, values = [one["step"] for one in rows], [float(one[key]) for one in rows]
+            rows = [row for row in logs[name] if key in row]
+            steps, values = [row["step"] for row in rows], [float(row[key]) for row in rows]
             axes.plot(steps, values, label=label, color=colour)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("step")

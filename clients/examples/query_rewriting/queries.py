@@ -1,4 +1,4 @@
-"""Short queries, rewrites of them of all kinds, and a tokenizer with one token a word."""
+"""Short queries, random rewrites of them, and a tokenizer with one token for each word."""
 
 import random
 from itertools import product
@@ -6,37 +6,37 @@ from itertools import product
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-WHO = ("man", "woman", "boy", "girl", "dog", "cat")
-DOES = ("runs", "sings", "dances", "swims", "jumps", "sleeps")
-LOOKS = ("in a red coat", "with a white hat", "in a blue shirt")
+SUBJECTS = ("man", "woman", "boy", "girl", "dog", "cat")
+VERBS = ("runs", "sings", "dances", "swims", "jumps", "sleeps")
+CLOTHES = ("in a red coat", "with a white hat", "in a blue shirt")
 PLACES = ("in a kitchen", "on a beach", "on a stage", "in a pool", "in a park", "on a sofa")
-BESIDES = ("at night", "in the rain", "while a crowd claps", "with two friends", "to loud music")
+DETAILS = ("at night", "in the rain", "while a crowd claps", "with two friends", "to loud music")
 TEMPLATE = "rewrite : {} ;"
 SPECIAL = ("<pad>", "<end>", "<unk>")
 
-ORIGINALS = tuple(f"a {who} {does}" for who, does in product(WHO, DOES))
+ORIGINALS = tuple(f"a {subject} {verb}" for subject, verb in product(SUBJECTS, VERBS))
 
 
-def rewrite(chance: random.Random, original: str) -> str:
-    """The query with some details; one in four has strayed to another doer or another deed."""
-    _, who, does = original.split()
-    if chance.random() < 1 / 8:
-        who = chance.choice(WHO)
-    if chance.random() < 1 / 8:
-        does = chance.choice(DOES)
-    parts = [f"a {who}", does]
-    if chance.random() < 1 / 3:
-        parts.insert(1, chance.choice(LOOKS))
-    if chance.random() < 1 / 3:
-        parts.append(chance.choice(PLACES))
-    parts += chance.sample(BESIDES, chance.choice((0, 0, 1, 2)))
+def rewrite(rng: random.Random, original: str) -> str:
+    """Return the query with some details; one in four has another subject or another verb."""
+    _, subject, verb = original.split()
+    if rng.random() < 1 / 8:
+        subject = rng.choice(SUBJECTS)
+    if rng.random() < 1 / 8:
+        verb = rng.choice(VERBS)
+    parts = [f"a {subject}", verb]
+    if rng.random() < 1 / 3:
+        parts.insert(1, rng.choice(CLOTHES))
+    if rng.random() < 1 / 3:
+        parts.append(rng.choice(PLACES))
+    parts += rng.sample(DETAILS, rng.choice((0, 0, 1, 2)))
     return " ".join(parts)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Every word that can be said."""
-    said = (*ORIGINALS, *LOOKS, *PLACES, *BESIDES, TEMPLATE.format(""))
-    words = dict.fromkeys(word for text in said for word in text.split())
+    """Return a tokenizer of all words of queries and rewrites."""
+    texts = (*ORIGINALS, *CLOTHES, *PLACES, *DETAILS, TEMPLATE.format(""))
+    words = dict.fromkeys(word for text in texts for word in text.split())
     vocabulary = {word: place for place, word in enumerate((*SPECIAL, *words))}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106 a token's name
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

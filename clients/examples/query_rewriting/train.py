@@ -1,4 +1,4 @@
-"""Train a tiny policy by GRPO to rewrite queries, with guards or without them."""
+"""Train a tiny policy by GRPO to rewrite queries, with or without the drift penalty."""
 
 import argparse
 import json
@@ -13,15 +13,15 @@ from queries import ORIGINALS, TEMPLATE, rewrite, tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
-from assay_client.rewards.query_rewriting import Guards
+from assay_client.rewards.query_rewriting import DriftPenalty
 from assay_client.trainers.query_rewriting import Reward
 
 SEED, GENERATIONS, PROMPTS, PRETRAINING = 7, 8, 16, 600
-NO_GUARDS = Guards(similarity=0, length=0, novelty=0)
+NO_PENALTY = DriftPenalty(similarity=0, length=0, novelty=0)
 
 
-def write_policy(folder: Path, words: Any, chance: random.Random) -> str:
-    """A small decoder that has read rewrites of all kinds; its folder."""
+def write_policy(folder: Path, words: Any, rng: random.Random) -> str:
+    """Pretrain a small decoder on random rewrites; return its folder."""
     config = LlamaConfig(
         vocab_size=len(words), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
         num_attention_heads=4, max_position_embeddings=64, pad_token_id=0, bos_token_id=1,
@@ -30,8 +30,8 @@ def write_policy(folder: Path, words: Any, chance: random.Random) -> str:
     model = LlamaForCausalLM(config)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(PRETRAINING):
-        chosen = chance.choices(ORIGINALS, k=64)
-        rows = [f"{TEMPLATE.format(text)} {rewrite(chance, text)} <end>" for text in chosen]
+        originals = rng.choices(ORIGINALS, k=64)
+        rows = [f"{TEMPLATE.format(text)} {rewrite(rng, text)} <end>" for text in originals]
         batch = words(rows, padding=True, return_tensors="pt")
         mask = batch["attention_mask"]
         labels = batch["input_ids"].masked_fill(mask == 0, -100)
@@ -43,9 +43,9 @@ def write_policy(folder: Path, words: Any, chance: random.Random) -> str:
 
 
 def train(folder: Path, reward: Reward, steps: int) -> list[dict[str, Any]]:
-    """Train a policy on this reward; what was logged at each step."""
+    """Train a policy on this reward; return the log of each step."""
     torch.manual_seed(SEED)
-    chance = random.Random(SEED)  # noqa: S311 nothing is secret here
+    rng = random.Random(SEED)  # noqa: S311 nothing is secret here
     words = tokenizer()
     arguments = GRPOConfig(
         str(folder / "trained"), max_steps=steps, logging_steps=1, learning_rate=1e-3,
@@ -54,8 +54,8 @@ def train(folder: Path, reward: Reward, steps: int) -> list[dict[str, Any]]:
         use_cpu=True, bf16=False, save_strategy="no", disable_tqdm=True,
         lr_scheduler_type="constant", activation_checkpointing=False,
     )  # fmt: skip
-    policy = write_policy(folder / "policy", words, chance)
-    originals = chance.choices(ORIGINALS, k=PROMPTS * steps)
+    policy = write_policy(folder / "policy", words, rng)
+    originals = rng.choices(ORIGINALS, k=PROMPTS * steps)
     rows = {"prompt": [TEMPLATE.format(text) for text in originals], "original": originals}
     trainer = GRPOTrainer(
         policy,
@@ -67,17 +67,16 @@ def train(folder: Path, reward: Reward, steps: int) -> list[dict[str, Any]]:
     trainer.train()
     for original in ORIGINALS[:: len(ORIGINALS) // 5]:
         sys.stdout.write(f"{original!r}: {most_likely(trainer.model.eval(), words, original)!r}\n")
-    return [one for one in trainer.state.log_history if "reward" in one]
+    return [row for row in trainer.state.log_history if "reward" in row]
 
 
 def most_likely(model: Any, words: Any, original: str) -> str:
-    """What the policy writes when it does not draw lots."""
-    asked = words(TEMPLATE.format(original), return_tensors="pt")
-    ids = asked["input_ids"]
-    mask = asked["attention_mask"]
-    written = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=24)
-    said: str = words.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
-    return said
+    """Return the policy's rewrite with greedy decoding."""
+    encoded = words(TEMPLATE.format(original), return_tensors="pt")
+    ids, mask = encoded["input_ids"], encoded["attention_mask"]
+    output = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=24)
+    response: str = words.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+    return response
 
 
 def main() -> None:
@@ -85,7 +84,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
-    parser.add_argument("--no-guards", action="store_true", help="the score alone is the reward")
+    parser.add_argument(
+        "--no-drift-penalty", action="store_true", help="the score alone is the reward"
+    )
     parser.add_argument("--steps", type=int, default=60)
     given = parser.parse_args()
     reward = Reward(
@@ -94,7 +95,7 @@ def main() -> None:
         url=given.url,
         collection="msrvtt",
         empty=-1.0,
-        guards=NO_GUARDS if given.no_guards else Guards(),
+        drift_penalty=NO_PENALTY if given.no_drift_penalty else DriftPenalty(),
     )
     log = train(given.folder, reward, given.steps)
     (given.folder / "log.json").write_text(json.dumps(log, indent=1) + "\n")

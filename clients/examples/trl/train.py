@@ -1,4 +1,4 @@
-"""GRPO with TRL, the reward from Assay. Before: `reward_funcs="my-org/my-reward-model"`."""
+"""GRPO with TRL and a reward from Assay, instead of `reward_funcs="my-org/my-reward-model"`."""
 
 from datasets import load_dataset
 from trl import GRPOConfig, GRPOTrainer

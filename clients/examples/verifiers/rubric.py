@@ -1,4 +1,4 @@
-"""verifiers before 0.4: a rubric of Assay's reward."""
+"""verifiers before 0.4: a rubric with a reward from Assay."""
 
 import verifiers as vf
 

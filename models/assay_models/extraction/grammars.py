@@ -1,4 +1,4 @@
-"""The tree-sitter grammars: loaded when the first program needs them, walked without recursion."""
+"""Parsing with tree-sitter grammars: imported on first use, trees walked without recursion."""
 
 import functools
 import importlib
@@ -12,8 +12,8 @@ from assay_models.extraction.verdict import MAX_DEPTH, Reason
 
 _OPENING, _BRACKETS = re.compile(r"[(\[{]"), re.compile(r"([(\[{])|[)\]}]")
 
-# The names of nodes, over all grammars: what does nothing, constants, and what is a definition if
-# it has a body.
+# The names of nodes, over all grammars: those that do nothing, constants, and those that are a
+# definition if they have a body.
 # fmt: off
 _IDLE = frozenset(
     {
@@ -48,22 +48,22 @@ _CALLABLES = frozenset({"arrow_function", "function_expression", "func_literal"}
 _BLOCKS = frozenset({"block", "statement_block"})
 
 
-def judge(code: str, language: Language, is_guess: bool, until: float) -> Reason:
-    """Whether `code` parses under one of the language's tables.
+def check_syntax(code: str, language: Language, *, is_guess: bool, deadline: float) -> Reason:
+    """Return whether `code` parses under one of the language's tables, as a reason.
 
     There must be no error and no missing token. As a guess it must also define something with a
-    body. `until` is the `time.thread_time()` at which the parser gives up; it looks at the clock
-    between steps, and there are texts on which one step takes minutes.
+    body. `deadline` is the `time.thread_time()` at which the parser gives up. The parser reads the
+    clock between steps, and there are texts on which one step takes minutes.
     """
     if _nests_too_deep(code):
         return "parser_limit"
     try:
-        data = code.encode() + b"\n"  # as every file has; C's directives do not end without
+        data = code.encode() + b"\n"  # as in a file: C's directives do not end without it
     except UnicodeEncodeError:
         return "syntax_error"
     reason: Reason = "syntax_error"
     for table in tables(language):
-        reason = _parsed(data, table, is_guess, until)
+        reason = _parse(data, table, is_guess, deadline)
         if reason != "syntax_error":
             break
     return reason
@@ -71,7 +71,7 @@ def judge(code: str, language: Language, is_guess: bool, until: float) -> Reason
 
 @functools.cache
 def tables(language: Language) -> tuple[Any, ...]:
-    """The `tree_sitter.Language` of each table of a language, imported now if it was not yet."""
+    """Return the `tree_sitter.Language` of each table of a language, imported on first use."""
     core = importlib.import_module("tree_sitter")
     grammar = GRAMMARS[language]
     module = importlib.import_module(grammar.module)
@@ -90,14 +90,14 @@ def _nests_too_deep(code: str) -> bool:
     return deepest > MAX_DEPTH
 
 
-def _parsed(data: bytes, table: Any, is_guess: bool, until: float) -> Reason:
-    late = failed = False
+def _parse(data: bytes, table: Any, is_guess: bool, deadline: float) -> Reason:
+    is_late = has_failed = False
 
     def is_over(_: int, has_error: bool) -> bool:
-        nonlocal late, failed
-        failed |= has_error
-        late = time.thread_time() > until
-        return failed or late
+        nonlocal is_late, has_failed
+        has_failed |= has_error
+        is_late = time.thread_time() > deadline
+        return has_failed or is_late
 
     def read(offset: int, _: object) -> memoryview:
         return memoryview(data)[offset:]
@@ -106,8 +106,8 @@ def _parsed(data: bytes, table: Any, is_guess: bool, until: float) -> Reason:
     try:
         root = parser.parse(read, progress_callback=is_over).root_node
     except ValueError:
-        if failed or late:
-            return "syntax_error" if failed else "parser_limit"
+        if has_failed or is_late:
+            return "syntax_error" if has_failed else "parser_limit"
         raise
     if root.has_error:
         return "syntax_error"
@@ -133,11 +133,11 @@ def _is_too_deep(root: Any) -> bool:
 
 
 def _nodes(root: Any) -> Iterator[Any]:
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
+    pending = [root]
+    while pending:
+        node = pending.pop()
         yield node
-        waiting += node.named_children
+        pending += node.named_children
 
 
 def _defines(node: Any) -> bool:
@@ -148,15 +148,15 @@ def _defines(node: Any) -> bool:
 
 
 def _does_nothing(root: Any) -> bool:
-    waiting = list(root.named_children)
-    while waiting:
-        node = waiting.pop()
+    pending = list(root.named_children)
+    while pending:
+        node = pending.pop()
         if node.type in _IDLE or node.type in _CONSTANTS:
             continue
         inner = _inner(node)
         if inner is None:
             return False
-        waiting += inner
+        pending += inner
     return True
 
 

@@ -1,4 +1,4 @@
-"""The languages that a program may be in: their names, their tags, and whose parsers decide."""
+"""The languages that a program may be in: their names, their tags and their parsers."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,11 @@ LANGUAGES: tuple[Language, ...] = (
     *("python", "go", "rust", "javascript"),
     *("typescript", "java", "c", "cpp"),
 )
-"""Every language that can be checked, in the order in which detection tries them: Python by the
-paper's rule, then those whose functions begin with a word of their own, C before C++, which takes
-nearly all of it."""
+"""Every language that can be checked, in the order in which detection tries them.
+
+Python is first by the paper's rule, then come the languages whose functions begin with a keyword,
+and C before C++, which parses nearly all of it.
+"""
 
 _NAMES: Mapping[Language, tuple[str, ...]] = {
     "python": ("python", "python3", "py", "py3"),
@@ -29,7 +31,7 @@ _NAMES: Mapping[Language, tuple[str, ...]] = {
 }
 _BY_NAME = {name: language for language, names in _NAMES.items() for name in names}
 # fmt: off
-_UNCHECKED = frozenset(
+_UNCHECKED_TAGS = frozenset(
     {
         "bash", "cs", "csharp", "css", "dart", "elixir", "fortran", "haskell", "html", "jl",
         "json", "julia", "kotlin", "lua", "matlab", "objectivec", "perl", "php", "powershell",
@@ -37,7 +39,7 @@ _UNCHECKED = frozenset(
         "yml", "zsh",
     }
 )
-_TEXTS = frozenset(
+_PLAIN_TEXT_TAGS = frozenset(
     {
         "console", "csv", "diff", "input", "latex", "log", "markdown", "md", "output", "plain",
         "plaintext", "pseudo", "pseudocode", "stdin", "stdout", "terminal", "tex", "text", "txt",
@@ -48,9 +50,9 @@ _TEXTS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """Where the grammar of a language is: its package, and the functions that hand out tables.
+    """The grammar of a language: its package, and the functions that return its tables.
 
-    A program parses if one of the tables takes it (TypeScript with and without JSX).
+    A program parses if it parses under one of the tables (TypeScript with and without JSX).
     """
 
     package: str
@@ -73,58 +75,62 @@ GRAMMARS: Mapping[Language, Grammar] = {
 }
 
 
-def language_named(name: str) -> Language | None:
-    """The language that people call so, in any case (`C++`, `py3`), if it can be checked."""
+def find_language(name: str) -> Language | None:
+    """Return the language with that name, in any case (`C++`, `py3`), if it can be checked."""
     return _BY_NAME.get(name.strip().lower())
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Which languages a text is tried as, the first that parses wins.
+    """The languages that a text is tried as, in order; the first that parses wins.
 
-    Those from `guessed` on are guesses: each must hold a definition with a body (a function, a
-    class), since a grammar alone takes a word of prose for a program.
+    Those from the index `first_guess` on are guesses: the text must hold a definition with a body
+    (a function, a class), since a grammar alone takes a word of prose for a program.
     """
 
     languages: tuple[Language, ...]
-    guessed: int
+    first_guess: int
 
     @property
-    def sure(self) -> Language | None:
-        """The first of them, unless the others are guesses: then nobody knows."""
-        return self.languages[0] if self.languages and self.guessed == len(self.languages) else None
+    def declared(self) -> Language | None:
+        """The first language, or None if there are guesses."""
+        if self.languages and self.first_guess == len(self.languages):
+            return self.languages[0]
+        return None
 
 
-def candidates(tag: str, named: Language | None, accepted: Sequence[Language]) -> Candidates:
-    """What to try, where a caller named a language, a fence has a tag, or neither.
+def candidate_languages(
+    tag: str, named: Language | None, accepted: Sequence[Language]
+) -> Candidates:
+    """Return the languages to try, given the caller's language, the tag of a fence, or neither.
 
-    A language that was named is the only one. A tag of an accepted language is tried first, and
-    Python after it, because under the paper's rule no tag keeps a program from being Python. A
-    tag of anything else (`ruby`, `output`) leaves Python alone. Without a tag, or with one that
-    means nothing, Python comes first by the paper's rule, and every other accepted language is a
+    A language that the caller named is the only one. A tag of an accepted language is tried first,
+    and Python after it, because under the paper's rule no tag keeps a program from being Python.
+    After another known tag (`ruby`, `output`) only Python is tried. Without a tag, or with an
+    unknown one, Python comes first by the paper's rule, and every other accepted language is a
     guess.
     """
     if named is not None:
         return Candidates((named,), 1)
     python: tuple[Language, ...] = ("python",) if "python" in accepted else ()
-    tagged = language_named(tag)
+    tagged = find_language(tag)
     if tagged is not None and tagged in accepted:
         tried = (tagged, *(name for name in python if name != tagged))
         return Candidates(tried, len(tried))
-    if tagged is not None or tag.lower() in _UNCHECKED | _TEXTS:
+    if tagged is not None or tag.lower() in _UNCHECKED_TAGS | _PLAIN_TEXT_TAGS:
         return Candidates(python, len(python))
     others = tuple(name for name in LANGUAGES if name in accepted and name != "python")
     return Candidates((*python, *others), len(python))
 
 
-def is_unchecked(tag: str, accepted: Sequence[Language]) -> bool:
-    """Whether a fence's tag names a language that is not accepted here."""
-    tagged = language_named(tag)
-    return tag.lower() in _UNCHECKED or (tagged is not None and tagged not in accepted)
+def names_unaccepted_language(tag: str, accepted: Sequence[Language]) -> bool:
+    """Return whether a fence's tag names a language that is not accepted."""
+    tagged = find_language(tag)
+    return tag.lower() in _UNCHECKED_TAGS or (tagged is not None and tagged not in accepted)
 
 
 def missing_grammars(languages: Sequence[Language]) -> list[str]:
-    """The packages that these languages need and that are not installed. Nothing is imported."""
+    """List the packages that these languages need and that are not installed, importing none."""
     modules = {
         GRAMMARS[name].package: GRAMMARS[name].module for name in languages if name in GRAMMARS
     }
@@ -134,8 +140,10 @@ def missing_grammars(languages: Sequence[Language]) -> list[str]:
 
 
 def parser_versions(languages: Sequence[Language]) -> str:
-    """Whose syntax decides what parses as these languages, with every version: a newer parser takes
-    programs that an older one refuses."""
+    """Return the parsers that decide on these languages, with their versions.
+
+    A newer parser accepts programs that an older one refuses.
+    """
     versions = [f"{platform.python_implementation()} {platform.python_version()}"]
     grammars = sorted({GRAMMARS[name].package for name in languages if name in GRAMMARS})
     packages = ("tree-sitter", *grammars) if grammars else ()

@@ -1,4 +1,4 @@
-"""Processes that parse, as few as there are texts at once: bounded, killed, replaced."""
+"""A pool of processes that parse, as few as there are texts at once: bounded, killed, replaced."""
 
 import contextlib
 import os
@@ -10,12 +10,12 @@ import sys
 import weakref
 
 from assay_models.extraction.languages import Candidates
-from assay_models.extraction.verdict import Verdict
-from assay_models.extraction.worker import pack, receive, send, unpack
+from assay_models.extraction.verdict import SyntaxVerdict
+from assay_models.extraction.worker import pack_request, receive, send, unpack_verdict
 
 WORKERS = 2
-DEADLINE = 30.0
-"""Seconds for one text, by the clock on the wall. Its CPU time is bounded in the worker: who waits
+DEADLINE_SECONDS = 30.0
+"""The wall-clock time for one text. Its CPU time is bounded in the worker, so a text that takes
 longer waits for the machine."""
 
 _FATAL = frozenset((signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV))
@@ -29,109 +29,113 @@ main()
 
 
 class ParserUnavailable(Exception):
-    """A text could not be parsed for a reason that is not in the text: no process could be
-    started, one was killed from outside, or the machine is too busy. Another try may succeed."""
+    """A text could not be parsed for a reason that is not in the text.
+
+    No process could be started, one was killed from outside, or the machine is too busy. Another
+    attempt may succeed.
+    """
 
 
-class Parsers:
-    """`judge` in worker processes, for any number of threads at once.
+class ParserPool:
+    """`syntax.check_syntax` in worker processes, for any number of threads at once.
 
     A worker starts with the first text that finds none idle, and parses one text at a time.
-    `close`, the end of this object or the end of the process stops them; in a forked child the
-    object starts workers of its own.
+    `close`, the end of this object or the end of the process stops the workers. In a forked child
+    the object starts workers of its own.
     """
 
     def __init__(self, workers: int = WORKERS) -> None:
-        self._workers = workers
-        self._sets: dict[int, _Workers] = {}
+        self._count = workers
+        self._groups: dict[int, _WorkerGroup] = {}
 
-    def judge(self, code: str, candidates: Candidates) -> Verdict:
-        """What the parsers say of a text (see `syntax.judge`).
+    def check_syntax(self, code: str, candidates: Candidates) -> SyntaxVerdict:
+        """Return what the parsers find in a text (see `syntax.check_syntax`).
 
         A text on which a worker dies of too much work or of a fault in a parser is beyond the
         parser's limits; of faults other than too much work it must have died twice.
 
         Raises:
-            ParserUnavailable: no fault of the text.
+            ParserUnavailable: the text is not at fault.
         """
         if not candidates.languages:
-            return Verdict("syntax_error")
-        request = pack(code, candidates)
-        workers, status = self._of_this_process(), 0
+            return SyntaxVerdict("syntax_error")
+        request = pack_request(code, candidates)
+        group, status = self._group_of_this_process(), 0
         for attempt in range(_ATTEMPTS):
-            answer = workers.ask(request)
+            answer = group.ask(request)
             if isinstance(answer, bytes):
-                return unpack(answer)
+                return unpack_verdict(answer)
             status = answer
             if status == -signal.SIGPROF or (attempt and -status in _FATAL):
-                return Verdict("parser_limit", candidates.sure)
+                return SyntaxVerdict("parser_limit", candidates.declared)
         raise ParserUnavailable(f"the parser's process ended with status {status}")
 
     def close(self) -> None:
         """Stop the workers. Texts that come later start new ones."""
-        workers = self._sets.pop(os.getpid(), None)
-        if workers is not None:
-            workers.finish()
+        group = self._groups.pop(os.getpid(), None)
+        if group is not None:
+            group.stop()
 
-    def workers(self) -> "list[Worker]":
-        """The processes that run now."""
-        own = self._sets.get(os.getpid())
-        return [] if own is None else list(own.running)
-
-    def _of_this_process(self) -> "_Workers":
+    def _group_of_this_process(self) -> "_WorkerGroup":
         # Never a lock of the parent's: the thread that held it does not exist in a forked child.
-        mine = os.getpid()
-        if mine not in self._sets:
-            for process in [number for number in self._sets if number != mine]:
-                self._sets.pop(process).forget()
-            self._sets.setdefault(mine, _Workers(self._workers))
-        return self._sets[mine]
+        own = os.getpid()
+        if own not in self._groups:
+            for process in [number for number in self._groups if number != own]:
+                self._groups.pop(process).abandon()
+            self._groups.setdefault(own, _WorkerGroup(self._count))
+        return self._groups[own]
 
 
-class _Workers:
-    """The workers of one process; a place without one is None."""
+class _WorkerGroup:
+    """The workers of one process; a slot without a worker is None."""
 
-    def __init__(self, number: int) -> None:
-        self.running: set[Worker] = set()
-        self._places: queue.LifoQueue[Worker | None] = queue.LifoQueue()
-        for _ in range(number):
-            self._places.put(None)
-        self.finish = weakref.finalize(self, _stop, self.running)
+    def __init__(self, count: int) -> None:
+        self._running: set[_Worker] = set()
+        self._slots: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
+        for _ in range(count):
+            self._slots.put(None)
+        self.stop = weakref.finalize(self, _stop, self._running)
 
     def ask(self, request: bytes) -> bytes | int:
-        """The answer, or the exit status of the worker that died of it."""
+        """Return the answer, or the exit status of the worker that died of the request.
+
+        Raises:
+            ParserUnavailable: no worker is free within the deadline, or the group was stopped.
+        """
         try:
-            worker = self._places.get(timeout=DEADLINE)
+            worker = self._slots.get(timeout=DEADLINE_SECONDS)
         except queue.Empty:
-            raise ParserUnavailable(f"no parser was free for {DEADLINE:g} seconds") from None
+            raise ParserUnavailable(
+                f"no parser was free for {DEADLINE_SECONDS:g} seconds"
+            ) from None
         kept = None
         try:
-            if not self.finish.alive:
+            if not self.stop.alive:
                 raise ParserUnavailable("the parsers were closed")
-            worker = worker or self._started()
+            worker = worker or self._start()
             answer = worker.ask(request)
             kept = worker if isinstance(answer, bytes) else None
             return answer
         finally:
             if worker is not None and kept is None:
-                self.running.discard(worker)
+                self._running.discard(worker)
                 worker.stop()
-            self._places.put(kept)
+            self._slots.put(kept)
 
-    def forget(self) -> None:
-        """Let go of the parent's workers, in a forked child."""
-        self.finish.detach()
-        for worker in self.running:
-            worker.forget()
+    def abandon(self) -> None:
+        """Release the parent's workers, in a forked child, without stopping them."""
+        self.stop.detach()
+        for worker in self._running:
+            worker.abandon()
 
-    def _started(self) -> "Worker":
-        worker = Worker()
-        self.running.add(worker)
+    def _start(self) -> "_Worker":
+        worker = _Worker()
+        self._running.add(worker)
         return worker
 
 
-class Worker:
-    """One process and our end of its socket."""
+class _Worker:
+    """One process and this side's end of its socket."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -148,24 +152,25 @@ class Worker:
         except OSError as error:
             ours.close()
             raise ParserUnavailable(f"no parser could be started: {error.strerror}") from error
-        ours.settimeout(DEADLINE)
-        self.pid = self._process.pid
+        ours.settimeout(DEADLINE_SECONDS)
         self._socket = ours
 
     def ask(self, request: bytes) -> bytes | int:
-        """The answer, or the exit status of the process, which has ended.
+        """Return the answer, or the exit status of the process, which has ended.
 
         Raises:
-            ParserUnavailable: no answer within the deadline.
+            ParserUnavailable: there is no answer within the deadline.
         """
         try:
             send(self._socket, request)
             answer = receive(self._socket)
         except TimeoutError:
-            raise ParserUnavailable(f"a parser took more than {DEADLINE:g} seconds") from None
+            raise ParserUnavailable(
+                f"a parser took more than {DEADLINE_SECONDS:g} seconds"
+            ) from None
         except OSError:
             answer = None
-        return self._process.wait(DEADLINE) if answer is None else answer
+        return self._process.wait(DEADLINE_SECONDS) if answer is None else answer
 
     def stop(self) -> None:
         """End the process, whatever it is doing."""
@@ -174,12 +179,12 @@ class Worker:
             self._process.kill()
         self._process.wait()
 
-    def forget(self) -> None:
-        """Close our end without a word to a process that is another's child."""
+    def abandon(self) -> None:
+        """Close this end of the socket of a process that is not a child of this one."""
         self._socket.close()
         self._process.returncode = 0
 
 
-def _stop(workers: set[Worker]) -> None:
+def _stop(workers: set[_Worker]) -> None:
     while workers:
         workers.pop().stop()

@@ -1,4 +1,4 @@
-"""Whether a text is a program: the parsers are run here, in the process that calls."""
+"""Parsing of a text in the calling process, to decide whether it is a program."""
 
 import ast
 import threading
@@ -7,37 +7,38 @@ import warnings
 
 from assay_models.extraction import grammars
 from assay_models.extraction.languages import Candidates
-from assay_models.extraction.verdict import MAX_DEPTH, Reason, Verdict
+from assay_models.extraction.verdict import MAX_DEPTH, Reason, SyntaxVerdict
 
 GRAMMAR_SECONDS = 0.5
-"""CPU time that the tree-sitter grammars have for one text, all candidates together."""
+"""The CPU time of the tree-sitter grammars for one text, all candidates together."""
 
-# The filters of `warnings` belong to the whole process: one parse at a time may set them aside.
-_PARSING = threading.Lock()
+# The filters of `warnings` belong to the whole process: one parse at a time may replace them.
+_WARNINGS_LOCK = threading.Lock()
 
 
-def judge(code: str, candidates: Candidates) -> Verdict:
-    """The first candidate that `code` parses as; where it is none, why not.
+def check_syntax(code: str, candidates: Candidates) -> SyntaxVerdict:
+    """Return the first candidate language that `code` parses as, or the reason why it is none.
 
     The reason is then `parser_limit` if any parser gave up, and the language is the one that was
-    named (see `Candidates.sure`).
+    declared (see `Candidates.declared`).
     """
-    until = time.thread_time() + GRAMMAR_SECONDS
+    deadline = time.thread_time() + GRAMMAR_SECONDS
     gave_up = False
-    for place, language in enumerate(candidates.languages):
+    for index, language in enumerate(candidates.languages):
         if language == "python":
-            reason = _python(code)
+            reason = _check_python(code)
         else:
-            reason = grammars.judge(code, language, place >= candidates.guessed, until)
+            is_guess = index >= candidates.first_guess
+            reason = grammars.check_syntax(code, language, is_guess=is_guess, deadline=deadline)
         if reason in ("ok", "trivial"):
-            return Verdict(reason, language)
+            return SyntaxVerdict(reason, language)
         gave_up |= reason == "parser_limit"
-    return Verdict("parser_limit" if gave_up else "syntax_error", candidates.sure)
+    return SyntaxVerdict("parser_limit" if gave_up else "syntax_error", candidates.declared)
 
 
-def _python(code: str) -> Reason:
+def _check_python(code: str) -> Reason:
     try:
-        with _PARSING, warnings.catch_warnings():
+        with _WARNINGS_LOCK, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(code)
     except (SyntaxError, ValueError):

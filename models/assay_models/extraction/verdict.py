@@ -1,4 +1,4 @@
-"""What parsers say of a text."""
+"""The verdict of the parsers on a text."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,19 +16,24 @@ Reason = Literal[
     "parser_limit",
     "unknown_language",
 ]
-"""What came of it. With `ok` and `trivial` there is a program: a trivial one holds nothing but
-comments, constants and `pass` in Python, and nothing but comments, constants, imports and empty
-bodies in another language. `parser_limit` means that a parser gave up, on the depth of the nesting
-or on the work."""
+"""The outcome of an extraction.
+
+With `ok` and `trivial` there is a program: a trivial one holds nothing but comments, constants and
+`pass` in Python, and nothing but comments, constants, imports and empty bodies in another language.
+`parser_limit` means that a parser gave up, on the depth of the nesting or on the work.
+"""
 
 MAX_DEPTH = 1_000
-"""Programs whose syntax tree is deeper are refused. Python's own limit lies higher but moves with
-the depth of the call stack, and a score must not depend on who calls."""
+"""The greatest depth of a syntax tree.
+
+Python's own limit lies higher, but it moves with the depth of the call stack, and a score must not
+depend on the caller.
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the parsers made of a text, and the language it was taken for, if for any."""
+class SyntaxVerdict:
+    """The outcome for one text, and the language it was taken for, if for any."""
 
     reason: Reason
     language: Language | None = None

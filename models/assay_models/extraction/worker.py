@@ -1,9 +1,9 @@
-"""The process that parses: untrusted texts in, verdicts out, and nothing to lose if it dies.
+"""The process that parses: untrusted texts in, verdicts out, and nothing is lost if it dies.
 
-It has no environment, holds no secret, and is killed by the kernel when one text takes too much
-CPU time; when its memory is used up, it dies or says that the parser gave up. It ends when its
+It has no environment and holds no secret. The kernel kills it when one text takes too much CPU
+time. When its memory is used up, it dies or reports that the parser gave up. It ends when its
 socket is closed, so it never outlives the service. A frame is a length of four bytes and that many
-more.
+bytes more.
 """
 
 import contextlib
@@ -15,14 +15,15 @@ from collections.abc import Mapping
 from typing import get_args
 
 from assay_models.extraction.languages import LANGUAGES, Candidates, Language
-from assay_models.extraction.syntax import judge
-from assay_models.extraction.verdict import Reason, Verdict
+from assay_models.extraction.syntax import check_syntax
+from assay_models.extraction.verdict import Reason, SyntaxVerdict
 
 CPU_SECONDS = 2.0
-"""CPU time for one text: five times what the worst one known takes of Python (docs/LOG.md)."""
+"""The CPU time for one text: five times what Python's parser takes for the worst one known
+(docs/LOG.md)."""
 
 MEMORY_BYTES = 512 << 20
-"""Address space of the process."""
+"""The address space of the process."""
 
 _LENGTH = struct.Struct(">I")
 _LANGUAGES: Mapping[str, Language] = {name: name for name in LANGUAGES}
@@ -46,34 +47,34 @@ def send(connection: socket.socket, payload: bytes) -> None:
 
 
 def receive(connection: socket.socket) -> bytes | None:
-    """Read one frame; None if the other side has closed."""
+    """Read one frame, or return None if the other side has closed."""
     head = _exactly(connection, _LENGTH.size)
     return None if head is None else _exactly(connection, _LENGTH.unpack(head)[0])
 
 
-def pack(code: str, candidates: Candidates) -> bytes:
-    """A request: the number of sure candidates, the candidates, a newline, the text."""
-    head = f"{candidates.guessed},{','.join(candidates.languages)}\n"
+def pack_request(code: str, candidates: Candidates) -> bytes:
+    """Encode a request: the index of the first guess, the candidates, a newline, the text."""
+    head = f"{candidates.first_guess},{','.join(candidates.languages)}\n"
     return head.encode() + code.encode(errors="surrogatepass")
 
 
-def unpack(answer: bytes) -> Verdict:
-    """The verdict in an answer: its reason and, where there is one, its language."""
+def unpack_verdict(answer: bytes) -> SyntaxVerdict:
+    """Decode the verdict in an answer: its reason and, where there is one, its language."""
     reason, _, language = answer.decode().partition(" ")
-    return Verdict(_REASONS[reason], _LANGUAGES.get(language))
+    return SyntaxVerdict(_REASONS[reason], _LANGUAGES.get(language))
 
 
 def _answer(request: bytes) -> bytes:
     head, _, text = request.partition(b"\n")
-    guessed, *languages = head.decode().split(",")
+    first_guess, *languages = head.decode().split(",")
     tried = tuple(_LANGUAGES[name] for name in languages)
     # The default action of this signal is to end the process, also in the middle of a parser.
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
     try:
         code = text.decode(errors="surrogatepass")
-        verdict = judge(code, Candidates(tried, int(guessed)))
+        verdict = check_syntax(code, Candidates(tried, int(first_guess)))
     except MemoryError:
-        verdict = Verdict("parser_limit")
+        verdict = SyntaxVerdict("parser_limit")
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
     return f"{verdict.reason} {verdict.language or ''}".strip().encode()

@@ -1,1 +1,1 @@
-"""The families: how each kind of model computes. Torch lives here and nowhere else."""
+"""The families: the computation of each kind of model. Only these packages import torch."""

@@ -1,7 +1,7 @@
-"""A family without weights or torch: how much of the prompt's vocabulary the response takes up.
+"""A family without weights or torch: the share of the prompt's vocabulary that the response has.
 
-It exists so that the service can be run and tested where nothing else can. It says nothing about
-quality, and its card says so.
+It exists so that the service can be run and tested where no other family can. Its score says
+nothing about quality, and its card says so.
 """
 
 import json
@@ -32,41 +32,49 @@ class ReferenceModel:
 
     @classmethod
     def load(cls, card: ModelCard, files: ModelFiles, runtime: Runtime) -> "ReferenceModel":
-        """Nothing is read; the card's limit is all there is."""
+        """Read the card's limit; there is nothing else to read."""
         parts = {"family": "reference", "version": VERSION}
         return cls(fingerprint_of(parts), card.limits.max_tokens)
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
-        """Split both sides into words, one token a word."""
-        asked, answered = (_WORD.findall(side.lower()) for side in _sides(items[0]))
-        over = len(asked) + len(answered) - self.max_tokens
+        """Split both texts into words, one token a word."""
+        prompt, response = (_WORD.findall(text.lower()) for text in _texts(items[0]))
+        excess = len(prompt) + len(response) - self.max_tokens
         flags: tuple[str, ...] = ()
-        if over > 0:
+        if excess > 0:
             if options.truncation == "error":
-                raise ItemError("input_too_long", f"{over} words over {self.max_tokens}")
-            answered = _cut(answered, over, options.truncation)
+                raise ItemError("input_too_long", f"{excess} words over {self.max_tokens}")
+            response = _truncated(response, excess, options.truncation)
             flags = ("truncated",)
-        payload = (frozenset(asked), frozenset(answered))
-        key = json.dumps([sorted(side) for side in payload]).encode()
-        details = {"truncated_tokens": over} if flags else {}
-        inputs = (Input(key, max(1, len(asked) + len(answered)), payload),)
+        payload = (frozenset(prompt), frozenset(response))
+        key = json.dumps([sorted(words) for words in payload]).encode()
+        details = {"truncated_tokens": excess} if flags else {}
+        inputs = (Input(key, max(1, len(prompt) + len(response)), payload),)
         return Prepared(inputs, flags=flags, details=details)
 
     def cost(self, inputs: Sequence[Input]) -> int:
-        """Nothing is padded."""
-        return sum(one.tokens for one in inputs)
+        """Return the number of all tokens: nothing is padded."""
+        return sum(row.tokens for row in inputs)
 
     def predict(self, inputs: Sequence[Input]) -> list[Raw]:
-        """One number for each input."""
-        return [(_overlap(*one.payload),) for one in inputs]
+        """Compute one number for each input."""
+        return [(_overlap(*row.payload),) for row in inputs]
 
     def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
-        """The score is the raw."""
+        """Return the raw as the score."""
         ((raw,),) = raws
-        return [Score(raw, raw, {"reward": raw}, prepared.flags, prepared.details)]
+        return [
+            Score(
+                raw,
+                raw,
+                channels={"reward": raw},
+                flags=prepared.flags,
+                details=prepared.details,
+            )
+        ]
 
 
-def _sides(item: Item) -> tuple[str, str]:
+def _texts(item: Item) -> tuple[str, str]:
     assert isinstance(item, TextItem)
     if item.text is not None:
         return item.text, item.text_pair or ""
@@ -75,8 +83,8 @@ def _sides(item: Item) -> tuple[str, str]:
     raise ItemError("invalid_item", "give `prompt` and `response`, or `text`")
 
 
-def _cut(words: list[str], over: int, side: str) -> list[str]:
-    kept = max(0, len(words) - over)
+def _truncated(words: list[str], excess: int, side: str) -> list[str]:
+    kept = max(0, len(words) - excess)
     if side == "left":
         return words[len(words) - kept :]
     if side == "middle":
@@ -84,6 +92,6 @@ def _cut(words: list[str], over: int, side: str) -> list[str]:
     return words[:kept]
 
 
-def _overlap(asked: frozenset[str], answered: frozenset[str]) -> float:
-    shared = len(asked & answered)
-    return math.log((1 + shared) / (1 + len(asked) - shared))
+def _overlap(prompt: frozenset[str], response: frozenset[str]) -> float:
+    shared = len(prompt & response)
+    return math.log((1 + shared) / (1 + len(prompt) - shared))

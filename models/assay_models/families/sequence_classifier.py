@@ -1,12 +1,12 @@
 """Any sequence classifier of the hub as a reward model: a scalar head, or one label's log-odds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
-from assay_models.families.classifier.model import Classifier, ClassifierOptions, Encoded
+from assay_models.families.classifier.model import Classifier, ClassifierOptions, TokenSequence
 from assay_models.families.classifier.tokenization import SpecialTokens
 from assay_models.items import Message, TextItem
 from assay_models.registry import Runtime
@@ -17,12 +17,12 @@ VERSION = 1
 
 
 class SequenceClassifierOptions(ClassifierOptions):
-    """`[options]` of a card of this family, besides what every classifier takes.
+    """`[options]` of a card of this family, besides those of every classifier.
 
-    `shaping` makes the score from the raw. `score_label` names the label of a head with several
-    whose log-odds are the raw. `text_special_tokens` says what a special token written in `text`
-    is: `parse` takes `text` for a rendered conversation and the token for itself, `literal` for
-    its letters; `auto` parses where the checkpoint has a chat template.
+    `shaping` makes the score from the raw. `score_label` names the label whose log-odds are the
+    raw, for a head with several labels. `text_special_tokens` says how a special token written in
+    `text` is encoded: `parse` takes `text` for a rendered conversation and the token for itself,
+    `literal` for its letters; `auto` parses where the checkpoint has a chat template.
     """
 
     shaping: Shaping = "identity"
@@ -32,7 +32,7 @@ class SequenceClassifierOptions(ClassifierOptions):
 
 @dataclass(frozen=True, slots=True)
 class SequenceClassifier:
-    """One checkpoint behind the waist.
+    """One checkpoint with the interface of a reward model.
 
     A scalar head: raw is its logit, the channel is `reward`. A head with several labels: raw is
     `score_label`'s logit minus the log-sum-exp of the others, and the channels are the softmax
@@ -42,6 +42,7 @@ class SequenceClassifier:
 
     fingerprint: str
     classifier: Classifier
+    _: KW_ONLY
     shaping: Shaping
     score_index: int | None
     text_special_tokens: SpecialTokens
@@ -57,34 +58,40 @@ class SequenceClassifier:
         """
         options = card.options_as(SequenceClassifierOptions)
         classifier = Classifier.load(card, files, runtime)
-        index = _score_index(card, options, classifier.labels)
+        score_index = _score_index(card, options, classifier.labels)
         special = options.text_special_tokens
         if special == "auto":
-            special = "parse" if classifier.renderer.chat_template else "literal"
+            special = "parse" if classifier.formatter.chat_template else "literal"
         parts = {"family": card.family, "version": VERSION, **classifier.fingerprint_parts}
-        return cls(fingerprint_of(parts), classifier, options.shaping, index, special)
+        return cls(
+            fingerprint_of(parts),
+            classifier,
+            shaping=options.shaping,
+            score_index=score_index,
+            text_special_tokens=special,
+        )
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
-        """One sequence for the one item.
+        """Encode the one item as one sequence.
 
         Raises:
             ItemError: the fields do not go together, or the text is too long.
         """
         (item,) = items
         assert isinstance(item, TextItem)
-        encoded = self._encoded(item, options)
-        return Prepared((encoded.input(),), flags=encoded.flags, details=encoded.details)
+        sequence = self._encode(item, options)
+        return Prepared((sequence.input(),), flags=sequence.flags, details=sequence.details)
 
     def cost(self, inputs: Sequence[Input]) -> int:
-        """See `Classifier.cost`."""
+        """Return the number of tokens that are computed; see `Classifier.cost`."""
         return self.classifier.cost(inputs)
 
     def predict(self, inputs: Sequence[Input]) -> list[Raw]:
-        """The logits of each input."""
+        """Compute the logits of each input."""
         return self.classifier.logits(inputs)
 
     def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
-        """The shaped logit, or the shaped log-odds of the label that is the score."""
+        """Return the shaped logit, or the shaped log-odds of the label that is the score."""
         (logits,) = raws
         if self.score_index is None:
             raw = logits[0]
@@ -94,36 +101,39 @@ class SequenceClassifier:
             raw = log_odds(logits, self.score_index)
             score = self._shaped(raw, options)
             channels = dict(zip(self.classifier.labels, probabilities(logits), strict=True))
-        return [Score(score, raw, channels, prepared.flags, prepared.details)]
+        return [
+            Score(score, raw, channels=channels, flags=prepared.flags, details=prepared.details)
+        ]
 
     def _shaped(self, raw: float, options: Options) -> float:
         return raw if options.raw else shape(self.shaping, raw)
 
-    def _encoded(self, item: TextItem, options: Options) -> Encoded:
+    def _encode(self, item: TextItem, options: Options) -> TokenSequence:
         classifier, truncation = self.classifier, options.truncation
-        match _given(item):
+        match _given_fields(item):
             case ("text",) | ("text", "text_pair"):
                 special = self.text_special_tokens
                 return classifier.encode_text(item.text or "", item.text_pair, truncation, special)
             case ("messages",):
                 return classifier.encode_chat(item.messages or (), truncation)
             case ("prompt", "response"):
-                return self._answer(item, options)
+                return self._encode_answer(item, options)
         raise ItemError(
             "invalid_item",
             "give `prompt` and `response`, or `messages`, or `text` (with `text_pair`)",
         )
 
-    def _answer(self, item: TextItem, options: Options) -> Encoded:
+    def _encode_answer(self, item: TextItem, options: Options) -> TokenSequence:
         prompt, response = item.prompt, item.response or ""
-        if isinstance(prompt, str) and self.classifier.renderer.chat_template is None:
+        if isinstance(prompt, str) and self.classifier.formatter.chat_template is None:
             return self.classifier.encode_text(prompt, response, options.truncation)
-        asked = (Message(role="user", content=prompt),) if isinstance(prompt, str) else prompt or ()
-        turns = (*asked, Message(role="assistant", content=response))
-        return self.classifier.encode_chat(turns, options.truncation)
+        if isinstance(prompt, str):
+            prompt = (Message(role="user", content=prompt),)
+        messages = (*(prompt or ()), Message(role="assistant", content=response))
+        return self.classifier.encode_chat(messages, options.truncation)
 
 
-def _given(item: TextItem) -> tuple[str, ...]:
+def _given_fields(item: TextItem) -> tuple[str, ...]:
     fields = ("prompt", "response", "messages", "text", "text_pair")
     return tuple(name for name in fields if getattr(item, name) is not None)
 

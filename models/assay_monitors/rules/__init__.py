@@ -1,1 +1,1 @@
-"""The rules that watch a run: each a small value with thresholds, pure over the run's steps."""
+"""The rules that evaluate a run: each a frozen value with thresholds, pure over the run's steps."""

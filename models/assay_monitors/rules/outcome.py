@@ -1,33 +1,34 @@
-"""The outcome falls, alone or beneath a total that does not show it."""
+"""Rules over the outcome channel: it falls, alone or while the total does not show it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from assay_monitors.rules.finding import Finding, graded
-from assay_monitors.rules.windows import SCORE, Average, averaged
+from assay_monitors.rules.base import Finding, grade
+from assay_monitors.rules.rolling import SCORE, Average, exponential_averages
 from assay_monitors.summaries import Point
 
 HALF_LIFE = 5.0
-ERRORS = 3.0
+MIN_STANDARD_ERRORS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class OutcomeDrawdown:
-    """The channel that says whether an answer is right has fallen from its peak.
+    """The fall from its peak of the channel that says whether an answer is right: 25 % warns, 50 %
+    is critical.
 
     A fast stop, not a forecast: the channel means of the run it was made for show nothing before
-    the fall. It cannot tell a broken policy from harder prompts or a changed grader. A fall within
-    three standard errors of sampling is not told, and an outcome that was never positive is not
-    judged.
+    the fall. It cannot distinguish a broken policy from harder prompts or a changed grader. A fall
+    within three standard errors of sampling does not fire, and an outcome that was never positive
+    is not evaluated.
 
     From: the monitoring rules for Peak-Then-Collapse (arXiv 2605.26037): 25 % warns, 50 % is
     critical, half-life five steps.
     """
 
     id: ClassVar[str] = "outcome_drawdown"
-    default: ClassVar[bool] = True
-    cannot_tell: ClassVar[str] = "a broken policy from harder prompts"
+    is_default: ClassVar[bool] = True
+    limits: ClassVar[str] = "a broken policy from harder prompts"
 
     channel: str = "outcome"
     warn: float = 0.25
@@ -35,32 +36,38 @@ class OutcomeDrawdown:
     half_life: float = HALF_LIFE
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
-        """`value` is the fall as a share of the peak."""
-        averages = averaged(series, self.channel, self.half_life)
-        return [None if one is None else self._finding(one) for one in averages]
+        """Return findings whose `value` is the fall as a share of the peak."""
+        averages = exponential_averages(series, self.channel, self.half_life)
+        return [None if average is None else self._finding(average) for average in averages]
 
     def _finding(self, average: Average) -> Finding | None:
-        severity = graded(average.fall, self.warn, self.critical)
-        if severity is None or not average.surely_fallen(ERRORS):
+        severity = grade(average.drawdown, self.warn, self.critical)
+        if severity is None or not average.has_fallen_by(MIN_STANDARD_ERRORS):
             return None
-        threshold = self.critical if severity == "critical" else self.warn
-        return Finding(severity, average.fall, threshold, (self.channel,), _peak(average))
+        return Finding(
+            severity,
+            value=average.drawdown,
+            threshold=self.critical if severity == "critical" else self.warn,
+            about=(self.channel,),
+            evidence=_peak_evidence(average),
+        )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyDivergence:
-    """The outcome has fallen while the total reward is as high as ever.
+    """An outcome 30 % below its peak while the total reward is within 5 % of its own.
 
     The total is then paid by its other channels. An alarm on the total alone stays silent here. It
-    cannot tell which channel is gamed, and needs one that is named as the outcome.
+    cannot distinguish the gamed channel from the others, and needs a channel that is named as the
+    outcome.
 
     From: the monitoring rules for Peak-Then-Collapse (arXiv 2605.26037), whose total was at its
     highest at the dead checkpoint: a fall of 30 % with the total within 5 % of its peak.
     """
 
     id: ClassVar[str] = "proxy_divergence"
-    default: ClassVar[bool] = True
-    cannot_tell: ClassVar[str] = "which channel is gamed"
+    is_default: ClassVar[bool] = True
+    limits: ClassVar[str] = "the gamed channel from the others"
 
     channel: str = "outcome"
     total: str = SCORE
@@ -69,24 +76,30 @@ class ProxyDivergence:
     half_life: float = HALF_LIFE
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
-        """`value` is the outcome's fall as a share of its peak."""
-        outcomes = averaged(series, self.channel, self.half_life)
-        totals = averaged(series, self.total, self.half_life)
+        """Return findings whose `value` is the outcome's fall as a share of its peak."""
+        outcomes = exponential_averages(series, self.channel, self.half_life)
+        totals = exponential_averages(series, self.total, self.half_life)
         return [self._finding(*both) for both in zip(outcomes, totals, strict=True)]
 
     def _finding(self, outcome: Average | None, total: Average | None) -> Finding | None:
         if outcome is None or total is None:
             return None
-        below = total.peak - total.mean
-        if outcome.fall < self.fall or below > self.near * abs(total.peak):
+        total_fall = total.peak - total.mean
+        if outcome.drawdown < self.fall or total_fall > self.near * abs(total.peak):
             return None
-        if not outcome.surely_fallen(ERRORS):
+        if not outcome.has_fallen_by(MIN_STANDARD_ERRORS):
             return None
-        evidence = {**_peak(outcome), "total": total.mean, "total_peak": total.peak}
-        return Finding("critical", outcome.fall, self.fall, (self.channel, self.total), evidence)
+        totals = {"total": total.mean, "total_peak": total.peak}
+        return Finding(
+            "critical",
+            value=outcome.drawdown,
+            threshold=self.fall,
+            about=(self.channel, self.total),
+            evidence={**_peak_evidence(outcome), **totals},
+        )
 
 
-def _peak(average: Average) -> dict[str, float]:
+def _peak_evidence(average: Average) -> dict[str, float]:
     return {
         "average": average.mean,
         "peak": average.peak,

@@ -1,4 +1,4 @@
-"""A reward that has flattened out at the top of its range."""
+"""Rule over a reward that has flattened out at the top of its range."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,47 +6,53 @@ from itertools import accumulate
 from typing import ClassVar
 
 from assay_monitors.moments import Moments
-from assay_monitors.rules.finding import Finding
-from assay_monitors.rules.windows import early, pooled
+from assay_monitors.rules.base import Finding
+from assay_monitors.rules.rolling import early_median, pool_recent
 from assay_monitors.summaries import Point
 
 
 @dataclass(frozen=True, slots=True)
 class Saturation:
-    """The scores lie near the highest ever seen, and much closer together than at first.
+    """The mean score in the top 10 % of the range ever seen, with at most 25 % of the early spread.
 
-    In the unguarded run of the NLI-checker study (arXiv 2605.25988) this was the first sign, some
-    ten steps before the answers shortened. It cannot tell a reward that is exploited from a task
-    that is solved, and a single outlier widens the range that it measures against. The study gives
-    no thresholds; these are starting values.
+    In the NLI-checker study's run without safeguards (arXiv 2605.25988) this was the first sign,
+    some ten steps before the answers shortened. It cannot distinguish an exploited reward from a
+    solved task, and a single outlier widens the range that it measures against. The study gives no
+    thresholds; these are starting values.
     """
 
     id: ClassVar[str] = "saturation"
-    default: ClassVar[bool] = True
-    cannot_tell: ClassVar[str] = "an exploited reward from a solved task"
+    is_default: ClassVar[bool] = True
+    limits: ClassVar[str] = "an exploited reward from a solved task"
 
     top: float = 0.1
     spread: float = 0.25
     least_items: int = 256
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
-        """`value` is the scores' standard deviation as a share of what it was at first."""
+        """Return findings whose `value` is the standard deviation as a share of the early one."""
         parts = [summary.score for _, summary in series]
-        windows = pooled(parts, Moments, self.least_items)
-        before = early([None if one is None else one.std for one in windows])
-        lows = list(accumulate([one.low for one in parts], min))
-        highs = list(accumulate([one.high for one in parts], max))
-        places = zip(windows, before, lows, highs, strict=True)
-        return [self._finding(*place) for place in places]
+        pools = pool_recent(parts, Moments, self.least_items)
+        before = early_median([None if pool is None else pool.std for pool in pools])
+        lows = list(accumulate([part.low for part in parts], min))
+        highs = list(accumulate([part.high for part in parts], max))
+        rows = zip(pools, before, lows, highs, strict=True)
+        return [self._finding(*row) for row in rows]
 
     def _finding(
-        self, window: Moments | None, before: float | None, low: float, high: float
+        self, pool: Moments | None, before: float | None, low: float, high: float
     ) -> Finding | None:
-        if window is None or not before or high <= low:
+        if pool is None or not before or high <= low:
             return None
-        distance = (high - (window.mean or 0.0)) / (high - low)
-        spread = (window.std or 0.0) / before
+        mean, std = pool.mean or 0.0, pool.std or 0.0
+        distance = (high - mean) / (high - low)
+        spread = std / before
         if distance > self.top or spread > self.spread:
             return None
-        evidence = {"from_top": distance, "mean": window.mean or 0.0, "std": window.std or 0.0}
-        return Finding("warn", spread, self.spread, ("score",), evidence)
+        return Finding(
+            "warn",
+            value=spread,
+            threshold=self.spread,
+            about=("score",),
+            evidence={"from_top": distance, "mean": mean, "std": std},
+        )

@@ -1,4 +1,4 @@
-"""Rules over what only the trainer knows: entropy, KL, lengths, votes, searches.
+"""Rules over the trainer's telemetry: entropy, KL divergence, lengths, votes, searches.
 
 The names are those of `POST /v1/runs/{run}/telemetry`. Without them a rule here is silent.
 """
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from statistics import median
 from typing import ClassVar
 
-from assay_monitors.rules.finding import Finding, graded
-from assay_monitors.rules.windows import (
-    MEMORY,
+from assay_monitors.rules.base import Finding, grade
+from assay_monitors.rules.rolling import (
+    TRAILING_POINTS,
     Tally,
-    early,
-    filled,
-    once_known,
-    pooled,
+    early_median,
+    forward_fill,
+    pool_recent,
+    switch_once_known,
     tallies,
-    told,
+    telemetry_values,
 )
 from assay_monitors.summaries import Point
 
@@ -32,52 +32,54 @@ NO_SEARCH = "no_search_share"
 
 @dataclass(frozen=True, slots=True)
 class PolicyEntropy:
-    """The policy's entropy is a small part of what it was.
+    """The policy's entropy as a share of its early median: below 10 % warns.
 
-    It explores no more. It cannot tell certainty that is earned from collapse: for that see whether
-    the outcome holds. Measured against the median of the first five points.
+    Such a policy explores no more. It cannot distinguish certainty that is earned from collapse:
+    for that see whether the outcome holds. Measured against the median of the first five points.
 
     From: the entropy half of the token-collapse rule, a tenth of the early median, made for
     certainty as the only reward (arXiv 2605.22620).
     """
 
     id: ClassVar[str] = "policy_entropy"
-    default: ClassVar[bool] = True
-    cannot_tell: ClassVar[str] = "earned certainty from collapse"
+    is_default: ClassVar[bool] = True
+    limits: ClassVar[str] = "earned certainty from collapse"
 
     share: float = 0.1
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
-        """`value` is the entropy as a share of the early median."""
-        entropies = _relative(told(series, ENTROPY))
-        return [
-            Finding("warn", one, self.share) if one is not None and one < self.share else None
-            for one in entropies
-        ]
+        """Return findings whose `value` is the entropy as a share of the early median."""
+        shares = _shares_of_early(telemetry_values(series, ENTROPY))
+        return [self._finding(share) for share in shares]
+
+    def _finding(self, share: float | None) -> Finding | None:
+        if share is None or share >= self.share:
+            return None
+        return Finding("warn", value=share, threshold=self.share)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenCollapse:
-    """Entropy and length have both all but vanished.
+    """Entropy below 10 % and length below 30 % of their early medians: critical.
 
-    What a policy does that is paid for certainty alone: it says little, and that surely. Without a
+    A policy that is paid for certainty alone does this: it says little, with certainty. Without a
     length from the trainer the responses' own median is taken. Measured against the median of the
-    first five points, so that it cannot tell a run that began collapsed from a healthy one.
+    first five points, so that it cannot distinguish a run that began collapsed from a healthy one.
 
     From: the token-collapse rule, whose case is certainty as the only reward (arXiv 2605.22620:
     2.4 to 0.08 nats, 990 to 100 tokens from step 60): entropy below 10 %, length below 30 %.
     """
 
     id: ClassVar[str] = "token_collapse"
-    default: ClassVar[bool] = True
-    cannot_tell: ClassVar[str] = "a run that began collapsed"
+    is_default: ClassVar[bool] = True
+    limits: ClassVar[str] = "a run that began collapsed from a healthy one"
 
     entropy: float = 0.1
     length: float = 0.3
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
-        """`value` is the entropy as a share of the early median."""
-        entropies = _relative(told(series, ENTROPY))
+        """Return findings whose `value` is the entropy as a share of the early median."""
+        entropies = _shares_of_early(telemetry_values(series, ENTROPY))
         lengths = _length_shares(series)
         return [self._finding(*both) for both in zip(entropies, lengths, strict=True)]
 
@@ -86,35 +88,37 @@ class TokenCollapse:
             return None
         if entropy >= self.entropy or length >= self.length:
             return None
-        return Finding("critical", entropy, self.entropy, (), {"length_share": length})
+        evidence = {"length_share": length}
+        return Finding("critical", value=entropy, threshold=self.entropy, evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerCollapse:
-    """All rollouts of a prompt give one answer, while they grow longer or less certain.
+    """One answer in 95 % of a prompt's rollouts, while they grow a fifth longer or less certain.
 
-    What a policy does that is paid for agreement alone: the vote rises while accuracy dies. It
-    cannot tell that for sure from an easy task, where all agree as well: the second condition
-    helps, a labelled split decides. Rising is a fifth above the median of the first five points.
+    A policy that is paid for agreement alone does this: the vote rises while accuracy dies. It
+    cannot distinguish that for sure from an easy task, where all agree as well: the second
+    condition helps, a labelled split decides. Rising is a fifth above the median of the first five
+    points.
 
     From: the answer-collapse rule, whose case is the vote as the only reward (arXiv 2605.22620):
     majority from 95 %, at most 1.1 clusters; the fifth is a starting value.
     """
 
     id: ClassVar[str] = "answer_collapse"
-    default: ClassVar[bool] = True
-    cannot_tell: ClassVar[str] = "for sure, without a labelled split"
+    is_default: ClassVar[bool] = True
+    limits: ClassVar[str] = "a collapse from an easy task, without a labelled split"
 
     majority: float = 0.95
     clusters: float = 1.1
     rise: float = 1.2
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
-        """`value` is the mean share of a group's most frequent answer."""
+        """Return findings whose `value` is the mean share of a group's most frequent answer."""
         columns = (
-            told(series, MAJORITY),
-            told(series, CLUSTERS),
-            _relative(told(series, ENTROPY)),
+            telemetry_values(series, MAJORITY),
+            telemetry_values(series, CLUSTERS),
+            _shares_of_early(telemetry_values(series, ENTROPY)),
             _length_shares(series),
         )
         return [self._finding(*row) for row in zip(*columns, strict=True)]
@@ -131,61 +135,68 @@ class AnswerCollapse:
         if clusters is not None and clusters > self.clusters:
             return None
         rising = {"entropy_share": entropy, "length_share": length}
-        evidence = {name: one for name, one in rising.items() if one is not None}
+        evidence = {name: share for name, share in rising.items() if share is not None}
         if max(evidence.values(), default=0.0) < self.rise:
             return None
-        return Finding("critical", majority, self.majority, (), evidence)
+        return Finding("critical", value=majority, threshold=self.majority, evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True)
 class KlJump:
-    """The divergence from the reference is many times what it was lately.
+    """A divergence from the reference of ten times its recent median, and above 0.1 nats: warns.
 
-    Growth is normal, a jump is not. It cannot tell a broken update from a reference or an estimator
-    that was changed. Measured against the median of the last twenty points that were silent.
+    Growth is normal, a jump is not. It cannot distinguish a broken update from a reference or an
+    estimator that was changed. Measured against the median of the last twenty points that were
+    silent.
 
     No source gives thresholds: ten times, and 0.1 nats at least, are starting values.
     """
 
     id: ClassVar[str] = "kl_jump"
-    default: ClassVar[bool] = True
-    cannot_tell: ClassVar[str] = "a broken update from a changed reference"
+    is_default: ClassVar[bool] = True
+    limits: ClassVar[str] = "a broken update from a changed reference"
 
     times: float = 10.0
     least: float = 0.1
     least_points: int = 5
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
-        """`value` is the divergence in the trainer's unit."""
-        lately: deque[float] = deque(maxlen=MEMORY)
-        found: list[Finding | None] = []
-        for value in told(series, KL):
-            finding = None
-            if value is not None and len(lately) >= self.least_points:
-                threshold = max(self.least, self.times * median(lately))
-                if value > threshold:
-                    finding = Finding("warn", value, threshold, (), {"median": median(lately)})
+        """Return findings whose `value` is the divergence in the trainer's unit."""
+        recent: deque[float] = deque(maxlen=TRAILING_POINTS)
+        findings: list[Finding | None] = []
+        for value in telemetry_values(series, KL):
+            finding = None if value is None else self._finding(value, recent)
             if value is not None and finding is None:
-                lately.append(value)
-            found.append(finding)
-        return found
+                recent.append(value)
+            findings.append(finding)
+        return findings
+
+    def _finding(self, value: float, recent: Sequence[float]) -> Finding | None:
+        if len(recent) < self.least_points:
+            return None
+        usual = median(recent)
+        threshold = max(self.least, self.times * usual)
+        if value <= threshold:
+            return None
+        return Finding("warn", value=value, threshold=threshold, evidence={"median": usual})
 
 
 @dataclass(frozen=True, slots=True)
 class CallsWithoutSearch:
-    """Responses that were given without one search, in a run that used to search.
+    """The share of responses without a search, in a run that used to search: 90 % warns, 97 % is
+    critical.
 
-    Taken from what the trainer tells, else from the calls of the items. It cannot tell a policy
-    that avoids the search from one that no longer needs it: the outcome can. A run that never
-    searched much is not judged.
+    Taken from the trainer's telemetry, else from the calls of the items. It cannot distinguish a
+    policy that avoids the search from one that no longer needs it: the outcome can. A run in which
+    more than half of the first responses had no search is not evaluated.
 
     From: the NLI-checker study (arXiv 2605.25988), where 98 % of answers came without a search by
     step 110; nine tenths, from half at most, are starting values.
     """
 
     id: ClassVar[str] = "calls_without_search"
-    default: ClassVar[bool] = True
-    cannot_tell: ClassVar[str] = "avoiding the search from no longer needing it"
+    is_default: ClassVar[bool] = True
+    limits: ClassVar[str] = "avoiding the search from no longer needing it"
 
     warn: float = 0.9
     critical: float = 0.97
@@ -193,45 +204,53 @@ class CallsWithoutSearch:
     least_items: int = 64
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
-        """`value` is the share of responses without a call."""
-        windows = pooled(tallies([one.calls for _, one in series]), Tally, self.least_items)
-        counted = self._findings([None if one is None else one.share("0") for one in windows])
-        shares = told(series, NO_SEARCH)
-        return list(once_known(_known(shares), self._findings(shares), counted))
+        """Return findings whose `value` is the share of responses without a call."""
+        calls = tallies([summary.calls for _, summary in series])
+        pools = pool_recent(calls, Tally, self.least_items)
+        counted = self._findings([None if pool is None else pool.share("0") for pool in pools])
+        shares = telemetry_values(series, NO_SEARCH)
+        return list(switch_once_known(_are_known(shares), self._findings(shares), counted))
 
     def _findings(self, shares: Sequence[float | None]) -> list[Finding | None]:
-        return [self._finding(*both) for both in zip(shares, early(shares), strict=True)]
+        return [self._finding(*both) for both in zip(shares, early_median(shares), strict=True)]
 
     def _finding(self, share: float | None, before: float | None) -> Finding | None:
         if share is None or before is None or before > self.before:
             return None
-        severity = graded(share, self.warn, self.critical)
+        severity = grade(share, self.warn, self.critical)
         if severity is None:
             return None
-        threshold = self.critical if severity == "critical" else self.warn
-        return Finding(severity, share, threshold, (), {"share_before": before})
+        return Finding(
+            severity,
+            value=share,
+            threshold=self.critical if severity == "critical" else self.warn,
+            evidence={"share_before": before},
+        )
 
 
-def _relative(values: Sequence[float | None]) -> list[float | None]:
+def _shares_of_early(values: Sequence[float | None]) -> list[float | None]:
     return [
         None if value is None or not before else value / before
-        for value, before in zip(values, early(values), strict=True)
+        for value, before in zip(values, early_median(values), strict=True)
     ]
 
 
 def _length_shares(series: Sequence[Point]) -> list[float | None]:
-    """Of its beginning: the length that the trainer tells; before that the median response's, in
-    tokens, else in characters. Each measure is compared with its own beginning.
+    """Return the length by point as a share of its early median.
+
+    The length is the trainer's once that is known; before, it is the median response's in tokens,
+    else in characters. Each measure is compared with its own early median.
     """
-    characters = filled([summary.characters.quantile(0.5) for _, summary in series])
-    shares = _relative(characters)
+    characters = forward_fill([summary.characters.quantile(0.5) for _, summary in series])
+    shares = _shares_of_early(characters)
     for lengths in (
-        filled([summary.tokens.quantile(0.5) for _, summary in series]),
-        told(series, LENGTH),
+        forward_fill([summary.tokens.quantile(0.5) for _, summary in series]),
+        telemetry_values(series, LENGTH),
     ):
-        shares = list(once_known(_known(lengths), _relative(lengths), shares))
+        known = _are_known(lengths)
+        shares = list(switch_once_known(known, _shares_of_early(lengths), shares))
     return shares
 
 
-def _known(values: Sequence[float | None]) -> list[bool]:
+def _are_known(values: Sequence[float | None]) -> list[bool]:
     return [value is not None for value in values]

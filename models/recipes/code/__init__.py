@@ -1,1 +1,1 @@
-"""How `code@2` was made: a small one-logit reward model for Python programs."""
+"""The recipe of `code@2`, a small one-logit reward model for Python programs."""

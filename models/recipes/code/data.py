@@ -24,35 +24,35 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """One part of an epoch: at most `limit` pairs of a file, drawn anew in each epoch."""
+class MixturePart:
+    """A part of an epoch: at most `limit` pairs of a file, drawn anew in each epoch."""
 
     file: str
     limit: int
     keep: Callable[[dict[str, Any]], bool] = lambda row: True
 
 
-def _single_bug(row: dict[str, Any]) -> bool:
+def _has_single_bug(row: dict[str, Any]) -> bool:
     return row["bug_type"] not in ("double", "triple", "quadruple")
 
 
 MIXTURE = (
-    Share("pairs_natural_train", 4_000),
-    Share("pairs_mutation_train", 3_000),
-    Share("pairs_humanevalfix", 400),
-    Share("pairs_debugbench_python", 200, _single_bug),
-    Share("pairs_contest", 80),
-    Share("pairs_student", 100),
+    MixturePart("pairs_natural_train", 4_000),
+    MixturePart("pairs_mutation_train", 3_000),
+    MixturePart("pairs_humanevalfix", 400),
+    MixturePart("pairs_debugbench_python", 200, _has_single_bug),
+    MixturePart("pairs_contest", 80),
+    MixturePart("pairs_student", 100),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One program, its token ids after the prompt, and whether it is a better side."""
+    """A program, its token ids after the prompt, and whether it is the chosen side of a pair."""
 
     text: str
     ids: tuple[int, ...]
-    good: bool
+    is_chosen: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,86 +72,87 @@ Encode = Callable[[str], list[int]]
 
 
 def read_pairs(data: Path, file: str, split: str) -> list[tuple[dict[str, Any], Pair]]:
-    """The rows of one file of `data/code` that belong to a split, with their pairs."""
+    """Read the rows of one file of `data/code` that belong to a split, with their pairs."""
     rows = (row for row in read_jsonl(data / "code" / f"{file}.jsonl.gz") if row["split"] == split)
     return [(row, _pair(row)) for row in rows]
 
 
-def training_pairs(data: Path) -> list[tuple[Share, list[Pair]]]:
-    """What each share of the mixture draws from: the train split, withheld rows left out."""
+def training_pairs(data: Path) -> list[tuple[MixturePart, list[Pair]]]:
+    """Read the train pairs of each part of the mixture, withheld rows left out."""
     return [
         (
-            share,
+            part,
             [
                 pair
-                for row, pair in read_pairs(data, share.file, "train")
-                if share.keep(row) and not _withheld(row)
+                for row, pair in read_pairs(data, part.file, "train")
+                if part.keep(row) and not is_withheld_pair(row)
             ],
         )
-        for share in MIXTURE
+        for part in MIXTURE
     ]
 
 
 class Packer:
-    """Turns pairs into packs: a prompt once, then the distinct programs of several of its pairs.
+    """Packing of pairs: a prompt once, then the distinct programs of several of its pairs.
 
     Args:
         encode: text to token ids, special tokens recognised.
-        longest: pairs with a side of more tokens (prompt included) are left out.
-        budget: a pack is closed when it holds this many tokens.
+        max_tokens: pairs with a side of more tokens (prompt included) are left out.
+        pack_tokens: a pack is closed when it holds more than this many tokens.
     """
 
-    def __init__(self, encode: Encode, longest: int, budget: int) -> None:
+    def __init__(self, encode: Encode, max_tokens: int, pack_tokens: int) -> None:
         self._encode = encode
-        self._longest = longest
-        self._budget = budget
-        self._known: dict[str, tuple[int, ...]] = {}
+        self._max_tokens = max_tokens
+        self._pack_tokens = pack_tokens
+        self._encoded_programs: dict[str, tuple[int, ...]] = {}
 
     def epoch(
-        self, shares: Sequence[tuple[Share, list[Pair]]], generator: random.Random
+        self, parts: Sequence[tuple[MixturePart, list[Pair]]], generator: random.Random
     ) -> list[Pack]:
-        """The packs of one pass over the mixture, in random order."""
+        """Return the packs of one pass over the mixture, in random order."""
         packs: list[Pack] = []
-        for share, pairs in shares:
-            drawn = generator.sample(pairs, min(share.limit, len(pairs)))
+        for part, pairs in parts:
+            drawn = generator.sample(pairs, min(part.limit, len(pairs)))
             packs += self.packs(drawn)
         generator.shuffle(packs)
         return packs
 
     def packs(self, pairs: Sequence[Pair]) -> Iterator[Pack]:
-        """Packs of the pairs that fit; a program that is in several pairs is packed once."""
+        """Yield packs of the pairs that fit; a program that is in several pairs is packed once."""
         problems: dict[str, list[Pair]] = defaultdict(list)
         for pair in pairs:
             problems[pair.prompt].append(pair)
         for prompt, group in problems.items():
-            yield from self._problem(self._ids(f"user\n{prompt}", "<|im_start|>assistant\n"), group)
+            yield from self._pack_problem(self._encode_prompt(prompt), group)
 
-    def _problem(self, prompt: tuple[int, ...], pairs: Sequence[Pair]) -> Iterator[Pack]:
+    def _pack_problem(self, prompt: tuple[int, ...], pairs: Sequence[Pair]) -> Iterator[Pack]:
         seen: set[str] = set()
         open_pack: dict[str, Program] = {}
         for pair in pairs:
             sides = {
-                text: Program(text, self._program(text), text == pair.chosen)
+                text: Program(text, self._encode_program(text), text == pair.chosen)
                 for text in (pair.chosen, pair.rejected)
             }
-            too_long = max(len(side.ids) for side in sides.values()) + len(prompt) > self._longest
-            if too_long or seen.issuperset(sides):
+            longest = max(len(side.ids) for side in sides.values()) + len(prompt)
+            if longest > self._max_tokens or seen.issuperset(sides):
                 continue
             seen.update(sides)
             open_pack |= sides
-            if Pack(prompt, tuple(open_pack.values())).tokens > self._budget:
+            if Pack(prompt, tuple(open_pack.values())).tokens > self._pack_tokens:
                 yield Pack(prompt, tuple(open_pack.values()))
                 open_pack = {}
         if open_pack:
             yield Pack(prompt, tuple(open_pack.values()))
 
-    def _program(self, text: str) -> tuple[int, ...]:
-        if text not in self._known:
-            self._known[text] = tuple(self._encode(f"{text.strip()}<|im_end|>\n"))
-        return self._known[text]
+    def _encode_program(self, text: str) -> tuple[int, ...]:
+        if text not in self._encoded_programs:
+            self._encoded_programs[text] = tuple(self._encode(f"{text.strip()}<|im_end|>\n"))
+        return self._encoded_programs[text]
 
-    def _ids(self, turn: str, rest: str) -> tuple[int, ...]:
-        return tuple(self._encode(f"<|im_start|>{turn}<|im_end|>\n{rest}"))
+    def _encode_prompt(self, prompt: str) -> tuple[int, ...]:
+        opening = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
+        return tuple(self._encode(opening))
 
 
 def _pair(row: dict[str, Any]) -> Pair:
@@ -159,9 +160,10 @@ def _pair(row: dict[str, Any]) -> Pair:
 
 
 def is_withheld(makers: Iterable[str]) -> bool:
-    """Whether a program is of the collection that is left out."""
+    """Return whether a program is of the collection that is left out."""
     return any(WITHHELD_SOURCE in maker for maker in makers)
 
 
-def _withheld(row: dict[str, Any]) -> bool:
+def is_withheld_pair(row: dict[str, Any]) -> bool:
+    """Return whether either side of a pair is of the collection that is left out."""
     return any(is_withheld(row.get(field) or ()) for field in ("chosen_by", "rejected_by"))

@@ -1,8 +1,8 @@
-"""Measures `code@2` through the waist on held-out pairs, beside what trivial rules reach.
+"""Measure `code@2`, as it is served, on held-out pairs, beside trivial rules.
 
 Every program is wrapped in one fenced block, as a policy would write it. The model accepts every
-language here, also those that its card does not. Pairs with a side that
-could not be scored (longer than the model's limit) are left out of the figure and counted.
+language here, also those that its card does not. Pairs with a side that could not be scored (longer
+than the model's limit) are left out of the accuracy and counted.
 """
 
 import json
@@ -19,13 +19,13 @@ from assay_models.base import ItemError, Options, RewardModel, Score
 from assay_models.card import ModelCard, Quality
 from assay_models.extraction import LANGUAGES, Language
 from assay_models.items import CodeItem
-from recipes.code.command import parsed, parser_of
+from recipes.code.command_line import build_parser, parse_arguments
 from recipes.code.data import Pair, read_pairs
 from recipes.code.smoke import SMOKE
 from recipes.measure import (
-    Figure,
+    Estimate,
     cluster_bootstrap,
-    load_embedded,
+    load_model,
     pair_accuracy,
     score_items,
 )
@@ -37,8 +37,8 @@ SAMPLE_SEED = 5
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """One set of pairs in one language: its name on the card, its file, and how many pairs are
-    drawn from it."""
+    """A set of pairs in one language: its name on the card, its file, and the number of pairs drawn
+    from it (all by default)."""
 
     name: str
     file: str
@@ -46,16 +46,23 @@ class Dataset:
     language: Language = "python"
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What came of one set: the model's figure, the two rules' figures on the same pairs, what the
-    model has over the longer program, and how many pairs had a side that could not be scored, or
-    no valid program."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetResult:
+    """The result on one dataset.
 
-    figure: Figure
-    longer: Figure
-    shorter: Figure
-    gain: Figure
+    Attributes:
+        accuracy: the model's.
+        longer: accuracy of preferring the longer program, on the same pairs.
+        shorter: accuracy of preferring the shorter program, on the same pairs.
+        gain: the model's accuracy less that of the longer program.
+        unscored: pairs with a side that could not be scored.
+        invalid: pairs with a side without a valid program.
+    """
+
+    accuracy: Estimate
+    longer: Estimate
+    shorter: Estimate
+    gain: Estimate
     unscored: int
     invalid: int
 
@@ -76,10 +83,11 @@ DATASETS = (
 )
 _NAMES = {dataset.name for dataset in DATASETS}
 Scores = dict[tuple[str, str], Score | None]
+"""The score of each (prompt, program), None where it could not be scored."""
 
 
-def pairs_of(dataset: Dataset, data: Path) -> list[Pair]:
-    """The dev pairs of a set; a limited one is drawn with a fixed seed."""
+def read_dataset(dataset: Dataset, data: Path) -> list[Pair]:
+    """Read the dev pairs of a dataset; a limited one is drawn with a fixed seed."""
     pairs = [
         pair
         for row, pair in read_pairs(data, dataset.file, "dev")
@@ -93,21 +101,21 @@ def pairs_of(dataset: Dataset, data: Path) -> list[Pair]:
 def score_programs(
     model: RewardModel, pairs: Sequence[Pair], batch_size: int, language: Language = "python"
 ) -> Scores:
-    """The score of each distinct program for its prompt; None for what could not be scored."""
+    """Score each distinct program for its prompt; None for what could not be scored."""
     wanted = {(pair.prompt, side) for pair in pairs for side in (pair.chosen, pair.rejected)}
     scores: Scores = dict.fromkeys(sorted(wanted))
     items = {
         key: CodeItem(prompt=key[0], response=fenced(key[1], language), language=language)
         for key in scores
     }
-    able = [key for key, item in items.items() if can_be_scored(model, item)]
-    found = score_items(model, [items[key] for key in able], Options(), batch_size)
-    scores.update(zip(able, found, strict=True))
+    fitting = [key for key, item in items.items() if fits_limit(model, item)]
+    found = score_items(model, [items[key] for key in fitting], Options(), batch_size)
+    scores.update(zip(fitting, found, strict=True))
     return scores
 
 
-def can_be_scored(model: RewardModel, item: CodeItem) -> bool:
-    """Whether prompt and program are within the model's limit."""
+def fits_limit(model: RewardModel, item: CodeItem) -> bool:
+    """Return whether prompt and program are within the model's limit."""
     try:
         model.prepare([item], Options())
     except ItemError as error:
@@ -118,12 +126,12 @@ def can_be_scored(model: RewardModel, item: CodeItem) -> bool:
 
 
 def fenced(program: str, language: Language = "python") -> str:
-    """A program as a policy writes it."""
+    """Return a program in a fenced block, as a policy writes it."""
     return f"```{language}\n{program}\n```"
 
 
-def measure(pairs: Sequence[Pair], scores: Scores) -> Measured:
-    """Pair accuracies of the model, of the longer and of the shorter program, ties one half."""
+def evaluate_pairs(pairs: Sequence[Pair], scores: Scores) -> DatasetResult:
+    """Estimate accuracies of the model, of the longer and of the shorter program, ties one half."""
     sides = [
         (scores[pair.prompt, pair.chosen], scores[pair.prompt, pair.rejected]) for pair in pairs
     ]
@@ -138,18 +146,18 @@ def measure(pairs: Sequence[Pair], scores: Scores) -> Measured:
     margins = np.array([better.score - worse.score for _, better, worse in scored])
     longer = np.array([len(pair.chosen) - len(pair.rejected) for pair, _, _ in scored])
     differences = (np.sign(margins) - np.sign(longer)) / 2
-    return Measured(
-        pair_accuracy(margins.tolist(), clusters),
-        pair_accuracy(longer.tolist(), clusters),
-        pair_accuracy((-longer).tolist(), clusters),
-        cluster_bootstrap(lambda rows: float(differences[rows].mean()), clusters),
-        len(pairs) - len(scored),
-        sum(better.raw is None or worse.raw is None for _, better, worse in scored),
+    return DatasetResult(
+        accuracy=pair_accuracy(margins.tolist(), clusters),
+        longer=pair_accuracy(longer.tolist(), clusters),
+        shorter=pair_accuracy((-longer).tolist(), clusters),
+        gain=cluster_bootstrap(lambda rows: float(differences[rows].mean()), clusters),
+        unscored=len(pairs) - len(scored),
+        invalid=sum(better.raw is None or worse.raw is None for _, better, worse in scored),
     )
 
 
 def smoke_table(model: RewardModel) -> list[tuple[str, float, float]]:
-    """Name, score of the correct and of the subtly wrong solution, for each small problem."""
+    """Return name, score of the correct and of the wrong solution, for each small problem."""
     rows = []
     for case in SMOKE:
         items = [
@@ -162,7 +170,7 @@ def smoke_table(model: RewardModel) -> list[tuple[str, float, float]]:
 
 
 def reference_statistics(scores: Scores) -> dict[str, Any]:
-    """Mean, deviation and quantiles of the served scores, as `reference.json` holds them."""
+    """Return mean, deviation and quantiles of the served scores, as `reference.json` holds them."""
     values = np.array([score.score for score in scores.values() if score is not None])
     points = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
     return {
@@ -173,61 +181,69 @@ def reference_statistics(scores: Scores) -> dict[str, Any]:
     }
 
 
-def evaluate(
+def evaluate_datasets(
     data: Path, model: RewardModel, batch_size: int, datasets: Sequence[Dataset] = DATASETS
-) -> dict[str, Measured]:
-    """Measure the sets, one line each as it is done."""
+) -> dict[str, DatasetResult]:
+    """Evaluate the datasets and print a line for each when it is done."""
     results = {}
     for dataset in datasets:
         started = time.monotonic()
-        pairs = pairs_of(dataset, data)
+        pairs = read_dataset(dataset, data)
         scores = score_programs(model, pairs, batch_size, dataset.language)
-        found = results[dataset.name] = measure(pairs, scores)
+        result = results[dataset.name] = evaluate_pairs(pairs, scores)
         rate = len(scores) / (time.monotonic() - started)
-        print(
-            f"{dataset.name:28} {found.figure}  longer {found.longer.value:.3f}"
-            f"  shorter {found.shorter.value:.3f}"
-            f"  over longer {found.gain.value:+.3f} [{found.gain.low:+.3f}, {found.gain.high:+.3f}]"
-            f"  could not score {found.unscored}"
-            f"  invalid {found.invalid}  {rate:.1f} programs/s",
-            flush=True,
-        )
+        print(f"{dataset.name:28} {_line(result)}  {rate:.1f} programs/s", flush=True)
         if dataset is DATASETS[0]:
             print(f"reference {json.dumps(reference_statistics(scores))}", flush=True)
     return results
 
 
-def check(card: ModelCard, results: dict[str, Measured]) -> list[str]:
-    """Where the card's figures and the measured ones differ by more than the tolerance."""
-    complaints = []
+def _line(result: DatasetResult) -> str:
+    gain = result.gain
+    return (
+        f"{result.accuracy}  longer {result.longer.value:.3f}"
+        f"  shorter {result.shorter.value:.3f}"
+        f"  over longer {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+        f"  could not score {result.unscored}"
+        f"  invalid {result.invalid}"
+    )
+
+
+def differences_from_card(card: ModelCard, results: dict[str, DatasetResult]) -> list[str]:
+    """List where the card's figures and the measured ones differ by more than the tolerance."""
+    differences = []
     stated = {quality.dataset: quality for quality in card.quality}
-    complaints += [f"{name}: of no set here" for name in stated.keys() - _NAMES]
-    for name, found in results.items():
+    differences += [f"{name}: of no set here" for name in stated.keys() - _NAMES]
+    for name, result in results.items():
         if name not in stated:
-            complaints.append(f"{name}: not on the card")
-        elif _farthest(stated[name], found.figure) > TOLERANCE:
-            complaints.append(f"{name}: card {stated[name]}, measured {found.figure}")
-    return complaints
+            differences.append(f"{name}: not on the card")
+        elif _largest_difference(stated[name], result.accuracy) > TOLERANCE:
+            differences.append(f"{name}: card {stated[name]}, measured {result.accuracy}")
+    return differences
 
 
-def _farthest(stated: Quality, found: Figure) -> float:
+def _largest_difference(stated: Quality, found: Estimate) -> float:
     pairs = [(stated.value, found.value), (stated.low, found.low), (stated.high, found.high)]
-    return max(abs(one - other) for one, other in pairs)
+    return max(abs(left - right) for left, right in pairs)
 
 
 def main() -> None:
-    """Parse the command line, measure, and compare with the card where asked to."""
-    parser = parser_of(__doc__, EXAMPLE, "check", "batch_size")
+    """Parse the command line, measure, and compare with the card where asked to.
+
+    Raises:
+        SystemExit: with `--check`, the card differs.
+    """
+    parser = build_parser(__doc__, EXAMPLE, "repository", "check", "batch_size")
     parser.add_argument("--only", default="", help="only the sets whose name holds this")
-    arguments = parsed(parser)
-    card, model = load_embedded("code@2", languages=LANGUAGES)
+    arguments = parse_arguments(parser)
+    card, model = load_model("code@2", arguments.repository, languages=LANGUAGES)
     for name, correct, wrong in smoke_table(model):
         print(f"{name:28} correct {correct:.3f}  wrong {wrong:.3f}  {correct - wrong:+.3f}")
     datasets = [dataset for dataset in DATASETS if arguments.only in dataset.name]
-    results = evaluate(arguments.data, model, arguments.batch_size, datasets)
+    results = evaluate_datasets(arguments.data, model, arguments.batch_size, datasets)
     if arguments.check:
-        complaints = check(card, results)
-        raise SystemExit("\n".join(complaints) if complaints else 0)
+        differences = differences_from_card(card, results)
+        raise SystemExit("\n".join(differences) if differences else 0)
 
 
 if __name__ == "__main__":

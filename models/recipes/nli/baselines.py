@@ -1,4 +1,4 @@
-"""What can be had without reading the pair: the majority, the hypothesis alone, shared words."""
+"""Baselines that do not read the pair: the majority, the hypothesis alone, shared words."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ _NEGATION = frozenset({"no", "not", "never", "nobody", "nothing", "none", "n't",
 
 
 def fit_baselines(pairs: Sequence[Pair]) -> dict[str, Baseline]:
-    """The three baselines, fitted on the pairs that the model was trained on."""
+    """Fit the three baselines on the pairs that the model was trained on."""
     return {
         "majority class": _majority(pairs),
         "hypothesis only": _hypothesis_only(pairs),
@@ -31,27 +31,27 @@ def fit_baselines(pairs: Sequence[Pair]) -> dict[str, Baseline]:
 
 def _majority(pairs: Sequence[Pair]) -> Baseline:
     counts = np.bincount(_labels(pairs), minlength=len(LABELS))
-    return lambda asked: np.tile(counts / counts.sum(), (len(asked), 1))
+    return lambda tested: np.tile(counts / counts.sum(), (len(tested), 1))
 
 
 def _hypothesis_only(pairs: Sequence[Pair]) -> Baseline:
-    """Logistic regression over hashed words and word pairs of the hypothesis."""
+    """Fit a logistic regression over hashed words and word pairs of the hypothesis."""
     model = make_pipeline(
         HashingVectorizer(n_features=2**16, ngram_range=(1, 2), alternate_sign=False),
         LogisticRegression(C=4.0, max_iter=300),
     )
     model.fit([pair.hypothesis for pair in pairs], _labels(pairs))
-    return lambda asked: np.asarray(model.predict_proba([pair.hypothesis for pair in asked]))
+    return lambda tested: np.asarray(model.predict_proba([pair.hypothesis for pair in tested]))
 
 
 def _word_overlap(pairs: Sequence[Pair]) -> Baseline:
-    """Logistic regression over shared words, lengths and negation."""
+    """Fit a logistic regression over shared words, lengths and negation."""
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
-    model.fit([_overlap(pair) for pair in pairs], _labels(pairs))
-    return lambda asked: np.asarray(model.predict_proba([_overlap(pair) for pair in asked]))
+    model.fit([_overlap_features(pair) for pair in pairs], _labels(pairs))
+    return lambda tested: np.asarray(model.predict_proba(list(map(_overlap_features, tested))))
 
 
-def _overlap(pair: Pair) -> list[float]:
+def _overlap_features(pair: Pair) -> list[float]:
     premise, hypothesis = (_WORD.findall(text.lower()) for text in (pair.premise, pair.hypothesis))
     first, second = set(premise), set(hypothesis)
     shared = len(first & second)

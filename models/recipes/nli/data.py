@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from recipes.measure import read_jsonl
@@ -17,19 +17,26 @@ TRAINED_SOURCES = frozenset({"cad", "folio", "fool_me_twice", "help", "mnli", "s
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One premise with a hypothesis, and what follows for the hypothesis."""
+    """A premise with a hypothesis, and the label of the hypothesis given the premise."""
 
     premise: str
     hypothesis: str
+    _: KW_ONLY
     label: str
     source: str
     tier: str
 
 
 def read_pairs(path: Path, tiers: frozenset[str] | None = None) -> list[Pair]:
-    """The pairs of one file, of all tiers or of some."""
+    """Read the pairs of one file, of all tiers or of some."""
     return [
-        Pair(row["premise"], row["hypothesis"], row["label"], row["source"], row["tier"])
+        Pair(
+            row["premise"],
+            row["hypothesis"],
+            label=row["label"],
+            source=row["source"],
+            tier=row["tier"],
+        )
         for row in read_jsonl(path)
         if tiers is None or row["tier"] in tiers
     ]
@@ -38,8 +45,11 @@ def read_pairs(path: Path, tiers: frozenset[str] | None = None) -> list[Pair]:
 def batches_by_length(
     lengths: Sequence[int], size: int, generator: random.Random, window: int = 50
 ) -> Iterator[list[int]]:
-    """Indices in batches of near-equal length: shuffled, sorted within windows of batches, and the
-    batches shuffled again, so that little is padded and the order stays random."""
+    """Yield indices in batches of near-equal length.
+
+    They are shuffled, sorted within windows of batches, and the batches shuffled again, so that
+    there is little padding and the order stays random.
+    """
     order = list(range(len(lengths)))
     generator.shuffle(order)
     batches = []

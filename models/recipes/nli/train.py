@@ -11,35 +11,36 @@ from transformers import MPNetForSequenceClassification
 
 from recipes.nli.backbones import MPNET, mpnet_folder
 from recipes.nli.data import LABELS, OPEN_TIERS, read_pairs
-from recipes.nli.finetune import FineTuning, Plan, rows_of, tell
-from recipes.nli.pairs import ALL_TIERS_MIX, OPEN_MIX, mixed_pairs
+from recipes.nli.finetune import FineTuning, TrainConfig, encode_rows, print_accuracy
+from recipes.nli.recombination import ALL_TIERS_MIX, OPEN_MIX, mixed_pairs
 
 EXAMPLE = "example: OMP_NUM_THREADS=1 python -m recipes.nli.train --data ../shared/data"
-PLAN = Plan(epochs=1.0, batch_size=32, rate=4e-4, by_layer=1.0, warm_up=0.06)
-LONGEST = 160
+CONFIG = TrainConfig(epochs=1.0, batch_size=32, learning_rate=4e-4, layer_decay=1.0, warmup=0.06)
+MAX_TOKENS = 160
 RANK = 32
 LAYERS = range(4, 12)
 
 
 def main() -> None:
-    """Read the data, train, save the adapter, tell what it reaches."""
-    choice = _arguments()
-    torch.set_num_threads(choice.threads)
-    torch.manual_seed(PLAN.seed)
-    data = choice.data / "nli"
-    tiers, mix = (None, ALL_TIERS_MIX) if choice.all_tiers else (OPEN_TIERS, OPEN_MIX)
+    """Read the data, train, save the adapter, print its accuracy."""
+    arguments = _arguments()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(CONFIG.seed)
+    data = arguments.data / "nli"
+    tiers, mix = (None, ALL_TIERS_MIX) if arguments.all_tiers else (OPEN_TIERS, OPEN_MIX)
     pairs = mixed_pairs(read_pairs(data / "train.jsonl.gz", tiers), mix)
     folder = mpnet_folder()
-    rows, pad_id = rows_of(folder, pairs, LONGEST)
+    rows, pad_id = encode_rows(folder, pairs, MAX_TOKENS)
     print(f"{len(rows)} pairs, {sum(len(row.ids) for row in rows)} tokens", flush=True)
-    training = FineTuning(build(folder), rows, PLAN, pad_id)
+    training = FineTuning(build_model(folder), rows, CONFIG, pad_id)
     training.run()
-    save(training, choice.out / "adapter")
-    tell(training.model, folder, read_pairs(data / "dev.jsonl.gz"))
+    save_adapter(training, arguments.out / "adapter")
+    print_accuracy(training.model, folder, read_pairs(data / "dev.jsonl.gz"))
 
 
-def build(folder: Path) -> Any:
-    """MPNet without dropout, with a new three-way head and LoRA on the dense layers of LAYERS."""
+def build_model(folder: Path) -> Any:
+    """Build MPNet without dropout, with a new three-way head and LoRA on the dense layers of
+    LAYERS."""
     model = MPNetForSequenceClassification.from_pretrained(
         folder,
         num_labels=len(LABELS),
@@ -59,8 +60,8 @@ def build(folder: Path) -> Any:
     return get_peft_model(model, config)
 
 
-def save(training: FineTuning, folder: Path) -> None:
-    """The adapter in fp16, without a path of this machine, its config always in one order."""
+def save_adapter(training: FineTuning, folder: Path) -> None:
+    """Save the adapter in fp16, without a local path, its config always in the same order."""
     model, trained = training.model, training.trained()
     for name, weight in model.named_parameters():
         if name in trained:

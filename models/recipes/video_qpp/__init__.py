@@ -1,1 +1,1 @@
-"""How `video-qpp@2` was made: frozen sentence embeddings and linear models on VQPP and PQPP."""
+"""The recipe of `video-qpp@2`: frozen sentence embeddings and small nets on VQPP and PQPP."""

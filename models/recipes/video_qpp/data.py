@@ -15,7 +15,7 @@ from assay_models.families.qpp.features import normalise
 
 Matrix = NDArray[np.float64]
 
-BATCH = 64
+BATCH_SIZE = 64
 
 COLUMNS: Mapping[str, Mapping[str, str]] = {
     "msrvtt": {
@@ -39,7 +39,7 @@ COCO has no recall: its `r10` is precision at 10, the mean of two systems."""
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """The queries of one collection and part: `targets` has a row for each, and a column for each
+    """The queries of one collection and split: `targets` has a row for each, and a column for each
     target; `leaked` marks those whose text occurs on the other side of the official split too."""
 
     texts: tuple[str, ...]
@@ -50,7 +50,7 @@ class Queries:
         return len(self.texts)
 
     def without_leaked(self) -> "Queries":
-        """Those whose text occurs on one side only."""
+        """Return the queries whose text occurs on one side only."""
         kept = np.flatnonzero(~self.leaked)
         texts = tuple(self.texts[row] for row in kept)
         return Queries(texts, self.targets[kept], self.leaked[kept])
@@ -59,7 +59,7 @@ class Queries:
 def read_queries(
     data: Path, collection: str, columns: Sequence[str] | None = None
 ) -> tuple[Queries, Queries]:
-    """Train with validation, and the official test, of one collection.
+    """Read train with validation, and the official test, of one collection.
 
     Args:
         data: the folder that holds `vqpp/`.
@@ -67,39 +67,39 @@ def read_queries(
         columns: of the targets, where they are not those that are served.
     """
     text, rows = _rows(data, collection)
-    tested = {row[text] for row in rows if row["split"] == "test"}
-    learnt = {row[text] for row in rows if row["split"] != "test"}
-    shared = {normalise(one) for one in tested} & {normalise(one) for one in learnt}
+    test_texts = {row[text] for row in rows if row["split"] == "test"}
+    train_texts = {row[text] for row in rows if row["split"] != "test"}
+    shared = set(map(normalise, test_texts)) & set(map(normalise, train_texts))
     names = columns or list(COLUMNS[collection].values())
 
-    def part(chosen: Sequence[Mapping[str, str]]) -> Queries:
-        targets = np.array([[float(row[name]) for name in names] for row in chosen])
-        leaked = np.array([normalise(row[text]) in shared for row in chosen])
-        return Queries(tuple(row[text] for row in chosen), targets, leaked)
+    def queries(split: Sequence[Mapping[str, str]]) -> Queries:
+        targets = np.array([[float(row[name]) for name in names] for row in split])
+        leaked = np.array([normalise(row[text]) in shared for row in split])
+        return Queries(tuple(row[text] for row in split), targets, leaked)
 
     return (
-        part([row for row in rows if row["split"] != "test"]),
-        part([row for row in rows if row["split"] == "test"]),
+        queries([row for row in rows if row["split"] != "test"]),
+        queries([row for row in rows if row["split"] == "test"]),
     )
 
 
 def embed_queries(
     encoder: SentenceEmbedding, texts: Sequence[str], cache: Path | None
 ) -> NDArray[np.float32]:
-    """Embeddings in the order given, shape (texts, width); kept under `cache` between runs."""
-    normal = [normalise(text) for text in texts]
-    path = cache / f"embeddings-{_digest(normal)}.npy" if cache else None
+    """Embed texts in the order given, shape (texts, width); cached in the folder `cache`."""
+    normalised = [normalise(text) for text in texts]
+    path = cache / f"embeddings-{_digest(normalised)}.npy" if cache else None
     if path and path.is_file():
         return np.asarray(np.load(path), dtype=np.float32)
-    rows = [encoder.tokenize(text).ids for text in normal]
+    rows = [encoder.tokenize(text).ids for text in normalised]
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
-    found: list[NDArray[np.float32]] = []
-    for start in range(0, len(order), BATCH):
-        found.append(encoder.embed([rows[row] for row in order[start : start + BATCH]]))
-        if start % (50 * BATCH) == 0:
+    batches: list[NDArray[np.float32]] = []
+    for start in range(0, len(order), BATCH_SIZE):
+        batches.append(encoder.embed([rows[row] for row in order[start : start + BATCH_SIZE]]))
+        if start % (50 * BATCH_SIZE) == 0:
             print(f"  embedded {start} of {len(order)} queries", flush=True)
-    embeddings = np.empty((len(rows), found[0].shape[1]), dtype=np.float32)
-    embeddings[order] = np.concatenate(found)
+    embeddings = np.empty((len(rows), batches[0].shape[1]), dtype=np.float32)
+    embeddings[order] = np.concatenate(batches)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, embeddings)

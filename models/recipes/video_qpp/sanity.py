@@ -1,4 +1,4 @@
-"""Our own queries: a subject told in detail, and told so that it fits a thousand videos."""
+"""Query pairs for a sanity check: a detailed and a general query on one subject."""
 
 PAIRS: tuple[tuple[str, str], ...] = (
     (
@@ -50,4 +50,4 @@ PAIRS: tuple[tuple[str, str], ...] = (
         "a man is doing something outside",
     ),
 )
-"""(in detail, in general)."""
+"""(detailed, general)."""

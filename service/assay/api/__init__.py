@@ -1,1 +1,1 @@
-"""HTTP, and nothing else: routes, wire types and problem details."""
+"""The HTTP layer: routes, wire types and problem details."""

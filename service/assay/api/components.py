@@ -1,4 +1,4 @@
-"""Components: what `create_app` builds and the routes use."""
+"""Components: the parts that `create_app` builds and the routes use."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from assay.scoring.service import ScoringService
 class Components:
     """The parts of one process that the routes and the command line use.
 
-    `abort` settles all waiting items with `ShuttingDown` at once.
+    `abort` settles all waiting items at once with `ShuttingDown`.
     """
 
     service: ScoringService
@@ -29,7 +29,7 @@ class Components:
 
 
 def components_of(app: FastAPI) -> Components:
-    """Return the components that `create_app` put into the app."""
+    """Return the components that `create_app` stored in the app's state."""
     components = app.state.components
     assert isinstance(components, Components)
     return components

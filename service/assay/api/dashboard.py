@@ -46,10 +46,10 @@ router = APIRouter(tags=["page"])
 
 
 class DashboardFiles(StaticFiles):
-    """The dashboard's files, with headers that keep everything else out."""
+    """The dashboard's files, with headers that allow no content from elsewhere."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return a file, or 304 where the caller has it.
+        """Return a file, or 304 if the caller's copy is current.
 
         Raises:
             HTTPException: there is no such file (404).
@@ -66,7 +66,7 @@ FILES = DashboardFiles(directory=FOLDER, check_dir=False)
 
 
 def public_paths(folder: Path = FOLDER) -> frozenset[str]:
-    """Return the paths of the dashboard's files, which are the same for every caller."""
+    """Return the paths of the dashboard's files, which hold no data of any run."""
     files = [path for path in folder.rglob("*") if path.suffix in MEDIA_TYPES]
     return frozenset(["/", *(f"/page/{path.relative_to(folder).as_posix()}" for path in files)])
 
@@ -74,12 +74,12 @@ def public_paths(folder: Path = FOLDER) -> frozenset[str]:
 @router.get("/", response_class=HTMLResponse)
 @router.head("/", include_in_schema=False)
 async def show_page(request: Request) -> Response:
-    """The page of run health, for people."""
+    """Return the dashboard of run health, an HTML page."""
     return await FILES.get_response(INDEX, request.scope)
 
 
 @router.get("/page/{file:path}", response_class=Response, responses=NOT_FOUND)
 @router.head("/page/{file:path}", include_in_schema=False)
 async def show_file(request: Request, file: str) -> Response:
-    """A file of the page: its style, its scripts, the charts' library and its licence."""
+    """Return a file of the dashboard: its style, its scripts, the chart library and its licence."""
     return await FILES.get_response(file, request.scope)

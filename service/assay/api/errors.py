@@ -1,4 +1,4 @@
-"""Errors as problem details (RFC 9457): one shape for every failure of every route."""
+"""Errors as problem details (RFC 9457), the same object for every failure of every route."""
 
 import logging
 import math
@@ -13,14 +13,14 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from assay.api.dialects._hints import SPEAKERS, native_hint, refusal_hint, route_of
+from assay.api.dialects._hints import DIALECTS, field_hint, native_hint, route_hint
 from assay.errors import AssayError, InvalidRequest
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MAX_PROBLEMS = 20
-# Clients of these routes look for a text under `error`, as the v2 inference protocol has it.
+# Clients of these routes read a text under `error`, as the v2 inference protocol defines it.
 V2 = "/v2/models/"
 BINARY = "inference-header-content-length"
 
@@ -33,8 +33,10 @@ class FieldProblem(BaseModel):
 
 
 class Problem(BaseModel):
-    """A problem detail. `retryable` says whether the same request may succeed later. On the routes
-    of the v2 inference protocol `error` says in one text what `detail` and `hint` say.
+    """A problem detail (RFC 9457).
+
+    `retryable` says whether the same request may succeed later. On the routes of the v2 inference
+    protocol, `error` repeats `detail` and `hint` in one text.
     """
 
     type: str
@@ -67,11 +69,11 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def problem_response(error: AssayError, scope: Mapping[str, Any]) -> Response:
-    """The reply that tells the caller what went wrong and how to mend it.
+    """Return the reply to a failed request: a problem detail with the error's status.
 
     Args:
-        error: what went wrong.
-        scope: of the request, with the id that Guard gave it.
+        error: the error to report.
+        scope: the request's scope, with the id that `AccessMiddleware` set.
     """
     request_id = str(scope.get("request_id", ""))
     body = Problem(
@@ -96,7 +98,7 @@ def problem_response(error: AssayError, scope: Mapping[str, Any]) -> Response:
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Answer every exception that reaches the app with a problem detail."""
+    """Register handlers that turn every exception of the app into a problem detail."""
     app.add_exception_handler(AssayError, _on_assay_error)
     app.add_exception_handler(RequestValidationError, _on_malformed)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -114,7 +116,7 @@ def _on_assay_error(request: Request, error: Exception) -> Response:
 
 def _on_malformed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    problems = [_problem(one) for one in error.errors()]
+    problems = [_field_problem(item) for item in error.errors()]
     first = problems[0]
     problem = InvalidRequest(
         f"{first['field']}: {first['problem']}",
@@ -124,14 +126,14 @@ def _on_malformed(request: Request, error: Exception) -> Response:
     return problem_response(problem, request.scope)
 
 
-def _problem(found: Mapping[str, Any]) -> dict[str, str]:
-    if found["type"] == "json_invalid":
-        return {"field": "body", "problem": f"not valid JSON: {found['ctx']['error']}"}
-    parts = found["loc"][1:]
-    if len(parts) > 1 and parts[0] in SPEAKERS:  # a path of two engines, and not a field
+def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
+    if error["type"] == "json_invalid":
+        return {"field": "body", "problem": f"not valid JSON: {error['ctx']['error']}"}
+    parts = error["loc"][1:]
+    if len(parts) > 1 and parts[0] in DIALECTS:  # the tag of a path that two dialects share
         parts = parts[1:]
     field = ".".join(str(part) for part in parts) or "body"
-    return {"field": field, "problem": found["msg"]}
+    return {"field": field, "problem": error["msg"]}
 
 
 def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str:
@@ -139,9 +141,9 @@ def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str
         return "tensors are JSON here: say binary_data=False wherever the client lets you"
     if "content-encoding" in request.headers:
         return "send the body as it is: nothing is decompressed here"
-    here = getattr(request.scope.get("route"), "path", "")
+    route = getattr(request.scope.get("route"), "path", "")
     fields = [problem["field"] for problem in problems]
-    hints = [route_of(body, here), native_hint(fields, here), refusal_hint(fields)]
+    hints = [route_hint(body, route), native_hint(fields, route), field_hint(fields)]
     if any(hints):
         return "; ".join(hint for hint in hints if hint)
     if "json" not in request.headers.get("content-type", ""):
@@ -163,7 +165,7 @@ def _on_unexpected(request: Request, error: Exception) -> Response:
 
 
 class _HttpProblem(AssayError):
-    """A refusal of the framework itself: no such route, a wrong method, an unreadable body."""
+    """An error of the framework itself: no such route, a wrong method, an unreadable body."""
 
     def __init__(self, status: int) -> None:
         phrase = HTTPStatus(status).phrase

@@ -1,5 +1,7 @@
-"""JsonRoute, the class of all routes that take JSON, and hot routes: plain Starlette routes in
-front of the app that answer well-formed requests without FastAPI's dependency solving.
+"""JsonRoute, the class of all routes that take JSON, and the hot routes.
+
+Hot routes are plain Starlette routes in front of the app. They answer well-formed requests without
+FastAPI's dependency solving.
 """
 
 from collections.abc import Callable, Coroutine, Sequence
@@ -26,18 +28,18 @@ HOT_PARAMETERS = frozenset(("request", "body", "timeout", "priority", "return"))
 
 
 class JsonRoute(APIRoute):
-    """A route that takes JSON with a strict codec, and stops its work when the caller leaves."""
+    """A route that takes strict JSON and cancels its work when the client disconnects."""
 
     @cached_property
     def body_type(self) -> type[BaseModel] | None:
-        """The class of the body; None where the endpoint wants more than a hot route reads."""
+        """The class of the body; None if the endpoint has parameters that no hot route reads."""
         hints = get_type_hints(self.endpoint)
         body = hints.get("body")
         known = set(hints) <= HOT_PARAMETERS | set(self.param_convertors)
         return body if known and isinstance(body, type) and issubclass(body, BaseModel) else None
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's handler with a strict codec, cancelled when the caller leaves."""
+        """Return FastAPI's handler with a strict codec, cancelled when the client disconnects."""
         handler = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
@@ -54,11 +56,13 @@ class JsonRoute(APIRoute):
 
 
 class HotEndpoint:
-    """Answers well-formed POST requests of one route; passes all others on to the app.
+    """The ASGI endpoint of one hot route.
+
+    It answers well-formed POST requests and passes all others to the app.
 
     Args:
-        route: whose endpoint answers.
-        app: solves dependencies, and says what is wrong with a request.
+        route: the route whose endpoint is called.
+        app: the app, which solves dependencies and reports what is wrong with a request.
     """
 
     def __init__(self, route: JsonRoute, app: ASGIApp) -> None:
@@ -87,7 +91,7 @@ class HotEndpoint:
         await response(scope, receive, send)
 
     def _arguments(self, scope: Scope, content: bytes) -> dict[str, Any] | None:
-        """Return the endpoint's arguments; None if anything about the request is malformed."""
+        """Return the endpoint's arguments; None if any part of the request is malformed."""
         headers = headers_of(scope)
         if not is_json(headers.get(b"content-type", b"")):
             return None
@@ -111,11 +115,11 @@ class HotEndpoint:
 
 
 class HotRoutes:
-    """Routes whose well-formed requests need nothing but their body and two headers.
+    """Middleware with the routes that need only their body and two headers.
 
     Args:
-        app: takes every other request.
-        routes: of the app, in its order.
+        app: serves every other request.
+        routes: the app's routes, in its order.
     """
 
     def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute]) -> None:
@@ -124,7 +128,7 @@ class HotRoutes:
         self._router = Router(hot, redirect_slashes=False, default=app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or pass on what is not HTTP."""
+        """Serve one request; pass other scopes (lifespan, websocket) to the app."""
         await (self._router if scope["type"] == "http" else self._app)(scope, receive, send)
 
 

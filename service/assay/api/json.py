@@ -1,4 +1,4 @@
-"""The JSON codec of all routes: strict when reading, and dataclasses written as they are."""
+"""The JSON codec of all routes: strict decoding, direct encoding of dataclasses."""
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
@@ -24,7 +24,7 @@ def parse_json(content: bytes) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        JSONDecodeError: it is not strict JSON.
+        JSONDecodeError: `content` is not strict JSON.
     """
     return orjson.loads(content)
 

@@ -1,4 +1,4 @@
-"""AccessMiddleware, the outermost layer: request ids, API keys, limits and request counts."""
+"""AccessMiddleware, the outermost layer: request ids, API keys, size limits, request metrics."""
 
 import base64
 import binascii
@@ -17,20 +17,20 @@ from assay.metrics import Metrics
 
 Headers = Mapping[bytes, bytes]
 
-ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 MAX_HEADER_BYTES = 65_536
 READ_METHODS = frozenset(("GET", "HEAD"))
 
 
 class AccessMiddleware:
-    """Gives each request an id, checks its key and its size, and counts it.
+    """Middleware that gives each request an id, checks its key and its size, and counts it.
 
     Args:
-        app: what it protects.
+        app: the protected app.
         keys: the accepted API keys; without any, no key is required.
         public_paths: paths that may be read without a key.
-        max_body_bytes: of a request.
-        metrics: where requests are counted, by route and status.
+        max_body_bytes: the limit of a request's body.
+        metrics: counters of requests, by route and status.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class AccessMiddleware:
         self._count = _request_counter(metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or pass on what is not HTTP."""
+        """Serve one request; pass other scopes (lifespan, websocket) to the app."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -76,7 +76,7 @@ class AccessMiddleware:
         try:
             _check_headers(scope)
             self._check_key(scope, headers)
-            if not self._is_announced(headers):
+            if not self._has_valid_length(headers):
                 content = await read_body(receive, self._max_body_bytes)
                 if content is None:
                     await disconnected_response()(scope, receive, send)
@@ -103,8 +103,12 @@ class AccessMiddleware:
         if not any(matches):
             raise Forbidden("this API key is not accepted")
 
-    def _is_announced(self, headers: Headers) -> bool:
-        """Return whether the body's length is known beforehand, and within the limit."""
+    def _has_valid_length(self, headers: Headers) -> bool:
+        """Return whether the headers state a body length within the limit, or no body.
+
+        Raises:
+            RequestTooLarge: the length exceeds the limit.
+        """
         length = headers.get(b"content-length", b"")
         if length.isdigit():
             _check_size(int(length), self._max_body_bytes)
@@ -113,16 +117,16 @@ class AccessMiddleware:
 
 
 def headers_of(scope: Scope) -> Headers:
-    """Return a request's headers by lower-case name; of several the first."""
+    """Return a request's headers by lower-case name; of a repeated header, the first."""
     return dict(reversed(scope["headers"]))
 
 
 async def read_body(receive: Receive, max_bytes: int | None = None) -> bytes | None:
-    """Return the whole body; None when the caller left before it was complete.
+    """Return the whole body; None if the client disconnected before it was complete.
 
     Args:
-        receive: of the request.
-        max_bytes: checked while the body is read; None where its length was checked before.
+        receive: yields the request's messages.
+        max_bytes: the limit; None if the length was checked before.
 
     Raises:
         RequestTooLarge: the body exceeds the limit.
@@ -142,7 +146,7 @@ async def read_body(receive: Receive, max_bytes: int | None = None) -> bytes | N
 
 
 def replay(content: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that yields a body that was already read, then the other messages."""
+    """Return a `receive` that yields the body read before, then the remaining messages."""
     pending: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
 
     async def replayed() -> Message:
@@ -152,9 +156,9 @@ def replay(content: bytes, receive: Receive) -> Receive:
 
 
 def _request_id(headers: Headers) -> bytes:
-    """Return the caller's id where it is well-formed, else a new one."""
+    """Return the client's request id if it is well-formed, else a new one."""
     given = headers.get(b"x-request-id")
-    if given is not None and ACCEPTED_ID.fullmatch(given):
+    if given is not None and REQUEST_ID.fullmatch(given):
         return given
     return secrets.token_hex(16).encode()
 
@@ -174,7 +178,7 @@ def _check_size(size: int, max_bytes: int) -> None:
 
 
 def _key_of(headers: Headers) -> bytes:
-    """Return the key of a request: a bearer token, the password of a URL, or its own header."""
+    """Return a request's key: a bearer token, a URL's password (basic), or `X-API-Key`."""
     scheme, _, rest = headers.get(b"authorization", b"").partition(b" ")
     match scheme.lower():
         case b"bearer":

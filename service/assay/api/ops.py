@@ -1,4 +1,4 @@
-"""What operators ask: is the process alive, do the models compute, what do the counters say."""
+"""The routes of operation: liveness, readiness, metrics and version."""
 
 import asyncio
 
@@ -18,14 +18,14 @@ router = APIRouter(tags=["operation"])
 @router.get("/healthz", response_class=PlainTextResponse)
 @router.get("/v2/health/live", response_class=PlainTextResponse)
 async def healthz() -> str:
-    """The process lives. Says nothing about the models: see /readyz."""
+    """Return 200 while the process is alive. For the models' state see /readyz."""
     return "ok"
 
 
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
 @router.get("/v2/health/ready", response_model=Readiness, responses={503: {"model": Readiness}})
 async def readyz(request: Request) -> Response:
-    """200 when every model has really computed lately, or does so now; 503 says which has not."""
+    """Return 200 if every model computed recently or computes now, else 503 and the reasons."""
     models = components_of(request.app).service.models()
     states = await asyncio.gather(*map(_state, models))
     ready = all(state == "ready" for state in states)
@@ -36,7 +36,7 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    """Prometheus series."""
+    """Return the Prometheus metrics."""
     components = components_of(request.app)
     components.runs.publish()
     registry = components.metrics.registry
@@ -45,7 +45,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/version")
 async def version() -> dict[str, str]:
-    """The server's version."""
+    """Return the server's version."""
     return {"version": __version__}
 
 

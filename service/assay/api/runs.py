@@ -1,4 +1,4 @@
-"""The routes of run health: reports, charts and events of a run, its telemetry and its gold."""
+"""The routes of run health: reports, charts, events, telemetry and gold of a run."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +17,7 @@ from assay.api.json import json_response
 from assay.errors import RunNotFound
 from assay.runs.monitor import RunMonitor
 from assay.runs.subscribers import Subscriber, Subscribers
-from assay_monitors.charts import COLUMNS, RunChart, run_chart
+from assay_monitors.charts import DEFAULT_COLUMNS, RunChart, run_chart
 from assay_monitors.gold import GoldItem, measure
 from assay_monitors.history import RunHistory
 from assay_monitors.reports import (
@@ -35,7 +35,7 @@ from assay_monitors.reports import (
 
 T = TypeVar("T")
 
-MAX_ANSWERS = 64
+MAX_ITEMS_PER_PROMPT = 64
 MAX_COLUMNS = 500
 EVENT_STREAM = "text/event-stream"
 # Proxies must neither store the events nor hold them back.
@@ -58,15 +58,16 @@ class _Body(BaseModel):
 
 
 class Telemetry(_Body):
-    """What only the trainer knows of a step, by name; of values sent twice the mean counts."""
+    """Values of a step that the trainer reports, by name. Values sent twice are averaged."""
 
     step: Step
     values: Annotated[dict[Name, FiniteFloat], Field(min_length=1, max_length=64)]
 
 
-class GoldAnswer(_Body):
-    """One response of the current policy, scored by the reward that trains (`proxy`) and by gold.
-    `prompt` is the prompt's name; it is not kept.
+class GoldItemBody(_Body):
+    """One response of the current policy, scored by the training reward (`proxy`) and by gold.
+
+    `prompt` is the prompt's name; it is not stored.
     """
 
     prompt: Annotated[str, Field(min_length=1, max_length=1024)]
@@ -75,25 +76,25 @@ class GoldAnswer(_Body):
 
 
 class Gold(_Body):
-    """Responses of the policy at a step, two a prompt or more, or the gradient's norm, or both."""
+    """Responses of the policy at a step (at least two per prompt), the gradient norm, or both."""
 
     step: Step
     source: Name
-    items: Annotated[list[GoldAnswer], Field(max_length=10_000)] = Field(default_factory=list)
+    items: Annotated[list[GoldItemBody], Field(max_length=10_000)] = Field(default_factory=list)
     gradient_norm: Annotated[FiniteFloat, Field(ge=0, le=1e12)] | None = None
 
     @model_validator(mode="after")
-    def _fits(self) -> "Gold":
+    def _check_items(self) -> "Gold":
         if not self.items and self.gradient_norm is None:
             raise ValueError("neither items nor gradient_norm: there is nothing to keep")
-        answers = Counter([one.prompt for one in self.items])
-        if max(answers.values(), default=0) > MAX_ANSWERS:
-            raise ValueError(f"a prompt has more than {MAX_ANSWERS} items")
+        counts = Counter([item.prompt for item in self.items])
+        if max(counts.values(), default=0) > MAX_ITEMS_PER_PROMPT:
+            raise ValueError(f"a prompt has more than {MAX_ITEMS_PER_PROMPT} items")
         return self
 
 
-class Runs(BaseModel):
-    """The runs that are kept, the one that was seen last first."""
+class RunList(BaseModel):
+    """The recorded runs, the most recently seen first."""
 
     runs: list[KeptRun]
 
@@ -106,8 +107,8 @@ class TelemetryReceipt(BaseModel):
     values: int
 
 
-class Series(BaseModel):
-    """A run's streams, step by step."""
+class RunSeriesReply(BaseModel):
+    """The step-by-step values of each of a run's streams."""
 
     run: str
     streams: list[StreamSeries]
@@ -115,8 +116,8 @@ class Series(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RunUpdate:
-    """When a run was last seen, in seconds since the epoch, and the latest step for which anything
-    was scored or recorded.
+    """The time a run was last seen (seconds since the epoch), and its latest step with a score or
+    a record.
     """
 
     run: str
@@ -124,31 +125,34 @@ class RunUpdate:
     step: int | None
 
 
-@router.get("/v1/runs", response_model=Runs)
+@router.get("/v1/runs", response_model=RunList)
 async def list_runs(request: Request) -> Response:
-    """The training runs that are kept, the one that was seen last first."""
+    """List the recorded training runs, the most recently seen first."""
     return json_response({"runs": await _monitor(request).read(kept_runs)})
 
 
 @router.get("/v1/runs/{run:path}/health", response_model=RunHealth)
 async def show_health(request: Request, run: RunName) -> Response:
-    """A run's health: each rule's state in each of its streams, its channels, and its gold."""
-    health = await known(request, run, lambda history: run_health(history, run))
+    """Return a run's health: each rule's state in each stream, its channels, and its gold."""
+    health = await _read(request, run, lambda history: run_health(history, run))
     _monitor(request).show(health)
     return json_response(health)
 
 
-@router.get("/v1/runs/{run:path}/series", response_model=Series)
+@router.get("/v1/runs/{run:path}/series", response_model=RunSeriesReply)
 async def show_series(
     request: Request,
     run: RunName,
+    *,
     model: str | None = None,
     split: str | None = None,
     since: Annotated[int, Query(ge=0, le=2**53)] = 0,
 ) -> Response:
-    """What was seen of a run step by step, of one model or split, or from a step on."""
-    streams = await known(
-        request, run, lambda history: run_series(history, run, model, split, since)
+    """Return a run's values step by step, optionally of one model or split or from a step on."""
+    streams = await _read(
+        request,
+        run,
+        lambda history: run_series(history, run, model=model, split=split, since=since),
     )
     return json_response({"run": run, "streams": streams})
 
@@ -157,23 +161,27 @@ async def show_series(
 async def show_chart(
     request: Request,
     run: RunName,
+    *,
     model: str | None = None,
     split: str | None = None,
-    columns: Annotated[int, Query(ge=1, le=MAX_COLUMNS)] = COLUMNS,
+    columns: Annotated[int, Query(ge=1, le=MAX_COLUMNS)] = DEFAULT_COLUMNS,
 ) -> Response:
-    """A run as it is drawn: its steps pooled into columns, how scores spread, when rules fired."""
-    return json_response(
-        await known(request, run, lambda history: run_chart(history, run, model, split, columns))
+    """Return a run's chart: steps pooled into columns, score quantiles, and rule firings."""
+    chart = await _read(
+        request,
+        run,
+        lambda history: run_chart(history, run, model=model, split=split, max_columns=columns),
     )
+    return json_response(chart)
 
 
 @router.get("/v1/runs/{run:path}/events", response_model=RunUpdate, responses=STREAMED)
 async def stream_events(request: Request, run: RunName) -> Response:
-    """A run's latest update; with `Accept: text/event-stream` every later one too, as events."""
+    """Return a run's latest update; with `Accept: text/event-stream`, stream later ones too."""
     subscribers = components_of(request.app).subscribers
     update = await subscribers.latest(run)
     if update is None:
-        raise not_kept(run)
+        raise _run_not_found(run)
     if EVENT_STREAM not in request.headers.get("accept", ""):
         return json_response(RunUpdate(run, *update))
     subscriber = subscribers.join(run, update)
@@ -182,13 +190,13 @@ async def stream_events(request: Request, run: RunName) -> Response:
 
 @router.get("/v1/runs/{run:path}", response_model=RunReport)
 async def show_run(request: Request, run: RunName) -> Response:
-    """A run: when it was seen, what it was scored with, and its gold sources."""
-    return json_response(await known(request, run, lambda history: run_report(history, run)))
+    """Return a run's summary: when it was seen, its models and splits, and its gold sources."""
+    return json_response(await _read(request, run, lambda history: run_report(history, run)))
 
 
 @router.post("/v1/runs/{run:path}/telemetry", response_model=TelemetryReceipt)
 async def record_telemetry(request: Request, run: RunName, telemetry: Telemetry) -> Response:
-    """Record what only the trainer knows of a step: entropy, divergence, lengths, an outcome."""
+    """Record a trainer's own values of a step, such as entropy, divergence, lengths, outcome."""
     _monitor(request).record_telemetry(run, telemetry.step, telemetry.values)
     return json_response(
         TelemetryReceipt(run=run, step=telemetry.step, values=len(telemetry.values))
@@ -197,33 +205,32 @@ async def record_telemetry(request: Request, run: RunName, telemetry: Telemetry)
 
 @router.post("/v1/runs/{run:path}/gold", response_model=GoldMeasure)
 async def record_gold(request: Request, run: RunName, gold: Gold) -> Response:
-    """Measure how well the reward agrees with gold at a step; a second time replaces the first."""
+    """Measure and record the reward's agreement with gold at a step, replacing an earlier one."""
     monitor = _monitor(request)
-    items = [GoldItem(one.prompt, one.proxy, one.gold) for one in gold.items]
-    point = await monitor.work(lambda: measure(gold.step, items, gold.gradient_norm))
+    items = [GoldItem(item.prompt, item.proxy, item.gold) for item in gold.items]
+    point = await monitor.compute(lambda: measure(gold.step, items, gold.gradient_norm))
     monitor.record_gold(run, gold.source, point)
     return json_response(gold_measure(point))
 
 
-async def known(request: Request, run: str, query: Callable[[RunHistory], T | None]) -> T:
-    """Return what a query of the history finds.
+async def _read(request: Request, run: str, query: Callable[[RunHistory], T | None]) -> T:
+    """Return the result of a query of the run's history.
 
     Raises:
-        RunNotFound: the run is not kept.
+        RunNotFound: the run is not recorded.
     """
-    found = await _monitor(request).read(query)
-    if found is None:
-        raise not_kept(run)
-    return found
+    result = await _monitor(request).read(query)
+    if result is None:
+        raise _run_not_found(run)
+    return result
 
 
-def not_kept(run: str) -> RunNotFound:
-    """Return the error of a run that is not kept."""
+def _run_not_found(run: str) -> RunNotFound:
     return RunNotFound(f"no run {run!r} is kept", hint="GET /v1/runs lists those that are")
 
 
 async def _events(subscribers: Subscribers, subscriber: Subscriber) -> AsyncIterator[bytes]:
-    """Yield `seen` with each update, comments as a sign of life, and `end` when the run ends."""
+    """Yield `seen` with each update, comments as heartbeats, and `end` when the run ends."""
     try:
         async for update in subscriber.updates():
             if update is None:

@@ -1,4 +1,4 @@
-"""The wire's types. They check shapes, and have nothing to run."""
+"""The wire types of the native routes. They validate structure and contain no logic."""
 
 from typing import Annotated, Any, Literal
 
@@ -36,7 +36,7 @@ Timeout = Annotated[
         alias="X-Assay-Timeout-Ms",
         ge=1,
         le=MAX_TIMEOUT_MS,
-        description="Milliseconds the caller waits; what takes longer is dropped unscored.",
+        description="Milliseconds the client waits. Items not scored by then are dropped.",
     ),
 ]
 
@@ -44,7 +44,7 @@ Priority = Annotated[
     Lane,
     Header(
         alias="X-Assay-Priority",
-        description="The lane: who goes first where the device is busy.",
+        description="The priority lane: a higher lane is computed first on a busy device.",
     ),
 ]
 
@@ -52,7 +52,7 @@ ItemName = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class _AnyItem:
-    """Documents an item as one of the families' shapes; the model's own family checks it."""
+    """The schema of an item: one of the families' item types. The model's family validates it."""
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -72,7 +72,7 @@ class _Body(BaseModel):
 
 
 class Substitute(_Body):
-    """What stands in for the score of an item that failed, flagged `substituted`."""
+    """The score served for an item that failed; the item is flagged `substituted`."""
 
     substitute: FiniteFloat
 
@@ -81,7 +81,7 @@ Weight = Annotated[FiniteFloat, Field(ge=-100, le=100)]
 
 
 class PhiWeights(_Body):
-    """What a claim under each label counts for in phi, times its confidence (family `nli`)."""
+    """The weight of each label in phi, times the claim's confidence (family `nli`)."""
 
     entailment: Weight | None = None
     neutral: Weight | None = None
@@ -90,8 +90,10 @@ class PhiWeights(_Body):
 
 
 class OptionsBody(_Body):
-    """What a request may choose about its scores. `weights` and `min_confidence` are for models of
-    the family `nli`; others refuse them."""
+    """The options of a request's scores.
+
+    `weights` and `min_confidence` apply to models of the family `nli`; others reject them.
+    """
 
     truncation: Truncation = "error"
     raw: bool = False
@@ -101,7 +103,7 @@ class OptionsBody(_Body):
 
 
 class RunBody(_Body):
-    """The training run and its step. They steer monitoring and never the score."""
+    """The training run and its step, for run health. They never affect the score."""
 
     id: Annotated[str, Field(min_length=1, max_length=256)]
     step: Annotated[int, Field(ge=0, le=2**53)] | None = None
@@ -109,7 +111,7 @@ class RunBody(_Body):
 
 
 class ModelScoreBody(_Body):
-    """Items for the model that the path names."""
+    """Items to score with the model in the path."""
 
     items: Annotated[list[ItemFields], Field(min_length=1)]
     options: OptionsBody = OptionsBody()
@@ -117,13 +119,13 @@ class ModelScoreBody(_Body):
 
 
 class ScoreBody(ModelScoreBody):
-    """Items, and the model that scores them: `name@version`, or `name` for its default version."""
+    """Items and the model to score them with: `name@version`, or `name` (default version)."""
 
     model: ItemName
 
 
 class BestOfNBody(BaseModel):
-    """Candidates of one prompt. Every field beside these is shared by all candidates' items."""
+    """Candidates of one prompt. Any additional field is shared by all candidates' items."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, Any]
@@ -139,7 +141,7 @@ class BestOfNBody(BaseModel):
 
 
 class ModelSummary(BaseModel):
-    """One served model. `default` tells whether its bare name means this version."""
+    """One served model. `default` is true if its bare name refers to this version."""
 
     id: str
     name: str
@@ -159,7 +161,7 @@ class ModelList(BaseModel):
 
 
 class Parity(BaseModel):
-    """The card's example: the score the card promises, and the one computed when it was loaded."""
+    """The card's example: the score the card states, and the one computed after loading."""
 
     expected: float
     got: float
@@ -168,8 +170,10 @@ class Parity(BaseModel):
 
 
 class ModelDetail(ModelSummary):
-    """One served model with all that its card says. `fingerprint` is that of the default options,
-    and null while the model is not loaded; `parity` is null where the card has no example.
+    """One served model with its whole card.
+
+    `fingerprint` is that of the default options, and null while the model is not loaded. `parity`
+    is null if the card has no example.
     """
 
     fingerprint: str | None
@@ -192,7 +196,7 @@ class ModelDetail(ModelSummary):
 
 
 class Readiness(BaseModel):
-    """Whether each model computes, and why not."""
+    """The state of each model: `ready`, or the reason why it is not."""
 
     ready: bool
     models: dict[str, str]

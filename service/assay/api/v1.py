@@ -1,4 +1,4 @@
-"""The v1 routes: scoring, best-of-n and the models' cards. They translate, and decide nothing."""
+"""The v1 routes: scoring, best-of-n and the models' cards. They only translate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,7 +18,6 @@ from assay.api.schemas import (
     ModelSummary,
     OptionsBody,
     Priority,
-    RunBody,
     ScoreBody,
     Timeout,
 )
@@ -36,20 +35,20 @@ def _service(request: Request) -> ScoringService:
     return components_of(request.app).service
 
 
-def _call(
+def _score_call(
+    body: ModelScoreBody | BestOfNBody,
+    *,
     model: str,
     items: Sequence[Mapping[str, Any]],
-    options: OptionsBody,
     timeout: int | None,
     lane: Lane,
-    run: RunBody | None,
 ) -> ScoreCall:
-    stand_in = options.on_error
+    fallback, run = body.options.on_error, body.run
     return ScoreCall(
         model=model,
         items=items,
-        options=parse_options(options),
-        substitute=None if stand_in is None else stand_in.substitute,
+        options=parse_options(body.options),
+        substitute=None if fallback is None else fallback.substitute,
         timeout=None if timeout is None else timeout / 1e3,
         lane=lane,
         run=None if run is None else RunStep(run.id, run.step, run.split),
@@ -57,7 +56,7 @@ def _call(
 
 
 def parse_options(options: OptionsBody) -> Options:
-    """Return the options of a request, numbers in alphabetical order of their names."""
+    """Return a request's options, with the numbers sorted by name."""
     if options.weights is None and options.min_confidence is None:
         return Options(options.truncation, options.raw)
     weights = {} if options.weights is None else options.weights.model_dump(exclude_none=True)
@@ -72,21 +71,22 @@ def parse_options(options: OptionsBody) -> Options:
 async def score(
     request: Request, body: ScoreBody, timeout: Timeout = None, priority: Priority = "training"
 ) -> Response:
-    """Score items. One that fails carries an error and no number; its neighbours are unharmed."""
-    call = _call(body.model, body.items, body.options, timeout, priority, body.run)
+    """Score items. An item that fails carries an error and no score; the others are unaffected."""
+    call = _score_call(body, model=body.model, items=body.items, timeout=timeout, lane=priority)
     return json_response(await _service(request).score(call))
 
 
 @router.post("/v1/models/{model}/score", response_model=ScoreReply, tags=["scoring"])
-async def score_with(
+async def score_with_model(
     request: Request,
     model: str,
+    *,
     body: ModelScoreBody,
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """Score items with the model of the path."""
-    call = _call(model, body.items, body.options, timeout, priority, body.run)
+    """Score items with the model in the path."""
+    call = _score_call(body, model=model, items=body.items, timeout=timeout, lane=priority)
     return json_response(await _service(request).score(call))
 
 
@@ -94,9 +94,9 @@ async def score_with(
 async def rank_candidates(
     request: Request, body: BestOfNBody, timeout: Timeout = None, priority: Priority = "interactive"
 ) -> Response:
-    """Rank the candidates of one prompt. Who could not be scored comes last, marked."""
+    """Rank the candidates of one prompt. Candidates that could not be scored come last."""
     call = BestOfNCall(
-        score=_call(body.model, (), body.options, timeout, priority, body.run),
+        score=_score_call(body, model=body.model, items=(), timeout=timeout, lane=priority),
         candidates=body.candidates,
         shared=body.__pydantic_extra__,
         top_n=body.top_n,
@@ -109,7 +109,7 @@ async def rank_candidates(
 
 @router.get("/v1/models", response_model=ModelList, tags=["models"])
 async def list_models(request: Request) -> Response:
-    """All served models and whether they compute."""
+    """List all served models and their states."""
     service = _service(request)
     models = [
         _summary(served, service.find(served.card.name) is served) for served in service.models()
@@ -119,7 +119,7 @@ async def list_models(request: Request) -> Response:
 
 @router.get("/v1/models/{model}", response_model=ModelDetail, tags=["models"])
 async def show_model(request: Request, model: str) -> Response:
-    """One model's card: data, measured quality, limits, fingerprint and the self-test's figures."""
+    """Return a model's card: data, measured quality, limits, fingerprint and self-test result."""
     service = _service(request)
     served = service.find(model)
     state, test = served.state, served.self_test

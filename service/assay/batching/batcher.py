@@ -39,7 +39,7 @@ from assay_models.base import DeviceOutOfMemory, Input, ItemError, Raw
 logger = logging.getLogger(__name__)
 
 HANG_SECONDS = 120.0
-LONGEST_RETRY_AFTER = 60.0
+MAX_RETRY_AFTER_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +52,20 @@ class BatchLimits:
 
 
 class DynamicBatcher:
-    """Turns single inputs into batches for one `predict`; the `Scheduler` decides their order.
+    """Batcher of single inputs for one `predict`; the `Scheduler` decides their order.
 
     Args:
-        name: the model's, for the metrics.
+        name: the model's id, for the metrics.
         predict: returns one raw for each input, in order. Called on `thread`, unless it returns an
             awaitable, which is then awaited.
-        thread: the model's device thread, an executor of one; None where `predict` is asynchronous.
-        limits: of batches and of the queue.
-        metrics: where counts go.
-        clock: monotonic seconds, the same as the deadlines'.
+        thread: the model's device thread, an executor with one worker; None if `predict` is
+            asynchronous.
+        limits: bounds of batches and of the queue.
+        metrics: the series of the process.
+        clock: monotonic seconds, the same clock as the deadlines'.
         cost: tokens that one `predict` of some inputs computes; never falls as inputs are added.
-        on_death: called once, with the reason, if the batcher can compute no more though it was not
-            closed: its loop broke, or the device takes no work. All entries have then failed.
+        on_death: called once, with the reason, if the batcher can no longer compute though it was
+            not closed: its loop broke, or the device accepts no work. All entries have then failed.
         hang_seconds: a forward pass that runs longer than this has hung.
     """
 
@@ -121,7 +122,7 @@ class DynamicBatcher:
 
     @property
     def last_success(self) -> float | None:
-        """When a batch last completed, by the clock."""
+        """The clock's time at which a batch last completed; None before the first."""
         return self._last_success
 
     @property
@@ -154,9 +155,9 @@ class DynamicBatcher:
         before they cost compute.
 
         Raises:
-            Overloaded: there is no room for all of them now; nothing was admitted.
-            RequestTooLarge: there never will be.
-            ShuttingDown: the batcher admits nothing more.
+            Overloaded: the queue has no room for all of them now; nothing was admitted.
+            RequestTooLarge: the queue can never hold all of them.
+            ShuttingDown: the batcher admits no more inputs.
         """
         if not inputs:
             return []
@@ -171,9 +172,9 @@ class DynamicBatcher:
         return [entry.outcome(shared) for entry, shared in admitted]
 
     async def close(self, timeout: float) -> None:
-        """Admit nothing more, finish what was admitted, and stop.
+        """Admit no more inputs, finish the admitted ones, and stop.
 
-        What is still unfinished after `timeout` seconds is settled with `ShuttingDown`.
+        Inputs unfinished after `timeout` seconds are settled with `ShuttingDown`.
         """
         self._closing = True
         self._wake.set()
@@ -229,7 +230,7 @@ class DynamicBatcher:
             raise Overloaded(
                 f"{self._scheduler.tokens} tokens are waiting and {tokens} more do not fit",
                 hint="try again after Retry-After, or send fewer items at once",
-                retry_after=min(excess / rate, LONGEST_RETRY_AFTER) if rate else 1.0,
+                retry_after=min(excess / rate, MAX_RETRY_AFTER_SECONDS) if rate else 1.0,
             )
 
     def _recall(self, lane: Lane) -> None:

@@ -14,7 +14,7 @@ class Budget:
     many full batches are needed before the next attempt.
 
     Args:
-        maximum: the budget to begin with and never to exceed, in tokens.
+        maximum: the initial budget in tokens, which is never exceeded.
     """
 
     def __init__(self, maximum: int) -> None:
@@ -27,7 +27,7 @@ class Budget:
         return cost > FULL_SHARE * self.tokens
 
     def record_out_of_memory(self, cost: int) -> None:
-        """Halve the budget, unless the batch was formed under a higher one than today's."""
+        """Halve the budget, unless the batch was formed under a higher one."""
         self._succeeded = 0
         if cost <= self.tokens and self.tokens > 1:
             if self.tokens < self.maximum:

@@ -1,4 +1,4 @@
-"""Executors: where forward passes run, on the model's device thread or awaited elsewhere.
+"""Executors of forward passes: on the model's device thread, or awaited elsewhere.
 
 On the device thread one forward pass runs and another may be staged behind it, so that the device
 continues without waiting for the event loop. Awaited forward passes run side by side.
@@ -65,10 +65,10 @@ class InFlightBatch:
 
 
 class Executor(ABC):
-    """Runs forward passes; the batcher submits batches and collects those that ended.
+    """Executor of forward passes: the batcher submits batches and collects those that ended.
 
     Args:
-        predict: the model's.
+        predict: the model's `predict`.
         clock: monotonic seconds.
         on_done: called in the event loop when a forward pass has ended.
     """
@@ -134,7 +134,7 @@ class Executor(ABC):
         return
 
     async def stop(self) -> None:
-        """Begin nothing more, and cancel what can be cancelled."""
+        """Start no more forward passes, and cancel those that can be cancelled."""
         for in_flight in self._in_flight:
             in_flight.future.cancel()
 
@@ -143,7 +143,7 @@ class Executor(ABC):
 
 
 class ThreadExecutor(Executor):
-    """Runs forward passes one after the other on the device thread, in order of submission.
+    """Executor on the device thread: one forward pass at a time, in order of submission.
 
     A forward pass that runs there cannot be cancelled.
     """
@@ -191,7 +191,7 @@ class ThreadExecutor(Executor):
 
 
 class AsyncExecutor(Executor):
-    """Awaits forward passes side by side: the work happens elsewhere and is bounded there."""
+    """Executor of concurrent awaited forward passes, which run and are bounded elsewhere."""
 
     def __init__(self, predict: Predict, clock: Clock, on_done: Callable[[], None]) -> None:
         super().__init__(predict, clock, on_done)
@@ -224,9 +224,10 @@ class AsyncExecutor(Executor):
                 in_flight.future.cancel()
 
     async def stop(self) -> None:
-        """Cancel all, and wait up to `STOP_SECONDS` for them to end."""
+        """Cancel all forward passes, and wait up to `STOP_SECONDS` for them to end."""
         await super().stop()
-        tasks = [one.future for one in self._in_flight if isinstance(one.future, asyncio.Task)]
+        futures = [in_flight.future for in_flight in self._in_flight]
+        tasks = [future for future in futures if isinstance(future, asyncio.Task)]
         if tasks:
             await asyncio.wait(tasks, timeout=STOP_SECONDS)
 
@@ -240,13 +241,13 @@ class AsyncExecutor(Executor):
         pending = self._predict(inputs)
         assert isinstance(pending, Awaitable), "a model without a device thread is asynchronous"
         try:
-            return _checked(await pending, len(inputs))
+            return _check_raws(await pending, len(inputs))
         finally:
             in_flight.ended = self._clock()
 
 
 def _compute(in_flight: InFlightBatch, predict: Predict, clock: Clock) -> list[Raw]:
-    """Run on the device thread."""
+    """Compute a batch, on the device thread."""
     inputs = in_flight.begin(clock())
     if not inputs:
         return []
@@ -255,10 +256,10 @@ def _compute(in_flight: InFlightBatch, predict: Predict, clock: Clock) -> list[R
     finally:
         in_flight.ended = clock()
     assert not isinstance(raws, Awaitable), "a model on a device thread is synchronous"
-    return _checked(raws, len(inputs))
+    return _check_raws(raws, len(inputs))
 
 
-def _checked(raws: Sequence[Raw], expected: int) -> list[Raw]:
+def _check_raws(raws: Sequence[Raw], expected: int) -> list[Raw]:
     if len(raws) != expected:
         raise ValueError(f"the model returned {len(raws)} raws for {expected} inputs")
     return [_numbers(raw) for raw in raws]

@@ -1,4 +1,4 @@
-"""Scheduler: which entries wait, and which go into the next batch.
+"""Scheduler: the waiting entries, and the choice of those in the next batch.
 
 Pure: the time is passed in, nothing is computed, and there are no futures and no threads. Lanes
 share the device by deficit round robin; within a lane, entries are ordered by virtual start time.
@@ -89,9 +89,9 @@ class ThroughputEstimator:
         """Add one forward pass.
 
         Args:
-            tokens: settled by it.
-            seconds: it took on the device.
-            ended: when it ended, by the clock.
+            tokens: the tokens that it settled.
+            seconds: its time on the device.
+            ended: the clock's time at its end.
             full: whether it used most of the budget.
         """
         busy, self._since = ended - self._since, ended
@@ -142,7 +142,7 @@ class LaneQueue(Generic[EntryT]):
 
     def window(self, now: float, expired: list[EntryT]) -> list[EntryT]:
         """Return the first `WINDOW` entries, moving those past their deadline to `expired`."""
-        found: list[_Place[EntryT]] = []
+        places: list[_Place[EntryT]] = []
         late: list[EntryT] = []
         passed = 0
         for place in self._order:
@@ -153,15 +153,15 @@ class LaneQueue(Generic[EntryT]):
             if entry.deadline <= now:
                 late.append(entry)
                 continue
-            found.append(place)
-            if len(found) == WINDOW:
+            places.append(place)
+            if len(places) == WINDOW:
                 break
-        if passed > len(found):
-            self._order[:passed] = found
+        if passed > len(places):
+            self._order[:passed] = places
         for entry in late:
             self.remove(entry)
         expired += late
-        return [place[3] for place in found]
+        return [place[3] for place in places]
 
 
 class Scheduler(Generic[EntryT]):
@@ -185,8 +185,8 @@ class Scheduler(Generic[EntryT]):
 
     Args:
         cost: tokens that one forward pass of these inputs computes.
-        max_tokens: of all entries added and not yet released, their true lengths.
-        throughput: measured by the caller.
+        max_tokens: the bound on the tokens (true lengths) of entries added and not yet released.
+        throughput: the estimate that the caller keeps up to date.
     """
 
     def __init__(self, cost: Cost, max_tokens: int, throughput: ThroughputEstimator) -> None:
@@ -208,7 +208,7 @@ class Scheduler(Generic[EntryT]):
         return self._max_tokens - _reserve(self._max_tokens, lane)
 
     def excess(self, tokens: int, lane: Lane) -> int:
-        """Return by how many tokens that many more would exceed the room; 0 or less if they fit."""
+        """Return by how many tokens `tokens` more would exceed the room; 0 or less if they fit."""
         below = 0
         worst = -self._max_tokens
         for queue in reversed(self._queues):
@@ -258,9 +258,9 @@ class Scheduler(Generic[EntryT]):
         one entry alone; `_fits` says what else is left out.
 
         Args:
-            now: by the clock.
+            now: the clock's time.
             max_tokens: the budget of the batch.
-            max_size: rows at most.
+            max_size: the maximum number of rows.
         """
         expired: list[EntryT] = []
         windows = {
@@ -345,8 +345,8 @@ class Scheduler(Generic[EntryT]):
                 entry.input.tokens for entry in entries if entry.lane == queue.lane
             )
             queue.deficit += queue.quantum * above
-            least = queue.deficit - own if queue.lane == paying else min(0.0, queue.deficit)
-            queue.deficit = max(least, queue.deficit - own)
+            floor = queue.deficit - own if queue.lane == paying else min(0.0, queue.deficit)
+            queue.deficit = max(floor, queue.deficit - own)
             if not queue.count:
                 queue.deficit = min(0.0, queue.deficit)
             above += own
@@ -370,7 +370,7 @@ def _candidates(lane: Lane, windows: dict[Lane, list[EntryT]], max_size: int) ->
             return -1
         return abs(entry.input.tokens - length)
 
-    found: list[EntryT] = []
+    nearest: list[EntryT] = []
     for candidate in (lane, *(other for other in windows if other != lane)):
-        found += sorted(windows[candidate], key=distance)[: max_size - len(found)]
-    return found
+        nearest += sorted(windows[candidate], key=distance)[: max_size - len(nearest)]
+    return nearest

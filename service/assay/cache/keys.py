@@ -14,8 +14,8 @@ def cache_key(fingerprint: str, input_key: bytes) -> bytes:
     No header, no id and no run enters the key.
 
     Args:
-        fingerprint: the model's.
-        input_key: the prepared input's.
+        fingerprint: the model's fingerprint.
+        input_key: the prepared input's key.
     """
     digest = hashlib.blake2b(digest_size=32)
     for part in (SCHEMA, fingerprint.encode(), input_key):

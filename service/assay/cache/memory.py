@@ -17,11 +17,11 @@ class ScoreCache(Protocol):
     """A store of raws. No method raises: a failure inside is a miss, and counted."""
 
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Raw]:
-        """Return the raws that are known, in one round trip."""
+        """Return the raws that are stored, in one round trip."""
         ...
 
     async def put_many(self, raws: Mapping[bytes, Raw]) -> None:
-        """Keep raws. May return before they are stored."""
+        """Store raws. May return before they are stored."""
         ...
 
     async def close(self) -> None:
@@ -30,11 +30,11 @@ class ScoreCache(Protocol):
 
 
 class MemoryCache:
-    """The most recently used raws, within a bound in bytes.
+    """A cache of the most recently used raws, within a bound in bytes.
 
     Args:
-        max_bytes: of all entries together.
-        metrics: where lookups and bytes are counted.
+        max_bytes: the bound on all entries together.
+        metrics: counters of lookups and bytes.
     """
 
     def __init__(self, max_bytes: int, metrics: Metrics) -> None:
@@ -44,13 +44,13 @@ class MemoryCache:
         self._bytes = metrics.cache_bytes
 
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Raw]:
-        """Return the raws that are known; each becomes the most recently used."""
-        found = {key: self._raws[key] for key in keys if key in self._raws}
-        self._series.count(hits=len(found), misses=len(keys) - len(found))
-        return found
+        """Return the raws that are stored; each becomes the most recently used."""
+        hits = {key: self._raws[key] for key in keys if key in self._raws}
+        self._series.count(hits=len(hits), misses=len(keys) - len(hits))
+        return hits
 
     async def put_many(self, raws: Mapping[bytes, Raw]) -> None:
-        """Keep raws, evicting the least recently used ones beyond the bound."""
+        """Store raws, evicting the least recently used ones beyond the bound."""
         for key, raw in raws.items():
             if _size(raw) <= self._max_bytes:
                 self._raws[key] = raw

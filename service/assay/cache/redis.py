@@ -1,5 +1,6 @@
-"""RedisCache: raws shared between processes. A dead, slow or lying Redis means slower, never wrong
-and never down.
+"""RedisCache: raws shared between processes.
+
+An unreachable, slow or faulty Redis makes scoring slower, never wrong and never unavailable.
 """
 
 import asyncio
@@ -17,23 +18,23 @@ from assay_models.base import Raw
 
 T = TypeVar("T")
 
-MAX_PAUSE = 30.0
+MAX_PAUSE_SECONDS = 30.0
 MAX_WRITES = 256
 
 
 class RedisCache:
-    """Raws shared between processes through Redis.
+    """A cache of raws in Redis, shared between processes.
 
-    Each call is bounded by `timeout` seconds. After a failure Redis is not asked for a pause that
-    doubles up to `MAX_PAUSE`, so that a hung server costs one timeout now and then and not one a
-    request. A value carries a checksum keyed by its own key: an answer to another question, or
-    garbage, is a miss.
+    Each call is bounded by `timeout` seconds. After a failure, Redis is not called for a pause that
+    doubles up to `MAX_PAUSE_SECONDS`, so that a hung server does not cost every request a timeout.
+    A value carries a checksum keyed by its own key: a value of another key, or a damaged one, is a
+    miss.
 
     Args:
-        url: of the server.
+        url: the server's URL.
         ttl: seconds for which a raw stays.
-        timeout: seconds.
-        metrics: where lookups are counted.
+        timeout: seconds that each call may take.
+        metrics: counters of lookups.
         clock: monotonic seconds.
 
     Raises:
@@ -65,7 +66,7 @@ class RedisCache:
         self._writes: set[asyncio.Task[object]] = set()
 
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Raw]:
-        """Return the raws that are known and intact, by one MGET."""
+        """Return the raws that are stored and intact, with one MGET."""
         if not keys:
             return {}
         values = await self._bounded(
@@ -79,13 +80,13 @@ class RedisCache:
             for key, value in zip(keys, values, strict=True)
             if value is not None
         }
-        found = {key: raw for key, raw in decoded.items() if raw is not None}
-        damaged = len(decoded) - len(found)
-        self._series.count(hits=len(found), misses=len(keys) - len(decoded), errors=damaged)
-        return found
+        hits = {key: raw for key, raw in decoded.items() if raw is not None}
+        damaged = len(decoded) - len(hits)
+        self._series.count(hits=len(hits), misses=len(keys) - len(decoded), errors=damaged)
+        return hits
 
     async def put_many(self, raws: Mapping[bytes, Raw]) -> None:
-        """Keep raws without making the caller wait; dropped while too many writes are pending."""
+        """Store raws without making the caller wait; drop them if too many writes are pending."""
         if raws and len(self._writes) < MAX_WRITES:
             write = asyncio.create_task(self._bounded(lambda: self._store(dict(raws)), 0))
             self._writes.add(write)
@@ -111,7 +112,7 @@ class RedisCache:
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await call()
-        except Exception:  # noqa: BLE001 a lying server can make its client raise anything; a miss is always right
+        except Exception:  # noqa: BLE001 a faulty server can make its client raise anything; a miss is always right
             self._series.count(errors=max(1, keys))
             self._lengthen_pause(began)
             return None
@@ -121,7 +122,7 @@ class RedisCache:
     def _lengthen_pause(self, began: float) -> None:
         """Double the pause, once for calls that fail together."""
         if began > self._failed_at:
-            self._pause = min(MAX_PAUSE, max(self._timeout, self._pause * 2))
+            self._pause = min(MAX_PAUSE_SECONDS, max(self._timeout, self._pause * 2))
             self._failed_at = self._clock()
             self._paused_until = self._failed_at + self._pause
 

@@ -1,4 +1,4 @@
-"""The command line: serve, score a file, look after models, print the OpenAPI document."""
+"""The command line: serve, score a file, rank candidates, manage models, print the API."""
 
 import json
 from typing import Annotated
@@ -29,8 +29,8 @@ app.command(
 )(best_of_n)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(is_requested: bool) -> None:
+    if is_requested:
         typer.echo(f"assay {__version__}")
         raise typer.Exit
 
@@ -41,12 +41,12 @@ def main(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="The version.")
     ] = False,
 ) -> None:
-    """Assay, a server for reward models."""
+    """Run Assay, a server for reward models."""
 
 
 @app.command(epilog="Example: assay openapi > openapi.json")
 def openapi() -> None:
-    """Print the OpenAPI document of the service, whichever models it serves."""
+    """Print the OpenAPI document of the service, which is the same for all models."""
     document = create_app(Settings(models=("reference",))).openapi()
     typer.echo(json.dumps(document, indent=2, sort_keys=True))
 

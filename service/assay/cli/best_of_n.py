@@ -1,4 +1,4 @@
-"""`assay best-of-n`: the candidates of one prompt, ranked here or on a server."""
+"""`assay best-of-n`: rank the candidates of one prompt, in this process or on a server."""
 
 import asyncio
 import json
@@ -16,106 +16,117 @@ from rich.console import Console
 from rich.table import Table
 
 from assay.cli.models import PIPE_WIDTH
-from assay.cli.process import Exit, LogLevel, exit_with, on_errors, tell
+from assay.cli.process import Exit, LogLevel, exit_with, on_errors, print_message
 from assay.cli.score import Truncation, remote_client, settings_for
 from assay.errors import SettingsError
 from assay.offline.files import FileError, opened_input
-from assay.offline.lines import Halted
-from assay.offline.local import BATCH_SECONDS, ranked_here
+from assay.offline.local import BATCH_SECONDS, rank_locally
+from assay.offline.scorer import Halted
 from assay.scoring.best_of_n import BestOfNCall
 from assay.scoring.service import ScoreCall
 from assay.types import BestOfNReply, ItemResult
 from assay_models.base import Options
 from assay_models.repository import ModelNotFound
 
-SHOWN = 200
+MAX_CANDIDATE_CHARACTERS = 200
 """Characters of a candidate in the table."""
 
 _OPTIONS = {"model", "candidates", "top_n", "tie_margin", "abstain_below", "min_confidence"}
-_NO_FIELDS = _OPTIONS | {"options", "run", "timeout", "priority"}
+_RESERVED = _OPTIONS | {"options", "run", "timeout", "priority"}
 
 Candidate = str | Mapping[str, Any]
 
 
-def _finite(value: float | None) -> float | None:
+def _check_finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter("must be a finite number")
     return value
 
 
+Candidates = Annotated[list[str] | None, typer.Argument(help="The candidates.")]
+Model = Annotated[str, typer.Option(help="The model, as name or name@version.")]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--field",
+        "-f",
+        help="A field that all candidates share: NAME=TEXT, or NAME:=JSON. May be repeated.",
+    ),
+]
+CandidateFile = Annotated[
+    Path | None, typer.Option(help="A file of more candidates, one per line; - is stdin.")
+]
+IsJsonLines = Annotated[
+    bool, typer.Option("--jsonl", help="The file's lines are JSON: texts, or objects of fields.")
+]
+Url = Annotated[
+    str | None,
+    typer.Option(help="The server to rank on. Without it the model is loaded in this process."),
+]
+TopN = Annotated[int | None, typer.Option(min=1, help="Show only the first N ranks.")]
+TieMargin = Annotated[
+    float | None,
+    typer.Option(min=0, callback=_check_finite, help="Report scores this close as ties."),
+]
+AbstainBelow = Annotated[
+    float | None,
+    typer.Option(callback=_check_finite, help="Choose none if the best score is lower."),
+]
+MinConfidence = Annotated[
+    float | None,
+    typer.Option(
+        min=0.5, max=1, callback=_check_finite, help="Choose none if the confidence is lower."
+    ),
+]
+TruncationSide = Annotated[
+    Truncation, typer.Option(help="Treatment of candidates that are too long.")
+]
+IsRaw = Annotated[bool, typer.Option("--raw", help="Return the raw model output as score.")]
+IsJson = Annotated[bool, typer.Option("--json", help="Print the reply of POST /v1/best-of-n.")]
+Timeout = Annotated[float, typer.Option(min=0.001, help="With --url: seconds, including retries.")]
+Severity = Annotated[LogLevel, typer.Option(help="The lowest severity to log.")]
+
+
 def best_of_n(
-    candidates: Annotated[
-        list[str] | None, typer.Argument(help="The candidates, as many as there are.")
-    ] = None,
+    candidates: Candidates = None,
     *,
-    model: Annotated[str, typer.Option(help="The model, as name or name@version.")],
-    field: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--field",
-            "-f",
-            help="What all candidates share: NAME=TEXT, or NAME:=JSON. As often as needed.",
-        ),
-    ] = None,
-    file: Annotated[
-        Path | None, typer.Option(help="More candidates, one a line; - is stdin.")
-    ] = None,
-    jsonl: Annotated[
-        bool,
-        typer.Option("--jsonl", help="The file's lines are JSON: texts, or objects of fields."),
-    ] = False,
-    url: Annotated[
-        str | None,
-        typer.Option(help="Rank on this server. Without it the model is loaded here."),
-    ] = None,
-    top_n: Annotated[int | None, typer.Option(min=1, help="Show only so many places.")] = None,
-    tie_margin: Annotated[
-        float | None,
-        typer.Option(min=0, callback=_finite, help="Scores no further apart are told as ties."),
-    ] = None,
-    abstain_below: Annotated[
-        float | None,
-        typer.Option(callback=_finite, help="Choose none where the best scores less."),
-    ] = None,
-    min_confidence: Annotated[
-        float | None,
-        typer.Option(
-            min=0.5, max=1, callback=_finite, help="Choose none where the model is less sure."
-        ),
-    ] = None,
-    truncation: Annotated[
-        Truncation, typer.Option(help="What happens to candidates that are too long.")
-    ] = Truncation.error,
-    raw: Annotated[bool, typer.Option("--raw", help="The model's own number as score.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="The reply of POST /v1/best-of-n.")
-    ] = False,
-    timeout: Annotated[
-        float, typer.Option(min=0.001, help="With --url: seconds, retries included.")
-    ] = 600.0,
-    log_level: Annotated[LogLevel, typer.Option(help="What is logged.")] = LogLevel.critical,
+    model: Model,
+    field: Fields = None,
+    file: CandidateFile = None,
+    jsonl: IsJsonLines = False,
+    url: Url = None,
+    top_n: TopN = None,
+    tie_margin: TieMargin = None,
+    abstain_below: AbstainBelow = None,
+    min_confidence: MinConfidence = None,
+    truncation: TruncationSide = Truncation.error,
+    raw: IsRaw = False,
+    as_json: IsJson = False,
+    timeout: Timeout = 600.0,
+    log_level: Severity = LogLevel.critical,
 ) -> None:
     """Rank the candidates of one prompt, best first.
 
-    Exit code 0: all were scored; 1: some could not be, and come last; 2: wrong usage; 3: stopped.
+    Exit code 0: all were scored; 1: some could not be scored and come last; 2: usage error; 3:
+    stopped.
     """
     logging.basicConfig(level=log_level.upper())
     with on_errors((SettingsError, ModelNotFound, FileError)):
-        offered = [*(candidates or ()), *_in_file(file, jsonl)]
+        offered = [*(candidates or ()), *_read_file(file, jsonl)]
         if not offered:
             reason = "there is no candidate"
             raise exit_with(Exit.USAGE, reason, "name some, or a file of them with --file")
         options = Options(truncation.value, raw)
         call = BestOfNCall(
-            ScoreCall(model, (), options, timeout=BATCH_SECONDS),
-            offered,
-            dict(_field(one) for one in field or ()),
-            top_n,
-            tie_margin,
-            abstain_below,
-            min_confidence,
+            score=ScoreCall(model, (), options, timeout=BATCH_SECONDS),
+            candidates=offered,
+            shared=dict(_parse_field(text) for text in field or ()),
+            top_n=top_n,
+            tie_margin=tie_margin,
+            abstain_below=abstain_below,
+            min_confidence=min_confidence,
         )
-        reply = _ranked(call, url, timeout)
+        reply = _rank(call, url, timeout)
     if as_json:
         typer.echo(json.dumps(asdict(reply), indent=2))
     else:
@@ -123,27 +134,27 @@ def best_of_n(
     _conclude(reply)
 
 
-def _ranked(call: BestOfNCall, url: str | None, timeout: float) -> BestOfNReply:
+def _rank(call: BestOfNCall, url: str | None, timeout: float) -> BestOfNReply:
     model = call.score.model
     try:
         if url is None:
-            return asyncio.run(ranked_here(*settings_for(model), call))
-        return _ranked_there(url, timeout, model, call)
+            return asyncio.run(rank_locally(*settings_for(model), call))
+        return _rank_remotely(url, timeout, model, call)
     except Halted as error:
-        code = Exit.USAGE if error.misused else Exit.STOPPED
+        code = Exit.USAGE if error.is_usage_error else Exit.STOPPED
         raise exit_with(code, error.detail, error.hint) from None
 
 
-def _ranked_there(url: str, timeout: float, model: str, call: BestOfNCall) -> BestOfNReply:
+def _rank_remotely(url: str, timeout: float, model: str, call: BestOfNCall) -> BestOfNReply:
     remote, client = remote_client(url, timeout)
     try:
-        reply: BestOfNReply = asyncio.run(remote.ranked_there(client, model, call))
+        reply: BestOfNReply = asyncio.run(remote.rank_remotely(client, model, call))
     except ValueError as error:
         raise exit_with(Exit.USAGE, str(error)) from None
     return reply
 
 
-def _in_file(file: Path | None, jsonl: bool) -> Iterator[Candidate]:
+def _read_file(file: Path | None, jsonl: bool) -> Iterator[Candidate]:
     if file is None:
         return
     with opened_input(file) as lines:
@@ -151,41 +162,41 @@ def _in_file(file: Path | None, jsonl: bool) -> Iterator[Candidate]:
             try:
                 text = line.decode().rstrip("\r\n")
                 if text.strip():
-                    yield _read(text) if jsonl else text
+                    yield _parse_candidate(text) if jsonl else text
             except ValueError as error:
                 kind = "JSON: a text or an object" if jsonl else "UTF-8"
                 raise FileError(f"line {number} of {file} is not {kind}") from error
 
 
-def _read(text: str) -> Candidate:
-    value = json.loads(text, parse_constant=_refuse)
+def _parse_candidate(text: str) -> Candidate:
+    value = json.loads(text, parse_constant=_reject)
     if not isinstance(value, str | dict):
         raise ValueError
     return value
 
 
-def _refuse(constant: str) -> NoReturn:
+def _reject(constant: str) -> NoReturn:
     raise ValueError(constant)
 
 
-def _field(given: str) -> tuple[str, Any]:
-    name, equals, text = given.partition("=")
-    as_json = name.endswith(":")
+def _parse_field(argument: str) -> tuple[str, Any]:
+    name, equals, text = argument.partition("=")
+    is_json = name.endswith(":")
     name = name.removesuffix(":").strip()
     if not (equals and name):
         raise exit_with(Exit.USAGE, "--field must be NAME=TEXT or NAME:=JSON")
-    if name in _NO_FIELDS:
+    if name in _RESERVED:
         raise exit_with(Exit.USAGE, f"{name!r} is no field of an item", "see --help for options")
-    if not as_json:
+    if not is_json:
         return name, text
     try:
-        return name, json.loads(text, parse_constant=_refuse)
+        return name, json.loads(text, parse_constant=_reject)
     except ValueError:
         raise exit_with(Exit.USAGE, f"--field {name}:= is not followed by JSON") from None
 
 
 def _show(reply: BestOfNReply, offered: Sequence[Candidate]) -> None:
-    channels = list(dict.fromkeys(name for one in reply.results for name in one.channels))
+    channels = list(dict.fromkeys(name for result in reply.results for name in result.channels))
     channels = channels if len(channels) > 1 else []
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in ("rank", "score", "margin", *channels):
@@ -194,23 +205,27 @@ def _show(reply: BestOfNReply, offered: Sequence[Candidate]) -> None:
     table.add_column("notes", overflow="fold")
     for rank, place in enumerate(reply.ranking, 1):
         result = reply.results[place.index]
-        numbers = [place.score, place.margin, *(result.channels.get(name) for name in channels)]
-        text = _line(offered[place.index])
-        table.add_row(str(rank), *(_number(one) for one in numbers), text, _notes(reply, result))
+        values = [place.score, place.margin, *(result.channels.get(name) for name in channels)]
+        text = _printable(offered[place.index])
+        table.add_row(str(rank), *(_format(value) for value in values), text, _notes(reply, result))
     width = None if os.isatty(1) else PIPE_WIDTH
     Console(width=width, highlight=False, markup=False).print(table)
 
 
-def _line(candidate: Candidate) -> str:
+def _printable(candidate: Candidate) -> str:
     if not isinstance(candidate, str):
         candidate = json.dumps(candidate, ensure_ascii=False)
     text = " ".join(candidate.split())
-    text = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
-    # What a terminal would obey is not for a candidate to say.
+    text = (
+        text
+        if len(text) <= MAX_CANDIDATE_CHARACTERS
+        else f"{text[: MAX_CANDIDATE_CHARACTERS - 1]}…"
+    )
+    # A candidate must not send control characters to the terminal.
     return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
 
 
-def _number(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
@@ -224,10 +239,13 @@ def _notes(reply: BestOfNReply, result: ItemResult) -> str:
 
 
 def _conclude(reply: BestOfNReply) -> NoReturn:
-    failed = [one for one in reply.results if one.error is not None]
-    for one in failed:
-        if one.error is not None:
-            tell(f"candidate {one.index + 1}: {one.error.code}: {one.error.detail}")
+    failed = [result for result in reply.results if result.error is not None]
+    for result in failed:
+        if result.error is not None:
+            error = result.error
+            print_message(f"candidate {result.index + 1}: {error.code}: {error.detail}")
     if reply.abstained:
-        tell("none is chosen: the best is not good enough, or not sure enough, or has no score")
+        print_message(
+            "none is chosen: the best is not good enough, or not sure enough, or has no score"
+        )
     raise typer.Exit(Exit.FAILED if failed else Exit.DONE)

@@ -1,4 +1,4 @@
-"""`assay models`: what there is, what its card says, whether it computes what the card promises."""
+"""`assay models`: list models, show their cards, verify that they compute their examples."""
 
 import asyncio
 import json
@@ -30,13 +30,13 @@ PIPE_WIDTH = 10_000
 models_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="The models there are: list, show, verify, digest.",
+    help="Models: list, show, verify, digest.",
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of one model's verification; `failure` says why it could not be loaded."""
+class Verification:
+    """The result of verifying one model; `failure` is the reason why it could not be loaded."""
 
     model: str
     self_test: SelfTest | None
@@ -45,7 +45,7 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether the server would serve it."""
+        """Whether a server would serve the model."""
         return self.failure is None
 
     def __str__(self) -> str:
@@ -90,19 +90,21 @@ def show_model(
         card = {"id": entry.card.id, **entry.card.model_dump(mode="json")}
         typer.echo(json.dumps(card, indent=2, sort_keys=True, ensure_ascii=False))
         return
-    typer.echo("\n".join(_described(entry.card, weights_state(repository, entry))))
+    typer.echo("\n".join(_describe(entry.card, weights_state(repository, entry))))
 
 
 @models_app.command("verify", epilog="Example: assay models verify reference")
 def verify_models(
     names: Annotated[
-        list[str] | None, typer.Argument(help="name or name@version; none: all that are served.")
+        list[str] | None, typer.Argument(help="name or name@version; default: all served models.")
     ] = None,
-    log_level: Annotated[LogLevel, typer.Option(help="What is logged.")] = LogLevel.critical,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="The lowest severity to log.")
+    ] = LogLevel.critical,
 ) -> None:
-    """Check models: the digests of their files, that they load, and the example on the card.
+    """Verify models: the digests of their files, that they load, and the card's example.
 
-    Exit code 1: a model does not compute what its card promises, or cannot be loaded.
+    Exit code 1: a model does not compute the score its card states, or cannot be loaded.
     """
     logging.basicConfig(level=log_level.upper())
     settings = local_settings_or_exit()
@@ -115,9 +117,9 @@ def verify_models(
     passed = True
     for entry in entries:
         with on_errors((SettingsError,)):
-            verdict = asyncio.run(verified(settings, entry.card.id))
-        typer.echo(str(verdict))
-        passed &= verdict.passed
+            verification = asyncio.run(verify_model(settings, entry.card.id))
+        typer.echo(str(verification))
+        passed &= verification.passed
     raise typer.Exit(Exit.DONE if passed else Exit.FAILED)
 
 
@@ -127,9 +129,9 @@ def verify_models(
 def digest_folder(
     folder: Annotated[Path, typer.Argument(help="A checkpoint.", exists=True, file_okay=False)],
 ) -> None:
-    """Print the digests of a folder's files as the table that a card holds.
+    """Print the digests of a folder's files as a table for a card.
 
-    Cards, Markdown and hidden files are left out.
+    Cards, Markdown and hidden files are omitted.
     """
     typer.echo("[weights.files]")
     for path in _checkpoint_files(folder):
@@ -137,23 +139,23 @@ def digest_folder(
         typer.echo(f'{name} = "{digest_of(path)}"')
 
 
-async def verified(settings: Settings, model: str) -> Verdict:
-    """Load one model as a server would, digests and self-test included."""
+async def verify_model(settings: Settings, model: str) -> Verification:
+    """Load one model as a server would, including digests and self-test."""
     began = time.monotonic()
     async with running_service(settings.model_copy(update={"models": (model,)})) as service:
         served = service.find(model)
         await served.loaded()
-        return Verdict(model, served.self_test, served.failure, time.monotonic() - began)
+        return Verification(model, served.self_test, served.failure, time.monotonic() - began)
 
 
 def local_settings_or_exit() -> Settings:
-    """The settings of this process's environment, or the end of the command."""
+    """Return the settings of this process's environment; exit if they are invalid."""
     with on_errors((SettingsError,)):
         return local_settings(os.environ)
 
 
 def weights_state(repository: ModelRepository, entry: RepositoryEntry) -> str:
-    """Whether a model's files are there; their digests are not computed."""
+    """Return whether a model's files are installed, without computing their digests."""
     weights = entry.card.weights
     if weights.source == "hub":
         return f"hub: {weights.hub}"
@@ -178,8 +180,8 @@ def _repository(settings: Settings) -> ModelRepository:
 
 
 def _headline(card: ModelCard) -> str:
-    told = sorted(card.quality, key=lambda quality: not quality.headline)
-    return f"{_figure(told[0])} on {told[0].dataset}" if told else "not measured"
+    rows = sorted(card.quality, key=lambda quality: not quality.headline)
+    return f"{_figure(rows[0])} on {rows[0].dataset}" if rows else "not measured"
 
 
 def _figure(quality: Quality) -> str:
@@ -187,7 +189,7 @@ def _figure(quality: Quality) -> str:
     return f"{quality.metric} {quality.value:.3f} {interval}"
 
 
-def _described(card: ModelCard, weights: str) -> Iterator[str]:
+def _describe(card: ModelCard, weights: str) -> Iterator[str]:
     yield f"{card.id}  {card.title}".rstrip()
     if card.summary:
         yield card.summary
@@ -205,30 +207,31 @@ def _described(card: ModelCard, weights: str) -> Iterator[str]:
         facts["backbone"] = card.training.backbone or "none"
         facts["data"] = "; ".join(card.training.data) or "none"
     if card.reference is not None:
-        seen = card.reference
-        facts["usual scores"] = f"mean {seen.mean:.3f}, std {seen.std:.3f} over {seen.n:,} items"
+        usual = card.reference
+        facts["usual scores"] = f"mean {usual.mean:.3f}, std {usual.std:.3f} over {usual.n:,} items"
     for name, fact in facts.items():
         yield f"{name + ':':<16}{fact}"
-    yield from _measured(card.quality)
-    yield from _listed("limitations", card.limitations)
+    yield from _describe_quality(card.quality)
+    yield from _describe_list("limitations", card.limitations)
     if card.example is not None:
         example = card.example
-        promise = f"scores {example.score:.6g} within {example.tolerance:g}"
-        yield from _listed("example", [json.dumps(example.item, ensure_ascii=False), promise])
+        expected = f"scores {example.score:.6g} within {example.tolerance:g}"
+        lines = [json.dumps(example.item, ensure_ascii=False), expected]
+        yield from _describe_list("example", lines)
 
 
-def _measured(figures: Sequence[Quality]) -> Iterator[str]:
-    for command, measured in groupby(figures, lambda one: one.command):
+def _describe_quality(figures: Sequence[Quality]) -> Iterator[str]:
+    for command, measured in groupby(figures, lambda figure: figure.command):
         yield from ("", f"quality, by `{command}`:")
-        for (dataset, n), rows in groupby(measured, lambda one: (one.dataset, one.n)):
+        for (dataset, n), rows in groupby(measured, lambda figure: (figure.dataset, figure.n)):
             yield f"  - {dataset}, n = {n:,}"
-            for one in rows:
-                beside = "".join(f"; {base.name} {base.value:.3f}" for base in one.baselines)
-                note = f" ({one.note})" if one.note else ""
-                yield f"    - {_figure(one)}{beside}{note}"
+            for row in rows:
+                baselines = "".join(f"; {base.name} {base.value:.3f}" for base in row.baselines)
+                note = f" ({row.note})" if row.note else ""
+                yield f"    - {_figure(row)}{baselines}{note}"
 
 
-def _listed(heading: str, lines: Sequence[str]) -> Iterator[str]:
+def _describe_list(heading: str, lines: Sequence[str]) -> Iterator[str]:
     rows = [f"  - {line}" for line in lines]
     if rows:
         yield from ("", f"{heading}:", *rows)

@@ -1,4 +1,4 @@
-"""What all commands share: settings, what they say beside their results, exit codes."""
+"""Parts that all commands share: settings, messages on stderr, exit codes."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,11 +7,11 @@ from enum import IntEnum, StrEnum
 import typer
 
 from assay.errors import AssayError
-from assay.offline.lines import CannotResume
+from assay.offline.records import CannotResume
 from assay.settings import Settings, read_settings
 
 CLIENT_VARIABLES = frozenset({"ASSAY_URL", "ASSAY_API_KEY"})
-REWARD_VARIABLES = "ASSAY_REWARD_"  # how those of the client's reward functions begin
+REWARD_PREFIX = "ASSAY_REWARD_"  # variables of the client's reward functions
 
 
 class Exit(IntEnum):
@@ -25,7 +25,7 @@ class Exit(IntEnum):
 
 
 class LogLevel(StrEnum):
-    """From which severity on the log speaks."""
+    """The lowest severity that is logged."""
 
     critical = "critical"
     error = "error"
@@ -34,20 +34,20 @@ class LogLevel(StrEnum):
     debug = "debug"
 
 
-def tell(text: str) -> None:
-    """Say something on stderr."""
+def print_message(text: str) -> None:
+    """Print a message on stderr."""
     typer.echo(text, err=True)
 
 
 def exit_with(code: Exit, reason: str, hint: str | None = None) -> typer.Exit:
-    """Say why on stderr; the exception to raise."""
-    tell(f"error: {reason}" + (f"\nhint: {hint}" if hint else ""))
+    """Print the reason on stderr; return the exception to raise."""
+    print_message(f"error: {reason}" + (f"\nhint: {hint}" if hint else ""))
     return typer.Exit(code)
 
 
 @contextmanager
 def on_errors(kinds: tuple[type[Exception], ...]) -> Iterator[None]:
-    """End the command with a line and a hint, not a traceback, when it was called wrongly."""
+    """Turn these exceptions into a usage error: a message with a hint, and no traceback."""
     try:
         yield
     except kinds as error:
@@ -56,14 +56,14 @@ def on_errors(kinds: tuple[type[Exception], ...]) -> Iterator[None]:
 
 
 def local_settings(environment: Mapping[str, str]) -> Settings:
-    """The settings for work in this process. The client's own variables may stand beside them.
+    """Return the settings for work in this process, ignoring the client's own variables.
 
     Raises:
-        SettingsError: as `read_settings` says.
+        SettingsError: see `read_settings`.
     """
     own = {
         name: text
         for name, text in environment.items()
-        if name not in CLIENT_VARIABLES and not name.startswith(REWARD_VARIABLES)
+        if name not in CLIENT_VARIABLES and not name.startswith(REWARD_PREFIX)
     }
     return read_settings(own)

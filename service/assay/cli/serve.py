@@ -1,4 +1,4 @@
-"""`assay serve`: one process, one address, the models that the environment names."""
+"""`assay serve`: serve the models of the settings on one address, from one process."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ from uvicorn.config import LOGGING_CONFIG
 from assay import __version__
 from assay.api.components import components_of
 from assay.app import create_app
-from assay.cli.process import Exit, LogLevel, exit_with, on_errors, tell
+from assay.cli.process import Exit, LogLevel, exit_with, on_errors, print_message
 from assay.errors import SettingsError
 from assay.scoring.service import ScoringService
 from assay.served_model import DEVICE_THREAD
@@ -27,30 +27,33 @@ from assay.settings import Settings, read_settings
 logger = logging.getLogger(__name__)
 
 BACKLOG = 4096
-# Longer than the minute after which balancers drop an idle connection, so that they close first.
+# Longer than the minute after which load balancers drop an idle connection: they close it first.
 KEEP_ALIVE_SECONDS = 75
-# Beyond the drain, so that what it cut off still gets its answer.
-LAST_ANSWERS_SECONDS = 5
-# The device's thread comes back to Python after each kernel. At the default of 5 ms it would often
-# wait for the event loop while its cores stand idle.
+# After the drain, so that requests that it aborted still receive their reply.
+LAST_REPLIES_SECONDS = 5
+# The device's thread returns to Python after each kernel. At the default of 5 ms it would often
+# wait for the event loop while its cores are idle.
 SWITCH_SECONDS = 0.0005
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Instead of ASSAY_HOST.")] = None,
+    host: Annotated[str | None, typer.Option(help="The address; overrides ASSAY_HOST.")] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Instead of ASSAY_PORT; 0: any free one.")
+        int | None,
+        typer.Option(min=0, max=65535, help="The port; overrides ASSAY_PORT. 0: any free port."),
     ] = None,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log each request.")] = False,
-    log_level: Annotated[LogLevel, typer.Option(help="What is logged.")] = LogLevel.info,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="The lowest severity to log.")
+    ] = LogLevel.info,
 ) -> None:
-    """Serve models over HTTP, as the ASSAY_* variables say."""
+    """Serve models over HTTP, configured by the ASSAY_* variables."""
     with on_errors((SettingsError,)):
         given = {"host": host, "port": port}
-        chosen = {name: value for name, value in given.items() if value is not None}
-        settings = read_settings(os.environ).model_copy(update=chosen)
-        death = _Death()
+        overrides = {name: value for name, value in given.items() if value is not None}
+        settings = read_settings(os.environ).model_copy(update=overrides)
+        death = _DeathHandler()
         application = create_app(settings, death)
         listening = _listen(settings.host, settings.port)
     _announce(settings, components_of(application).service, listening)
@@ -73,9 +76,11 @@ def _announce(settings: Settings, service: ScoringService, listening: socket.soc
     models = ", ".join(served.card.id for served in service.models())
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     port = listening.getsockname()[1]
-    tell(f"Assay {__version__} serves {models} on http://{host}:{port}")
+    print_message(f"Assay {__version__} serves {models} on http://{host}:{port}")
     if settings.host not in LOOPBACK and not settings.api_keys:
-        tell("warning: ASSAY_API_KEYS is not set: whoever reaches this address can use it")
+        print_message(
+            "warning: ASSAY_API_KEYS is not set: any client that reaches this address can use it"
+        )
 
 
 def _server_config(
@@ -91,7 +96,7 @@ def _server_config(
         lifespan="on",
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=math.ceil(settings.drain_timeout) + LAST_ANSWERS_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.drain_timeout) + LAST_REPLIES_SECONDS,
     )
 
 
@@ -102,7 +107,7 @@ def _log_config(log_level: LogLevel) -> dict[str, Any]:
 
 
 class _Server(uvicorn.Server):
-    """Tells whoever still waits when the drain's time is over, while connections are still open."""
+    """Server that fails waiting requests at the end of the drain, while connections are open."""
 
     def __init__(self, config: uvicorn.Config, application: FastAPI, drain_timeout: float) -> None:
         super().__init__(config)
@@ -111,19 +116,19 @@ class _Server(uvicorn.Server):
         self._drain_timeout = drain_timeout
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """See uvicorn. Who follows a run would do so for ever, so that ends first."""
+        """Shut down as uvicorn does, after ending the event streams, which never end themselves."""
         self._subscribers.close()
-        ending = asyncio.create_task(self._end())
+        aborting = asyncio.create_task(self._abort_after_drain())
         await super().shutdown(sockets)
-        ending.cancel()
+        aborting.cancel()
 
-    async def _end(self) -> None:
+    async def _abort_after_drain(self) -> None:
         await asyncio.sleep(self._drain_timeout)
         await self._abort()
 
 
-class _Death:
-    """Why the server has to go: a model died, and only a new process brings it back."""
+class _DeathHandler:
+    """Handler of a model's death: it stops the server, as only a new process recovers a model."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -134,8 +139,8 @@ class _Death:
         self.reason = self.reason or reason
         self._stop()
 
-    def ends(self, server: uvicorn.Server) -> None:
-        """Say which server is to stop: it finishes what it has accepted."""
+    def attach(self, server: uvicorn.Server) -> None:
+        """Set the server to stop; it finishes the requests that it accepted."""
         self._server = server
         self._stop()
 
@@ -144,12 +149,12 @@ class _Death:
             self._server.should_exit = True
 
 
-def _run_server(server: _Server, listening: socket.socket, death: _Death) -> None:
-    death.ends(server)
+def _run_server(server: _Server, listening: socket.socket, death: _DeathHandler) -> None:
+    death.attach(server)
     interrupted = False
     try:
         server.run(sockets=[listening])
-    except KeyboardInterrupt:  # not where a shell has told its background jobs to ignore it
+    except KeyboardInterrupt:  # never raised where a shell makes its background jobs ignore it
         interrupted = True
     if not server.started and not interrupted:
         raise exit_with(Exit.STOPPED, "the server did not start; the log above says why")
@@ -161,8 +166,8 @@ def _run_server(server: _Server, listening: socket.socket, death: _Death) -> Non
 
 
 def _leave_hung_devices(code: int) -> None:
-    """End at once if a forward pass never returns: an orderly end would wait for its thread."""
-    devices = [one for one in threading.enumerate() if one.name.startswith(DEVICE_THREAD)]
+    """Exit at once if a forward pass never returns: a regular exit would wait for its thread."""
+    devices = [thread for thread in threading.enumerate() if thread.name.startswith(DEVICE_THREAD)]
     for thread in devices:
         thread.join(1.0)
     if any(thread.is_alive() for thread in devices):

@@ -1,9 +1,9 @@
-// What fires at the latest step: rules and gold, each with what it rests on and what it cannot tell.
+// Alerts at the latest step: rules that fire and advice of gold, with evidence and limits.
 
 import { announce, fill, h, status } from "./dom.js";
-import { listed, sentence, spoken } from "./format.js";
-import { evidence } from "./timeline.js";
-import { reading } from "./words.js";
+import { asWords, capitalize, joinNames } from "./format.js";
+import { valueText } from "./rule_values.js";
+import { evidenceList } from "./timeline.js";
 
 export class Alerts {
   constructor() {
@@ -11,62 +11,64 @@ export class Alerts {
     this.firing = null;
   }
 
-  // `judged` is the health of the stream that is shown; null where nothing was scored.
-  update(health, judged) {
-    const firing = (judged?.rules ?? []).filter((one) => one.severity !== null);
-    const critical = firing.filter((one) => one.severity === "critical");
-    const warnings = firing.filter((one) => one.severity !== "critical");
-    const advice = health.gold.filter((one) => one.advice !== null);
-    const others = health.streams.filter((one) => one !== judged && one.status !== "ok");
-    const cards = [...advice.map(adviceCard), ...critical.map(alertCard), ...warnings.map(alertCard)];
-    fill(this.element, cards.length ? cards : quiet(judged), others.map(elsewhere));
-    this.tell(health.run, firing);
+  // `stream` is the health of the selected stream; null where nothing was scored.
+  update(health, stream) {
+    const firing = (stream?.rules ?? []).filter((rule) => rule.severity !== null);
+    const critical = firing.filter((rule) => rule.severity === "critical");
+    const warnings = firing.filter((rule) => rule.severity !== "critical");
+    const advising = health.gold.filter((source) => source.advice !== null);
+    const others = health.streams.filter((other) => other !== stream && other.status !== "ok");
+    const cards = [...advising.map(adviceCard), ...critical.map(ruleCard), ...warnings.map(ruleCard)];
+    fill(this.element, cards.length ? cards : silentNotice(stream), others.map(otherStreamNotice));
+    this.announceNew(health.run, firing);
   }
 
-  // Alerts that were not there at the last look are spoken.
-  tell(run, firing) {
-    const names = firing.map((one) => `${spoken(one.rule)}, ${one.severity}`);
-    const fresh = this.firing === null ? [] : names.filter((one) => !this.firing.includes(one));
-    if (fresh.length) announce(`New alert in ${run}: ${fresh.join("; ")}`);
+  // Announce the alerts that did not fire at the previous update.
+  announceNew(run, firing) {
+    const names = firing.map((rule) => `${asWords(rule.rule)}, ${rule.severity}`);
+    const added = this.firing === null ? [] : names.filter((name) => !this.firing.includes(name));
+    if (added.length) announce(`New alert in ${run}: ${added.join("; ")}`);
     this.firing = names;
   }
 }
 
-function quiet(judged) {
-  const words = judged
+function silentNotice(stream) {
+  const text = stream
     ? "No rule fires at the latest step of these scores."
-    : "There are no scores to judge yet.";
-  return h("p", { class: "notice" }, words);
+    : "There are no scores to evaluate yet.";
+  return h("p", { class: "notice" }, text);
 }
 
-function elsewhere({ model, split, status: level }) {
-  const words = `Rules fire in ${model ?? "what the trainer told"} · ${split ?? ""} too: choose it above.`;
-  return h("p", { class: "notice", "data-level": level }, words);
+function otherStreamNotice({ model, split, status: level }) {
+  const name = [model ?? "the trainer's telemetry", split].filter(Boolean).join(" · ");
+  return h("p", { class: "notice", "data-level": level }, `Rules also fire in ${name}: select it above.`);
 }
 
-function alertCard(one) {
-  const about = one.about.length ? ` (${one.about.join(", ")})` : "";
+function ruleCard(rule) {
+  const about = rule.about.length ? ` (${rule.about.join(", ")})` : "";
   return h(
     "article",
-    { class: "notice", "data-level": one.severity },
-    h("h3", {}, status(one.severity), ` ${sentence(spoken(one.rule))}${about}`),
-    h("p", {}, `${reading(one.rule, one.value, one.threshold)} It fires since step ${one.since_step}.`),
-    evidence(one.evidence),
-    h("p", { class: "small" }, `It cannot tell ${one.cannot_tell}.`),
+    { class: "notice", "data-level": rule.severity },
+    h("h3", {}, status(rule.severity), ` ${capitalize(asWords(rule.rule))}${about}`),
+    h(
+      "p",
+      {},
+      `${valueText(rule.rule, rule.value, rule.threshold)} It has fired since step ${rule.since_step}.`,
+    ),
+    evidenceList(rule.evidence),
+    h("p", { class: "small" }, `It cannot distinguish ${rule.limits}.`),
   );
 }
 
 function adviceCard({ source, advice }) {
   const level = advice.action === "stop" ? "critical" : "warn";
-  const grounds = listed(advice.grounds.map(spoken));
-  const back =
-    advice.healthy_step === null
-      ? ""
-      : ` The best step at which nothing was wrong is ${advice.healthy_step}.`;
+  const grounds = joinNames(advice.grounds.map(asWords));
+  const checkpoint =
+    advice.healthy_step === null ? "" : ` The best healthy step before it is ${advice.healthy_step}.`;
   return h(
     "article",
     { class: "notice", "data-level": level },
-    h("h3", {}, status(level), ` Gold advises: ${spoken(advice.action)}`),
-    h("p", {}, `By ${source} at step ${advice.step}, on the grounds of ${grounds}.${back}`),
+    h("h3", {}, status(level), ` Gold advises: ${asWords(advice.action)}`),
+    h("p", {}, `Source ${source} at step ${advice.step}, because of: ${grounds}.${checkpoint}`),
   );
 }

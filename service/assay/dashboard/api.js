@@ -1,10 +1,11 @@
-// Asking the server. The key is kept for this tab only, and leaves it only towards the server.
+// Requests to the server. The API key is kept for this tab only, and is sent to this server only.
 
 const KEY = "assay-key";
 
 // The server's address, also behind a proxy that serves it below a path.
-export const here = new URL(".", location.href).href.replace(/\/$/, "");
+export const serverUrl = new URL(".", location.href).href.replace(/\/$/, "");
 
+// A response that is an error, or no response at all (status 0).
 export class Problem extends Error {
   constructor(status, body) {
     super(body.detail ?? body.title ?? `The server answered ${status}.`);
@@ -12,44 +13,44 @@ export class Problem extends Error {
     this.title = body.title ?? "Something went wrong";
     this.hint = body.hint ?? null;
     this.code = body.code ?? null;
-    this.request = body.request_id ?? null;
+    this.requestId = body.request_id ?? null;
   }
 }
 
-export const key = {
+export const apiKey = {
   get: () => sessionStorage.getItem(KEY),
   set: (value) => sessionStorage.setItem(KEY, value),
-  forget: () => sessionStorage.removeItem(KEY),
+  remove: () => sessionStorage.removeItem(KEY),
 };
 
 export const runPath = (run) => `v1/runs/${run.split("/").map(encodeURIComponent).join("/")}`;
 
-async function ask(path, accept, signal) {
+async function request(path, accept, signal) {
   const headers = { Accept: accept };
-  if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
-  let answer;
+  if (apiKey.get()) headers.Authorization = `Bearer ${apiKey.get()}`;
+  let response;
   try {
-    answer = await fetch(path, { headers, signal, cache: "no-store", credentials: "omit" });
+    response = await fetch(path, { headers, signal, cache: "no-store", credentials: "omit" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, {
       title: "The server cannot be reached",
-      detail: "It did not answer. It may have stopped, or the connection is gone.",
+      detail: "It did not respond. It may have stopped, or the connection is lost.",
     });
   }
-  if (!answer.ok) throw new Problem(answer.status, await answer.json().catch(() => ({})));
-  return answer;
+  if (!response.ok) throw new Problem(response.status, await response.json().catch(() => ({})));
+  return response;
 }
 
-export const json = async (path, signal) => (await ask(path, "application/json", signal)).json();
+export const getJson = async (path, signal) => (await request(path, "application/json", signal)).json();
 
-export const text = async (path, signal) => (await ask(path, "text/plain", signal)).text();
+export const getText = async (path, signal) => (await request(path, "text/plain", signal)).text();
 
-// The events of a stream, one after the other: `{ event, data }`. A browser's own EventSource
-// cannot send a key.
+// The server-sent events of a path, one after the other: `{ event, data }`. The browser's own
+// EventSource cannot send a key.
 export async function* events(path, signal) {
-  const answer = await ask(path, "text/event-stream", signal);
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  const response = await request(path, "text/event-stream", signal);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let pending = "";
   for (;;) {
     const { value, done } = await reader.read();
@@ -69,9 +70,9 @@ export async function* events(path, signal) {
   }
 }
 
-// The series of /metrics that the page shows: by name, each with its labels and its value.
-export function series(page) {
-  const found = new Map();
+// Parse /metrics: each series of Assay by name, with its labels and values.
+export function parseMetrics(page) {
+  const byName = new Map();
   for (const line of page.split("\n")) {
     const match = /^(assay_\w+)(?:\{(.*)\})? (\S+)$/.exec(line);
     if (!match) continue;
@@ -79,8 +80,8 @@ export function series(page) {
     for (const [, name, value] of (match[2] ?? "").matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)) {
       labels[name] = value.replace(/\\(.)/g, (_, letter) => (letter === "n" ? "\n" : letter));
     }
-    if (!found.has(match[1])) found.set(match[1], []);
-    found.get(match[1]).push({ labels, value: Number(match[3]) });
+    if (!byName.has(match[1])) byName.set(match[1], []);
+    byName.get(match[1]).push({ labels, value: Number(match[3]) });
   }
-  return found;
+  return byName;
 }

@@ -1,73 +1,72 @@
-// The frame: which room is open, what happens when something fails, and the key where one is wanted.
+// The frame of the page: routing by the address, error messages, and the form for the API key.
 
-import { Problem, key } from "./api.js";
-import { forgetPlots } from "./charts.js";
+import { Problem, apiKey } from "./api.js";
+import { removePlots } from "./charts.js";
 import { compare } from "./compare.js";
 import { announce, fill, h } from "./dom.js";
-import { show } from "./live.js";
+import { showConnection } from "./live.js";
 import { model } from "./model.js";
 import { overview } from "./overview.js";
 import { run } from "./run.js";
 
-const ROOMS = { "": overview, models: model, runs: run, compare };
+const VIEWS = { "": overview, models: model, runs: run, compare };
 const main = document.getElementById("main");
-let leaving = new AbortController();
+let controller = new AbortController();
 
-// A room draws itself into `main`, and stops all that it does when the signal comes.
-async function enter() {
-  leaving.abort();
-  leaving = new AbortController();
-  const { signal } = leaving;
+// Open the view that the address names. A view draws itself into `main`, and stops when the signal is
+// aborted.
+async function openView() {
+  controller.abort();
+  controller = new AbortController();
+  const { signal } = controller;
   const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
-  const room = ROOMS[name] ?? overview;
-  show("idle");
-  tellKey();
-  forgetPlots();
-  fill(main, h("p", { class: "waiting" }, "Reading…"));
+  const view = VIEWS[name] ?? overview;
+  showConnection("idle");
+  hideKeylessLinks(apiKey.get() !== null);
+  removePlots();
+  fill(main, h("p", { class: "waiting" }, "Loading…"));
   try {
-    await room(main, rest.map(decodeURIComponent), signal);
-    document.title = titled();
+    await view(main, rest.map(decodeURIComponent), signal);
+    document.title = pageTitle();
   } catch (error) {
     if (error.name === "AbortError" || signal.aborted) return;
-    fill(main, failure(error));
-    document.title = titled();
+    fill(main, errorNotice(error));
+    document.title = pageTitle();
   }
 }
 
-// A link sends no key: what wants one is not linked to where there is one.
-function tellKey() {
-  const wanted = key.get() !== null;
+// A link sends no key: where a key is required, links to pages that need it are hidden.
+function hideKeylessLinks(hidden) {
   document.querySelectorAll("[data-keyless]").forEach((link) => {
-    link.hidden = wanted;
+    link.hidden = hidden;
   });
 }
 
-const titled = () => {
+const pageTitle = () => {
   const heading = main.querySelector("h1")?.textContent;
   return heading && heading !== "Assay" ? `${heading} · Assay` : "Assay";
 };
 
-function failure(error) {
+function errorNotice(error) {
   if (!(error instanceof Problem)) console.error(error);
-  else if (error.status === 401 || error.status === 403) return askForKey(error.status === 403);
+  else if (error.status === 401 || error.status === 403) return keyForm(error.status === 403);
   announce(error.message);
-  const again = h("button", { class: "button", type: "button", onclick: enter }, "Try again");
   return h(
     "div",
     { class: "notice", "data-level": "critical" },
     h("h1", {}, error.title ?? "The page failed"),
     h("p", {}, error.message),
-    error.hint ? h("p", {}, `What helps: ${error.hint}.`) : null,
-    error.request ? h("p", { class: "small" }, "In the server's log: ", h("code", {}, error.request)) : null,
-    h("p", {}, again),
+    error.hint ? h("p", {}, `Hint: ${error.hint}.`) : null,
+    error.requestId
+      ? h("p", { class: "small" }, "Request id in the server's log: ", h("code", {}, error.requestId))
+      : null,
+    h("p", {}, h("button", { class: "button", type: "button", onclick: openView }, "Try again")),
   );
 }
 
-function askForKey(refused) {
-  key.forget();
-  document.querySelectorAll("[data-keyless]").forEach((link) => {
-    link.hidden = true;
-  });
+function keyForm(rejected) {
+  apiKey.remove();
+  hideKeylessLinks(true);
   const input = h("input", {
     id: "key",
     type: "password",
@@ -75,17 +74,17 @@ function askForKey(refused) {
     required: true,
     "aria-describedby": "key-note",
   });
-  const enterKey = (event) => {
+  const submit = (event) => {
     event.preventDefault();
-    key.set(input.value.trim());
-    enter();
+    apiKey.set(input.value.trim());
+    openView();
   };
   queueMicrotask(() => input.focus());
   return h(
     "form",
-    { class: "panel ask", onsubmit: enterKey },
-    h("h1", {}, "This server wants a key"),
-    refused
+    { class: "panel key-form", onsubmit: submit },
+    h("h1", {}, "This server requires an API key"),
+    rejected
       ? h(
           "p",
           { class: "notice", "data-level": "critical", role: "alert" },
@@ -106,11 +105,11 @@ function askForKey(refused) {
 addEventListener("hashchange", () => {
   main.focus({ preventScroll: true });
   scrollTo(0, 0);
-  enter();
+  openView();
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", enter);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", openView);
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
   main.focus();
 });
-enter();
+openView();

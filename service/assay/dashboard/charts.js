@@ -1,4 +1,4 @@
-// Line charts over steps, on uPlot: one look, one way to read a value by mouse or by arrow keys.
+// Line charts over steps, drawn by uPlot: shared style, values readable by mouse and by arrow keys.
 
 import { fill, h } from "./dom.js";
 import { count, number, percent } from "./format.js";
@@ -9,11 +9,11 @@ export const color = (name) =>
 const AXIS_FONT = "12px system-ui, sans-serif";
 const SYNC = "steps";
 
-// The plots of the room that is open: they share one cursor, and would for ever.
+// The plots of the open view. They share a cursor, so those of a closed view must be removed.
 const plots = new Set();
 
-export function forgetPlots() {
-  plots.forEach((one) => one.forget());
+export function removePlots() {
+  plots.forEach((plot) => plot.remove());
   plots.clear();
 }
 
@@ -42,28 +42,29 @@ export const line = (label, stroke, more = {}) => ({
   ...more,
 });
 
-// A plot that fills its place, tells the value under the cursor, and can be walked with the arrows.
+// A plot as wide as its element. It shows the value under the cursor, which the arrow keys move.
 export class Plot {
-  // `describe(index)` says what there is at a place; `options` are uPlot's own.
+  // `describe(index)` returns the text for the values at an index.
   constructor(label, height, describe) {
     this.describe = describe;
     this.height = height;
-    this.place = h("div", {
+    this.element = h("div", {
       class: height > 200 ? "plot tall" : "plot",
       tabindex: "0",
       role: "img",
       "aria-label": label,
     });
     this.readout = h("p", { class: "readout" }, " ");
-    this.place.addEventListener("keydown", (event) => this.walk(event));
-    this.place.addEventListener("blur", () => this.readout.removeAttribute("aria-live"));
-    this.watch = new ResizeObserver(() => this.fit());
-    this.watch.observe(this.place);
+    this.element.addEventListener("keydown", (event) => this.moveCursor(event));
+    this.element.addEventListener("blur", () => this.readout.removeAttribute("aria-live"));
+    this.observer = new ResizeObserver(() => this.fit());
+    this.observer.observe(this.element);
     plots.add(this);
   }
 
+  // `options` are uPlot's own; the plot is created anew only where its series have changed.
   draw(options, data) {
-    const shape = JSON.stringify(options.series.map((one) => [one.label, one.stroke]));
+    const shape = JSON.stringify(options.series.map((series) => [series.label, series.stroke]));
     if (this.plot && this.shape === shape && !options.rebuild) {
       this.plot.setData(data);
       return;
@@ -77,13 +78,13 @@ export class Plot {
   }
 
   fit() {
-    const width = this.place.clientWidth;
+    const width = this.element.clientWidth;
     if (!this.options || width === 0) return;
     if (this.plot) {
       if (this.plot.width !== width) this.plot.setSize({ width, height: this.height });
       return;
     }
-    const hooks = { ...this.options.hooks, setCursor: [(plot) => this.tell(plot.cursor.idx)] };
+    const hooks = { ...this.options.hooks, setCursor: [(plot) => this.showValues(plot.cursor.idx)] };
     this.plot = new uPlot(
       {
         padding: [8, 8, 0, 0],
@@ -95,21 +96,21 @@ export class Plot {
         height: this.height,
       },
       this.data,
-      this.place,
+      this.element,
     );
   }
 
-  forget() {
-    this.watch.disconnect();
+  remove() {
+    this.observer.disconnect();
     this.plot?.destroy();
     this.options = null;
   }
 
-  tell(index) {
+  showValues(index) {
     this.readout.textContent = index === null || index === undefined ? " " : this.describe(index);
   }
 
-  walk(event) {
+  moveCursor(event) {
     const by = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
     if (by === undefined || !this.plot) return;
     event.preventDefault();
@@ -118,36 +119,36 @@ export class Plot {
     const index = Math.max(0, Math.min(steps.length - 1, from + by));
     this.readout.setAttribute("aria-live", "polite");
     this.plot.setCursor({ left: this.plot.valToPos(steps[index], "x"), top: 1 });
-    this.tell(index);
+    this.showValues(index);
   }
 }
 
-// Shares begin at nothing, and a share of a percent is not made to look like much.
-const shares = (_, low, high) => [0, Math.min(1, Math.max(0.05, high * 1.1))];
+// The range of a share begins at 0 and ends at 5 % or more, so that small shares appear small.
+const shareRange = (_, low, high) => [0, Math.min(1, Math.max(0.05, high * 1.1))];
 
-// Some air around the values; around a single value too.
-function reach(_, low, high) {
+// The range of the values with a margin, also around a single value.
+function valueRange(_, low, high) {
   if (low === null) return [0, 1];
-  const air = (high - low || Math.abs(high) || 1) * 0.08;
-  return [low - air, high + air];
+  const margin = (high - low || Math.abs(high) || 1) * 0.08;
+  return [low - margin, high + margin];
 }
 
-const keyOf = ({ label, stroke, dash }) =>
+const legendItem = ({ label, stroke, dash }) =>
   h("span", {}, h("i", { class: `${stroke}${dash ? " dash" : ""}` }), label);
 
-// A small figure with one line or a few: `lines` are `{ label, stroke, values, dash }`.
+// A small figure with one line or more: `lines` are `{ label, stroke, values, dash }`.
 export class LineFigure {
   constructor(title, unit, format = number) {
     this.format = format;
     this.title = title;
-    this.keys = h("div", { class: "keys" });
-    this.plot = new Plot(title, 168, (index) => this.at(index));
+    this.legend = h("div", { class: "legend" });
+    this.plot = new Plot(title, 168, (index) => this.describe(index));
     this.element = h(
       "figure",
       { class: "panel" },
       h("figcaption", {}, h("h3", {}, title), h("span", { class: "unit" }, unit)),
-      this.keys,
-      this.plot.place,
+      this.legend,
+      this.plot.element,
       this.plot.readout,
     );
   }
@@ -155,34 +156,35 @@ export class LineFigure {
   update(steps, lines, bounds = null) {
     this.steps = steps;
     this.lines = lines;
-    const last = lines
-      .filter((one) => one.label)
-      .map((one) => `${one.label} ${this.format(one.values.findLast((value) => value !== null))}`);
-    this.plot.place.setAttribute("aria-label", `${this.title}, by step. Latest: ${last.join(", ")}.`);
-    if (lines.length > 1) fill(this.keys, lines.filter((one) => one.label).map(keyOf));
+    const labelled = lines.filter(({ label }) => label);
+    const last = labelled.map(
+      ({ label, values }) => `${label} ${this.format(values.findLast((value) => value !== null))}`,
+    );
+    this.plot.element.setAttribute("aria-label", `${this.title}, by step. Latest: ${last.join(", ")}.`);
+    if (lines.length > 1) fill(this.legend, labelled.map(legendItem));
     const options = {
       scales: {
         x: { time: false },
-        y: { range: bounds ? () => bounds : this.format === percent ? shares : reach },
+        y: { range: bounds ? () => bounds : this.format === percent ? shareRange : valueRange },
       },
       axes: axes(this.format),
       series: [
         {},
-        ...lines.map((one) => line(one.label, one.stroke, { dash: one.dash, width: one.width ?? 1.75 })),
+        ...lines.map(({ label, stroke, dash, width }) => line(label, stroke, { dash, width: width ?? 1.75 })),
       ],
     };
-    const alone = steps.length === 1;
-    if (alone)
-      options.series.slice(1).forEach((one) => {
-        one.points = { show: true, size: 7 };
+    // A single step has no line to draw: show its points.
+    if (steps.length === 1)
+      options.series.slice(1).forEach((series) => {
+        series.points = { show: true, size: 7 };
       });
-    this.plot.draw(options, [steps, ...lines.map((one) => one.values)]);
+    this.plot.draw(options, [steps, ...lines.map(({ values }) => values)]);
   }
 
-  at(index) {
+  describe(index) {
     const values = this.lines
-      .filter((one) => one.label)
-      .map((one) => `${one.label} ${this.format(one.values[index])}`);
+      .filter(({ label }) => label)
+      .map((drawn) => `${drawn.label} ${this.format(drawn.values[index])}`);
     return `Step ${this.steps[index]}: ${values.join(", ")}`;
   }
 }

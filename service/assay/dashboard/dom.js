@@ -1,4 +1,4 @@
-// Making elements. Texts become text nodes, never markup: names of runs come from anybody.
+// Creating elements. Texts become text nodes, never markup: names of runs are untrusted input.
 
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -7,34 +7,36 @@ export function h(tag, attributes = {}, ...children) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  element.append(...flatten(children));
   return element;
 }
 
 export function fill(element, ...children) {
-  element.replaceChildren(
-    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined),
-  );
+  element.replaceChildren(...flatten(children));
   return element;
 }
 
-// A section with a heading that names it to those who do not see it.
+const flatten = (children) =>
+  children.flat(Infinity).filter((child) => child !== null && child !== undefined);
+
+// A section that is labelled by its heading, for screen readers.
 export function section(id, title, explanation, ...children) {
   const heading = h("h2", { id: `${id}-title` }, title);
   const head = h("div", { class: "head" }, heading, explanation ? h("p", {}, explanation) : null);
   return h("section", { id, "aria-labelledby": `${id}-title` }, head, ...children);
 }
 
-// Rows are lists of cells; the first cell of a row is its heading. `numeric` names columns by place.
+// Rows are lists of cells; the first cell of a row is its heading. `numeric` has the indexes of the
+// columns of numbers.
 export function table(caption, columns, rows, numeric = []) {
-  const kind = (place) => (numeric.includes(place) ? "number" : null);
-  const head = columns.map((name, place) => h("th", { scope: "col", class: kind(place) }, name));
+  const kind = (index) => (numeric.includes(index) ? "number" : null);
+  const head = columns.map((name, index) => h("th", { scope: "col", class: kind(index) }, name));
   const body = rows.map((cells) =>
     h(
       "tr",
       {},
-      cells.map((cell, place) =>
-        place === 0 ? h("th", { scope: "row", class: kind(0) }, cell) : h("td", { class: kind(place) }, cell),
+      cells.map((cell, index) =>
+        index === 0 ? h("th", { scope: "row", class: kind(0) }, cell) : h("td", { class: kind(index) }, cell),
       ),
     ),
   );
@@ -45,8 +47,8 @@ export function table(caption, columns, rows, numeric = []) {
   );
 }
 
-// A table that is there for whoever cannot use the drawing; it is made when it is opened: `make` gives
-// its columns, its rows, and which columns are numbers.
+// The numbers of a chart as a table, created when it is opened. `make` returns the columns, the rows,
+// and the indexes of the columns of numbers.
 export function tableOf(caption) {
   const details = h("details", { class: "table" }, h("summary", {}, "Numbers as a table"));
   let make = null;
@@ -69,6 +71,7 @@ export function status(level, text) {
   return h("span", { class: "status", "data-level": level }, text ?? level);
 }
 
+// Have a screen reader speak a text.
 export function announce(text) {
   document.getElementById("announcement").textContent = text;
 }

@@ -1,8 +1,8 @@
-// Numbers and times as people read them. What is missing is a dash, never a zero.
+// Numbers and times as text. A missing value is a dash, never a zero.
 
 const DASH = "–";
-const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-const moment = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
+const wholeNumber = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const dateTime = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
 const UNITS = [
   ["day", 86400],
   ["h", 3600],
@@ -10,15 +10,15 @@ const UNITS = [
   ["s", 1],
 ];
 
-export const count = (value) => (value === null || value === undefined ? DASH : whole.format(value));
+export const count = (value) => (value === null || value === undefined ? DASH : wholeNumber.format(value));
 
-// Three digits that count, plain where plain is short.
+// Three significant digits, without an exponent where the number is short enough.
 export function number(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return DASH;
   if (value === 0) return "0";
   const size = Math.abs(value);
   if (size >= 1e6 || size < 1e-4) return value.toExponential(2);
-  if (size >= 1000) return whole.format(value);
+  if (size >= 1000) return wholeNumber.format(value);
   return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3);
 }
 
@@ -28,22 +28,22 @@ export function percent(share) {
   return `${value !== 0 && Math.abs(value) < 10 ? value.toFixed(1) : value.toFixed(0)} %`;
 }
 
-export function span(seconds) {
+export function duration(seconds) {
   const [unit, size] = UNITS.find(([, length]) => seconds >= length) ?? UNITS[3];
   const times = Math.max(0, Math.floor(seconds / size));
   return `${times} ${unit}${unit === "day" && times !== 1 ? "s" : ""}`;
 }
 
 export const ago = (epoch, now = Date.now() / 1000) =>
-  now - epoch < 5 ? "just now" : `${span(now - epoch)} ago`;
+  now - epoch < 5 ? "just now" : `${duration(now - epoch)} ago`;
 
-export const when = (epoch) => moment.format(new Date(epoch * 1000));
+export const dateOf = (epoch) => dateTime.format(new Date(epoch * 1000));
 
-// `signal_collapse` as a name that is read.
-export const spoken = (name) => name.replaceAll("_", " ");
+// `signal_collapse` as words: `signal collapse`.
+export const asWords = (name) => name.replaceAll("_", " ");
 
-export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+export const capitalize = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-export const listed = (names) => new Intl.ListFormat("en").format(names);
+export const joinNames = (names) => new Intl.ListFormat("en").format(names);
 
 export const milliseconds = (value) => `${number(value)} ms`;

@@ -1,20 +1,21 @@
-// Following a run: by the server's events, and where those do not come, by asking from time to time.
+// Live updates of a run: by server-sent events, or by polling where those do not arrive.
 
-import { events, json, runPath } from "./api.js";
+import { events, getJson, runPath } from "./api.js";
 
 const POLL_MS = 5000;
-const WORDS = {
+const POLLS_BEFORE_EVENTS = 6;
+const LABELS = {
   live: "Live",
-  polling: "Asking every 5 s",
-  lost: "No answer, trying again",
+  polling: "Polling every 5 s",
+  lost: "No response, retrying",
   idle: "",
 };
 
-export function show(state) {
-  const place = document.getElementById("live");
-  if (place.dataset.state === state) return;
-  place.dataset.state = state;
-  place.textContent = WORDS[state];
+export function showConnection(state) {
+  const label = document.getElementById("live");
+  if (label.dataset.state === state) return;
+  label.dataset.state = state;
+  label.textContent = LABELS[state];
 }
 
 export const pause = (milliseconds, signal) =>
@@ -30,56 +31,56 @@ export const pause = (milliseconds, signal) =>
     );
   });
 
-// Calls `onNews` whenever something was recorded after `lastSeen`, until the signal; nothing is asked
-// while nobody looks.
-export async function follow(run, lastSeen, signal, onNews) {
+// Call `onUpdate` whenever something was recorded after `lastSeen`, until the signal is aborted. No
+// request is sent while the tab is hidden.
+export async function subscribe(run, lastSeen, signal, onUpdate) {
   const path = `${runPath(run)}/events`;
-  const hear = async (news) => {
-    if (news.last_seen === lastSeen) return;
-    lastSeen = news.last_seen;
-    await onNews();
+  const handle = async (update) => {
+    if (update.last_seen === lastSeen) return;
+    lastSeen = update.last_seen;
+    await onUpdate();
   };
   while (!signal.aborted) {
     if (document.hidden) await untilVisible(signal);
-    const state = await listen(path, signal, hear);
+    const outcome = await readEvents(path, signal, handle);
     if (signal.aborted) break;
-    if (state === "ended") await pause(POLL_MS, signal);
-    else await poll(path, signal, hear);
+    if (outcome === "ended") await pause(POLL_MS, signal);
+    else await poll(path, signal, handle);
   }
 }
 
-async function listen(path, signal, hear) {
-  const leaving = new AbortController();
-  const leave = () => leaving.abort();
-  const hidden = () => {
-    if (document.hidden) leave();
+async function readEvents(path, signal, handle) {
+  const controller = new AbortController();
+  const abort = () => controller.abort();
+  const abortWhenHidden = () => {
+    if (document.hidden) abort();
   };
-  signal.addEventListener("abort", leave, { once: true });
-  document.addEventListener("visibilitychange", hidden);
+  signal.addEventListener("abort", abort, { once: true });
+  document.addEventListener("visibilitychange", abortWhenHidden);
   try {
-    for await (const { event, data } of events(path, leaving.signal)) {
-      show("live");
+    for await (const { event, data } of events(path, controller.signal)) {
+      showConnection("live");
       if (event === "end") return "ended";
-      await hear(data);
+      await handle(data);
     }
     return "ended";
   } catch (error) {
     if (error.name !== "AbortError") return "failed";
     return "ended";
   } finally {
-    document.removeEventListener("visibilitychange", hidden);
+    document.removeEventListener("visibilitychange", abortWhenHidden);
   }
 }
 
-// Half a minute of asking, then the events are tried again.
-async function poll(path, signal, hear) {
-  for (let times = 0; times < 6 && !signal.aborted && !document.hidden; times += 1) {
+// Poll for half a minute; then the events are tried again.
+async function poll(path, signal, handle) {
+  for (let times = 0; times < POLLS_BEFORE_EVENTS && !signal.aborted && !document.hidden; times += 1) {
     try {
-      await hear(await json(path, signal));
-      show("polling");
+      await handle(await getJson(path, signal));
+      showConnection("polling");
     } catch (error) {
       if (error.name === "AbortError") return;
-      show("lost");
+      showConnection("lost");
     }
     await pause(POLL_MS, signal);
   }
@@ -87,13 +88,13 @@ async function poll(path, signal, hear) {
 
 function untilVisible(signal) {
   return new Promise((resolve) => {
-    const look = () => {
+    const check = () => {
       if (!document.hidden || signal.aborted) {
-        document.removeEventListener("visibilitychange", look);
+        document.removeEventListener("visibilitychange", check);
         resolve();
       }
     };
-    document.addEventListener("visibilitychange", look);
-    signal.addEventListener("abort", look, { once: true });
+    document.addEventListener("visibilitychange", check);
+    signal.addEventListener("abort", check, { once: true });
   });
 }

@@ -1,49 +1,50 @@
-// What the models do now: counters of /metrics, and how much they rose since the last look.
+// The load of each model: counters of /metrics, and their rates since the previous reading.
 
-const GAP_SECONDS = 1;
+const MIN_INTERVAL_SECONDS = 1;
 
 export class Load {
   constructor() {
     this.before = null;
   }
 
-  // By model: items in all and a second, seconds of a forward pass, tokens waiting.
-  read(found) {
+  // Take in a reading of the metrics. Returns a function that gives a model's load: items in all and
+  // per second, milliseconds of a forward pass, tokens in the queue.
+  read(metrics) {
     const now = performance.now() / 1000;
-    const sums = (name, label = "model") => {
-      const by = new Map();
-      for (const { labels, value } of found.get(name) ?? [])
-        by.set(labels[label], (by.get(labels[label]) ?? 0) + value);
-      return by;
+    const sumByModel = (name) => {
+      const sums = new Map();
+      for (const { labels, value } of metrics.get(name) ?? [])
+        sums.set(labels.model, (sums.get(labels.model) ?? 0) + value);
+      return sums;
     };
-    const items = sums("assay_items_total");
-    const queue = sums("assay_queue_tokens");
-    const predicts = (suffix) =>
+    const items = sumByModel("assay_items_total");
+    const queue = sumByModel("assay_queue_tokens");
+    const predictPhase = (suffix) =>
       new Map(
-        (found.get(`assay_phase_seconds_${suffix}`) ?? [])
+        (metrics.get(`assay_phase_seconds_${suffix}`) ?? [])
           .filter(({ labels }) => labels.phase === "predict")
           .map(({ labels, value }) => [labels.model, value]),
       );
-    const spent = predicts("sum");
-    const times = predicts("count");
+    const seconds = predictPhase("sum");
+    const passes = predictPhase("count");
     const { before } = this;
-    const load = (model) => ({
+    const loadOf = (model) => ({
       items: items.get(model) ?? 0,
       queue: queue.get(model) ?? 0,
       rate:
-        before && now - before.now >= GAP_SECONDS
+        before && now - before.now >= MIN_INTERVAL_SECONDS
           ? Math.max(0, (items.get(model) ?? 0) - (before.items.get(model) ?? 0)) / (now - before.now)
           : null,
-      predict: times.get(model) ? (1000 * spent.get(model)) / times.get(model) : null,
+      predict: passes.get(model) ? (1000 * seconds.get(model)) / passes.get(model) : null,
     });
     this.before = { now, items };
-    return load;
+    return loadOf;
   }
 }
 
-// By run, how grave its state was when it was last looked at, gold included.
-export function severities(found) {
+// By run, the severity of its latest evaluation, gold included: 0 ok, 1 warn, 2 critical.
+export function severities(metrics) {
   return new Map(
-    (found.get("assay_run_status") ?? []).map(({ labels, value }) => [labels.run, value]),
+    (metrics.get("assay_run_status") ?? []).map(({ labels, value }) => [labels.run, value]),
   );
 }

@@ -1,14 +1,14 @@
-// A model's card: what it was trained on, how good it was measured to be, and what it cannot do.
+// A model's card: summary, measured quality, limitations, and facts.
 
-import { json } from "./api.js";
+import { getJson } from "./api.js";
 import { fill, h, section, status, table } from "./dom.js";
-import { count, number, spoken } from "./format.js";
+import { asWords, count, number } from "./format.js";
 
 export async function model(main, [id], signal) {
-  const card = await json(`v1/models/${encodeURIComponent(id)}`, signal);
+  const card = await getJson(`v1/models/${encodeURIComponent(id)}`, signal);
   fill(
     main,
-    h("p", { class: "trail" }, h("a", { href: "#/" }, "Overview"), " / Model"),
+    h("p", { class: "breadcrumbs" }, h("a", { href: "#/" }, "Overview"), " / Model"),
     h("h1", {}, card.id),
     h(
       "p",
@@ -20,18 +20,18 @@ export async function model(main, [id], signal) {
     ),
     card.failure ? h("div", { class: "notice", "data-level": "critical" }, h("p", {}, card.failure)) : null,
     card.summary
-      ? section("summary", "What it is", null, h("div", { class: "prose" }, h("p", {}, card.summary)))
+      ? section("summary", "Summary", null, h("div", { class: "prose" }, h("p", {}, card.summary)))
       : null,
     quality(card),
     card.limitations.length
       ? section(
-          "limits",
-          "What it cannot do",
+          "limitations",
+          "Limitations",
           null,
           h(
             "ul",
             { class: "prose" },
-            card.limitations.map((one) => h("li", {}, one)),
+            card.limitations.map((limitation) => h("li", {}, limitation)),
           ),
         )
       : null,
@@ -42,12 +42,12 @@ export async function model(main, [id], signal) {
 function quality(card) {
   if (!card.quality.length)
     return section("quality", "Measured quality", "The card states no measured quality.");
-  const rows = card.quality.map((one) => [
-    `${one.dataset}: ${one.metric}`,
-    number(one.value),
-    `${number(one.low)} to ${number(one.high)}`,
-    count(one.n),
-    one.baselines.map((base) => `${base.name} ${number(base.value)}`).join(", ") || "–",
+  const rows = card.quality.map(({ dataset, metric, value, low, high, n, baselines }) => [
+    `${dataset}: ${metric}`,
+    number(value),
+    `${number(low)} to ${number(high)}`,
+    count(n),
+    baselines.map((baseline) => `${baseline.name} ${number(baseline.value)}`).join(", ") || "–",
   ]);
   return section(
     "quality",
@@ -71,21 +71,21 @@ function facts(card) {
   const rows = [
     ["Fingerprint", h("code", {}, card.fingerprint ?? "not loaded")],
     [
-      "Example at start",
+      "Self-test",
       parity
         ? `expected ${number(parity.expected)}, got ${number(parity.got)} (${parity.passed ? "within" : "outside"} ${number(parity.tolerance)})`
         : "the card has none",
     ],
     ["Longest input", `${count(card.limits.max_tokens)} tokens`],
-    ["Comparable", spoken(card.comparable)],
-    ["Differences that are noise", card.resolution ? `up to ${number(card.resolution)}` : "none stated"],
+    ["Comparable", asWords(card.comparable)],
+    ["Resolution", card.resolution ? `differences up to ${number(card.resolution)} are noise` : "none stated"],
     [
       "Reference scores",
       card.reference
         ? `mean ${number(card.reference.mean)}, std ${number(card.reference.std)}, over ${count(card.reference.n)} items`
         : "none stated",
     ],
-    ["Trained by", card.training ? h("code", {}, card.training.recipe) : "not stated"],
+    ["Training recipe", card.training ? h("code", {}, card.training.recipe) : "not stated"],
   ];
   return section(
     "facts",

@@ -1,221 +1,211 @@
-// The entrance: which models are served and what they do now, and the runs that are kept.
+// The overview: the served models with their load, and the recorded runs.
 
-import { here, json, series, text } from "./api.js";
+import { getJson, getText, parseMetrics, serverUrl } from "./api.js";
 import { fill, h, section, status } from "./dom.js";
-import { ago, count, milliseconds, number, sentence, span, when } from "./format.js";
-import { show } from "./live.js";
+import { ago, capitalize, count, dateOf, duration, milliseconds, number } from "./format.js";
+import { showConnection } from "./live.js";
 import { Load, severities } from "./load.js";
 
-const LOOK_MS = 5000;
+const REFRESH_MS = 5000;
 const LEVELS = ["ok", "warn", "critical"];
-const STATES = { ready: "ok", loading: "warn", failed: "critical" };
+const STATE_LEVELS = { ready: "ok", loading: "warn", failed: "critical" };
 const EXAMPLE = `from assay_client import Client
 
-assay = Client("${here}")
+assay = Client("${serverUrl}")
 assay.score("code", items, run={"id": "exp-17", "step": step})`;
 
 export async function overview(main, _, signal) {
   const load = new Load();
   const cards = h("div", { class: "cards" });
   const runs = h("div");
-  const look = async () => {
-    const [models, kept, page] = await Promise.all([
-      json("v1/models", signal),
-      keptRuns(signal),
-      text("metrics", signal),
+  const refresh = async () => {
+    const [models, recorded, page] = await Promise.all([
+      getJson("v1/models", signal),
+      recordedRuns(signal),
+      getText("metrics", signal),
     ]);
-    const found = series(page);
-    drawModels(cards, models.models, load.read(found));
-    drawRuns(runs, kept, severities(found));
+    const metrics = parseMetrics(page);
+    drawModels(cards, models.models, load.read(metrics));
+    drawRuns(runs, recorded, severities(metrics));
   };
-  await look();
+  await refresh();
   fill(
     main,
     h("h1", {}, "Overview"),
-    section("models", "Models", "What is served, and what it does now.", cards),
+    section("models", "Models", "The served models and their load.", cards),
     section(
       "runs",
       "Runs",
-      "Training runs whose rewards were recorded, the one that was seen last first. Health is as it was last looked at, at every news of the last 16 runs.",
+      "Training runs whose rewards were recorded, most recently seen first. Health is that of the latest evaluation; it is shown for the 16 runs evaluated last.",
       runs,
     ),
   );
-  again(look, signal);
+  refreshRegularly(refresh, signal);
 }
 
 // A server that keeps no runs still serves models.
-async function keptRuns(signal) {
+async function recordedRuns(signal) {
   try {
-    return { runs: (await json("v1/runs", signal)).runs };
+    return { runs: (await getJson("v1/runs", signal)).runs };
   } catch (error) {
     if (error.status === 404 || error.status === 429) return { problem: error };
     throw error;
   }
 }
 
-function again(look, signal) {
+function refreshRegularly(refresh, signal) {
   const timer = setInterval(async () => {
     if (document.hidden) return;
     try {
-      await look();
-      show("idle");
+      await refresh();
+      showConnection("idle");
     } catch (error) {
-      if (error.name !== "AbortError") show("lost");
+      if (error.name !== "AbortError") showConnection("lost");
     }
-  }, LOOK_MS);
+  }, REFRESH_MS);
   signal.addEventListener("abort", () => clearInterval(timer), { once: true });
 }
 
-function drawModels(place, models, load) {
-  const kept = document.activeElement?.closest(".card")?.dataset.name;
+function drawModels(container, models, loadOf) {
+  const focused = document.activeElement?.closest(".card")?.dataset.name;
   fill(
-    place,
-    models.map((one) => {
-      const now = load(one.id);
-      return h(
-        "article",
-        { class: "panel card", "data-name": one.id },
-        h(
-          "h3",
-          {},
-          h("a", { href: `#/models/${encodeURIComponent(one.id)}`, class: "name" }, one.id),
-          status(STATES[one.state], one.state),
-        ),
-        h("p", { class: "small quiet" }, one.failure ?? one.title),
-        h(
-          "dl",
-          { class: "numbers" },
-          pair("Items scored", count(now.items)),
-          pair("Now", now.rate === null ? "–" : number(now.rate), " items/s"),
-          pair("Waiting", count(now.queue), " tokens"),
-          pair(
-            "Forward pass",
-            now.predict === null ? "–" : milliseconds(now.predict),
-            now.predict === null ? "" : " mean",
-          ),
-        ),
-      );
-    }),
+    container,
+    models.map((model) => modelCard(model, loadOf(model.id))),
   );
-  if (kept) place.querySelector(`[data-name="${CSS.escape(kept)}"] a`)?.focus();
+  if (focused) container.querySelector(`[data-name="${CSS.escape(focused)}"] a`)?.focus();
 }
 
-const pair = (term, value, unit = "") =>
-  h("div", {}, h("dt", {}, term), h("dd", {}, value, h("small", {}, unit)));
-
-function drawRuns(place, kept, worst) {
-  if (kept.problem) {
-    fill(
-      place,
-      h(
-        "div",
-        { class: "notice" },
-        h("p", {}, `${sentence(kept.problem.message)}.`),
-        kept.problem.hint ? h("p", {}, `What helps: ${kept.problem.hint}.`) : null,
-      ),
-    );
-  } else if (!kept.runs.length) {
-    fill(place, empty());
-  } else {
-    drawTable(place, kept.runs, worst);
-  }
-}
-
-export function empty() {
+function modelCard(model, load) {
+  const hasPredicted = load.predict !== null;
   return h(
-    "div",
-    { class: "panel empty" },
-    h("h3", {}, "No run is recorded yet"),
-    h("p", { class: "quiet" }, "Name the run and its step where you ask for scores. That is all:"),
-    h("pre", { tabindex: "0", "aria-label": "Python example" }, h("code", {}, EXAMPLE)),
+    "article",
+    { class: "panel card", "data-name": model.id },
     h(
-      "p",
-      { class: "small quiet" },
-      "It appears here within a second of its first request. No text is kept, and recording never holds up a score.",
+      "h3",
+      {},
+      h("a", { href: `#/models/${encodeURIComponent(model.id)}`, class: "name" }, model.id),
+      status(STATE_LEVELS[model.state], model.state),
+    ),
+    h("p", { class: "small quiet" }, model.failure ?? model.title),
+    h(
+      "dl",
+      { class: "numbers" },
+      term("Items scored", count(load.items)),
+      term("Now", load.rate === null ? "–" : number(load.rate), " items/s"),
+      term("Waiting", count(load.queue), " tokens"),
+      term("Forward pass", hasPredicted ? milliseconds(load.predict) : "–", hasPredicted ? " mean" : ""),
     ),
   );
 }
 
-function drawTable(place, runs, worst) {
-  let filter = place.querySelector("input");
-  let body = place.querySelector("tbody");
-  if (!body) {
-    filter = h("input", {
-      id: "filter",
-      type: "search",
-      autocomplete: "off",
-      spellcheck: "false",
-      oninput: () => sift(place),
-    });
-    body = h("tbody");
+const term = (name, value, unit = "") =>
+  h("div", {}, h("dt", {}, name), h("dd", {}, value, h("small", {}, unit)));
+
+function drawRuns(container, recorded, severityByRun) {
+  if (recorded.problem) {
+    const { message, hint } = recorded.problem;
     fill(
-      place,
+      container,
       h(
         "div",
-        { class: "panel" },
-        h(
-          "div",
-          { class: "head" },
-          h("label", { class: "field", for: "filter" }, "Show runs named", filter),
-          h("p", { class: "found", role: "status" }),
-        ),
-        h(
-          "div",
-          { class: "scroll" },
-          h(
-            "table",
-            { class: "runs" },
-            h("caption", { class: "hidden" }, "Runs that are kept"),
-            h(
-              "thead",
-              {},
-              h(
-                "tr",
-                {},
-                ["Run", "Health", "Last seen", "First seen", "Lasted"].map((name, column) =>
-                  h("th", { scope: "col", class: column > 2 ? "spare" : null }, name),
-                ),
-              ),
-            ),
-            body,
-          ),
-        ),
+        { class: "notice" },
+        h("p", {}, `${capitalize(message)}.`),
+        hint ? h("p", {}, `Hint: ${hint}.`) : null,
       ),
     );
+  } else if (!recorded.runs.length) {
+    fill(container, emptyPanel());
+  } else {
+    drawTable(container, recorded.runs, severityByRun);
   }
+}
+
+function emptyPanel() {
+  return h(
+    "div",
+    { class: "panel empty" },
+    h("h3", {}, "No run is recorded yet"),
+    h("p", { class: "quiet" }, "Name the run and its step in your scoring requests:"),
+    h("pre", { tabindex: "0", "aria-label": "Python example" }, h("code", {}, EXAMPLE)),
+    h(
+      "p",
+      { class: "small quiet" },
+      "It appears here within a second of its first request. No text is kept, and recording does not delay scores.",
+    ),
+  );
+}
+
+function drawTable(container, runs, severityByRun) {
+  if (!container.querySelector("tbody")) fill(container, runPanel(container));
+  const body = container.querySelector("tbody");
   const focused = document.activeElement?.closest("tr")?.dataset.name;
   fill(
     body,
-    runs.map((one) => row(one, worst.get(one.run))),
+    runs.map((run) => runRow(run, severityByRun.get(run.run))),
   );
   if (focused) body.querySelector(`tr[data-name="${CSS.escape(focused)}"] a`)?.focus();
-  sift(place);
+  applyFilter(container);
 }
 
-function row(one, severity) {
-  const told =
+function runPanel(container) {
+  const filter = h("input", {
+    id: "filter",
+    type: "search",
+    autocomplete: "off",
+    spellcheck: "false",
+    oninput: () => applyFilter(container),
+  });
+  const columns = ["Run", "Health", "Last seen", "First seen", "Duration"].map((name, index) =>
+    h("th", { scope: "col", class: index > 2 ? "optional" : null }, name),
+  );
+  return h(
+    "div",
+    { class: "panel" },
+    h(
+      "div",
+      { class: "head" },
+      h("label", { class: "field", for: "filter" }, "Show runs named", filter),
+      h("p", { class: "match-count", role: "status" }),
+    ),
+    h(
+      "div",
+      { class: "scroll" },
+      h(
+        "table",
+        { class: "runs" },
+        h("caption", { class: "hidden" }, "Recorded runs"),
+        h("thead", {}, h("tr", {}, columns)),
+        h("tbody"),
+      ),
+    ),
+  );
+}
+
+function runRow(run, severity) {
+  const health =
     severity === undefined
-      ? h("span", { class: "quiet small" }, "not looked at yet")
+      ? h("span", { class: "quiet small" }, "not evaluated yet")
       : status(LEVELS[severity]);
   return h(
     "tr",
-    { "data-name": one.run },
-    h("th", { scope: "row" }, h("a", { href: `#/runs/${encodeURIComponent(one.run)}` }, one.run)),
-    h("td", {}, told),
-    h("td", { title: when(one.last_seen) }, ago(one.last_seen)),
-    h("td", { class: "spare" }, when(one.first_seen)),
-    h("td", { class: "spare" }, span(one.last_seen - one.first_seen)),
+    { "data-name": run.run },
+    h("th", { scope: "row" }, h("a", { href: `#/runs/${encodeURIComponent(run.run)}` }, run.run)),
+    h("td", {}, health),
+    h("td", { title: dateOf(run.last_seen) }, ago(run.last_seen)),
+    h("td", { class: "optional" }, dateOf(run.first_seen)),
+    h("td", { class: "optional" }, duration(run.last_seen - run.first_seen)),
   );
 }
 
-function sift(place) {
-  const wanted = place.querySelector("input").value.trim().toLowerCase();
-  const rows = [...place.querySelectorAll("tbody tr")];
-  rows.forEach((one) => {
-    one.hidden = !one.dataset.name.toLowerCase().includes(wanted);
+function applyFilter(container) {
+  const wanted = container.querySelector("input").value.trim().toLowerCase();
+  const rows = [...container.querySelectorAll("tbody tr")];
+  rows.forEach((row) => {
+    row.hidden = !row.dataset.name.toLowerCase().includes(wanted);
   });
-  const shown = rows.filter((one) => !one.hidden).length;
-  const told = `${shown} of ${rows.length} runs`;
-  const found = place.querySelector(".found");
-  if (found.textContent !== told) found.textContent = told;
+  const shown = rows.filter((row) => !row.hidden).length;
+  const text = `${shown} of ${rows.length} runs`;
+  const label = container.querySelector(".match-count");
+  // Screen readers speak every change of the text, so set it only where it differs.
+  if (label.textContent !== text) label.textContent = text;
 }

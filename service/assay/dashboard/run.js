@@ -1,94 +1,99 @@
-// A run: is its reward still a reward? What fires, how scores spread, and what they rest on.
+// The page of a run: alerts, score distribution, rules over time, measures, gold and groups.
 
 import { Alerts } from "./alerts.js";
-import { json, runPath } from "./api.js";
+import { getJson, runPath } from "./api.js";
 import { fill, h, section, status } from "./dom.js";
-import { ago, count, span, when } from "./format.js";
-import { GoldRoom } from "./gold.js";
+import { ago, count, dateOf, duration } from "./format.js";
+import { GoldPanel } from "./gold.js";
 import { HeatMap } from "./heatmap.js";
-import { follow, pause, show } from "./live.js";
-import { Measures, showChannels, showItems, showTold } from "./measures.js";
+import { pause, showConnection, subscribe } from "./live.js";
+import { Measures, showChannels, showItems, showTelemetry } from "./measures.js";
 import { channelTable, groupTables } from "./tables.js";
 import { Timeline } from "./timeline.js";
 
-// Judging a long run takes the server time. So the page rests after each answer, for as long as this
-// at least, and so many times as long as the answer took.
+// Evaluating a long run takes the server time, so the page rests after each response: for at least
+// REST_MS, and REST_FACTOR times as long as the response took.
 const REST_MS = 3000;
-const REST_TIMES = 20;
+const REST_FACTOR = 20;
 
 export async function run(main, [name, model, split], signal) {
-  const [report, kept] = await Promise.all([json(runPath(name), signal), json("v1/runs", signal)]);
+  const [report, recorded] = await Promise.all([
+    getJson(runPath(name), signal),
+    getJson("v1/runs", signal),
+  ]);
   const { streams } = report;
-  const stream = streams.find((one) => one.model === model && one.split === split) ?? preferred(streams);
-  const room = new RunRoom(report, stream);
-  await room.read(signal);
-  fill(main, room.head(kept.runs.map((one) => one.run)), room.sections);
-  room.fit();
-  watch(room, signal);
+  const selected = streams.find((stream) => stream.model === model && stream.split === split);
+  const view = new RunView(report, selected ?? defaultStream(streams));
+  await view.read(signal);
+  fill(main, view.head(recorded.runs.map((other) => other.run)), view.sections);
+  view.fit();
+  updateLive(view, signal);
 }
 
-const preferred = (streams) => streams.find((one) => one.split === "train") ?? streams[0] ?? null;
+const defaultStream = (streams) =>
+  streams.find((stream) => stream.split === "train") ?? streams[0] ?? null;
 
-export async function questions(name, stream, signal) {
+export async function fetchHealthAndChart(name, stream, signal) {
   const query = stream ? `?${new URLSearchParams({ model: stream.model, split: stream.split })}` : "";
   return Promise.all([
-    json(`${runPath(name)}/health`, signal),
-    json(`${runPath(name)}/chart${query}`, signal),
+    getJson(`${runPath(name)}/health`, signal),
+    getJson(`${runPath(name)}/chart${query}`, signal),
   ]);
 }
 
-export const sameStream = (one, stream) =>
-  one.model === (stream?.model ?? null) && one.split === (stream?.split ?? null);
+// Whether two are of the same model and split; null stands for the stream of telemetry alone.
+export const isSameStream = (entry, stream) =>
+  entry.model === (stream?.model ?? null) && entry.split === (stream?.split ?? null);
 
-async function watch(room, signal) {
-  const clock = setInterval(() => room.tellTime(), 5000);
+async function updateLive(view, signal) {
+  const clock = setInterval(() => view.showTime(), 5000);
   signal.addEventListener("abort", () => clearInterval(clock), { once: true });
-  let rested = 0;
-  await follow(room.name, room.lastSeen, signal, async () => {
-    await pause(rested - Date.now(), signal);
+  let restUntil = 0;
+  await subscribe(view.name, view.lastSeen, signal, async () => {
+    await pause(restUntil - Date.now(), signal);
     if (signal.aborted) return;
     const began = Date.now();
     try {
-      await room.read(signal);
+      await view.read(signal);
     } catch (error) {
-      if (error.name !== "AbortError") show("lost");
+      if (error.name !== "AbortError") showConnection("lost");
     }
-    rested = Date.now() + Math.max(REST_MS, REST_TIMES * (Date.now() - began));
+    restUntil = Date.now() + Math.max(REST_MS, REST_FACTOR * (Date.now() - began));
   });
 }
 
-class RunRoom {
+class RunView {
   constructor(report, stream) {
     this.name = report.run;
     this.report = report;
     this.stream = stream;
     this.level = h("span");
     this.time = h("span");
-    this.extent = h("span");
+    this.size = h("span");
     this.alerts = new Alerts();
-    this.heat = new HeatMap();
-    this.heatPlace = h("div");
+    this.heatMap = new HeatMap();
+    this.scores = h("div");
     this.timeline = new Timeline();
     this.channels = new Measures("Channels by step");
     this.channelNumbers = h("div");
     this.items = new Measures("Items by step");
-    this.told = new Measures("Told by step");
-    this.gold = new GoldRoom();
+    this.telemetry = new Measures("Telemetry by step");
+    this.gold = new GoldPanel();
     this.groups = h("div");
-    this.sections = this.laidOut();
+    this.sections = this.createSections();
   }
 
-  laidOut() {
+  createSections() {
     const { channels, channelNumbers } = this;
     return [
       section(
         "alerts",
-        "What fires now",
-        "A rule detects, it does not foresee. Each says what it rests on and what it cannot tell.",
+        "Alerts",
+        "Rules that fire at the latest step. They detect a failure and do not predict it. Each alert shows its evidence and what the rule cannot distinguish.",
         this.alerts.element,
       ),
-      section("scores", "Score distribution", null, this.heatPlace),
-      section("rules", "Rules over time", "From the step at which each rule fired.", this.timeline.element),
+      section("scores", "Score distribution", null, this.scores),
+      section("rules", "Rules over time", "The steps at which each rule fired.", this.timeline.element),
       section(
         "channels",
         "Channels",
@@ -99,44 +104,44 @@ class RunRoom {
       section("items", "Items", null, this.items.element),
       section(
         "telemetry",
-        "What the trainer told",
-        "By step, as it was sent to this run's telemetry.",
-        this.told.element,
+        "Telemetry",
+        "Values that the trainer sent for this run, by step.",
+        this.telemetry.element,
       ),
       section(
         "gold",
         "Gold",
-        "How well the reward agrees with a source that pays nothing, on what the policy writes.",
+        "Agreement of the reward with a source that is not part of it, on responses of the policy.",
         this.gold.element,
       ),
       section(
         "groups",
         "Groups",
-        "Of a sample of the latest step. A group is told by a digest of its name; no text is kept.",
+        "From a sample of the latest step. A group is shown by a digest of its name; no text is kept.",
         this.groups,
       ),
     ];
   }
 
   async read(signal) {
-    const [health, chart] = await questions(this.name, this.stream, signal);
+    const [health, chart] = await fetchHealthAndChart(this.name, this.stream, signal);
     this.lastSeen = chart.last_seen;
     this.update(health, chart);
   }
 
   update(health, chart) {
-    const drawn = chart.streams.find((one) => sameStream(one, this.stream));
-    const judged = health.streams.find((one) => sameStream(one, this.stream)) ?? null;
-    const columns = drawn?.columns.last.length ? drawn.columns : null;
+    const streamChart = chart.streams.find((entry) => isSameStream(entry, this.stream));
+    const streamHealth = health.streams.find((entry) => isSameStream(entry, this.stream)) ?? null;
+    const columns = streamChart?.columns.last.length ? streamChart.columns : null;
     fill(this.level, status(health.status));
-    this.tellTime();
-    this.alerts.update(health, judged);
+    this.showTime();
+    this.alerts.update(health, streamHealth);
     this.gold.update(health.gold);
-    this.drawScores(columns, drawn?.distribution ?? null);
-    if (columns) this.drawSteps(drawn, judged);
-    this.hide({
+    this.drawScores(columns, streamChart?.distribution ?? null);
+    if (columns) this.drawSteps(streamChart, streamHealth);
+    this.hideSections({
       rules: !columns,
-      channels: !drawn?.distribution,
+      channels: !streamChart?.distribution,
       items: !columns?.items.some((items) => items > 0),
       telemetry: !Object.keys(columns?.telemetry ?? {}).length,
     });
@@ -144,89 +149,88 @@ class RunRoom {
 
   drawScores(columns, distribution) {
     if (distribution) {
-      if (this.heat.element.parentNode !== this.heatPlace) fill(this.heatPlace, this.heat.element);
-      this.heat.update(columns, distribution);
+      if (this.heatMap.element.parentNode !== this.scores) fill(this.scores, this.heatMap.element);
+      this.heatMap.update(columns, distribution);
       return;
     }
-    const words = columns
-      ? "No item of this run has a score: there is nothing to spread."
-      : "Nothing was scored for this run, and its trainer told nothing. Its gold is below.";
-    fill(this.heatPlace, h("p", { class: "notice" }, words));
+    const text = columns
+      ? "No item of this run has a score."
+      : "This run has no scores and no telemetry. Its gold measurements are below.";
+    fill(this.scores, h("p", { class: "notice" }, text));
   }
 
-  drawSteps(drawn, judged) {
-    const { columns } = drawn;
-    const items = columns.items.reduce((sum, one) => sum + one, 0);
-    this.extent.textContent = `${count(items)} items, step ${columns.first[0]} to ${columns.last.at(-1)}`;
-    this.timeline.update(drawn, judged?.rules ?? []);
+  drawSteps(streamChart, streamHealth) {
+    const { columns } = streamChart;
+    const items = columns.items.reduce((sum, inColumn) => sum + inColumn, 0);
+    this.size.textContent = `${count(items)} items, step ${columns.first[0]} to ${columns.last.at(-1)}`;
+    this.timeline.update(streamChart, streamHealth?.rules ?? []);
     showChannels(this.channels, columns);
-    fill(this.channelNumbers, channelTable(judged?.channels ?? {}));
+    fill(this.channelNumbers, channelTable(streamHealth?.channels ?? {}));
     showItems(this.items, columns);
-    showTold(this.told, columns);
-    fill(this.groups, groupTables(drawn.groups));
+    showTelemetry(this.telemetry, columns);
+    fill(this.groups, groupTables(streamChart.groups));
   }
 
-  // Sections that have nothing to show are left out.
-  hide(empty) {
-    this.sections.forEach((one) => {
-      one.hidden = empty[one.id] ?? false;
+  // Hide the sections without content.
+  hideSections(isEmpty) {
+    this.sections.forEach((element) => {
+      element.hidden = isEmpty[element.id] ?? false;
     });
   }
 
-  tellTime() {
-    this.time.textContent = `seen ${ago(this.lastSeen)}`;
-    this.time.title = when(this.lastSeen);
+  showTime() {
+    this.time.textContent = `last seen ${ago(this.lastSeen)}`;
+    this.time.title = dateOf(this.lastSeen);
   }
 
   head(names) {
     const { first_seen: first, last_seen: last } = this.report;
     return [
-      h("p", { class: "trail" }, h("a", { href: "#/" }, "Overview"), " / Run"),
+      h("p", { class: "breadcrumbs" }, h("a", { href: "#/" }, "Overview"), " / Run"),
       h("h1", {}, this.name),
       h(
         "p",
         { class: "facts" },
         this.level,
         this.time,
-        this.extent,
-        h("span", {}, `began ${when(first)}, lasted ${span(last - first)}`),
+        this.size,
+        h("span", {}, `began ${dateOf(first)}, lasted ${duration(last - first)}`),
       ),
       h(
         "div",
         { class: "controls" },
-        this.choice(
-          "Scores of",
-          this.report.streams.map((one) => this.streamOption(one)),
-        ),
-        this.choice("Compare with", this.otherOptions(names.filter((one) => one !== this.name))),
+        this.select("Scores of", this.streamOptions()),
+        this.select("Compare with", this.compareOptions(names.filter((name) => name !== this.name))),
       ),
     ];
   }
 
-  choice(label, options) {
-    const go = (event) => {
+  select(label, options) {
+    const open = (event) => {
       location.hash = event.target.value;
     };
     return options.length
-      ? h("label", { class: "field" }, label, h("select", { onchange: go }, options))
+      ? h("label", { class: "field" }, label, h("select", { onchange: open }, options))
       : null;
   }
 
-  streamOption(one) {
-    const place = [this.name, one.model, one.split].map(encodeURIComponent).join("/");
-    const selected = this.stream !== null && sameStream(one, this.stream);
-    return h("option", { value: `#/runs/${place}`, selected }, `${one.model} · ${one.split}`);
+  streamOptions() {
+    return this.report.streams.map((stream) => {
+      const path = [this.name, stream.model, stream.split].map(encodeURIComponent).join("/");
+      const selected = this.stream !== null && isSameStream(stream, this.stream);
+      return h("option", { value: `#/runs/${path}`, selected }, `${stream.model} · ${stream.split}`);
+    });
   }
 
-  otherOptions(names) {
+  compareOptions(names) {
     if (!names.length) return [];
-    const place = (name) => `#/compare/${encodeURIComponent(this.name)}/${encodeURIComponent(name)}`;
-    const nothing = h("option", { value: location.hash }, "another run…");
-    return [nothing, ...names.map((name) => h("option", { value: place(name) }, name))];
+    const path = (name) => `#/compare/${encodeURIComponent(this.name)}/${encodeURIComponent(name)}`;
+    const none = h("option", { value: location.hash }, "another run…");
+    return [none, ...names.map((name) => h("option", { value: path(name) }, name))];
   }
 
   fit() {
-    this.heat.plot.fit();
-    [this.channels, this.items, this.told, this.gold].forEach((one) => one.fit());
+    this.heatMap.plot.fit();
+    [this.channels, this.items, this.telemetry, this.gold].forEach((panel) => panel.fit());
   }
 }

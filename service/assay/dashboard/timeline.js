@@ -1,8 +1,8 @@
-// When each rule fired: a track for each rule that ever did, and what each time rested on.
+// Episodes of rules: a track for each rule that fired, and the evidence of each episode.
 
 import { fill, h, status, tableOf } from "./dom.js";
-import { number, sentence, spoken } from "./format.js";
-import { reading } from "./words.js";
+import { asWords, capitalize, number } from "./format.js";
+import { valueText } from "./rule_values.js";
 
 const COLUMNS = ["Rule", "Severity", "Since step", "Critical at", "Until step", "Value", "Threshold"];
 
@@ -15,121 +15,127 @@ export class Timeline {
     this.element = h("div", { class: "panel" }, this.tracks, this.list, this.silent, this.numbers.element);
   }
 
-  // `rules` are the states of the health; they name those that are silent.
+  // `rules` are the rule states of the stream's health; they name the silent rules.
   update(chart, rules) {
-    const open = new Set([...this.list.querySelectorAll("details[open]")].map((one) => one.dataset.name));
-    const { first, last } = chart.columns;
-    const range = [first[0] ?? 0, last.at(-1) ?? 1];
-    const names = [...new Set(chart.episodes.map((one) => one.rule))];
-    fill(
-      this.list,
-      [...chart.episodes].reverse().map((one) => episodeDetails(one, open.has(nameOf(one)))),
-    );
-    fill(
-      this.tracks,
-      names.map((name) =>
-        this.track(
-          name,
-          chart.episodes.filter((one) => one.rule === name),
-          range,
-        ),
-      ),
-      names.length
-        ? h(
-            "div",
-            { class: "axis", "aria-hidden": "true" },
-            h("span", {}, `step ${range[0]}`),
-            h("span", {}, `step ${range[1]}`),
-          )
-        : null,
-    );
-    const silent = rules.map((one) => one.rule).filter((rule) => !names.includes(rule));
-    const left = chart.left_off ? ` ${chart.left_off} older times are left off.` : "";
-    this.silent.textContent = names.length
-      ? `${silent.length} more rules were silent throughout: ${silent.map(spoken).join(", ")}.${left}`
-      : `None of the ${silent.length} rules has fired. Silence means that nothing passed a threshold, or that too little was seen to judge: ${silent.map(spoken).join(", ")}.`;
+    const { episodes } = chart;
+    const names = [...new Set(episodes.map((episode) => episode.rule))];
+    this.drawList(episodes);
+    this.drawTracks(episodes, names, chart.columns);
+    this.silent.textContent = silentText(rules, names, chart.left_off);
     this.list.hidden = !names.length;
     this.numbers.element.hidden = !names.length;
-    this.numbers.update(() => [
-      COLUMNS,
-      chart.episodes.map((one) => [
-        spoken(one.rule),
-        one.severity,
-        String(one.since_step),
-        one.critical_step === null ? "–" : String(one.critical_step),
-        one.until_step === null ? "still fires" : String(one.until_step),
-        number(one.value),
-        number(one.threshold),
-      ]),
-      [2, 3, 4, 5, 6],
-    ]);
+    this.numbers.update(() => [COLUMNS, episodes.map(tableRow), [2, 3, 4, 5, 6]]);
+  }
+
+  drawList(episodes) {
+    const opened = [...this.list.querySelectorAll("details[open]")];
+    const open = new Set(opened.map((details) => details.dataset.name));
+    const latestFirst = [...episodes].reverse();
+    fill(
+      this.list,
+      latestFirst.map((episode) => episodeDetails(episode, open.has(nameOf(episode)))),
+    );
+  }
+
+  drawTracks(episodes, names, { first, last }) {
+    const range = [first[0] ?? 0, last.at(-1) ?? 1];
+    const ofRule = (name) => episodes.filter((episode) => episode.rule === name);
+    const axis = h(
+      "div",
+      { class: "axis", "aria-hidden": "true" },
+      h("span", {}, `step ${range[0]}`),
+      h("span", {}, `step ${range[1]}`),
+    );
+    const tracks = names.map((name) => this.track(name, ofRule(name), range));
+    fill(this.tracks, tracks, names.length ? axis : null);
   }
 
   track(name, episodes, [from, to]) {
-    const place = (step) => Math.min(100, Math.max(0, (100 * (step - from)) / Math.max(1, to - from)));
-    const bars = episodes.map((one) => {
-      const end = one.until_step ?? to;
+    const position = (step) => Math.min(100, Math.max(0, (100 * (step - from)) / Math.max(1, to - from)));
+    const bars = episodes.map((episode) => {
+      const end = episode.until_step ?? to;
       const bar = h("button", {
         type: "button",
-        "data-level": one.severity,
-        title: told(one),
-        "aria-label": `Show: ${told(one)}`,
-        onclick: () => this.show(nameOf(one)),
+        "data-level": episode.severity,
+        title: episodeText(episode),
+        "aria-label": `Show: ${episodeText(episode)}`,
+        onclick: () => this.open(nameOf(episode)),
       });
-      const width = Math.max(0, place(end) - place(one.since_step));
-      bar.style.left = `min(${place(one.since_step)}%, calc(100% - 0.75rem))`;
+      const width = Math.max(0, position(end) - position(episode.since_step));
+      bar.style.left = `min(${position(episode.since_step)}%, calc(100% - 0.75rem))`;
       bar.style.width = `${width}%`;
-      if (one.critical_step !== null) {
-        const turn = (one.critical_step - one.since_step) / Math.max(1, end - one.since_step);
-        bar.style.setProperty("--turn", `${Math.min(100, turn * 100)}%`);
+      if (episode.critical_step !== null) {
+        const steps = Math.max(1, end - episode.since_step);
+        const share = (episode.critical_step - episode.since_step) / steps;
+        bar.style.setProperty("--critical-from", `${Math.min(100, share * 100)}%`);
       }
       return bar;
     });
-    return [h("div", { class: "rule" }, sentence(spoken(name))), h("div", { class: "track" }, bars)];
+    return [h("div", { class: "rule" }, capitalize(asWords(name))), h("div", { class: "track" }, bars)];
   }
 
-  show(name) {
-    const details = [...this.list.children].find((one) => one.dataset.name === name);
+  open(name) {
+    const details = [...this.list.children].find((child) => child.dataset.name === name);
     details.open = true;
     details.querySelector("summary").focus();
   }
 }
 
-const nameOf = (one) => `${one.rule}-${one.since_step}`;
+const nameOf = (episode) => `${episode.rule}-${episode.since_step}`;
 
-export function told(one) {
-  const critical =
-    one.critical_step === null
-      ? ""
-      : one.critical_step === one.since_step
-        ? ", critical at once"
-        : `, critical from step ${one.critical_step}`;
-  const end = one.until_step === null ? "and still does" : `until step ${one.until_step}`;
-  return `${sentence(spoken(one.rule))} fired at step ${one.since_step}${critical} ${end}`;
+function silentText(rules, fired, leftOff) {
+  const silent = rules.map((state) => state.rule).filter((rule) => !fired.includes(rule));
+  const names = silent.map(asWords).join(", ");
+  const older = leftOff ? ` ${leftOff} older episodes are not shown.` : "";
+  return fired.length
+    ? `${silent.length} more rules were silent throughout: ${names}.${older}`
+    : `None of the ${silent.length} rules has fired: no threshold was passed, or there was too little data to evaluate: ${names}.`;
 }
 
-function episodeDetails(one, open) {
-  const about = one.about.length ? ` about ${one.about.join(", ")}` : "";
+const tableRow = (episode) => [
+  asWords(episode.rule),
+  episode.severity,
+  String(episode.since_step),
+  episode.critical_step === null ? "–" : String(episode.critical_step),
+  episode.until_step === null ? "still fires" : String(episode.until_step),
+  number(episode.value),
+  number(episode.threshold),
+];
+
+function episodeText(episode) {
+  const critical =
+    episode.critical_step === null
+      ? ""
+      : episode.critical_step === episode.since_step
+        ? ", critical at once"
+        : `, critical from step ${episode.critical_step}`;
+  const end = episode.until_step === null ? "and still fires" : `until step ${episode.until_step}`;
+  return `${capitalize(asWords(episode.rule))} fired at step ${episode.since_step}${critical} ${end}`;
+}
+
+function episodeDetails(episode, open) {
+  const about = episode.about.length ? ` about ${episode.about.join(", ")}` : "";
+  const value = valueText(episode.rule, episode.value, episode.threshold);
   return h(
     "details",
-    { "data-name": nameOf(one), open },
-    h("summary", {}, status(one.severity), h("span", {}, told(one))),
+    { "data-name": nameOf(episode), open },
+    h("summary", {}, status(episode.severity), h("span", {}, episodeText(episode))),
     h(
       "div",
       { class: "body" },
-      h("p", {}, `When it began${about}: ${reading(one.rule, one.value, one.threshold)}`),
-      evidence(one.evidence),
-      h("p", { class: "quiet" }, `It cannot tell ${one.cannot_tell}.`),
+      h("p", {}, `When it began${about}: ${value}`),
+      evidenceList(episode.evidence),
+      h("p", { class: "quiet" }, `It cannot distinguish ${episode.limits}.`),
     ),
   );
 }
 
-export function evidence(numbers) {
-  const pairs = Object.entries(numbers);
+export function evidenceList(evidence) {
+  const pairs = Object.entries(evidence);
   if (!pairs.length) return null;
   return h(
     "dl",
     { class: "evidence" },
-    pairs.map(([name, value]) => h("div", {}, h("dt", {}, spoken(name)), h("dd", {}, number(value)))),
+    pairs.map(([name, value]) => h("div", {}, h("dt", {}, asWords(name)), h("dd", {}, number(value)))),
   );
 }

@@ -1,1 +1,1 @@
-"""Scoring files: what `assay score` does."""
+"""Offline scoring: files of items for `assay score`, and the candidates of `assay best-of-n`."""

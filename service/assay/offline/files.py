@@ -1,4 +1,4 @@
-"""The two files of a scoring run: an input that can be read twice, an output that one run owns."""
+"""The files of offline scoring: an input that can be read twice, an output with one writer."""
 
 import fcntl
 import os
@@ -15,12 +15,12 @@ STREAM = Path("-")
 
 
 class FileError(Exception):
-    """A file cannot be used; the text says which and why."""
+    """A file cannot be used; the text says which one and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where results go. A stream cannot be read back, so that no run can go on in it."""
+    """The output of results. A stream cannot be read back, so a later run cannot resume it."""
 
     file: BinaryIO
     resumable: bool
@@ -28,10 +28,10 @@ class Output:
 
 @contextmanager
 def opened_input(path: Path) -> Iterator[BinaryIO]:
-    """The input from its beginning; `-` is the standard input, which is first read to its end.
+    """Open the input at its start; `-` is the standard input, which is first copied to a file.
 
     Raises:
-        FileError: it cannot be read.
+        FileError: the file cannot be read.
     """
     if path == STREAM:
         with tempfile.TemporaryFile() as spooled:
@@ -49,10 +49,10 @@ def opened_input(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def opened_output(path: Path, restart: bool) -> Iterator[Output]:
-    """The output at its beginning, what it held still in it; emptied for `restart`.
+    """Open the output at its start with its content, or empty with `restart`.
 
     Raises:
-        FileError: it cannot be written, or another run is writing it.
+        FileError: the file cannot be written, or another process is writing it.
     """
     if path == STREAM:
         yield Output(sys.stdout.buffer, resumable=False)
@@ -64,13 +64,13 @@ def opened_output(path: Path, restart: bool) -> Iterator[Output]:
         raise FileError(f"cannot write {path}: {error.strerror}") from error
     with open(descriptor, "r+b" if regular else "wb", buffering=0) as file:
         if regular:
-            _own(descriptor, path)
+            _lock(descriptor, path)
             if restart:
                 file.truncate(0)
         yield Output(cast(BinaryIO, file), resumable=regular)
 
 
-def _own(descriptor: int, path: Path) -> None:
+def _lock(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

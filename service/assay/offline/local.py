@@ -1,4 +1,4 @@
-"""Scoring in this process: the served models, without the HTTP in front of them."""
+"""Scoring in this process: the service without its HTTP layer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -9,14 +9,14 @@ from typing import Any
 from assay.api.components import components_of
 from assay.app import create_app
 from assay.errors import AssayError, InvalidRequest, Overloaded, RequestTooLarge
-from assay.offline.lines import (
+from assay.offline.scorer import (
     BatchTooLarge,
     Halted,
     Identity,
+    ItemOutcome,
     ItemsRefused,
-    Outcome,
     Scorer,
-    refusals,
+    item_problems,
 )
 from assay.scoring.best_of_n import BestOfNCall, best_of_n
 from assay.scoring.service import ScoreCall, ScoringService
@@ -30,8 +30,9 @@ BUSY_SECONDS = 1.0
 
 @asynccontextmanager
 async def running_service(settings: Settings) -> AsyncIterator[ScoringService]:
-    """The service as `create_app` composes it, started and stopped as a server would. A file of
-    items belongs to no run, so none are kept.
+    """Run the service as `create_app` composes it, started and stopped as in a server.
+
+    No runs are recorded, because a file of items belongs to none.
 
     Raises:
         SettingsError: see `create_app`.
@@ -43,16 +44,16 @@ async def running_service(settings: Settings) -> AsyncIterator[ScoringService]:
     try:
         yield service
     finally:
-        # An error of the caller is none of the service's: it stops as it always does.
+        # An error in the caller's block is not the service's: it shuts down normally.
         await lifespan.__aexit__(None, None, None)
 
 
-async def ranked_here(settings: Settings, model: str, call: BestOfNCall) -> BestOfNReply:
-    """The ranking, by a model that is loaded for it.
+async def rank_locally(settings: Settings, model: str, call: BestOfNCall) -> BestOfNReply:
+    """Rank candidates with a model that is loaded for this call.
 
     Raises:
         SettingsError: see `create_app`.
-        Halted: the model does not load, or the call is refused; the text says why.
+        Halted: the model does not load, or the call is rejected; the text says why.
     """
     async with running_service(settings) as service:
         served = service.find(model)
@@ -61,12 +62,13 @@ async def ranked_here(settings: Settings, model: str, call: BestOfNCall) -> Best
         try:
             return await best_of_n(service, call)
         except AssayError as error:
-            raise Halted(error.detail, error.hint, misused=400 <= error.status < 500) from error
+            is_usage_error = 400 <= error.status < 500
+            raise Halted(error.detail, error.hint, is_usage_error=is_usage_error) from error
 
 
 @asynccontextmanager
 async def local_scorer(settings: Settings, model: str, options: Options) -> AsyncIterator[Scorer]:
-    """A scorer with a model that is loaded for as long as it is used.
+    """Provide a scorer whose model stays loaded within the context.
 
     Raises:
         SettingsError: see `create_app`.
@@ -77,21 +79,22 @@ async def local_scorer(settings: Settings, model: str, options: Options) -> Asyn
         if not await served.loaded():
             raise Halted(f"{model} could not be loaded: {served.failure}")
         if served.require_ready().model.sees == "group":
-            # A batch may end in the middle of a group, and the number would be another one.
-            raise Halted(f"{model} looks at whole groups, a file is cut into batches", misused=True)
+            # A batch may end in the middle of a group, which would change the scores.
+            reason = f"{model} scores whole groups, a file is cut into batches"
+            raise Halted(reason, is_usage_error=True)
         yield LocalScorer(service, model, options)
 
 
 @dataclass(frozen=True, slots=True)
 class LocalScorer:
-    """Scores batches with a model of this process."""
+    """Scorer with a model of this process."""
 
     service: ScoringService
     model: str
     options: Options
 
-    async def __call__(self, items: Sequence[Mapping[str, Any]]) -> list[Outcome]:
-        """One outcome for each item. Waits while the queue has no room."""
+    async def __call__(self, items: Sequence[Mapping[str, Any]]) -> list[ItemOutcome]:
+        """Return the outcome of each item, waiting while the queue is full."""
         call = ScoreCall(self.model, items, self.options, timeout=BATCH_SECONDS, lane="bulk")
         while True:
             try:
@@ -99,15 +102,15 @@ class LocalScorer:
             except Overloaded as error:
                 await asyncio.sleep(error.retry_after or BUSY_SECONDS)
             except AssayError as error:
-                raise _translated(error) from error
+                raise _translate(error) from error
             else:
                 identity = Identity(reply.model, reply.fingerprint)
-                return [Outcome(result, identity) for result in reply.results]
+                return [ItemOutcome(result, identity) for result in reply.results]
 
 
-def _translated(error: AssayError) -> Exception:
-    if isinstance(error, InvalidRequest) and (refused := refusals(error.problems or [])):
-        return ItemsRefused(refused)
+def _translate(error: AssayError) -> Exception:
+    if isinstance(error, InvalidRequest) and (problems := item_problems(error.problems or [])):
+        return ItemsRefused(problems)
     if isinstance(error, RequestTooLarge):
         return BatchTooLarge(error.detail)
     return Halted(error.detail, error.hint)

@@ -1,4 +1,4 @@
-"""Progress of scoring a file: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of scoring a file: a bar on a terminal, elsewhere a line every few seconds."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -7,25 +7,25 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from assay.offline.lines import Tally
+from assay.offline.records import LineCounts
 
 LINE_SECONDS = 5.0
 
-Report = Callable[[Tally], None]
+Report = Callable[[LineCounts], None]
 
 
 @contextmanager
 def shown_progress(total: int, done: int, clock: Callable[[], float]) -> Iterator[Report]:
-    """Show on stderr how far it is.
+    """Show the progress on stderr; yield the function to report counts to.
 
     Args:
         total: lines to score.
-        done: lines that an earlier run has scored.
+        done: lines that an earlier run scored.
         clock: monotonic seconds.
     """
-    pace = _Pace(total, done, clock)
+    progress = _Progress(total, done, clock)
     if not sys.stderr.isatty():
-        yield pace.print_now_and_then
+        yield progress.print_periodically
         return
     columns = (
         TextColumn("scoring"),
@@ -38,43 +38,45 @@ def shown_progress(total: int, done: int, clock: Callable[[], float]) -> Iterato
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("scoring", total=total, completed=done, rate="", failed="")
 
-        def report(tally: Tally) -> None:
-            failed = f"{tally.failed:,} failed" if tally.failed else ""
-            rate = f"{pace.rate(tally):,.1f}/s"
-            bar.update(task, completed=tally.done, rate=rate, failed=failed)
+        def report(counts: LineCounts) -> None:
+            failed = f"{counts.failed:,} failed" if counts.failed else ""
+            rate = f"{progress.rate(counts):,.1f}/s"
+            bar.update(task, completed=counts.done, rate=rate, failed=failed)
 
         yield report
 
 
-class _Pace:
+class _Progress:
+    """Rate and remaining time of scoring a file."""
+
     def __init__(self, total: int, done: int, clock: Callable[[], float]) -> None:
         self._total = total
         self._done_before = done
         self._clock = clock
         self._began = self._printed = clock()
 
-    def rate(self, tally: Tally) -> float:
-        """Lines a second since this run began."""
+    def rate(self, counts: LineCounts) -> float:
+        """Return the lines per second since this run began."""
         seconds = max(self._clock() - self._began, 1e-9)
-        return (tally.done - self._done_before) / seconds
+        return (counts.done - self._done_before) / seconds
 
-    def print_now_and_then(self, tally: Tally) -> None:
+    def print_periodically(self, counts: LineCounts) -> None:
         now = self._clock()
         if now - self._printed < LINE_SECONDS:
             return
         self._printed = now
-        rate = self.rate(tally)
-        left = (self._total - tally.done) / rate if rate else float("inf")
+        rate = self.rate(counts)
+        left = (self._total - counts.done) / rate if rate else float("inf")
         line = (
-            f"{tally.done:,} of {self._total:,} lines, {rate:,.1f}/s, "
-            f"{duration(left)} left, {tally.failed:,} failed"
+            f"{counts.done:,} of {self._total:,} lines, {rate:,.1f}/s, "
+            f"{duration(left)} left, {counts.failed:,} failed"
         )
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person reads them."""
+    """Return a readable duration, such as `1 min 24 s`."""
     if seconds == float("inf"):
         return "unknown"
     minutes, rest = divmod(round(seconds), 60)

@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from assay.offline.lines import (
+from assay.offline.scorer import (
     BatchTooLarge,
     Halted,
     Identity,
+    ItemOutcome,
     ItemsRefused,
-    Outcome,
     Scorer,
-    refusals,
+    item_problems,
 )
 from assay.scoring.best_of_n import BestOfNCall
 from assay.types import BestOfNReply, ItemFailure, ItemResult, Ranked, Source
@@ -21,26 +21,26 @@ from assay_client import (
     APIStatusError,
     AssayError,
     AsyncClient,
-    InvalidRequestError,
     RateLimitError,
     RequestTooLargeError,
     Result,
+    UnprocessableEntityError,
 )
 from assay_models.base import Options
 
 BUSY_SECONDS = 1.0
 
 
-async def ranked_there(client: AsyncClient, model: str, call: BestOfNCall) -> BestOfNReply:
-    """The ranking, by a server.
+async def rank_remotely(client: AsyncClient, model: str, call: BestOfNCall) -> BestOfNReply:
+    """Rank candidates with a server's model.
 
     Raises:
-        Halted: the server is away or refuses; the text says why.
-        ValueError: a text cannot be written as JSON.
+        Halted: the server cannot be reached or rejects the call; the text says why.
+        ValueError: a text cannot be encoded as JSON.
     """
     async with client:
         try:
-            found = await client.best_of_n(
+            reply = await client.best_of_n(
                 model,
                 call.candidates,
                 top_n=call.top_n,
@@ -53,33 +53,33 @@ async def ranked_there(client: AsyncClient, model: str, call: BestOfNCall) -> Be
         except AssayError as error:
             raise _halted(error) from error
     return BestOfNReply(
-        model=found.model,
-        fingerprint=found.fingerprint,
-        best=found.best,
-        ranking=[Ranked(**asdict(place)) for place in found.ranking],
-        ties=[list(tied) for tied in found.ties],
-        abstained=found.abstained,
-        results=[_result(one) for one in found.results],
+        model=reply.model,
+        fingerprint=reply.fingerprint,
+        best=reply.best,
+        ranking=[Ranked(**asdict(place)) for place in reply.ranking],
+        ties=[list(tied) for tied in reply.ties],
+        abstained=reply.abstained,
+        results=[_result(result) for result in reply.results],
     )
 
 
 @asynccontextmanager
 async def remote_scorer(client: AsyncClient, model: str, options: Options) -> AsyncIterator[Scorer]:
-    """A scorer that has the client's connections for as long as it is used."""
+    """Provide a scorer that keeps the client's connections open within the context."""
     async with client:
         yield RemoteScorer(client, model, options)
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteScorer:
-    """Scores batches with a server's model."""
+    """Scorer with a server's model."""
 
     client: AsyncClient
     model: str
     options: Options
 
-    async def __call__(self, items: Sequence[Mapping[str, Any]]) -> list[Outcome]:
-        """One outcome for each item. Waits while the server has no room."""
+    async def __call__(self, items: Sequence[Mapping[str, Any]]) -> list[ItemOutcome]:
+        """Return the outcome of each item, waiting while the server's queue is full."""
         while True:
             try:
                 reply = await self.client.score(
@@ -92,10 +92,10 @@ class RemoteScorer:
             except RateLimitError as error:
                 await asyncio.sleep(error.retry_after or BUSY_SECONDS)
             except AssayError as error:
-                raise _translated(error) from error
+                raise _translate(error) from error
             else:
                 identity = Identity(reply.model, reply.fingerprint)
-                return [Outcome(_result(one), identity) for one in reply.results]
+                return [ItemOutcome(_result(result), identity) for result in reply.results]
 
 
 def _result(result: Result) -> ItemResult:
@@ -116,16 +116,16 @@ def _result(result: Result) -> ItemResult:
     )
 
 
-def _translated(error: AssayError) -> Exception:
-    if isinstance(error, InvalidRequestError) and (refused := refusals(error.errors)):
-        return ItemsRefused(refused)
+def _translate(error: AssayError) -> Exception:
+    if isinstance(error, UnprocessableEntityError) and (problems := item_problems(error.errors)):
+        return ItemsRefused(problems)
     if isinstance(error, RequestTooLargeError):
         return BatchTooLarge(error.detail)
     return _halted(error)
 
 
 def options_body(options: Options) -> dict[str, Any]:
-    """The options as a request says them."""
+    """Return the options as a request's JSON object."""
     body: dict[str, Any] = {"truncation": options.truncation, "raw": options.raw}
     for name, value in options.numbers:
         table, dot, key = name.partition(".")
@@ -138,6 +138,6 @@ def options_body(options: Options) -> dict[str, Any]:
 
 def _halted(error: AssayError) -> Halted:
     if isinstance(error, APIStatusError):
-        detail = f"the server says {error.status} {error.code}: {error.detail}"
-        return Halted(detail, error.hint, misused=400 <= error.status < 500)
+        detail = f"the server says {error.status_code} {error.code}: {error.detail}"
+        return Halted(detail, error.hint, is_usage_error=400 <= error.status_code < 500)
     return Halted(str(error))

@@ -1,4 +1,4 @@
-"""RunEvaluator: evaluates a run's rules when new data of it was written, and sends its alerts."""
+"""RunEvaluator: evaluates a run's rules when its new data was written, and sends its alerts."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from cachetools import LRUCache
 from assay.metrics import RunSeries
 from assay.runs.gauges import RunGauges
 from assay.types import Clock
-from assay_monitors.alerts import AlertBook, AlertChange
+from assay_monitors.alerts import AlertChange, AlertTracker
 from assay_monitors.history import RunHistory
 from assay_monitors.reports import run_health
 
@@ -23,23 +23,23 @@ Notify = Callable[[AlertChange], None]
 CPU_SHARE = 0.02
 """Evaluate at most 2 % of the time: after t seconds of work, sleep 49 t."""
 MAX_PENDING = 200
-"""Runs that may wait for an evaluation; as many as are kept."""
+"""Runs that may wait for an evaluation; the store keeps as many."""
 
 
 class RunEvaluator:
-    """Evaluates the rules of runs, one run at a time, on a thread of its own.
+    """Evaluator of the rules of runs, one run at a time, on a thread of its own.
 
-    A run is evaluated soon after data of it was committed, and at most once in `interval` seconds.
+    A run is evaluated soon after its data was committed, and at most once in `interval` seconds.
     Evaluation takes at most `CPU_SHARE` of one processor, so a run with many steps is evaluated
     later, and no score waits for it. An evaluation that fails is logged, counted, and repeated with
     the run's next commit.
 
     Args:
-        gauges: shown the result.
+        gauges: series that show the result.
         notify: called with each alert, on the evaluator's thread; None for no alerts.
         interval: seconds between two evaluations of one run.
         clock: monotonic seconds.
-        series: where counts go.
+        series: counters of evaluations.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class RunEvaluator:
         self._interval = interval
         self._clock = clock
         self._series = series
-        self._book = AlertBook()
+        self._alerts = AlertTracker()
         self._due: OrderedDict[str, float] = OrderedDict()
         self._evaluated: LRUCache[str, float] = LRUCache(MAX_PENDING)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="assay-evaluating")
@@ -65,12 +65,12 @@ class RunEvaluator:
         self._scheduled = asyncio.Event()
 
     def open(self, history: RunHistory) -> None:
-        """Begin to evaluate what is read from `history`, in the running event loop."""
+        """Start to evaluate the runs in `history`, in the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._run(history))
 
     async def close(self) -> None:
-        """Stop. A running evaluation is left to end, and sends no alerts."""
+        """Stop. A running evaluation ends on its own and sends no alerts."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -78,14 +78,14 @@ class RunEvaluator:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def on_commit(self, runs: Iterable[str]) -> None:
-        """Schedule runs of which data was committed; from any thread, never waits."""
+        """Schedule the runs whose data was committed. Thread-safe; never waits."""
         loop, names = self._loop, list(runs)
         if loop is not None:
             with suppress(RuntimeError):  # the loop is closed: the server has stopped
                 loop.call_soon_threadsafe(self._schedule, names)
 
     def evaluate(self, history: RunHistory, run: str) -> None:
-        """Evaluate a run once, show its health, and send what has changed.
+        """Evaluate a run once, show its health, and send its changed alerts.
 
         Raises:
             sqlite3.Error, ValueError, zlib.error: the file cannot be read now.
@@ -94,7 +94,7 @@ class RunEvaluator:
         if health is None:
             return
         self.gauges.show(health)
-        changes = self._book.changes(health)
+        changes = self._alerts.update(health)
         if self._notify is not None and self._loop is not None:
             for change in changes:
                 self._notify(change)
@@ -127,7 +127,7 @@ class RunEvaluator:
             run = min(self._due, key=self._due.__getitem__, default=None)
             wait = None if run is None else self._due[run] - self._clock()
             if run is not None and wait is not None and wait <= 0:
-                # As of the beginning of the evaluation: later commits may be too late for it.
+                # Counted from the start: the evaluation may miss commits made while it runs.
                 del self._due[run]
                 self._evaluated[run] = self._clock()
                 return run
@@ -143,5 +143,5 @@ class RunEvaluator:
 
 
 def rest_after(seconds: float) -> float:
-    """Return the seconds to rest after an evaluation that took so many."""
+    """Return the seconds to rest after an evaluation that took `seconds`."""
     return seconds * (1 / CPU_SHARE - 1)

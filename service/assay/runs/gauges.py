@@ -1,4 +1,4 @@
-"""RunGauges: the health of the runs looked at last, as series whose number is bounded."""
+"""RunGauges: the health of the runs evaluated last, as a bounded number of series."""
 
 import threading
 from collections.abc import Iterator
@@ -7,18 +7,20 @@ from prometheus_client import Gauge
 
 from assay.metrics import RunSeries
 from assay_monitors.reports import RANK, RunHealth, StreamHealth
-from assay_monitors.rules.windows import SCORE
+from assay_monitors.rules.rolling import SCORE
 
 # Runs that have series at a time, and streams of each.
-RUNS, STREAMS = 16, 4
+MAX_RUNS, MAX_STREAMS = 16, 4
 
 Sample = tuple[Gauge, tuple[str, ...], float]
 
 
 class RunGauges:
-    """Shows the health of sixteen runs, those looked at last, and of each its first four streams
-    by model and split: whatever names trainers make up, the number of series is bounded. May be
-    told from any thread.
+    """Gauges of the health of the sixteen runs shown last, and of the first four streams (by model
+    and split) of each.
+
+    The number of series is bounded whatever names trainers use. `show` may be called from any
+    thread.
     """
 
     def __init__(self, series: RunSeries) -> None:
@@ -27,8 +29,9 @@ class RunGauges:
         self._shown: dict[str, list[tuple[Gauge, tuple[str, ...]]]] = {}
 
     def show(self, health: RunHealth) -> None:
-        """Show a run's health in the place of what was shown of it, or of the run that was not
-        looked at for longest.
+        """Show a run's health, replacing the run's earlier values.
+
+        Beyond the bound, the run that was shown least recently is removed.
         """
         with self._lock:
             before = self._shown.pop(health.run, [])
@@ -36,9 +39,9 @@ class RunGauges:
             for gauge, labels, value in samples:
                 gauge.labels(*labels).set(value)
             now = [(gauge, labels) for gauge, labels, _ in samples]
-            _remove([one for one in before if one not in now])
+            _remove([sample for sample in before if sample not in now])
             self._shown[health.run] = now
-            if len(self._shown) > RUNS:
+            if len(self._shown) > MAX_RUNS:
                 _remove(self._shown.pop(next(iter(self._shown))))
 
     def _samples(self, health: RunHealth) -> Iterator[Sample]:
@@ -46,10 +49,10 @@ class RunGauges:
         yield series.status, (health.run,), RANK[health.status]
         for rule, severity in health.severities().items():
             yield series.severity, (health.run, rule), severity
-        for stream in health.streams[:STREAMS]:
-            yield from self._of_stream(health.run, stream)
+        for stream in health.streams[:MAX_STREAMS]:
+            yield from self._stream_samples(health.run, stream)
 
-    def _of_stream(self, run: str, stream: StreamHealth) -> Iterator[Sample]:
+    def _stream_samples(self, run: str, stream: StreamHealth) -> Iterator[Sample]:
         series, labels = self._series, (run, stream.model or "", stream.split or "")
         yield series.step, labels, stream.step
         score = stream.channels.get(SCORE)

@@ -1,4 +1,4 @@
-"""RunMonitor: what requests tell of training runs goes into a file, off their way."""
+"""RunMonitor: records the scores of training runs in a file, outside the request's path."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ from assay.runs.gauges import RunGauges
 from assay.types import ItemResult
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import RunHistory
-from assay_monitors.observations import Observation, Window, measured
+from assay_monitors.observations import Observation, Window, measure_text
 from assay_monitors.recorder import Counts, Recorder
 from assay_monitors.reports import RunHealth
 from assay_monitors.retention import Retention
@@ -34,41 +34,42 @@ T = TypeVar("T")
 Clock = Callable[[], float]
 Item = Mapping[str, Any]
 
-# What may wait to be measured: items, and characters of their responses.
-WAITING_ITEMS, WAITING_CHARACTERS = 8_192, 16 * 2**20
+# Bounds of the results that wait to be measured: items, and characters of their responses.
+MAX_WAITING_ITEMS, MAX_WAITING_CHARACTERS = 8_192, 16 * 2**20
 CLOSING_SECONDS = 5.0
-# Requests of so long are measured together: to wake a thread for each would cost the event loop
-# more than all the measuring.
+# Requests within this time are measured together: waking the thread for each of them would cost
+# the event loop more than the measuring itself.
 GATHER_SECONDS = 0.1
 RETRY_SECONDS = 1.0
 FILE = "runs.db"
 SPLIT = "train"
-# Without a score, because there was nothing to score.
+# Codes and flags of a response in which there was nothing to score.
 INVALID = frozenset(("invalid_code", "no_claims"))
 UNSURE = "low_confidence"
 
 
-class Written(NamedTuple):
-    """What the policy wrote, as an item tells it: the text, calls of tools in it, its tokens."""
+class PolicyResponse(NamedTuple):
+    """The policy's response in an item: its text, the number of tool calls, and its tokens."""
 
     text: str | None
     calls: int | None = None
     tokens: int | None = None
 
 
-class Handed(NamedTuple):
-    """A request's results on their way to the writer."""
+class PendingResults(NamedTuple):
+    """A request's results that wait to be measured."""
 
     window: Window
-    written: Sequence[Written]
+    responses: Sequence[PolicyResponse]
     results: Sequence[ItemResult]
     characters: int
 
 
 @dataclass(frozen=True, slots=True)
 class RunStep:
-    """The training run that a request belongs to. Without a step it is step 0, without a split
-    `train`.
+    """The training run and step that a request belongs to.
+
+    The default step is 0, the default split `train`.
     """
 
     id: str
@@ -76,22 +77,22 @@ class RunStep:
     split: str | None = None
 
     def window(self, model: str) -> Window:
-        """Where the results of a model are added up."""
+        """Return the window that the results of a model are added to."""
         return Window(self.id, model, self.split or SPLIT, self.step or 0)
 
 
 class RunMonitor:
-    """Records the results of requests that name their run, and reads what is known of runs.
+    """Recorder of the results of requests that name their run, and reader of the runs' history.
 
-    Measuring and reading have a thread each, writing a third: a request only hands over its
-    results. What does not fit is dropped and counted.
+    Measuring, reading and writing have a thread each: a request only hands over its results.
+    Results that do not fit are dropped and counted.
 
     Args:
-        path: of the file; None for one that goes with the process.
-        metrics: where counts go.
+        path: the file; None for a temporary one that is deleted with the process.
+        metrics: counters of observations.
         clock: monotonic seconds.
         enabled: whether anything is recorded at all.
-        evaluator: looks at runs that something new is known of; None where nobody does.
+        evaluator: evaluates runs after a commit; None for no evaluation.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class RunMonitor:
         path: Path | None,
         metrics: Metrics,
         clock: Clock,
+        *,
         enabled: bool = True,
         evaluator: RunEvaluator | None = None,
     ) -> None:
@@ -114,27 +116,29 @@ class RunMonitor:
         self._published = Counts()
         self._measuring = ThreadPoolExecutor(1, thread_name_prefix="assay-measuring")
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="assay-reading")
-        self._room = _Room(WAITING_ITEMS, WAITING_CHARACTERS)
-        self._handed: deque[Handed] = deque()
+        self._capacity = _Capacity(MAX_WAITING_ITEMS, MAX_WAITING_CHARACTERS)
+        self._pending: deque[PendingResults] = deque()
         self._gathering = False
         self._closing = threading.Event()
 
     async def open(self) -> None:
-        """Begin to record. Where the file cannot be used, that is logged, and runs are kept for as
-        long as the process lives; where no file can, none are.
+        """Start to record.
+
+        If the file cannot be used, the reason is logged and runs are kept in a temporary file for
+        the life of the process. If that fails too, none are kept.
         """
         if self._enabled:
-            await self._in(self._reading, self._open)
+            await self._run_in(self._reading, self._open)
         if self._evaluator is not None and self._history is not None:
             self._evaluator.open(self._history)
 
     async def close(self) -> None:
-        """Write what waits, for five seconds at most, and stop."""
+        """Write the waiting results, within five seconds, and stop."""
         if self._evaluator is not None:
             await self._evaluator.close()
         self._closing.set()
         if self._recorder is not None:
-            await self._in(self._measuring, partial(self._recorder.close, CLOSING_SECONDS))
+            await self._run_in(self._measuring, partial(self._recorder.close, CLOSING_SECONDS))
         self._measuring.shutdown(wait=False)
         self._reading.shutdown(wait=False)
         if self._folder is not None:
@@ -144,6 +148,7 @@ class RunMonitor:
         self,
         step: RunStep,
         model: str,
+        *,
         candidate: str,
         items: Sequence[Item],
         results: Sequence[ItemResult],
@@ -151,27 +156,29 @@ class RunMonitor:
         """Hand over a request's results; never waits and never fails.
 
         Args:
-            step: of the run.
+            step: the run and step that the request names.
             model: `name@version`.
             candidate: the field in which the family's candidates vary.
-            items: as they were sent.
-            results: one for each item.
+            items: the fields of each item, as the client sent them.
+            results: the result of each item.
         """
         if self._recorder is None:
             return
-        written = [_written(fields, candidate) for fields in items]
-        characters = sum([len(one.text) for one in written if one.text is not None])
-        if not self._room.take(len(items), characters):
+        responses = [_policy_response(fields, candidate) for fields in items]
+        texts = [response.text for response in responses if response.text is not None]
+        characters = sum(map(len, texts))
+        if not self._capacity.reserve(len(items), characters):
             self._series.observations.labels("dropped").inc(len(items))
             return
-        self._handed.append(Handed(step.window(model), written, list(results), characters))
+        window = step.window(model)
+        self._pending.append(PendingResults(window, responses, list(results), characters))
         if not self._gathering:
             self._gathering = True
             with suppress(RuntimeError):  # the pool is closed: the server stops
                 self._measuring.submit(self._measure, self._recorder)
 
-    async def read(self, work: Callable[[RunHistory], T]) -> T:
-        """What `work` makes of the history, off the event loop.
+    async def read(self, query: Callable[[RunHistory], T]) -> T:
+        """Run `query` on the history, off the event loop, and return its result.
 
         Raises:
             RunsOff: nothing is recorded.
@@ -180,16 +187,16 @@ class RunMonitor:
         if self._history is None:
             raise _off()
         try:
-            return await self._in(self._reading, partial(work, self._history))
+            return await self._run_in(self._reading, partial(query, self._history))
         except sqlite3.Error as error:
             raise _busy("the file in which runs are kept cannot be read now") from error
 
-    async def work(self, work: Callable[[], T]) -> T:
-        """What `work` computes, off the event loop and off the way of requests."""
-        return await self._in(self._reading, work)
+    async def compute(self, work: Callable[[], T]) -> T:
+        """Run `work` off the event loop, on the reading thread, and return its result."""
+        return await self._run_in(self._reading, work)
 
     def record_telemetry(self, run: str, step: int, values: Mapping[str, float]) -> None:
-        """Record what the trainer tells of a step.
+        """Record the values that a trainer reports for a step.
 
         Raises:
             RunsOff: nothing is recorded.
@@ -209,7 +216,7 @@ class RunMonitor:
             raise _busy("the writer of runs cannot keep up")
 
     def publish(self) -> None:
-        """Bring the series up to the writer's counts."""
+        """Update the Prometheus series from the writer's counts."""
         if self._recorder is None:
             return
         now, last, series = self._recorder.counts, self._published, self._series.observations
@@ -219,7 +226,7 @@ class RunMonitor:
         self._published = Counts(now.written, now.dropped, now.failed_commits)
 
     def show(self, health: RunHealth) -> None:
-        """Show a run's health as series, in the place of the run not looked at for longest."""
+        """Show a run's health as series; see `RunGauges.show`."""
         self._gauges.show(health)
 
     def _open(self) -> None:
@@ -227,7 +234,7 @@ class RunMonitor:
         self._series.durable.set(durable)
         if not durable:
             try:
-                self._record_in(self._temporary())
+                self._record_in(self._temporary_path())
             except OSError as error:
                 logger.error("runs cannot be kept at all: %s", error)
 
@@ -244,38 +251,39 @@ class RunMonitor:
         self._recorder, self._history = recorder, RunHistory(path)
         return True
 
-    def _temporary(self) -> Path:
+    def _temporary_path(self) -> Path:
         self._folder = tempfile.TemporaryDirectory(prefix="assay-runs-", ignore_cleanup_errors=True)
         return Path(self._folder.name) / FILE
 
     def _measure(self, recorder: Recorder) -> None:
         self._closing.wait(GATHER_SECONDS)
-        self._gathering = False  # whoever comes from here on asks for another turn
-        while self._handed:
-            one = self._handed.popleft()
+        self._gathering = False  # a request from here on submits the next measurement
+        while self._pending:
+            pending = self._pending.popleft()
             try:
-                recorder.record(one.window, list(map(observation, one.written, one.results)))
+                observations = list(map(observation, pending.responses, pending.results))
+                recorder.record(pending.window, observations)
             finally:
-                self._room.give_back(len(one.results), one.characters)
+                self._capacity.release(len(pending.results), pending.characters)
 
     def _open_recorder(self) -> Recorder:
         if self._recorder is None:
             raise _off()
         return self._recorder
 
-    async def _in(self, pool: Executor, work: Callable[[], T]) -> T:
+    async def _run_in(self, pool: Executor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
 
 
-class _Room:
-    """Items and characters that may wait, counted by several threads."""
+class _Capacity:
+    """Thread-safe count of the items and characters that may still wait."""
 
     def __init__(self, items: int, characters: int) -> None:
         self._items = items
         self._characters = characters
         self._lock = threading.Lock()
 
-    def take(self, items: int, characters: int) -> bool:
+    def reserve(self, items: int, characters: int) -> bool:
         with self._lock:
             if items > self._items or characters > self._characters:
                 return False
@@ -283,16 +291,16 @@ class _Room:
             self._characters -= characters
             return True
 
-    def give_back(self, items: int, characters: int) -> None:
+    def release(self, items: int, characters: int) -> None:
         with self._lock:
             self._items += items
             self._characters += characters
 
 
-def observation(response: Written, result: ItemResult) -> Observation:
-    """What an item's result tells of its run; of the response only its measures."""
+def observation(response: PolicyResponse, result: ItemResult) -> Observation:
+    """Return what is recorded of an item: its result, and measures of the response's text."""
     scored = result.status == "ok"
-    measures = None if response.text is None else measured(response.text)
+    measures = None if response.text is None else measure_text(response.text)
     return Observation(
         score=result.score if scored else None,
         channels=result.channels,
@@ -315,44 +323,45 @@ def _invalid(result: ItemResult) -> bool:
 
 
 def _flags(result: ItemResult) -> tuple[str, ...]:
-    """The flags of a result, and why it has no score."""
+    """Return the flags of a result, with `error:CODE` for one without a score."""
     if result.error is None:
         return tuple(result.flags)
     return (*result.flags, f"error:{result.error.code}")
 
 
 def _labels(details: Mapping[str, Any]) -> dict[str, int]:
-    """The verdict on a pair, or one for each claim of an answer. One that the checker itself is
-    not sure of is under none of its labels.
+    """Count the label of a pair, or of each claim of an answer.
+
+    A label below the model's own confidence bound counts as `low_confidence`.
     """
     claims = details.get("claims")
     verdicts = claims if isinstance(claims, list) else [details]
     return Counter(
         [
-            UNSURE if one.get("status") == UNSURE else one["label"]
-            for one in verdicts
-            if isinstance(one.get("label"), str)
+            UNSURE if verdict.get("status") == UNSURE else verdict["label"]
+            for verdict in verdicts
+            if isinstance(verdict.get("label"), str)
         ]
     )
 
 
-def _written(fields: Item, candidate: str) -> Written:
-    text = _response(fields, candidate)
-    return Written(text, _calls(fields), fields.get("response_tokens"))
+def _policy_response(fields: Item, candidate: str) -> PolicyResponse:
+    text = response_text(fields, candidate)
+    return PolicyResponse(text, _calls(fields), fields.get("response_tokens"))
 
 
 def _calls(fields: Item) -> int | None:
-    """How many calls the item tells; a search that is only said to have been made is one."""
+    """Return the number of tool calls; `searched` without `calls` counts as one or none."""
     calls, searched = fields.get("calls"), fields.get("searched")
     if calls is None and isinstance(searched, bool):
         return int(searched)
     return calls
 
 
-def _response(fields: Item, candidate: str) -> str | None:
-    """What the policy wrote: the response, the last turn, or the field that candidates vary in."""
-    turns = fields.get("messages")
-    last = turns[-1].get("content") if turns and isinstance(turns, Sequence) else None
+def response_text(fields: Item, candidate: str) -> str | None:
+    """Return the response, the field in which candidates vary, or the last message's content."""
+    messages = fields.get("messages")
+    last = messages[-1].get("content") if messages and isinstance(messages, Sequence) else None
     texts = (fields.get("response"), fields.get(candidate), last)
     return next((text for text in texts if isinstance(text, str)), None)
 

@@ -1,4 +1,4 @@
-"""Subscribers: callers that receive an update whenever new data of a run is recorded."""
+"""Subscribers: clients that receive an update whenever new data of a run is recorded."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,15 +9,16 @@ from assay.runs.monitor import RunMonitor
 from assay_monitors.history import Update
 
 MAX_SUBSCRIBERS = 64
-"""Of all runs together."""
+"""Subscriptions at a time, to all runs together."""
 POLL_SECONDS = 1.0
 HEARTBEAT_SECONDS = 15.0
 RETRY_SECONDS = 30.0
 
 
 class Subscriber:
-    """One caller's subscription to a run. It holds the latest update and no more, however slowly
-    it is read.
+    """One client's subscription to a run.
+
+    It holds only the latest update, however slowly the client reads.
     """
 
     def __init__(self, run: str, update: Update, heartbeat: float) -> None:
@@ -29,27 +30,29 @@ class Subscriber:
         self._wake = asyncio.Event()
 
     async def updates(self) -> AsyncIterator[Update | None]:
-        """Yield the update it began with, then every newer one; None after a silence, to be passed
-        on as a sign of life. Ends when the run is no longer kept, and when the server stops.
+        """Yield the initial update, then every newer one, and None as a heartbeat.
+
+        None follows `heartbeat` seconds without an update. Ends when the run is no longer kept, and
+        when the server stops.
         """
         while not self._ended:
             is_new, self._is_new = self._is_new, False
             yield self._update if is_new else None
-            await self._woken()
+            await self._wait()
 
     def publish(self, update: Update) -> None:
-        """Pass an update on, if it is new."""
+        """Pass an update on if it is new."""
         if update != self._update:
             self._update = update
             self._is_new = True
             self._wake.set()
 
     def end(self) -> None:
-        """End the subscription: there will be no more updates."""
+        """End the subscription; no update follows."""
         self._ended = True
         self._wake.set()
 
-    async def _woken(self) -> None:
+    async def _wait(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._heartbeat):
                 await self._wake.wait()
@@ -57,19 +60,22 @@ class Subscriber:
 
 
 class Subscribers:
-    """All subscriptions. One task polls for all of them, once a second and only while there are
-    any, because another process that shares the file may have recorded the data.
+    """All subscriptions.
+
+    One task polls for all of them, once a second and only while there are any, because another
+    process that shares the file may have recorded the data.
 
     Args:
-        monitor: of the runs.
+        monitor: the monitor whose runs are polled.
         maximum: subscriptions at a time.
         poll: seconds between two polls.
-        heartbeat: seconds of silence after which a subscriber gets a sign of life.
+        heartbeat: seconds without an update after which a subscriber receives a heartbeat.
     """
 
     def __init__(
         self,
         monitor: RunMonitor,
+        *,
         maximum: int = MAX_SUBSCRIBERS,
         poll: float = POLL_SECONDS,
         heartbeat: float = HEARTBEAT_SECONDS,
@@ -95,10 +101,10 @@ class Subscribers:
         return (await self._monitor.read(lambda history: history.updates([run]))).get(run)
 
     def join(self, run: str, update: Update) -> Subscriber:
-        """Subscribe to a run from the update that the caller has just read, until `leave`.
+        """Subscribe to a run, starting with the update that was just read, until `leave`.
 
         Raises:
-            Overloaded: there are as many subscribers as may be.
+            Overloaded: `maximum` subscribers have joined already.
         """
         if len(self) >= self._maximum:
             raise Overloaded(
@@ -119,7 +125,7 @@ class Subscribers:
         self._subscribers.discard(subscriber)
 
     def close(self) -> None:
-        """End all subscriptions, and those that begin later, because the server stops."""
+        """End all subscriptions, including later ones, because the server stops."""
         self._closed = True
         for subscriber in self._subscribers:
             subscriber.end()
@@ -130,7 +136,7 @@ class Subscribers:
         try:
             while self._subscribers and not self._closed:
                 await asyncio.sleep(self._poll)
-                with suppress(Overloaded):  # the file is busy: the next poll will do
+                with suppress(Overloaded):  # the file is busy: the next poll reads it
                     await self._poll_once()
         finally:
             self._polling = None

@@ -1,4 +1,4 @@
-"""Webhook: tells a URL of each alert, on a thread of its own, and never makes anybody wait."""
+"""Webhook: posts each alert to a URL, on a thread of its own; queueing an alert never waits."""
 
 import base64
 import binascii
@@ -19,53 +19,58 @@ from assay_monitors.alerts import AlertChange
 
 logger = logging.getLogger(__name__)
 
-CAPACITY = 256
-ATTEMPTS = 5
+MAX_WAITING_ALERTS = 256
+MAX_ATTEMPTS = 5
 TIMEOUT_SECONDS = 5.0
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-# What waits is still sent while the server stops, each once, for so long.
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
+# While the server stops, each waiting alert is still sent once, within this time.
 CLOSING_SECONDS = 2.0
-SECRET_PREFIX = "whsec_"  # noqa: S105 the prefix that marks one, and none itself
-LEAST_SECRET, LONGEST_SECRET = 24, 64
+SECRET_PREFIX = "whsec_"  # noqa: S105 the prefix of a secret, not a secret
+MIN_SECRET_BYTES, MAX_SECRET_BYTES = 24, 64
 TRANSIENT = frozenset((408, 425, 429))
 
 
-class _Answer(NamedTuple):
-    """Whether it was taken; else whether another try may help, after how long; what happened."""
+class _Attempt(NamedTuple):
+    """The outcome of one attempt to deliver an alert.
 
-    taken: bool
-    transient: bool
+    `is_retryable` and `wait` (seconds) apply to an alert that was not delivered; `reason` is for
+    the log.
+    """
+
+    is_delivered: bool
+    is_retryable: bool
     wait: float
-    what: str
+    reason: str
 
 
 class Webhook:
-    """Sends one POST for each alert that begins, changes its severity or ends.
+    """Sender of one POST for each alert that begins, changes its severity or ends.
 
-    `send` appends to a bounded queue; what does not fit is dropped and counted. One thread delivers
-    in order: an answer of 2xx is a delivery; a failed connection, a timeout, 408, 425, 429 and 5xx
-    are tried again, five times in all, each pause twice the last; anything else is given up at
-    once. Redirects are not followed: a secret URL stays with whom it was given to.
+    `send` appends to a bounded queue; an alert that does not fit is dropped and counted. One thread
+    delivers in order. A reply of 2xx is a delivery. A failed connection, a timeout, 408, 425, 429
+    and 5xx are retried, five attempts in all, each pause twice the last. Any other reply is final.
+    Redirects are not followed, so that a secret URL reaches no other host.
 
-    Requests are signed as Standard Webhooks 1.0 says (`webhook-id`, `webhook-timestamp`,
-    `webhook-signature`), where there is a secret. The id is the same in each try, and of each
-    server that tells of the same alert, so that a receiver can tell what it has seen.
+    With a secret, requests are signed according to Standard Webhooks 1.0 (`webhook-id`,
+    `webhook-timestamp`, `webhook-signature`). The id of an alert is the same in each attempt and
+    from each server, so that a receiver can recognise duplicates.
 
     Args:
-        url: to post to, see `checked_url`.
-        key: to sign with, see `secret_key`; None for no signature.
-        series: where counts go.
+        url: the address to post to, see `parse_webhook_url`.
+        key: the key to sign with, see `decode_secret`; None for no signature.
+        series: counters of deliveries.
         clock: seconds since the epoch.
-        first_pause: seconds before the second try.
+        first_pause: seconds before the second attempt.
     """
 
     def __init__(
         self,
         url: httpx2.URL,
+        *,
         key: bytes | None,
         series: AlertSeries,
         clock: Callable[[], float],
-        first_pause: float = FIRST_PAUSE,
+        first_pause: float = FIRST_PAUSE_SECONDS,
     ) -> None:
         self._url = url
         self._key = key
@@ -78,13 +83,13 @@ class Webhook:
         self._thread = threading.Thread(target=self._work, name="assay-webhook", daemon=True)
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Start to deliver."""
         self._thread.start()
 
     def send(self, change: AlertChange) -> None:
         """Queue an alert; never waits and never fails."""
         with self._changed:
-            fits = not self._closing.is_set() and len(self._waiting) < CAPACITY
+            fits = not self._closing.is_set() and len(self._waiting) < MAX_WAITING_ALERTS
             if fits:
                 self._waiting.append(change)
                 self._changed.notify()
@@ -92,7 +97,7 @@ class Webhook:
             self._series.count("dropped")
 
     def close(self, timeout: float = CLOSING_SECONDS) -> None:
-        """Send what waits, each once, for `timeout` seconds at most; then drop and count it."""
+        """Send each waiting alert once, within `timeout` seconds; drop and count the rest."""
         with self._changed:
             self._closing.set()
             self._changed.notify()
@@ -106,7 +111,7 @@ class Webhook:
     def _work(self) -> None:
         with httpx2.Client(timeout=TIMEOUT_SECONDS) as client:
             while (change := self._next()) is not None:
-                self._series.count("sent" if self._delivered(client, change) else "failed")
+                self._series.count("sent" if self._deliver(client, change) else "failed")
 
     def _next(self) -> AlertChange | None:
         with self._changed:
@@ -114,33 +119,33 @@ class Webhook:
                 self._changed.wait()
             return self._waiting.popleft() if self._waiting else None
 
-    def _delivered(self, client: httpx2.Client, change: AlertChange) -> bool:
-        """Whether the receiver took it, in the end."""
+    def _deliver(self, client: httpx2.Client, change: AlertChange) -> bool:
+        """Try to deliver an alert; return whether an attempt succeeded."""
         pause, wait = self._first_pause, 0.0
-        for attempt in range(ATTEMPTS):
-            if attempt and self._closing.wait(wait):
+        for number in range(MAX_ATTEMPTS):
+            if number and self._closing.wait(wait):
                 break
-            answer = self._tried(client, change)
-            if answer.taken:
+            attempt = self._attempt(client, change)
+            if attempt.is_delivered:
                 return True
-            if not answer.transient:
+            if not attempt.is_retryable:
                 break
-            pause, wait = min(2 * pause, LONGEST_PAUSE), max(pause, answer.wait)
+            pause, wait = min(2 * pause, MAX_PAUSE_SECONDS), max(pause, attempt.wait)
         logger.warning("%s was not taken by %s", change.id, self._url.host)
         return False
 
-    def _tried(self, client: httpx2.Client, change: AlertChange) -> _Answer:
+    def _attempt(self, client: httpx2.Client, change: AlertChange) -> _Attempt:
         body = _body(change)
         headers = self._headers(change.id, body)
         try:
-            # Of the answer only the head is read: a long body costs nothing.
+            # Only the head of the reply is read, so a long body costs nothing.
             with client.stream("POST", self._url, content=body, headers=headers) as reply:
-                answer = _judged(reply.status_code, reply.headers.get("retry-after", ""))
+                attempt = _classify(reply.status_code, reply.headers.get("retry-after", ""))
         except httpx2.RequestError as error:
-            answer = _Answer(False, True, 0.0, type(error).__name__)
-        if not answer.taken:
-            logger.info("%s, told of an alert: %s", self._url.host, answer.what)
-        return answer
+            attempt = _Attempt(False, True, 0.0, type(error).__name__)
+        if not attempt.is_delivered:
+            logger.info("%s did not accept an alert: %s", self._url.host, attempt.reason)
+        return attempt
 
     def _headers(self, name: str, body: bytes) -> dict[str, str]:
         stamp = str(int(self._clock()))
@@ -161,16 +166,18 @@ def _body(change: AlertChange) -> bytes:
     return orjson.dumps({"type": kind, "id": change.id, "data": asdict(change.alert)})
 
 
-def _judged(status: int, later: str) -> _Answer:
-    wait = min(float(later), LONGEST_PAUSE) if later.isascii() and later.isdigit() else 0.0
-    return _Answer(200 <= status < 300, status >= 500 or status in TRANSIENT, wait, f"{status}")
+def _classify(status: int, retry_after: str) -> _Attempt:
+    is_number = retry_after.isascii() and retry_after.isdigit()
+    wait = min(float(retry_after), MAX_PAUSE_SECONDS) if is_number else 0.0
+    return _Attempt(200 <= status < 300, status >= 500 or status in TRANSIENT, wait, f"{status}")
 
 
-def checked_url(text: str) -> httpx2.URL:
-    """A URL to post to.
+def parse_webhook_url(text: str) -> httpx2.URL:
+    """Return the URL to post alerts to.
 
     Raises:
-        ValueError: it is none, or neither `http` nor `https`; the text does not repeat it.
+        ValueError: `text` is not a URL, or neither `http` nor `https`; the message does not
+            repeat it.
     """
     try:
         url = httpx2.URL(text)
@@ -181,19 +188,20 @@ def checked_url(text: str) -> httpx2.URL:
     return url
 
 
-def secret_key(secret: str) -> bytes:
-    """The key in a secret of Standard Webhooks: `whsec_` and 24 to 64 bytes in base64.
+def decode_secret(secret: str) -> bytes:
+    """Return the key in a secret of Standard Webhooks: `whsec_` and 24 to 64 bytes in base64.
 
     Raises:
-        ValueError: it is none; the text does not repeat it.
+        ValueError: `secret` has another form; the message does not repeat it.
     """
     try:
         key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         key = b""
-    if not secret.startswith(SECRET_PREFIX) or not LEAST_SECRET <= len(key) <= LONGEST_SECRET:
+    fits = MIN_SECRET_BYTES <= len(key) <= MAX_SECRET_BYTES
+    if not secret.startswith(SECRET_PREFIX) or not fits:
         raise ValueError(
-            f"a secret is {SECRET_PREFIX} and {LEAST_SECRET} to {LONGEST_SECRET} random bytes in "
-            "base64: echo whsec_$(openssl rand -base64 32)"
+            f"a secret is {SECRET_PREFIX} and {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} random "
+            "bytes in base64: echo whsec_$(openssl rand -base64 32)"
         )
     return key

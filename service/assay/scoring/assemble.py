@@ -11,12 +11,13 @@ from assay.types import ItemFailure, ItemResult, Source, Timing, Usage
 from assay_models.base import Item, Options, Raw, RewardModel, Score
 
 SOURCES: tuple[Source, ...] = ("computed", "shared", "cache")
-"""The source of an item with several inputs is the first of these that any of them has."""
+"""The source of an item with several inputs: the first of these that any of the inputs has."""
 
 
 def assemble_results(
     model: RewardModel,
     entries: Sequence[PreparedItems],
+    *,
     outcomes: Sequence[Outcome],
     options: Options,
     substitute: float | None,
@@ -24,30 +25,35 @@ def assemble_results(
     """Return one result for each item, in request order.
 
     Args:
-        model: whose `finish` makes the scores.
+        model: the model, whose `finish` returns the scores.
         entries: the prepared items of the request.
-        outcomes: of the entries' inputs, entry by entry.
-        options: the request's.
-        substitute: is served, flagged, for items that fail.
+        outcomes: the outcomes of the entries' inputs, entry by entry.
+        options: the request's options.
+        substitute: the score served for items that fail, which are flagged; None for no score.
     """
     results: list[ItemResult] = []
     start = 0
     for entry in entries:
         end = start + len(entry.keys)
-        scores = _finished(model, entry, outcomes[start:end], options)
+        scores = _finish(model, entry, outcomes[start:end], options)
         source = _source(outcomes[start:end])
         start = end
-        for place, (index, item) in enumerate(zip(entry.indices, entry.items, strict=True)):
-            score = scores if isinstance(scores, ItemFailure) else _finite(scores[place])
-            tokens = 0 if place else entry.tokens
-            results.append(_result(index, item, score, tokens, source, substitute))
+        for position, (index, item) in enumerate(zip(entry.indices, entry.items, strict=True)):
+            score = scores if isinstance(scores, ItemFailure) else _check_finite(scores[position])
+            tokens = 0 if position else entry.tokens
+            result = (
+                _failed_result(index, item, failure=score, tokens=tokens, substitute=substitute)
+                if isinstance(score, ItemFailure)
+                else _scored_result(index, item, score=score, tokens=tokens, source=source)
+            )
+            results.append(result)
     if model.sees == "group":
         results.sort(key=lambda result: result.index)
     return results
 
 
 def usage_of(results: Sequence[ItemResult]) -> Usage:
-    """Return what the request cost."""
+    """Return the cost of a request, from its results."""
     sources = [result.source for result in results]
     return Usage(
         items=len(results),
@@ -72,7 +78,7 @@ def timing_of(outcomes: Sequence[Outcome], prepare: float, total: float) -> Timi
     )
 
 
-def _finished(
+def _finish(
     model: RewardModel, entry: PreparedItems, outcomes: Sequence[Outcome], options: Options
 ) -> Sequence[Score] | ItemFailure:
     if isinstance(entry.prepared, ItemFailure):
@@ -85,7 +91,7 @@ def _finished(
     return catch_item_errors(model.finish, entry.prepared, raws, options)
 
 
-def _finite(score: Score) -> Score | ItemFailure:
+def _check_finite(score: Score) -> Score | ItemFailure:
     raw = 0.0 if score.raw is None else score.raw
     numbers = (score.score, raw, *score.channels.values())
     if all(map(math.isfinite, numbers)):
@@ -100,29 +106,28 @@ def _source(outcomes: Sequence[Outcome]) -> Source:
     return next((source for source in SOURCES if source in sources), "rule")
 
 
-def _result(
-    index: int,
-    item: Item,
-    score: Score | ItemFailure,
-    tokens: int,
-    source: Source,
-    substitute: float | None,
+def _failed_result(
+    index: int, item: Item, *, failure: ItemFailure, tokens: int, substitute: float | None
 ) -> ItemResult:
-    if isinstance(score, ItemFailure):
-        return ItemResult(
-            index=index,
-            id=item.id,
-            group=item.group,
-            status="error",
-            score=substitute,
-            raw=None,
-            channels={},
-            flags=[] if substitute is None else ["substituted"],
-            tokens=tokens,
-            source=None,
-            details={},
-            error=score,
-        )
+    return ItemResult(
+        index=index,
+        id=item.id,
+        group=item.group,
+        status="error",
+        score=substitute,
+        raw=None,
+        channels={},
+        flags=[] if substitute is None else ["substituted"],
+        tokens=tokens,
+        source=None,
+        details={},
+        error=failure,
+    )
+
+
+def _scored_result(
+    index: int, item: Item, *, score: Score, tokens: int, source: Source
+) -> ItemResult:
     return ItemResult(
         index=index,
         id=item.id,

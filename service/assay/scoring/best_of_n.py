@@ -12,12 +12,12 @@ from assay.types import BestOfNReply, Ranked
 
 @dataclass(frozen=True, slots=True)
 class BestOfNCall:
-    """What a protocol asks for.
+    """One best-of-n request.
 
     A candidate is the text of the family's varying field, or the fields that differ from `shared`.
     Ranks within `tie_margin` are reported as ties (None: the card's resolution). The server
-    abstains where the best score is below `abstain_below`, where its confidence in the best against
-    the next is known and below `min_confidence`, or where nothing could be scored.
+    abstains if the best score is below `abstain_below`, if its confidence in the best against the
+    next is known and below `min_confidence`, or if no candidate could be scored.
     """
 
     score: ScoreCall
@@ -30,17 +30,17 @@ class BestOfNCall:
 
 
 async def best_of_n(service: ScoringService, call: BestOfNCall) -> BestOfNReply:
-    """Rank the candidates of one prompt; one that could not be scored comes last, marked.
+    """Rank the candidates of one prompt; those that could not be scored come last.
 
     Raises:
-        InvalidRequest: confidence is asked of a model that is not calibrated.
-        AssayError: as `ScoringService.score` does.
+        InvalidRequest: the model is not calibrated, and the request needs its confidence.
+        AssayError: see `ScoringService.score`.
     """
     served = service.find(call.score.model)
     calibration = served.card.calibration
     if call.min_confidence is not None and calibration is None:
         raise InvalidRequest(
-            f"{served.card.id} is not calibrated: its card tells no confidence",
+            f"{served.card.id} is not calibrated: its card gives no confidence",
             hint="leave min_confidence out; abstain_below takes a score instead",
         )
     varying = served.family.candidate
@@ -70,5 +70,5 @@ def _best(places: Sequence[Ranked], call: BestOfNCall) -> int | None:
     return None if _is_below(first.confidence, call.min_confidence) else first.index
 
 
-def _is_below(value: float | None, least: float | None) -> bool:
-    return value is not None and least is not None and value < least
+def _is_below(value: float | None, minimum: float | None) -> bool:
+    return value is not None and minimum is not None and value < minimum

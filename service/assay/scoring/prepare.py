@@ -1,4 +1,4 @@
-"""Preparation of a request's items: validated and tokenized in a pool, or taken from a cache."""
+"""Preparation of a request's items: validation and tokenization in a pool, or from a cache."""
 
 import asyncio
 import logging
@@ -29,11 +29,11 @@ YIELD_EVERY = 128
 
 
 class Preparer:
-    """Prepares the items of requests.
+    """The preparer of requests' items.
 
     Args:
-        cache: what `prepare` returned for items, by digest.
-        pool: where `prepare` runs.
+        cache: prepared items by digest.
+        pool: the threads that run the models' `prepare`.
     """
 
     def __init__(self, cache: PreparedCache, pool: Executor) -> None:
@@ -44,37 +44,42 @@ class Preparer:
         self,
         model: RewardModel,
         schema: type[Item],
+        *,
         items: Sequence[Fields],
         options: Options,
-        *,
         scope: bytes,
     ) -> tuple[list[PreparedItems], int]:
-        """Return the items as they are prepared, in order, and how many entries were prepared anew.
+        """Return the prepared items, in order, and the number of entries that were not cached.
 
         Args:
-            model: whose `prepare` is called.
-            schema: the class of its items.
-            items: the wire's fields.
-            options: the request's.
+            model: the model, whose `prepare` is called.
+            schema: the class of the model's items.
+            items: the wire's fields of each item.
+            options: the request's options.
             scope: everything besides the items that `prepare` depends on.
 
         Raises:
-            InvalidRequest: an item does not fit the schema.
+            InvalidRequest: an item does not match the schema.
         """
-        places = _together(model, items)
+        groups = _group(model, items)
         entries: list[PreparedItems | None] = []
         digests: list[bytes | None] = []
-        for place in places:
-            fields = [items[index] for index in place]
+        for indices in groups:
+            fields = [items[index] for index in indices]
             digest = digest_of(scope, fields) if self._cache.enabled else None
             digests.append(digest)
-            entries.append(self._cached(digest, place, fields))
+            entries.append(self._cached(digest, indices, fields))
             if len(entries) % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
         missing = [number for number, entry in enumerate(entries) if entry is None]
         if missing:
-            wanted = [places[number] for number in missing]
-            fresh = await self._prepare(model, schema, items, options, wanted)
+            fresh = await self._prepare(
+                model,
+                schema,
+                items=items,
+                options=options,
+                groups=[groups[number] for number in missing],
+            )
             for number, entry in zip(missing, fresh, strict=True):
                 entries[number] = entry
                 self._keep(digests[number], entry)
@@ -100,28 +105,29 @@ class Preparer:
         self,
         model: RewardModel,
         schema: type[Item],
+        *,
         items: Sequence[Fields],
         options: Options,
-        places: Sequence[tuple[int, ...]],
+        groups: Sequence[tuple[int, ...]],
     ) -> list[PreparedItems]:
-        indices = sorted(index for place in places for index in place)
-        valid = _validated(schema, {index: items[index] for index in indices})
-        together = [tuple(valid[index] for index in place) for place in places]
-        work = partial(_prepare_all, model, together, options)
+        all_indices = sorted(index for indices in groups for index in indices)
+        valid = _validate(schema, {index: items[index] for index in all_indices})
+        grouped = [tuple(valid[index] for index in indices) for indices in groups]
+        work = partial(_prepare_all, model, grouped, options)
         prepared = await asyncio.get_running_loop().run_in_executor(self._pool, work)
         return [
-            entry._replace(indices=place, items=group)
-            for place, group, entry in zip(places, together, prepared, strict=True)
+            entry._replace(indices=indices, items=group)
+            for indices, group, entry in zip(groups, grouped, prepared, strict=True)
         ]
 
 
 def catch_item_errors(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | ItemFailure:
-    """Return what a step of a family returns, or why its item has no score."""
+    """Run a step of a model's family; return its result, or the failure of its item."""
     try:
         return step(*args, **kwargs)
     except ItemError as error:
         return ItemFailure(error.code, error.detail)
-    except Exception as error:  # noqa: BLE001 any text may upset a tokenizer or a template; only its own item may suffer
+    except Exception as error:  # noqa: BLE001 any text may make a tokenizer or a template raise; only its own item fails
         frame = traceback.extract_tb(error.__traceback__)[-1]
         kind = type(error).__name__
         logger.error("%s in %s, line %s of %s", kind, frame.name, frame.lineno, frame.filename)
@@ -134,8 +140,8 @@ def _complete(entries: Sequence[PreparedItems | None]) -> list[PreparedItems]:
     return complete
 
 
-def _together(model: RewardModel, items: Sequence[Fields]) -> list[tuple[int, ...]]:
-    """Return which items are prepared together, by their indices."""
+def _group(model: RewardModel, items: Sequence[Fields]) -> list[tuple[int, ...]]:
+    """Return the indices of the items that are prepared together."""
     if model.sees == "item":
         return [(index,) for index in range(len(items))]
     groups: dict[object, list[int]] = {}
@@ -146,7 +152,7 @@ def _together(model: RewardModel, items: Sequence[Fields]) -> list[tuple[int, ..
 
 
 def _names(fields: Fields) -> Item | None:
-    """Return an item's `id` and `group`; None where they are malformed."""
+    """Return an item's `id` and `group`; None if they are malformed."""
     if "id" not in fields and "group" not in fields:
         return NAMELESS
     try:
@@ -155,7 +161,7 @@ def _names(fields: Fields) -> Item | None:
         return None
 
 
-def _validated(schema: type[Item], items: Mapping[int, Fields]) -> dict[int, Item]:
+def _validate(schema: type[Item], items: Mapping[int, Fields]) -> dict[int, Item]:
     valid: dict[int, Item] = {}
     problems: list[dict[str, str]] = []
     for index, fields in items.items():
@@ -184,10 +190,10 @@ def _problems(index: int, error: ValidationError) -> list[dict[str, str]]:
 
 
 def _prepare_all(
-    model: RewardModel, together: Sequence[Sequence[Item]], options: Options
+    model: RewardModel, grouped: Sequence[Sequence[Item]], options: Options
 ) -> list[PreparedItems]:
     entries: list[PreparedItems] = []
-    for items in together:
+    for items in grouped:
         prepared = catch_item_errors(model.prepare, items, options)
         if isinstance(prepared, ItemFailure):
             entries.append(PreparedItems(prepared))

@@ -1,4 +1,4 @@
-"""PreparedItems, and a cache of what `prepare` returned for items, in memory."""
+"""PreparedItems, and an in-memory cache of them."""
 
 import hashlib
 import sys
@@ -17,7 +17,7 @@ from assay_models.base import Item, Prepared
 
 ENTRY_BYTES = 320
 NAMES = frozenset(("id", "group"))
-# A value of another kind than JSON's could be written like one of them and mean something else.
+# Values of other types than JSON's could be encoded like a JSON value of another meaning.
 STRICT = (
     orjson.OPT_PASSTHROUGH_DATACLASS
     | orjson.OPT_PASSTHROUGH_DATETIME
@@ -26,12 +26,11 @@ STRICT = (
 
 
 class PreparedItems(NamedTuple):
-    """Items that are prepared together: one, or a group for a model that sees groups.
+    """Items that are prepared together: one item, or a group for a model that scores groups.
 
-    `prepared` is what `prepare` returned, or why it could not; `keys` are the cache keys of its
-    inputs, in order, and `tokens` their tokens; `size` is the bytes that it costs to keep.
-    `indices` are the items' places in the request. Of items that were prepared before, only `id`
-    and `group` are in `items`.
+    `prepared` is the result of `prepare`, or its failure. `keys` are the cache keys of its inputs,
+    in order, and `tokens` the sum of their tokens. `size` is its bytes in the cache. `indices` are
+    the items' positions in the request. For cached items, `items` hold only `id` and `group`.
     """
 
     prepared: Prepared | ItemFailure
@@ -43,11 +42,11 @@ class PreparedItems(NamedTuple):
 
 
 def prepared_items(fingerprint: str, prepared: Prepared) -> PreparedItems:
-    """Return what was prepared with all that is known of it before its raws are.
+    """Return prepared items with their keys, tokens and size.
 
     Args:
-        fingerprint: the model's.
-        prepared: by that model.
+        fingerprint: the model's fingerprint.
+        prepared: the result of the model's `prepare`.
     """
     keys = tuple([cache_key(fingerprint, row.key) for row in prepared.inputs])
     tokens = sum([row.tokens for row in prepared.inputs])
@@ -55,11 +54,11 @@ def prepared_items(fingerprint: str, prepared: Prepared) -> PreparedItems:
 
 
 def digest_of(scope: bytes, items: Sequence[Mapping[str, Any]]) -> bytes | None:
-    """Return the digest of items without `id` and `group`; None for fields that JSON cannot say.
+    """Return the digest of items without `id` and `group`; None for fields that are not JSON.
 
     Args:
         scope: everything else that `prepare` depends on.
-        items: the wire's fields of those that are prepared together.
+        items: the wire's fields of the items that are prepared together.
     """
     bare = [{name: fields[name] for name in fields if name not in NAMES} for fields in items]
     try:
@@ -70,14 +69,14 @@ def digest_of(scope: bytes, items: Sequence[Mapping[str, Any]]) -> bytes | None:
 
 
 class PreparedCache:
-    """Results of `prepare`, the most recently used, within a bound in bytes.
+    """A cache of the most recently used results of `prepare`, within a bound in bytes.
 
-    `prepare` is pure, so the same fields under the same options need no second template and no
-    second tokenization. The keys are digests: no text is kept for its own sake.
+    `prepare` is pure, so the same fields under the same options need no second templating and
+    tokenization. The keys are digests, so that the items' texts are not stored.
 
     Args:
-        max_bytes: of all entries together; 0 switches the cache off.
-        metrics: where the bytes are shown.
+        max_bytes: the bound on all entries together; 0 disables the cache.
+        metrics: the gauge of the cache's bytes.
     """
 
     def __init__(self, max_bytes: int, metrics: Metrics) -> None:
@@ -87,15 +86,15 @@ class PreparedCache:
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is ever kept."""
+        """Whether the cache stores anything."""
         return self._max_bytes > 0
 
     def get(self, digest: bytes) -> PreparedItems | None:
-        """Return what is kept under a digest; it becomes the most recently used."""
+        """Return the entry of a digest; it becomes the most recently used."""
         return self._entries.get(digest)
 
     def put(self, digest: bytes, prepared: PreparedItems) -> None:
-        """Keep an entry without its indices and items, evicting others beyond the bound."""
+        """Store an entry without its indices and items, evicting others beyond the bound."""
         if prepared.size <= self._max_bytes:
             self._entries[digest] = prepared._replace(indices=(), items=())
             self._bytes.set(self._entries.currsize)
@@ -106,7 +105,7 @@ def _size(prepared: PreparedItems) -> int:
 
 
 def _footprint(root: object) -> int:
-    """Return the bytes of a value and of all that it holds, each object once."""
+    """Return the bytes of a value and of all objects that it contains, each once."""
     seen: dict[int, object] = {}
     pending = [root]
     while pending:

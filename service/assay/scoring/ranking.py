@@ -38,7 +38,7 @@ def ranking(results: Sequence[ItemResult], calibration: Calibration | None = Non
     raws = [results[index].raw for index in order]
     margins, distances = _steps(ordered), _steps(raws)
     known = [
-        None if calibration is None or distance is None else calibration.of(distance)
+        None if calibration is None or distance is None else calibration.confidence_at(distance)
         for distance in distances
     ]
     return [Ranked(*place) for place in zip(order, ordered, margins, known, strict=True)]

@@ -1,5 +1,6 @@
-"""ScoringService: resolve, prepare, look up, batch, assemble. The one way to a score, whatever
-protocol asked for it.
+"""ScoringService: resolve, prepare, look up, batch, assemble.
+
+Every score is computed here, for every protocol.
 """
 
 import secrets
@@ -37,9 +38,9 @@ DEFAULT_OPTIONS = Options()
 class ScoreCall:
     """One scoring request, as a protocol passes it on.
 
-    `items` hold the wire's fields, which the model's family validates; `substitute` is served,
-    flagged, for items that fail; `timeout` is in seconds, and None means the server's own; `lane`
-    is the priority; `run` is the training run that the results are recorded for.
+    `items` hold the wire's fields, which the model's family validates. `substitute` is the score
+    served for items that fail, which are flagged. `timeout` is in seconds; None means the server's
+    own. `lane` is the priority. `run` is the training run that the results are recorded for.
     """
 
     model: str
@@ -53,7 +54,7 @@ class ScoreCall:
 
 @dataclass(frozen=True, slots=True)
 class ScoringLimits:
-    """Bounds of one request, and its time limit (seconds) where it gives none."""
+    """Bounds of one request, and the timeout (seconds) of a request that sets none."""
 
     max_items: int
     max_request_tokens: int
@@ -61,16 +62,16 @@ class ScoringLimits:
 
 
 class ScoringService:
-    """Scores items with the served models.
+    """The service that scores items with the served models.
 
     Args:
-        models: by `name@version` and by bare name.
-        cache: of raws.
-        preparer: of items.
-        metrics: where counts go.
-        limits: of one request.
-        clock: monotonic seconds, the same as the batchers'.
-        monitor: of the runs that requests name.
+        models: the served models by `name@version` and by bare name.
+        cache: the cache of raws.
+        preparer: the preparer of items.
+        metrics: the series of the process.
+        limits: bounds of one request.
+        clock: monotonic seconds, the same clock as the batchers'.
+        monitor: the recorder of the runs that requests name.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class ScoringService:
         return sorted({*self._models.values()}, key=lambda served: served.id)
 
     async def score(self, call: ScoreCall) -> ScoreReply:
-        """Score a request's items; results are in request order, failures item by item.
+        """Score a request's items. Results are in request order; an item that fails has an error.
 
         Raises:
             AssayError: the request as a whole cannot be served; see each class.
@@ -122,12 +123,20 @@ class ScoringService:
         prepared = await self._prepare(served, ready, call, fingerprint)
         prepare_seconds = self._clock() - began
         outcomes = await self._outcomes(ready, prepared, deadline, call.lane)
-        results = assemble_results(ready.model, prepared, outcomes, call.options, call.substitute)
+        results = assemble_results(
+            ready.model,
+            prepared,
+            outcomes=outcomes,
+            options=call.options,
+            substitute=call.substitute,
+        )
         usage = usage_of(results)
         self._series[served.id].count(results, usage, prepare_seconds)
         if call.run is not None:
             varying = served.family.candidate
-            self._monitor.observe(call.run, served.id, varying, call.items, results)
+            self._monitor.observe(
+                call.run, served.id, candidate=varying, items=call.items, results=results
+            )
         grouped = any(result.group is not None for result in results)
         return ScoreReply(
             id=f"score-{secrets.token_hex(16)}",
@@ -151,8 +160,8 @@ class ScoringService:
         entries, fresh = await self._preparer.prepare(
             ready.model,
             served.family.item,
-            call.items,
-            call.options,
+            items=call.items,
+            options=call.options,
             scope=f"{served.id} {fingerprint}".encode(),
         )
         self._series[served.id].prepared(len(entries) - fresh, fresh)
@@ -197,7 +206,7 @@ class ScoringService:
 
 
 class _Series:
-    """One model's series, looked up once and not with every item."""
+    """One model's series, looked up once rather than for every item."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         outcomes = ("computed", "cache", "shared", "rule", "error")

@@ -1,4 +1,4 @@
-"""A real server with the family that needs no weights, and another process to call rewards in."""
+"""A real server with the family that needs no weights, and a process to call rewards in."""
 
 import asyncio
 import inspect
@@ -18,16 +18,26 @@ from assay_client.trainers import _rewards
 PROGRAM = """
 import asyncio, inspect, pickle, sys
 function, args, fields = pickle.load(sys.stdin.buffer)
-found = function(*args, **fields)
-if inspect.isawaitable(found):
+result = function(*args, **fields)
+if inspect.isawaitable(result):
     async def wait():
-        return await found
-    found = asyncio.run(wait())
+        return await result
+    result = asyncio.run(wait())
 modules = {name.partition(".")[0] for name in sys.modules}
-sys.stdout.buffer.write(pickle.dumps((found, modules)))
+sys.stdout.buffer.write(pickle.dumps((result, modules)))
 """
-FOREIGN = {"trl", "verl", "slime", "swift", "areal", "skyrl_gym", "rllm", "verifiers", "openrlhf"}
-FOREIGN |= {"axolotl", "torch", "transformers", "numpy", "pydantic", "openai"}
+NOT_IMPORTED = {
+    "trl",
+    "verl",
+    "slime",
+    "swift",
+    "areal",
+    "skyrl_gym",
+    "rllm",
+    "verifiers",
+    "openrlhf",
+}
+NOT_IMPORTED |= {"axolotl", "torch", "transformers", "numpy", "pydantic", "openai"}
 
 TOO_LONG = "word " * 5000
 
@@ -45,8 +55,8 @@ def _no_reward_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def elsewhere() -> Callable[..., Any]:
-    """Pickles a function, calls it in a process of its own, and gives what it returned."""
+def in_new_process() -> Callable[..., Any]:
+    """A function that pickles another, calls it in a new process, and returns its result."""
 
     def call(function: Any, *args: Any, **fields: Any) -> Any:
         ran = subprocess.run(
@@ -57,16 +67,16 @@ def elsewhere() -> Callable[..., Any]:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         assert ran.returncode == 0, ran.stderr.decode()
-        found, modules = pickle.loads(ran.stdout)
-        assert not modules & FOREIGN
-        return found
+        result, modules = pickle.loads(ran.stdout)
+        assert not modules & NOT_IMPORTED
+        return result
 
     return call
 
 
 @pytest.fixture
-def closing() -> Iterator[Callable[[Any], Any]]:
-    """Takes a reward and closes it in the end."""
+def close_later() -> Iterator[Callable[[Any], Any]]:
+    """A function that returns a reward, which is closed at the end."""
     rewards: list[Any] = []
 
     def take(reward: Any) -> Any:
@@ -85,15 +95,18 @@ async def _awaited(closed: Any) -> None:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Tells the rewards that are found by their path; what they hold is closed in the end."""
-    monkeypatch.setattr(_rewards, "_MADE", {})
+def set_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """A function that sets variables for rewards that are loaded by their path.
 
-    def tell(**variables: str) -> None:
+    The test starts without such rewards; synchronous ones are closed at the end.
+    """
+    monkeypatch.setattr(_rewards, "SHARED_REWARDS", {})
+
+    def set_variables(**variables: str) -> None:
         for name, text in variables.items():
             monkeypatch.setenv(name, text)
 
-    yield tell
-    for reward in _rewards._MADE.values():
+    yield set_variables
+    for reward in _rewards.SHARED_REWARDS.values():
         if isinstance(reward, _rewards.SyncReward):
             reward.close()

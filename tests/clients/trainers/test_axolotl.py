@@ -14,26 +14,28 @@ NAME = "assay_client.trainers.axolotl.reward"
 TOO_LONG = "word " * 5000
 
 
-def loaded(name: str) -> Any:
-    """As Axolotl finds a function by its path."""
+def load(name: str) -> Any:
+    """Load a function by its path, as Axolotl does."""
     module, _, attribute = name.rpartition(".")
     function = getattr(importlib.import_module(module), attribute)
     assert len(inspect.signature(function).parameters) >= 2
     return function
 
 
-def test_it_is_named_in_the_configuration_and_told_by_the_environment(
-    told: Any, assay_url: str, elsewhere: Any
+def test_the_function_is_loaded_by_its_path_and_configured_by_the_environment(
+    set_environment: Any, assay_url: str, in_new_process: Any
 ) -> None:
-    told(ASSAY_URL=assay_url, ASSAY_REWARD_MODEL="reference", ASSAY_REWARD_ON_FAILURE="raise")
-    reward = loaded(NAME)
-    asked: dict[str, Any] = {
+    set_environment(
+        ASSAY_URL=assay_url, ASSAY_REWARD_MODEL="reference", ASSAY_REWARD_ON_FAILURE="raise"
+    )
+    reward = load(NAME)
+    arguments: dict[str, Any] = {
         "prompts": ["one two"],
         "completions": ["two"],
         "completion_ids": [[1]],
     }
-    assert reward(**asked, solution=["3"]) == pytest.approx([math.log(2 / 2)])
-    assert elsewhere(reward, **asked) == pytest.approx([math.log(2 / 2)])
+    assert reward(**arguments, solution=["3"]) == pytest.approx([math.log(2 / 2)])
+    assert in_new_process(reward, **arguments) == pytest.approx([math.log(2 / 2)])
     with pytest.raises(ItemFailedError):
         reward(prompts=["one"], completions=[TOO_LONG])
     ((settings, counts),) = failures()
@@ -41,18 +43,18 @@ def test_it_is_named_in_the_configuration_and_told_by_the_environment(
     assert (counts.scored, counts.failed) == (1, 1)
 
 
-def test_it_says_what_it_was_not_told(told: Any) -> None:
+def test_a_missing_variable_is_named(set_environment: Any) -> None:
     with pytest.raises(ValueError, match="set ASSAY_REWARD_MODEL"):
-        loaded(NAME)(["p"], ["c"])
-    told(ASSAY_REWARD_MODEL="code")
+        load(NAME)(["p"], ["c"])
+    set_environment(ASSAY_REWARD_MODEL="code")
     with pytest.raises(ValueError, match="set ASSAY_REWARD_ON_FAILURE"):
-        loaded(NAME)(["p"], ["c"])
+        load(NAME)(["p"], ["c"])
 
 
 @pytest.mark.parametrize("policy", ["none", "skip"])
-def test_what_would_become_a_zero_is_refused(policy: str, told: Any) -> None:
+def test_none_and_skip_are_refused(policy: str, set_environment: Any) -> None:
     with pytest.raises(ValueError, match=r"count a missing reward as 0. Choose 'raise'"):
         axolotl.Reward("code", on_failure=policy)
-    told(ASSAY_REWARD_MODEL="code", ASSAY_REWARD_ON_FAILURE=policy)
+    set_environment(ASSAY_REWARD_MODEL="code", ASSAY_REWARD_ON_FAILURE=policy)
     with pytest.raises(ValueError, match=f"on_failure='{policy}' is refused here"):
         axolotl.reward(["p"], ["c"])

@@ -14,7 +14,7 @@ from assay_client import ItemFailedError
 from assay_client.trainers import _rewards
 
 TOO_LONG = "word " * 5000
-TRUTH = math.log(3 / 2)
+EXPECTED = math.log(3 / 2)
 
 
 @dataclass
@@ -26,9 +26,9 @@ class Sample:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-def arguments(**chosen: Any) -> SimpleNamespace:
+def arguments(**values: Any) -> SimpleNamespace:
     names = ("custom_rm_path", "reward_key", "dynamic_sampling_filter_path")
-    return SimpleNamespace(**{**dict.fromkeys(names), **chosen})
+    return SimpleNamespace(**{**dict.fromkeys(names), **values})
 
 
 def load_function(path: str) -> Any:
@@ -42,79 +42,89 @@ FILTER = "assay_client.trainers.slime.keep_scored"
 
 
 @pytest.fixture
-async def set_up(told: Any, assay_url: str) -> Any:
-    told(ASSAY_URL=assay_url, ASSAY_REWARD_MODEL="reference", ASSAY_REWARD_ON_FAILURE="raise")
-    yield told
-    for reward in _rewards._MADE.values():
+async def configure(set_environment: Any, assay_url: str) -> Any:
+    set_environment(
+        ASSAY_URL=assay_url, ASSAY_REWARD_MODEL="reference", ASSAY_REWARD_ON_FAILURE="raise"
+    )
+    yield set_environment
+    for reward in _rewards.SHARED_REWARDS.values():
         assert isinstance(reward, _rewards.AsyncReward)
         await reward.aclose()
 
 
-async def test_one_sample(set_up: Any) -> None:
+async def test_custom_rm_scores_a_sample(configure: Any) -> None:
     args = arguments(custom_rm_path=CUSTOM)
-    assert await load_function(args.custom_rm_path)(args, Sample()) == pytest.approx(TRUTH)
+    assert await load_function(args.custom_rm_path)(args, Sample()) == pytest.approx(EXPECTED)
 
 
-async def test_a_group(set_up: Any) -> None:
+async def test_batched_custom_rm_scores_a_group(configure: Any) -> None:
     args = arguments(custom_rm_path=BATCHED)
     samples = [Sample(response="one"), Sample(), Sample(response="one two three")]
-    found = await load_function(BATCHED)(args, samples)
-    assert found == pytest.approx([math.log(2 / 3), TRUTH, math.log(4)])
-    assert await load_function(CUSTOM)(args, samples) == found
+    result = await load_function(BATCHED)(args, samples)
+    assert result == pytest.approx([math.log(2 / 3), EXPECTED, math.log(4)])
+    assert await load_function(CUSTOM)(args, samples) == result
 
 
-async def test_a_reward_may_have_a_name(set_up: Any) -> None:
-    found = await load_function(CUSTOM)(arguments(reward_key="score"), Sample())
-    assert found == {"score": pytest.approx(TRUTH)}
+async def test_reward_key_names_the_reward(configure: Any) -> None:
+    result = await load_function(CUSTOM)(arguments(reward_key="score"), Sample())
+    assert result == {"score": pytest.approx(EXPECTED)}
 
 
-async def test_label_and_metadata_can_be_named(set_up: Any, server: Any) -> None:
-    set_up(ASSAY_URL=server.url, ASSAY_REWARD_FIELDS="prompt=prompt,tests=tests,value=level")
+async def test_fields_may_name_label_and_metadata(configure: Any, server: Any) -> None:
+    configure(ASSAY_URL=server.url, ASSAY_REWARD_FIELDS="prompt=prompt,tests=tests,value=level")
     chat = [{"role": "user", "content": "one"}]
     sample = Sample(prompt=chat, label={"tests": ["t"]}, metadata={"level": 4})
     assert await load_function(CUSTOM)(arguments(), sample) == 4.0
-    assert server.seen[0].body["items"] == [{"prompt": chat, "tests": ["t"], "value": 4}]
+    assert server.received[0].body["items"] == [{"prompt": chat, "tests": ["t"], "value": 4}]
 
 
-async def test_raise(set_up: Any) -> None:
+async def test_raise_raises_the_items_error(configure: Any) -> None:
     with pytest.raises(ItemFailedError):
         await load_function(CUSTOM)(arguments(), Sample(response=TOO_LONG))
 
 
-async def test_none_is_refused(set_up: Any) -> None:
-    set_up(ASSAY_REWARD_ON_FAILURE="none")
+async def test_none_is_refused(configure: Any) -> None:
+    configure(ASSAY_REWARD_ON_FAILURE="none")
     with pytest.raises(ValueError, match=r"as numbers. Choose 'raise', or 'skip'"):
         await load_function(CUSTOM)(arguments(), Sample())
 
 
-async def test_skip_drops_the_group_by_slimes_own_filter(set_up: Any) -> None:
-    set_up(ASSAY_REWARD_ON_FAILURE="skip")
+async def test_skip_drops_the_group_by_slimes_filter(configure: Any) -> None:
+    configure(ASSAY_REWARD_ON_FAILURE="skip")
     args = arguments(dynamic_sampling_filter_path=FILTER)
     groups = [[Sample(), Sample()], [Sample(), Sample(response=TOO_LONG)]]
     for sample in (sample for group in groups for sample in group):
         sample.reward = await load_function(CUSTOM)(args, sample)
     keep = load_function(args.dynamic_sampling_filter_path)
     assert [keep(args, group) for group in groups] == [True, False]
-    assert keep(args, [groups[0], groups[1]]) is False  # samples that fanned out into several
-    assert groups[1][0].reward == pytest.approx(TRUTH)
+    assert keep(args, [groups[0], groups[1]]) is False  # nested groups
+    assert groups[1][0].reward == pytest.approx(EXPECTED)
 
 
-async def test_skip_without_the_filter_is_refused(set_up: Any) -> None:
-    set_up(ASSAY_REWARD_ON_FAILURE="skip")
+async def test_skip_without_the_filter_is_refused(configure: Any) -> None:
+    configure(ASSAY_REWARD_ON_FAILURE="skip")
     with pytest.raises(ValueError, match=f"--dynamic-sampling-filter-path {FILTER}"):
         await load_function(CUSTOM)(arguments(), Sample())
 
 
-async def test_samples_in_the_air_travel_together(set_up: Any, server: Any) -> None:
-    set_up(ASSAY_URL=server.url, ASSAY_REWARD_FIELDS="prompt=prompt,value=i")
+async def test_concurrent_samples_are_sent_together(configure: Any, server: Any) -> None:
+    configure(ASSAY_URL=server.url, ASSAY_REWARD_FIELDS="prompt=prompt,value=i")
     samples = [Sample(metadata={"i": i}) for i in range(200)]
-    found = await asyncio.gather(*(load_function(CUSTOM)(arguments(), one) for one in samples))
-    assert found == [float(i) for i in range(200)]
-    assert len(server.seen) == 4
+    result = await asyncio.gather(
+        *(load_function(CUSTOM)(arguments(), sample) for sample in samples)
+    )
+    assert result == [float(i) for i in range(200)]
+    assert len(server.received) == 4
 
 
-def test_it_can_be_called_elsewhere(told: Any, assay_url: str, elsewhere: Any) -> None:
-    told(ASSAY_URL=assay_url, ASSAY_REWARD_MODEL="reference", ASSAY_REWARD_ON_FAILURE="raise")
+def test_the_functions_can_be_pickled(
+    set_environment: Any, assay_url: str, in_new_process: Any
+) -> None:
+    set_environment(
+        ASSAY_URL=assay_url, ASSAY_REWARD_MODEL="reference", ASSAY_REWARD_ON_FAILURE="raise"
+    )
     sample = SimpleNamespace(**vars(Sample()))
-    assert elsewhere(load_function(CUSTOM), arguments(), sample) == pytest.approx(TRUTH)
-    assert elsewhere(load_function(BATCHED), arguments(), [sample]) == pytest.approx([TRUTH])
+    assert in_new_process(load_function(CUSTOM), arguments(), sample) == pytest.approx(EXPECTED)
+    assert in_new_process(load_function(BATCHED), arguments(), [sample]) == pytest.approx(
+        [EXPECTED]
+    )

@@ -1,4 +1,4 @@
-"""Other architectures of the hub: the same numbers as plain Transformers, or a refusal at start."""
+"""Other architectures of the hub: the numbers of plain Transformers, or a refusal at start."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from support.checkpoints import (
     build_checkpoint,
     build_tokenizer,
     load_classifier,
-    spread,
+    widen_weights,
 )
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -55,7 +55,7 @@ def build(kind: str, folder: Path, pad: Pad = "own") -> Path:
     )
     torch.manual_seed(13)
     model = AutoModelForSequenceClassification.from_config(config)
-    spread(model)
+    widen_weights(model)
     model.save_pretrained(folder / "weights")
     return folder
 
@@ -67,12 +67,14 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "pad"), CASES)
-def test_scores_are_those_of_plain_transformers(tmp_path: Path, kind: str, pad: Pad) -> None:
+def test_logits_equal_those_of_plain_transformers_alone_and_in_a_batch(
+    tmp_path: Path, kind: str, pad: Pad
+) -> None:
     folder = build(kind, tmp_path, pad)
     classifier, plain = load_classifier(folder), PlainTransformers(folder)
     inputs = [classifier.encode_text(text, None, "error").input() for text in TEXTS]
     together = classifier.logits(inputs)
-    alone = [classifier.logits([one])[0] for one in inputs]
+    alone = [classifier.logits([row])[0] for row in inputs]
     for batched, single, text in zip(together, alone, TEXTS, strict=True):
         expected = pytest.approx(plain.text(text), abs=1e-5, rel=0)
         assert list(batched) == expected
@@ -80,7 +82,9 @@ def test_scores_are_those_of_plain_transformers(tmp_path: Path, kind: str, pad: 
 
 
 @pytest.mark.parametrize("kind", DEPENDENT)
-def test_an_architecture_that_reads_its_padding_is_refused(tmp_path: Path, kind: str) -> None:
+def test_an_architecture_whose_scores_change_with_padding_is_refused(
+    tmp_path: Path, kind: str
+) -> None:
     with pytest.raises(CardError, match="change with padding"):
         load_classifier(build(kind, tmp_path))
 

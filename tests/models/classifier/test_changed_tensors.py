@@ -1,11 +1,11 @@
-"""Tensors that a training changed, beside the card: they take the checkpoint's places, or none."""
+"""Changed tensors beside the card replace those of the checkpoint, or the card is refused."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.checkpoints import TEXTS, build_checkpoint, close, load_classifier, rows
+from support.checkpoints import TEXTS, approximately, build_checkpoint, load_classifier, logits_of
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
@@ -17,7 +17,7 @@ CHANGED = {"changed": "changed.safetensors", "num_labels": 1}
 
 
 def save_changed(folder: Path, **own: Tensor) -> dict[str, Tensor]:
-    """Other weights for one layer and the head, in half precision, beside the card."""
+    """Save other weights for one layer and the head, in half precision, beside the card."""
     torch.manual_seed(13)
     shapes = {
         "bert.encoder.layer.1.output.dense.weight": (32, 48),
@@ -30,9 +30,7 @@ def save_changed(folder: Path, **own: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("with_head", [True, False])
-def test_changed_tensors_take_the_places_of_the_checkpoints(
-    tmp_path: Path, with_head: bool
-) -> None:
+def test_changed_tensors_replace_those_of_the_checkpoint(tmp_path: Path, with_head: bool) -> None:
     folder = build_checkpoint("bert", tmp_path, with_head=with_head, options=CHANGED)
     state = save_changed(folder)
     theirs = AutoModelForSequenceClassification.from_pretrained(folder / "weights", num_labels=1)
@@ -41,10 +39,10 @@ def test_changed_tensors_take_the_places_of_the_checkpoints(
     classifier = load_classifier(folder)
     ours = classifier.model.base_model.encoder.layer[0].output.dense.weight.to_dense()
     assert torch.equal(ours, kept)
-    for row, text in zip(rows(classifier), TEXTS, strict=True):
+    for row, text in zip(logits_of(classifier), TEXTS, strict=True):
         with torch.no_grad():
             logits = theirs.eval()(**classifier.tokenizer(text, return_tensors="pt")).logits
-        assert row == close(logits[0].tolist())
+        assert row == approximately(logits[0].tolist())
 
 
 def test_changed_tensors_without_the_head_that_the_base_lacks_are_refused(tmp_path: Path) -> None:

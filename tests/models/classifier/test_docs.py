@@ -1,4 +1,4 @@
-"""The page on serving a checkpoint names every option, and its cards are cards."""
+"""The page on serving a checkpoint names every option, and its cards are valid."""
 
 import re
 import tomllib
@@ -20,21 +20,21 @@ TEXT = PAGE.read_text(encoding="utf-8")
 CARDS = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
 
 
-def test_every_option_has_a_row() -> None:
-    section = TEXT.partition("## Every option")[2].partition("\n## ")[0]
+def test_the_page_has_a_row_for_every_option() -> None:
+    section = TEXT.partition("## Options")[2].partition("\n## ")[0]
     rows = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
     assert rows == {*SequenceClassifierOptions.model_fields, *CodeOptions.model_fields}
     assert rows > set(ClassifierOptions.model_fields)
 
 
 @pytest.mark.parametrize("toml", CARDS)
-def test_its_cards_are_cards_of_under_ten_lines(toml: str) -> None:
+def test_the_cards_on_the_page_are_valid_and_shorter_than_ten_lines(toml: str) -> None:
     card = ModelCard.model_validate(tomllib.loads(toml))
     assert card.options_as(SequenceClassifierOptions)
     assert len(toml.splitlines()) < 10
 
 
-def test_the_card_of_a_folder_and_the_card_of_an_adapter_serve(tmp_path: Path) -> None:
+def test_the_cards_of_a_folder_and_of_an_adapter_load(tmp_path: Path) -> None:
     folder, adapter = (
         next(toml for toml in CARDS if name in toml) for name in ('"my-rm"', '"my-lora-rm"')
     )

@@ -19,9 +19,10 @@ WIDTH, INNER, HEADS, LAYERS = 32, 48, 4, 3
 
 
 def write_gguf(path: Path) -> None:
-    """A random Llama of three layers with the words of the tests' own tokenizer."""
+    """Write a random Llama of three layers with the vocabulary of the tests' tokenizer."""
     tokenizer = build_tokenizer("llama")
-    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    vocabulary = tokenizer.get_vocab()
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
     writer = GGUFWriter(path, "llama")
     writer.add_context_length(512)
     writer.add_embedding_length(WIDTH)
@@ -92,7 +93,7 @@ def test_a_gguf_body_under_an_adapters_head_scores_as_in_transformers(tmp_path: 
     assert list(row) == pytest.approx(expected, abs=1e-5, rel=0)
 
 
-def test_the_file_is_read_once_and_the_library_left_as_it_was(
+def test_the_file_is_read_once_and_the_library_is_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = tmp_path / "weights"

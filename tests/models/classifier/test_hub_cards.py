@@ -1,4 +1,4 @@
-"""The cards of published checkpoints: pinned or plainly not, and served by the same path as any."""
+"""The cards of published checkpoints: pinned or marked as not pinned, and loaded like any other."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def by_id(card: ModelCard) -> str:
 
 
 def on_random_weights(card: ModelCard, folder: Path, template: str = QWEN3_LIKE) -> CodeModel:
-    """The card as it is, with small random Qwen3 weights in the place of its own."""
+    """Load the card with small random Qwen3 weights in place of its own."""
     build_checkpoint("qwen3", folder, family="code", template=template, max_tokens=500)
     entry = ModelRepository([folder]).find("tiny")
     fewer = card.limits.model_copy(update={"max_tokens": 500})
@@ -49,33 +49,33 @@ def test_the_published_models_have_cards() -> None:
 
 
 @pytest.mark.parametrize("card", CARDS, ids=by_id)
-def test_none_is_served_unasked_and_none_claims_what_was_not_measured(card: ModelCard) -> None:
+def test_published_models_are_not_embedded_and_state_no_unmeasured_figures(card: ModelCard) -> None:
     assert not card.embedded
     assert card.quality == ()
     assert card.bounds == {}
-    assert card.weights.revision or any("No revision is pinned" in one for one in card.limitations)
+    assert card.weights.revision or any(
+        "No revision is pinned" in limitation for limitation in card.limitations
+    )
 
 
 @pytest.mark.parametrize("card", [card for card in CARDS if not card.weights.revision], ids=by_id)
-def test_without_a_pinned_revision_nothing_is_fetched(card: ModelCard) -> None:
+def test_a_card_without_a_pinned_revision_is_refused(card: ModelCard) -> None:
     entry = REPOSITORY.find(card.id)
     with pytest.raises(CardError, match="pin the commit you trust"):
         family_of(card).load(card, REPOSITORY.locate(entry), Runtime())
 
 
 @pytest.mark.parametrize("card", CODE, ids=by_id)
-def test_the_bare_program_is_scored_where_transformers_reads(
-    card: ModelCard, tmp_path: Path
-) -> None:
+def test_the_bare_program_scores_as_in_plain_transformers(card: ModelCard, tmp_path: Path) -> None:
     model = on_random_weights(card, tmp_path)
     prepared = model.prepare([ITEM], Options())
     (raw,) = model.predict(prepared.inputs)
     plain = PlainTransformers(tmp_path)
-    turns = [
+    messages = [
         {"role": "user", "content": "Double x."},
         {"role": "assistant", "content": PROGRAM},
     ]
-    (expected,) = plain.chat(turns)
+    (expected,) = plain.chat(messages)
     assert raw[0] == pytest.approx(expected, abs=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_another_template_is_refused(tmp_path: Path) -> None:
         on_random_weights(CODE[0], tmp_path, other)
 
 
-def test_a_template_that_refuses_is_told(tmp_path: Path) -> None:
+def test_a_template_that_refuses_the_conversation_is_named_in_the_error(tmp_path: Path) -> None:
     refusing = "{{ raise_exception('no') }}"
     with pytest.raises(CardError, match=r"options\.rendering: the chat template refuses"):
         on_random_weights(CODE[0], tmp_path, refusing)
@@ -105,17 +105,17 @@ score(question, right)
 
 @pytest.fixture
 def golden(tmp_path: Path) -> ModelCard:
-    """A card whose publisher printed what its weights score."""
+    """A card whose publisher printed the scores of its weights."""
     build_checkpoint("qwen3", tmp_path, family="code", template=QWEN3_LIKE, max_tokens=500)
     (tmp_path / "weights" / "README.md").write_text(README, encoding="utf-8")
-    turns = [
+    messages = [
         {"role": "user", "content": "Double x."},
         {"role": "assistant", "content": f"{PROGRAM}\n```\n"},
     ]
-    (expected,) = PlainTransformers(tmp_path).chat(turns)
+    (expected,) = PlainTransformers(tmp_path).chat(messages)
     card = ModelRepository([tmp_path]).find("tiny").card
-    told = Golden(file="README.md", prompt="question", raws={"right": expected}, tolerance=1e-4)
-    return card.model_copy(update={"golden": told})
+    golden = Golden(file="README.md", prompt="question", raws={"right": expected}, tolerance=1e-4)
+    return card.model_copy(update={"golden": golden})
 
 
 def load(card: ModelCard, folder: Path) -> object:
@@ -123,22 +123,22 @@ def load(card: ModelCard, folder: Path) -> object:
     return family_of(card).load(card, files, Runtime())
 
 
-def test_the_publishers_numbers_are_computed_again(golden: ModelCard, tmp_path: Path) -> None:
+def test_a_checkpoint_with_the_publishers_numbers_loads(golden: ModelCard, tmp_path: Path) -> None:
     assert isinstance(load(golden, tmp_path), CodeModel)
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "message"),
     [
         ({"raws": {"right": 77.0}}, r"right scores -?\d.* its publisher printed 77\.0000"),
         ({"raws": {"wrong": 1.0}}, "sets no text 'wrong'"),
         ({"file": "NOTES.md"}, r"NOTES\.md cannot be read"),
     ],
 )
-def test_other_numbers_are_refused(
-    golden: ModelCard, tmp_path: Path, other: dict[str, object], told: str
+def test_golden_values_that_do_not_fit_are_refused(
+    golden: ModelCard, tmp_path: Path, other: dict[str, object], message: str
 ) -> None:
     assert golden.golden is not None
     changed = golden.golden.model_copy(update=other)
-    with pytest.raises(CardError, match=told):
+    with pytest.raises(CardError, match=message):
         load(golden.model_copy(update={"golden": changed}), tmp_path)

@@ -1,4 +1,4 @@
-"""A checkpoint loads whole or not at all: no random weight, no pickle, no file but the card's."""
+"""Loading a checkpoint: complete or refused, no random weight, no pickle, only the card's files."""
 
 import json
 import shutil
@@ -16,11 +16,11 @@ from support.checkpoints import (
     TEXTS,
     Kind,
     PlainTransformers,
+    approximately,
     build_checkpoint,
     build_tokenizer,
-    close,
     load_classifier,
-    rows,
+    logits_of,
     save_adapter,
     write_card,
 )
@@ -55,8 +55,8 @@ def test_a_checkpoint_without_its_head_is_refused(tmp_path: Path, kind: Kind) ->
 def test_a_missing_weight_of_the_body_is_refused(tmp_path: Path, kind: Kind) -> None:
     folder = build_checkpoint(kind, tmp_path)
     weights = load_file(folder / "weights" / "model.safetensors")
-    one = next(name for name in sorted(weights) if ".1." in name)
-    rewrite(folder, lambda state: state.pop(one))
+    missing = next(name for name in sorted(weights) if ".1." in name)
+    rewrite(folder, lambda state: state.pop(missing))
     with pytest.raises(CardError, match="would be random"):
         load_classifier(folder)
 
@@ -88,13 +88,13 @@ def test_a_file_of_another_digest_is_refused(tmp_path: Path) -> None:
     digest = digest_of(folder / "weights" / "model.safetensors")
     table = 'source = "folder"\npath = "weights"\nfiles = {{ "model.safetensors" = "{}" }}'
     write_card(folder, weights=table.format(digest))
-    assert rows(load_classifier(folder))
+    assert logits_of(load_classifier(folder))
     rewrite(folder, lambda state: state["score.weight"].mul_(1.01))
     with pytest.raises(CardError, match="not the file of the card"):
         load_classifier(folder)
 
 
-def test_the_fingerprint_follows_every_file_that_decides(tmp_path: Path) -> None:
+def test_the_fingerprint_changes_with_every_file_that_decides_a_number(tmp_path: Path) -> None:
     folder = build_checkpoint("llama", tmp_path)
     before = load_classifier(folder).fingerprint_parts
     assert load_classifier(folder).fingerprint_parts == before
@@ -109,20 +109,20 @@ def test_the_fingerprint_follows_every_file_that_decides(tmp_path: Path) -> None
     assert load_classifier(folder).fingerprint_parts != after
 
 
-def test_a_template_beside_the_card_takes_the_place_of_the_checkpoints_own(tmp_path: Path) -> None:
+def test_a_template_beside_the_card_replaces_the_checkpoints_own(tmp_path: Path) -> None:
     options = {"chat_template": "own.jinja"}
     folder = build_checkpoint("qwen3", tmp_path, options=options)
     with pytest.raises(CardError, match=r"own\.jinja"):
         load_classifier(folder)
     (folder / "own.jinja").write_text("{% for m in messages %}[{{ m.content }}]{% endfor %}")
     first = load_classifier(folder)
-    assert first.renderer.chat_template == "{% for m in messages %}[{{ m.content }}]{% endfor %}"
+    assert first.formatter.chat_template == "{% for m in messages %}[{{ m.content }}]{% endfor %}"
     (folder / "own.jinja").write_text("{% for m in messages %}({{ m.content }}){% endfor %}")
     assert load_classifier(folder).fingerprint_parts != first.fingerprint_parts
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_the_lower_layers(tmp_path: Path, kind: Kind) -> None:
+def test_num_hidden_layers_keeps_only_the_lower_layers(tmp_path: Path, kind: Kind) -> None:
     whole = build_checkpoint(kind, tmp_path, options={"num_hidden_layers": 2})
     classifier = load_classifier(whole)
     expected = PlainTransformers(whole)
@@ -131,8 +131,8 @@ def test_only_the_lower_layers(tmp_path: Path, kind: Kind) -> None:
     del layers[2:]
     expected.model.config.num_hidden_layers = 2
     assert classifier.model.config.num_hidden_layers == 2
-    for row, text in zip(rows(classifier), TEXTS, strict=True):
-        assert row == close(expected.text(text))
+    for row, text in zip(logits_of(classifier), TEXTS, strict=True):
+        assert row == approximately(expected.text(text))
 
 
 def test_labels_come_from_the_config_in_the_order_of_the_logits(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_more_tokens_than_the_checkpoint_has_positions_are_refused(tmp_path: Pat
         load_classifier(folder)
 
 
-def test_a_dtype_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_is_no_floating_dtype_is_refused(tmp_path: Path) -> None:
     folder = build_checkpoint("bert", tmp_path)
     for name in ("int8", "float33", "nn"):
         with pytest.raises(CardError, match="no floating dtype"):
@@ -181,8 +181,8 @@ def test_a_half_precision_checkpoint_is_computed_in_fp32_when_asked(tmp_path: Pa
     folder = build_checkpoint("qwen3", tmp_path, dtype=torch.bfloat16)
     classifier, plain = load_classifier(folder), PlainTransformers(folder)
     assert classifier.model.dtype == torch.float32
-    for row, text in zip(rows(classifier), TEXTS, strict=True):
-        assert row == close(plain.text(text))
+    for row, text in zip(logits_of(classifier), TEXTS, strict=True):
+        assert row == approximately(plain.text(text))
 
 
 ADAPTED = [
@@ -205,10 +205,10 @@ def test_an_adapter_scores_as_in_peft(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         theirs = PeftModel.from_pretrained(base, folder / "adapter").eval()
-    for row, text in zip(rows(classifier), TEXTS, strict=True):
+    for row, text in zip(logits_of(classifier), TEXTS, strict=True):
         inputs = classifier.tokenizer(text, return_tensors="pt")
         with torch.no_grad():
-            assert row == close(theirs(**inputs).logits[0].tolist())
+            assert row == approximately(theirs(**inputs).logits[0].tolist())
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
@@ -286,13 +286,20 @@ def test_a_model_for_another_task_takes_its_head_from_the_adapter(
     folder = build_checkpoint(kind, tmp_path, with_head=False, options=OPTIONS)
     rewrite(folder, lambda state: state.update({other_head: torch.ones(8, 32)}))
     save_adapter(folder)
-    assert all(len(row) == 1 for row in rows(load_classifier(folder)))
+    assert all(len(row) == 1 for row in logits_of(load_classifier(folder)))
 
 
 def test_an_architecture_that_cannot_be_batched_is_refused(tmp_path: Path) -> None:
     folder = build_checkpoint("qwen3", tmp_path, pad="none")
-    size = {"n_embd": 32, "dff": 48, "n_layer": 2, "n_head": 4, "n_positions": 512}
-    config = CTRLConfig(vocab_size=len(build_tokenizer("qwen3")), num_labels=1, **size)
+    config = CTRLConfig(
+        vocab_size=len(build_tokenizer("qwen3")),
+        n_embd=32,
+        dff=48,
+        n_layer=2,
+        n_head=4,
+        n_positions=512,
+    )
+    config.num_labels = 1
     CTRLForSequenceClassification(config).save_pretrained(folder / "weights")
     with pytest.raises(CardError, match="cannot be computed in batches"):
         load_classifier(folder)
@@ -302,7 +309,7 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
 def as_hub(folder: Path, cache: Path) -> Path:
-    """Move the weights to where the hub's client would have put them."""
+    """Move the weights to the place where the hub's client stores them."""
     snapshot = cache / "models--someone--tiny" / "snapshots" / REVISION
     snapshot.parent.mkdir(parents=True)
     shutil.move(folder / "weights", snapshot)
@@ -319,12 +326,12 @@ def offline_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_hub_model_loads_at_its_pinned_revision(tmp_path: Path, offline_cache: Path) -> None:
     folder = build_checkpoint("qwen3", tmp_path / "card")
-    expected = rows(load_classifier(folder))
+    expected = logits_of(load_classifier(folder))
     snapshot = as_hub(folder, offline_cache)
     digest = digest_of(snapshot / "model.safetensors")
     hub = f'source = "hub"\nhub = "someone/tiny"\nrevision = "{REVISION}"'
     write_card(folder, weights=f'{hub}\nfiles = {{ "model.safetensors" = "{digest}" }}')
-    assert rows(load_classifier(folder)) == expected
+    assert logits_of(load_classifier(folder)) == expected
     write_card(folder, weights=f'{hub}\nfiles = {{ "model.safetensors" = "sha256:{"0" * 64}" }}')
     with pytest.raises(CardError, match="not the file of the card"):
         load_classifier(folder)

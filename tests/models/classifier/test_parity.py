@@ -1,4 +1,4 @@
-"""The raws are plain Transformers' own: alone, in any batch, however the tokenizer would pad."""
+"""Raws equal those of plain Transformers: alone, in any batch, whatever the padding."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -55,7 +55,7 @@ def test_texts_score_as_in_plain_transformers(
     plain, classifier = PlainTransformers(folder), load_classifier(folder)
     expected = [plain.text(text) for text in TEXTS]
     inputs = [classifier.encode_text(text, None, "error").input() for text in TEXTS]
-    alone = [list(classifier.logits([one])[0]) for one in inputs]
+    alone = [list(classifier.logits([row])[0]) for row in inputs]
     together = [list(row) for row in classifier.logits(inputs)]
     assert len({round(logits[0], 3) for logits in expected}) == len(TEXTS)
     for ours, batched, theirs in zip(alone, together, expected, strict=True):
@@ -73,7 +73,7 @@ def test_conversations_score_as_in_plain_transformers(
     plain, classifier = PlainTransformers(folder), load_classifier(folder)
     inputs = []
     for chat in CHATS:
-        messages = [Message(**turn) for turn in chat]
+        messages = [Message(**message) for message in chat]
         inputs.append(classifier.encode_chat(messages, "error").input())
     rows = classifier.logits(inputs)
     for row, chat in zip(rows, CHATS, strict=True):
@@ -116,7 +116,7 @@ def test_special_tokens_in_a_rendered_text_score_as_in_plain_transformers(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_special_tokens_in_a_plain_text_are_its_letters(tmp_path: Path, kind: Kind) -> None:
+def test_special_tokens_in_a_plain_text_are_encoded_as_letters(tmp_path: Path, kind: Kind) -> None:
     folder = build_checkpoint(kind, tmp_path)
     plain, classifier = PlainTransformers(folder), load_classifier(folder)
     special = plain.tokenizer.eos_token or plain.tokenizer.sep_token
@@ -130,7 +130,7 @@ def test_special_tokens_in_a_plain_text_are_its_letters(tmp_path: Path, kind: Ki
 
 
 @pytest.mark.parametrize("pad", ["own", "eos"])
-def test_pooling_last_reads_the_last_token_whatever_it_is(tmp_path: Path, pad: Pad) -> None:
+def test_pooling_last_reads_the_last_token_even_if_it_is_padding(tmp_path: Path, pad: Pad) -> None:
     folder = build_checkpoint("qwen3", tmp_path, pad=pad, options={"pooling": "last"})
     plain, classifier = PlainTransformers(folder), load_classifier(folder)
     text = "closed<|im_end|>"
@@ -154,12 +154,12 @@ HEADS: dict[Kind, tuple[str, ...]] = {
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_bf16_body_gives_an_fp32_head(tmp_path: Path, kind: Kind, stored: torch.dtype) -> None:
+def test_a_bf16_body_has_an_fp32_head(tmp_path: Path, kind: Kind, stored: torch.dtype) -> None:
     folder = build_checkpoint(kind, tmp_path, num_labels=2, dtype=stored)
     plain, classifier = PlainTransformers(folder), load_classifier(folder, "bfloat16")
     model = classifier.model
     for name in HEADS[kind]:
-        ours, theirs = (one.get_submodule(name).weight for one in (model, plain.model))
+        ours, theirs = (part.get_submodule(name).weight for part in (model, plain.model))
         assert ours.dtype == torch.float32
         assert torch.equal(ours, theirs)
     rounded = {name for name, part in model.named_parameters() if part.dtype == torch.bfloat16}
@@ -178,26 +178,26 @@ def test_a_bf16_body_gives_an_fp32_head(tmp_path: Path, kind: Kind, stored: torc
     assert not torch.equal(values, values.bfloat16().float())
 
 
-def test_the_neighbours_in_a_batch_make_no_difference_to_many_items(tmp_path: Path) -> None:
+def test_raws_do_not_depend_on_the_order_of_a_batch(tmp_path: Path) -> None:
     folder = build_checkpoint("llama", tmp_path, pad="none")
     classifier = load_classifier(folder)
     texts = ["x y z " * length for length in (1, 40, 2, 17, 3, 33, 1)]
-    inputs: list[Input] = [classifier.encode_text(t, None, "error").input() for t in texts]
-    alone = [classifier.logits([one])[0] for one in inputs]
+    inputs: list[Input] = [classifier.encode_text(text, None, "error").input() for text in texts]
+    alone = [classifier.logits([row])[0] for row in inputs]
     backwards = classifier.logits(inputs[::-1])[::-1]
-    for one, other in zip(alone, backwards, strict=True):
-        assert list(one) == close(list(other))
+    for single, batched in zip(alone, backwards, strict=True):
+        assert list(single) == close(list(batched))
 
 
-def test_a_full_device_is_told_to_the_batcher(tmp_path: Path) -> None:
+def test_a_full_device_raises_device_out_of_memory(tmp_path: Path) -> None:
     classifier = load_classifier(build_checkpoint("bert", tmp_path))
-    one = classifier.encode_text("a", None, "error").input()
+    row = classifier.encode_text("a", None, "error").input()
 
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("no room")
 
     handle = classifier.model.base_model.register_forward_pre_hook(full)
     with pytest.raises(DeviceOutOfMemory):
-        classifier.logits([one])
+        classifier.logits([row])
     handle.remove()
-    assert classifier.logits([one])
+    assert classifier.logits([row])

@@ -1,4 +1,4 @@
-"""Items to scores: which fields go together, what the raw is, and what the channels carry."""
+"""The sequence classifier: combinations of fields, the raw, the score and the channels."""
 
 import math
 from pathlib import Path
@@ -33,46 +33,46 @@ def load(folder: Path) -> SequenceClassifier:
 
 def score(model: SequenceClassifier, options: Options = Options(), **fields: Any) -> Score:  # noqa: B008
     prepared = model.prepare([TextItem(**fields)], options)
-    (one,) = model.finish(prepared, model.predict(prepared.inputs), options)
-    return one
+    (result,) = model.finish(prepared, model.predict(prepared.inputs), options)
+    return result
 
 
 def close(expected: float) -> Any:
     return pytest.approx(expected, abs=1e-5, rel=0)
 
 
-def turns(*pairs: tuple[str, str]) -> list[dict[str, str]]:
+def messages(*pairs: tuple[str, str]) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in pairs]
 
 
 @pytest.mark.parametrize("kind", sorted(DECODERS))
-def test_prompt_and_response_are_the_conversation_of_the_template(
+def test_all_forms_of_a_conversation_score_as_in_plain_transformers(
     tmp_path: Path, kind: Kind
 ) -> None:
     folder = build_checkpoint(kind, tmp_path)
     model, plain = load(folder), PlainTransformers(folder)
-    conversation = turns(("user", "Name a river."), ("assistant", "The Ems."))
+    conversation = messages(("user", "Name a river."), ("assistant", "The Ems."))
     (expected,) = plain.chat(conversation)
     by_text = score(model, prompt="Name a river.", response="The Ems.")
-    by_turns = score(model, prompt=conversation[:1], response="The Ems.")
+    by_messages = score(model, prompt=conversation[:1], response="The Ems.")
     whole = score(model, messages=conversation)
     rendered = score(model, text=plain.tokenizer.apply_chat_template(conversation, tokenize=False))
-    for one in (by_text, by_turns, whole, rendered):
-        assert one.raw == close(expected)
-        assert one.score == one.raw
-        assert one.channels == {"reward": one.score}
+    for result in (by_text, by_messages, whole, rendered):
+        assert result.raw == close(expected)
+        assert result.score == result.raw
+        assert result.channels == {"reward": result.score}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_a_template_they_are_a_pair(tmp_path: Path, kind: Kind) -> None:
+def test_prompt_and_response_without_a_template_are_a_pair(tmp_path: Path, kind: Kind) -> None:
     folder = build_checkpoint(kind, tmp_path, template=None)
     model, plain = load(folder), PlainTransformers(folder)
-    one = score(model, prompt="who?", response="nobody at all")
-    assert one == score(model, text="who?", text_pair="nobody at all")
+    result = score(model, prompt="who?", response="nobody at all")
+    assert result == score(model, text="who?", text_pair="nobody at all")
     if kind != "llama":
-        assert one.raw == close(plain.text("who?", "nobody at all")[0])
+        assert result.raw == close(plain.text("who?", "nobody at all")[0])
     with pytest.raises(ItemError, match="no chat template"):
-        score(model, prompt=turns(("user", "who?")), response="nobody")
+        score(model, prompt=messages(("user", "who?")), response="nobody")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,9 +81,9 @@ def test_a_batch_of_items_scores_as_each_alone(tmp_path: Path, kind: Kind) -> No
     model, plain = load(folder), PlainTransformers(folder)
     texts = ["a", "some words of it " * 8, "the thing"]
     prepared = [model.prepare([TextItem(text=text)], Options()) for text in texts]
-    raws = model.predict([one.inputs[0] for one in prepared])
-    for one, raw, text in zip(prepared, raws, texts, strict=True):
-        (served,) = model.finish(one, [raw], Options())
+    raws = model.predict([item.inputs[0] for item in prepared])
+    for item, raw, text in zip(prepared, raws, texts, strict=True):
+        (served,) = model.finish(item, [raw], Options())
         assert served.raw == close(plain.text(text)[0])
 
 
@@ -94,13 +94,13 @@ def test_a_batch_of_items_scores_as_each_alone(tmp_path: Path, kind: Kind) -> No
         {"prompt": "a"},
         {"response": "a"},
         {"prompt": "a", "response": "b", "text": "c"},
-        {"messages": turns(("user", "a")), "response": "b"},
-        {"messages": turns(("user", "a")), "text": "b"},
+        {"messages": messages(("user", "a")), "response": "b"},
+        {"messages": messages(("user", "a")), "text": "b"},
         {"text_pair": "a"},
         {"prompt": "a", "text_pair": "b"},
     ],
 )
-def test_fields_that_do_not_go_together_are_the_items_error(
+def test_fields_that_do_not_go_together_are_an_item_error(
     tmp_path: Path, fields: dict[str, object]
 ) -> None:
     model = load(build_checkpoint("qwen3", tmp_path))
@@ -128,7 +128,7 @@ def test_without_a_template_text_is_plain_text(tmp_path: Path) -> None:
     assert model.classifier.tokenizer.eos_token_id not in prepared.inputs[0].payload.ids
 
 
-def test_the_shaping_makes_the_score_and_raw_undoes_it(tmp_path: Path) -> None:
+def test_shaping_changes_the_score_and_options_raw_undoes_it(tmp_path: Path) -> None:
     scores = {}
     for shaping in ("identity", "sigmoid", "softplus"):
         folder = build_checkpoint("llama", tmp_path / shaping, options={"shaping": shaping})
@@ -143,7 +143,7 @@ def test_the_shaping_makes_the_score_and_raw_undoes_it(tmp_path: Path) -> None:
     assert scores["identity"].score == raw
     assert scores["sigmoid"].score == pytest.approx(1 / (1 + math.exp(-raw)))
     assert scores["softplus"].score == pytest.approx(math.log(1 + math.exp(raw)))
-    assert {one.raw for one in scores.values()} == {raw}
+    assert {result.raw for result in scores.values()} == {raw}
 
 
 def test_the_raw_of_several_labels_is_the_log_odds_of_one(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_options_that_do_not_fit_are_refused(
         load(folder)
 
 
-def test_the_fingerprint_is_of_the_raws_and_not_of_the_shaping(tmp_path: Path) -> None:
+def test_the_fingerprint_changes_with_the_weights_and_not_with_the_shaping(tmp_path: Path) -> None:
     folder = build_checkpoint("bert", tmp_path)
     before = load(folder).fingerprint
     shaped = build_checkpoint("bert", tmp_path, options={"shaping": "sigmoid"})

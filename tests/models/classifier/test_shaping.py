@@ -1,4 +1,4 @@
-"""The shapes agree with torch in double precision, and hold where the naive formulas break."""
+"""The shapings agree with torch in double precision, also where naive formulas overflow."""
 
 import math
 
@@ -18,7 +18,7 @@ def double(value: float) -> torch.Tensor:
 
 @settings(derandomize=True)
 @given(RAWS)
-def test_shapes_agree_with_torch(raw: float) -> None:
+def test_shapings_agree_with_torch(raw: float) -> None:
     assert identity(raw) == raw
     assert sigmoid(raw) == pytest.approx(torch.sigmoid(double(raw)).item(), rel=1e-12)
     theirs = torch.logaddexp(double(raw), double(0.0)).item()
@@ -39,7 +39,7 @@ def test_log_odds_and_probabilities_agree_with_torch(
     assert math.fsum(probabilities(logits)) == pytest.approx(1)
 
 
-def test_far_out_nothing_overflows_and_nothing_is_rounded_to_nought() -> None:
+def test_large_raws_neither_overflow_nor_underflow_to_zero() -> None:
     assert (sigmoid(1000), sigmoid(-1000)) == (1.0, 0.0)
     assert sigmoid(-50) == pytest.approx(math.exp(-50), rel=1e-12)
     assert softplus(-50) == pytest.approx(math.exp(-50), rel=1e-12)
@@ -47,7 +47,7 @@ def test_far_out_nothing_overflows_and_nothing_is_rounded_to_nought() -> None:
     assert log_odds([90.0, 0.0, 0.0], 0) == pytest.approx(90 - math.log(2))
 
 
-def test_what_is_no_number_stays_none() -> None:
+def test_nan_stays_nan_and_infinity_is_handled() -> None:
     assert all(math.isnan(shape(name, math.nan)) for name in ("identity", "sigmoid", "softplus"))
     assert math.isnan(log_odds([math.nan, 0.0], 0))
     assert shape("softplus", math.inf) == math.inf

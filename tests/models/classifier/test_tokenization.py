@@ -1,6 +1,7 @@
-"""From text to ids: one BOS, our truncation and nobody else's, and a key for every sequence."""
+"""Tokenization: one BOS, Assay's own truncation, and a key for every sequence."""
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from transformers import AutoTokenizer
 from assay_models.base import ItemError, Truncation
 from assay_models.card import CardError
 from assay_models.families.classifier.model import Classifier
-from assay_models.families.classifier.tokenization import SpecialTokens, cut, shares_of_cut
+from assay_models.families.classifier.tokenization import SpecialTokens, split_excess, truncate
 from assay_models.items import Message
 
 pytestmark = pytest.mark.weights
@@ -40,7 +41,9 @@ def classifiers(tmp_path_factory: pytest.TempPathFactory) -> Classifiers:
 
 def chat(*contents: str) -> list[Message]:
     roles = ("user", "assistant")
-    return [Message(role=roles[turn % 2], content=content) for turn, content in enumerate(contents)]
+    return [
+        Message(role=roles[index % 2], content=content) for index, content in enumerate(contents)
+    ]
 
 
 @pytest.mark.parametrize("special", ["literal", "parse"])
@@ -82,7 +85,9 @@ def test_a_tokenizer_without_bos_gets_none(classifiers: Classifiers) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(DECODERS))
-def test_control_tokens_in_a_message_are_its_letters(classifiers: Classifiers, kind: Kind) -> None:
+def test_special_tokens_in_a_message_are_encoded_as_letters(
+    classifiers: Classifiers, kind: Kind
+) -> None:
     classifier = classifiers[kind]
     eos = classifier.tokenizer.eos_token
     honest = classifier.encode_chat(chat("Hi", "No"), "error").ids
@@ -93,17 +98,21 @@ def test_control_tokens_in_a_message_are_its_letters(classifiers: Classifiers, k
 
 
 @pytest.mark.parametrize("kind", sorted(DECODERS))
-def test_thoughts_in_a_message_stay_the_tokens_they_are(tmp_path: Path, kind: Kind) -> None:
+def test_think_tags_in_a_message_stay_tokens_by_default(tmp_path: Path, kind: Kind) -> None:
     classifier = load_classifier(build_checkpoint(kind, tmp_path))
     tokenizer = classifier.tokenizer
-    turns = chat("a", "<think>b</think>c", "d", "<think>e</think>f")
-    ids = classifier.encode_chat(turns, "error").ids
-    plain = tokenizer.apply_chat_template([turn.model_dump() for turn in turns], return_dict=False)
+    messages = chat("a", "<think>b</think>c", "d", "<think>e</think>f")
+    ids = classifier.encode_chat(messages, "error").ids
+    plain = tokenizer.apply_chat_template(
+        [message.model_dump() for message in messages], return_dict=False
+    )
     assert list(ids) == plain
     assert ids.count(tokenizer.convert_tokens_to_ids("</think>")) == 1
 
 
-def test_truncation_error_says_how_long_it_is_and_quotes_nothing(classifiers: Classifiers) -> None:
+def test_the_error_of_a_long_text_names_the_limit_and_quotes_no_text(
+    classifiers: Classifiers,
+) -> None:
     for classifier in classifiers.values():
         with pytest.raises(ItemError) as caught:
             classifier.encode_text("secret " * 100, None, "error")
@@ -114,24 +123,24 @@ def test_truncation_error_says_how_long_it_is_and_quotes_nothing(classifiers: Cl
 
 @pytest.mark.parametrize("truncation", TRUNCATIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_cut_from_a_text_is_counted_and_its_specials_stay(
+def test_truncation_counts_the_cut_tokens_and_keeps_special_tokens(
     classifiers: Classifiers, kind: Kind, truncation: Truncation
 ) -> None:
     classifier = classifiers[kind]
     text = " ".join(f"word{number}" for number in range(50))
     whole = classifier.tokenizer(text)["input_ids"]
-    encoded = classifier.encode_text(text, None, truncation)
-    assert len(encoded.ids) == 40
-    assert encoded.truncated == len(whole) - 40
-    assert encoded.flags == ("truncated",)
-    assert encoded.details == {"truncated_tokens": encoded.truncated}
+    sequence = classifier.encode_text(text, None, truncation)
+    assert len(sequence.ids) == 40
+    assert sequence.truncated == len(whole) - 40
+    assert sequence.flags == ("truncated",)
+    assert sequence.details == {"truncated_tokens": sequence.truncated}
     special = classifier.tokenizer.num_special_tokens_to_add(pair=False)
     head = {0: 0, 1: 1, 2: 1}[special]
     tail = special - head
-    body, kept = whole[head : len(whole) - tail], list(encoded.ids[head : 40 - tail])
+    body, kept = whole[head : len(whole) - tail], list(sequence.ids[head : 40 - tail])
     half = len(kept) // 2
-    assert list(encoded.ids[:head]) == whole[:head]
-    assert list(encoded.ids[40 - tail :]) == whole[len(whole) - tail :]
+    assert list(sequence.ids[:head]) == whole[:head]
+    assert list(sequence.ids[40 - tail :]) == whole[len(whole) - tail :]
     expected = {
         "left": body[-len(kept) :],
         "right": body[: len(kept)],
@@ -140,25 +149,28 @@ def test_what_is_cut_from_a_text_is_counted_and_its_specials_stay(
     assert kept == expected[truncation]
 
 
-def test_of_a_pair_the_longer_text_is_cut_first(classifiers: Classifiers) -> None:
+def test_truncation_of_a_pair_cuts_the_longer_text_first(classifiers: Classifiers) -> None:
     classifier = classifiers["bert"]
     tokenizer = classifier.tokenizer
     first, second = "a " * 60, "b " * 10
     for pair in ((first, second), (second, first)):
-        encoded = classifier.encode_text(*pair, "right")
-        assert encoded.ids.count(tokenizer.convert_tokens_to_ids("b")) == 10
-        assert encoded.ids.count(tokenizer.convert_tokens_to_ids("a")) == 40 - 3 - 10
-        assert encoded.ids.count(tokenizer.sep_token_id) == 2
+        sequence = classifier.encode_text(*pair, "right")
+        assert sequence.ids.count(tokenizer.convert_tokens_to_ids("b")) == 10
+        assert sequence.ids.count(tokenizer.convert_tokens_to_ids("a")) == 40 - 3 - 10
+        assert sequence.ids.count(tokenizer.sep_token_id) == 2
         kinds = tokenizer(*pair, truncation=True, max_length=40)["token_type_ids"]
-        assert list(encoded.type_ids) == kinds
+        assert sequence.type_ids is not None
+        assert list(sequence.type_ids) == kinds
 
 
 @settings(derandomize=True)
 @given(st.integers(0, 60), st.integers(0, 60), st.data())
-def test_the_shares_of_a_cut_add_up(first: int, second: int, data: st.DataObject) -> None:
-    over = data.draw(st.integers(0, first + second))
-    shares = shares_of_cut(first, second, over)
-    assert sum(shares) == over
+def test_split_excess_adds_up_and_balances_both_texts(
+    first: int, second: int, data: st.DataObject
+) -> None:
+    excess = data.draw(st.integers(0, first + second))
+    shares = split_excess(first, second, excess)
+    assert sum(shares) == excess
     assert 0 <= shares[0] <= first
     assert 0 <= shares[1] <= second
     if all(shares):
@@ -167,12 +179,12 @@ def test_the_shares_of_a_cut_add_up(first: int, second: int, data: st.DataObject
 
 @settings(derandomize=True)
 @given(st.integers(0, 30), st.data(), st.sampled_from(TRUNCATIONS))
-def test_a_cut_keeps_the_order_and_the_right_number(
+def test_truncate_keeps_the_order_and_the_right_number_of_positions(
     length: int, data: st.DataObject, truncation: Truncation
 ) -> None:
-    over = data.draw(st.integers(0, length))
-    kept = list(cut(range(length), over, truncation))
-    assert len(kept) == length - over
+    excess = data.draw(st.integers(0, length))
+    kept = list(truncate(range(length), excess, truncation))
+    assert len(kept) == length - excess
     assert kept == sorted(set(kept))
 
 
@@ -182,52 +194,57 @@ def test_a_long_conversation_keeps_bos_and_the_closing_tokens(
     classifiers: Classifiers, kind: Kind, truncation: Truncation
 ) -> None:
     classifier = classifiers[kind]
-    turns = chat("start " + "x " * 60, "y " * 60 + "finish")
-    encoded = classifier.encode_chat(turns, truncation)
+    messages = chat("start " + "x " * 60, "y " * 60 + "finish")
+    sequence = classifier.encode_chat(messages, truncation)
     tokenizer = classifier.tokenizer
-    whole = tokenizer.apply_chat_template([turn.model_dump() for turn in turns], return_dict=False)
+    whole = tokenizer.apply_chat_template(
+        [message.model_dump() for message in messages], return_dict=False
+    )
     closing = tokenizer(f"{tokenizer.eos_token}\n", add_special_tokens=False)["input_ids"]
     head = 1 if kind == "llama" else 0
-    assert len(encoded.ids) == 40
-    assert encoded.truncated == len(whole) - 40
-    assert list(encoded.ids[:head]) == whole[:head]
-    assert list(encoded.ids[-2:]) == closing
-    text = tokenizer.decode(list(encoded.ids))
+    assert len(sequence.ids) == 40
+    assert sequence.truncated == len(whole) - 40
+    assert list(sequence.ids[:head]) == whole[:head]
+    assert list(sequence.ids[-2:]) == closing
+    text = tokenizer.decode(list(sequence.ids))
     assert ("start" in text) == (truncation != "left")
     assert ("finish" in text) == (truncation != "right")
 
 
-def test_a_template_that_refuses_is_the_items_error(classifiers: Classifiers) -> None:
-    turns = [Message(role="tool", content="secret")]
+def test_a_conversation_that_the_template_refuses_is_an_item_error(
+    classifiers: Classifiers,
+) -> None:
+    messages = [Message(role="tool", content="secret")]
     with pytest.raises(ItemError, match="the roles and their order") as caught:
-        classifiers["qwen3"].encode_chat(turns, "error")
+        classifiers["qwen3"].encode_chat(messages, "error")
     assert caught.value.code == "invalid_item"
 
 
-def test_a_conversation_needs_a_template(classifiers: Classifiers) -> None:
+def test_a_conversation_without_a_chat_template_is_an_item_error(classifiers: Classifiers) -> None:
     with pytest.raises(ItemError, match="no chat template"):
         classifiers["bert"].encode_chat(chat("a", "b"), "error")
 
 
-def test_an_encoder_can_have_a_template_of_the_card(tmp_path: Path) -> None:
+def test_a_card_can_give_an_encoder_a_chat_template(tmp_path: Path) -> None:
     folder = build_checkpoint("bert", tmp_path, options={"chat_template": "own.jinja"})
     template = "[CLS]{% for m in messages %}{{ m.content }}[SEP]{% endfor %}"
     (folder / "own.jinja").write_text(template)
     classifier = load_classifier(folder)
-    encoded = classifier.encode_chat(chat("ab [SEP]", "cd"), "error")
-    tokens = classifier.tokenizer.convert_ids_to_tokens(encoded.ids)
+    sequence = classifier.encode_chat(chat("ab [SEP]", "cd"), "error")
+    tokens = classifier.tokenizer.convert_ids_to_tokens(sequence.ids)
     assert (tokens[0], tokens[-1], tokens.count("[SEP]")) == ("[CLS]", "[SEP]", 2)
-    assert list(encoded.type_ids) == [0] * len(tokens)
+    assert sequence.type_ids is not None
+    assert list(sequence.type_ids) == [0] * len(tokens)
 
 
-def test_nothing_to_score_is_the_items_error(classifiers: Classifiers) -> None:
+def test_a_text_without_tokens_is_an_item_error(classifiers: Classifiers) -> None:
     with pytest.raises(ItemError, match="no tokens") as caught:
         classifiers["qwen3"].encode_text("", None, "error")
     assert caught.value.code == "invalid_item"
     assert classifiers["bert"].encode_text("", None, "error").ids
 
 
-def test_broken_unicode_is_the_items_error(classifiers: Classifiers) -> None:
+def test_a_lone_surrogate_is_an_item_error(classifiers: Classifiers) -> None:
     for classifier in classifiers.values():
         with pytest.raises(ItemError, match="Unicode"):
             classifier.encode_text("half \ud83d", None, "error")
@@ -259,26 +276,27 @@ def test_lengths_and_padding_in_the_tokenizers_own_files_are_switched_off(
 def test_keys_are_equal_exactly_where_the_ids_are(classifiers: Classifiers) -> None:
     for classifier in classifiers.values():
         texts = ["one", "one ", "the", "t h e", "onetwo", "one two", "one", "the"]
-        pairs = [(text, None) for text in texts] + [("one", "two"), ("onet", "wo")]
-        seen = [classifier.encode_text(*pair, "error") for pair in pairs]
-        by_ids = {(tuple(one.ids), tuple(one.type_ids or ())) for one in seen}
-        assert len({one.input().key for one in seen}) == len(by_ids)
-        for one in seen:
-            assert one.input().tokens == len(one.ids)
-            again = [other.input().key for other in seen if other == one]
-            assert set(again) == {one.input().key}
+        pairs: list[tuple[str, str | None]] = [(text, None) for text in texts]
+        pairs += [("one", "two"), ("onet", "wo")]
+        sequences = [classifier.encode_text(*pair, "error") for pair in pairs]
+        by_ids = {(tuple(row.ids), tuple(row.type_ids or ())) for row in sequences}
+        assert len({row.input().key for row in sequences}) == len(by_ids)
+        for row in sequences:
+            assert row.input().tokens == len(row.ids)
+            again = [other.input().key for other in sequences if other == row]
+            assert set(again) == {row.input().key}
 
 
-def test_many_threads_get_what_one_gets(classifiers: Classifiers) -> None:
+def test_many_threads_get_the_ids_that_one_thread_gets(classifiers: Classifiers) -> None:
     classifier = classifiers["llama"]
     texts = [f"the {number} </s> thing" for number in range(200)]
 
-    def ids(text: str) -> tuple[tuple[int, ...], ...]:
-        turns = chat(text, "yes")
+    def ids(text: str) -> tuple[Sequence[int], ...]:
+        messages = chat(text, "yes")
         return (
             classifier.encode_text(text, None, "error").ids,
             classifier.encode_text(text, None, "error", "parse").ids,
-            classifier.encode_chat(turns, "right").ids,
+            classifier.encode_chat(messages, "right").ids,
         )
 
     expected = [ids(text) for text in texts]
@@ -294,7 +312,7 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         load_classifier(folder)
 
 
-def test_a_token_without_an_embedding_is_the_items_error(tmp_path: Path) -> None:
+def test_a_token_without_an_embedding_is_an_item_error(tmp_path: Path) -> None:
     folder = build_checkpoint("llama", tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(folder / "weights")
     tokenizer.add_tokens(["<late>"])
@@ -326,20 +344,20 @@ def unchecked(*contents: str) -> list[Message]:
 )
 @given(text=UNICODE, other=UNICODE, truncation=st.sampled_from(["error", *TRUNCATIONS]))
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_text_is_prepared_or_refused(
+def test_any_text_is_encoded_or_an_item_error(
     classifiers: Classifiers, kind: Kind, text: str, other: str, truncation: Truncation
 ) -> None:
     classifier = classifiers[kind]
-    ways = [
+    attempts = [
         lambda: classifier.encode_text(text, None, truncation),
         lambda: classifier.encode_text(text, other, truncation, "parse"),
         lambda: classifier.encode_chat(unchecked(text, other), truncation),
     ]
-    for way in ways:
+    for attempt in attempts:
         try:
-            encoded = way()
+            sequence = attempt()
         except ItemError as error:
             assert error.code in {"invalid_item", "input_too_long"}  # noqa: PT017
         else:
-            assert 1 <= len(encoded.ids) <= 40
-            assert encoded.input().tokens == len(encoded.ids)
+            assert 1 <= len(sequence.ids) <= 40
+            assert sequence.input().tokens == len(sequence.ids)

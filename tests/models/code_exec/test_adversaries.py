@@ -1,32 +1,41 @@
-"""Programs that would rather not solve the problem: what becomes of each, and what is left."""
+"""Adversarial programs: the outcome of each, and the processes and files that remain."""
 
 import pytest
-from support.sandboxes import BOUNDS, folders, need_isolation, outcomes, run, runners
+from support.sandboxes import (
+    BOUNDS,
+    outcomes,
+    run,
+    sandbox_processes,
+    scratch_folders,
+    skip_without_isolation,
+)
 
 from assay_models.base import ItemError
 from assay_models.families.code_exec.sandbox import Bounds, Sandbox
 
+pytestmark = pytest.mark.slow
+
 TEST = "assert answer() == 42"
 RIGHT = "def answer():\n    return 42\n"
 WRONG = "def answer():\n    return 41\n"
-WITNESS = "import sys, os, time, signal, threading, builtins, ctypes, atexit, resource\n"
+IMPORTS = "import sys, os, time, signal, threading, builtins, ctypes, atexit, resource\n"
 
 
 @pytest.fixture(autouse=True)
 def _isolated() -> None:
-    need_isolation()
+    skip_without_isolation()
 
 
 def outcome(program: str, test: str = TEST) -> str:
-    (one,) = outcomes(WITNESS + program, test)
-    return one
+    (result,) = outcomes(IMPORTS + program, test)
+    return result
 
 
 ENDINGS = {
     "os._exit at import": "os._exit(0)",
-    "os._exit when asked": "def answer():\n    os._exit(0)",
+    "os._exit when called": "def answer():\n    os._exit(0)",
     "sys.exit at import": "sys.exit()",
-    "sys.exit when asked": "def answer():\n    sys.exit(0)",
+    "sys.exit when called": "def answer():\n    sys.exit(0)",
     "SystemExit": "def answer():\n    raise SystemExit(0)",
     "a thread that ends the process": (
         "def answer():\n    threading.Thread(target=os._exit, args=(0,)).start()\n    time.sleep(9)"
@@ -38,7 +47,7 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_whatever_ends_the_process_early_is_no_pass(name: str) -> None:
+def test_a_process_that_ends_early_is_an_exit_and_no_pass(name: str) -> None:
     assert outcome(ENDINGS[name]) == "exit"
 
 
@@ -62,7 +71,7 @@ ESCAPES = {
 
 
 @pytest.mark.parametrize("name", ESCAPES)
-def test_a_wrong_answer_stays_wrong(name: str) -> None:
+def test_a_wrong_answer_never_passes(name: str) -> None:
     assert outcome(ESCAPES[name]) in ("fail", "error")
 
 
@@ -78,7 +87,7 @@ FORGERIES = {
     "the expected value, read from the test": (
         "def answer():\n    return [c for c in sys._getframe(1).f_code.co_consts if c][0]"
     ),
-    "the keeper's mark, set from the frames": (
+    "the supervisor's mark, set from the frames": (
         "frame = sys._getframe()\n"
         "while 'marks' not in frame.f_locals:\n    frame = frame.f_back\n"
         "frame.f_locals['marks'][1:9] = os.getpid().to_bytes(8, 'big')\nos._exit(0)"
@@ -87,7 +96,7 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_who_passes_everything_has_passed_nothing(name: str) -> None:
+def test_a_program_that_passes_the_canary_is_forged(name: str) -> None:
     assert outcome(FORGERIES[name]) == "forged"
 
 
@@ -102,7 +111,7 @@ def test_who_passes_everything_has_passed_nothing(name: str) -> None:
         "def check(f):\n    assert f() == 42\n    assert f() == 42.0\ncheck(answer)",
     ],
 )
-def test_equal_to_everything_is_seen_whatever_is_expected(test: str) -> None:
+def test_an_object_equal_to_everything_is_forged_for_every_form_of_test(test: str) -> None:
     assert outcome(FORGERIES["an object that equals everything"], test) == "forged"
 
 
@@ -122,7 +131,7 @@ def test_equal_to_everything_is_seen_whatever_is_expected(test: str) -> None:
         "answer()",
     ],
 )
-def test_an_honest_program_is_never_taken_for_a_forger(test: str) -> None:
+def test_an_honest_program_passes_every_form_of_test(test: str) -> None:
     assert outcome(RIGHT, test) == "pass"
 
 
@@ -134,14 +143,14 @@ CRASHES = {
 
 
 @pytest.mark.parametrize("name", CRASHES)
-def test_a_crash_is_a_result(name: str) -> None:
+def test_a_crash_is_an_outcome(name: str) -> None:
     assert outcome(CRASHES[name]) == "crash"
 
 
 LOOPS = {
     "a loop": "while True:\n    pass",
-    "a loop when asked": "def answer():\n    while True:\n        pass",
-    "a loop that will not be told": (
+    "a loop when called": "def answer():\n    while True:\n        pass",
+    "a loop that ignores the signal": (
         "signal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True:\n    pass"
     ),
     "more time than is allowed, and then the right answer": (
@@ -162,7 +171,7 @@ LOOPS = {
 
 
 @pytest.mark.parametrize("name", LOOPS)
-def test_processor_time_is_bounded(name: str) -> None:
+def test_cpu_time_is_limited(name: str) -> None:
     assert outcome(LOOPS[name]) == "timeout"
 
 
@@ -194,7 +203,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_everything_else_is_bounded_too(name: str) -> None:
+def test_memory_processes_files_and_depth_are_limited(name: str) -> None:
     program, expected = BOMBS[name]
     assert outcome(program) in expected
 
@@ -217,23 +226,23 @@ def test_everything_else_is_bounded_too(name: str) -> None:
         "import pickle\nclass Point:\n    pass\npickle.loads(pickle.dumps(Point()))",
     ],
 )
-def test_what_honest_programs_do_is_allowed(program: str) -> None:
+def test_ordinary_behaviour_of_programs_is_allowed(program: str) -> None:
     future, _, rest = program.rpartition("from __future__ import annotations\n")
     head = future + ("from __future__ import annotations\n" if rest != program else "")
-    (one,) = outcomes(f"{head}{WITNESS}{rest}\n{RIGHT}", TEST)
-    assert one == "pass"
+    (result,) = outcomes(f"{head}{IMPORTS}{rest}\n{RIGHT}", TEST)
+    assert result == "pass"
 
 
-def test_a_program_that_waits_for_ever_is_an_error_and_no_verdict() -> None:
+def test_a_program_that_waits_forever_is_an_item_error() -> None:
     short = BOUNDS.model_copy(update={"total_cpu_seconds": 1, "wall_seconds": 1.5})
     for waiting in ("time.sleep(99)", "os.kill(os.getpid(), signal.SIGSTOP)"):
         with pytest.raises(ItemError) as caught:
-            run(WITNESS + waiting, TEST, sandbox=Sandbox(short, isolated=True))
+            run(IMPORTS + waiting, TEST, sandbox=Sandbox(short, is_isolated=True))
         assert caught.value.code == "not_finished"
-    assert runners() == []
+    assert sandbox_processes() == []
 
 
-def test_tests_do_not_know_of_one_another() -> None:
+def test_tests_do_not_affect_one_another() -> None:
     program = "seen = []\ndef note(x):\n    seen.append(x)\n    return len(seen)"
     tests = [
         "assert note(1) == 1; open('kept', 'w').close()",
@@ -250,11 +259,11 @@ def test_each_test_has_its_own_outcome_in_order() -> None:
     assert outcomes(program, *tests) == ["pass", "fail", "error", "pass"]
 
 
-def test_what_no_time_is_left_for_is_skipped() -> None:
+def test_tests_without_cpu_time_left_are_skipped() -> None:
     bounds = Bounds(cpu_seconds=1, total_cpu_seconds=2, memory_mb=256)
-    found = outcomes("while True: pass", *["pass"] * 4, sandbox=Sandbox(bounds, isolated=True))
-    assert found[:2] == ["timeout", "timeout"]
-    assert found[-1] == "skipped"
+    results = outcomes("while True: pass", *["pass"] * 4, sandbox=Sandbox(bounds, is_isolated=True))
+    assert results[:2] == ["timeout", "timeout"]
+    assert results[-1] == "skipped"
 
 
 def test_sets_of_strings_have_one_order() -> None:
@@ -263,8 +272,8 @@ def test_sets_of_strings_have_one_order() -> None:
     assert outcomes(program, *tests) == outcomes(program, *tests)
 
 
-def test_nothing_is_left_of_any_of_them() -> None:
-    before = folders()
+def test_no_process_or_folder_remains() -> None:
+    before = scratch_folders()
     outlives = (
         "if os.fork() == 0:\n    os.setsid()\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "    if os.fork() == 0:\n        time.sleep(999)\n    time.sleep(999)\n"
@@ -272,5 +281,5 @@ def test_nothing_is_left_of_any_of_them() -> None:
     assert outcome(outlives + RIGHT) == "pass"
     for program in (*ENDINGS.values(), BOMBS["processes"][0], BOMBS["files"][0]):
         outcome(program)
-    assert runners() == []
-    assert folders() == before
+    assert sandbox_processes() == []
+    assert scratch_folders() == before

@@ -1,17 +1,17 @@
-"""The control test: chance where a value is expected, and only where nothing passes over it."""
+"""The canary: a random value in place of an expected one that is always reached."""
 
 from typing import Any
 
 import pytest
 
-from assay_models.families.code_exec.canary import control_of
+from assay_models.families.code_exec.canary import make_canary
 
 
-def verdict_on(answer: object, *tests: str) -> bool:
-    """Whether a program that gives `answer` passes the control of these tests."""
-    control: Any = control_of(tests)
+def passes_canary(answer: object, *tests: str) -> bool:
+    """Return whether a program that gives `answer` passes the canary of these tests."""
+    canary: Any = make_canary(tests)
     try:
-        exec(compile(control, "<test>", "exec"), {"answer": lambda: answer})
+        exec(compile(canary, "<test>", "exec"), {"answer": lambda: answer})
     except AssertionError:
         return False
     return True
@@ -25,13 +25,13 @@ class Everything:
         return 0
 
 
-SEEN = [
+REACHED = [
     "assert answer() == 42",
     "x = 1\nassert answer() == x",
     "for n in range(3):\n    pass\nassert answer() == [1]",
     "def check(f):\n    assert f() == 42\ncheck(answer)",
 ]
-UNSEEN = [
+UNREACHED = [
     "try:\n    assert answer() == 42\nexcept AssertionError:\n    pass",
     "for n in []:\n    assert answer() == n",
     "if answer() != 42:\n    assert answer() == 42",
@@ -45,35 +45,37 @@ UNSEEN = [
 ]
 
 
-@pytest.mark.parametrize("test", SEEN)
-def test_it_is_the_first_expectation_that_must_be_met(test: str) -> None:
-    assert verdict_on(Everything(), test)
-    assert not verdict_on(42, test)
+@pytest.mark.parametrize("test", REACHED)
+def test_an_expectation_that_is_always_reached_makes_the_canary(test: str) -> None:
+    assert passes_canary(Everything(), test)
+    assert not passes_canary(42, test)
 
 
-@pytest.mark.parametrize("test", UNSEEN)
-def test_an_expectation_that_may_be_passed_over_makes_no_control(test: str) -> None:
-    assert control_of([test]) == "assert False"
-    assert not verdict_on(Everything(), test)
+@pytest.mark.parametrize("test", UNREACHED)
+def test_an_expectation_that_may_be_skipped_makes_the_canary_assert_false(test: str) -> None:
+    assert make_canary([test]) == "assert False"
+    assert not passes_canary(Everything(), test)
 
 
-def test_the_first_test_that_can_makes_it() -> None:
-    assert verdict_on(Everything(), UNSEEN[0], "assert answer() > 1", SEEN[0])
-    assert not verdict_on(42, UNSEEN[0], "assert answer() > 1", SEEN[0])
+def test_the_first_test_with_a_reached_expectation_makes_the_canary() -> None:
+    assert passes_canary(Everything(), UNREACHED[0], "assert answer() > 1", REACHED[0])
+    assert not passes_canary(42, UNREACHED[0], "assert answer() > 1", REACHED[0])
 
 
 @pytest.mark.parametrize(
     ("expected", "kind"), [("42", int), ("'a'", str), ("[1, 2]", list), ("(1,)", tuple)]
 )
-def test_chance_is_of_the_expected_kind(expected: str, kind: type) -> None:
-    seen: list[object] = []
+def test_the_random_value_is_of_the_expected_kind_and_differs_each_time(
+    expected: str, kind: type
+) -> None:
+    values: list[object] = []
 
-    class Notes(Everything):
+    class Recorder(Everything):
         def __eq__(self, other: object) -> bool:
-            seen.append(other)
+            values.append(other)
             return True
 
-    assert verdict_on(Notes(), f"assert answer() == {expected}")
-    assert verdict_on(Notes(), f"assert answer() == {expected}")
-    assert [type(one) for one in seen] == [kind, kind]
-    assert seen[0] != seen[1]
+    assert passes_canary(Recorder(), f"assert answer() == {expected}")
+    assert passes_canary(Recorder(), f"assert answer() == {expected}")
+    assert [type(value) for value in values] == [kind, kind]
+    assert values[0] != values[1]

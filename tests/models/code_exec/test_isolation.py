@@ -1,4 +1,4 @@
-"""The sandbox's promises: each is kept, would be missed, and is proven before a model is served."""
+"""The sandbox's guarantees: each holds, a breach is detected, and all are tested before serving."""
 
 import asyncio
 import logging
@@ -8,24 +8,25 @@ import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from support.sandboxes import (
     BOUNDS,
-    OPEN,
-    SHUT,
+    ISOLATED,
+    NOT_ISOLATED,
     card_with,
-    end_of,
-    folders,
     load,
-    need_isolation,
-    need_open,
     outcomes,
     run,
-    runners,
-    until,
-    with_turns,
+    sandbox_processes,
+    scratch_folders,
+    skip_without_isolation,
+    skip_without_open_sandbox,
+    wait_for_exit,
+    wait_until,
+    with_new_semaphore,
 )
 
 from assay_models.base import Options
@@ -33,8 +34,10 @@ from assay_models.card import CardError
 from assay_models.families.code_exec import model as family
 from assay_models.families.code_exec import sandbox, self_test
 from assay_models.families.code_exec.sandbox import Bounds, Sandbox, SandboxFailed
-from assay_models.families.code_exec.self_test import broken_promise
+from assay_models.families.code_exec.self_test import find_broken_guarantee
 from assay_models.items import CodeExecItem
+
+pytestmark = pytest.mark.slow
 
 FAMILIES = Path(sandbox.__file__).parent
 PROBE = (FAMILIES / "probe.py").read_text()
@@ -43,21 +46,21 @@ LOOP = "import signal\nwhile True:\n    signal.pause()"
 
 @pytest.fixture
 def isolated() -> None:
-    need_isolation()
+    skip_without_isolation()
 
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     """A real server of the machine's loopback."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        one.listen()
-        one.setblocking(False)
-        yield one
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        server.setblocking(False)
+        yield server
 
 
-def caller(listener: socket.socket) -> str:
-    """A program that calls there; 0 if somebody answers."""
+def connecting_program(listener: socket.socket) -> str:
+    """Return a program that connects to the listener; its `code` is 0 on success."""
     address = listener.getsockname()
     return f"import errno, socket\ncode = socket.socket().connect_ex({address})"
 
@@ -65,19 +68,21 @@ def caller(listener: socket.socket) -> str:
 @pytest.mark.usefixtures("isolated")
 def test_a_listening_socket_of_the_machine_cannot_be_reached(listener: socket.socket) -> None:
     test = "assert code in (errno.ENETUNREACH, errno.ECONNREFUSED)"
-    assert outcomes(caller(listener), test) == ["pass"]
+    assert outcomes(connecting_program(listener), test) == ["pass"]
     with pytest.raises(BlockingIOError):
         listener.accept()
 
 
-def test_it_is_reached_without_isolation(listener: socket.socket) -> None:
-    need_open()
-    assert outcomes(caller(listener), "assert code == 0", sandbox=OPEN) == ["pass"]
+def test_a_listening_socket_is_reached_without_isolation(listener: socket.socket) -> None:
+    skip_without_open_sandbox()
+    assert outcomes(connecting_program(listener), "assert code == 0", sandbox=NOT_ISOLATED) == [
+        "pass"
+    ]
     listener.accept()[0].close()
 
 
 @pytest.mark.usefixtures("isolated")
-def test_of_the_files_only_pythons_own_are_there(tmp_path: Path) -> None:
+def test_only_pythons_own_files_are_visible(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("secret")
     program = "import os, sys\nseen = {name for name in os.listdir('/')}\n"
@@ -94,14 +99,14 @@ def test_of_the_files_only_pythons_own_are_there(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("isolated")
 @pytest.mark.parametrize("place", ["/", "/dev", "/usr/lib", os.path.dirname(os.__file__)])
-def test_nothing_can_be_written_but_in_the_scratch_folder(place: str) -> None:
+def test_only_the_scratch_folder_is_writable(place: str) -> None:
     program = f"import os\nopen(os.path.join({place!r}, 'x'), 'w')"
     assert outcomes(program, "pass") == ["error"]
     assert not Path(place, "x").exists()
 
 
 @pytest.mark.usefixtures("isolated")
-def test_a_program_is_nobody() -> None:
+def test_a_program_has_no_privileges() -> None:
     tests = [
         f"assert os.getuid() == os.geteuid() == {65534 if os.geteuid() == 0 else os.geteuid()}",
         "assert not os.getgroups() or os.getgroups() == [os.getgid()]"
@@ -116,85 +121,86 @@ def test_a_program_is_nobody() -> None:
 SABOTAGE = {
     "network": (" | NEW_NETWORK", ""),
     "disk": ('f"size={', 'f"mpol=default" or f"size={'),
-    "processes": ("setrlimit(resource.RLIMIT_NPROC, (most, most))", "RLIMIT_NPROC"),
+    "processes": ("setrlimit(resource.RLIMIT_NPROC, (maximum, maximum))", "RLIMIT_NPROC"),
     "privileges": ('if code := request["filter"]', "if code := b''"),
-    "memory": ('for name, most in request["limits"].items()', "for name, most in ()"),
+    "memory": ('for name, maximum in request["limits"].items()', "for name, maximum in ()"),
 }
 
 
 @pytest.mark.usefixtures("isolated")
-@pytest.mark.parametrize("promise", SABOTAGE)
-def test_a_promise_that_is_not_kept_is_noticed(
-    promise: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old, new = SABOTAGE[promise]
-    control = (FAMILIES / "canary.py").read_text()
+@pytest.mark.parametrize("guarantee", SABOTAGE)
+def test_a_broken_guarantee_is_found(guarantee: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = SABOTAGE[guarantee]
+    canary = (FAMILIES / "canary.py").read_text()
     runner = (FAMILIES / "runner.py").read_text()
     assert runner.count(old) == 1
-    parts = [compile(text, "part", "exec") for text in (control, runner.replace(old, new))]
-    monkeypatch.setattr(sandbox, "_runner", lambda: marshal.dumps(parts))
-    told = broken_promise(BOUNDS)
-    assert told is not None
-    assert told.startswith(f"{promise}: a probe was not stopped")
+    parts = [compile(text, "part", "exec") for text in (canary, runner.replace(old, new))]
+    monkeypatch.setattr(sandbox, "runner_code", lambda: marshal.dumps(parts))
+    failure = find_broken_guarantee(BOUNDS)
+    assert failure is not None
+    assert failure.startswith(f"{guarantee}: a probe was not stopped")
 
 
 @pytest.mark.usefixtures("isolated")
-def test_a_file_that_is_seen_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_visible_file_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         Path(folder).chmod(0o755)
         monkeypatch.setattr(tempfile, "tempdir", folder)
-        readable = (*sandbox._readable(), folder)
-        monkeypatch.setattr(sandbox, "_readable", lambda: readable)
-        told = broken_promise(BOUNDS)
-    assert told is not None
-    assert told.startswith("files: a probe was not stopped")
+        readable = (*sandbox.readable_paths(), folder)
+        monkeypatch.setattr(sandbox, "readable_paths", lambda: readable)
+        failure = find_broken_guarantee(BOUNDS)
+    assert failure is not None
+    assert failure.startswith("files: a probe was not stopped")
 
 
-def test_without_isolation_the_probes_get_through(listener: socket.socket) -> None:
-    need_open()
+def test_the_probes_succeed_without_isolation(listener: socket.socket) -> None:
+    skip_without_open_sandbox()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         secret = Path(folder, "secret")
         secret.write_text("secret")
         tests = [
-            f"assert network({listener.getsockname()[1]}, 'nobody')",
+            f"assert network({listener.getsockname()[1]}, 'absent')",
             f"assert files({str(secret)!r})",
             f"assert disk({BOUNDS.disk_mb << 20})",
             f"assert processes({BOUNDS.processes})",
         ]
-        assert outcomes(PROBE, *tests, sandbox=OPEN) == ["fail"] * len(tests)
+        assert outcomes(PROBE, *tests, sandbox=NOT_ISOLATED) == ["fail"] * len(tests)
 
 
 @pytest.mark.usefixtures("isolated")
-def test_a_reason_for_a_broken_sandbox_is_the_systems_own() -> None:
-    beyond = SHUT.bounds.model_copy(update={"disk_mb": 1 << 50})
-    with pytest.raises((SandboxFailed, OverflowError)):
-        run("pass", "pass", sandbox=Sandbox(beyond, isolated=True))
+def test_the_error_of_a_broken_sandbox_has_the_step_and_the_systems_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    readable = (*sandbox.readable_paths(), "/absent")
+    monkeypatch.setattr(sandbox, "readable_paths", lambda: readable)
+    with pytest.raises(SandboxFailed, match=r"^mounts: No such file or directory$"):
+        run("pass", "pass")
 
 
 class TestRefusal:
-    """What a model does where programs cannot be shut off."""
+    """The model on a machine where programs cannot be isolated."""
 
     @pytest.fixture(autouse=True)
-    def _nowhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _no_isolation(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(bounds: Bounds) -> str:
-            return self_test._told("namespaces: Operation not permitted")
+            return self_test.with_remedy("namespaces: Operation not permitted")
 
-        monkeypatch.setattr(family, "broken_promise", broken)
+        monkeypatch.setattr(family, "find_broken_guarantee", broken)
 
-    def test_it_refuses_and_says_which_promise_and_how_to_mend_it(self) -> None:
+    def test_the_refusal_names_the_guarantee_and_the_remedy(self) -> None:
         with pytest.raises(CardError) as caught:
             load()
-        told = str(caught.value)
-        assert told.startswith("code-exec@1: programs cannot be shut off here: namespaces:")
-        assert "Operation not permitted" in told
-        assert "user.max_user_namespaces" in told
-        assert 'isolation = "best_effort"' in told
+        message = str(caught.value)
+        assert message.startswith("code-exec@1: programs cannot be shut off here: namespaces:")
+        assert "Operation not permitted" in message
+        assert "user.max_user_namespaces" in message
+        assert 'isolation = "best_effort"' in message
 
-    async def test_told_to_it_serves_and_says_so_each_time(
+    async def test_best_effort_serves_and_flags_every_result(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        await asyncio.to_thread(need_open)
+        await asyncio.to_thread(skip_without_open_sandbox)
         with caplog.at_level(logging.WARNING):
             model = await asyncio.to_thread(load, card_with(isolation="best_effort"))
         assert "NOT shut off: namespaces" in caplog.text
@@ -204,100 +210,106 @@ class TestRefusal:
         assert score.score == 1.0
         assert score.flags == ("not_isolated",)
 
-    def test_where_nothing_runs_at_all_it_refuses_all_the_same(
+    def test_best_effort_is_refused_where_no_program_runs(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sandbox, "COMMAND", ("/bin/false",))
         with pytest.raises(CardError, match="cannot be run here at all: process"):
             load(card_with(isolation="best_effort"))
 
-    def test_elsewhere_than_on_linux_it_refuses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_other_systems_than_linux_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.platform", "darwin")
         with pytest.raises(CardError, match="Linux only"):
             load()
 
 
-def test_where_namespaces_are_forbidden_the_proof_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container: the C library's call is made to fail with EPERM, before any other."""
+def test_forbidden_namespaces_are_named_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the C library's call fail with EPERM before any other, as in a container."""
     refuse = "def refused(flags):\n    ctypes.set_errno(1)\n    return -1\n"
     runner = (FAMILIES / "runner.py").read_text()
     place = "\n\ndef main() -> NoReturn:"
     assert runner.count(place) == 1
     forbidden = runner.replace(place, f"\n\n{refuse}\nlibc.unshare = refused{place}")
     parts = [compile(forbidden, "part", "exec")]
-    monkeypatch.setattr(sandbox, "_runner", lambda: marshal.dumps(parts))
-    told = broken_promise(BOUNDS)
-    assert told is not None
-    assert told.startswith("namespaces: Operation not permitted. To mend it, let user namespaces")
+    monkeypatch.setattr(sandbox, "runner_code", lambda: marshal.dumps(parts))
+    failure = find_broken_guarantee(BOUNDS)
+    assert failure is not None
+    assert failure.startswith(
+        "namespaces: Operation not permitted. To mend it, let user namespaces"
+    )
 
 
-async def started(pending: "asyncio.Future[object]", processes: int) -> list[psutil.Process]:
-    """The processes of a sandbox whose candidate is at work."""
-    await until(lambda: len(runners()) >= processes or pending.done())
-    return runners()
+async def started(pending: "asyncio.Future[Any]", processes: int) -> list[psutil.Process]:
+    """Wait for a sandbox whose candidate is running, and return its processes."""
+    await wait_until(lambda: len(sandbox_processes()) >= processes or pending.done())
+    return sandbox_processes()
 
 
-@pytest.mark.parametrize("box", [pytest.param(SHUT, id="shut"), pytest.param(OPEN, id="open")])
+@pytest.mark.parametrize(
+    "box", [pytest.param(ISOLATED, id="shut"), pytest.param(NOT_ISOLATED, id="open")]
+)
 async def test_a_cancelled_caller_ends_every_process(box: Sandbox) -> None:
-    await asyncio.to_thread(need_isolation if box.isolated else need_open)
-    before = folders()
+    await asyncio.to_thread(
+        skip_without_isolation if box.is_isolated else skip_without_open_sandbox
+    )
+    before = scratch_folders()
     program = "import os\nos.fork()\n" + LOOP
     pending = asyncio.ensure_future(box.run(program, ["pass"]))
     processes = await started(pending, 4)
-    assert len(processes) >= 4, "door, keeper, candidate and its child"
+    assert len(processes) >= 4, "launcher, supervisor, candidate and its child"
     pending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await pending
-    await end_of(processes)
-    assert runners() == []
-    assert folders() == before
+    await wait_for_exit(processes)
+    assert sandbox_processes() == []
+    assert scratch_folders() == before
 
 
 @pytest.mark.usefixtures("isolated")
-async def test_cancelled_at_any_moment_it_leaves_nothing() -> None:
-    before = folders()
-    for turns in range(0, 40, 3):
-        pending = asyncio.ensure_future(SHUT.run(LOOP, ["pass"]))
-        for _ in range(turns):
+async def test_cancellation_at_any_moment_leaves_no_process_and_no_folder() -> None:
+    before = scratch_folders()
+    for iterations in range(0, 40, 3):
+        pending = asyncio.ensure_future(ISOLATED.run(LOOP, ["pass"]))
+        for _ in range(iterations):
             await asyncio.sleep(0)
-        seen = runners()
+        processes = sandbox_processes()
         pending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await pending
-        await end_of(seen)
-    await until(lambda: runners() == [])
-    assert folders() == before
+        await wait_for_exit(processes)
+    await wait_until(lambda: sandbox_processes() == [])
+    assert scratch_folders() == before
 
 
 @pytest.mark.usefixtures("isolated")
-async def test_a_killed_door_takes_all_with_it() -> None:
-    pending = asyncio.ensure_future(SHUT.run(LOOP, ["pass"]))
+async def test_a_killed_launcher_ends_all_processes() -> None:
+    pending = asyncio.ensure_future(ISOLATED.run(LOOP, ["pass"]))
     processes = await started(pending, 3)
-    door, *_ = runners()
-    door.kill()
+    launcher, *_ = sandbox_processes()
+    launcher.kill()
     with pytest.raises(SandboxFailed, match="without a verdict"):
         await pending
-    await end_of(processes)
+    await wait_for_exit(processes)
 
 
 @pytest.mark.usefixtures("isolated")
 async def test_two_hundred_programs_run_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = with_turns(await asyncio.to_thread(load), 3)
-    doors: list[int] = []
+    model = with_new_semaphore(await asyncio.to_thread(load), 3)
+    launchers: list[int] = []
     start: Callable[..., Awaitable[object]] = asyncio.create_subprocess_exec
 
     async def counted(*arguments: object, **options: object) -> object:
         process = await start(*arguments, **options)
-        doors.append(len(psutil.Process().children()))
+        launchers.append(len(psutil.Process().children()))
         return process
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", counted)
     responses = [f"```\ndef f():\n    return {number}\n```" for number in range(200)]
-    items = [CodeExecItem(response=one, tests="assert f() < 150") for one in responses]
+    items = [CodeExecItem(response=response, tests="assert f() < 150") for response in responses]
     inputs = [model.prepare([item], Options()).inputs[0] for item in items]
     parsers = len(psutil.Process().children())
     raws = await model.predict(inputs)
     assert [raw[0] for raw in raws] == [1.0] * 150 + [0.0] * 50
-    assert len(doors) == 200
-    assert max(doors) - parsers <= 3
-    assert runners() == []
+    assert len(launchers) == 200
+    assert max(launchers) - parsers <= 3
+    assert sandbox_processes() == []

@@ -1,4 +1,4 @@
-"""The execution family behind the waist: what is run, what a rule decides, what is served."""
+"""The execution family: its inputs, the rule for responses without a program, and its scores."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.sandboxes import CARD, card_with, load, need_isolation, with_turns
+from support.sandboxes import CARD, card_with, load, skip_without_isolation, with_new_semaphore
 
 from assay_models.base import ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError
@@ -16,10 +16,10 @@ from assay_models.families.code_exec import model as code_exec
 from assay_models.families.code_exec.model import CodeExecModel
 from assay_models.families.code_exec.sandbox import (
     OUTCOMES,
+    ExecutionResult,
     Outcome,
     Sandbox,
     SandboxFailed,
-    Verdict,
 )
 from assay_models.items import CodeExecItem
 from assay_models.registry import FAMILIES, family_of
@@ -32,8 +32,8 @@ RAW = Options(raw=True)
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> CodeExecModel:
-    """The model, as on a machine where the proof was given."""
-    monkeypatch.setattr(code_exec, "broken_promise", lambda bounds: None)
+    """The model on a machine where the self-test succeeds."""
+    monkeypatch.setattr(code_exec, "find_broken_guarantee", lambda bounds: None)
     return load()
 
 
@@ -44,8 +44,8 @@ def prepare(
 
 
 def raw_of(*outcomes: Outcome) -> Raw:
-    told = [number for one in outcomes for number in (float(OUTCOMES.index(one)), 0.25)]
-    return (outcomes.count("pass") / len(outcomes), *told)
+    pairs = [(float(OUTCOMES.index(outcome)), 0.25) for outcome in outcomes]
+    return (outcomes.count("pass") / len(outcomes), *(number for pair in pairs for number in pair))
 
 
 def finish(model: CodeExecModel, *outcomes: Outcome, options: Options = Options()) -> Score:  # noqa: B008
@@ -53,7 +53,9 @@ def finish(model: CodeExecModel, *outcomes: Outcome, options: Options = Options(
     return score
 
 
-def test_the_score_is_all_or_nothing_and_the_share_is_told(model: CodeExecModel) -> None:
+def test_the_score_is_one_only_if_all_tests_pass_and_the_raw_is_the_share(
+    model: CodeExecModel,
+) -> None:
     half = finish(model, "pass", "fail")
     assert (half.score, half.raw) == (0.0, 0.5)
     assert half.channels == {"passed": 0.5, "all": 0.0}
@@ -63,7 +65,7 @@ def test_the_score_is_all_or_nothing_and_the_share_is_told(model: CodeExecModel)
     assert finish(model, "pass", "fail", options=RAW).score == 0.5
 
 
-def test_each_test_is_told_and_no_text_is_quoted(model: CodeExecModel) -> None:
+def test_the_details_hold_each_outcome_and_quote_no_text(model: CodeExecModel) -> None:
     score = finish(model, "pass", "timeout", "memory")
     assert score.details == {
         "extraction": "ok",
@@ -77,7 +79,7 @@ def test_each_test_is_told_and_no_text_is_quoted(model: CodeExecModel) -> None:
     assert "double" not in repr(score)
 
 
-def test_a_forger_is_flagged_and_gets_nothing(model: CodeExecModel) -> None:
+def test_a_forged_result_is_flagged_and_gets_zero(model: CodeExecModel) -> None:
     score = finish(model, "forged", "forged")
     assert (score.score, score.raw, score.flags) == (0.0, 0.0, ("forged",))
 
@@ -90,7 +92,7 @@ def test_a_forger_is_flagged_and_gets_nothing(model: CodeExecModel) -> None:
         ("```\ndef (\n```", {"extraction": "syntax_error", "language": "python"}),
     ],
 )
-def test_what_holds_no_program_gets_zero_by_rule(
+def test_a_response_without_a_program_gets_zero_by_rule(
     model: CodeExecModel, response: str, details: dict[str, str]
 ) -> None:
     prepared = prepare(model, response)
@@ -100,14 +102,14 @@ def test_what_holds_no_program_gets_zero_by_rule(
             Score(
                 0.0,
                 None,
-                {"passed": 0.0, "all": 0.0},
-                ("invalid_code",),
-                details,
+                channels={"passed": 0.0, "all": 0.0},
+                flags=("invalid_code",),
+                details=details,
             )
         ]
 
 
-def test_the_key_is_the_program_and_its_tests(model: CodeExecModel) -> None:
+def test_the_key_depends_on_the_program_and_its_tests(model: CodeExecModel) -> None:
     key = prepare(model).inputs[0].key
     assert prepare(model, f"Easy.\n{FENCED}", prompt="Double it.").inputs[0].key == key
     assert prepare(model, tests=list(TESTS)).inputs[0].key == key
@@ -117,19 +119,21 @@ def test_the_key_is_the_program_and_its_tests(model: CodeExecModel) -> None:
     assert prepare(model, FENCED.replace("2", "3")).inputs[0].key not in keys
 
 
-def test_one_text_is_one_test(model: CodeExecModel) -> None:
+def test_tests_given_as_one_text_are_one_test(model: CodeExecModel) -> None:
     assert prepare(model, tests="\n".join(TESTS)).inputs[0].payload.tests == ("\n".join(TESTS),)
 
 
 @pytest.mark.parametrize("test", ["", "pass", "# nothing", "'a text'", "assert (", "return 1"])
-def test_a_test_that_tests_nothing_is_the_callers_error(model: CodeExecModel, test: str) -> None:
+def test_an_invalid_or_empty_test_is_an_item_error(model: CodeExecModel, test: str) -> None:
     with pytest.raises(ItemError) as caught:
         prepare(model, tests=[TESTS[0], test])
     assert caught.value.code == "invalid_item"
     assert caught.value.detail.startswith("tests[1] ")
 
 
-def test_what_is_too_long_is_an_error_and_never_cut(model: CodeExecModel) -> None:
+def test_a_program_that_is_too_long_is_an_item_error_and_never_truncated(
+    model: CodeExecModel,
+) -> None:
     short = replace(model, max_tokens=20)
     for options in (Options(), Options(truncation="right")):
         with pytest.raises(ItemError) as caught:
@@ -140,7 +144,7 @@ def test_what_is_too_long_is_an_error_and_never_cut(model: CodeExecModel) -> Non
     assert caught.value.code == "input_too_long"
 
 
-def test_tokens_are_bytes_four_to_one(model: CodeExecModel) -> None:
+def test_a_token_is_four_bytes(model: CodeExecModel) -> None:
     inputs = [prepare(model).inputs[0], prepare(model, tests=TESTS[:1]).inputs[0]]
     assert inputs[0].tokens == (len(inputs[0].key) + 3) // 4
     assert model.cost(inputs) == inputs[0].tokens + inputs[1].tokens
@@ -158,24 +162,28 @@ def test_tokens_are_bytes_four_to_one(model: CodeExecModel) -> None:
         {"disk_mb": 1},
     ],
 )
-def test_every_bound_is_in_the_fingerprint(model: CodeExecModel, options: dict[str, Any]) -> None:
+def test_the_fingerprint_changes_with_every_bound(
+    model: CodeExecModel, options: dict[str, Any]
+) -> None:
     assert load(card_with(**options)).fingerprint != model.fingerprint
     assert load(card_with(at_once=1)).fingerprint == model.fingerprint
 
 
-def test_so_are_python_and_isolation(model: CodeExecModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fingerprint_changes_with_python_and_isolation(
+    model: CodeExecModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
-        code_exec, "_proven", lambda card, options: replace(model.sandbox, isolated=False)
+        code_exec, "choose_sandbox", lambda card, options: replace(model.sandbox, is_isolated=False)
     )
     assert load().fingerprint != model.fingerprint
-    monkeypatch.setattr(code_exec, "_proven", lambda card, options: model.sandbox)
+    monkeypatch.setattr(code_exec, "choose_sandbox", lambda card, options: model.sandbox)
     assert load().fingerprint == model.fingerprint
     monkeypatch.setattr(programs, "parser_versions", lambda languages: "CPython 4.0.0")
     assert load().fingerprint != model.fingerprint
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"cpu": 3}, "options.cpu: "),
         ({"isolation": "none"}, "options.isolation: "),
@@ -184,15 +192,15 @@ def test_so_are_python_and_isolation(model: CodeExecModel, monkeypatch: pytest.M
         ({"total_cpu_seconds": 60}, "options: .*does not hold"),
     ],
 )
-def test_a_card_with_another_option_is_refused(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(CardError, match=told):
+def test_a_card_with_an_invalid_option_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(CardError, match=message):
         load(card_with(**options))
 
 
-async def test_what_the_sandbox_cannot_say_is_an_error(
+async def test_a_sandbox_failure_is_an_item_error(
     model: CodeExecModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(self: Sandbox, program: str, tests: object) -> list[Verdict]:
+    async def broken(self: Sandbox, program: str, tests: object) -> list[ExecutionResult]:
         raise SandboxFailed("mounts: No space left on device")
 
     monkeypatch.setattr(Sandbox, "run", broken)
@@ -205,38 +213,38 @@ async def test_what_the_sandbox_cannot_say_is_an_error(
 async def test_a_batch_waits_for_all_of_its_programs(
     model: CodeExecModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended: list[str] = []
+    finished: list[str] = []
 
-    async def half_broken(self: Sandbox, program: str, tests: object) -> list[Verdict]:
+    async def half_broken(self: Sandbox, program: str, tests: object) -> list[ExecutionResult]:
         if "bad" in program:
             raise SandboxFailed("process: gone")
-        ended.append(program)
-        return [Verdict("pass", 0.5)]
+        finished.append(program)
+        return [ExecutionResult("pass", 0.5)]
 
     monkeypatch.setattr(Sandbox, "run", half_broken)
     programs = ["bad = 1", "good = 1", "better = 1"]
-    inputs = [prepare(model, f"```\n{one}\n```").inputs[0] for one in programs]
+    inputs = [prepare(model, f"```\n{program}\n```").inputs[0] for program in programs]
     assert await model.predict(inputs[1:]) == [(1.0, 0.0, 0.5)] * 2
-    ended.clear()
+    finished.clear()
     with pytest.raises(ItemError, match="process: gone"):
         await model.predict(inputs)
-    assert ended == programs[1:]
+    assert finished == programs[1:]
 
 
 @pytest.fixture(scope="module")
-def proven() -> CodeExecModel:
-    need_isolation()
+def isolated_model() -> CodeExecModel:
+    skip_without_isolation()
     return load()
 
 
 class TestRunning:
-    """With the sandbox itself."""
+    """The model with a real sandbox."""
 
     @pytest.fixture
-    def running(self, proven: CodeExecModel) -> CodeExecModel:
-        return with_turns(proven, 2)
+    def running(self, isolated_model: CodeExecModel) -> CodeExecModel:
+        return with_new_semaphore(isolated_model, 2)
 
-    async def test_programs_are_run_and_told_apart(self, running: CodeExecModel) -> None:
+    async def test_programs_are_run_each_with_its_own_result(self, running: CodeExecModel) -> None:
         inputs = [prepare(running, tests=tests).inputs[0] for tests in (TESTS, TESTS[:1])]
         half, whole = await running.predict(inputs)
         assert half[:2] == (0.5, 0.0)
@@ -244,7 +252,7 @@ class TestRunning:
         assert whole[0] == 1.0
         assert len(half) == 5
 
-    async def test_the_example_of_the_card_and_the_probe_of_the_family(
+    async def test_the_example_of_the_card_and_the_probe_of_the_family_score_one(
         self, running: CodeExecModel
     ) -> None:
         assert CARD.example is not None
@@ -260,7 +268,7 @@ class TestRunning:
         assert passed == 1.0
 
 
-def test_the_card_is_not_served_unless_it_is_named() -> None:
+def test_the_card_is_not_embedded() -> None:
     assert not CARD.embedded
     assert family_of(CARD) is FAMILIES["code_exec"]
 

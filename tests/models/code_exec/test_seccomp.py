@@ -1,10 +1,10 @@
-"""The filter of system calls, run by a small machine of the test's own."""
+"""The filter of system calls, run by a small interpreter of the test's own."""
 
 import errno
 import struct
 
 import pytest
-from support.sandboxes import need_isolation, outcomes
+from support.sandboxes import outcomes, skip_without_isolation
 
 from assay_models.families.code_exec.seccomp import MACHINES, REFUSED, filter_for
 
@@ -16,21 +16,21 @@ NUMBERS = {
 NEW_USERS, NEW_NETWORK, THREAD = 0x10000000, 0x40000000, 0x3D0F00
 
 
-def decided(code: bytes, number: int, machine: int, argument: int = 0) -> int:
-    """What the filter makes of a call."""
+def decision(code: bytes, number: int, machine: int, argument: int = 0) -> int:
+    """Run the filter on a call and return its decision."""
     call = struct.pack("=IIQQ", number, machine, 0, argument)
     instructions = list(struct.iter_unpack("=HBBI", code))
-    place = loaded = 0
+    index = loaded = 0
     while True:
-        kind, yes, no, operand = instructions[place]
-        place += 1
+        kind, if_true, if_false, operand = instructions[index]
+        index += 1
         if kind == 0x06:
             return int(operand)
         if kind == 0x20:
             (loaded,) = struct.unpack_from("=I", call, operand)
             continue
         holds = {0x15: loaded == operand, 0x35: loaded >= operand, 0x45: bool(loaded & operand)}
-        place += yes if holds[kind] else no
+        index += if_true if holds[kind] else if_false
 
 
 @pytest.fixture(params=MACHINES)
@@ -40,7 +40,7 @@ def machine(request: pytest.FixtureRequest) -> str:
 
 def answer(machine: str, call: str | int, argument: int = 0) -> int:
     number = NUMBERS[machine][call] if isinstance(call, str) else call
-    return decided(filter_for(machine), number, MACHINES[machine][1], argument)
+    return decision(filter_for(machine), number, MACHINES[machine][1], argument)
 
 
 def refusal(code: int) -> int:
@@ -52,13 +52,13 @@ def test_ordinary_calls_are_allowed(machine: str) -> None:
         assert answer(machine, call) == ALLOWED
 
 
-def test_the_calls_of_the_list_are_refused(machine: str) -> None:
+def test_the_listed_calls_are_refused(machine: str) -> None:
     column = MACHINES[machine][0]
     for numbers in REFUSED.values():
         assert answer(machine, numbers[column]) == refusal(errno.EPERM)
 
 
-def test_processes_and_threads_yes_and_namespaces_no(machine: str) -> None:
+def test_processes_and_threads_are_allowed_and_namespaces_refused(machine: str) -> None:
     assert answer(machine, "clone", THREAD) == ALLOWED
     assert answer(machine, "clone3") == refusal(errno.ENOSYS)
     for flag in (NEW_USERS, NEW_NETWORK):
@@ -68,23 +68,23 @@ def test_processes_and_threads_yes_and_namespaces_no(machine: str) -> None:
 @pytest.mark.parametrize(
     ("family", "allowed"), [(1, 1), (2, 1), (10, 1), (16, 0), (38, 0), (40, 0)]
 )
-def test_sockets_that_lead_nowhere_are_allowed(machine: str, family: int, allowed: int) -> None:
+def test_only_unix_and_ip_sockets_are_allowed(machine: str, family: int, allowed: int) -> None:
     expected = ALLOWED if allowed else refusal(errno.EAFNOSUPPORT)
     assert answer(machine, "socket", family) == expected
 
 
-def test_another_interface_to_the_kernel_is_none(machine: str) -> None:
-    assert decided(filter_for(machine), 0, 0x40000003) == KILLED
+def test_calls_of_another_interface_to_the_kernel_are_killed_or_refused(machine: str) -> None:
+    assert decision(filter_for(machine), 0, 0x40000003) == KILLED
     if machine == "x86_64":
         assert answer(machine, 0x40000000 | 101) == refusal(errno.EPERM)
 
 
-def test_of_an_unknown_machine_there_is_no_filter() -> None:
+def test_an_unknown_machine_has_no_filter() -> None:
     assert filter_for("riscv64") == b""
 
 
-def test_the_kernel_takes_it_and_keeps_to_it() -> None:
-    need_isolation()
+def test_the_kernel_enforces_the_filter() -> None:
+    skip_without_isolation()
     program = "import ctypes, errno\nlibc = ctypes.CDLL(None, use_errno=True)\n"
     program += "def code(name, *a):\n    assert getattr(libc, name)(*a) == -1\n"
     program += "    return ctypes.get_errno()\n"

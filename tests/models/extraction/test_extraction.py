@@ -1,4 +1,4 @@
-"""The program in a response: CodeScaler's rule case by case, and texts made to break the parser."""
+"""The program in a response: CodeScaler's rule by cases, and texts made to break the parser."""
 
 import ast
 import subprocess
@@ -18,7 +18,7 @@ from assay_models.extraction import (
     Language,
     Reason,
 )
-from assay_models.extraction.visible import visible
+from assay_models.extraction.hidden_characters import remove_hidden
 
 PYTHON: tuple[Language, ...] = ("python",)
 MODES: tuple[Extraction, ...] = ("strict", "last_block", "raw_code")
@@ -27,7 +27,7 @@ OTHER = "print(double(4))"
 
 
 def extract(response: str, mode: Extraction, language: str | None = None) -> Extracted:
-    return extraction.extract(response, mode, language, PYTHON)
+    return extraction.extract(response, mode, language=language, languages=PYTHON)
 
 
 def fence(body: str, tag: str = "python") -> str:
@@ -90,48 +90,48 @@ STRICT: dict[str, tuple[str, str | None, Reason]] = {
 
 
 @pytest.mark.parametrize("case", STRICT)
-def test_strict_rule(case: str) -> None:
+def test_strict_extracts_the_only_block_or_gives_the_reason(case: str) -> None:
     response, code, reason = STRICT[case]
-    found = extract(response, "strict")
-    assert (found.code, found.reason) == (code, reason)
+    extracted = extract(response, "strict")
+    assert (extracted.code, extracted.reason) == (code, reason)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python knows the newer syntax")
-def test_syntax_newer_than_the_parser_is_no_program() -> None:
+def test_syntax_newer_than_the_parser_is_a_syntax_error() -> None:
     assert extract(fence("type Pair = tuple[int, int]"), "strict").reason == "syntax_error"
 
 
-def test_last_block_takes_the_last_of_several() -> None:
+def test_last_block_extracts_the_last_of_several_blocks() -> None:
     assert extract(f"{fence(OTHER)}\nthen\n{fence(CODE)}", "last_block").code == CODE
     assert extract(f"{fence(CODE)}\nthen\n{fence('1 +')}", "last_block").reason == "syntax_error"
     assert extract(CODE, "last_block").reason == "no_block"
 
 
-def test_raw_code_takes_the_whole_text() -> None:
+def test_raw_code_extracts_the_whole_text() -> None:
     assert extract(f"\n{CODE}\n", "raw_code").code == CODE
     assert extract(fence(CODE), "raw_code").reason == "syntax_error"
     assert extract("", "raw_code").reason == "empty"
 
 
 @pytest.mark.parametrize("language", ["python", "Python", "py3", ""])
-def test_python_by_any_name_is_checked(language: str) -> None:
+def test_python_is_accepted_by_any_of_its_names(language: str) -> None:
     assert extract(fence(CODE), "strict", language).code == CODE
 
 
 @pytest.mark.parametrize("language", ["cpp", "rust", "brainfuck"])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_language_that_cannot_be_checked_has_no_program(mode: Extraction, language: str) -> None:
-    found = extract(fence(CODE), mode, language)
-    assert (found.code, found.reason) == (None, "unknown_language")
+    extracted = extract(fence(CODE), mode, language)
+    assert (extracted.code, extracted.reason) == (None, "unknown_language")
 
 
-def test_size_limit_is_exact() -> None:
+def test_the_size_limit_is_exact() -> None:
     fits = "x" * MAX_CHARACTERS
     assert extract(fits, "raw_code").code == fits
     assert extract(fits + "x", "raw_code").reason == "too_large"
 
 
-def test_depth_limit_does_not_depend_on_the_call_stack() -> None:
+def test_the_depth_limit_does_not_depend_on_the_call_stack() -> None:
     fits, deeper = (" + ".join(["1"] * terms) for terms in (MAX_DEPTH - 10, MAX_DEPTH + 10))
 
     def reasons(frames: int) -> tuple[Reason, Reason]:
@@ -142,7 +142,7 @@ def test_depth_limit_does_not_depend_on_the_call_stack() -> None:
     assert reasons(0) == reasons(500) == ("ok", "parser_limit")
 
 
-def test_warnings_of_the_parser_neither_show_nor_decide() -> None:
+def test_warnings_of_the_parser_are_suppressed_and_ignored() -> None:
     odd = fence("import re\nre.compile('\\d')\n1if 2else 3")
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
@@ -191,14 +191,14 @@ TEXTS = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(text=TEXTS, mode=st.sampled_from(MODES))
-def test_any_text_extracts_and_what_comes_out_parses(text: str, mode: Extraction) -> None:
-    found = extract(text, mode)
-    assert (found.code is not None) == (found.reason in ("ok", "trivial"))
-    if found.code is not None:
-        assert found.code in visible(text)[0]
+def test_any_text_extracts_and_an_extracted_program_parses(text: str, mode: Extraction) -> None:
+    extracted = extract(text, mode)
+    assert (extracted.code is not None) == (extracted.reason in ("ok", "trivial"))
+    if extracted.code is not None:
+        assert extracted.code in remove_hidden(text)[0]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ast.parse(found.code)
+            ast.parse(extracted.code)
 
 
 @settings(max_examples=100, deadline=None)

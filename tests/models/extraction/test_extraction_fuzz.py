@@ -1,4 +1,4 @@
-"""Any response extracts, and what comes out is a program; the million is `recipes.code.fuzz`."""
+"""Any response extracts to a program or a reason; `recipes.code.studies.fuzz` tries a million."""
 
 import random
 import sys
@@ -8,16 +8,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from assay_models.extraction import LANGUAGES, Candidates, Extracted, Language, Verdict, extract
-from assay_models.extraction.pool import Parsers
-from recipes.code import fuzz
+from assay_models.extraction import (
+    LANGUAGES,
+    Candidates,
+    Extracted,
+    Language,
+    SyntaxVerdict,
+    extract,
+)
+from assay_models.extraction.pool import ParserPool
+from recipes.code.studies import fuzz
+
+pytestmark = pytest.mark.slow
 
 LANGUAGE = st.sampled_from(LANGUAGES)
 
 
 @pytest.fixture(scope="module")
-def parsers() -> Iterator[Parsers]:
-    made = Parsers()
+def parsers() -> Iterator[ParserPool]:
+    made = ParserPool()
     yield made
     made.close()
 
@@ -30,19 +39,19 @@ def parsers() -> Iterator[Parsers]:
 )
 @given(chance=st.randoms(use_true_random=False))
 def test_any_response_extracts_and_what_comes_out_is_a_program(
-    parsers: Parsers, chance: random.Random
+    parsers: ParserPool, chance: random.Random
 ) -> None:
     asked: list[Candidates] = []
 
-    def judge(code: str, candidates: Candidates) -> Verdict:
+    def check(code: str, candidates: Candidates) -> SyntaxVerdict:
         asked.append(candidates)
-        return parsers.judge(code, candidates)
+        return parsers.check_syntax(code, candidates)
 
-    accepted, found = fuzz.tried(chance, judge)
-    assert fuzz.faults(accepted, found) == []
+    accepted, found = fuzz.run_case(chance, check)
+    assert fuzz.violations(accepted, found) == []
     # Once for the text, once more for what is visible of it, and each parser once at most.
     assert len(asked) <= 2
-    assert all(len(one.languages) == len(set(one.languages)) for one in asked)
+    assert all(len(candidates.languages) == len(set(candidates.languages)) for candidates in asked)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +66,7 @@ def test_any_response_extracts_and_what_comes_out_is_a_program(
     ],
 )
 def test_a_fault_is_seen(found: Extracted, fault: str) -> None:
-    assert fault in fuzz.faults(("python", "go"), found)
+    assert fault in fuzz.violations(("python", "go"), found)
 
 
 def test_the_command_reports_a_rate_and_the_slowest(
@@ -75,7 +84,7 @@ def test_the_command_fails_where_a_rule_is_broken(monkeypatch: pytest.MonkeyPatc
         return ("python",), Extracted("x =", "ok", "python")
 
     monkeypatch.setattr(sys, "argv", ["fuzz", "--count", "1", "--seed", "7"])
-    monkeypatch.setattr(fuzz, "tried", broken)
+    monkeypatch.setattr(fuzz, "run_case", broken)
     with pytest.raises(SystemExit, match="seed 7: it does not parse"):
         fuzz.main()
 

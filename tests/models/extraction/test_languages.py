@@ -1,4 +1,4 @@
-"""Programs in other languages than Python: who says which one it is, and what its parser says."""
+"""Programs in other languages than Python: how the language is chosen, and how it is checked."""
 
 import subprocess
 import sys
@@ -9,8 +9,8 @@ import pytest
 from assay_models.extraction import LANGUAGES, MAX_DEPTH, Language, Reason, extract
 from assay_models.extraction.languages import (
     GRAMMARS,
-    candidates,
-    language_named,
+    candidate_languages,
+    find_language,
     parser_versions,
 )
 
@@ -60,7 +60,7 @@ def test_every_language_has_a_grammar_and_a_program() -> None:
     assert set(GRAMMARS) == set(OTHERS)
 
 
-def test_a_fingerprint_names_the_parsers_of_the_languages_that_are_accepted() -> None:
+def test_parser_versions_name_the_parsers_of_the_accepted_languages() -> None:
     every = parser_versions(LANGUAGES)
     assert all(f"{grammar.package} 0." in every for grammar in GRAMMARS.values())
     assert "CPython 3." in every
@@ -70,10 +70,12 @@ def test_a_fingerprint_names_the_parsers_of_the_languages_that_are_accepted() ->
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_program_by_the_callers_word_by_the_tag_and_by_nobodys(language: Language) -> None:
+def test_a_program_is_found_by_the_callers_language_by_the_tag_and_by_detection(
+    language: Language,
+) -> None:
     code = ADD[language]
-    for found in (
-        extract(fence(code, "odd_tag"), "strict", language),
+    for extracted in (
+        extract(fence(code, "odd_tag"), "strict", language=language),
         extract(fence(code, language), "strict"),
         extract(fence(code), "strict"),
         extract(fence(code, "solution"), "strict"),
@@ -81,24 +83,28 @@ def test_a_program_by_the_callers_word_by_the_tag_and_by_nobodys(language: Langu
         extract(code, "raw_code"),
         extract(fence(code, language), "strict", languages=(language,)),
     ):
-        assert (found.code, found.reason, found.language) == (code, "ok", language)
+        assert (extracted.code, extracted.reason, extracted.language) == (code, "ok", language)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_what_does_not_parse_is_no_program(language: Language) -> None:
-    for found in (
-        extract(fence(BROKEN[language]), "strict", language),
+def test_a_text_that_does_not_parse_is_a_syntax_error(language: Language) -> None:
+    for extracted in (
+        extract(fence(BROKEN[language]), "strict", language=language),
         extract(fence(BROKEN[language], language), "strict"),
     ):
-        assert (found.code, found.reason, found.language) == (None, "syntax_error", language)
+        assert (extracted.code, extracted.reason, extracted.language) == (
+            None,
+            "syntax_error",
+            language,
+        )
     assert extract(fence(BROKEN[language]), "strict").reason == "syntax_error"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_what_does_nothing_is_trivial(language: Language) -> None:
+def test_a_program_that_does_nothing_is_trivial(language: Language) -> None:
     for code in TRIVIAL[language]:
-        found = extract(fence(code), "strict", language)
-        assert (found.code, found.reason) == (code, "trivial"), code
+        extracted = extract(fence(code), "strict", language=language)
+        assert (extracted.code, extracted.reason) == (code, "trivial"), code
 
 
 @pytest.mark.parametrize("language", OTHERS)
@@ -115,34 +121,34 @@ def test_the_rule_of_one_block_holds_for_every_language(language: Language) -> N
     ("name", "language"),
     [("JS", "javascript"), ("golang", "go"), ("rs", "rust"), ("C++", "cpp"), ("cc", "cpp")],
 )
-def test_languages_have_the_names_that_people_use(name: str, language: Language) -> None:
-    assert extract(fence(ADD[language]), "strict", name).language == language
-    assert language_named(f" {name} ") == language
+def test_a_language_is_found_by_its_common_names(name: str, language: Language) -> None:
+    assert extract(fence(ADD[language]), "strict", language=name).language == language
+    assert find_language(f" {name} ") == language
 
 
 @pytest.mark.parametrize("tag", ["c++", "C++", "c++17"])
-def test_the_tag_of_cpp_opens_a_block_where_the_language_is_known(tag: str) -> None:
+def test_the_tag_of_cpp_opens_a_block_only_if_the_language_is_known(tag: str) -> None:
     response = fence(ADD["cpp"], tag)
-    assert extract(response, "strict", "cpp").code == ADD["cpp"]
-    assert extract(response, "strict", "C++").code == ADD["cpp"]
+    assert extract(response, "strict", language="cpp").code == ADD["cpp"]
+    assert extract(response, "strict", language="C++").code == ADD["cpp"]
     assert extract(response, "strict", languages=("cpp",)).code == ADD["cpp"]
     assert extract(response, "strict").reason == "no_block"
-    assert extract(response, "strict", "c").reason == "no_block"
-    assert extract(f"{response}\n{response}", "strict", "cpp").reason == "multiple_blocks"
+    assert extract(response, "strict", language="c").reason == "no_block"
+    assert extract(f"{response}\n{response}", "strict", language="cpp").reason == "multiple_blocks"
 
 
-def test_no_tag_keeps_a_program_from_being_python() -> None:
+def test_a_python_program_is_accepted_under_any_tag() -> None:
     for tag in ("cpp", "java", "ruby", "output", "anything"):
         assert extract(fence(ADD["python"], tag), "strict").language == "python"
 
 
-def test_a_tag_is_tried_before_python() -> None:
+def test_the_language_of_a_tag_is_tried_before_python() -> None:
     both = "f(1)"
     assert extract(fence(both, "js"), "strict").language == "javascript"
     assert extract(fence(both), "strict").language == "python"
 
 
-def test_a_tag_excludes_every_other_language_but_python() -> None:
+def test_a_tag_excludes_every_language_but_its_own_and_python() -> None:
     assert extract(fence(ADD["go"], "rust"), "strict").reason == "syntax_error"
     for tag in ("ruby", "kotlin"):
         assert extract(fence(ADD["java"], tag), "strict").reason == "unknown_language"
@@ -155,7 +161,7 @@ def test_only_accepted_languages_are_tried() -> None:
     assert extract(fence(ADD["rust"]), "strict", languages=accepted).reason == "syntax_error"
     assert extract(fence(ADD["rust"], "rust"), "strict", languages=accepted).code is None
     assert extract(fence(ADD["python"]), "strict", languages=accepted).reason == "syntax_error"
-    refused = extract(fence(ADD["rust"]), "strict", "rust", accepted)
+    refused = extract(fence(ADD["rust"]), "strict", language="rust", languages=accepted)
     assert (refused.code, refused.reason) == (None, "unknown_language")
 
 
@@ -182,14 +188,14 @@ PROSE = (
 
 
 @pytest.mark.parametrize("text", PROSE)
-def test_detection_takes_no_prose_for_a_program(text: str) -> None:
-    found = extract(text, "raw_code")
-    assert found.code is None or found.language == "python", found
+def test_detection_accepts_no_prose_as_a_program(text: str) -> None:
+    extracted = extract(text, "raw_code")
+    assert extracted.code is None or extracted.language == "python", extracted
 
 
-def test_detection_is_in_one_order_and_claims_only_definitions() -> None:
-    tried = candidates("", None, LANGUAGES)
-    assert (tried.languages, tried.guessed) == (LANGUAGES, 1)
+def test_detection_tries_languages_in_order_and_accepts_only_definitions() -> None:
+    tried = candidate_languages("", None, LANGUAGES)
+    assert (tried.languages, tried.first_guess) == (LANGUAGES, 1)
     assert extract("fn f() { g(); }", "raw_code").language == "rust"
     assert extract("int f(int x) { return x; }", "raw_code").language == "java"
     assert extract("#define F\nint f(int x) { return x; }", "raw_code").language == "c"
@@ -207,22 +213,22 @@ def test_detection_is_in_one_order_and_claims_only_definitions() -> None:
     ],
 )
 def test_hostile_texts_are_refused_by_rule(language: Language, body: str, reason: Reason) -> None:
-    found = extract(fence(body), "strict", language)
-    assert (found.code, found.reason) == (None, reason)
+    extracted = extract(fence(body), "strict", language=language)
+    assert (extracted.code, extracted.reason) == (None, reason)
 
 
-def test_depth_is_limited_as_in_python() -> None:
+def test_the_depth_limit_holds_for_grammars() -> None:
     fits, deeper = (
         f"int f() {{ return {'-~' * (half)}1; }}" for half in (MAX_DEPTH // 2 - 20, MAX_DEPTH // 2)
     )
-    assert extract(fits, "raw_code", "java").reason == "ok"
-    assert extract(deeper, "raw_code", "java").reason == "parser_limit"
+    assert extract(fits, "raw_code", language="java").reason == "ok"
+    assert extract(deeper, "raw_code", language="java").reason == "parser_limit"
 
 
 LAZY = """
 import sys
 from assay_models.extraction import extract
-from assay_models.extraction.pool import Parsers
+from assay_models.extraction.pool import ParserPool
 extract("```python\\nx = f(1)\\n```", "strict")
 early = [name for name in sys.modules if "tree_sitter" in name]
 extract("```go\\nfunc f() { g() }\\n```", "strict")
@@ -231,7 +237,7 @@ print(early, late, "torch" in sys.modules, "transformers" in sys.modules)
 """
 
 
-def test_grammars_are_imported_when_a_program_needs_them_and_torch_never() -> None:
+def test_grammars_are_imported_on_first_use_and_torch_never() -> None:
     done = subprocess.run(
         [sys.executable, "-c", LAZY], capture_output=True, text=True, timeout=60, check=True
     )

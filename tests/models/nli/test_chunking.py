@@ -1,4 +1,4 @@
-"""Evidence longer than the encoder: every part of it is read, and places are told."""
+"""Evidence longer than the encoder: every part is read, and reports name the places."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,42 +30,46 @@ def score(model: RewardModel, **fields: Any) -> Score:
     prepared = prepare(model, **fields)
     raws: list[Raw] = []
     for start in range(0, len(prepared.inputs), 64):
-        found = model.predict(prepared.inputs[start : start + 64])
-        assert isinstance(found, Sequence)
-        raws += found
+        batch = model.predict(prepared.inputs[start : start + 64])
+        assert isinstance(batch, Sequence)
+        raws += batch
     return model.finish(prepared, raws, Options())[0]
 
 
 def words(text: str) -> list[tuple[int, int]]:
-    """A tokenizer for tests: a word is one token, another for each hyphen in it."""
-    places, start = [], 0
+    """Tokenize for tests: a word is one token, and one more for each hyphen in it."""
+    tokens, start = [], 0
     for word in text.split(" "):
         for part in word.split("-"):
             if part:
-                places.append((start, start + len(part)))
+                tokens.append((start, start + len(part)))
             start += len(part) + 1
-    return places
+    return tokens
 
 
-def test_a_claim_that_only_the_last_of_forty_passages_supports(marked: RewardModel) -> None:
+def test_a_claim_that_only_the_last_of_forty_passages_supports_is_entailed(
+    marked: RewardModel,
+) -> None:
     passages = [f"{prose(5)} Page {number}." for number in range(39)]
     passages.append(f"{prose(5)} The ferry {SUPPORTS} leaves at nine. {prose(5)}")
-    found = score(marked, evidence=passages, claims=[CLAIM])
-    (claim,) = found.details["claims"]
+    result = score(marked, evidence=passages, claims=[CLAIM])
+    (claim,) = result.details["claims"]
     assert (claim["label"], claim["passage"]) == ("entailment", 39)
     best = claim["best_supported"]
     assert best["passage"] == 39
     assert "The ferry < leaves at nine." in passages[39][best["start"] : best["end"]]
-    assert found.channels["support"] == 1.0
-    assert found.flags == ()
+    assert result.channels["support"] == 1.0
+    assert result.flags == ()
 
 
-def test_a_claim_that_is_denied_in_the_middle_of_six_thousand_words(marked: RewardModel) -> None:
+def test_a_claim_denied_in_the_middle_of_six_thousand_words_is_contradicted(
+    marked: RewardModel,
+) -> None:
     half = prose(400)
     evidence = f"{half} The harbour is closed {DENIES} in winter. {half}"
     assert len(evidence.split()) > 6000
-    found = score(marked, evidence=evidence, claims=[CLAIM])
-    (claim,) = found.details["claims"]
+    result = score(marked, evidence=evidence, claims=[CLAIM])
+    (claim,) = result.details["claims"]
     worst = claim["worst_contradicted"]
     assert claim["label"] == "contradiction"
     assert worst["start"] < evidence.index(DENIES) < worst["end"]
@@ -74,7 +78,7 @@ def test_a_claim_that_is_denied_in_the_middle_of_six_thousand_words(marked: Rewa
     assert claim["chunk"] == {"start": worst["start"], "end": worst["end"]}
 
 
-def test_a_mark_at_every_sentence_is_found(marked: RewardModel) -> None:
+def test_a_mark_at_any_sentence_is_found(marked: RewardModel) -> None:
     evidence = prose(24)
     for place in [at for at, letter in enumerate(evidence) if letter == "."]:
         marks = evidence[:place] + " " + SUPPORTS + evidence[place:]
@@ -83,30 +87,28 @@ def test_a_mark_at_every_sentence_is_found(marked: RewardModel) -> None:
         assert claim["chunk"]["start"] <= place < claim["chunk"]["end"]
 
 
-def test_each_chunk_is_an_input_of_its_own_that_a_pair_shares(marked: RewardModel) -> None:
+def test_a_chunk_and_the_pair_of_its_text_have_the_same_key(marked: RewardModel) -> None:
     evidence = prose(20)
     prepared = prepare(marked, evidence=evidence, claims=[CLAIM, "The other claim."])
-    assert len({one.key for one in prepared.inputs}) == len(prepared.inputs) > 6
-    assert max(one.tokens for one in prepared.inputs) <= 256
+    assert len({row.key for row in prepared.inputs}) == len(prepared.inputs) > 6
+    assert max(row.tokens for row in prepared.inputs) <= 256
     (_, chunks), _ = prepared.state.claims
-    for chunk, one in zip(chunks, prepared.inputs, strict=False):
-        alone = prepare(marked, premise=evidence[chunk.start : chunk.end], hypothesis=CLAIM).inputs[
-            0
-        ]
-        assert alone.key == one.key
+    for chunk, row in zip(chunks, prepared.inputs, strict=False):
+        pair = prepare(marked, premise=evidence[chunk.start : chunk.end], hypothesis=CLAIM)
+        assert pair.inputs[0].key == row.key
 
 
-def test_what_fits_is_one_chunk_as_it_was_given(marked: RewardModel) -> None:
+def test_a_passage_that_fits_is_one_chunk(marked: RewardModel) -> None:
     prepared = prepare(marked, evidence=f"  {FILLER[0]}\n", claims=[CLAIM])
     assert prepared.state.claims[0][1] == (Chunk(0, 0, len(FILLER[0]) + 3),)
 
 
-def test_a_verdict_does_not_depend_on_the_other_claims(marked: RewardModel) -> None:
+def test_the_chunks_of_a_claim_do_not_depend_on_other_claims(marked: RewardModel) -> None:
     evidence = [prose(12), prose(9)]
     longer = "The ferry to the far island in the north leaves at nine in the morning of every day."
     alone = prepare(marked, evidence=evidence, claims=[CLAIM]).inputs
     beside = prepare(marked, evidence=evidence, claims=[longer, CLAIM]).inputs
-    assert [one.key for one in beside[-len(alone) :]] == [one.key for one in alone]
+    assert [row.key for row in beside[-len(alone) :]] == [row.key for row in alone]
 
 
 def test_a_sentence_longer_than_the_window_is_read_in_windows(marked: RewardModel) -> None:
@@ -118,48 +120,48 @@ def test_a_sentence_longer_than_the_window_is_read_in_windows(marked: RewardMode
     assert claim["chunk"]["end"] - claim["chunk"]["start"] < 400
 
 
-def test_a_claim_that_leaves_no_room_is_an_error_that_names_it(marked: RewardModel) -> None:
+def test_a_claim_that_leaves_no_room_is_an_item_error_with_its_index(marked: RewardModel) -> None:
     long_claim = "the ferry leaves the harbour " * 8
     with pytest.raises(ItemError, match=r"claim 1 has \d+ tokens, the model takes \d+") as error:
         prepare(marked, evidence=prose(9), claims=[CLAIM, long_claim])
     assert error.value.code == "input_too_long"
 
 
-def test_a_claim_is_cut_only_on_demand_and_then_flagged(marked: RewardModel) -> None:
+def test_a_claim_is_truncated_only_if_requested_and_then_flagged(marked: RewardModel) -> None:
     long_claim = "the ferry leaves the harbour " * 20
     prepared = prepare(marked, "right", evidence=prose(9), claims=[long_claim])
     assert prepared.flags[0] == "truncated"
     assert prepared.details["truncated_tokens"] > 100
-    assert max(one.tokens for one in prepared.inputs) <= 256
+    assert max(row.tokens for row in prepared.inputs) <= 256
     (_, chunks), *_ = prepared.state.claims
     assert (chunks[0].start, chunks[-1].end) == (0, len(prose(9)))
 
 
-def test_evidence_is_never_cut_whatever_the_request_allows(marked: RewardModel) -> None:
+def test_evidence_is_never_truncated(marked: RewardModel) -> None:
     prepared = prepare(marked, "right", evidence=prose(40), claims=[CLAIM])
     assert prepared.flags == ()
     assert "truncated_tokens" not in prepared.details
 
 
-def test_a_pair_that_is_too_long_is_told_what_reads_it(marked: RewardModel) -> None:
+def test_the_error_of_a_long_pair_suggests_evidence_and_claims(marked: RewardModel) -> None:
     with pytest.raises(ItemError, match="`evidence` and `claims`") as error:
         prepare(marked, premise=prose(40), hypothesis=CLAIM)
     assert error.value.code == "input_too_long"
 
 
-def test_chunks_may_be_narrower_than_the_encoder(tmp_path: Path) -> None:
+def test_the_card_can_limit_the_tokens_of_a_chunk(tmp_path: Path) -> None:
     model = load_model(build_marked(tmp_path, options={"chunk_tokens": 48}))
     narrow = prepare(model, evidence=prose(4), claims=[CLAIM])
-    assert max(one.tokens for one in narrow.inputs) <= 48 + len(CLAIM.replace(" ", "")) + 3
+    assert max(row.tokens for row in narrow.inputs) <= 48 + len(CLAIM.replace(" ", "")) + 3
     assert len(narrow.inputs) >= 4
 
 
 def test_coverage_is_the_share_of_the_evidence_that_decided(marked: RewardModel) -> None:
     passages = [f"The ferry {SUPPORTS} leaves.", "x" * 30, f"No ferry {DENIES} leaves today."]
-    found = score(marked, evidence=passages, claims=[CLAIM])
+    result = score(marked, evidence=passages, claims=[CLAIM])
     total = sum(map(len, passages))
-    assert found.channels["coverage"] == pytest.approx(len(passages[0]) / total)
-    assert found.flags == ("disputed_evidence",)
+    assert result.channels["coverage"] == pytest.approx(len(passages[0]) / total)
+    assert result.flags == ("disputed_evidence",)
     silent = score(marked, evidence=passages[1], claims=[CLAIM])
     assert silent.channels["coverage"] == 0.0
 
@@ -168,45 +170,45 @@ WORDS = st.lists(st.sampled_from(["a.", "b", "c-d", "e!", "f-g-h.", "\n", "i"]),
 
 
 @given(WORDS, st.integers(3, 20))
-def test_chunks_fit_and_lose_nothing(parts: list[str], window: int) -> None:
+def test_chunks_fit_and_cover_the_text(parts: list[str], window: int) -> None:
     text = " ".join(parts)
     spans = cut_text(text, words(text), window, words)
-    read = set()
+    covered = set()
     for start, end in spans:
         assert 0 <= start < end <= len(text)
         assert len(words(text[start:end])) <= window
-        read |= set(range(start, end))
+        covered |= set(range(start, end))
     assert [start for start, _ in spans] == sorted(start for start, _ in spans)
-    assert all(letter.isspace() for at, letter in enumerate(text) if at not in read)
+    assert all(letter.isspace() for at, letter in enumerate(text) if at not in covered)
 
 
-def test_the_last_sentence_of_a_chunk_opens_the_next() -> None:
-    one, two, three = "Ships left the port.", "Trains left the town.", "Nobody stayed."
-    four, five = "Rain fell all night.", "Snow fell all day."
-    text = " ".join([one, two, three, four, five])
+def test_the_last_sentence_of_a_chunk_is_the_first_of_the_next() -> None:
+    first, second, third = "Ships left the port.", "Trains left the town.", "Nobody stayed."
+    fourth, fifth = "Rain fell all night.", "Snow fell all day."
+    text = " ".join([first, second, third, fourth, fifth])
     spans = [text[start:end] for start, end in cut_text(text, words(text), 10, words)]
-    assert spans == [" ".join([one, two, three]), " ".join([three, four, five])]
+    assert spans == [" ".join([first, second, third]), " ".join([third, fourth, fifth])]
 
 
-def test_a_text_that_has_more_tokens_alone_is_halved() -> None:
-    def grudging(text: str) -> list[tuple[int, int]]:
-        found = words(text)
-        return found + found[-1:] * 3 if len(found) > 4 else found
+def test_a_span_with_more_tokens_alone_is_halved() -> None:
+    def longer_alone(text: str) -> list[tuple[int, int]]:
+        tokens = words(text)
+        return tokens + tokens[-1:] * 3 if len(tokens) > 4 else tokens
 
     text = "a b c d e f g h i."
-    spans = cut_text(text, words(text), 9, grudging)
+    spans = cut_text(text, words(text), 9, longer_alone)
     assert [text[start:end] for start, end in spans] == ["a b c d e f ", "g h i."]
 
 
-def test_passages_are_tokenised_once() -> None:
-    asked: list[str] = []
+def test_passages_are_tokenized_once() -> None:
+    tokenized: list[str] = []
 
     def counting(text: str) -> list[tuple[int, int]]:
-        asked.append(text)
+        tokenized.append(text)
         return words(text)
 
     evidence = Evidence({0: "a b c. d e f.", 3: "g."}, counting)
     first = evidence.chunks(3, 3)
     assert first == evidence.chunks(3, 3)
     assert [chunk.passage for chunk in first] == [0, 0, 3]
-    assert asked.count("a b c. d e f.") == 1
+    assert tokenized.count("a b c. d e f.") == 1

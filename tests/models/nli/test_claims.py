@@ -1,10 +1,18 @@
-"""Splitting a response into claims, and the phi table."""
+"""Splitting of a response into claims, and phi."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay_models.families.nli.claims import WEIGHTS, Verdict, phi, shares, split_claims
+from assay_models.families.nli.claims import (
+    WEIGHTS,
+    Claim,
+    ClaimVerdict,
+    DroppedPiece,
+    label_shares,
+    phi,
+    split_claims,
+)
 from assay_models.items import LABELS, Label
 
 
@@ -44,14 +52,11 @@ def test_closing_quotes_stay_with_their_sentence() -> None:
 
 
 def test_list_lines_are_claims_without_their_markers() -> None:
-    assert (
-        texts("- Lead melts at 327 °C\n2. Tin melts at 232 °C\n\n* Zinc is harder")
-        == [
-            "Lead melts at 327 °C",
-            "Tin melts at 232 °C",
-            "Zinc is harder",
-        ][:2]
-    )
+    assert texts("- Lead melts at 327 °C\n2. Tin melts at 232 °C\n\n* Zinc is harder than tin") == [
+        "Lead melts at 327 °C",
+        "Tin melts at 232 °C",
+        "Zinc is harder than tin",
+    ]
 
 
 @pytest.mark.parametrize(("length", "kept"), [(15, 0), (16, 1)])
@@ -63,7 +68,7 @@ def test_pieces_of_fifteen_characters_or_fewer_are_dropped_and_counted(
 
 
 @pytest.mark.parametrize("response", ["", "   \n\t ", "...", "Yes. No."])
-def test_a_response_may_hold_no_claim(response: str) -> None:
+def test_a_response_can_have_no_claim(response: str) -> None:
     assert split_claims(response).claims == ()
 
 
@@ -82,9 +87,11 @@ def test_claims_and_dropped_pieces_are_disjoint_and_leave_out_only_white_space(
     split = split_claims(response)
     for claim in split.claims:
         assert response[claim.start : claim.end] == claim.text == claim.text.strip()
-    assert [one.start for one in split.claims] == sorted(one.start for one in split.claims)
+    starts = [claim.start for claim in split.claims]
+    assert starts == sorted(starts)
     end = 0
-    for piece in sorted([*split.claims, *split.dropped], key=lambda one: one.start):
+    pieces: list[Claim | DroppedPiece] = [*split.claims, *split.dropped]
+    for piece in sorted(pieces, key=lambda piece: piece.start):
         assert end <= piece.start < piece.end <= len(response)
         assert not response[end : piece.start].strip()
         end = piece.end
@@ -109,7 +116,7 @@ def test_claims_and_dropped_pieces_are_disjoint_and_leave_out_only_white_space(
         ("\u662f\u7684\u3002", "too_short"),
     ],
 )
-def test_what_is_no_claim_is_told_with_its_place(piece: str, reason: str) -> None:
+def test_a_dropped_piece_has_its_reason_and_place(piece: str, reason: str) -> None:
     response = f"The bridge opened in 1932.\n{piece}\n"
     split = split_claims(response)
     assert [claim.text for claim in split.claims] == ["The bridge opened in 1932."]
@@ -117,17 +124,17 @@ def test_what_is_no_claim_is_told_with_its_place(piece: str, reason: str) -> Non
     assert (dropped.reason, response[dropped.start : dropped.end]) == (reason, piece)
 
 
-def test_what_follows_a_closed_block_is_read_again() -> None:
+def test_text_after_a_closed_block_is_read() -> None:
     response = "```\na = 1\n```\nThe bridge opened in 1932."
     assert texts(response) == ["The bridge opened in 1932."]
 
 
-def test_markers_are_told_as_such() -> None:
+def test_markers_are_dropped_pieces() -> None:
     response = "> - The bridge opened in 1932.\n12) It was built by two firms."
     split = split_claims(response)
     assert texts(response) == ["The bridge opened in 1932.", "It was built by two firms."]
-    assert [response[one.start : one.end] for one in split.dropped] == [">", "-", "12)"]
-    assert {one.reason for one in split.dropped} == {"marker"}
+    assert [response[piece.start : piece.end] for piece in split.dropped] == [">", "-", "12)"]
+    assert {piece.reason for piece in split.dropped} == {"marker"}
 
 
 @pytest.mark.parametrize(
@@ -142,12 +149,12 @@ def test_markers_are_told_as_such() -> None:
         "\u4eca\u5929\u5929\u6c14\u5f88\u597d\u3002",
     ],
 )
-def test_what_is_one_sentence_stays_one(claim: str) -> None:
+def test_abbreviations_numbers_and_links_do_not_end_a_sentence(claim: str) -> None:
     other = "Another claim follows here."
     assert texts(f"{claim} {other}") == [claim, other]
 
 
-def test_a_claim_of_three_wide_characters_says_as_much_as_nine_letters() -> None:
+def test_a_wide_character_counts_as_three_letters() -> None:
     assert texts("\u9e1f\u4f1a\u98de\u5440\u54c8\u3002") == ["\u9e1f\u4f1a\u98de\u5440\u54c8\u3002"]
 
 
@@ -163,10 +170,12 @@ def test_a_claim_of_three_wide_characters_says_as_much_as_nine_letters() -> None
         ([("entailment", 0.9), ("neutral", 0.6), ("contradiction", 0.8)], -0.1, -0.1),
     ],
 )
-def test_phi_table(verdicts: list[tuple[Label, float]], unclipped: float, clipped: float) -> None:
-    found = phi([Verdict(label, confidence) for label, confidence in verdicts])
-    assert found.unclipped == pytest.approx(unclipped, abs=1e-12)
-    assert found.clipped == pytest.approx(clipped, abs=1e-12)
+def test_phi_by_table(
+    verdicts: list[tuple[Label, float]], unclipped: float, clipped: float
+) -> None:
+    result = phi([ClaimVerdict(label, confidence) for label, confidence in verdicts])
+    assert result.unclipped == pytest.approx(unclipped, abs=1e-12)
+    assert result.clipped == pytest.approx(clipped, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -179,30 +188,34 @@ def test_phi_table(verdicts: list[tuple[Label, float]], unclipped: float, clippe
         ({"entailment": 5.0, "contradiction": 0.0}, 1.5, 1.0),
     ],
 )
-def test_phi_table_of_other_weights(
+def test_phi_with_other_weights_by_table(
     weights: dict[Label, float], unclipped: float, clipped: float
 ) -> None:
     verdicts = [
-        Verdict("entailment", 0.9),
-        Verdict("neutral", 0.6),
-        Verdict("contradiction", 0.8),
+        ClaimVerdict("entailment", 0.9),
+        ClaimVerdict("neutral", 0.6),
+        ClaimVerdict("contradiction", 0.8),
     ]
-    found = phi(verdicts, {**WEIGHTS, **weights})
-    assert found.unclipped == pytest.approx(unclipped, abs=1e-12)
-    assert found.clipped == pytest.approx(clipped, abs=1e-12)
+    result = phi(verdicts, {**WEIGHTS, **weights})
+    assert result.unclipped == pytest.approx(unclipped, abs=1e-12)
+    assert result.clipped == pytest.approx(clipped, abs=1e-12)
 
 
 @pytest.mark.parametrize("new", LABELS)
-def test_changing_one_label_changes_phi_by_the_formula(new: Label) -> None:
-    others = [Verdict("entailment", 0.7), Verdict("neutral", 0.9)]
-    before = phi([*others, Verdict("entailment", 0.6)]).unclipped
-    after = phi([*others, Verdict(new, 0.6)]).unclipped
+def test_changing_a_label_changes_phi_by_the_formula(new: Label) -> None:
+    others = [ClaimVerdict("entailment", 0.7), ClaimVerdict("neutral", 0.9)]
+    before = phi([*others, ClaimVerdict("entailment", 0.6)]).unclipped
+    after = phi([*others, ClaimVerdict(new, 0.6)]).unclipped
     assert after - before == pytest.approx((WEIGHTS[new] - 1.0) * 0.6 / 3, abs=1e-12)
 
 
-def test_shares_of_labels_sum_to_one() -> None:
-    verdicts = [Verdict("entailment", 0.7), Verdict("neutral", 0.9), Verdict("neutral", 0.5)]
-    assert shares(verdicts) == {
+def test_label_shares_sum_to_one() -> None:
+    verdicts = [
+        ClaimVerdict("entailment", 0.7),
+        ClaimVerdict("neutral", 0.9),
+        ClaimVerdict("neutral", 0.5),
+    ]
+    assert label_shares(verdicts) == {
         "entailment": pytest.approx(1 / 3),
         "neutral": pytest.approx(2 / 3),
         "contradiction": 0.0,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.checkpoints import PlainTransformers, build_checkpoint, spread
+from support.checkpoints import PlainTransformers, build_checkpoint, widen_weights
 from transformers import DebertaConfig, DebertaForSequenceClassification
 
 from assay_models.base import Options
@@ -18,7 +18,7 @@ from assay_models.shaping import probabilities
 
 REPOSITORY = ModelRepository([embedded_root()])
 PAIR = ("The ferry leaves at nine.", "The ferry leaves at ten.")
-# Which architecture, and the names in the config of the published checkpoint, in its order.
+# The architecture, and the names in the config of the published checkpoint, in its order.
 PUBLISHED: dict[str, tuple[str, Sequence[str]]] = {
     "deberta-v3-base-mnli-fever-anli@1": ("deberta-v2", ("entailment", "neutral", "contradiction")),
     "deberta-large-mnli@1": ("deberta", ("CONTRADICTION", "NEUTRAL", "ENTAILMENT")),
@@ -47,7 +47,7 @@ def build(folder: Path, architecture: str, labels: Sequence[str]) -> None:
     )
     config.vocab_size = PlainTransformers(folder).tokenizer.vocab_size
     model = DebertaForSequenceClassification(config)
-    spread(model)
+    widen_weights(model)
     model.save_pretrained(folder / "weights")
 
 

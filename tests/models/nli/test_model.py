@@ -1,4 +1,4 @@
-"""The NLI family on tiny random checkpoints: labels by name, claims, evidence, honest errors."""
+"""The NLI family on tiny random checkpoints: labels by name, claims, evidence and item errors."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from assay_models.families.nli.claims import WEIGHTS
 from assay_models.items import Label, NliItem
 
 NAMES = ("entailment", "neutral", "contradiction")
-SURE: dict[Label, Raw] = {
+CONFIDENT: dict[Label, Raw] = {
     "entailment": (3.0, 0.5, 0.0),
     "neutral": (0.0, 3.0, 0.5),
     "contradiction": (0.5, 0.0, 3.0),
@@ -31,7 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
 
 
 def build(folder: Path, own: Sequence[str] = NAMES, /, **options: object) -> Path:
-    # Random weights judge obvious pairs as chance has it.
+    # Random weights judge obvious pairs at random.
     options = {"probes": False, **options}
     return build_checkpoint("bert", folder, labels=own, family="nli", options=options)
 
@@ -48,12 +48,12 @@ def score(model: RewardModel, **fields: Any) -> Score:
 
 
 def finish(model: RewardModel, prepared: Prepared, labels: Sequence[Label]) -> Score:
-    """The score if the model had been sure of these labels, one an input."""
-    return model.finish(prepared, [SURE[label] for label in labels], Options())[0]
+    """Compute the score as if the model were confident of these labels, one for each input."""
+    return model.finish(prepared, [CONFIDENT[label] for label in labels], Options())[0]
 
 
 def permuted(source: Path, target: Path, order: Sequence[int], labels: Sequence[str]) -> Path:
-    """A checkpoint that computes the same with its logits in another order."""
+    """Build a checkpoint that computes the same with its logits in another order."""
     build(target, labels)
     weights = load_file(source / "weights" / "model.safetensors")
     for name in ("classifier.weight", "classifier.bias"):
@@ -70,18 +70,18 @@ def permuted(source: Path, target: Path, order: Sequence[int], labels: Sequence[
         ((2, 0, 1), ("contradict", "entail", "neutral")),
     ],
 )
-def test_labels_are_found_by_name_whatever_their_order(
+def test_labels_are_found_by_name_in_any_order(
     tmp_path: Path, order: Sequence[int], labels: Sequence[str]
 ) -> None:
     first = build(tmp_path / "first")
     other = load_model(permuted(first, tmp_path / "other", order, labels))
     plain = load_model(first)
     pair = {"premise": FERRY, "hypothesis": "The ferry leaves in the evening."}
-    expected, found = score(plain, **pair), score(other, **pair)
+    expected, result = score(plain, **pair), score(other, **pair)
     assert max(expected.channels.values()) - min(expected.channels.values()) > 0.05
-    assert found.channels == pytest.approx(expected.channels, abs=1e-6)
-    assert found.score == pytest.approx(expected.score, abs=1e-5)
-    assert found.details["label"] == expected.details["label"]
+    assert result.channels == pytest.approx(expected.channels, abs=1e-6)
+    assert result.score == pytest.approx(expected.score, abs=1e-5)
+    assert result.details["label"] == expected.details["label"]
 
 
 @pytest.mark.parametrize(
@@ -92,57 +92,57 @@ def test_labels_are_found_by_name_whatever_their_order(
         ("entail", "entailment", "neutral"),
     ],
 )
-def test_labels_that_are_not_the_three_are_a_card_error(
+def test_unknown_or_incomplete_labels_are_a_card_error(
     tmp_path: Path, labels: Sequence[str]
 ) -> None:
     with pytest.raises(CardError, match=r"options\.labels"):
         load_model(build(tmp_path, labels))
 
 
-def test_the_card_may_name_the_labels_that_the_checkpoint_does_not(tmp_path: Path) -> None:
+def test_the_card_can_name_the_labels_of_a_checkpoint_without_names(tmp_path: Path) -> None:
     folder = build(tmp_path, ("LABEL_0", "LABEL_1", "LABEL_2"), labels=list(NAMES))
     assert set(score(load_model(folder), premise=FERRY, hypothesis=HARBOUR).channels) == set(NAMES)
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"max_pairs": 0}, {"temprature": 1.0}])
-def test_options_without_sense_are_a_card_error(tmp_path: Path, options: dict[str, object]) -> None:
+def test_invalid_options_are_a_card_error(tmp_path: Path, options: dict[str, object]) -> None:
     with pytest.raises(CardError, match="options"):
         load_model(build(tmp_path, **options))
 
 
 def test_a_pair_scores_the_log_odds_of_entailment(tiny: RewardModel) -> None:
     prepared = prepare(tiny, premise=FERRY, hypothesis=HARBOUR)
-    found = finish(tiny, prepared, ["entailment"])
+    result = finish(tiny, prepared, ["entailment"])
     # ln(e^3 / (e^0.5 + e^0))
-    assert found.raw == found.score == pytest.approx(3 - 0.974077, abs=1e-6)
-    assert found.details["label"] == "entailment"
-    assert found.details["probabilities"] == found.channels
-    assert sum(found.channels.values()) == pytest.approx(1)
+    assert result.raw == result.score == pytest.approx(3 - 0.974077, abs=1e-6)
+    assert result.details["label"] == "entailment"
+    assert result.details["probabilities"] == result.channels
+    assert sum(result.channels.values()) == pytest.approx(1)
 
 
-def test_the_temperature_shapes_the_score_and_never_the_raw(
+def test_the_temperature_changes_the_score_and_not_the_raw(
     tmp_path: Path, tiny: RewardModel
 ) -> None:
     warm = load_model(build(tmp_path, temperature=2.0))
     prepared = prepare(warm, premise=FERRY, hypothesis=HARBOUR)
-    plain, found = (finish(model, prepared, ["entailment"]) for model in (tiny, warm))
-    assert found.raw == plain.raw
+    plain, result = (finish(model, prepared, ["entailment"]) for model in (tiny, warm))
+    assert result.raw == plain.raw
     # ln(e^1.5 / (e^0.25 + e^0))
-    assert found.score == pytest.approx(1.5 - 0.825939, abs=1e-6)
-    assert found.channels["entailment"] < plain.channels["entailment"]
-    (raw,) = warm.finish(prepared, [SURE["entailment"]], Options(raw=True))
+    assert result.score == pytest.approx(1.5 - 0.825939, abs=1e-6)
+    assert result.channels["entailment"] < plain.channels["entailment"]
+    (raw,) = warm.finish(prepared, [CONFIDENT["entailment"]], Options(raw=True))
     assert raw.score == raw.raw
 
 
-def test_every_claim_meets_every_passage(tiny: RewardModel) -> None:
+def test_every_claim_is_paired_with_every_passage(tiny: RewardModel) -> None:
     prepared = prepare(tiny, evidence=(FERRY, HARBOUR, FERRY), claims=("It leaves.", "It stays."))
     assert len(prepared.inputs) == 6
-    keys = [one.key for one in prepared.inputs]
+    keys = [row.key for row in prepared.inputs]
     assert keys[0] == keys[2] == prepare(tiny, premise=FERRY, hypothesis="It leaves.").inputs[0].key
     assert len(set(keys)) == 4
 
 
-def test_claims_score_as_their_pairs_do(tiny: RewardModel) -> None:
+def test_a_claim_has_the_label_of_its_pair(tiny: RewardModel) -> None:
     pair = score(tiny, premise=FERRY, hypothesis="The ferry stays in port.")
     whole = score(tiny, evidence=FERRY, claims=("The ferry stays in port.",))
     (claim,) = whole.details["claims"]
@@ -152,7 +152,7 @@ def test_claims_score_as_their_pairs_do(tiny: RewardModel) -> None:
 
 
 @pytest.mark.parametrize("new", NAMES)
-def test_changing_one_label_changes_the_score_by_the_formula(tiny: RewardModel, new: Label) -> None:
+def test_changing_a_label_changes_the_score_by_the_formula(tiny: RewardModel, new: Label) -> None:
     prepared = prepare(tiny, evidence=FERRY, claims=("one", "two", "three"))
     before = finish(tiny, prepared, ["entailment", "neutral", "entailment"])
     after = finish(tiny, prepared, ["entailment", "neutral", new])
@@ -162,13 +162,13 @@ def test_changing_one_label_changes_the_score_by_the_formula(tiny: RewardModel, 
 
 def test_phi_is_clipped_at_minus_one_and_the_raw_is_not(tiny: RewardModel) -> None:
     prepared = prepare(tiny, evidence=FERRY, claims=("one", "two"))
-    found = finish(tiny, prepared, ["contradiction", "contradiction"])
-    assert found.raw is not None
-    assert found.raw < -1.2
-    assert found.score == found.channels["phi"] == -1.0
-    assert found.channels["contradiction"] == 1.0
-    (raw,) = tiny.finish(prepared, [SURE["contradiction"]] * 2, Options(raw=True))
-    assert raw.score == raw.raw == found.raw
+    result = finish(tiny, prepared, ["contradiction", "contradiction"])
+    assert result.raw is not None
+    assert result.raw < -1.2
+    assert result.score == result.channels["phi"] == -1.0
+    assert result.channels["contradiction"] == 1.0
+    (raw,) = tiny.finish(prepared, [CONFIDENT["contradiction"]] * 2, Options(raw=True))
+    assert raw.score == raw.raw == result.raw
 
 
 @pytest.mark.parametrize(
@@ -181,38 +181,38 @@ def test_phi_is_clipped_at_minus_one_and_the_raw_is_not(tiny: RewardModel) -> No
         (("neutral", "neutral"), "neutral", 3),
     ],
 )
-def test_support_decides_before_contradiction_and_that_before_silence(
+def test_support_decides_before_contradiction_and_that_before_neutral(
     tiny: RewardModel, labels: Sequence[Label], verdict: Label, passage: int
 ) -> None:
     prepared = prepare(tiny, evidence=("", FERRY, " \n", HARBOUR), claims=("The ferry is late.",))
-    raws = [SURE[label] for label in labels]
+    raws = [CONFIDENT[label] for label in labels]
     if labels == ("neutral", "neutral"):
         raws = [(0.0, 3.0, 0.5), (0.0, 2.0, 0.5)]
-    (found,) = tiny.finish(prepared, raws, Options())
-    (claim,) = found.details["claims"]
+    (result,) = tiny.finish(prepared, raws, Options())
+    (claim,) = result.details["claims"]
     assert (claim["label"], claim["passage"]) == (verdict, passage)
     assert claim["confidence"] == claim["probabilities"][verdict]
-    assert found.details["empty_passages"] == 2
+    assert result.details["empty_passages"] == 2
 
 
-def test_best_and_worst_passages_are_named_with_their_probabilities(tiny: RewardModel) -> None:
+def test_the_report_names_the_best_and_worst_passages_with_probabilities(tiny: RewardModel) -> None:
     prepared = prepare(tiny, evidence=(FERRY, HARBOUR), claims=("The ferry is late.",))
-    found = finish(tiny, prepared, ["contradiction", "entailment"])
-    (claim,) = found.details["claims"]
+    result = finish(tiny, prepared, ["contradiction", "entailment"])
+    (claim,) = result.details["claims"]
     assert claim["best_supported"]["passage"] == 1
     assert claim["worst_contradicted"]["passage"] == 0
     assert claim["best_supported"]["entailment"] > 0.8
     assert claim["worst_contradicted"]["contradiction"] > 0.8
 
 
-def test_a_response_is_split_and_each_claim_has_its_place(tiny: RewardModel) -> None:
+def test_a_response_is_split_into_claims_with_their_places(tiny: RewardModel) -> None:
     response = "Yes. The ferry leaves at nine. Nobody may board it after that!"
     prepared = prepare(tiny, evidence=FERRY, response=response)
-    found = finish(tiny, prepared, ["entailment", "neutral"])
-    places = [response[claim["start"] : claim["end"]] for claim in found.details["claims"]]
+    result = finish(tiny, prepared, ["entailment", "neutral"])
+    places = [response[claim["start"] : claim["end"]] for claim in result.details["claims"]]
     assert places == ["The ferry leaves at nine.", "Nobody may board it after that!"]
-    assert found.details["dropped_claims"] == 1
-    assert found.channels["support"] == found.channels["neutral"] == 0.5
+    assert result.details["dropped_claims"] == 1
+    assert result.channels["support"] == result.channels["neutral"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_response_is_split_and_each_claim_has_its_place(tiny: RewardModel) -> 
         ({"evidence": FERRY, "premise": FERRY, "hypothesis": FERRY}, "invalid_item"),
     ],
 )
-def test_what_cannot_be_judged_is_an_error_and_never_neutral(
+def test_an_item_that_cannot_be_judged_is_an_item_error_and_never_neutral(
     tiny: RewardModel, fields: dict[str, Any], code: str
 ) -> None:
     with pytest.raises(ItemError) as error:
@@ -253,12 +253,12 @@ def test_too_many_pairs_are_refused_before_any_is_encoded(tmp_path: Path) -> Non
     assert error.value.code == "too_many_pairs"
 
 
-def test_what_is_cut_on_demand_is_flagged_and_counted(tiny: RewardModel) -> None:
+def test_a_truncated_pair_is_flagged_and_counted(tiny: RewardModel) -> None:
     prepared = prepare(tiny, "right", premise=prose(40), hypothesis="The ferry is late.")
-    found = finish(tiny, prepared, ["entailment"])
-    assert found.flags == ("truncated",)
-    assert found.details["truncated_tokens"] > 100
-    assert max(one.tokens for one in prepared.inputs) == 256
+    result = finish(tiny, prepared, ["entailment"])
+    assert result.flags == ("truncated",)
+    assert result.details["truncated_tokens"] > 100
+    assert max(row.tokens for row in prepared.inputs) == 256
 
 
 def test_too_many_chunks_are_refused_before_any_is_encoded(tmp_path: Path) -> None:
@@ -268,6 +268,6 @@ def test_too_many_chunks_are_refused_before_any_is_encoded(tmp_path: Path) -> No
     assert error.value.code == "too_many_pairs"
 
 
-def test_details_are_plain_json(tiny: RewardModel) -> None:
-    found = score(tiny, evidence=(FERRY, HARBOUR), claims=("The ferry is late.",))
-    assert json.loads(json.dumps(found.details)) == found.details
+def test_details_can_be_written_as_json(tiny: RewardModel) -> None:
+    result = score(tiny, evidence=(FERRY, HARBOUR), claims=("The ferry is late.",))
+    assert json.loads(json.dumps(result.details)) == result.details

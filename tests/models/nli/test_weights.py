@@ -1,4 +1,4 @@
-"""`nli` and `nli-small` with their real weights: the example, the labels, any neighbourhood."""
+"""`nli` and `nli-small` with their real weights: the example, the labels, and batches."""
 
 import random
 from collections.abc import Sequence
@@ -52,14 +52,14 @@ NEUTRAL_MAY_BE_LAST = [
 
 MODELS = ("nli@2", "nli-small@1")
 
-UNSURE = {
+LOW_LOG_ODDS = {
     ("nli@2", "Someone is preparing food."): 0.9,
     ("nli-small@1", "The bridges over the canal were rebuilt."): 0.4,
 }
-"""What is entailed with less than a log-odds of 1, and what it has."""
+"""Entailed hypotheses with log-odds below 1, and their least log-odds."""
 
-MISTAKEN = {("nli@2", "The chef is making a soup for his family."): "contradiction"}
-"""What is neutral, and what a model takes it for all the same."""
+MISJUDGED = {("nli@2", "The chef is making a soup for his family."): "contradiction"}
+"""Neutral hypotheses that a model judges otherwise, and its label."""
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -84,13 +84,11 @@ def score(model: RewardModel, **fields: Any) -> Score:
     return model.finish(prepared, predict(model, prepared.inputs), Options())[0]
 
 
-def test_the_example_of_the_card_scores_as_it_says(
-    entry: RepositoryEntry, model: RewardModel
-) -> None:
+def test_the_example_of_the_card_has_its_score(entry: RepositoryEntry, model: RewardModel) -> None:
     example = entry.card.example
     assert example is not None
-    found = score(model, **example.item)
-    assert found.score == pytest.approx(example.score, abs=example.tolerance)
+    result = score(model, **example.item)
+    assert result.score == pytest.approx(example.score, abs=example.tolerance)
 
 
 @pytest.mark.parametrize(
@@ -104,36 +102,44 @@ def test_pairs_get_their_labels_and_the_entailed_one_scores_highest(
     neutral: str,
     contradicted: str,
 ) -> None:
-    found = [score(model, premise=premise, hypothesis=h) for h in (entailed, neutral, contradicted)]
-    neither = MISTAKEN.get((entry.card.id, neutral), "neutral")
-    assert [one.details["label"] for one in found] == ["entailment", neither, "contradiction"]
-    assert found[0].score > UNSURE.get((entry.card.id, entailed), 1.0)
-    assert max(found[1].score, found[2].score) < -1.0
+    results = [
+        score(model, premise=premise, hypothesis=h) for h in (entailed, neutral, contradicted)
+    ]
+    expected = MISJUDGED.get((entry.card.id, neutral), "neutral")
+    assert [result.details["label"] for result in results] == [
+        "entailment",
+        expected,
+        "contradiction",
+    ]
+    assert results[0].score > LOW_LOG_ODDS.get((entry.card.id, entailed), 1.0)
+    assert max(results[1].score, results[2].score) < -1.0
 
 
 @pytest.mark.parametrize(("premise", "entailed", "neutral", "contradicted"), TRIPLES)
 def test_entailed_scores_above_neutral_above_contradicted(
     model: RewardModel, premise: str, entailed: str, neutral: str, contradicted: str
 ) -> None:
-    found = [score(model, premise=premise, hypothesis=h) for h in (entailed, neutral, contradicted)]
-    assert found[0].score > found[1].score > found[2].score
+    results = [
+        score(model, premise=premise, hypothesis=h) for h in (entailed, neutral, contradicted)
+    ]
+    assert results[0].score > results[1].score > results[2].score
 
 
-def test_a_raw_does_not_depend_on_its_neighbours(model: RewardModel) -> None:
+def test_raws_are_the_same_alone_and_in_any_batch(model: RewardModel) -> None:
     pairs = [(premise, text) for premise, *texts in TRIPLES for text in texts]
     pairs.append((" ".join(premise for premise, *_ in TRIPLES), TRIPLES[0][1]))
     inputs = [
         model.prepare([NliItem(premise=p, hypothesis=h)], Options()).inputs[0] for p, h in pairs
     ]
-    alone = [predict(model, [one])[0] for one in inputs]
+    alone = [predict(model, [row])[0] for row in inputs]
     together = predict(model, inputs)
-    turned = predict(model, inputs[::-1])[::-1]
-    for single, batched, reordered in zip(alone, together, turned, strict=True):
+    backwards = predict(model, inputs[::-1])[::-1]
+    for single, batched, reordered in zip(alone, together, backwards, strict=True):
         assert batched == pytest.approx(single, abs=1e-5, rel=0)
         assert reordered == pytest.approx(single, abs=1e-5, rel=0)
 
 
-def test_phi_is_higher_for_the_response_that_the_evidence_bears_out(model: RewardModel) -> None:
+def test_phi_is_higher_for_the_response_that_the_evidence_supports(model: RewardModel) -> None:
     evidence = [premise for premise, *_ in TRIPLES]
     faithful = score(model, evidence=evidence, response=" ".join(t[1] for t in TRIPLES))
     false = score(model, evidence=evidence, response=" ".join(t[3] for t in TRIPLES))
@@ -150,8 +156,8 @@ def test_the_one_of_forty_passages_that_supports_a_claim_is_found(model: RewardM
     )
     passages = [f"{filler[number % 3]} This is note {number}." for number in range(39)]
     passages.append("The ferry to the island leaves at nine in the morning.")
-    found = score(model, evidence=passages, claims=["The ferry leaves at nine in the morning."])
-    (claim,) = found.details["claims"]
+    result = score(model, evidence=passages, claims=["The ferry leaves at nine in the morning."])
+    (claim,) = result.details["claims"]
     assert (claim["label"], claim["passage"]) == ("entailment", 39)
     assert claim["best_supported"]["passage"] == 39
     assert claim["chunk"] == {"start": 0, "end": len(passages[39])}
@@ -172,13 +178,13 @@ def test_a_claim_that_is_contradicted_only_in_the_middle_of_a_long_text_is_found
         pytest.skip("nli-small takes this claim for neutral")
     chance, sentences = random.Random(4), list[str]()
     while sum(len(sentence.split()) for sentence in sentences) < words:
-        parts = (chance.choice(one) for one in (PLACES, EVENTS, TIMES))
+        parts = (chance.choice(choices) for choices in (PLACES, EVENTS, TIMES))
         sentences.append(" ".join(parts) + ".")
     fact = "The ferry to the island leaves at nine in the morning."
     sentences.insert(len(sentences) // 2, fact)
     evidence = " ".join(sentences)
-    found = score(model, evidence=evidence, claims=["The ferry leaves at five in the afternoon."])
-    (claim,) = found.details["claims"]
+    result = score(model, evidence=evidence, claims=["The ferry leaves at five in the afternoon."])
+    (claim,) = result.details["claims"]
     assert claim["label"] == "contradiction"
     assert claim["chunk"]["start"] <= evidence.index(fact) < claim["chunk"]["end"]
     worst = claim["worst_contradicted"]
@@ -186,7 +192,9 @@ def test_a_claim_that_is_contradicted_only_in_the_middle_of_a_long_text_is_found
 
 
 @pytest.mark.parametrize(("name", "mebibytes"), [("nli@2", 8), ("nli-small@1", 21)])
-def test_what_was_trained_is_small_enough_for_the_repository(name: str, mebibytes: int) -> None:
+def test_the_trained_files_of_a_model_are_small_enough_for_the_repository(
+    name: str, mebibytes: int
+) -> None:
     folder = ModelRepository([embedded_root()]).find(name).folder
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= mebibytes * 2**20

@@ -1,4 +1,4 @@
-"""A query that names the one it rewrites: three channels more, and the same score."""
+"""A query with its `original`: three more channels, and the same score."""
 
 import asyncio
 import math
@@ -27,7 +27,7 @@ REWRITES = (
     "an orchestra plays for the queen of a far country",
     "cooking",
 )
-GUARDS = ("similarity", "length_change", "novelty")
+DRIFT_CHANNELS = ("similarity", "length_change", "novelty")
 
 
 def load(runtime: Runtime) -> Any:
@@ -43,27 +43,27 @@ def model() -> Any:
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("collection", ["msrvtt", "vatex", "coco"])
-def test_the_score_has_no_part_of_it(model: Any, collection: str, raw: bool) -> None:
+def test_the_score_does_not_depend_on_the_original(model: Any, collection: str, raw: bool) -> None:
     for query in REWRITES:
         options = Options(raw=raw)
-        with_it, without = (
+        with_original, without = (
             score(model, query, options, collection=collection, **fields)
             for fields in ({"original": ORIGINAL}, {})
         )
-        assert with_it.score == pytest.approx(without.score, abs=2e-6)
-        assert with_it.raw == pytest.approx(without.raw, abs=2e-6)
-        assert (with_it.flags, with_it.details) == (without.flags, without.details)
-        assert set(with_it.channels) - set(without.channels) == set(GUARDS)
+        assert with_original.score == pytest.approx(without.score, abs=2e-6)
+        assert with_original.raw == pytest.approx(without.raw, abs=2e-6)
+        assert (with_original.flags, with_original.details) == (without.flags, without.details)
+        assert set(with_original.channels) - set(without.channels) == set(DRIFT_CHANNELS)
         assert set(without.channels) == {"rr", "r10"}
 
 
-def test_without_it_nothing_is_computed_or_kept_that_was_not_before(model: Any) -> None:
+def test_a_query_without_an_original_keeps_no_embedding(model: Any) -> None:
     (row,) = prepare(model, ORIGINAL, collection="vatex").inputs
     assert row.key.startswith(b"vatex\0")
     assert len(model.predict([row])[0]) == 5
 
 
-def test_the_channels_are_what_they_say(model: Any) -> None:
+def test_the_channels_equal_cosine_length_change_and_novelty(model: Any) -> None:
     tokenizer = model.encoder.tokenizer
     original = model.encoder.embed([tokenizer.encode(ORIGINAL).ids])[0].astype(np.float64)
     for query in REWRITES:
@@ -75,42 +75,43 @@ def test_the_channels_are_what_they_say(model: Any) -> None:
         assert channels["novelty"] == novelty(query, ORIGINAL)
 
 
-def test_a_rewrite_that_keeps_the_meaning_is_nearer_than_one_that_does_not(model: Any) -> None:
-    kept, same, left, shorter = (
+def test_a_rewrite_with_the_same_meaning_is_more_similar_than_another(model: Any) -> None:
+    detailed, same, unrelated, shorter = (
         score(model, query, original=ORIGINAL).channels for query in REWRITES
     )
     assert same["similarity"] == pytest.approx(1, abs=1e-5)
     assert (same["length_change"], same["novelty"]) == (0, 0)
-    assert same["similarity"] > kept["similarity"] > left["similarity"]
-    assert left["novelty"] == 1.0
+    assert same["similarity"] > detailed["similarity"] > unrelated["similarity"]
+    assert unrelated["novelty"] == 1.0
     assert shorter["length_change"] == pytest.approx(-math.log(3))
 
 
-def test_a_negation_takes_less_from_similarity_than_detail_does(model: Any) -> None:
-    denied, detailed = (
+def test_a_negation_lowers_similarity_less_than_detail_does(model: Any) -> None:
+    negated, detailed = (
         score(model, query, original=ORIGINAL).channels["similarity"]
         for query in ("a man does not cook", REWRITES[0])
     )
-    assert denied > detailed
+    assert negated > detailed
 
 
-def test_all_rewrites_of_one_query_share_one_row(model: Any) -> None:
+def test_all_rewrites_of_one_query_share_the_originals_key(model: Any) -> None:
     prepared = [
         prepare(model, query, original=original, collection=collection)
         for query in REWRITES
         for original in (ORIGINAL, f"  {ORIGINAL} ")
         for collection in ("msrvtt", "coco")
     ]
-    assert all(len(case.inputs) == 2 for case in prepared)
-    assert len({case.inputs[1].key for case in prepared}) == 1
-    assert len({case.inputs[0].key for case in prepared}) == 2 * len(REWRITES)
+    assert all(len(item.inputs) == 2 for item in prepared)
+    assert len({item.inputs[1].key for item in prepared}) == 1
+    assert len({item.inputs[0].key for item in prepared}) == 2 * len(REWRITES)
 
 
-def test_rows_that_keep_an_embedding_are_told_from_those_that_do_not(model: Any) -> None:
+def test_rows_with_and_without_an_embedding_have_different_keys(model: Any) -> None:
+    variants: list[dict[str, Any]] = [{"original": ORIGINAL}, {}]
     keys = [
         row.key
         for collection in ("msrvtt", "vatex", "coco")
-        for fields in ({"original": ORIGINAL}, {})
+        for fields in variants
         for row in prepare(model, ORIGINAL, collection=collection, **fields).inputs
     ]
     assert len(set(keys)) == 7
@@ -134,9 +135,9 @@ def test_raws_are_the_same_alone_in_any_batch_and_in_any_order(model: Any) -> No
     rows = rows_of(model)
     alone = [model.predict([row])[0] for row in rows]
     together, backwards = model.predict(rows), model.predict(rows[::-1])[::-1]
-    for one, other, third in zip(alone, together, backwards, strict=True):
-        assert other == pytest.approx(one, abs=1e-5)
-        assert third == pytest.approx(one, abs=1e-5)
+    for single, batched, reordered in zip(alone, together, backwards, strict=True):
+        assert batched == pytest.approx(single, abs=1e-5)
+        assert reordered == pytest.approx(single, abs=1e-5)
 
 
 def test_a_deterministic_model_is_bit_equal_in_any_batch() -> None:
@@ -145,13 +146,13 @@ def test_a_deterministic_model_is_bit_equal_in_any_batch() -> None:
     assert model.predict(rows) == [model.predict([row])[0] for row in rows]
 
 
-def test_alone_in_a_batch_and_from_the_cache_they_are_the_same() -> None:
+def test_results_are_the_same_alone_in_a_batch_and_from_the_cache() -> None:
     items: list[dict[str, Any]] = [
         {"query": query, "collection": "vatex", "original": ORIGINAL} for query in REWRITES
     ]
     items.append({"query": REWRITES[0], "collection": "vatex"})
 
-    async def ask() -> Any:
+    async def score_all() -> Any:
         settings = Settings(models=("video-qpp@2",), deterministic=True)
         async with running_service(settings) as service:
             assert await service.find("video-qpp").loaded()
@@ -162,25 +163,25 @@ def test_alone_in_a_batch_and_from_the_cache_they_are_the_same() -> None:
             alone = [await service.score(ScoreCall("video-qpp", [item])) for item in items]
         return batch, again, alone
 
-    batch, again, alone = asyncio.run(ask())
+    batch, again, alone = asyncio.run(score_all())
     assert batch.usage.failed == 0
-    assert [one.usage.cached for one in again] == [1] * len(items)
+    assert [reply.usage.cached for reply in again] == [1] * len(items)
     assert alone[0].usage.computed == 1
-    for place, result in enumerate(batch.results):
-        for other in (again[place].results[0], alone[place].results[0]):
+    for index, result in enumerate(batch.results):
+        for other in (again[index].results[0], alone[index].results[0]):
             assert (other.score, other.channels) == (result.score, result.channels)
     assert batch.results[0].score == batch.results[-1].score
     assert set(batch.results[-1].channels) == {"rr", "r10"}
 
 
 @pytest.mark.parametrize("original", ["", " \n", "\u200b"])
-def test_an_empty_original_is_refused_by_its_name(model: Any, original: str) -> None:
+def test_an_empty_original_is_an_item_error_that_names_it(model: Any, original: str) -> None:
     with pytest.raises(ItemError, match="`original`") as caught:
         prepare(model, "a kite", original=original)
     assert caught.value.code == "empty_query"
 
 
-def test_an_original_over_the_limit_is_refused_or_cut_as_the_query_is(model: Any) -> None:
+def test_an_original_over_the_limit_is_refused_or_truncated_like_the_query(model: Any) -> None:
     long = "zebra " * 400
     with pytest.raises(ItemError, match="`original`") as caught:
         prepare(model, "a kite", original=long)
@@ -195,7 +196,7 @@ def test_an_original_over_the_limit_is_refused_or_cut_as_the_query_is(model: Any
 
 @settings(max_examples=30, deadline=None)
 @given(query=st.text(max_size=120), original=st.text(max_size=120))
-def test_any_pair_of_texts_has_channels_in_their_ranges_or_is_refused(
+def test_any_pair_of_texts_has_channels_in_range_or_is_an_item_error(
     model: Any, query: str, original: str
 ) -> None:
     try:
@@ -204,7 +205,7 @@ def test_any_pair_of_texts_has_channels_in_their_ranges_or_is_refused(
         if refusal.code != "empty_query":
             raise
         return
-    assert set(channels) == {"rr", "r10", *GUARDS}
+    assert set(channels) == {"rr", "r10", *DRIFT_CHANNELS}
     assert -1 <= channels["similarity"] <= 1
     assert 0 <= channels["novelty"] <= 1
     assert math.isfinite(channels["length_change"])

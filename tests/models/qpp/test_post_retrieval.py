@@ -1,4 +1,4 @@
-"""Retrieved lists through the family `retrieval_qpp`: what is read, refused, flagged and served."""
+"""The family `retrieval_qpp`: predictors of retrieved lists, flags, item errors and serving."""
 
 import math
 import subprocess
@@ -21,7 +21,7 @@ from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, ModelRepository, embedded_root
 
 ENTRY = ModelRepository([embedded_root()]).find("retrieval-qpp@1")
-OF_SCORES = {"score_deviation", "wig", "nqc", "smv", "sigma_max", "sigma_half", "top_gap"}
+SCORE_PREDICTORS = {"score_deviation", "wig", "nqc", "smv", "sigma_max", "sigma_half", "top_gap"}
 
 
 def load(**options: Any) -> RetrievalQppModel:
@@ -54,7 +54,7 @@ def failure(results: Any, model: RetrievalQppModel = MODEL, **fields: Any) -> It
     return caught.value
 
 
-def test_the_cards_example_and_the_table_of_its_page() -> None:
+def test_the_example_of_the_card_has_its_score_and_the_table_of_its_page() -> None:
     item = RetrievalQppItem.model_validate(ENTRY.card.example.item if ENTRY.card.example else {})
     prepared = MODEL.prepare([item], Options())
     (served,) = MODEL.finish(prepared, MODEL.predict(prepared.inputs), Options())
@@ -62,15 +62,15 @@ def test_the_cards_example_and_the_table_of_its_page() -> None:
     assert served.score == pytest.approx(ENTRY.card.example.score, abs=1e-12)
     page = (ENTRY.folder / "README.md").read_text()
     for name in NAMES:
-        told = "left out" if name in OF_SCORES else ""
+        expected = "left out" if name in SCORE_PREDICTORS else ""
         if name in served.channels:
-            told = f"{served.channels[name]:.4f}"
+            expected = f"{served.channels[name]:.4f}"
         row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
-        assert row.split("|")[2].strip() == told, name
+        assert row.split("|")[2].strip() == expected, name
     assert served.details["undefined"] == ["smv"]
 
 
-def test_it_needs_no_torch() -> None:
+def test_the_family_does_not_import_torch() -> None:
     family = "assay_models.families.qpp.post_retrieval"
     code = f"import sys, {family}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -93,7 +93,7 @@ def test_every_predictor_is_a_channel_and_the_score_is_the_named_one() -> None:
     assert other.score == other.channels["nqc"] == pytest.approx(math.sqrt(1.25) / 0.5)
 
 
-def test_depth_cuts_what_counts_and_not_what_reads_the_whole_list() -> None:
+def test_depth_limits_the_predictors_of_the_best_results_only() -> None:
     results = listed(9.0, 8.0, 1.0, 0.5)
     served = score(results, depth=2, corpus_score=1.0)
     assert served.channels["score_deviation"] == 0.5
@@ -104,15 +104,15 @@ def test_depth_cuts_what_counts_and_not_what_reads_the_whole_list() -> None:
     assert score(results, depth=1000).flags == ("corpus_from_list", "short_list")
 
 
-def test_without_a_corpus_score_the_lists_mean_stands_for_it_and_is_flagged() -> None:
+def test_a_missing_corpus_score_is_the_mean_of_the_list_and_flagged() -> None:
     served = score(listed(6.0, 2.0, 1.0), depth=3)
     assert served.flags == ("corpus_from_list",)
-    told = score(listed(6.0, 2.0, 1.0), depth=3, corpus_score=3.0)
-    assert told.flags == ()
-    assert served.channels == pytest.approx(told.channels)
+    explicit = score(listed(6.0, 2.0, 1.0), depth=3, corpus_score=3.0)
+    assert explicit.flags == ()
+    assert served.channels == pytest.approx(explicit.channels)
 
 
-def test_one_result() -> None:
+def test_a_list_of_one_result_has_only_some_predictors() -> None:
     served = score(listed(3.0, embeddings=[[1.0, 2.0]]), query_embedding=[1.0, 2.0])
     assert served.channels == {
         "score_deviation": 0,
@@ -128,22 +128,22 @@ def test_one_result() -> None:
 
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.permutations(range(5)))
-def test_the_order_of_equal_scores_decides_no_bit(order: list[int]) -> None:
+def test_the_order_of_equal_scores_changes_no_predictor(order: list[int]) -> None:
     vectors = np.random.default_rng(4).normal(size=(5, 3)).tolist()
     plain = score(listed(*[2.0] * 5))
-    assert score([listed(*[2.0] * 5)[place] for place in order]).channels == plain.channels
+    assert score([listed(*[2.0] * 5)[index] for index in order]).channels == plain.channels
     results = listed(*[2.0] * 5, embeddings=vectors)
-    shuffled = score([results[place] for place in order])
+    shuffled = score([results[index] for index in order])
     assert shuffled.channels == pytest.approx(score(results).channels)
 
 
-def test_negative_scores_leave_out_what_is_not_defined_for_them() -> None:
+def test_predictors_undefined_for_negative_scores_are_left_out() -> None:
     served = score(listed(-1.0, -2.0), corpus_score=-3.0)
     assert served.details["undefined"] == ["smv", "sigma_half"]
     assert served.channels["nqc"] == pytest.approx(0.5 / 3)
 
 
-def test_what_the_score_is_must_be_defined() -> None:
+def test_an_undefined_score_is_an_item_error_that_names_the_missing_input() -> None:
     error = failure(listed(1.0, 0.0), load(score="smv"))
     assert (error.code, "scores above 0" in error.detail) == ("undefined_predictor", True)
     error = failure(listed(1.0, -1.0), load(score="nqc"))
@@ -153,7 +153,7 @@ def test_what_the_score_is_must_be_defined() -> None:
 
 
 @pytest.mark.parametrize(
-    ("results", "fields", "said"),
+    ("results", "fields", "message"),
     [
         (listed(1.0, 2.0), {}, "number 2 scores higher"),
         (listed(2.0, 1.0, 1.5), {}, "number 3 scores higher"),
@@ -169,15 +169,15 @@ def test_what_the_score_is_must_be_defined() -> None:
         (listed(2.0, embeddings=[[1.0, 0.0]]), {"query_embedding": [0.0, 0.0]}, "not all 0"),
     ],
 )
-def test_what_is_no_list_is_refused_with_how_to_mend_it(
-    results: Any, fields: dict[str, Any], said: str
+def test_an_invalid_list_is_an_item_error_with_a_remedy(
+    results: Any, fields: dict[str, Any], message: str
 ) -> None:
     error = failure(results, **fields)
     assert error.code == "invalid_item"
-    assert said in error.detail
+    assert message in error.detail
 
 
-def test_embeddings_beyond_the_depth_are_not_asked_for() -> None:
+def test_embeddings_beyond_the_depth_are_not_needed() -> None:
     results = [*listed(3.0, 2.0, embeddings=[[1.0, 0.0], [1.0, 1.0]]), *listed(1.0)]
     assert score(results, depth=2).channels["coherence"] == pytest.approx(math.sqrt(0.5))
 
@@ -198,12 +198,14 @@ def test_embeddings_beyond_the_depth_are_not_asked_for() -> None:
         {},
     ],
 )
-def test_what_is_not_finite_missing_or_too_much_is_no_item(fields: dict[str, Any]) -> None:
+def test_missing_infinite_or_too_many_numbers_are_a_validation_error(
+    fields: dict[str, Any],
+) -> None:
     with pytest.raises(ValidationError):
         RetrievalQppItem.model_validate({"query": "a kite", **fields})
 
 
-def test_a_query_without_a_word_and_a_list_over_the_limit() -> None:
+def test_a_query_without_a_word_and_a_list_over_the_limit_are_item_errors() -> None:
     assert failure(listed(1.0), query=" ?! ").code == "empty_query"
     assert failure(listed()).code == "undefined_predictor"
     small = RetrievalQppModel(MODEL.fingerprint, 3, MODEL.options)
@@ -213,19 +215,19 @@ def test_a_query_without_a_word_and_a_list_over_the_limit() -> None:
     assert ENTRY.card.limits.max_tokens == MODEL.max_tokens
 
 
-def test_numbers_that_overflow_are_not_served_as_others() -> None:
+def test_overflowing_numbers_are_not_finite_in_the_raw() -> None:
     item = RetrievalQppItem.model_validate({"query": "a", "results": listed(1e308, -1e308)})
     prepared = MODEL.prepare([item], Options())
     (raw,) = MODEL.predict(prepared.inputs)
     assert not all(map(math.isfinite, raw))
-    apart = RetrievalQppItem.model_validate(
+    shallow = RetrievalQppItem.model_validate(
         {"query": "a", "results": listed(1e308, -1e308), "depth": 1, "corpus_score": 1.0}
     )
-    (raw,) = MODEL.predict(MODEL.prepare([apart], Options()).inputs)
+    (raw,) = MODEL.predict(MODEL.prepare([shallow], Options()).inputs)
     assert not math.isfinite(raw[5])  # sigma_max reads the whole list
 
 
-def test_a_list_is_computed_alike_beside_any_other_and_keys_tell_them_apart() -> None:
+def test_raws_do_not_depend_on_the_batch_and_equal_keys_have_equal_raws() -> None:
     chance = np.random.default_rng(1)
     items = []
     for size in (1, 2, 7, 120):
@@ -233,16 +235,16 @@ def test_a_list_is_computed_alike_beside_any_other_and_keys_tell_them_apart() ->
         for fields in ({}, {"corpus_score": 0.1}, {"depth": 3}, {"query": "two words"}):
             body = {"query": "a kite", "results": listed(*scores), **fields}
             items.append(RetrievalQppItem.model_validate(body))
-    inputs = [one for item in items for one in MODEL.prepare([item], Options()).inputs]
-    alone = [MODEL.predict([one])[0] for one in inputs]
+    inputs = [row for item in items for row in MODEL.prepare([item], Options()).inputs]
+    alone = [MODEL.predict([row])[0] for row in inputs]
     assert MODEL.predict(inputs) == alone
     assert MODEL.predict(inputs[::-1]) == alone[::-1]
     by_key: dict[bytes, Any] = {}
-    for one, raw in zip(inputs, alone, strict=True):
-        assert by_key.setdefault(one.key, raw) == raw
+    for row, raw in zip(inputs, alone, strict=True):
+        assert by_key.setdefault(row.key, raw) == raw
 
 
-def test_options_decide_the_fingerprint_and_wrong_ones_are_refused() -> None:
+def test_the_fingerprint_changes_with_options_and_invalid_options_are_refused() -> None:
     assert load().fingerprint == MODEL.fingerprint
     others = {load(depth=50).fingerprint, load(score="wig").fingerprint}
     assert len(others | {MODEL.fingerprint}) == 3
@@ -254,7 +256,7 @@ def test_options_decide_the_fingerprint_and_wrong_ones_are_refused() -> None:
     assert ENTRY.card.quality == ()
 
 
-async def test_it_is_served(served: Served) -> None:
+async def test_the_model_is_served_with_item_errors_and_cached_results(served: Served) -> None:
     body = {
         "model": "retrieval-qpp",
         "items": [
@@ -267,13 +269,13 @@ async def test_it_is_served(served: Served) -> None:
         reply = (await client.post("/v1/score", json=body)).json()
         again = (await client.post("/v1/score", json=body)).json()
         card = (await client.get("/v1/models/retrieval-qpp")).json()
-        nothing = {"model": "retrieval-qpp", "items": [{"query": "a kite"}]}
-        refused = await client.post("/v1/score", json=nothing)
+        incomplete = {"model": "retrieval-qpp", "items": [{"query": "a kite"}]}
+        refused = await client.post("/v1/score", json=incomplete)
     first, *failed = reply["results"]
     assert first["score"] == pytest.approx(math.sqrt(2))
     assert first["flags"] == ["corpus_from_list", "short_list"]
     assert first["details"]["undefined"] == ["smv"]
-    codes = [one["error"]["code"] for one in failed]
+    codes = [result["error"]["code"] for result in failed]
     assert codes == ["invalid_item", "non_finite_score"]
     assert (refused.status_code, "results" in refused.json()["detail"]) == (422, True)
     assert again["results"][0]["source"] == "cache"
@@ -292,15 +294,15 @@ Vectors = st.lists(Finite, min_size=2, max_size=2)
     st.none() | Vectors,
     st.none() | st.integers(1, 8),
 )
-def test_no_list_ends_in_anything_but_numbers_or_an_item_error(
+def test_any_list_is_scored_or_an_item_error(
     pairs: list[tuple[float, list[float]]],
     corpus: float | None,
     query: list[float] | None,
     depth: int | None,
 ) -> None:
     pairs = sorted(pairs, reverse=True)
-    results = listed(*[one for one, _ in pairs], embeddings=[vector for _, vector in pairs])
-    fields = {"corpus_score": corpus, "query_embedding": query, "depth": depth}
+    results = listed(*[value for value, _ in pairs], embeddings=[vector for _, vector in pairs])
+    fields: dict[str, Any] = {"corpus_score": corpus, "query_embedding": query, "depth": depth}
     try:
         served = score(results, **fields)
     except ItemError:

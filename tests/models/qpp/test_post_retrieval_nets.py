@@ -1,4 +1,4 @@
-"""The learnt post-retrieval predictors: trained in small, written, read again, and served alike."""
+"""The learnt post-retrieval predictors: trained on small data, written, loaded and served."""
 
 import math
 from pathlib import Path
@@ -15,28 +15,28 @@ from assay_models.base import ItemError, Options, Score
 from assay_models.card import CardError
 from assay_models.families.qpp.post_retrieval_nets import (
     RetrievalNet,
-    by_pairs,
+    correlation_images,
     correlation_net,
-    images_of,
     pair_head,
+    predict_from_pairs,
 )
 from assay_models.items import RetrievalQppItem
 from assay_models.registry import Runtime, family_of
 from assay_models.repository import ModelRepository
-from recipes.video_qpp.post_retrieval import (
-    Training,
+from recipes.video_qpp.studies.post_retrieval import (
+    TrainConfig,
     fit,
     image_predictions,
     image_task,
     pair_predictions,
     pair_task,
-    run,
-    write,
+    train_and_write,
+    write_model,
 )
-from recipes.video_qpp.retrieved import Lists, generate, read_lists
+from recipes.video_qpp.studies.retrieved_lists import RetrievedLists, generate_lists, read_lists
 
 WIDTH, DEPTH = 16, 6
-SMALL = Training(rates=(1e-3, 1e-2), decays=(0.0,), epochs=3)
+SMALL = TrainConfig(rates=(1e-3, 1e-2), decays=(0.0,), epochs=3)
 
 
 def small_pair() -> torch.nn.Sequential:
@@ -50,20 +50,20 @@ def small_net() -> torch.nn.Sequential:
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("features") / "lists.safetensors"
-    generate(path, queries=60, depth=DEPTH, width=WIDTH)
+    generate_lists(path, queries=60, depth=DEPTH, width=WIDTH)
     return path
 
 
 @pytest.fixture(scope="module")
-def lists(features: Path) -> dict[str, Lists]:
+def lists(features: Path) -> dict[str, RetrievedLists]:
     return read_lists(features)[0]
 
 
-def item_of(lists: Lists, row: int) -> dict[str, Any]:
+def item_of(lists: RetrievedLists, row: int) -> dict[str, Any]:
     return {
         "query": "q",
         "query_embedding": lists.queries[row].tolist(),
-        "results": [{"score": 0.0, "embedding": one.tolist()} for one in lists.videos[row]],
+        "results": [{"score": 0.0, "embedding": video.tolist()} for video in lists.videos[row]],
     }
 
 
@@ -81,7 +81,9 @@ def score(model: RetrievalNet, fields: dict[str, Any]) -> Score:
     return served
 
 
-def test_generated_lists_are_such_lists(lists: dict[str, Lists]) -> None:
+def test_generated_lists_are_sorted_with_at_most_one_relevant_video(
+    lists: dict[str, RetrievedLists],
+) -> None:
     assert [len(part) for part in lists.values()] == [36, 12, 12]
     train = lists["train"]
     assert train.videos.shape == (36, DEPTH, WIDTH)
@@ -94,14 +96,14 @@ def test_generated_lists_are_such_lists(lists: dict[str, Lists]) -> None:
         assert train.targets[row, 0] == pytest.approx(rr)
 
 
-def test_a_pair_model_is_trained_written_and_serves_what_the_net_says(
-    lists: dict[str, Lists], tmp_path: Path
+def test_a_trained_pair_model_scores_like_its_net(
+    lists: dict[str, RetrievedLists], tmp_path: Path
 ) -> None:
     net = fit(pair_task(small_pair, lists["train"]), lists, SMALL)
     again = fit(pair_task(small_pair, lists["train"]), lists, SMALL)
-    for mine, other in zip(net.parameters(), again.parameters(), strict=True):
-        assert torch.equal(mine, other)
-    write(tmp_path, "pair", {"pair": net}, lists["test"], "generated")
+    for first, second in zip(net.parameters(), again.parameters(), strict=True):
+        assert torch.equal(first, second)
+    write_model(tmp_path, "pair", nets={"pair": net}, test=lists["test"], origin="generated")
     model = load(tmp_path, "pair")
     expected = pair_predictions(net, lists["test"])
     for row in range(12):
@@ -113,14 +115,14 @@ def test_a_pair_model_is_trained_written_and_serves_what_the_net_says(
         assert served.flags == ()
 
 
-def test_correlation_nets_are_trained_written_and_served_alike(
-    lists: dict[str, Lists], tmp_path: Path
+def test_trained_correlation_nets_score_like_their_nets(
+    lists: dict[str, RetrievedLists], tmp_path: Path
 ) -> None:
     nets = {
-        target: fit(image_task(small_net, place), lists, SMALL)
-        for place, target in enumerate(("rr", "r10"))
+        target: fit(image_task(small_net, index), lists, SMALL)
+        for index, target in enumerate(("rr", "r10"))
     }
-    write(tmp_path, "correlation", nets, lists["test"], "generated")
+    write_model(tmp_path, "correlation", nets=nets, test=lists["test"], origin="generated")
     model = load(tmp_path, "correlation")
     expected = image_predictions(nets, lists["test"]).clamp(0, 1)
     for row in range(12):
@@ -129,13 +131,15 @@ def test_correlation_nets_are_trained_written_and_served_alike(
         assert served.channels["r10"] == pytest.approx(float(expected[row, 1]), abs=1e-5)
 
 
-def test_the_state_kept_is_that_of_the_lowest_validation_loss(lists: dict[str, Lists]) -> None:
+def test_fit_keeps_the_state_with_the_lowest_validation_loss(
+    lists: dict[str, RetrievedLists],
+) -> None:
     task = pair_task(small_pair, lists["train"])
     held = lists["validation"]
 
     def loss_after(epochs: int) -> float:
-        # So fast that later epochs are worse than the first ones.
-        net = fit(task, lists, Training(rates=(0.5,), decays=(0.0,), epochs=epochs))
+        # The rate is so high that later epochs are worse than the first ones.
+        net = fit(task, lists, TrainConfig(rates=(0.5,), decays=(0.0,), epochs=epochs))
         with torch.no_grad():
             return float(task.loss(net, held, torch.arange(held.relevant.numel())))
 
@@ -143,29 +147,29 @@ def test_the_state_kept_is_that_of_the_lowest_validation_loss(lists: dict[str, L
     assert losses == sorted(losses, reverse=True)
 
 
-def test_positives_weigh_as_much_as_all_negatives(lists: dict[str, Lists]) -> None:
+def test_positives_have_the_weight_of_all_negatives(lists: dict[str, RetrievedLists]) -> None:
     train = lists["train"]
     task = pair_task(small_pair, train)
     positives = float(train.relevant.sum())
     weight = (train.relevant.numel() - positives) / positives
     net = small_pair().eval()
     with torch.no_grad():
-        found = float(task.loss(net, train, torch.arange(train.relevant.numel())))
+        loss = float(task.loss(net, train, torch.arange(train.relevant.numel())))
         total = 0.0
         for row in range(len(train)):
-            for place in range(DEPTH):
-                pair = torch.cat([train.queries[row], train.videos[row, place]])
+            for rank in range(DEPTH):
+                pair = torch.cat([train.queries[row], train.videos[row, rank]])
                 chance = float(torch.sigmoid(net(pair)[0]))
-                wanted = float(train.relevant[row, place])
-                total -= weight * wanted * math.log(chance)
-                total -= (1 - wanted) * math.log(1 - chance)
-    assert found == pytest.approx(total / train.relevant.numel(), rel=1e-5)
+                relevant = float(train.relevant[row, rank])
+                total -= weight * relevant * math.log(chance)
+                total -= (1 - relevant) * math.log(1 - chance)
+    assert loss == pytest.approx(total / train.relevant.numel(), rel=1e-5)
 
 
-def test_a_correlation_image_is_numpys() -> None:
+def test_a_correlation_image_equals_that_of_numpy() -> None:
     videos = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(1))
     videos[1, :, 3] = 0.25
-    images = images_of(videos).numpy()
+    images = correlation_images(videos).numpy()
     assert images.shape == (2, 1, 7, 7)
     assert images[0, 0] == pytest.approx(np.corrcoef(videos[0].numpy().T), abs=1e-6)
     assert (images[1, 0, 3] == 0).all()
@@ -180,16 +184,16 @@ def test_a_correlation_image_is_numpys() -> None:
         ([1.0], 1.0, 1.0),
     ],
 )
-def test_what_pairs_say_of_a_list(logits: list[float], rr: float, r10: float) -> None:
-    assert by_pairs(logits) == pytest.approx((rr, r10))
+def test_predictions_from_pairs_by_table(logits: list[float], rr: float, r10: float) -> None:
+    assert predict_from_pairs(logits) == pytest.approx((rr, r10))
 
 
-def test_everything_runs_from_a_file_to_cards_that_claim_nothing(
+def test_the_recipe_runs_from_a_file_to_cards_without_figures(
     features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(features, tmp_path, Training(rates=(1e-4,), decays=(0.0,), epochs=1))
-    said = capsys.readouterr().out
-    assert "36 train, 12 validation, 12 test" in said
+    train_and_write(features, tmp_path, TrainConfig(rates=(1e-4,), decays=(0.0,), epochs=1))
+    output = capsys.readouterr().out
+    assert "36 train, 12 validation, 12 test" in output
     cards = ModelRepository([tmp_path]).cards()
     assert [card.id for card in cards] == ["correlation-qpp@1", "pair-qpp@1"]
     for card in cards:
@@ -200,14 +204,20 @@ def test_everything_runs_from_a_file_to_cards_that_claim_nothing(
     assert published["pair.0.weight"].shape == (512, 2 * WIDTH)
     assert published["pair.3.weight"].shape == (256, 512)
     images = load_file(tmp_path / "correlation-qpp" / "1" / "model.safetensors")
-    channels = [images[f"rr.{3 * place}.weight"].shape[0] for place in range(4)]
+    channels = [images[f"rr.{3 * index}.weight"].shape[0] for index in range(4)]
     assert channels == [64, 128, 256, 512]
 
 
-async def test_it_is_served_and_what_it_cannot_read_is_refused(
-    served: Served, lists: dict[str, Lists], tmp_path: Path
+async def test_a_pair_model_is_served_and_invalid_items_are_item_errors(
+    served: Served, lists: dict[str, RetrievedLists], tmp_path: Path
 ) -> None:
-    write(tmp_path, "pair", {"pair": small_pair().eval()}, lists["test"], "some system")
+    write_model(
+        tmp_path,
+        "pair",
+        nets={"pair": small_pair().eval()},
+        test=lists["test"],
+        origin="some system",
+    )
     good = item_of(lists["test"], 0)
     bad = [
         {**good, "query_embedding": None},
@@ -225,13 +235,17 @@ async def test_it_is_served_and_what_it_cannot_read_is_refused(
     assert (
         card["summary"] == "Learnt from lists of: some system. Nothing is claimed of its quality."
     )
-    assert [one["status"] for one in results] == ["ok"] * 2 + ["error"] * 5
+    assert [result["status"] for result in results] == ["ok"] * 2 + ["error"] * 5
     assert results[1]["flags"] == ["short_list"]
-    assert {one["error"]["code"] for one in results[2:]} == {"invalid_item"}
+    assert {result["error"]["code"] for result in results[2:]} == {"invalid_item"}
 
 
-def test_weights_of_something_else_are_refused(lists: dict[str, Lists], tmp_path: Path) -> None:
-    folder = write(tmp_path, "pair", {"pair": small_pair()}, lists["test"], "generated")
+def test_weights_of_another_net_are_refused(
+    lists: dict[str, RetrievedLists], tmp_path: Path
+) -> None:
+    folder = write_model(
+        tmp_path, "pair", nets={"pair": small_pair()}, test=lists["test"], origin="generated"
+    )
     path = folder / "model.safetensors"
     card = (folder / "card.toml").read_text()
     digest = card.split("sha256:")[1][:64]
@@ -239,12 +253,12 @@ def test_weights_of_something_else_are_refused(lists: dict[str, Lists], tmp_path
     tensors = load_file(path)
     cases = {
         "do not fit it": {**tensors, "width": torch.tensor(8)},
-        "'3.weight'": {key: one for key, one in tensors.items() if "3" not in key},
+        "'3.weight'": {key: value for key, value in tensors.items() if "3" not in key},
     }
-    for said, stored in cases.items():
+    for message, stored in cases.items():
         save_file(stored, path)
         (folder / "card.toml").write_text(loose)
-        with pytest.raises(CardError, match=said):
+        with pytest.raises(CardError, match=message):
             load(tmp_path, "pair")
     save_file(tensors, path)
     (folder / "card.toml").write_text(loose.split("[example]")[0])
@@ -253,7 +267,7 @@ def test_weights_of_something_else_are_refused(lists: dict[str, Lists], tmp_path
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda parts: parts.pop("relevant"), "no tensor relevant"),
         (lambda parts: parts.update(queries=parts["queries"] * 2), "rows of length 1"),
@@ -261,17 +275,21 @@ def test_weights_of_something_else_are_refused(lists: dict[str, Lists], tmp_path
         (lambda parts: parts.update(split=parts["split"] * 0), "no 1 \\(validation\\)"),
     ],
 )
-def test_features_that_are_none_are_refused_with_the_tensors_name(
-    features: Path, tmp_path: Path, change: Any, said: str
+def test_invalid_features_are_refused_with_the_tensors_name(
+    features: Path, tmp_path: Path, change: Any, message: str
 ) -> None:
     parts = load_file(features)
     change(parts)
     save_file(parts, tmp_path / "wrong.safetensors")
-    with pytest.raises(SystemExit, match=said):
+    with pytest.raises(SystemExit, match=message):
         read_lists(tmp_path / "wrong.safetensors")
 
 
-def test_an_item_error_names_the_numbers_needed(lists: dict[str, Lists], tmp_path: Path) -> None:
-    write(tmp_path, "pair", {"pair": small_pair()}, lists["test"], "generated")
+def test_an_item_error_names_the_numbers_needed(
+    lists: dict[str, RetrievedLists], tmp_path: Path
+) -> None:
+    write_model(
+        tmp_path, "pair", nets={"pair": small_pair()}, test=lists["test"], origin="generated"
+    )
     with pytest.raises(ItemError, match="this model needs 16 numbers"):
         score(load(tmp_path, "pair"), {"query": "q", "results": [{"score": 1.0}]})

@@ -1,3 +1,5 @@
+"""The family `video_qpp` with its real weights: numbers, batches, keys, flags and refusals."""
+
 import json
 import math
 import shutil
@@ -42,7 +44,7 @@ def model(entry: Any, files: ModelFiles) -> Any:
     return family_of(entry.card).load(entry.card, files, Runtime())
 
 
-def test_example_of_the_card(model: Any, entry: Any) -> None:
+def test_the_example_of_the_card_has_its_score(model: Any, entry: Any) -> None:
     example = entry.card.example
     item = VideoQppItem.model_validate(example.item)
     prepared = model.prepare([item], Options())
@@ -52,14 +54,14 @@ def test_example_of_the_card(model: Any, entry: Any) -> None:
 
 def test_queries_of_unequal_length_are_packed_and_not_padded(model: Any) -> None:
     texts = ("a fox", "a red fox and a red hen on the roof of a house that nobody owns")
-    inputs = [one for text in texts for one in prepare(model, text).inputs]
-    assert model.cost(inputs) == sum(one.tokens for one in inputs)
-    alone = [model.predict([one])[0] for one in inputs]
-    for one, other in zip(alone, model.predict(inputs), strict=True):
-        assert other == pytest.approx(one, abs=1e-5)
+    inputs = [row for text in texts for row in prepare(model, text).inputs]
+    assert model.cost(inputs) == sum(row.tokens for row in inputs)
+    alone = [model.predict([row])[0] for row in inputs]
+    for single, batched in zip(alone, model.predict(inputs), strict=True):
+        assert batched == pytest.approx(single, abs=1e-5)
 
 
-def test_raw_is_what_plain_transformers_and_the_stored_weights_give(
+def test_the_raw_equals_that_of_plain_transformers_and_the_stored_weights(
     model: Any, files: ModelFiles
 ) -> None:
     import torch
@@ -86,23 +88,25 @@ def test_raw_is_what_plain_transformers_and_the_stored_weights_give(
     bins = [crc32(gram.encode()) % 2**15 for gram in grams]
     assert len(set(bins)) == len(bins)
     weights = (1 + np.log(list(grams.values()))) * head["idf"][bins]
-    of_grams = head["ngrams_constant"] + (weights / np.linalg.norm(weights) @ head["ngrams"][bins])
+    gram_outputs = head["ngrams_constant"] + (
+        weights / np.linalg.norm(weights) @ head["ngrams"][bins]
+    )
     projected = embedding @ head["projection"]
     lengths = np.linalg.norm(head["queries"], axis=1)
     cosines = head["queries"] @ projected / lengths / np.linalg.norm(projected)
     ranked = np.sort(cosines)[::-1]
     bands = [ranked[start:stop].mean() for start, stop in ((0, 1), (1, 4), (4, 16), (16, 50))]
     kernels = [np.exp(sharpness * (cosines - 1)) for sharpness in (8, 16, 32)]
-    doubts = (0, 0, 1e-5 * len(cosines))
-    around = [
+    shrinkages = (0, 0, 1e-5 * len(cosines))
+    neighbours = [
         number
-        for kernel, doubt in zip(kernels, doubts, strict=True)
+        for kernel, shrinkage in zip(kernels, shrinkages, strict=True)
         for number in (
             np.log(kernel.mean() + 1e-12),
-            *(kernel @ head["labels"] / (kernel.sum() + doubt)),
+            *(kernel @ head["labels"] / (kernel.sum() + shrinkage)),
         )
     ]
-    inputs = np.concatenate([embedding, numbers, bands, around, of_grams])
+    inputs = np.concatenate([embedding, numbers, bands, neighbours, gram_outputs])
     standard = np.clip((inputs - head["mean"]) / head["deviation"], -5, 5)
     units = standard @ head["hidden"] + head["bias"]
     expected = head["constant"] + units / (1 + np.exp(-units)) @ head["out"]
@@ -118,14 +122,14 @@ def test_raws_are_the_same_alone_in_any_batch_and_in_any_order(model: Any) -> No
     alone = [model.predict([row])[0] for row in rows]
     together = model.predict(rows)
     backwards = model.predict(rows[::-1])[::-1]
-    for one, other, third in zip(alone, together, backwards, strict=True):
-        assert other == pytest.approx(one, abs=1e-5)
-        assert third == pytest.approx(one, abs=1e-5)
+    for single, batched, reordered in zip(alone, together, backwards, strict=True):
+        assert batched == pytest.approx(single, abs=1e-5)
+        assert reordered == pytest.approx(single, abs=1e-5)
     assert len({tuple(round(raw, 4) for raw in raws) for raws in alone}) == len(rows)
     assert model.predict([]) == []
 
 
-def test_outputs_are_two_a_system_and_how_near_the_known_queries_are(model: Any) -> None:
+def test_a_raw_has_two_outputs_per_system_and_the_nearest_cosine(model: Any) -> None:
     sizes = {
         name: len(model.predict(prepare(model, QUERIES[1], collection=name).inputs)[0])
         for name in ("msrvtt", "vatex", "coco")
@@ -144,7 +148,7 @@ def test_without_a_system_the_raw_is_the_mean_of_both(model: Any) -> None:
     assert both.raw == pytest.approx((gram.raw + vast.raw) / 2)
 
 
-def test_systems_of_one_query_share_a_computation(model: Any) -> None:
+def test_the_systems_of_one_query_share_a_key(model: Any) -> None:
     keys = {
         prepare(model, QUERIES[0], collection="vatex", system=system).inputs[0].key
         for system in ("gram", "vast", None)
@@ -152,22 +156,22 @@ def test_systems_of_one_query_share_a_computation(model: Any) -> None:
     assert len(keys) == 1
 
 
-def test_collections_and_texts_have_keys_of_their_own(model: Any) -> None:
+def test_collections_and_texts_have_different_keys(model: Any) -> None:
     prepared = [
         prepare(model, query, collection=collection)
         for query in ("a kite", "a kite.", "A kite", "a kites")
         for collection in ("msrvtt", "vatex", "coco")
     ]
-    assert len({case.inputs[0].key for case in prepared}) == len(prepared)
+    assert len({item.inputs[0].key for item in prepared}) == len(prepared)
 
 
-def test_white_space_changes_neither_key_nor_number(model: Any) -> None:
+def test_white_space_changes_neither_key_nor_raw(model: Any) -> None:
     plain, spaced = (prepare(model, text) for text in ("a kite flies", "  a\tkite \n flies "))
     assert plain.inputs[0].key == spaced.inputs[0].key
     assert model.predict(plain.inputs) == model.predict(spaced.inputs)
 
 
-def test_default_collection_is_msrvtt_and_flagged(model: Any) -> None:
+def test_the_default_collection_is_msrvtt_and_flagged(model: Any) -> None:
     unnamed, named = score(model, QUERIES[3]), score(model, QUERIES[3], collection="msrvtt")
     assert unnamed.score == named.score
     assert unnamed.flags == ("default_collection",)
@@ -177,7 +181,7 @@ def test_default_collection_is_msrvtt_and_flagged(model: Any) -> None:
 
 @pytest.mark.parametrize("collection", ["msrvtt", "vatex", "coco"])
 @pytest.mark.parametrize("query", ["\u8fd9\u662f\u4e00\u4e2a\u6d4b\u8bd5", "SELECT x FROM y"])
-def test_what_nothing_learnt_from_is_like_is_flagged(
+def test_a_query_unlike_all_training_queries_is_out_of_domain(
     model: Any, query: str, collection: str
 ) -> None:
     strange, usual = (
@@ -223,7 +227,7 @@ def test_each_system_has_its_own_outputs(model: Any) -> None:
         assert (served.channels["rr"], served.channels["r10"]) == expected
 
 
-def test_what_is_not_a_number_is_not_served_as_zero(model: Any) -> None:
+def test_nan_is_not_served_as_zero(model: Any) -> None:
     prepared = prepare(model, QUERIES[1], collection="coco")
     (served,) = model.finish(prepared, [(math.nan, 0.2, 0.7)], Options())
     assert math.isnan(served.score)
@@ -231,7 +235,7 @@ def test_what_is_not_a_number_is_not_served_as_zero(model: Any) -> None:
 
 
 @pytest.mark.parametrize("query", ["", " ", "\n\t ", "\x00", "\u200b"])
-def test_empty_queries(model: Any, query: str) -> None:
+def test_an_empty_query_is_an_item_error(model: Any, query: str) -> None:
     with pytest.raises(ItemError) as caught:
         prepare(model, query)
     assert caught.value.code == "empty_query"
@@ -244,13 +248,13 @@ def test_coco_has_no_single_system(model: Any) -> None:
 
 
 @pytest.mark.parametrize("results", [(), (RetrievedResult(score=0.3),)])
-def test_retrieved_results_are_not_read(model: Any, results: Any) -> None:
+def test_retrieved_results_are_unsupported(model: Any, results: Any) -> None:
     with pytest.raises(ItemError) as caught:
         prepare(model, QUERIES[0], results=results)
     assert caught.value.code == "unsupported"
 
 
-def test_a_query_over_the_limit_is_refused_without_being_quoted(model: Any) -> None:
+def test_a_query_over_the_limit_is_refused_and_not_quoted(model: Any) -> None:
     with pytest.raises(ItemError) as caught:
         prepare(model, "zebra " * 400)
     assert caught.value.code == "input_too_long"
@@ -260,7 +264,7 @@ def test_a_query_over_the_limit_is_refused_without_being_quoted(model: Any) -> N
 @pytest.mark.parametrize(
     ("truncation", "first", "last"), [("right", 1, 254), ("left", 147, 400), ("middle", 1, 400)]
 )
-def test_cut_queries_keep_the_chosen_side(
+def test_a_truncated_query_keeps_the_chosen_side(
     model: Any, truncation: Any, first: int, last: int
 ) -> None:
     numerals = [chr(0x4E00 + count) for count in range(1, 401)]
@@ -268,7 +272,7 @@ def test_cut_queries_keep_the_chosen_side(
     prepared = prepare(model, " ".join(numerals), options, collection="vatex")
     (row,) = prepared.inputs
     kept = row.key.rpartition(b"\0")[2].decode().split()
-    assert row.tokens == len(row.payload[1]) == 256
+    assert row.tokens == len(row.payload.ids) == 256
     assert prepared.flags == ("truncated",)
     assert prepared.details == {"words": 254, "truncated_tokens": 146}
     assert kept[-1] == numerals[last - 1]
@@ -283,7 +287,7 @@ def test_cut_queries_keep_the_chosen_side(
     system=st.sampled_from([None, "gram", "vast"]),
     truncation=st.sampled_from(["error", "left", "right", "middle"]),
 )
-def test_any_text_is_scored_or_refused(
+def test_any_text_is_scored_or_an_item_error(
     model: Any, query: str, collection: Any, system: Any, truncation: Any
 ) -> None:
     try:
@@ -300,13 +304,13 @@ def test_any_text_is_scored_or_refused(
     assert all(0 <= value <= 1 for value in served.channels.values())
 
 
-def test_detail_beats_generality_on_msrvtt(model: Any) -> None:
+def test_a_detailed_query_scores_above_a_general_one_on_msrvtt(model: Any) -> None:
     detailed = score(model, QUERIES[1], collection="msrvtt").score
     general = score(model, "a person is doing something", collection="msrvtt").score
     assert detailed > general + 0.1
 
 
-def test_a_batch_that_does_not_fit_is_told_as_such(model: Any) -> None:
+def test_a_batch_that_does_not_fit_raises_device_out_of_memory(model: Any) -> None:
     import dataclasses
 
     import torch
@@ -315,13 +319,13 @@ def test_a_batch_that_does_not_fit_is_told_as_such(model: Any) -> None:
         def logits(self, inputs: object) -> None:
             raise torch.OutOfMemoryError("full")
 
-    encoder = dataclasses.replace(model.encoder, arrangement=Full())
+    encoder = dataclasses.replace(model.encoder, layout=Full())
     crowded = dataclasses.replace(model, encoder=encoder)
     with pytest.raises(DeviceOutOfMemory):
         crowded.predict(prepare(model, QUERIES[0]).inputs)
 
 
-def test_fingerprint_follows_the_heads(
+def test_the_fingerprint_changes_with_the_heads(
     model: Any, entry: Any, files: ModelFiles, tmp_path: Path
 ) -> None:
     from safetensors.numpy import load_file, save_file
@@ -359,7 +363,7 @@ def test_absent_heads_and_weights_are_refused(
         family_of(entry.card).load(entry.card, ModelFiles(files.folder, None), Runtime())
 
 
-def test_a_changed_artefact_is_refused_by_its_digest(entry: Any, tmp_path: Path) -> None:
+def test_a_changed_file_is_refused_by_its_digest(entry: Any, tmp_path: Path) -> None:
     folder = tmp_path / "video-qpp" / "2"
     shutil.copytree(entry.folder, folder)
     with (folder / "heads.safetensors").open("ab") as heads:
@@ -374,7 +378,7 @@ def test_weights_in_git_stay_small(entry: Any) -> None:
     assert 0 < size <= 11 * 2**20
 
 
-def test_card_has_the_reference_statistics(entry: Any) -> None:
+def test_the_card_has_the_reference_statistics(entry: Any) -> None:
     card: ModelCard = entry.card
     assert card.reference is not None
     values = [card.reference.quantiles[name] for name in sorted(card.reference.quantiles)]

@@ -1,12 +1,13 @@
-"""The formulas of the post-retrieval predictors, held against arithmetic in plain Python."""
+"""The formulas of the post-retrieval predictors, compared with arithmetic in plain Python."""
 
 import math
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from assay_models.families.qpp import predictors
@@ -15,10 +16,10 @@ LIST = (9.5, 7.25, 7.0, 4.0, 3.5, 3.0, 0.5)
 CORPUS, WORDS = -2.0, 4
 
 Lists = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30).map(
-    lambda given: sorted(given, reverse=True)
+    lambda values: sorted(values, reverse=True)
 )
 Positive = st.lists(st.floats(0.1, 1e3), min_size=1, max_size=30).map(
-    lambda given: sorted(given, reverse=True)
+    lambda values: sorted(values, reverse=True)
 )
 
 
@@ -30,18 +31,18 @@ def close(expected: float) -> object:
     return pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-def test_each_formula_by_hand() -> None:
+def test_score_predictors_equal_plain_formulas() -> None:
     scores, mean = array(LIST), statistics.fmean(LIST)
     assert predictors.mean(scores) == close(mean)
     assert predictors.deviation(scores) == close(statistics.pstdev(LIST))
     assert predictors.wig(scores[:5], CORPUS, WORDS) == close(
-        sum(one - CORPUS for one in LIST[:5]) / 5 / 2
+        sum(score - CORPUS for score in LIST[:5]) / 5 / 2
     )
     assert predictors.nqc(scores, CORPUS) == close(statistics.pstdev(LIST) / 2)
-    spread = sum(one * abs(math.log(one / mean)) for one in LIST) / len(LIST)
+    spread = sum(score * abs(math.log(score / mean)) for score in LIST) / len(LIST)
     assert predictors.smv(scores, CORPUS) == close(spread / 2)
-    cuts = [statistics.pstdev(LIST[:k]) for k in range(1, len(LIST) + 1)]
-    assert predictors.sigma_max(scores) == close(max(cuts))
+    deviations = [statistics.pstdev(LIST[:k]) for k in range(1, len(LIST) + 1)]
+    assert predictors.sigma_max(scores) == close(max(deviations))
     assert predictors.sigma_share(scores, 0.5) == close(statistics.pstdev([9.5, 7.25, 7.0]))
     assert predictors.sigma_share(scores, 4 / 9.5) == close(
         statistics.pstdev([9.5, 7.25, 7.0, 4.0])
@@ -49,7 +50,7 @@ def test_each_formula_by_hand() -> None:
     assert predictors.top_gap(scores) == 2.25
 
 
-def test_the_greatest_deviation_need_not_be_that_of_the_whole_list() -> None:
+def test_sigma_max_can_be_greater_than_the_deviation_of_the_whole_list() -> None:
     scores = array([10.0, 0.0, 0.0, 0.0, 0.0, 0.0])
     assert predictors.sigma_max(scores) == close(5.0)
     assert predictors.deviation(scores) < 4
@@ -57,9 +58,11 @@ def test_the_greatest_deviation_need_not_be_that_of_the_whole_list() -> None:
 
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(Lists, st.floats(-1e3, 1e3), st.floats(0.01, 100.0))
-def test_what_a_shift_and_a_scale_do(values: list[float], shift: float, scale: float) -> None:
+def test_score_predictors_under_shift_and_scale(
+    values: list[float], shift: float, scale: float
+) -> None:
     scores, moved, scaled = array(values), array(values) + shift, array(values) * scale
-    near = {"rel": 1e-6, "abs": 1e-7}
+    near: dict[str, Any] = {"rel": 1e-6, "abs": 1e-7}
     for predictor in (predictors.deviation, predictors.sigma_max):
         assert predictor(moved) == pytest.approx(predictor(scores), **near)
         assert predictor(scaled) == pytest.approx(scale * predictor(scores), **near)
@@ -71,9 +74,7 @@ def test_what_a_shift_and_a_scale_do(values: list[float], shift: float, scale: f
 
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(Positive, st.floats(0.01, 100.0))
-def test_smv_and_the_share_of_the_best_do_not_mind_the_unit(
-    values: list[float], scale: float
-) -> None:
+def test_smv_and_sigma_share_scale_with_the_unit(values: list[float], scale: float) -> None:
     scores = array(values)
     smv = predictors.smv(scores, 2.0)
     assert predictors.smv(scores * scale, 2.0 * scale) == pytest.approx(smv, rel=1e-9, abs=1e-9)
@@ -83,7 +84,7 @@ def test_smv_and_the_share_of_the_best_do_not_mind_the_unit(
 
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.floats(-1e6, 1e6), st.integers(1, 40))
-def test_equal_scores_have_no_spread_at_all(score: float, count: int) -> None:
+def test_equal_scores_have_exactly_no_spread(score: float, count: int) -> None:
     scores = array([score] * count)
     assert predictors.deviation(scores) == 0
     assert predictors.sigma_max(scores) == 0
@@ -114,24 +115,23 @@ QUERY = [1.0, 1.0, 0.5]
 ROWS = predictors.unit(np.array(VECTORS))
 
 
-def test_coherence_by_hand() -> None:
+def test_coherence_equals_the_plain_formula() -> None:
     pairs = [cosine(a, b) for a in VECTORS for b in VECTORS if a is not b]
     assert predictors.coherence(ROWS) == close(statistics.fmean(pairs))
     assert predictors.coherence(ROWS[:1]) is None
 
 
-def test_autocorrelation_by_hand() -> None:
+def test_autocorrelation_equals_the_plain_formula() -> None:
     diffused = []
     for a in VECTORS:
         others = [(b, s) for b, s in zip(VECTORS, SCORES, strict=True) if b is not a]
         weights = [max(0.0, cosine(a, b)) for b, _ in others]
-        told = sum(weight * s for weight, (_, s) in zip(weights, others, strict=True))
-        diffused.append(told / sum(weights))
-    found = predictors.autocorrelation(array(SCORES), ROWS)
-    assert found == close(pearson(SCORES, diffused))
+        total = sum(weight * s for weight, (_, s) in zip(weights, others, strict=True))
+        diffused.append(total / sum(weights))
+    assert predictors.autocorrelation(array(SCORES), ROWS) == close(pearson(SCORES, diffused))
 
 
-def test_autocorrelation_rises_where_alike_results_have_like_scores() -> None:
+def test_autocorrelation_is_high_where_similar_results_have_similar_scores() -> None:
     rows = predictors.unit(np.array([[1.0, 0.05], [1.0, 0.0], [0.05, 1.0], [0.0, 1.0]]))
     together = predictors.autocorrelation(array([4.0, 3.9, 1.1, 1.0]), rows)
     apart = predictors.autocorrelation(array([4.0, 3.9, 1.1, 1.0]), rows[[0, 2, 1, 3]])
@@ -140,7 +140,7 @@ def test_autocorrelation_rises_where_alike_results_have_like_scores() -> None:
     assert together > 0.9 > 0 > apart
 
 
-def test_clarity_by_hand() -> None:
+def test_clarity_equals_the_plain_formula() -> None:
     models = [softmax([cosine(a, b) / 0.5 for b in VECTORS]) for a in VECTORS]
     spread = statistics.pstdev(SCORES)
     weights = softmax([(score - statistics.fmean(SCORES)) / spread for score in SCORES])
@@ -152,7 +152,7 @@ def test_clarity_by_hand() -> None:
     assert predictors.clarity(array([2.0]), ROWS[:1], 0.5) is None
 
 
-def test_query_fit_by_hand() -> None:
+def test_query_fit_equals_the_plain_formula() -> None:
     directions = [[x / math.hypot(*vector) for x in vector] for vector in VECTORS]
     total = [sum(column) for column in zip(*directions, strict=True)]
     query = predictors.unit(np.array(QUERY))
@@ -164,12 +164,17 @@ def test_query_fit_by_hand() -> None:
 @pytest.mark.parametrize(
     ("scores", "vectors"),
     [
-        ([2.0, 1.0], [[1.0, 0.0], [1.0, 1.0]]),  # two: the other one is all there is
+        ([2.0, 1.0], [[1.0, 0.0], [1.0, 1.0]]),  # two results
         ([2.0, 2.0, 2.0], [[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]]),  # equal scores
-        ([3.0, 2.0, 1.0], [[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]),  # one is like no other
+        (
+            [3.0, 2.0, 1.0],
+            [[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]],
+        ),  # one result is similar to no other
     ],
 )
-def test_autocorrelation_is_not_made_up(scores: list[float], vectors: list[list[float]]) -> None:
+def test_autocorrelation_is_none_where_it_is_undefined(
+    scores: list[float], vectors: list[list[float]]
+) -> None:
     rows = predictors.unit(np.array(vectors))
     assert predictors.autocorrelation(array(scores), rows) is None
 
@@ -180,21 +185,19 @@ def test_autocorrelation_is_not_made_up(scores: list[float], vectors: list[list[
     st.floats(0.01, 100.0),
     st.floats(-1e3, 1e3),
 )
-def test_embedding_predictors_do_not_mind_the_unit_of_scores(
+def test_embedding_predictors_do_not_depend_on_the_unit_of_scores(
     values: list[float], scale: float, shift: float
 ) -> None:
     scores = array(sorted(values, reverse=True))
-    if predictors.deviation(scores) < 1e-3:
-        return
+    assume(predictors.deviation(scores) >= 1e-3)
     moved = scores * scale + shift
-    if predictors.deviation(moved) < 1e-4:
-        return
+    assume(predictors.deviation(moved) >= 1e-4)
     clarity = predictors.clarity(scores, ROWS, 0.2)
     assert predictors.clarity(moved, ROWS, 0.2) == pytest.approx(clarity, abs=1e-6)
     correlation = predictors.autocorrelation(scores, ROWS)
     assert predictors.autocorrelation(moved, ROWS) == pytest.approx(correlation, abs=1e-4)
 
 
-def test_only_the_direction_of_an_embedding_counts() -> None:
+def test_unit_keeps_only_the_direction() -> None:
     huge = np.array(VECTORS) * np.array([[1e300], [1e-300], [1.0], [7.0]])
     assert predictors.unit(huge) == pytest.approx(ROWS, abs=1e-12)

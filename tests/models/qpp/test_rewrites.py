@@ -1,4 +1,4 @@
-"""The three numbers that hold a rewrite to its original."""
+"""The three measures of the distance between a rewrite and its original."""
 
 import math
 
@@ -16,7 +16,7 @@ vectors = st.integers(1, 12).flatmap(
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "expected"),
+    ("left", "right", "expected"),
     [
         ((1.0, 0.0), (0.0, 2.0), 0.0),
         ((1.0, 1.0), (2.0, 2.0), 1.0),
@@ -25,20 +25,22 @@ vectors = st.integers(1, 12).flatmap(
         ((0.0, 0.0), (1.0, 0.0), 0.0),
     ],
 )
-def test_known_cosines(one: tuple[float, ...], other: tuple[float, ...], expected: float) -> None:
-    assert similarity(one, other) == pytest.approx(expected)
+def test_similarity_by_table(
+    left: tuple[float, ...], right: tuple[float, ...], expected: float
+) -> None:
+    assert similarity(left, right) == pytest.approx(expected)
 
 
 @given(vectors)
-def test_cosines_are_bounded_and_do_not_depend_on_the_order(
+def test_similarity_is_bounded_and_symmetric(
     pair: tuple[list[float], list[float]],
 ) -> None:
-    one, other = pair
-    assert -1 <= similarity(one, other) <= 1
-    assert similarity(one, other) == similarity(other, one)
+    left, right = pair
+    assert -1 <= similarity(left, right) <= 1
+    assert similarity(left, right) == similarity(right, left)
 
 
-def test_what_is_not_a_number_stays_none() -> None:
+def test_the_similarity_of_nan_is_nan() -> None:
     assert math.isnan(similarity((math.nan, 1.0), (1.0, 1.0)))
 
 
@@ -52,14 +54,14 @@ def test_what_is_not_a_number_stays_none() -> None:
         ("?!", "...", 0.0),
     ],
 )
-def test_known_changes_of_length(text: str, original: str, expected: float) -> None:
+def test_length_change_by_table(text: str, original: str, expected: float) -> None:
     assert length_change(text, original) == pytest.approx(expected)
 
 
 @given(st.text(max_size=80), st.text(max_size=80), st.text(max_size=80))
-def test_changes_of_length_add_up(first: str, second: str, third: str) -> None:
-    way = length_change(third, second) + length_change(second, first)
-    assert way == pytest.approx(length_change(third, first))
+def test_length_changes_add_up(first: str, second: str, third: str) -> None:
+    total = length_change(third, second) + length_change(second, first)
+    assert total == pytest.approx(length_change(third, first))
     assert length_change(first, first) == 0
 
 
@@ -76,16 +78,16 @@ def test_changes_of_length_add_up(first: str, second: str, third: str) -> None:
         ("dog", "", 1.0),
     ],
 )
-def test_known_novelties(text: str, original: str, expected: float) -> None:
+def test_novelty_by_table(text: str, original: str, expected: float) -> None:
     assert novelty(text, original) == expected
 
 
 @given(st.text(max_size=120), st.text(max_size=120))
-def test_novelty_is_a_share_and_none_where_nothing_is_added(text: str, original: str) -> None:
+def test_novelty_is_a_share_and_zero_where_no_word_is_new(text: str, original: str) -> None:
     assert 0 <= novelty(text, original) <= 1
     assert novelty(text, f"{original} {text}") == 0
     assert novelty(text, text) == 0
 
 
-def test_function_words_are_words_as_they_are_read() -> None:
+def test_every_function_word_is_one_word() -> None:
     assert all(words_of(word) == [word] for word in FUNCTION_WORDS)

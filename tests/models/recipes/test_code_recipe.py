@@ -1,4 +1,4 @@
-"""How the code model is made and measured: packs, the packed forward pass, the loss, the check."""
+"""The recipe of the code model: packs, the packed forward pass, the loss, the evaluation."""
 
 import gzip
 import json
@@ -13,14 +13,27 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from assay_models.base import Score
 from assay_models.card import ModelCard, Quality
-from assay_models.families.classifier.surprisal import Surprisal, _prediction
-from recipes.code.data import Pack, Packer, Pair, Program, Share, _withheld, read_pairs
-from recipes.code.evaluate import DATASETS, Measured, check, measure
-from recipes.code.excess import excess_surprisal
-from recipes.code.packed import Adapter, PackedModel, adapted, bradley_terry
-from recipes.code.samples import rewritten, sampled_pairs
-from recipes.code.train import Plan, steps
-from recipes.measure import Figure
+from assay_models.families.classifier.surprisal import Surprisal, prediction_layer
+from recipes.code.data import (
+    MixturePart,
+    Pack,
+    Packer,
+    Pair,
+    Program,
+    is_withheld_pair,
+    read_pairs,
+)
+from recipes.code.evaluate import (
+    DATASETS,
+    DatasetResult,
+    differences_from_card,
+    evaluate_pairs,
+)
+from recipes.code.excess_surprisal import excess_surprisal
+from recipes.code.packed_model import AdapterConfig, PackedModel, add_adapter, bradley_terry
+from recipes.code.samples import rewrite, sampled_pairs
+from recipes.code.train import TrainConfig, training_steps
+from recipes.measure import Estimate
 
 PAIRS = [
     Pair("p", "Add.", "return a + b", "return a - b"),
@@ -30,31 +43,33 @@ PAIRS = [
 ]
 
 
-def letters(text: str) -> list[int]:
+def encode_letters(text: str) -> list[int]:
     return [ord(letter) % 90 + 3 for letter in text]
 
 
 def test_a_program_of_several_pairs_is_packed_once() -> None:
-    (pack,) = Packer(letters, longest=120, budget=1_000).packs(PAIRS)
-    assert sorted((program.text, program.good) for program in pack.programs) == [
+    (pack,) = Packer(encode_letters, max_tokens=120, pack_tokens=1_000).packs(PAIRS)
+    assert sorted((program.text, program.is_chosen) for program in pack.programs) == [
         ("return a", False),
         ("return a + b", True),
         ("return a - b", False),
         ("return b + a", True),
     ]
-    assert list(pack.prompt) == letters("<|im_start|>user\nAdd.<|im_end|>\n<|im_start|>assistant\n")
-    assert list(pack.programs[0].ids) == letters("return a + b<|im_end|>\n")
+    assert list(pack.prompt) == encode_letters(
+        "<|im_start|>user\nAdd.<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert list(pack.programs[0].ids) == encode_letters("return a + b<|im_end|>\n")
 
 
 def test_a_pack_is_closed_at_its_budget() -> None:
-    packs = list(Packer(letters, longest=120, budget=10).packs(PAIRS))
+    packs = list(Packer(encode_letters, max_tokens=120, pack_tokens=10).packs(PAIRS))
     assert [len(pack.programs) for pack in packs] == [2, 2, 2]
-    assert all({program.good for program in pack.programs} == {True, False} for pack in packs)
+    assert all({program.is_chosen for program in pack.programs} == {True, False} for pack in packs)
 
 
 def test_rows_of_a_withheld_collection_are_left_out() -> None:
-    assert _withheld({"chosen_by": ["gpt"], "rejected_by": ["codegen", "wizardcoder"]})
-    assert not _withheld({"chosen_by": None, "rejected_by": ["codegen"]})
+    assert is_withheld_pair({"chosen_by": ["gpt"], "rejected_by": ["codegen", "wizardcoder"]})
+    assert not is_withheld_pair({"chosen_by": None, "rejected_by": ["codegen"]})
 
 
 @pytest.fixture
@@ -67,18 +82,19 @@ def model() -> PeftModel:
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
-        num_labels=1,
         pad_token_id=0,
         tie_word_embeddings=True,
     )
+    config.num_labels = 1
+    adapter = AdapterConfig(rank=2, first_layer=1)
     with pytest.warns(FutureWarning, match="is_gradient_checkpointing"):
-        model = adapted(LlamaForSequenceClassification(config), Adapter(rank=2, first_layer=1))
+        model = add_adapter(LlamaForSequenceClassification(config), adapter)
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.2)
     return model
 
 
-def drawn_pack() -> Pack:
+def random_pack() -> Pack:
     draw = random.Random(3)
     programs = tuple(
         Program(str(size), tuple(draw.choices(range(3, 99), k=size)), size > 5)
@@ -88,50 +104,54 @@ def drawn_pack() -> Pack:
 
 
 def test_each_program_of_a_pack_scores_as_a_row_of_its_own(model: PeftModel) -> None:
-    pack = drawn_pack()
+    pack = random_pack()
     rows = [torch.tensor([pack.prompt + program.ids]) for program in pack.programs]
     with torch.no_grad():
         alone = [float(model(row).logits) for row in rows]
-        packed = PackedModel(model, frozen=1)
-        first, again = (packed.judged(pack)[0].tolist() for _ in range(2))
+        packed = PackedModel(model, frozen_layers=1)
+        first, again = (packed.score(pack)[0].tolist() for _ in range(2))
     assert max(alone) - min(alone) > 0.3
     assert first == again == pytest.approx(alone, abs=0.05)
 
 
-def test_what_is_trained_is_the_surprisal_that_is_served(model: PeftModel) -> None:
-    pack, size = drawn_pack(), 7
+def test_the_surprisal_in_training_equals_the_served_one(model: PeftModel) -> None:
+    pack, size = random_pack(), 7
     plain = model.get_base_model()
-    served = Surprisal(1.0, pack.prompt[-2:], _prediction(plain.model.embed_tokens), torch.float32)
+    assert isinstance(plain, LlamaForSequenceClassification)
+    served = Surprisal(
+        1.0, pack.prompt[-2:], prediction_layer(plain.model.embed_tokens), torch.float32
+    )
     with torch.no_grad():
         expected = []
         for program in pack.programs:
             ids = [*pack.prompt, *program.ids]
-            assert served.answer(ids) == size
+            assert served.answer_start(ids) == size
             states = plain.model(torch.tensor([ids])).last_hidden_state[0]
-            expected.append(served.malus([(states[size - 1 : -1], program.ids)], by_row=False))
-        logits, excess = PackedModel(model, frozen=1).judged(pack)
+            answer = (states[size - 1 : -1], program.ids)
+            expected.append(served.penalty([answer], is_row_wise=False))
+        logits, excess = PackedModel(model, frozen_layers=1).score(pack)
     assert excess.tolist() == pytest.approx(torch.cat(expected)[:, 0].tolist(), abs=0.05)
     assert len(logits) == len(pack.programs)
 
 
-def test_the_gradient_of_the_surprisal_is_autograds() -> None:
+def test_the_gradient_of_the_surprisal_equals_autograd() -> None:
     torch.manual_seed(5)
     states, embeddings = torch.randn(6, 16, requires_grad=True), torch.randn(40, 16).bfloat16()
-    told, weights = torch.randint(0, 40, (6,)), torch.linspace(-1, 2, 6)
-    (weights @ excess_surprisal(states, embeddings, told)).backward()
+    tokens, weights = torch.randint(0, 40, (6,)), torch.linspace(-1, 2, 6)
+    (weights @ excess_surprisal(states, embeddings, tokens)).backward()
     found, states.grad = states.grad, None
     predicted = torch.distributions.Categorical(logits=states @ embeddings.float().T)
-    (weights @ (-predicted.log_prob(told) - predicted.entropy())).backward()
+    (weights @ (-predicted.log_prob(tokens) - predicted.entropy())).backward()
     assert found is not None
     assert states.grad is not None
     assert torch.allclose(found, states.grad, atol=0.05 * float(states.grad.abs().max()))
 
 
-def test_sampled_programs_are_written_anew_without_what_gives_them_away() -> None:
+def test_sampled_programs_are_rewritten_without_comments_docstrings_and_calls() -> None:
     program = '# mine\nimport math\ndef f(x):\n  """Doc."""\n  return  x*2 # twice\nprint(f(2))\n'
-    assert rewritten(program) == "import math\n\ndef f(x):\n    return x * 2"
+    assert rewrite(program) == "import math\n\ndef f(x):\n    return x * 2"
     with pytest.raises(SyntaxError):
-        rewritten("def f(:")
+        rewrite("def f(:")
 
 
 def test_a_failing_sample_gets_a_passing_partner_of_its_own_collection(tmp_path: Path) -> None:
@@ -151,25 +171,27 @@ def test_a_failing_sample_gets_a_passing_partner_of_its_own_collection(tmp_path:
     files = {"samples_humaneval": samples, "samples_mbpp": [], "pairs_natural_train": [wording]}
     for name, rows in {**files, "pairs_mutation_train": []}.items():
         with gzip.open(folder / f"{name}.jsonl.gz", "wt") as file:
-            file.writelines(f"{json.dumps(one)}\n" for one in rows)
+            file.writelines(f"{json.dumps(entry)}\n" for entry in rows)
     (pair,) = sampled_pairs(tmp_path)
     assert pair == Pair("p", "Do.", "def f():\n    return 2", "def f():\n    return 3")
 
 
-def test_the_loss_is_bradley_terrys() -> None:
+def test_the_loss_is_that_of_bradley_and_terry() -> None:
     loss, won = bradley_terry(torch.tensor([1.0, 0.0, 3.0]), [True, False, False])
     expected = [-math.log(1 / (1 + math.exp(-margin))) for margin in (1.0, -2.0)]
     assert float(loss) == pytest.approx(sum(expected) / 2)
     assert float(won) == 0.5
 
 
-def test_the_same_plan_trains_on_the_same_packs() -> None:
-    packer = Packer(letters, longest=120, budget=10)
-    shares = [(Share("pairs", 2), PAIRS[:3])]
+def test_the_same_config_trains_on_the_same_packs() -> None:
+    packer = Packer(encode_letters, max_tokens=120, pack_tokens=10)
+    parts = [(MixturePart("pairs", 2), PAIRS[:3])]
     runs = [
         [next(run) for _ in range(4)]
         for run in (
-            steps(Plan(step_tokens=1), lambda generator: packer.epoch(shares, generator))
+            training_steps(
+                TrainConfig(step_tokens=1), lambda generator: packer.epoch(parts, generator)
+            )
             for _ in range(2)
         )
     ]
@@ -178,7 +200,7 @@ def test_the_same_plan_trains_on_the_same_packs() -> None:
 
 
 def served(score: float) -> Score:
-    return Score(score, score, {"reward": score})
+    return Score(score, score, channels={"reward": score})
 
 
 def test_pairs_that_could_not_be_scored_are_counted_and_left_out() -> None:
@@ -186,33 +208,34 @@ def test_pairs_that_could_not_be_scored_are_counted_and_left_out() -> None:
         ("Add.", "return a + b"): served(2.0),
         ("Add.", "return a - b"): served(1.0),
         ("Add.", "return a"): None,
-        ("Add.", "return b + a"): Score(0.0, None, {"reward": 0.0}),
+        ("Add.", "return b + a"): Score(0.0, None, channels={"reward": 0.0}),
     }
-    found = measure(PAIRS[:3], scores)
-    assert (found.figure.value, found.figure.n) == (0.5, 2)
+    found = evaluate_pairs(PAIRS[:3], scores)
+    assert (found.accuracy.value, found.accuracy.n) == (0.5, 2)
     assert (found.longer.value, found.shorter.value, found.gain.value) == (0.5, 0.5, 0.0)
     assert (found.unscored, found.invalid) == (1, 1)
 
 
 @pytest.mark.parametrize(
-    ("measured", "low", "complains"),
+    ("measured", "low", "is_reported"),
     [(0.604, 0.504, False), (0.606, 0.5, True), (0.59, 0.5, True), (0.6, 0.51, True)],
 )
-def test_the_check_holds_the_card_to_its_figures(
-    measured: float, low: float, complains: bool
+def test_figures_beyond_the_tolerance_of_the_card_are_reported(
+    measured: float, low: float, is_reported: bool
 ) -> None:
     name = DATASETS[0].name
     quality = Quality(
         dataset=name, metric="pair accuracy", value=0.6, low=0.5, high=0.7, n=9, command="-"
     )
     card = ModelCard(name="code", version=1, family="code", quality=(quality,))
-    figure = Figure(measured, low, 0.7, 9)
-    results = {name: Measured(figure, figure, figure, figure, 0, 0)}
-    assert bool(check(card, results)) is complains
-    assert check(ModelCard(name="code", version=1, family="code"), results)
+    estimate = Estimate(measured, low, 0.7, 9)
+    estimates = dict.fromkeys(("accuracy", "longer", "shorter", "gain"), estimate)
+    results = {name: DatasetResult(**estimates, unscored=0, invalid=0)}
+    assert bool(differences_from_card(card, results)) is is_reported
+    assert differences_from_card(ModelCard(name="code", version=1, family="code"), results)
 
 
-def test_the_recipe_reads_only_its_split(tmp_path: Path) -> None:
+def test_reading_pairs_keeps_only_the_split(tmp_path: Path) -> None:
     rows = [
         {"problem": split, "prompt": "?", "chosen": "1", "rejected": "2", "split": split}
         for split in ("train", "dev", "train")

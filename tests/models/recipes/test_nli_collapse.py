@@ -1,4 +1,4 @@
-"""The bench of collapse: its bank, the log-probability scorer, its figures, and the real rules."""
+"""The study of collapse: its probe set, the log-probability scorer, its metrics, the rules."""
 
 import math
 from collections.abc import Sequence
@@ -9,27 +9,34 @@ import numpy as np
 import pytest
 from support.paths import DATA, DOCS
 
-pytest.importorskip("matplotlib", reason="the bench draws what it measured")
+pytest.importorskip("matplotlib", reason="the study draws its result")
 
 import torch
 from support.checkpoints import build_checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from assay_models import items
 from assay_models.families.nli.claims import WEIGHTS
 from recipes import measure
-from recipes.code.likelihood import Likelihood
-from recipes.nli import collapse
-from recipes.nli.bank import Group, digest_of, draw, read_bank
+from recipes.code.studies.likelihood import Likelihood
 from recipes.nli.data import LABELS
-from recipes.nli.logprob import VERBALISERS, LogProbability, best_of_three, fast, prompt_of
-from recipes.nli.verdicts import (
+from recipes.nli.studies import collapse
+from recipes.nli.studies.log_probability import (
+    VERBALISERS,
+    LogProbabilityScorer,
+    build_prompt,
+    by_best_word,
+    by_first_word,
+)
+from recipes.nli.studies.probe_set import Group, digest_of, draw_groups, read_probe_set
+from recipes.nli.studies.verdicts import (
     GATE,
     Verdicts,
     accuracy,
-    diagnosis,
     entropy,
-    figures,
-    flat_groups,
+    estimates,
+    fired_rules,
+    flat_share,
     spread,
     top_share,
 )
@@ -39,7 +46,7 @@ Row = dict[str, str]
 
 
 def rows(sources: Sequence[str] = ("a", "b"), premises: int = 5, claims: int = 2) -> list[Row]:
-    """Premises with several claims of each label."""
+    """Return premises with several claims of each label."""
     return [
         {"id": f"{source}{at}{label}{nth}", "source": source, "label": label}
         | {"premise": f"premise {at} of {source}", "hypothesis": f"claim {nth}, {label}"}
@@ -50,39 +57,39 @@ def rows(sources: Sequence[str] = ("a", "b"), premises: int = 5, claims: int = 2
     ]
 
 
-class TestBank:
-    def test_it_is_balanced_and_the_same_in_whatever_order_the_rows_come(self) -> None:
-        bank = draw(rows(), ("a", "b"), 3)
-        assert [group.source for group in bank] == ["a"] * 3 + ["b"] * 3
-        for group in bank:
+class TestProbeSet:
+    def test_it_is_balanced_and_independent_of_the_order_of_rows(self) -> None:
+        groups = draw_groups(rows(), ("a", "b"), 3)
+        assert [group.source for group in groups] == ["a"] * 3 + ["b"] * 3
+        for group in groups:
             assert [claim.split(", ")[1] for claim in group.claims] == list(LABELS)
-        again = draw(rows()[::-1], ("a", "b"), 3)
-        assert (again, digest_of(again)) == (bank, digest_of(bank))
+        again = draw_groups(rows()[::-1], ("a", "b"), 3)
+        assert (again, digest_of(again)) == (groups, digest_of(groups))
 
     def test_other_pairs_have_another_digest(self) -> None:
-        bank = draw(rows(), ("a",), 3)
-        assert digest_of(bank) != digest_of(bank[:-1])
+        groups = draw_groups(rows(), ("a",), 3)
+        assert digest_of(groups) != digest_of(groups[:-1])
 
     def test_premises_without_all_three_labels_are_left_out(self) -> None:
         short = [row for row in rows() if row["label"] != "neutral" or row["premise"] < "premise 3"]
-        assert {group.evidence[:9] for group in draw(short, ("a",), 3)} == {
+        assert {group.evidence[:9] for group in draw_groups(short, ("a",), 3)} == {
             "premise 0",
             "premise 1",
             "premise 2",
         }
         with pytest.raises(ValueError, match="a has 3 premises"):
-            draw(short, ("a",), 4)
+            draw_groups(short, ("a",), 4)
 
     @needs_data
-    def test_the_bank_of_the_published_figures(self) -> None:
-        bank = read_bank(DATA)
+    def test_it_is_the_probe_set_of_the_published_figures(self) -> None:
+        groups = read_probe_set(DATA)
         page = DOCS / "explanation" / "nli-collapse.md"
-        assert len(bank) == 200
-        assert f"`{digest_of(bank)}`" in page.read_text()
+        assert len(groups) == 200
+        assert f"`{digest_of(groups)}`" in page.read_text()
 
 
-def letters(text: str) -> list[int]:
-    return [ord(one) % 60 for one in text]
+def encode_letters(text: str) -> list[int]:
+    return [ord(letter) % 60 for letter in text]
 
 
 @pytest.fixture(autouse=True)
@@ -97,77 +104,84 @@ def language_model() -> LlamaForCausalLM:
         vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
     )  # fmt: skip
-    return LlamaForCausalLM(config).eval()
+    model = LlamaForCausalLM(config)
+    model.eval()
+    return model
 
 
-class TestLogProbability:
-    def test_a_word_is_worth_what_plain_transformers_says(
+class TestLogProbabilityScorer:
+    def test_the_mean_of_a_word_is_that_of_plain_transformers(
         self, language_model: LlamaForCausalLM
     ) -> None:
-        own = deepcopy(language_model)  # what scores packs attends in a way of its own
-        scorer = LogProbability(Likelihood(own, letters).tokens, letters)
+        own = deepcopy(language_model)  # scoring packs replaces its attention
+        scorer = LogProbabilityScorer(
+            Likelihood(own, encode_letters).token_likelihoods, encode_letters
+        )
         (found,) = scorer.means([Group("own", "It rains.", ("It is wet.",), ("1",))])[0]
-        asked = letters(prompt_of("It rains.", "It is wet."))
+        prompt = encode_letters(build_prompt("It rains.", "It is wet."))
         for place, label in enumerate(LABELS):
             for nth, word in enumerate(VERBALISERS[label]):
-                ids = torch.tensor([asked + letters(word)])
+                ids = torch.tensor([prompt + encode_letters(word)])
                 with torch.inference_mode():
                     likely = language_model(ids).logits[0].log_softmax(-1)
-                told = likely[len(asked) - 1 : -1].gather(1, ids[0, len(asked) :, None])
-                assert found[place, nth] == pytest.approx(float(told.mean()), abs=1e-4)
+                expected = likely[len(prompt) - 1 : -1].gather(1, ids[0, len(prompt) :, None])
+                assert found[place, nth] == pytest.approx(float(expected.mean()), abs=1e-4)
 
-    def test_one_word_or_the_best_of_three(self) -> None:
+    def test_probabilities_are_by_the_first_or_the_best_word(self) -> None:
         means = np.log(np.array([[0.2, 0.9, 0.1], [0.3, 0.1, 0.1], [0.5, 0.5, 0.5]]))
-        assert fast(means) == pytest.approx([0.2, 0.3, 0.5])
-        assert best_of_three(means) == pytest.approx(np.array([0.9, 0.3, 0.5]) / 1.7)
+        assert by_first_word(means) == pytest.approx([0.2, 0.3, 0.5])
+        assert by_best_word(means) == pytest.approx(np.array([0.9, 0.3, 0.5]) / 1.7)
 
     def test_the_gate_needs_a_gap_of_1_3_nats_over_two_tied_rivals(self) -> None:
         for gap, label in ((1.30, "neutral"), (1.32, "entailment")):
             means = np.array([[[[0.0], [-gap], [-gap]]]])
-            found = Verdicts.of(fast(means), GATE).labels[0, 0]
+            found = Verdicts.from_probabilities(by_first_word(means), GATE).labels[0, 0]
             assert LABELS[found] == label
 
 
-def stream(labels: Sequence[int], sure: float, groups: int = 200) -> Verdicts:
-    """Groups that all have these labels, each as sure."""
+def constant_verdicts(labels: Sequence[int], sure: float, groups: int = 200) -> Verdicts:
+    """Return groups that all have these labels, each with the same confidence."""
     likely = np.full((groups, 3, 3), (1 - sure) / 2)
     for claim, label in enumerate(labels):
         likely[:, claim, label] = sure
-    return Verdicts.of(likely)
+    return Verdicts.from_probabilities(likely)
 
 
-class TestFigures:
-    def test_one_label_for_everything(self) -> None:
-        found = stream([2, 2, 2], 0.6)
-        assert (top_share(found), entropy(found), flat_groups(found)) == (1, 0, 1)
+class TestMetrics:
+    def test_one_label_for_every_claim(self) -> None:
+        found = constant_verdicts([2, 2, 2], 0.6)
+        assert (top_share(found), entropy(found), flat_share(found)) == (1, 0, 1)
         assert accuracy(found) == pytest.approx(1 / 3)
         assert spread(found) == pytest.approx(0)
 
     def test_every_label_right(self) -> None:
-        found = stream([0, 1, 2], 0.6)
-        assert (accuracy(found), flat_groups(found)) == (1, 0)
+        found = constant_verdicts([0, 1, 2], 0.6)
+        assert (accuracy(found), flat_share(found)) == (1, 0)
         assert entropy(found) == pytest.approx(math.log2(3))
-        phis = [WEIGHTS[label] * 0.6 for label in LABELS]
+        phis = [WEIGHTS[label] * 0.6 for label in items.LABELS]
         assert spread(found) == pytest.approx(np.std(phis))
 
-    def test_intervals_hold_their_value(self) -> None:
+    def test_intervals_contain_their_value(self) -> None:
         generator = np.random.default_rng(5)
-        found = Verdicts.of(generator.dirichlet((3, 1, 1), size=(60, 3)))
-        for name, figure in figures(found):
-            assert figure.low <= figure.value <= figure.high, name
-            assert figure.n == 60
+        found = Verdicts.from_probabilities(generator.dirichlet((3, 1, 1), size=(60, 3)))
+        for name, estimate in estimates(found):
+            assert estimate.low <= estimate.value <= estimate.high, name
+            assert estimate.n == 60
 
-    def test_the_real_rules_are_asked(self) -> None:
+    def test_the_rules_of_run_health_fire_on_a_collapsed_checker(self) -> None:
         names = [str(group) for group in range(200)]
-        alive = stream([0, 1, 2], 0.9)
-        assert diagnosis(alive, names) == []
-        fired = {one.rule: one.finding for one in diagnosis(stream([1, 1, 1], 0.4), names)}
+        alive = constant_verdicts([0, 1, 2], 0.9)
+        assert fired_rules(alive, names) == []
+        fired = {
+            fired.rule: fired.finding
+            for fired in fired_rules(constant_verdicts([1, 1, 1], 0.4), names)
+        }
         assert set(fired) == {"signal_collapse", "group_degeneracy"}
         assert fired["signal_collapse"].about == ("neutral",)
         assert fired["signal_collapse"].severity == "critical"
 
 
-def test_the_command_tells_and_draws(
+def test_the_command_prints_a_table_and_draws_a_plot(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -175,11 +189,13 @@ def test_the_command_tells_and_draws(
 ) -> None:
     folder = tmp_path / "cards" / "tiny" / "1"
     build_checkpoint("bert", folder, labels=LABELS, family="nli")
-    scorer = LogProbability(Likelihood(deepcopy(language_model), letters).tokens, letters)
-    monkeypatch.setattr(collapse, "read_bank", lambda data: draw(rows(), ("a", "b"), 3))
+    scorer = LogProbabilityScorer(
+        Likelihood(deepcopy(language_model), encode_letters).token_likelihoods, encode_letters
+    )
+    monkeypatch.setattr(collapse, "read_probe_set", lambda data: draw_groups(rows(), ("a", "b"), 3))
     monkeypatch.setattr(collapse, "embedded_root", lambda: tmp_path / "none")
-    monkeypatch.setattr(collapse, "encoder", lambda: letters)
-    monkeypatch.setattr(LogProbability, "of_backbone", lambda encode: scorer)
+    monkeypatch.setattr(collapse, "load_encoder", lambda: encode_letters)
+    monkeypatch.setattr(LogProbabilityScorer, "of_backbone", lambda encode: scorer)
     plot = tmp_path / "labels.svg"
     arguments = ["--data", str(tmp_path), "--repository", str(folder), "--plot", str(plot)]
     monkeypatch.setattr("sys.argv", ["collapse", *arguments])

@@ -1,4 +1,4 @@
-"""The recipe of `nli`: its figures against hand-made cases, its data, its batches."""
+"""The recipe of `nli`: its metrics on hand-made cases, its data, its batches."""
 
 import random
 from collections import Counter
@@ -12,7 +12,11 @@ pytest.importorskip("sklearn", reason="the recipes need scikit-learn")
 from sklearn.metrics import f1_score
 
 from recipes.nli.baselines import fit_baselines
-from recipes.nli.calibration import expected_calibration_error, fit_temperature, tempered
+from recipes.nli.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    scale_by_temperature,
+)
 from recipes.nli.data import (
     LABELS,
     OPEN_TIERS,
@@ -21,14 +25,14 @@ from recipes.nli.data import (
     batches_by_length,
     read_pairs,
 )
-from recipes.nli.figures import Judged, entailed_or_not, label_row, macro_f1, order_row
-from recipes.nli.pairs import (
-    Recombined,
+from recipes.nli.metrics import Predictions, binary_accuracy, label_row, macro_f1, order_row
+from recipes.nli.recombination import (
+    RecombinationConfig,
     distracted_pairs,
     labelled_pairs,
     mixed_pairs,
     sibling_pairs,
-    turned_pairs,
+    swapped_pairs,
     unrelated_pairs,
 )
 
@@ -36,7 +40,7 @@ NLI_DATA = DATA / "nli"
 needs_data = pytest.mark.skipif(not NLI_DATA.is_dir(), reason="the data folder is not here")
 
 
-def test_batches_hold_every_row_once_and_near_equal_lengths() -> None:
+def test_batches_contain_every_row_once_and_near_equal_lengths() -> None:
     generator = np.random.default_rng(3)
     lengths = [int(length) for length in generator.integers(5, 120, size=1_003)]
     batches = list(batches_by_length(lengths, 16, random.Random(1)))
@@ -45,58 +49,69 @@ def test_batches_hold_every_row_once_and_near_equal_lengths() -> None:
     assert padded < 1.1 * sum(lengths)
 
 
-def test_macro_f1_is_scikit_learns() -> None:
+def test_macro_f1_equals_that_of_scikit_learn() -> None:
     generator = np.random.default_rng(5)
     true, predicted = generator.integers(0, 3, size=(2, 200))
     assert macro_f1(predicted, true) == pytest.approx(f1_score(true, predicted, average="macro"))
 
 
-def test_entailed_or_not_makes_no_difference_between_the_other_two() -> None:
+def test_binary_accuracy_does_not_distinguish_neutral_and_contradicted() -> None:
     true, predicted = np.array([0, 0, 1, 2]), np.array([0, 1, 2, 0])
-    assert entailed_or_not(predicted, true) == 0.5
+    assert binary_accuracy(predicted, true) == 0.5
 
 
-def test_the_calibration_error_of_a_known_case() -> None:
+def test_the_calibration_error_of_a_hand_made_case() -> None:
     stated = np.array([[0.9, 0.1, 0.0]] * 10)
     labels = np.array([0] * 6 + [1] * 4)
     assert expected_calibration_error(stated, labels) == pytest.approx(0.3)
 
 
-def test_the_temperature_of_overconfident_logits_is_found() -> None:
+def test_fitting_finds_the_temperature_of_overconfident_logits() -> None:
     generator = np.random.default_rng(7)
     logits = generator.normal(size=(20_000, 3)) * 2
-    stated = tempered(logits, 1.0)
+    stated = scale_by_temperature(logits, 1.0)
     labels = (stated.cumsum(axis=1) < generator.random((20_000, 1))).sum(axis=1)
     assert fit_temperature(logits * 1.8, labels) == pytest.approx(1.8, rel=0.03)
 
 
-def test_order_counts_pairs_of_one_premise_only() -> None:
+def test_order_row_compares_hypotheses_of_one_premise_only() -> None:
     pairs = [
-        Pair("p", "a", "entailment", "own", "A"),
-        Pair("p", "b", "neutral", "own", "A"),
-        Pair("q", "c", "entailment", "own", "A"),
-        Pair("q", "d", "neutral", "own", "A"),
-        Pair("r", "e", "neutral", "own", "A"),
+        Pair("p", "a", label="entailment", source="own", tier="A"),
+        Pair("p", "b", label="neutral", source="own", tier="A"),
+        Pair("q", "c", label="entailment", source="own", tier="A"),
+        Pair("q", "d", label="neutral", source="own", tier="A"),
+        Pair("r", "e", label="neutral", source="own", tier="A"),
     ]
     stated = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.3, 0.6, 0.1], [0.5, 0.4, 0.1]])
-    judged = Judged(tuple(pairs), np.vstack([stated, stated[0]]), {})
-    row = order_row(judged, "own", "neutral")
+    predictions = Predictions(tuple(pairs), np.vstack([stated, stated[0]]), {})
+    row = order_row(predictions, "own", "neutral")
     assert (row.value, row.n) == (0.5, 2)
 
 
-def test_baselines_learn_what_is_to_be_had_without_the_pair() -> None:
+def test_baselines_learn_from_the_hypothesis_and_from_shared_words() -> None:
     pairs = [
-        *(Pair(f"The {n} sees a dog.", f"The {n} sees it.", LABELS[0], "o", "A") for n in NOUNS),
-        *(Pair(f"The {n} sees a dog.", "Perhaps it rained.", LABELS[1], "o", "A") for n in NOUNS),
-        *(Pair(f"The {n} sees a dog.", f"No {n} sees it.", LABELS[2], "o", "A") for n in NOUNS[:3]),
+        *(
+            Pair(f"The {n} sees a dog.", f"The {n} sees it.", label=LABELS[0], source="o", tier="A")
+            for n in NOUNS
+        ),
+        *(
+            Pair(
+                f"The {n} sees a dog.", "Perhaps it rained.", label=LABELS[1], source="o", tier="A"
+            )
+            for n in NOUNS
+        ),
+        *(
+            Pair(f"The {n} sees a dog.", f"No {n} sees it.", label=LABELS[2], source="o", tier="A")
+            for n in NOUNS[:3]
+        ),
     ]
-    judged = Judged(
+    predictions = Predictions(
         tuple(pairs),
         np.tile([0.2, 0.5, 0.3], (len(pairs), 1)),
         {name: baseline(pairs) for name, baseline in fit_baselines(pairs).items()},
     )
-    row = label_row(judged, "own", "macro F1", macro_f1)
-    values = {one.name: one.value for one in row.baselines}
+    row = label_row(predictions, "own", metric="macro F1", statistic=macro_f1)
+    values = {baseline.name: baseline.value for baseline in row.baselines}
     assert values["hypothesis only"] > 0.9
     assert values["word overlap"] > 0.9
     assert values["majority class"] < 0.3
@@ -117,7 +132,7 @@ def test_training_pairs_are_open_and_share_no_premise_with_dev() -> None:
 
 
 FAMILIES = [
-    Pair(premise, f"{premise} {label}", label, source, "A")
+    Pair(premise, f"{premise} {label}", label=label, source=source, tier="A")
     for source in ("mnli", "snli", "cad", "fool_me_twice", "help", "folio")
     for premise in ("A lamp burns.", "A dog runs.", "Rain falls.")
     for label in LABELS
@@ -134,17 +149,17 @@ def test_unrelated_pairs_are_neutral_and_of_one_source() -> None:
         assert (pair.source, pair.premise, pair.hypothesis) not in own
 
 
-def test_a_distracted_premise_holds_its_own_and_keeps_the_label() -> None:
+def test_a_distracted_premise_contains_the_own_one_and_keeps_the_label() -> None:
     made = distracted_pairs(FAMILIES, 20, random.Random(3))
     assert len(made) == 20
     for pair in made:
-        own = next(one for one in FAMILIES if one.hypothesis == pair.hypothesis)
+        own = next(given for given in FAMILIES if given.hypothesis == pair.hypothesis)
         assert pair.label == own.label
         assert pair.premise.startswith(own.premise) or pair.premise.endswith(own.premise)
         assert len(pair.premise) > len(own.premise)
 
 
-def test_siblings_are_two_hypotheses_of_one_premise_and_each_couple_comes_once() -> None:
+def test_siblings_are_two_hypotheses_of_one_premise_each_couple_once() -> None:
     made = sibling_pairs(FAMILIES, 10_000, random.Random(3))
     assert len({(pair.source, pair.premise, pair.hypothesis) for pair in made}) == len(made)
     assert len(made) == len(FAMILIES) // 3 * 6
@@ -153,9 +168,9 @@ def test_siblings_are_two_hypotheses_of_one_premise_and_each_couple_comes_once()
         assert pair.premise != pair.hypothesis
 
 
-def test_turned_pairs_are_given_pairs_the_other_way_round() -> None:
+def test_swapped_pairs_are_given_pairs_with_premise_and_hypothesis_swapped() -> None:
     own = {(pair.hypothesis, pair.premise) for pair in FAMILIES}
-    made = turned_pairs(FAMILIES, 7, random.Random(3))
+    made = swapped_pairs(FAMILIES, 7, random.Random(3))
     assert len(made) == 7
     assert {(pair.premise, pair.hypothesis) for pair in made} <= own
 
@@ -170,10 +185,10 @@ def test_a_mixture_takes_whole_rounds_of_a_source_and_a_part_of_one() -> None:
     assert len(made) == 24
 
 
-def test_the_pairs_that_are_drawn_depend_on_the_seed_alone() -> None:
+def test_the_drawn_pairs_depend_on_the_seed_alone() -> None:
     mix = {"mnli": 5}
     assert mixed_pairs(FAMILIES, mix, seed=4) == mixed_pairs(FAMILIES, mix, seed=4)
     assert mixed_pairs(FAMILIES, mix, seed=4) != mixed_pairs(FAMILIES, mix, seed=5)
-    made, other = (Recombined(unrelated=9, distracted=9, seed=seed) for seed in (4, 5))
+    made, other = (RecombinationConfig(unrelated=9, distracted=9, seed=seed) for seed in (4, 5))
     assert labelled_pairs(FAMILIES, made) == labelled_pairs(FAMILIES, made)
     assert labelled_pairs(FAMILIES, made) != labelled_pairs(FAMILIES, other)

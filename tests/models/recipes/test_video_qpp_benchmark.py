@@ -1,4 +1,4 @@
-"""The benchmark of query performance: its features, its statistics, its page and its check."""
+"""The benchmark of query performance: its features, statistics, page and check."""
 
 import os
 from pathlib import Path
@@ -8,10 +8,16 @@ import pytest
 from scipy import stats
 from support.paths import ROOT
 
-from recipes.video_qpp.benchmark_page import Row, page, read_figures, write_figures, write_page
-from recipes.video_qpp.correlations import Coefficient, draws, kendall, pearson
-from recipes.video_qpp.handmade import STOPWORDS, features, load_tokenize
-from recipes.video_qpp.wordnet import ENDINGS, WordNet
+from recipes.video_qpp.studies.benchmark_page import (
+    ResultRow,
+    page,
+    read_figures,
+    write_figures,
+    write_page,
+)
+from recipes.video_qpp.studies.correlations import Coefficient, draw_resamples, kendall, pearson
+from recipes.video_qpp.studies.handmade import STOPWORDS, handmade_features, load_tokenizer
+from recipes.video_qpp.studies.wordnet import ENDINGS, WordNet
 
 PAGE = ROOT / "docs" / "reference" / "query-performance-benchmark.md"
 
@@ -53,15 +59,17 @@ def wordnet(tmp_path_factory: pytest.TempPathFactory) -> WordNet:
         ("qwerty", 0),
     ],
 )
-def test_synsets_of_a_form_are_those_of_its_bases(wordnet: WordNet, word: str, count: int) -> None:
+def test_synsets_of_a_form_are_those_of_its_base_forms(
+    wordnet: WordNet, word: str, count: int
+) -> None:
     assert wordnet.synsets(word) == count
 
 
-def test_handmade_features_by_hand(wordnet: WordNet) -> None:
+def test_handmade_features_of_two_texts(wordnet: WordNet) -> None:
     texts = ("A dog and 2 red foxes run to the BBC, don't they?", "well")
     tagged = {"BBC": "NNP", "foxes": "NNS"}
-    found = features(
-        texts, load_tokenize(), wordnet, lambda words: [(w, tagged.get(w, "NN")) for w in words]
+    found = handmade_features(
+        texts, load_tokenizer(), wordnet, lambda words: [(w, tagged.get(w, "NN")) for w in words]
     )
     # A dog and 2 red foxes run to the BBC do n't they: 13 tokens that are no punctuation
     assert found["words"].tolist() == [13, 1]
@@ -71,42 +79,57 @@ def test_handmade_features_by_hand(wordnet: WordNet) -> None:
     assert found["mean word length"][0] == pytest.approx(len("".join(texts[0].split())) / 12)
     for name in ("acronyms", "numerals", "conjunctions", "prepositions", "proper nouns"):
         assert found[f"{name} per word"] == pytest.approx([1 / 13, 0]), name
-    bare = features(texts, load_tokenize(), None, None)
+    bare = handmade_features(texts, load_tokenizer(), None, None)
     assert set(found) - set(bare) == {"synsets", "proper nouns per word"}
     assert "the" in STOPWORDS
     assert "dog" not in STOPWORDS
 
 
-def test_coefficients_and_intervals_are_those_of_scipy_resample_by_resample() -> None:
+def test_coefficients_and_intervals_equal_those_of_scipy_on_each_resample() -> None:
     chance = np.random.default_rng(2)
-    foretold = chance.integers(5, size=60).astype(float)
-    true = foretold + chance.integers(4, size=60)
-    drawn = draws(60, seed=3, resamples=50)
-    assert (drawn.sum(axis=1) == 60).all()
-    for ours, scipys in ((pearson, stats.pearsonr), (kendall, stats.kendalltau)):
-        expected = scipys(foretold, true)
+    predicted = chance.integers(5, size=60).astype(float)
+    true = predicted + chance.integers(4, size=60).astype(float)
+    counts = draw_resamples(60, seed=3, resamples=50)
+    assert (counts.sum(axis=1) == 60).all()
+    for ours, reference in ((pearson, stats.pearsonr), (kendall, stats.kendalltau)):
+        expected = reference(predicted, true)
         resampled = []
-        for counts in drawn:
-            rows = np.repeat(np.arange(60), counts.astype(int))
-            resampled.append(scipys(foretold[rows], true[rows]).statistic)
-        found = ours(foretold, true, drawn)
+        for times in counts:
+            rows = np.repeat(np.arange(60), times.astype(int))
+            resampled.append(reference(predicted[rows], true[rows]).statistic)
+        found = ours(predicted, true, counts)
         assert found is not None
         assert found.value == pytest.approx(expected.statistic)
         assert found.p == pytest.approx(expected.pvalue)
         bounds = np.percentile(resampled, [2.5, 97.5])
         assert (found.low, found.high) == pytest.approx(tuple(bounds), abs=1e-5)
-        assert ours(np.ones(60), true, drawn) is None
-    again = draws(60, seed=3, resamples=50)
-    assert (again == drawn).all()
+        assert ours(np.ones(60), true, counts) is None
+    again = draw_resamples(60, seed=3, resamples=50)
+    assert (again == counts).all()
 
 
-def test_a_page_is_written_and_its_figures_are_read_again(tmp_path: Path) -> None:
+def result_row(
+    collection: str, predictor: str, n: int, r: Coefficient | None, tau: Coefficient | None
+) -> ResultRow:
+    target = "clip_rr" if collection == "coco" else "gram.r10"
+    return ResultRow(
+        collection=collection,
+        part="all",
+        predictor=predictor,
+        target=target,
+        n=n,
+        r=r,
+        tau=tau,
+    )
+
+
+def test_written_figures_are_read_back_and_shown_on_the_page(tmp_path: Path) -> None:
     sure, unsure = Coefficient(0.25, 0.001, 0.2, 0.3), Coefficient(-0.0421, 0.4, -0.1, 0.02)
     rows = [
-        Row("msrvtt", "all", "words", "gram.r10", 9, sure, unsure),
-        Row("msrvtt", "all", "acronyms per word", "gram.r10", 9, None, None),
-        Row("vatex", "all", "words", "gram.r10", 8, sure, sure),
-        Row("coco", "all", "words", "clip_rr", 7, unsure, sure),
+        result_row("msrvtt", "words", 9, sure, unsure),
+        result_row("msrvtt", "acronyms per word", 9, None, None),
+        result_row("vatex", "words", 8, sure, sure),
+        result_row("coco", "words", 7, unsure, sure),
     ]
     write_page(rows, tmp_path / "a-page.md")
     assert read_figures(tmp_path / "a-page.csv") == rows
@@ -120,7 +143,7 @@ def test_a_page_is_written_and_its_figures_are_read_again(tmp_path: Path) -> Non
     assert read_figures(tmp_path / "one.csv") == rows[:1]
 
 
-def test_the_page_in_the_docs_says_what_its_figures_say() -> None:
+def test_the_page_in_the_docs_is_generated_from_its_figures() -> None:
     rows = read_figures(PAGE.with_suffix(".csv"))
     assert PAGE.read_text(encoding="utf-8") == "\n".join(page(rows)) + "\n"
     assert {row.collection for row in rows} == {"msrvtt", "vatex", "coco"}
@@ -135,16 +158,16 @@ def data() -> Path:
 
 
 @pytest.mark.data
-def test_handmade_predictors_are_what_they_must_be(
+def test_handmade_predictors_have_the_expected_figures(
     data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recipes.video_qpp import benchmark
+    from recipes.video_qpp.studies import benchmark
 
-    # Whether NLTK's data are on this machine decides nothing here.
+    # The result must not depend on whether NLTK's data are on this machine.
     monkeypatch.setattr(benchmark, "load_tagger", lambda: None)
-    handmade = benchmark.Handmade()
+    handmade = benchmark.HandmadePredictors()
     assert "proper nouns per word" in handmade.left_out
-    monkeypatch.setattr(benchmark, "Handmade", lambda: handmade)
+    monkeypatch.setattr(benchmark, "HandmadePredictors", lambda: handmade)
     monkeypatch.setattr("sys.argv", ["benchmark", "--data", str(data), "--check"])
     benchmark.main()
     assert "within 0.002 of what they must be" in capsys.readouterr().out

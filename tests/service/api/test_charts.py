@@ -1,4 +1,4 @@
-"""A run's chart and its news over HTTP: shapes, refusals, and the events of a real server."""
+"""A run's chart and updates over HTTP: formats, refusals, and the events of a real server."""
 
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -16,7 +16,7 @@ from assay.runs.subscribers import MAX_SUBSCRIBERS
 from assay.settings import Settings
 
 EVENTS = {"Accept": "text/event-stream"}
-TOLD = {"step": 4, "values": {"kl": 0.5}}
+TELEMETRY = {"step": 4, "values": {"kl": 0.5}}
 PATHS = ["/v1/runs/r/chart", "/v1/runs/r/events"]
 
 
@@ -27,16 +27,16 @@ def kept_settings(scripted_settings: Settings, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def client(served: Served, kept_settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
-    """A server that was started anew after a run."""
+    """A client of a server that was restarted after a run."""
     async with served(kept_settings) as client:
         for step in range(3):
             await post(client, ["a", "bb", "nan"], run={"id": "r", "step": step})
-        await client.post("/v1/runs/team/a%20b/telemetry", json=TOLD)
+        await client.post("/v1/runs/team/a%20b/telemetry", json=TELEMETRY)
     async with served(kept_settings) as client:
         yield client
 
 
-async def test_a_chart_tells_columns_spread_and_groups(client: httpx2.AsyncClient) -> None:
+async def test_a_chart_has_columns_quantiles_and_groups(client: httpx2.AsyncClient) -> None:
     chart = (await client.get("/v1/runs/r/chart")).json()
     (stream,) = chart["streams"]
     columns = stream["columns"]
@@ -51,14 +51,16 @@ async def test_a_chart_tells_columns_spread_and_groups(client: httpx2.AsyncClien
     assert other.json()["streams"] == []
 
 
-async def test_news_are_told_once_to_whoever_does_not_follow(client: httpx2.AsyncClient) -> None:
-    news = (await client.get("/v1/runs/team/a%20b/events")).json()
-    assert (news["run"], news["step"]) == ("team/a b", 4)
+async def test_the_latest_update_is_returned_without_a_subscription(
+    client: httpx2.AsyncClient,
+) -> None:
+    update = (await client.get("/v1/runs/team/a%20b/events")).json()
+    assert (update["run"], update["step"]) == ("team/a b", 4)
     assert (await client.get("/v1/runs/r/events")).json()["step"] == 2
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_replies_are_as_they_are_documented(client: httpx2.AsyncClient, path: str) -> None:
+async def test_replies_match_their_schema(client: httpx2.AsyncClient, path: str) -> None:
     schemas: Mapping[str, Any] = create_app(Settings(models=("reference",))).openapi()
     operation = schemas["paths"][path.replace("/r/", "/{run}/")]["get"]
     shape = operation["responses"]["200"]["content"]["application/json"]["schema"]
@@ -68,7 +70,7 @@ async def test_replies_are_as_they_are_documented(client: httpx2.AsyncClient, pa
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("headers", [{}, EVENTS])
-async def test_refusals_are_honest_whatever_is_asked_for(
+async def test_refusals_are_the_same_for_json_and_for_events(
     served: Served,
     scripted_settings: Settings,
     kept_settings: Settings,
@@ -92,7 +94,9 @@ async def test_columns_are_bounded(client: httpx2.AsyncClient, columns: str) -> 
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "columns")
 
 
-async def test_a_long_run_is_drawn_in_bounded_room(served: Served, kept_settings: Settings) -> None:
+async def test_the_columns_of_a_long_run_are_bounded(
+    served: Served, kept_settings: Settings
+) -> None:
     async with served(kept_settings) as client:
         for step in range(300):
             await client.post("/v1/runs/long/telemetry", json={"step": step, "values": {"x": 1}})
@@ -109,8 +113,8 @@ def address(kept_settings: Settings) -> Iterator[str]:
         yield url
 
 
-def told(lines: Iterator[str]) -> tuple[str, dict[str, Any]]:
-    """The next event's name and data."""
+def next_event(lines: Iterator[str]) -> tuple[str, dict[str, Any]]:
+    """Return the next event's name and data."""
     name = ""
     for line in lines:
         if line.startswith("event: "):
@@ -120,32 +124,34 @@ def told(lines: Iterator[str]) -> tuple[str, dict[str, Any]]:
     raise AssertionError("the stream ended")
 
 
-def recorded(address: str, run: str) -> str:
-    """The path of a run's events, once it is kept."""
-    httpx2.post(f"{address}/v1/runs/{run}/telemetry", json=TOLD).raise_for_status()
+def events_path(address: str, run: str) -> str:
+    """Record telemetry of a run; return its events' URL once it is stored."""
+    httpx2.post(f"{address}/v1/runs/{run}/telemetry", json=TELEMETRY).raise_for_status()
     for _ in range(10_000):
         if httpx2.get(f"{address}/v1/runs/{run}/events").status_code == 200:
             return f"{address}/v1/runs/{run}/events"
     raise AssertionError("the run was never written")
 
 
-def test_events_come_as_something_is_recorded(address: str) -> None:
-    path = recorded(address, "r")
+def test_events_are_sent_when_data_is_recorded(address: str) -> None:
+    path = events_path(address, "r")
     with httpx2.stream("GET", path, headers=EVENTS, timeout=30) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["x-accel-buffering"] == "no"
         lines = answer.iter_lines()
-        name, news = told(lines)
-        assert (name, news["run"], news["step"]) == ("seen", "r", 4)
-        httpx2.post(f"{address}/v1/runs/r/telemetry", json={**TOLD, "step": 5}).raise_for_status()
-        name, latest = told(lines)
+        name, update = next_event(lines)
+        assert (name, update["run"], update["step"]) == ("seen", "r", 4)
+        httpx2.post(
+            f"{address}/v1/runs/r/telemetry", json={**TELEMETRY, "step": 5}
+        ).raise_for_status()
+        name, latest = next_event(lines)
         assert (name, latest["step"]) == ("seen", 5)
-        assert latest["last_seen"] > news["last_seen"]
+        assert latest["last_seen"] > update["last_seen"]
 
 
-def test_who_leaves_makes_room_and_who_finds_none_is_told(address: str) -> None:
-    path = recorded(address, "r")
+def test_subscribers_beyond_the_maximum_are_refused_until_one_leaves(address: str) -> None:
+    path = events_path(address, "r")
     limits = httpx2.Limits(max_connections=MAX_SUBSCRIBERS + 8)
     with httpx2.Client(timeout=30, limits=limits) as client:
         streams = [client.stream("GET", path, headers=EVENTS) for _ in range(MAX_SUBSCRIBERS)]
@@ -154,7 +160,7 @@ def test_who_leaves_makes_room_and_who_finds_none_is_told(address: str) -> None:
         refused = client.get(path, headers=EVENTS)
         assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
         assert int(refused.headers["retry-after"]) > 0
-        assert client.get(path).status_code == 200, "asking once takes no room"
+        assert client.get(path).status_code == 200, "a single request takes no place"
         for stream in streams:
             stream.__exit__(None, None, None)
         statuses = set()

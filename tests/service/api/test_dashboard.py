@@ -1,4 +1,4 @@
-"""The page's files: what is served, with which headers, to whom; and nothing else is needed."""
+"""The dashboard's files: their headers, access without a key, references and size."""
 
 import hashlib
 import re
@@ -19,13 +19,13 @@ FILES = {
     if path.is_file()
 }
 OWN = {name: content for name, content in FILES.items() if not name.startswith("vendor/")}
-# Of the whole page, read once: the library for charts is half of it.
-MOST_BYTES = 160_000
+# Bytes of the whole page; the chart library is half of them.
+MAX_BYTES = 160_000
 
 
 @pytest.mark.parametrize("path", sorted(public_paths()))
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_every_file_is_served_with_its_kind_and_its_policy(
+async def test_every_file_has_its_media_type_and_security_headers(
     served: Served, reference_settings: Settings, method: str, path: str
 ) -> None:
     async with served(reference_settings) as client:
@@ -46,7 +46,7 @@ async def test_every_file_is_served_with_its_kind_and_its_policy(
         assert answer.content == FILES[name]
 
 
-async def test_what_is_known_is_not_sent_again(
+async def test_an_unchanged_file_is_not_sent_again(
     served: Served, reference_settings: Settings
 ) -> None:
     async with served(reference_settings) as client:
@@ -63,7 +63,7 @@ async def test_what_is_known_is_not_sent_again(
 
 
 @pytest.mark.parametrize("path", ["nothing.js", "../app.py", "%2e%2e/app.py", "", "vendor"])
-async def test_what_is_no_file_of_the_page_is_a_problem_detail(
+async def test_an_unknown_file_is_a_problem_detail(
     served: Served, reference_settings: Settings, path: str
 ) -> None:
     async with served(reference_settings) as client:
@@ -71,7 +71,7 @@ async def test_what_is_no_file_of_the_page_is_a_problem_detail(
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
-async def test_the_page_opens_without_a_key_and_nothing_else_does(
+async def test_only_the_pages_files_are_readable_without_a_key(
     served: Served, reference_settings: Settings
 ) -> None:
     keys = Settings(api_keys=("one",)).api_keys
@@ -87,28 +87,28 @@ async def test_the_page_opens_without_a_key_and_nothing_else_does(
 
 
 def references(name: str) -> set[str]:
-    """The page's files that one names."""
+    """Return the page's files that a file references."""
     text = OWN[name].decode()
     folder = "page/" if name.endswith(".html") else ""
     linked = set(re.findall(rf'(?:src|href)="{folder}([\w./-]+\.\w+)"', text)) if folder else set()
-    return linked | {one.removeprefix("./") for one in re.findall(r'from "(\./[\w.-]+)"', text)}
+    return linked | {path.removeprefix("./") for path in re.findall(r'from "(\./[\w.-]+)"', text)}
 
 
-def test_the_page_names_no_file_that_is_not_there_and_none_is_idle() -> None:
-    named = {one for name in OWN for one in references(name)}
+def test_every_referenced_file_exists_and_every_file_is_referenced() -> None:
+    named = {path for name in OWN for path in references(name)}
     assert named <= FILES.keys()
-    idle = FILES.keys() - named
-    assert idle == {"index.html", "vendor/uplot/LICENSE.txt"}
+    unused = FILES.keys() - named
+    assert unused == {"index.html", "vendor/uplot/LICENSE.txt"}
 
 
-def test_every_module_is_fetched_at_once() -> None:
+def test_every_module_is_preloaded() -> None:
     preloaded = set(re.findall(rb'modulepreload" href="page/([\w.]+)"', OWN["index.html"]))
     modules = {name.encode() for name in OWN if name.endswith(".js")}
     assert preloaded == modules - {b"app.js"}
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_nothing_of_the_page_lies_on_another_host(name: str) -> None:
+def test_the_page_references_no_other_host(name: str) -> None:
     text = OWN[name].decode().replace('xmlns="http://www.w3.org/2000/svg"', "")
     assert "http://" not in text
     assert "https://" not in text
@@ -116,7 +116,7 @@ def test_nothing_of_the_page_lies_on_another_host(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_the_page_keeps_its_own_policy(name: str) -> None:
+def test_the_page_keeps_its_content_security_policy(name: str) -> None:
     text = OWN[name].decode()
     assert len(text.splitlines()) <= 400
     if name.endswith(".html"):
@@ -126,26 +126,26 @@ def test_the_page_keeps_its_own_policy(name: str) -> None:
 
 
 def test_the_page_is_small() -> None:
-    assert sum(map(len, FILES.values())) <= MOST_BYTES
+    assert sum(map(len, FILES.values())) <= MAX_BYTES
 
 
-def test_the_chart_library_is_the_one_in_the_record() -> None:
-    record = DOCS / "explanation" / "decisions" / "0025-page.md"
-    told = record.read_text(encoding="utf-8")
+def test_the_chart_library_is_the_recorded_one() -> None:
+    record = DOCS / "explanation" / "decisions" / "0025-dashboard.md"
+    text = record.read_text(encoding="utf-8")
     vendored = {name: file for name, file in FILES.items() if name.startswith("vendor/")}
     assert vendored
     for name, content in vendored.items():
-        assert f"`{name}`" in told
-        assert hashlib.sha256(content).hexdigest() in told
+        assert f"`{name}`" in text
+        assert hashlib.sha256(content).hexdigest() in text
     assert b"Permission is hereby granted" in FILES["vendor/uplot/LICENSE.txt"]
 
 
-def test_the_files_lie_within_the_package_that_the_wheel_holds() -> None:
+def test_the_files_are_part_of_the_package() -> None:
     assert FOLDER.parent.name == "assay"
     assert (FOLDER.parent / "__init__.py").exists()
 
 
-async def test_a_stranger_to_the_page_gets_a_problem_detail(
+async def test_a_post_to_the_page_is_a_problem_detail(
     served: Served, reference_settings: Settings
 ) -> None:
     async with served(reference_settings) as client:
@@ -154,5 +154,5 @@ async def test_a_stranger_to_the_page_gets_a_problem_detail(
 
 
 @pytest.mark.parametrize("rule", [rule.id for rule in RULES])
-def test_the_page_has_words_for_what_each_rule_measures(rule: str) -> None:
-    assert re.search(rf"^  {rule}: (share|plain)\(", OWN["words.js"].decode(), re.M)
+def test_the_page_describes_the_value_of_each_rule(rule: str) -> None:
+    assert re.search(rf"^  {rule}: (share|plain)\(", OWN["rule_values.js"].decode(), re.M)

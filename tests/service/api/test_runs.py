@@ -18,9 +18,9 @@ from assay.settings import Settings
 from assay_monitors.health import DEFAULT_RULES
 from assay_monitors.history import Run, RunHistory
 
-TOLD = {"step": 4, "values": {"kl": 0.5, "entropy_nats": 1.25}}
+TELEMETRY = {"step": 4, "values": {"kl": 0.5, "entropy_nats": 1.25}}
 PAIRS = [("p", 2.0, 1.0), ("p", 1.0, 0.0), ("q", 0.5, 0.0), ("q", 0.75, 1.0)]
-ANSWERS = [{"prompt": name, "proxy": proxy, "gold": gold} for name, proxy, gold in PAIRS]
+GOLD_ITEMS = [{"prompt": name, "proxy": proxy, "gold": gold} for name, proxy, gold in PAIRS]
 
 
 @pytest.fixture
@@ -33,14 +33,14 @@ def schemas() -> Mapping[str, Any]:
     return create_app(Settings(models=("reference",))).openapi()
 
 
-async def asked(served: Served, settings: Settings, path: str) -> Any:
+async def get(served: Served, settings: Settings, path: str) -> Any:
     async with served(settings) as client:
         answer = await client.get(path)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
 
-async def told(served: Served, settings: Settings, path: str, *bodies: object) -> list[Any]:
+async def post_all(served: Served, settings: Settings, path: str, *bodies: object) -> list[Any]:
     async with served(settings) as client:
         answers = [await client.post(path, json=body) for body in bodies]
         assert [answer.status_code for answer in answers] == [200] * len(bodies)
@@ -55,129 +55,137 @@ async def score_some(served: Served, settings: Settings) -> None:
         await post(client, texts, run={"id": "team/exp", "step": 3, "split": "eval"})
 
 
-async def test_a_restarted_server_still_knows_its_runs(
-    served: Served, kept_settings: Settings
-) -> None:
+async def test_runs_are_listed_after_a_restart(served: Served, kept_settings: Settings) -> None:
     await score_some(served, kept_settings)
-    await told(served, kept_settings, "/v1/runs/other/telemetry", TOLD)
-    runs = (await asked(served, kept_settings, "/v1/runs"))["runs"]
-    assert [one["run"] for one in runs] == ["other", "team/exp"]
-    report = await asked(served, kept_settings, "/v1/runs/team/exp")
+    await post_all(served, kept_settings, "/v1/runs/other/telemetry", TELEMETRY)
+    runs = (await get(served, kept_settings, "/v1/runs"))["runs"]
+    assert [run["run"] for run in runs] == ["other", "team/exp"]
+    report = await get(served, kept_settings, "/v1/runs/team/exp")
     assert report["first_seen"] <= report["last_seen"]
-    streams = [(one["model"], one["split"]) for one in report["streams"]]
+    streams = [(stream["model"], stream["split"]) for stream in report["streams"]]
     assert streams == [("scripted@1", "eval"), ("scripted@1", "train")]
 
 
-async def test_health_tells_each_rule_and_what_it_rests_on(
+async def test_health_has_each_rule_with_its_value_and_thresholds(
     served: Served, kept_settings: Settings
 ) -> None:
     await score_some(served, kept_settings)
-    health = await asked(served, kept_settings, "/v1/runs/team/exp/health")
-    spoiled, sound = health["streams"]
-    assert [one["rule"] for one in sound["rules"]] == [rule.id for rule in DEFAULT_RULES]
-    assert (health["status"], spoiled["status"], sound["status"]) == ("critical", "critical", "ok")
-    (state,) = [one for one in spoiled["rules"] if one["severity"]]
+    health = await get(served, kept_settings, "/v1/runs/team/exp/health")
+    failing, healthy = health["streams"]
+    assert [rule["rule"] for rule in healthy["rules"]] == [rule.id for rule in DEFAULT_RULES]
+    assert (health["status"], failing["status"], healthy["status"]) == (
+        "critical",
+        "critical",
+        "ok",
+    )
+    (state,) = [rule for rule in failing["rules"] if rule["severity"]]
     assert (state["rule"], state["severity"], state["since_step"]) == ("null_share", "critical", 3)
     assert (state["value"], state["threshold"]) == (0.5, 0.2)
     assert state["thresholds"]["warn"] == 0.02
-    assert state["cannot_tell"] == "why: the error codes can"
-    assert (sound["step"], sound["channels"]["score"]["mean"]) == (2, 1.5)
-    assert spoiled["channels"]["score"]["null_share"] == 0.5
+    assert state["limits"] == "the reasons for a missing score: see the items' error codes"
+    assert (healthy["step"], healthy["channels"]["score"]["mean"]) == (2, 1.5)
+    assert failing["channels"]["score"]["null_share"] == 0.5
 
 
-async def test_the_series_tells_what_was_seen_step_by_step(
+async def test_the_series_has_the_values_of_each_step(
     served: Served, kept_settings: Settings
 ) -> None:
     await score_some(served, kept_settings)
-    await told(served, kept_settings, "/v1/runs/team/exp/telemetry", TOLD)
+    await post_all(served, kept_settings, "/v1/runs/team/exp/telemetry", TELEMETRY)
     path = "/v1/runs/team/exp/series?split=train&since=1"
-    (stream,) = (await asked(served, kept_settings, path))["streams"]
-    assert [one["step"] for one in stream["steps"]] == [1, 2, 4]
+    (stream,) = (await get(served, kept_settings, path))["streams"]
+    assert [point["step"] for point in stream["steps"]] == [1, 2, 4]
     first, _, last = stream["steps"]
     assert first["score"] == {"count": 64, "mean": 1.5, "std": 0.5, "low": 1.0, "high": 2.0}
     assert first["score_quantiles"] == pytest.approx([1.0, 1.0, 2.0], rel=0.021)
-    assert last["telemetry"] == TOLD["values"]
+    assert last["telemetry"] == TELEMETRY["values"]
     assert (last["items"], last["score"]["mean"]) == (0, None)
-    other = await asked(served, kept_settings, "/v1/runs/team/exp/series?model=code@1")
+    other = await get(served, kept_settings, "/v1/runs/team/exp/series?model=code@1")
     assert other["streams"] == []
 
 
-async def test_a_run_that_only_its_trainer_speaks_of_is_judged_too(
+async def test_a_run_with_telemetry_only_is_evaluated(
     served: Served, kept_settings: Settings
 ) -> None:
     steps = [{"step": step, "values": {"kl": 0.02}} for step in range(6)]
     jump = {"step": 6, "values": {"kl": 3.0}}
-    await told(served, kept_settings, "/v1/runs/r/telemetry", *steps, jump)
-    health = await asked(served, kept_settings, "/v1/runs/r/health")
+    await post_all(served, kept_settings, "/v1/runs/r/telemetry", *steps, jump)
+    health = await get(served, kept_settings, "/v1/runs/r/health")
     (stream,) = health["streams"]
     assert (stream["model"], stream["split"], stream["step"]) == (None, None, 6)
-    (fired,) = [one for one in stream["rules"] if one["severity"]]
-    assert (fired["rule"], fired["value"], health["status"]) == ("kl_jump", 3.0, "warn")
+    (firing,) = [rule for rule in stream["rules"] if rule["severity"]]
+    assert (firing["rule"], firing["value"], health["status"]) == ("kl_jump", 3.0, "warn")
 
 
-async def test_gold_is_measured_kept_and_advises(served: Served, kept_settings: Settings) -> None:
-    good = {"step": 0, "source": "tests", "items": ANSWERS}
+async def test_gold_is_measured_and_stored_and_gives_advice(
+    served: Served, kept_settings: Settings
+) -> None:
+    good = {"step": 0, "source": "tests", "items": GOLD_ITEMS}
     path = "/v1/runs/r/gold"
-    (point,) = await told(served, kept_settings, path, good)
+    (point,) = await post_all(served, kept_settings, path, good)
     assert point["accuracy"]["value"] == 1.0
     assert (point["gold"]["value"], point["gold"]["n"]) == (0.5, 4)
     norms = [{"step": n, "source": "tests", "gradient_norm": 1.0} for n in range(1, 7)]
     steep = {"step": 7, "source": "tests", "gradient_norm": 100.0}
-    await told(served, kept_settings, path, *norms, steep)
-    health = await asked(served, kept_settings, "/v1/runs/r/health")
+    await post_all(served, kept_settings, path, *norms, steep)
+    health = await get(served, kept_settings, "/v1/runs/r/health")
     (gold,) = health["gold"]
-    assert [one["step"] for one in gold["points"]] == list(range(8))
+    assert [point["step"] for point in gold["points"]] == list(range(8))
     assert gold["advice"]["action"] == "raise_regularisation"
     assert gold["advice"]["grounds"] == ["gradient_norm"]
     assert (health["status"], health["streams"]) == ("warn", [])
-    assert (await asked(served, kept_settings, "/v1/runs/r"))["gold_sources"] == ["tests"]
+    assert (await get(served, kept_settings, "/v1/runs/r"))["gold_sources"] == ["tests"]
 
 
-async def test_gold_that_has_lost_half_its_peak_is_critical(
+async def test_gold_below_half_its_peak_is_critical(
     served: Served, kept_settings: Settings
 ) -> None:
-    def answers(gold: float, proxy: float) -> list[dict[str, object]]:
+    def gold_items(gold: float, proxy: float) -> list[dict[str, object]]:
         names = [f"p{number // 2}" for number in range(40)]
         return [{"prompt": name, "proxy": proxy, "gold": gold} for name in names]
 
-    before = {"step": 0, "source": "tests", "items": answers(1.0, 0.5)}
-    after = {"step": 200, "source": "tests", "items": answers(0.25, 0.9)}
-    await told(served, kept_settings, "/v1/runs/r/gold", before, after)
-    health = await asked(served, kept_settings, "/v1/runs/r/health")
+    before = {"step": 0, "source": "tests", "items": gold_items(1.0, 0.5)}
+    after = {"step": 200, "source": "tests", "items": gold_items(0.25, 0.9)}
+    await post_all(served, kept_settings, "/v1/runs/r/gold", before, after)
+    health = await get(served, kept_settings, "/v1/runs/r/health")
     assert health["gold"][0]["advice"]["action"] == "stop"
     assert health["status"] == "critical"
 
 
 @pytest.mark.parametrize("path", ["", "/health", "/series"])
-async def test_an_unknown_run_is_an_honest_404(
+async def test_an_unknown_run_is_not_found(
     served: Served, kept_settings: Settings, path: str
 ) -> None:
     async with served(kept_settings) as client:
-        answer = await client.get(f"/v1/runs/nobody{path}")
+        answer = await client.get(f"/v1/runs/unknown{path}")
         assert (answer.status_code, answer.json()["code"]) == (404, "run_not_found")
-        assert "nobody" in answer.json()["detail"]
+        assert "unknown" in answer.json()["detail"]
 
 
 REFUSED = [
     ("telemetry", {"values": {"kl": 1.0}}, "step"),
     ("telemetry", {"step": 1, "values": {}}, "values"),
     ("telemetry", {"step": 1, "values": {"kl": "much"}}, "values.kl"),
-    ("telemetry", {**TOLD, "mood": "good"}, "mood"),
+    ("telemetry", {**TELEMETRY, "mood": "good"}, "mood"),
     ("gold", {"step": 1, "source": "tests"}, "body"),
-    ("gold", {"step": 1, "source": "tests", "items": ANSWERS[:1] * 65}, "body"),
-    ("gold", {"step": 1, "source": "t", "items": [{**ANSWERS[0], "gold": 1e300}]}, "items.0.gold"),
+    ("gold", {"step": 1, "source": "tests", "items": GOLD_ITEMS[:1] * 65}, "body"),
+    (
+        "gold",
+        {"step": 1, "source": "t", "items": [{**GOLD_ITEMS[0], "gold": 1e300}]},
+        "items.0.gold",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("route", "body", "field"), REFUSED)
-async def test_a_malformed_body_is_refused_and_the_field_named(
+async def test_a_malformed_body_is_rejected_with_its_field(
     served: Served, kept_settings: Settings, route: str, body: object, field: str
 ) -> None:
     async with served(kept_settings) as client:
         answer = await client.post(f"/v1/runs/r/{route}", json=body)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
         assert answer.json()["errors"][0]["field"] == field
-        long = await client.post(f"/v1/runs/{'r' * 257}/{route}", json=TOLD)
+        long = await client.post(f"/v1/runs/{'r' * 257}/{route}", json=TELEMETRY)
         assert long.status_code == 422
 
 
@@ -186,13 +194,13 @@ ROUTES = [
     ("GET", "/v1/runs/r", None),
     ("GET", "/v1/runs/r/health", None),
     ("GET", "/v1/runs/r/series", None),
-    ("POST", "/v1/runs/r/telemetry", TOLD),
-    ("POST", "/v1/runs/r/gold", {"step": 1, "source": "tests", "items": ANSWERS}),
+    ("POST", "/v1/runs/r/telemetry", TELEMETRY),
+    ("POST", "/v1/runs/r/gold", {"step": 1, "source": "tests", "items": GOLD_ITEMS}),
 ]
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
-async def test_keys_guard_every_route(
+async def test_every_route_requires_a_key(
     served: Served, scripted_settings: Settings, method: str, path: str, body: object
 ) -> None:
     keys = Settings(api_keys=("a-key",)).api_keys
@@ -202,7 +210,7 @@ async def test_keys_guard_every_route(
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
-async def test_switched_off_every_route_says_so(
+async def test_with_runs_off_every_route_is_not_found(
     served: Served, scripted_settings: Settings, method: str, path: str, body: object
 ) -> None:
     async with served(scripted_settings.model_copy(update={"runs": "off"})) as client:
@@ -211,7 +219,7 @@ async def test_switched_off_every_route_says_so(
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
-async def test_replies_are_as_they_are_documented(
+async def test_replies_match_their_schema(
     served: Served,
     kept_settings: Settings,
     schemas: Mapping[str, Any],
@@ -234,7 +242,7 @@ async def test_replies_are_as_they_are_documented(
     )
 
 
-async def test_a_file_that_cannot_be_read_is_a_429_and_scores_go_on(
+async def test_an_unreadable_file_gives_429_and_scores_are_served(
     served: Served, kept_settings: Settings
 ) -> None:
     assert isinstance(kept_settings.runs, Path)
@@ -246,17 +254,17 @@ async def test_a_file_that_cannot_be_read_is_a_429_and_scores_go_on(
         assert (await post(client, ["a"]))["results"][0]["score"] == 1.0
 
 
-async def test_a_writer_that_cannot_keep_up_says_so(
+async def test_an_overloaded_writer_gives_429(
     served: Served, kept_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("assay_monitors.recorder.Recorder.record_telemetry", lambda *_: False)
     async with served(kept_settings) as client:
-        answer = await client.post("/v1/runs/r/telemetry", json=TOLD)
+        answer = await client.post("/v1/runs/r/telemetry", json=TELEMETRY)
         assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
         assert answer.headers["retry-after"] == "1"
 
 
-async def test_severities_are_series_of_the_runs_that_were_asked_for_last(
+async def test_severity_series_cover_the_runs_requested_last(
     served: Served, kept_settings: Settings
 ) -> None:
     await score_some(served, kept_settings)
@@ -266,8 +274,8 @@ async def test_severities_are_series_of_the_runs_that_were_asked_for_last(
     app = create_app(kept_settings)
     async with serving(app) as client:
         await client.get("/v1/runs/team/exp/health")
-        fired = {"run": "team/exp", "rule": "null_share"}
-        assert value(components_of(app).metrics, "assay_run_severity", **fired) == 2
+        firing = {"run": "team/exp", "rule": "null_share"}
+        assert value(components_of(app).metrics, "assay_run_severity", **firing) == 2
         for number in range(17):
             await client.get(f"/v1/runs/run-{number:02}/health")
         page = (await client.get("/metrics")).text
@@ -276,23 +284,23 @@ async def test_severities_are_series_of_the_runs_that_were_asked_for_last(
     assert not any('run="team/exp"' in line or 'run="run-00"' in line for line in shown)
 
 
-async def test_a_disk_that_hangs_holds_up_questions_and_no_score(
+async def test_a_hanging_disk_delays_reads_and_no_score(
     served: Served, kept_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reading, go, runs = threading.Event(), threading.Event(), RunHistory.runs
+    reading, release, runs = threading.Event(), threading.Event(), RunHistory.runs
 
-    def stuck(history: RunHistory) -> list[Run]:
+    def hanging_runs(history: RunHistory) -> list[Run]:
         reading.set()
-        assert go.wait(30)
+        assert release.wait(30)
         return runs(history)
 
-    monkeypatch.setattr(RunHistory, "runs", stuck)
+    monkeypatch.setattr(RunHistory, "runs", hanging_runs)
     async with served(kept_settings) as client:
-        questions = [asyncio.create_task(client.get("/v1/runs")) for _ in range(8)]
+        requests = [asyncio.create_task(client.get("/v1/runs")) for _ in range(8)]
         assert await asyncio.to_thread(reading.wait, 30)
         reply = await post(client, ["a"], run={"id": "r"})
         assert reply["results"][0]["score"] == 1.0
-        assert not any(question.done() for question in questions)
-        go.set()
-        answers = await asyncio.gather(*questions)
+        assert not any(request.done() for request in requests)
+        release.set()
+        answers = await asyncio.gather(*requests)
         assert [answer.status_code for answer in answers] == [200] * 8

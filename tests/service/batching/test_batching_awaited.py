@@ -1,4 +1,4 @@
-"""DynamicBatcher over a predict that is awaited: side by side, stopped when nobody waits."""
+"""DynamicBatcher with an asynchronous predict: concurrent, cancelled without a waiter."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -6,8 +6,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from support.batchers import SOON, Clock, asked, deadline, raws, turns
-from support.doubles import length_of, new_metrics, one_input, value
+from support.batchers import (
+    TIMEOUT_SECONDS,
+    AdjustableClock,
+    deadline,
+    raws,
+    run_event_loop,
+    start_compute,
+)
+from support.doubles import length_of, new_metrics, text_input, value
 
 from assay.batching.batcher import BatchLimits, DynamicBatcher
 from assay.batching.executor import MAX_AWAITED
@@ -19,191 +26,191 @@ ALONE = BatchLimits(max_batch_tokens=64, max_batch_size=1, max_queue_tokens=1000
 
 
 @dataclass
-class Elsewhere:
-    """A predict whose inputs wait elsewhere until they are let go by name."""
+class RemotePredict:
+    """An asynchronous predict whose inputs wait until they are released by name."""
 
-    doors: dict[str, asyncio.Event] = field(default_factory=dict)
-    begun: list[str] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    started: list[str] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
     entered: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __call__(self, inputs: Sequence[Input]) -> Sequence[Raw]:
-        names = [one.payload for one in inputs]
-        self.begun += names
+        names = [row.payload for row in inputs]
+        self.started += names
         self.entered.set()
         try:
             for name in names:
-                await self.doors.setdefault(name, asyncio.Event()).wait()
+                await self.gates.setdefault(name, asyncio.Event()).wait()
         except asyncio.CancelledError:
-            self.stopped += names
+            self.cancelled += names
             raise
         return length_of(inputs)
 
-    def let_go(self, *names: str) -> None:
+    def release(self, *names: str) -> None:
         for name in names:
-            self.doors.setdefault(name, asyncio.Event()).set()
+            self.gates.setdefault(name, asyncio.Event()).set()
 
 
 @asynccontextmanager
-async def awaiting(
+async def awaited_batcher(
     predict: Callable[[Sequence[Input]], Awaitable[Sequence[Raw]]],
     limits: BatchLimits = ALONE,
     metrics: Metrics | None = None,
-    clock: Clock | None = None,
+    clock: AdjustableClock | None = None,
 ) -> AsyncIterator[DynamicBatcher]:
-    told: list[str] = []
+    deaths: list[str] = []
     batcher = DynamicBatcher(
         name="m",
         predict=predict,
         thread=None,
         limits=limits,
         metrics=metrics or new_metrics(),
-        clock=clock or Clock(),
-        on_death=told.append,
+        clock=clock or AdjustableClock(),
+        on_death=deaths.append,
         hang_seconds=120.0,
     )
     batcher.start()
     try:
         yield batcher
     finally:
-        await batcher.close(SOON)
-    assert not told
+        await batcher.close(TIMEOUT_SECONDS)
+    assert not deaths
 
 
-async def test_a_slow_input_holds_up_nobody() -> None:
-    elsewhere = Elsewhere()
-    async with awaiting(elsewhere) as batcher:
-        slow = asked(batcher, ["slow"])
-        await elsewhere.entered.wait()
-        elsewhere.let_go("a", "bb")
-        assert raws(await batcher.compute([one_input("a"), one_input("bb")], deadline())) == [
+async def test_a_slow_input_does_not_delay_others() -> None:
+    remote = RemotePredict()
+    async with awaited_batcher(remote) as batcher:
+        slow = start_compute(batcher, ["slow"])
+        await remote.entered.wait()
+        remote.release("a", "bb")
+        assert raws(await batcher.compute([text_input("a"), text_input("bb")], deadline())) == [
             (1.0,),
             (2.0,),
         ]
         assert not slow.done()
-        elsewhere.let_go("slow")
+        remote.release("slow")
         assert raws(await slow) == [(4.0,)]
 
 
-async def test_so_many_are_in_the_air_and_the_others_keep_their_places() -> None:
-    elsewhere = Elsewhere()
+async def test_inputs_beyond_the_maximum_wait_in_order() -> None:
+    remote = RemotePredict()
     names = [f"n{number:03}" for number in range(MAX_AWAITED + 8)]
-    async with awaiting(elsewhere) as batcher:
-        caller = asked(batcher, names)
-        await turns(20)
-        assert elsewhere.begun == names[:MAX_AWAITED]
-        urgent = asked(batcher, ["urgent"], "interactive")
-        await turns(20)
-        elsewhere.let_go(names[5])
-        await turns(20)
-        assert elsewhere.begun[MAX_AWAITED:] == ["urgent"]
-        elsewhere.let_go("urgent", *names)
+    async with awaited_batcher(remote) as batcher:
+        caller = start_compute(batcher, names)
+        await run_event_loop(20)
+        assert remote.started == names[:MAX_AWAITED]
+        urgent = start_compute(batcher, ["urgent"], "interactive")
+        await run_event_loop(20)
+        remote.release(names[5])
+        await run_event_loop(20)
+        assert remote.started[MAX_AWAITED:] == ["urgent"]
+        remote.release("urgent", *names)
         await asyncio.gather(caller, urgent)
-        assert sorted(elsewhere.begun) == sorted([*names, "urgent"])
+        assert sorted(remote.started) == sorted([*names, "urgent"])
 
 
-async def test_what_nobody_waits_for_any_more_is_stopped() -> None:
-    elsewhere, metrics = Elsewhere(), new_metrics()
-    async with awaiting(elsewhere, metrics=metrics) as batcher:
-        caller = asked(batcher, ["gone"])
-        other = asked(batcher, ["wanted"])
-        await turns()
+async def test_an_input_without_a_waiter_is_cancelled() -> None:
+    remote, metrics = RemotePredict(), new_metrics()
+    async with awaited_batcher(remote, metrics=metrics) as batcher:
+        caller = start_compute(batcher, ["gone"])
+        other = start_compute(batcher, ["wanted"])
+        await run_event_loop()
         caller.cancel()
-        await turns()
-        assert elsewhere.stopped == ["gone"]
+        await run_event_loop()
+        assert remote.cancelled == ["gone"]
         assert batcher.pending_tokens == 1
         assert value(metrics, "assay_dropped_total", model="m", reason="abandoned") == 1
-        elsewhere.let_go("wanted")
+        remote.release("wanted")
         assert raws(await other) == [(6.0,)]
     assert value(metrics, "assay_forwards_total", model="m", outcome="failed") == 0
 
 
-async def test_what_somebody_else_waits_for_goes_on() -> None:
-    elsewhere = Elsewhere()
-    async with awaiting(elsewhere) as batcher:
-        first, second = asked(batcher, ["shared"]), asked(batcher, ["shared"])
-        await turns()
+async def test_an_input_with_another_waiter_is_not_cancelled() -> None:
+    remote = RemotePredict()
+    async with awaited_batcher(remote) as batcher:
+        first, second = start_compute(batcher, ["shared"]), start_compute(batcher, ["shared"])
+        await run_event_loop()
         first.cancel()
-        await turns()
-        assert elsewhere.stopped == []
-        elsewhere.let_go("shared")
+        await run_event_loop()
+        assert remote.cancelled == []
+        remote.release("shared")
         assert raws(await second) == [(6.0,)]
-        assert elsewhere.begun == ["shared"]
+        assert remote.started == ["shared"]
 
 
-async def test_what_is_asked_for_again_while_it_is_being_stopped_is_computed() -> None:
-    elsewhere = Elsewhere()
-    async with awaiting(elsewhere) as batcher:
-        first = asked(batcher, ["again"])
-        await turns()
+async def test_an_input_requested_again_during_its_cancellation_is_computed() -> None:
+    remote = RemotePredict()
+    async with awaited_batcher(remote) as batcher:
+        first = start_compute(batcher, ["again"])
+        await run_event_loop()
         first.cancel()
-        second = asked(batcher, ["again"])
-        await turns()
-        assert elsewhere.stopped == ["again"]
-        elsewhere.let_go("again")
+        second = start_compute(batcher, ["again"])
+        await run_event_loop()
+        assert remote.cancelled == ["again"]
+        remote.release("again")
         assert raws(await second) == [(5.0,)]
-        assert elsewhere.begun == ["again", "again"]
+        assert remote.started == ["again", "again"]
 
 
-async def test_a_deadline_stops_what_is_awaited() -> None:
-    elsewhere = Elsewhere()
-    async with awaiting(elsewhere) as batcher:
-        await batcher.compute([one_input("late")], deadline(0.01))
-        await turns()
-        assert elsewhere.stopped == ["late"]
+async def test_a_passed_deadline_cancels_the_forward_pass() -> None:
+    remote = RemotePredict()
+    async with awaited_batcher(remote) as batcher:
+        await batcher.compute([text_input("late")], deadline(0.01))
+        await run_event_loop()
+        assert remote.cancelled == ["late"]
         assert batcher.pending_tokens == 0
 
 
-async def test_an_item_error_of_one_input_is_told_as_it_is() -> None:
+async def test_an_item_error_keeps_its_code_and_detail() -> None:
     async def predict(inputs: Sequence[Input]) -> Sequence[Raw]:
-        if any(one.payload == "odd" for one in inputs):
+        if any(row.payload == "odd" for row in inputs):
             raise ItemError("not_today", "come back tomorrow")
         return length_of(inputs)
 
-    async with awaiting(predict, BatchLimits(64, 8, 1000)) as batcher:
+    async with awaited_batcher(predict, BatchLimits(64, 8, 1000)) as batcher:
         names = ["a", "odd", "bb"]
-        first, odd, last = raws(await batcher.compute([*map(one_input, names)], deadline()))
+        first, odd, last = raws(await batcher.compute([*map(text_input, names)], deadline()))
     assert (first, last) == ((1.0,), (2.0,))
     assert isinstance(odd, InferenceFailed)
     assert (odd.code, odd.detail) == ("not_today", "come back tomorrow")
     assert InferenceFailed("another").code == "inference_failed"
 
 
-async def test_a_model_that_cancels_itself_fails_its_item_and_goes_on() -> None:
+async def test_a_model_that_raises_cancelled_error_fails_only_its_item() -> None:
     async def predict(inputs: Sequence[Input]) -> Sequence[Raw]:
         if inputs[0].payload == "odd":
             raise asyncio.CancelledError
         return length_of(inputs)
 
-    async with awaiting(predict) as batcher:
-        (odd,) = raws(await batcher.compute([one_input("odd")], deadline()))
+    async with awaited_batcher(predict) as batcher:
+        (odd,) = raws(await batcher.compute([text_input("odd")], deadline()))
         assert isinstance(odd, InferenceFailed)
-        assert raws(await batcher.compute([one_input("a")], deadline())) == [(1.0,)]
+        assert raws(await batcher.compute([text_input("a")], deadline())) == [(1.0,)]
 
 
-async def test_it_hangs_when_nothing_ends_and_not_when_one_is_slow() -> None:
-    elsewhere, clock = Elsewhere(), Clock()
-    async with awaiting(elsewhere, clock=clock) as batcher:
-        slow = asked(batcher, ["slow"])
-        await elsewhere.entered.wait()
+async def test_the_batcher_hangs_if_no_pass_ends_and_not_if_one_is_slow() -> None:
+    remote, clock = RemotePredict(), AdjustableClock()
+    async with awaited_batcher(remote, clock=clock) as batcher:
+        slow = start_compute(batcher, ["slow"])
+        await remote.entered.wait()
         for _ in range(3):
-            clock.moved += 100.0
-            elsewhere.let_go("a")
-            await batcher.compute([one_input("a")], clock() + SOON)
+            clock.offset += 100.0
+            remote.release("a")
+            await batcher.compute([text_input("a")], clock() + TIMEOUT_SECONDS)
             assert not batcher.hung
-        clock.moved += 200.0
+        clock.offset += 200.0
         assert batcher.hung
-        elsewhere.let_go("slow")
+        remote.release("slow")
         await slow
 
 
 @pytest.mark.parametrize("timeout", [0.0, 0.01])
-async def test_closing_ends_what_is_awaited(timeout: float) -> None:
-    elsewhere = Elsewhere()
-    async with awaiting(elsewhere) as batcher:
-        caller = asked(batcher, ["long"])
-        await elsewhere.entered.wait()
+async def test_closing_cancels_awaited_forward_passes(timeout: float) -> None:
+    remote = RemotePredict()
+    async with awaited_batcher(remote) as batcher:
+        caller = start_compute(batcher, ["long"])
+        await remote.entered.wait()
         await batcher.close(timeout)
-        assert elsewhere.stopped == ["long"]
+        assert remote.cancelled == ["long"]
         (outcome,) = raws(await caller)
         assert isinstance(outcome, ShuttingDown)

@@ -1,4 +1,4 @@
-"""Scheduler: who goes next, how much room each lane has, and that nobody is lost or starves."""
+"""Scheduler: the order of entries, the room of each lane, and freedom from loss and starvation."""
 
 import itertools
 import math
@@ -13,14 +13,14 @@ from support.schedulers import (
     BUDGET,
     ROWS,
     SPEED,
+    empty_scheduler,
     entry,
-    filled,
-    formed,
-    lengths,
-    pace,
-    packed,
-    padded,
-    queue,
+    filled_scheduler,
+    form_batch,
+    measured_throughput,
+    packed_cost,
+    padded_cost,
+    token_counts,
 )
 
 from assay.batching.entry import Entry
@@ -31,6 +31,7 @@ from assay.batching.scheduler import (
     RANK,
     WINDOW,
     Batch,
+    Cost,
     Scheduler,
     ThroughputEstimator,
 )
@@ -38,120 +39,132 @@ from assay.types import LANES, Lane
 from assay_models.base import Input
 
 
-class TestForming:
-    def test_of_equal_entries_the_first_goes_first(self) -> None:
+class TestFormingBatches:
+    def test_equal_entries_are_computed_in_order_of_arrival(self) -> None:
         waiting = [entry(8) for _ in range(12)]
-        one = filled(waiting)
-        assert formed(one) == waiting[:8]
-        assert formed(one) == waiting[8:]
-        assert formed(one) == []
+        scheduler = filled_scheduler(waiting)
+        assert form_batch(scheduler) == waiting[:8]
+        assert form_batch(scheduler) == waiting[8:]
+        assert form_batch(scheduler) == []
 
-    @pytest.mark.parametrize("cost", [padded, packed])
-    def test_the_nearest_in_length_go_with_the_leader(self, cost: object) -> None:
-        one = filled([entry(10), entry(40, now=-1.7), entry(12), entry(30), entry(11)], cost)
-        assert lengths(formed(one, budget=48)) == [10, 11, 12]
-        assert lengths(formed(one, budget=48)) == [40]
+    @pytest.mark.parametrize("cost", [padded_cost, packed_cost])
+    def test_the_leader_is_batched_with_the_nearest_lengths(self, cost: Cost) -> None:
+        scheduler = filled_scheduler(
+            [entry(10), entry(40, now=-1.7), entry(12), entry(30), entry(11)], cost
+        )
+        assert token_counts(form_batch(scheduler, budget=48)) == [10, 11, 12]
+        assert token_counts(form_batch(scheduler, budget=48)) == [40]
 
     def test_a_row_is_not_padded_to_many_times_its_length(self) -> None:
-        one = filled([entry(10), entry(1000)])
-        assert lengths(formed(one, budget=4000)) == [10]
-        assert lengths(formed(one, budget=4000)) == [1000]
+        scheduler = filled_scheduler([entry(10), entry(1000)])
+        assert token_counts(form_batch(scheduler, budget=4000)) == [10]
+        assert token_counts(form_batch(scheduler, budget=4000)) == [1000]
 
-    def test_where_nothing_is_padded_short_and_long_go_together(self) -> None:
-        one = filled([entry(10), entry(1000)], packed)
-        assert lengths(formed(one, budget=4000)) == [10, 1000]
+    def test_without_padding_short_and_long_entries_share_a_batch(self) -> None:
+        scheduler = filled_scheduler([entry(10), entry(1000)], packed_cost)
+        assert token_counts(form_batch(scheduler, budget=4000)) == [10, 1000]
 
-    def test_small_inputs_are_not_split_for_the_sake_of_padding(self) -> None:
-        one = filled([entry(1), entry(50)])
-        assert lengths(formed(one, budget=4000)) == [1, 50]
+    def test_small_inputs_share_a_batch_in_spite_of_padding(self) -> None:
+        scheduler = filled_scheduler([entry(1), entry(50)])
+        assert token_counts(form_batch(scheduler, budget=4000)) == [1, 50]
 
-    def test_kin_go_first_in_their_order(self) -> None:
+    def test_entries_with_the_leaders_prefix_come_first_in_their_order(self) -> None:
         alike = [entry(n, now=n / 1000, prefix_key=b"k") for n in (10, 30, 20)]
         others = [entry(10, now=0.001), entry(10, now=0.002, prefix_key=b"other")]
-        one = filled([*alike, *others], packed)
-        assert formed(one) == [alike[0], alike[2], alike[1]]
-        assert formed(one) == others
+        scheduler = filled_scheduler([*alike, *others], packed_cost)
+        assert form_batch(scheduler) == [alike[0], alike[2], alike[1]]
+        assert form_batch(scheduler) == others
 
-    def test_an_empty_kin_is_no_kin(self) -> None:
-        one = filled([entry(10), entry(30), entry(11, prefix_key=b"k")], packed)
-        assert lengths(formed(one, budget=21)) == [10, 11]
+    def test_empty_prefix_keys_do_not_match(self) -> None:
+        scheduler = filled_scheduler(
+            [entry(10), entry(30), entry(11, prefix_key=b"k")], packed_cost
+        )
+        assert token_counts(form_batch(scheduler, budget=21)) == [10, 11]
 
-    def test_what_exceeds_the_budget_goes_alone(self) -> None:
-        one = filled([entry(1000), entry(1000)])
-        assert lengths(formed(one)) == [1000]
-        assert lengths(formed(one)) == [1000]
+    def test_an_entry_above_the_budget_is_computed_alone(self) -> None:
+        scheduler = filled_scheduler([entry(1000), entry(1000)])
+        assert token_counts(form_batch(scheduler)) == [1000]
+        assert token_counts(form_batch(scheduler)) == [1000]
 
-    def test_the_cost_of_few_batches_is_asked_for(self) -> None:
-        asked = 0
+    def test_the_cost_function_is_called_a_logarithmic_number_of_times(self) -> None:
+        calls = 0
 
-        def counted(inputs: Sequence[Input]) -> int:
-            nonlocal asked
-            asked += 1
-            return packed(inputs)
+        def counting_cost(inputs: Sequence[Input]) -> int:
+            nonlocal calls
+            calls += 1
+            return packed_cost(inputs)
 
-        one = filled((entry(10) for _ in range(5000)), counted)
-        assert len(one.form(0.0, 3000, WINDOW).entries) == 300
-        assert asked <= math.log2(WINDOW) + 3
+        scheduler = filled_scheduler((entry(10) for _ in range(5000)), counting_cost)
+        assert len(scheduler.form(0.0, 3000, WINDOW).entries) == 300
+        assert calls <= math.log2(WINDOW) + 3
 
-    def test_what_has_expired_is_handed_over_and_costs_nothing(self) -> None:
+    def test_expired_entries_are_returned_and_not_computed(self) -> None:
         gone = [entry(8, deadline=1.0) for _ in range(WINDOW + 5)]
         stays = entry(8)
-        one = filled([*gone, stays])
-        batch = one.form(1.0, BUDGET, ROWS)
+        scheduler = filled_scheduler([*gone, stays])
+        batch = scheduler.form(1.0, BUDGET, ROWS)
         assert batch.entries == [stays]
         assert batch.expired == gone
         for waiting in [*gone, stays]:
-            one.release(waiting)
-        assert one.tokens == 0
+            scheduler.release(waiting)
+        assert scheduler.tokens == 0
 
 
 class TestOrder:
-    def test_a_short_one_overtakes_a_long_one_that_came_shortly_before(self) -> None:
+    def test_a_short_entry_overtakes_a_long_one_that_arrived_shortly_before(self) -> None:
         lead = AGEING_FACTOR * (60 - 4) / SPEED
-        one = filled([entry(60, now=0.0), entry(4, now=lead - 0.01), entry(4, now=lead + 0.01)])
-        assert lengths(formed(one)) == [4, 4]
-        one = filled([entry(60, now=0.0), entry(60, now=lead + 0.01), entry(4, now=lead + 0.01)])
-        assert lengths(formed(one)) == [60]
-        assert lengths(formed(one)) == [4], "the second long one came too shortly before"
+        scheduler = filled_scheduler(
+            [entry(60, now=0.0), entry(4, now=lead - 0.01), entry(4, now=lead + 0.01)]
+        )
+        assert token_counts(form_batch(scheduler)) == [4, 4]
+        scheduler = filled_scheduler(
+            [entry(60, now=0.0), entry(60, now=lead + 0.01), entry(4, now=lead + 0.01)]
+        )
+        assert token_counts(form_batch(scheduler)) == [60]
+        assert token_counts(form_batch(scheduler)) == [4], (
+            "the second long entry arrived too shortly before"
+        )
 
-    def test_turns_go_on_when_the_clock_is_set_back(self) -> None:
-        one = queue()
+    def test_virtual_starts_increase_after_the_clock_is_set_back(self) -> None:
+        scheduler = empty_scheduler()
         waiting = [entry(60, now=1e6), *(entry(60, now=5.0 + n) for n in range(3))]
         for late in waiting:
-            one.add(late)
-        assert [formed(one) for _ in waiting] == [[late] for late in waiting]
+            scheduler.add(late)
+        assert [form_batch(scheduler) for _ in waiting] == [[late] for late in waiting]
         assert waiting[-1].virtual_start - waiting[1].virtual_start == pytest.approx(2.0)
 
-    def test_a_higher_lane_goes_first_and_what_is_left_is_filled_from_the_next(self) -> None:
+    def test_a_higher_lane_leads_and_the_next_lane_fills_the_batch(self) -> None:
         bulk, training, interactive = (entry(10, lane) for lane in reversed(LANES))
-        one = filled([bulk, training, interactive])
-        assert formed(one, budget=20) == [interactive, training]
-        assert formed(one, budget=20) == [bulk]
+        scheduler = filled_scheduler([bulk, training, interactive])
+        assert form_batch(scheduler, budget=20) == [interactive, training]
+        assert form_batch(scheduler, budget=20) == [bulk]
 
-    def test_an_entry_that_moves_up_keeps_its_turn_and_is_not_there_twice(self) -> None:
+    def test_a_promoted_entry_keeps_its_virtual_start_and_is_computed_once(self) -> None:
         bulk, training, interactive = (entry(40, lane) for lane in reversed(LANES))
-        one = filled([bulk, training, interactive])
-        one.promote(bulk, "interactive")
-        one.promote(bulk, "training")
+        scheduler = filled_scheduler([bulk, training, interactive])
+        scheduler.promote(bulk, "interactive")
+        scheduler.promote(bulk, "training")
         assert bulk.lane == "interactive"
-        assert [formed(one) for _ in range(4)] == [[bulk], [interactive], [training], []]
+        assert [form_batch(scheduler) for _ in range(4)] == [[bulk], [interactive], [training], []]
 
     @given(shorts=st.lists(st.integers(1, 30), min_size=1, max_size=20))
     @settings(max_examples=50, deadline=None)
-    def test_a_long_entry_waits_only_for_batches_led_by_what_came_before_its_turn(
+    def test_a_long_entry_waits_only_for_leaders_that_arrived_before_its_virtual_start(
         self, shorts: list[int]
     ) -> None:
-        """Shorts come for ever, twice as fast as the device computes."""
-        simulation = Simulation(queue())
-        long = simulation.come(60, "training")
+        """Let short entries arrive endlessly, twice as fast as the device computes them."""
+        simulation = Simulation(empty_scheduler())
+        long = simulation.arrive(60, "training")
         for tokens in itertools.cycle(shorts):
-            simulation.come(tokens, "training")
+            simulation.arrive(tokens, "training")
             if simulation.load > 2:
                 simulation.compute()
             if long in simulation.done:
                 break
         before = [
-            one for one in simulation.came if one.enqueued < long.virtual_start and one is not long
+            waiting
+            for waiting in simulation.arrived
+            if waiting.enqueued < long.virtual_start and waiting is not long
         ]
         ahead = simulation.batches_before(long)
         assert all(batch.entries[0] in before for batch in ahead)
@@ -161,37 +174,37 @@ class TestOrder:
 
 @dataclass
 class Simulation:
-    """A device of `SPEED` tokens a second behind a queue, in a time of its own."""
+    """A device of `SPEED` tokens a second behind a scheduler, in simulated time."""
 
-    queue: Scheduler[Entry]
+    scheduler: Scheduler[Entry]
     now: float = 0.0
     computed: float = 0.0
-    came: list[Entry] = field(default_factory=list)
+    arrived: list[Entry] = field(default_factory=list)
     done: list[Entry] = field(default_factory=list)
     batches: list[Batch[Entry]] = field(default_factory=list)
 
     @property
     def load(self) -> float:
-        """Tokens come for each computed."""
-        return sum(lengths(self.came)) / (self.computed + BUDGET)
+        """Arrived tokens per computed token."""
+        return sum(token_counts(self.arrived)) / (self.computed + BUDGET)
 
-    def come(self, tokens: int, lane: Lane) -> Entry:
-        late = entry(tokens, lane, self.now)
-        self.queue.add(late)
-        self.came.append(late)
+    def arrive(self, tokens: int, lane: Lane) -> Entry:
+        late = entry(tokens, lane, now=self.now)
+        self.scheduler.add(late)
+        self.arrived.append(late)
         return late
 
     def compute(self) -> Batch[Entry]:
-        batch = self.queue.form(self.now, BUDGET, ROWS)
-        cost = padded([one.input for one in batch.entries])
+        batch = self.scheduler.form(self.now, BUDGET, ROWS)
+        cost = padded_cost([waiting.input for waiting in batch.entries])
         self.now += cost / SPEED
-        self.computed += sum(lengths(batch.entries))
+        self.computed += sum(token_counts(batch.entries))
         self.done += batch.entries
         self.batches.append(batch)
         return batch
 
     def batches_before(self, last: Entry) -> list[Batch[Entry]]:
-        return list(itertools.takewhile(lambda one: last not in one.entries, self.batches))
+        return list(itertools.takewhile(lambda batch: last not in batch.entries, self.batches))
 
 
 class TestShares:
@@ -201,21 +214,21 @@ class TestShares:
         longest=st.sampled_from([1, 8, 60, 200]),
     )
     @settings(max_examples=60, deadline=None)
-    def test_each_lane_that_waits_gets_its_share_and_a_higher_one_the_rest(
+    def test_each_waiting_lane_gets_its_minimum_share_and_no_more(
         self, seed: int, lanes: tuple[Lane, ...], longest: int
     ) -> None:
         choice = random.Random(seed)
-        simulation = Simulation(queue())
+        simulation = Simulation(empty_scheduler())
         served = dict.fromkeys(LANES, 0.0)
         slack = 3 * max(BUDGET, longest) + longest
         for _ in range(150):
             for lane in lanes:
                 for _ in range(ROWS + 1):
-                    simulation.come(choice.randint(1, longest), lane)
+                    simulation.arrive(choice.randint(1, longest), lane)
             batch = simulation.compute().entries
-            factor = padded([one.input for one in batch]) / sum(lengths(batch))
-            for one in batch:
-                served[one.lane] += factor * one.input.tokens
+            factor = padded_cost([waiting.input for waiting in batch]) / sum(token_counts(batch))
+            for waiting in batch:
+                served[waiting.lane] += factor * waiting.input.tokens
             for lane in lanes[1:]:
                 above = sum(served[other] for other in LANES[: RANK[lane] + 1])
                 assert served[lane] >= MIN_SHARE[lane] * (above - slack) - slack
@@ -223,84 +236,88 @@ class TestShares:
             above = sum(served[other] for other in LANES[: RANK[lane] + 1])
             assert served[lane] <= MIN_SHARE[lane] * above + slack, "no more than its share"
 
-    def test_one_entry_of_bulk_is_served_under_endless_interactive_work(self) -> None:
-        simulation = Simulation(queue())
-        bulk = simulation.come(50, "bulk")
+    def test_a_bulk_entry_is_computed_under_endless_interactive_load(self) -> None:
+        simulation = Simulation(empty_scheduler())
+        bulk = simulation.arrive(50, "bulk")
         while bulk not in simulation.done:
             for _ in range(ROWS + 1):
-                simulation.come(8, "interactive")
+                simulation.arrive(8, "interactive")
             simulation.compute()
         ratio = MIN_SHARE["bulk"] / (1 - MIN_SHARE["bulk"])
-        before = [one for batch in simulation.batches_before(bulk) for one in batch.entries]
-        assert sum(lengths(before)) <= 50 / ratio + BUDGET
+        before = [waiting for batch in simulation.batches_before(bulk) for waiting in batch.entries]
+        assert sum(token_counts(before)) <= 50 / ratio + BUDGET
 
-    def test_a_lane_earns_nothing_while_it_does_not_wait(self) -> None:
-        simulation = Simulation(queue())
+    def test_an_empty_lane_gains_no_deficit(self) -> None:
+        simulation = Simulation(empty_scheduler())
         for _ in range(100):
-            simulation.come(60, "interactive")
+            simulation.arrive(60, "interactive")
             simulation.compute()
-        bulk = simulation.come(60, "bulk")
-        interactive = simulation.come(60, "interactive")
+        bulk = simulation.arrive(60, "bulk")
+        interactive = simulation.arrive(60, "interactive")
         assert simulation.compute().entries == [interactive]
         assert simulation.compute().entries == [bulk]
 
-    def test_a_lane_owes_nothing_for_what_it_got_while_the_others_were_idle(self) -> None:
-        simulation = Simulation(queue())
+    def test_a_lane_does_not_pay_for_work_done_while_the_others_were_idle(self) -> None:
+        simulation = Simulation(empty_scheduler())
         for _ in range(100):
-            simulation.come(60, "training")
+            simulation.arrive(60, "training")
             simulation.compute()
         for _ in range(10):
-            simulation.come(60, "training")
-            simulation.come(60, "interactive")
+            simulation.arrive(60, "training")
+            simulation.arrive(60, "interactive")
         leaders = [simulation.compute().lane for _ in range(8)]
         assert leaders.count("training") == 2
 
-    def test_putting_a_batch_back_undoes_it(self) -> None:
-        one = filled([entry(60, "interactive") for _ in range(8)] + [entry(60, "training")])
-        plain = filled([entry(60, "interactive") for _ in range(8)] + [entry(60, "training")])
+    def test_putting_a_batch_back_restores_the_scheduler(self) -> None:
+        scheduler = filled_scheduler(
+            [entry(60, "interactive") for _ in range(8)] + [entry(60, "training")]
+        )
+        plain = filled_scheduler(
+            [entry(60, "interactive") for _ in range(8)] + [entry(60, "training")]
+        )
         for _ in range(9):
-            batch = one.form(0.0, BUDGET, ROWS)
-            one.put_back(batch, batch.entries)
-            again = one.form(0.0, BUDGET, ROWS)
+            batch = scheduler.form(0.0, BUDGET, ROWS)
+            scheduler.put_back(batch, batch.entries)
+            again = scheduler.form(0.0, BUDGET, ROWS)
             assert again.entries == batch.entries
             assert again.lane == plain.form(0.0, BUDGET, ROWS).lane
 
 
-class TestRoom:
-    def test_a_lane_leaves_room_for_those_above(self) -> None:
-        one = queue(max_tokens=160)
-        assert [one.room(lane) for lane in LANES] == [160, 150, 120]
-        one.add(entry(120, "bulk"))
-        assert one.excess(1, "bulk") == 1
-        assert one.excess(30, "training") == 0
-        one.add(entry(30, "training"))
-        assert one.excess(5, "bulk") == 5
-        assert one.excess(5, "training") == 5
-        assert one.excess(10, "interactive") == 0
-        assert one.excess(11, "interactive") == 1
+class TestQueueRoom:
+    def test_a_lane_leaves_room_for_higher_lanes(self) -> None:
+        scheduler = empty_scheduler(max_tokens=160)
+        assert [scheduler.room(lane) for lane in LANES] == [160, 150, 120]
+        scheduler.add(entry(120, "bulk"))
+        assert scheduler.excess(1, "bulk") == 1
+        assert scheduler.excess(30, "training") == 0
+        scheduler.add(entry(30, "training"))
+        assert scheduler.excess(5, "bulk") == 5
+        assert scheduler.excess(5, "training") == 5
+        assert scheduler.excess(10, "interactive") == 0
+        assert scheduler.excess(11, "interactive") == 1
 
-    def test_bulk_cannot_take_what_training_must_leave(self) -> None:
-        one = queue(max_tokens=160)
-        one.add(entry(150, "training"))
-        assert one.excess(1, "bulk") == 1
-        assert one.excess(10, "interactive") == 0
+    def test_bulk_has_no_room_if_training_fills_both_lanes_share(self) -> None:
+        scheduler = empty_scheduler(max_tokens=160)
+        scheduler.add(entry(150, "training"))
+        assert scheduler.excess(1, "bulk") == 1
+        assert scheduler.excess(10, "interactive") == 0
 
-    def test_interactive_work_may_hold_everything_and_then_nothing_else_fits(self) -> None:
-        one = queue(max_tokens=160)
-        one.add(entry(160, "interactive"))
-        assert [one.excess(1, lane) for lane in LANES] == [1, 1, 1]
+    def test_interactive_entries_may_fill_the_whole_queue(self) -> None:
+        scheduler = empty_scheduler(max_tokens=160)
+        scheduler.add(entry(160, "interactive"))
+        assert [scheduler.excess(1, lane) for lane in LANES] == [1, 1, 1]
 
-    def test_moving_up_makes_room_in_the_lane_below(self) -> None:
-        one = queue(max_tokens=160)
+    def test_a_promotion_frees_room_in_the_lower_lane(self) -> None:
+        scheduler = empty_scheduler(max_tokens=160)
         bulk = entry(120, "bulk")
-        one.add(bulk)
-        one.promote(bulk, "interactive")
-        assert one.excess(40, "bulk") == 0
-        assert one.tokens == 120
+        scheduler.add(bulk)
+        scheduler.promote(bulk, "interactive")
+        assert scheduler.excess(40, "bulk") == 0
+        assert scheduler.tokens == 120
 
 
-class TestPace:
-    def test_drain_counts_the_gaps_between_forward_passes(self) -> None:
+class TestThroughput:
+    def test_the_drain_rate_includes_gaps_between_forward_passes(self) -> None:
         measured = ThroughputEstimator()
         assert measured.drain_rate is None
         measured.resume(10.0)
@@ -309,26 +326,26 @@ class TestPace:
         assert measured.drain_rate == pytest.approx(50.0)
         assert measured.speed == pytest.approx(100.0)
 
-    def test_drain_does_not_count_the_time_without_work(self) -> None:
-        measured = pace()
+    def test_the_drain_rate_excludes_idle_time(self) -> None:
+        measured = measured_throughput()
         measured.resume(1000.0)
         measured.record(100, 1.0, 1001.0, full=True)
         assert measured.drain_rate == pytest.approx(SPEED)
 
-    def test_a_small_batch_does_not_slow_the_device_down(self) -> None:
+    def test_a_small_batch_does_not_lower_the_speed(self) -> None:
         measured = ThroughputEstimator()
         measured.resume(0.0)
         measured.record(1, 1.0, 1.0, full=False)
         assert measured.speed == ASSUMED_SPEED
-        measured = pace()
+        measured = measured_throughput()
         measured.record(1, 1.0, 2.0, full=False)
         assert measured.speed == SPEED
         measured.record(50, 1.0, 3.0, full=True)
         assert SPEED / 2 < measured.speed < SPEED
 
     @pytest.mark.parametrize("ended", [-1e9, 0.0, 1.0, 1e12])
-    def test_a_clock_that_jumps_harms_nothing(self, ended: float) -> None:
-        measured = pace()
+    def test_a_clock_jump_keeps_speed_and_drain_rate_positive(self, ended: float) -> None:
+        measured = measured_throughput()
         measured.record(100, max(0.0, ended), ended, full=True)
         measured.record(100, 1.0, ended + 1, full=True)
         assert measured.speed > 0

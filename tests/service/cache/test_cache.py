@@ -1,8 +1,9 @@
-"""The caches: keys, bounds, the wire format in Redis, and what a broken Redis may not do."""
+"""The caches: keys, bounds, the wire format in Redis, and failures of Redis."""
 
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,14 +33,14 @@ async def redis_cache(url: str, metrics: Metrics | None = None) -> AsyncIterator
 
 
 @given(st.text(), st.binary(), st.text(), st.binary())
-def test_a_key_tells_every_fingerprint_and_input_apart(
-    one: str, left: bytes, other: str, right: bytes
+def test_keys_are_equal_only_for_equal_fingerprints_and_inputs(
+    first: str, left: bytes, second: str, right: bytes
 ) -> None:
-    same = (one, left) == (other, right)
-    assert (cache_key(one, left) == cache_key(other, right)) is same
+    is_same = (first, left) == (second, right)
+    assert (cache_key(first, left) == cache_key(second, right)) is is_same
 
 
-def test_a_key_does_not_glue_its_parts() -> None:
+def test_a_key_depends_on_the_boundary_of_its_parts() -> None:
     assert cache_key("ab", b"c") != cache_key("a", b"bc")
 
 
@@ -47,21 +48,21 @@ def test_a_key_does_not_glue_its_parts() -> None:
     st.binary(min_size=1, max_size=64),
     st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5),
 )
-def test_a_raw_survives_redis_bit_for_bit(key: bytes, numbers: list[float]) -> None:
+def test_a_raw_is_encoded_and_decoded_bit_for_bit(key: bytes, numbers: list[float]) -> None:
     assert decode(key, encode(key, tuple(numbers))) == tuple(numbers)
 
 
 @given(st.binary(max_size=64))
-def test_garbage_is_not_a_raw(value: bytes) -> None:
+def test_garbage_is_not_decoded(value: bytes) -> None:
     assert decode(b"key", value) is None
 
 
-def test_the_value_of_another_key_is_not_a_raw() -> None:
+def test_the_value_of_another_key_is_not_decoded() -> None:
     assert decode(KEYS[0], encode(KEYS[1], (1.0,))) is None
     assert decode(KEYS[0], 17) is None
 
 
-async def test_memory_keeps_the_most_recently_used_within_its_bound() -> None:
+async def test_memory_keeps_the_most_recently_used_raws_within_its_bound() -> None:
     cache = MemoryCache(2 * (ENTRY_BYTES + 32), new_metrics())
     await cache.put_many({KEYS[0]: (0.0,), KEYS[1]: (1.0,)})
     await cache.get_many([KEYS[0]])
@@ -69,7 +70,7 @@ async def test_memory_keeps_the_most_recently_used_within_its_bound() -> None:
     assert set(await cache.get_many(KEYS)) == {KEYS[0], KEYS[2]}
 
 
-async def test_memory_counts_a_key_put_twice_once() -> None:
+async def test_memory_counts_the_bytes_of_a_repeated_key_once() -> None:
     metrics = new_metrics()
     cache = MemoryCache(10_000, metrics)
     for _ in range(3):
@@ -77,7 +78,7 @@ async def test_memory_counts_a_key_put_twice_once() -> None:
     assert value(metrics, "assay_cache_bytes") == ENTRY_BYTES + 64
 
 
-async def test_redis_keeps_raws_for_another_process_and_lets_them_expire(
+async def test_redis_shares_raws_between_processes_and_expires_them(
     redis_server: RedisServer,
 ) -> None:
     async with redis_cache(redis_server.url) as writer:
@@ -89,9 +90,7 @@ async def test_redis_keeps_raws_for_another_process_and_lets_them_expire(
 
 
 @pytest.mark.parametrize("garbage", [b"", b"x" * 16, b"\x00" * 24, encode(KEYS[1], (9.0,))])
-async def test_a_value_that_is_not_intact_is_a_miss(
-    redis_server: RedisServer, garbage: bytes
-) -> None:
+async def test_a_damaged_value_is_a_miss(redis_server: RedisServer, garbage: bytes) -> None:
     metrics = new_metrics()
     with Redis.from_url(redis_server.url) as client:
         client.set(b"assay:" + KEYS[0], garbage)
@@ -108,7 +107,9 @@ async def test_a_key_of_another_type_is_a_miss(redis_server: RedisServer) -> Non
         await cache.put_many({KEYS[1]: (1.0,)})
 
 
-async def test_a_redis_that_is_gone_is_left_alone_for_a_while(redis_server: RedisServer) -> None:
+async def test_an_unreachable_redis_is_not_called_during_the_pause(
+    redis_server: RedisServer,
+) -> None:
     now = [0.0]
     cache = RedisCache(
         redis_server.url, ttl=60, timeout=5.0, metrics=new_metrics(), clock=lambda: now[0]
@@ -120,13 +121,13 @@ async def test_a_redis_that_is_gone_is_left_alone_for_a_while(redis_server: Redi
     redis_server.start()
     with Redis.from_url(redis_server.url) as client:
         client.set(b"assay:" + KEYS[0], encode(KEYS[0], (0.5,)))
-    assert await cache.get_many(KEYS) == {}, "it rests, however well Redis may be"
+    assert await cache.get_many(KEYS) == {}, "no call during the pause, though Redis is back"
     now[0] = 6.0
     assert await cache.get_many(KEYS) == {KEYS[0]: (0.5,)}
     await cache.close()
 
 
-async def test_tiers_are_asked_in_order_and_filled_on_the_way() -> None:
+async def test_tiers_are_asked_in_order_and_faster_ones_filled() -> None:
     fast, slow = MemoryCache(10_000, new_metrics()), MemoryCache(10_000, new_metrics())
     tiers = TieredCache([fast, slow])
     await slow.put_many({KEYS[0]: (0.0,)})
@@ -136,12 +137,12 @@ async def test_tiers_are_asked_in_order_and_filled_on_the_way() -> None:
     assert await TieredCache([]).get_many(KEYS) == {}
 
 
-def ready_of(size: int) -> PreparedItems:
+def prepared_of_size(size: int) -> PreparedItems:
     return prepared_items("f", Prepared((Input(b"k" * size, 3, bytes(size)),)))
 
 
-class TestPrepared:
-    def test_names_are_no_part_of_a_digest_and_all_else_is(self) -> None:
+class TestPreparedCache:
+    def test_a_digest_depends_on_everything_but_id_and_group(self) -> None:
         item = {"id": "a", "group": "g", "text": "t"}
         digest = digest_of(b"scope", [item])
         assert digest == digest_of(b"scope", [{"text": "t", "id": "b"}])
@@ -158,39 +159,39 @@ class TestPrepared:
     @pytest.mark.parametrize(
         "odd", [{1: "a"}, {"text": object()}, {"text": "\ud800"}, {"n": 2**70}]
     )
-    def test_what_json_cannot_say_is_not_remembered(self, odd: dict) -> None:
+    def test_fields_that_are_not_json_have_no_digest(self, odd: dict[Any, object]) -> None:
         assert digest_of(b"", [odd]) is None
 
-    def test_a_digest_holds_no_text(self) -> None:
+    def test_a_digest_contains_no_text(self) -> None:
         digest = digest_of(b"scope", [{"text": "a secret"}])
         assert digest is not None
         assert (len(digest), b"secret" in digest) == (32, False)
 
-    def test_the_bound_holds_and_the_least_recently_used_goes_first(self) -> None:
+    def test_the_least_recently_used_entry_is_evicted_at_the_bound(self) -> None:
         metrics = new_metrics()
-        ready = [ready_of(1000) for _ in range(4)]
-        cache = PreparedCache(3 * ready[0].size, metrics)
+        entries = [prepared_of_size(1000) for _ in range(4)]
+        cache = PreparedCache(3 * entries[0].size, metrics)
         for number in range(3):
-            cache.put(b"%d" % number, ready[number])
-        assert cache.get(b"0") == ready[0]
-        cache.put(b"3", ready[3])
+            cache.put(b"%d" % number, entries[number])
+        assert cache.get(b"0") == entries[0]
+        cache.put(b"3", entries[3])
         assert [cache.get(b"%d" % number) for number in range(4)] == [
-            ready[0], None, ready[2], ready[3],
+            entries[0], None, entries[2], entries[3],
         ]  # fmt: skip
-        assert value(metrics, "assay_prepared_bytes") == 3 * ready[0].size
-        cache.put(b"3", ready[2])
-        assert value(metrics, "assay_prepared_bytes") == 3 * ready[0].size
+        assert value(metrics, "assay_prepared_bytes") == 3 * entries[0].size
+        cache.put(b"3", entries[2])
+        assert value(metrics, "assay_prepared_bytes") == 3 * entries[0].size
 
-    def test_what_is_larger_than_the_bound_drives_nobody_out(self) -> None:
+    def test_an_entry_larger_than_the_bound_is_not_stored(self) -> None:
         cache = PreparedCache(5000, new_metrics())
-        small = ready_of(10)
+        small = prepared_of_size(10)
         cache.put(b"small", small)
-        cache.put(b"large", ready_of(10_000))
+        cache.put(b"large", prepared_of_size(10_000))
         assert (cache.get(b"small"), cache.get(b"large")) == (small, None)
 
-    def test_the_size_counts_all_that_is_held_and_each_object_once(self) -> None:
+    def test_the_size_counts_every_object_once(self) -> None:
         empty = prepared_items("f", Prepared(())).size
         text = "x" * 10_000
         assert prepared_items("f", Prepared((), state={"a": [text, text]})).size - empty < 12_000
         assert prepared_items("f", Prepared((), details={"a": (text,)})).size - empty > 10_000
-        assert ready_of(5000).size > 10_000
+        assert prepared_of_size(5000).size > 10_000

@@ -1,4 +1,4 @@
-"""The commands that end at once: help, settings, models, OpenAPI."""
+"""The commands that end at once: help, settings, models, OpenAPI document."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.item_files import run
 from support.paths import DOCS
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from assay import __version__
@@ -67,11 +68,13 @@ class TestHelp:
         assert result.exit_code == 0
         assert f"assay {' '.join(command)}" in result.output.partition("Example: ")[2]
 
-    def test_no_command_is_missing_here(self) -> None:
-        found = []
-        for name, command in get_command(app).commands.items():
+    def test_every_command_is_in_this_list(self) -> None:
+        found: list[list[str]] = []
+        group = get_command(app)
+        assert isinstance(group, TyperGroup)
+        for name, command in group.commands.items():
             inner = getattr(command, "commands", None)
-            found += [[name, one] for one in inner] if inner else [[name]]
+            found += [[name, subcommand] for subcommand in inner] if inner else [[name]]
         assert sorted(found) == sorted(COMMANDS)
 
     def test_the_version(self) -> None:
@@ -82,14 +85,14 @@ class TestPage:
     PAGE = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
 
     @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-    def test_it_names_every_command_and_option(self, command: list[str]) -> None:
+    def test_the_page_names_every_command_and_option(self, command: list[str]) -> None:
         _, found, section = self.PAGE.partition(f"\n## assay {' '.join(command)}\n")
         assert found
         section = section.partition("\n## ")[0]
         options = set(re.findall(r"--[a-z-]+", run(*command, "--help").output)) - {"--help"}
         assert not {option for option in options if option not in section}
 
-    def test_its_example_is_what_the_command_does(self, tmp_path: Path) -> None:
+    def test_the_pages_example_is_the_commands_output(self, tmp_path: Path) -> None:
         items, scores = re.findall(r"```jsonl\n(.*?)```", self.PAGE, re.DOTALL)
         (tmp_path / "answers.jsonl").write_text(items)
         output = tmp_path / "scores.jsonl"
@@ -105,7 +108,9 @@ class TestSettings:
         ("variable", "text"),
         [("ASSAY_PROT", "8000"), ("ASSAY_PORT", "eight"), ("ASSAY_API_KEY", "secret")],
     )
-    def test_serve_ends_with_a_line_and_a_code(self, variable: str, text: str) -> None:
+    def test_serve_with_invalid_settings_exits_with_one_line(
+        self, variable: str, text: str
+    ) -> None:
         result = run("serve", **{"ASSAY_MODELS": "reference", variable: text})
         assert result.exit_code == 2
         assert result.stderr.splitlines()[0].startswith("error: ")
@@ -118,14 +123,14 @@ class TestSettings:
         assert result.exit_code == 2
         assert "hint: known variables: ASSAY_HOST" in result.stderr
 
-    def test_serve_without_such_a_model(self) -> None:
-        result = run("serve", ASSAY_MODELS="nobody")
+    def test_serve_with_an_unknown_model_exits(self) -> None:
+        result = run("serve", ASSAY_MODELS="unknown")
         assert result.exit_code == 2
-        assert result.stderr.startswith("error: ASSAY_MODELS: no model 'nobody'")
+        assert result.stderr.startswith("error: ASSAY_MODELS: no model 'unknown'")
 
 
 class TestOpenapi:
-    def test_it_is_that_of_the_app_sorted_and_whole(self) -> None:
+    def test_it_is_the_apps_document_sorted(self) -> None:
         result = run("openapi")
         document = create_app(Settings(models=("reference",))).openapi()
         assert result.exit_code == 0
@@ -176,7 +181,7 @@ class TestList:
 
 
 class TestShow:
-    def test_what_a_person_asks(self, tmp_path: Path) -> None:
+    def test_a_card_is_described(self, tmp_path: Path) -> None:
         add_card(tmp_path, "words", more=QUALITY)
         result = run("models", "show", "words", ASSAY_REPOSITORY=str(tmp_path))
         assert result.exit_code == 0
@@ -196,23 +201,23 @@ class TestShow:
         card = ModelRepository([tmp_path]).find("words").card
         assert json.loads(result.stdout) == {"id": "words@1", **card.model_dump(mode="json")}
 
-    def test_an_unknown_name(self) -> None:
-        result = run("models", "show", "nobody")
+    def test_an_unknown_model_is_a_usage_error(self) -> None:
+        result = run("models", "show", "unknown")
         assert result.exit_code == 2
         assert "there are: " in result.stderr
 
 
 class TestVerify:
-    def test_a_card_that_keeps_its_promise(self, tmp_path: Path) -> None:
+    def test_a_model_that_computes_its_example_is_verified(self, tmp_path: Path) -> None:
         add_card(tmp_path, "words")
         result = run("models", "verify", "words", "reference", ASSAY_REPOSITORY=str(tmp_path))
         assert result.exit_code == 0
         first, second = result.stdout.splitlines()
-        promise = "ok, expected 0.405465, got 0.405465, tolerance 1e-05, "
-        assert first.startswith("words@1: " + promise)
-        assert second.startswith("reference@1: " + promise)
+        expected = "ok, expected 0.405465, got 0.405465, tolerance 1e-05, "
+        assert first.startswith("words@1: " + expected)
+        assert second.startswith("reference@1: " + expected)
 
-    def test_a_card_that_does_not(self, tmp_path: Path) -> None:
+    def test_a_model_that_does_not_compute_its_example_fails(self, tmp_path: Path) -> None:
         add_card(tmp_path, "wrong", score=0.5)
         result = run("models", "verify", "wrong", "reference", ASSAY_REPOSITORY=str(tmp_path))
         assert result.exit_code == 1
@@ -220,7 +225,7 @@ class TestVerify:
         assert first.startswith("wrong@1: MISMATCH, expected 0.5, got 0.405465, tolerance 1e-05")
         assert second.startswith("reference@1: ok")
 
-    def test_a_file_that_was_changed(self, tmp_path: Path) -> None:
+    def test_a_changed_file_fails(self, tmp_path: Path) -> None:
         folder = add_card(tmp_path, "words")
         weights = tmp_path / "checkpoint"
         (weights / "inner").mkdir(parents=True)
@@ -242,11 +247,11 @@ class TestVerify:
         assert "FAILED, words@1: 'model.safetensors' is not the file of the card" in result.stdout
         assert "Traceback" not in result.output
 
-    def test_without_names_all_of_ones_own(self, tmp_path: Path) -> None:
+    def test_without_names_the_served_models_are_verified(self, tmp_path: Path) -> None:
         add_card(tmp_path, "words", score=0.5)
         result = run("models", "verify", ASSAY_REPOSITORY=str(tmp_path), ASSAY_MODELS="words")
         assert result.exit_code == 1
         assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["words@1"]
 
-    def test_an_unknown_name(self) -> None:
-        assert run("models", "verify", "nobody").exit_code == 2
+    def test_an_unknown_model_is_a_usage_error(self) -> None:
+        assert run("models", "verify", "unknown").exit_code == 2

@@ -1,4 +1,4 @@
-"""`assay best-of-n`: candidates from arguments and files, ranked here and on a server."""
+"""`assay best-of-n`: candidates from arguments and files, ranked locally and on a server."""
 
 import json
 import re
@@ -28,14 +28,14 @@ def url() -> Iterator[str]:
         yield url
 
 
-def ranked(*arguments: str, code: int = 0) -> dict[str, Any]:
+def rank(*arguments: str, code: int = 0) -> dict[str, Any]:
     result = run(*ASK, "--json", *arguments)
     assert result.exit_code == code, result.output
     reply: dict[str, Any] = json.loads(result.stdout)
     return reply
 
 
-def refused(*arguments: str, code: int = 2) -> str:
+def refuse(*arguments: str, code: int = 2) -> str:
     result = run(*arguments)
     assert result.exit_code == code, result.output
     assert "Traceback" not in result.output
@@ -48,13 +48,13 @@ def order(reply: dict[str, Any]) -> list[int]:
 
 
 class TestRanking:
-    def test_best_first(self) -> None:
-        reply = ranked(POOR, GOOD, FAIR)
+    def test_the_best_candidate_comes_first(self) -> None:
+        reply = rank(POOR, GOOD, FAIR)
         assert reply["best"] == 1
         assert order(reply) == [1, 2, 0]
         assert reply["ranking"][0]["margin"] > 0
 
-    def test_the_table_is_that_of_the_page(self) -> None:
+    def test_the_table_equals_the_pages(self) -> None:
         page = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
         section = page.partition("\n## assay best-of-n\n")[2]
         table = re.search(r"\nrank .*?(?=```)", section, re.DOTALL)
@@ -66,46 +66,48 @@ class TestRanking:
             if not row.startswith("─"):
                 assert row.split() == expected.split()
 
-    def test_here_is_what_a_server_says(self, url: str) -> None:
-        here, there = ranked(POOR, GOOD, FAIR), ranked(POOR, GOOD, FAIR, "--url", url)
+    def test_local_and_remote_rankings_are_equal(self, url: str) -> None:
+        local, remote = rank(POOR, GOOD, FAIR), rank(POOR, GOOD, FAIR, "--url", url)
         with Client(url) as client:
-            told = client.best_of_n("reference", [POOR, GOOD, FAIR], prompt=PROMPT)
-        assert [place["index"] for place in there["ranking"]] == [one.index for one in told.ranking]
-        for reply in (here, there):
-            for one in reply["results"]:
-                assert one.pop("source") in {"computed", "cache"}
-        assert here == there
+            ranked = client.best_of_n("reference", [POOR, GOOD, FAIR], prompt=PROMPT)
+        assert [place["index"] for place in remote["ranking"]] == [
+            place.index for place in ranked.ranking
+        ]
+        for reply in (local, remote):
+            for result in reply["results"]:
+                assert result.pop("source") in {"computed", "cache"}
+        assert local == remote
 
-    def test_all_options_reach_both(self, url: str) -> None:
+    def test_all_options_apply_locally_and_remotely(self, url: str) -> None:
         options = ["--top-n", "1", "--tie-margin", "9", "--abstain-below", "5", "--raw"]
         for where in ([], ["--url", url]):
-            reply = ranked(POOR, GOOD, *options, *where)
+            reply = rank(POOR, GOOD, *options, *where)
             assert len(reply["ranking"]) == 1
             assert reply["ties"] == [[1, 0]]
             assert (reply["best"], reply["abstained"]) == (None, True)
 
-    def test_that_none_is_chosen_is_told(self) -> None:
+    def test_an_abstention_is_reported(self) -> None:
         result = run(*ASK, GOOD, "--abstain-below", "5")
         assert result.exit_code == 0
         assert "none is chosen" in result.stderr
         assert "best" not in result.stdout
 
-    def test_what_has_no_score_comes_last_with_its_reason(self) -> None:
-        reply = ranked(TOO_LONG, FAIR, code=1)
+    def test_a_candidate_without_a_score_comes_last_with_its_reason(self) -> None:
+        reply = rank(TOO_LONG, FAIR, code=1)
         assert order(reply) == [1, 0]
         assert reply["ranking"][1]["score"] is None
         result = run(*ASK, TOO_LONG, FAIR)
         assert result.exit_code == 1
         assert "input_too_long" in result.stdout.splitlines()[-1]
         assert result.stderr.startswith("candidate 1: input_too_long: ")
-        assert ranked(TOO_LONG, FAIR, "--truncation", "right")["results"][0]["score"] is not None
+        assert rank(TOO_LONG, FAIR, "--truncation", "right")["results"][0]["score"] is not None
 
     def test_ties_and_flags_are_noted(self) -> None:
         rows = run(*ASK, FAIR, f" {FAIR} ", TOO_LONG, "--truncation", "left").stdout.splitlines()
         assert sum("tied" in row for row in rows) >= 2
         assert sum("truncated" in row for row in rows) == 1
 
-    def test_a_candidate_cannot_speak_to_the_terminal(self) -> None:
+    def test_a_candidate_sends_no_control_characters_to_the_terminal(self) -> None:
         shown = run(*ASK, "a\x1b[2Jflag", "[red]no[/red]").stdout
         assert "\x1b" not in shown
         assert "[red]no[/red]" in shown
@@ -113,7 +115,7 @@ class TestRanking:
 
 class TestInputs:
     @pytest.fixture(params=["file", "stdin"])
-    def ranked_lines(self, request: Any, tmp_path: Path) -> Any:
+    def rank_lines(self, request: Any, tmp_path: Path) -> Any:
         def ask(text: str | bytes, *more: str) -> Any:
             body = text.encode() if isinstance(text, str) else text
             source = "-"
@@ -125,20 +127,20 @@ class TestInputs:
 
         return ask
 
-    def test_lines_are_candidates_after_the_arguments(self, ranked_lines: Any) -> None:
-        result = ranked_lines(f"{POOR}\r\n\n  \n{GOOD}", FAIR)
+    def test_lines_are_candidates_after_the_arguments(self, rank_lines: Any) -> None:
+        result = rank_lines(f"{POOR}\r\n\n  \n{GOOD}", FAIR)
         assert result.exit_code == 0
         assert order(json.loads(result.stdout)) == [2, 0, 1]
 
-    def test_lines_of_json_are_texts_or_fields(self, ranked_lines: Any) -> None:
+    def test_lines_of_json_are_texts_or_fields(self, rank_lines: Any) -> None:
         lines = [POOR, {"response": GOOD, "id": "g"}, "a flag\nof three colours"]
-        result = ranked_lines("".join(json.dumps(line) + "\n" for line in lines), "--jsonl")
+        result = rank_lines("".join(json.dumps(line) + "\n" for line in lines), "--jsonl")
         reply = json.loads(result.stdout)
-        assert [one["id"] for one in reply["results"]] == [None, "g", None]
+        assert [result["id"] for result in reply["results"]] == [None, "g", None]
         assert reply["best"] != 0
 
     @pytest.mark.parametrize(
-        ("body", "jsonl", "told"),
+        ("body", "jsonl", "reason"),
         [
             (b"a\n\xff\n", False, "line 2 of"),
             (b'"a"\n{"response": \n', True, "line 2 of"),
@@ -147,63 +149,67 @@ class TestInputs:
             (b"\n \n", False, "no candidate"),
         ],
     )
-    def test_what_cannot_be_read_is_named(
-        self, ranked_lines: Any, body: bytes, jsonl: bool, told: str
+    def test_an_unreadable_line_is_reported_with_its_number(
+        self, rank_lines: Any, body: bytes, jsonl: bool, reason: str
     ) -> None:
-        result = ranked_lines(body, *(["--jsonl"] if jsonl else []))
+        result = rank_lines(body, *(["--jsonl"] if jsonl else []))
         assert result.exit_code == 2
-        assert told in result.stderr
+        assert reason in result.stderr
         assert "Traceback" not in result.output
 
-    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
-        assert "cannot read" in refused(*ASK, "--file", str(tmp_path / "none"))
+    def test_a_missing_file_is_a_usage_error(self, tmp_path: Path) -> None:
+        assert "cannot read" in refuse(*ASK, "--file", str(tmp_path / "none"))
 
-    def test_a_field_of_json(self) -> None:
+    def test_a_field_may_be_json(self) -> None:
         messages = json.dumps([{"role": "user", "content": PROMPT}])
         ask = ("best-of-n", "--model", "reference", "--json", GOOD)
         result = run(*ask, "-f", f"prompt:={json.dumps(PROMPT)}")
         assert json.loads(result.stdout)["best"] == 0
-        assert "prompt" in refused(*ask, "-f", f"prompt:={messages[:-1]}")
+        assert "prompt" in refuse(*ask, "-f", f"prompt:={messages[:-1]}")
 
     @pytest.mark.parametrize(
         "field", ["prompt", "=a", ":=1", "model=code", "timeout=3", "prompt:=", "prompt:=NaN"]
     )
-    def test_fields_that_cannot_be_meant(self, field: str) -> None:
-        told = refused("best-of-n", "--model", "reference", "-f", field, "a")
-        assert told.startswith("error: ")
+    def test_a_malformed_field_is_a_usage_error(self, field: str) -> None:
+        stderr = refuse("best-of-n", "--model", "reference", "-f", field, "a")
+        assert stderr.startswith("error: ")
 
 
 class TestRefusals:
-    def test_no_candidate(self) -> None:
-        assert "no candidate" in refused(*ASK)
+    def test_no_candidate_is_a_usage_error(self) -> None:
+        assert "no candidate" in refuse(*ASK)
 
-    def test_an_unknown_model(self) -> None:
-        assert "no model 'nobody'" in refused("best-of-n", "--model", "nobody", "a")
+    def test_an_unknown_model_is_a_usage_error(self) -> None:
+        assert "no model 'unknown'" in refuse("best-of-n", "--model", "unknown", "a")
 
-    @pytest.mark.parametrize("there", [False, True])
-    def test_a_field_that_the_model_does_not_take(self, url: str, there: bool) -> None:
-        more = ["--url", url] if there else []
-        assert "colour" in refused(*ASK, "-f", "colour=red", "a", *more)
+    @pytest.mark.parametrize("remote", [False, True])
+    def test_a_field_that_the_model_does_not_have_is_a_usage_error(
+        self, url: str, remote: bool
+    ) -> None:
+        more = ["--url", url] if remote else []
+        assert "colour" in refuse(*ASK, "-f", "colour=red", "a", *more)
 
-    @pytest.mark.parametrize("there", [False, True])
-    def test_confidence_without_calibration(self, url: str, there: bool) -> None:
-        more = ["--url", url] if there else []
-        assert "not calibrated" in refused(*ASK, "--min-confidence", "0.9", "a", *more)
+    @pytest.mark.parametrize("remote", [False, True])
+    def test_confidence_without_calibration_is_a_usage_error(self, url: str, remote: bool) -> None:
+        more = ["--url", url] if remote else []
+        assert "not calibrated" in refuse(*ASK, "--min-confidence", "0.9", "a", *more)
 
     @pytest.mark.parametrize("option", ["--tie-margin", "--abstain-below", "--min-confidence"])
-    def test_numbers_that_are_none(self, option: str) -> None:
-        assert option in refused(*ASK, option, "nan", "a")
+    def test_a_number_that_is_not_finite_is_a_usage_error(self, option: str) -> None:
+        assert option in refuse(*ASK, option, "nan", "a")
 
-    def test_a_server_that_is_away(self) -> None:
+    def test_an_unreachable_server_stops_the_command(self) -> None:
         away = f"http://127.0.0.1:{free_port()}"
-        refused(*ASK, "a", "--url", away, "--timeout", "0.2", code=3)
+        refuse(*ASK, "a", "--url", away, "--timeout", "0.2", code=3)
 
-    def test_no_address(self) -> None:
-        assert "--url" in refused(*ASK, "a", "--url", "nowhere")
+    def test_a_malformed_url_is_a_usage_error(self) -> None:
+        assert "--url" in refuse(*ASK, "a", "--url", "nowhere")
 
-    @pytest.mark.parametrize("there", [False, True])
-    def test_a_text_that_is_no_unicode(self, url: str, there: bool) -> None:
-        more = ["--url", url] if there else []
+    @pytest.mark.parametrize("remote", [False, True])
+    def test_a_text_that_is_not_unicode_fails_without_a_traceback(
+        self, url: str, remote: bool
+    ) -> None:
+        more = ["--url", url] if remote else []
         result = run(*ASK, "a \udcff", *more)
         assert result.exit_code in (1, 2)
         assert "Traceback" not in result.output

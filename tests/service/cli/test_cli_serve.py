@@ -35,16 +35,16 @@ class Server:
     process: subprocess.Popen[str]
     url: str
     port: int
-    told: str
+    output: str
 
     def read_until(self, text: str) -> str:
         assert self.process.stderr is not None
-        told = ""
+        output = ""
         for line in self.process.stderr:
-            told += line
+            output += line
             if text in line:
-                return told
-        raise AssertionError(f"the server ended without saying {text!r}: {told}")
+                return output
+        raise AssertionError(f"the server ended without printing {text!r}: {output}")
 
 
 @contextmanager
@@ -58,10 +58,10 @@ def serving(*options: str, **variables: str) -> Iterator[Server]:
     )
     try:
         starting = Server(process, "", 0, "")
-        told = starting.read_until("is ready")
-        address = re.search(r"http://127\.0\.0\.1:(\d+)", told)
+        output = starting.read_until("is ready")
+        address = re.search(r"http://127\.0\.0\.1:(\d+)", output)
         assert address is not None
-        yield Server(process, address[0], int(address[1]), told)
+        yield Server(process, address[0], int(address[1]), output)
     finally:
         process.kill()
         process.communicate()
@@ -74,8 +74,8 @@ def server() -> Iterator[Server]:
 
 
 class TestServing:
-    def test_it_says_what_it_serves_and_where(self, server: Server) -> None:
-        first = server.told.splitlines()[0]
+    def test_it_prints_the_models_and_the_address(self, server: Server) -> None:
+        first = server.output.splitlines()[0]
         assert re.fullmatch(r"Assay \S+ serves reference@1 on http://127\.0\.0\.1:\d+", first)
         models = httpx2.get(f"{server.url}/v1/models").json()["models"]
         assert [model["id"] for model in models] == ["reference@1"]
@@ -103,7 +103,7 @@ class TestServing:
             assert b'"score":0.0' in answer
             assert server.process.wait(30) == -signal.SIGTERM
 
-    def test_an_address_in_use_is_one_clear_line(self, server: Server) -> None:
+    def test_an_address_in_use_is_one_error_line(self, server: Server) -> None:
         result = run("serve", "--port", str(server.port), ASSAY_MODELS="reference")
         assert result.exit_code == 3
         assert f"cannot listen on 127.0.0.1 port {server.port}" in result.stderr
@@ -111,19 +111,17 @@ class TestServing:
 
 
 class TestScoringOnAServer:
-    def test_the_results_are_those_of_this_process(self, server: Server, tmp_path: Path) -> None:
+    def test_results_equal_those_of_this_process(self, server: Server, tmp_path: Path) -> None:
         source = tmp_path / "items.jsonl"
         source.write_text(BAD_LINES + ITEMS + "\n" + BAD_LINES)
-        here, there = tmp_path / "here.jsonl", tmp_path / "there.jsonl"
-        assert score(source, here).exit_code == 1
-        assert score(source, there, "--url", server.url, "--batch-size", "7").exit_code == 1
-        assert there.read_bytes().replace(b'"cache"', b'"computed"') == here.read_bytes()
-        again = score(source, there, "--url", server.url)
+        local, remote = tmp_path / "local.jsonl", tmp_path / "remote.jsonl"
+        assert score(source, local).exit_code == 1
+        assert score(source, remote, "--url", server.url, "--batch-size", "7").exit_code == 1
+        assert remote.read_bytes().replace(b'"cache"', b'"computed"') == local.read_bytes()
+        again = score(source, remote, "--url", server.url)
         assert "308 of them by an earlier run" in again.stderr
 
-    def test_other_options_are_noticed_on_a_server_too(
-        self, server: Server, tmp_path: Path
-    ) -> None:
+    def test_other_options_on_a_server_are_refused(self, server: Server, tmp_path: Path) -> None:
         source, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
         source.write_text(ITEMS)
         assert score(source, output, "--url", server.url).exit_code == 0
@@ -131,16 +129,18 @@ class TestScoringOnAServer:
         assert refused.exit_code == 2
         assert "fingerprint" in refused.stderr
 
-    def test_a_server_without_the_model(self, server: Server, tmp_path: Path) -> None:
+    def test_an_unknown_model_on_a_server_is_a_usage_error(
+        self, server: Server, tmp_path: Path
+    ) -> None:
         source, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
         source.write_text(ITEMS)
-        arguments = ["score", str(source), "--model", "nobody", "-o", str(output)]
+        arguments = ["score", str(source), "--model", "unknown", "-o", str(output)]
         result = run(*arguments, "--url", server.url)
         assert result.exit_code == 2
         assert "model_not_found" in result.stderr
         assert "served: reference@1" in result.stderr
 
-    def test_the_key_comes_from_the_environment(self, tmp_path: Path) -> None:
+    def test_the_key_is_read_from_the_environment(self, tmp_path: Path) -> None:
         source, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
         source.write_text(ITEMS)
         with serving("--port", "0", ASSAY_API_KEYS="right") as server:
@@ -150,7 +150,9 @@ class TestScoringOnAServer:
             accepted = score(source, output, "--url", server.url, ASSAY_API_KEY="right")
             assert accepted.exit_code == 0
 
-    def test_a_server_that_is_gone_leaves_what_it_scored(self, tmp_path: Path) -> None:
+    def test_an_unreachable_server_stops_the_command_and_keeps_the_results(
+        self, tmp_path: Path
+    ) -> None:
         source, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
         source.write_text(ITEMS)
         with serving("--port", "0") as server:
@@ -166,14 +168,14 @@ class TestScoringOnAServer:
         assert score(source, output).exit_code == 0
         assert len(output.read_bytes().splitlines()) == 301
 
-    def test_an_address_that_is_none(self, tmp_path: Path) -> None:
+    def test_a_malformed_url_is_a_usage_error(self, tmp_path: Path) -> None:
         source, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
         source.write_text(ITEMS)
         result = score(source, output, "--url", "nowhere")
         assert result.exit_code == 2
         assert "--url: base_url must be like" in result.stderr
 
-    def test_without_the_client_package(self, tmp_path: Path) -> None:
+    def test_a_missing_client_package_is_a_usage_error(self, tmp_path: Path) -> None:
         source = tmp_path / "items.jsonl"
         source.write_text(ITEMS)
         arguments = ["score", str(source), "--model", "reference", "-o", "-", "--url", "http://h"]

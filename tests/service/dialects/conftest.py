@@ -1,7 +1,8 @@
-"""A scripted model behind every dialect, also one that is still loading."""
+"""Servers of a scripted model for the dialects' tests."""
 
 import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx2
 import pytest
@@ -16,7 +17,7 @@ from assay.settings import Settings
 async def scripted(
     served: Served, scripted_settings: Settings
 ) -> AsyncIterator[httpx2.AsyncClient]:
-    """A server of the model that counts letters."""
+    """A client of a server whose model scores the number of letters."""
     async with served(scripted_settings) as client:
         yield client
 
@@ -25,10 +26,10 @@ async def scripted(
 async def loading(
     scripted_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx2.AsyncClient]:
-    """A server whose model does not finish loading while it is asked."""
+    """A client of a server whose model is still loading."""
     done, load = threading.Event(), ScriptedModel.load
 
-    def slow(cls: type[ScriptedModel], *parts: object) -> ScriptedModel:
+    def slow(cls: type[ScriptedModel], *parts: Any) -> ScriptedModel:
         assert done.wait(30)
         return load(*parts)
 

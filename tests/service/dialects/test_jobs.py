@@ -1,4 +1,4 @@
-"""Jobs: work begun now and fetched later, bounded in number and in time."""
+"""Jobs: bounds on running jobs and on finished ones, in number and in time."""
 
 import asyncio
 
@@ -16,15 +16,24 @@ class Clock:
         return self.now
 
 
-async def waits(gate: asyncio.Event) -> str:
+def new_jobs(max_running: int, max_results: int = 9, clock: Clock | None = None) -> Jobs[str]:
+    return Jobs(
+        max_running=max_running,
+        result_seconds=60.0,
+        max_results=max_results,
+        clock=Clock() if clock is None else clock,
+    )
+
+
+async def wait_for_gate(gate: asyncio.Event) -> str:
     await gate.wait()
     return "done"
 
 
-async def test_a_job_is_found_while_it_runs_and_for_a_while_after() -> None:
+async def test_a_job_is_found_until_its_result_expires() -> None:
     clock, gate = Clock(), asyncio.Event()
-    jobs = Jobs[str](1, 60.0, 9, clock)
-    name = jobs.start(waits(gate))
+    jobs = new_jobs(1, clock=clock)
+    name = jobs.start(wait_for_gate(gate))
     job = jobs.find(name)
     assert job is not None
     assert not job.done()
@@ -37,38 +46,52 @@ async def test_a_job_is_found_while_it_runs_and_for_a_while_after() -> None:
     assert jobs.find("never started") is None
 
 
-async def test_so_many_run_at_a_time_and_no_more() -> None:
+async def test_jobs_beyond_the_maximum_are_refused() -> None:
     gate = asyncio.Event()
-    jobs = Jobs[str](2, 60.0, 9, Clock())
-    names = [jobs.start(waits(gate)) for _ in range(2)]
+    jobs = new_jobs(2)
+    names = [jobs.start(wait_for_gate(gate)) for _ in range(2)]
     with pytest.raises(Overloaded, match="2 jobs are running"):
-        jobs.start(waits(gate))
+        jobs.start(wait_for_gate(gate))
     gate.set()
     first = jobs.find(names[0])
     second = jobs.find(names[1])
     assert first is not None
     assert second is not None
-    assert await asyncio.gather(first, second) == ["done", "done"]
+    assert (await first, await second) == ("done", "done")
     await jobs.close()
-    assert jobs.find(jobs.start(waits(gate))) is not None
+    assert jobs.find(jobs.start(wait_for_gate(gate))) is not None
 
 
-async def test_of_many_outcomes_the_latest_are_kept() -> None:
+async def test_only_the_latest_results_are_kept() -> None:
     gate = asyncio.Event()
     gate.set()
-    jobs = Jobs[str](1, 60.0, 2, Clock())
+    jobs = new_jobs(1, max_results=2)
     names = []
     for _ in range(4):
-        names.append(jobs.start(waits(gate)))
+        names.append(jobs.start(wait_for_gate(gate)))
         job = jobs.find(names[-1])
         assert job is not None
         await job
     assert [jobs.find(name) is not None for name in names] == [False, False, True, True]
 
 
-async def test_what_runs_at_the_end_is_stopped() -> None:
-    jobs = Jobs[str](2, 60.0, 9, Clock())
-    job = jobs.find(jobs.start(waits(asyncio.Event())))
+async def test_closing_cancels_running_jobs() -> None:
+    jobs = new_jobs(2)
+    job = jobs.find(jobs.start(wait_for_gate(asyncio.Event())))
     await jobs.close()
     assert job is not None
     assert job.cancelled()
+
+
+async def test_fetching_a_result_does_not_keep_it_longer() -> None:
+    gate = asyncio.Event()
+    gate.set()
+    jobs = new_jobs(1, max_results=2)
+    names = []
+    for _ in range(3):
+        names.append(jobs.start(wait_for_gate(gate)))
+        job = jobs.find(names[-1])
+        assert job is not None
+        await job
+        jobs.find(names[0])
+    assert [jobs.find(name) is not None for name in names] == [False, True, True]

@@ -1,4 +1,4 @@
-"""The v2 inference protocol alone: KServe's at aaac4e29, with NeMo-Aligner's names (af2b3bd9)."""
+"""The v2 inference protocol: KServe's at aaac4e29, with NeMo-Aligner's names (af2b3bd9)."""
 
 import gzip
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import httpx2
 import orjson
 import pytest
-from support.dialect_clients import column
+from support.dialect_messages import text_tensor
 from support.doubles import Gate, ScriptedModel
 
 
-async def test_the_path_names_the_version(scripted: httpx2.AsyncClient) -> None:
-    body = {"inputs": [column("text", ["ab"])]}
+async def test_the_path_selects_the_version(scripted: httpx2.AsyncClient) -> None:
+    body = {"inputs": [text_tensor("text", ["ab"])]}
     right = await scripted.post("/v2/models/scripted/versions/1/infer", json=body)
     assert right.json() == {
         "model_name": "scripted",
@@ -23,25 +23,28 @@ async def test_the_path_names_the_version(scripted: httpx2.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "why"),
+    ("inputs", "reason"),
     [
         ([], "at least 1"),
-        ([{**column("text", ["a"]), "shape": [2]}], "does not fit"),
-        ([{**column("text", ["a"]), "shape": [1, 1, 1]}], "at most 2"),
-        ([{**column("tokens", []), "datatype": "INT64"}], "BYTES"),
-        ([{**column("text", []), "data": [[1]]}], "valid string"),
-        ([column("text", ["a"]), column("text_pair", ["a", "b"])], "different numbers"),
-        ([column("text", ["a"]), column("text", ["b"])], "same name"),
-        ([column("unheard", ["a"])], "no tensors unheard"),
-        ([column("sentences", ["a"]), column("text", ["a"])], "no tensors sentences, text"),
+        ([{**text_tensor("text", ["a"]), "shape": [2]}], "does not fit"),
+        ([{**text_tensor("text", ["a"]), "shape": [1, 1, 1]}], "at most 2"),
+        ([{**text_tensor("tokens", []), "datatype": "INT64"}], "BYTES"),
+        ([{**text_tensor("text", []), "data": [[1]]}], "valid string"),
+        ([text_tensor("text", ["a"]), text_tensor("text_pair", ["a", "b"])], "different numbers"),
+        ([text_tensor("text", ["a"]), text_tensor("text", ["b"])], "same name"),
+        ([text_tensor("unknown", ["a"])], "no tensors unknown"),
+        (
+            [text_tensor("sentences", ["a"]), text_tensor("text", ["a"])],
+            "no tensors sentences, text",
+        ),
     ],
 )
-async def test_tensors_that_are_no_items_are_refused(
-    scripted: httpx2.AsyncClient, inputs: list[Any], why: str
+async def test_malformed_tensors_are_rejected(
+    scripted: httpx2.AsyncClient, inputs: list[Any], reason: str
 ) -> None:
     answer = await scripted.post("/v2/models/scripted/infer", json={"inputs": inputs})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
-    assert why in str(answer.json())
+    assert reason in str(answer.json())
 
 
 async def test_the_timeout_is_in_microseconds(
@@ -50,43 +53,50 @@ async def test_the_timeout_is_in_microseconds(
     gate = Gate()
     monkeypatch.setattr(ScriptedModel, "predict", lambda _, inputs: gate(inputs))
     async with served(scripted_settings) as client:
-        body = {"inputs": [column("text", ["ab"])], "parameters": {"timeout": 20_000}}
+        body = {"inputs": [text_tensor("text", ["ab"])], "parameters": {"timeout": 20_000}}
         answer = await client.post("/v2/models/scripted/infer", json=body)
         gate.open.set()
         assert (answer.status_code, answer.json()["code"]) == (503, "out_of_time")
 
 
 @pytest.mark.parametrize("headers", [{}, {"content-type": "application/json"}])
-async def test_what_is_wrong_stands_under_error_as_the_protocol_has_it(
+async def test_a_problem_is_repeated_under_error(
     scripted: httpx2.AsyncClient, headers: dict[str, str]
 ) -> None:
-    for route, content, status, why in (
+    for route, content, status, reason in (
         ("scripted", b'{"inputs": []}', 422, "inputs: List should have at least 1 item"),
-        ("other", orjson.dumps({"inputs": [column("text", ["a"])]}), 404, "no model 'other'"),
-        ("scripted", orjson.dumps({"inputs": [column("text", ["refused"])]}), 422, "item 0 has no"),
+        ("other", orjson.dumps({"inputs": [text_tensor("text", ["a"])]}), 404, "no model 'other'"),
+        (
+            "scripted",
+            orjson.dumps({"inputs": [text_tensor("text", ["refused"])]}),
+            422,
+            "item 0 has no",
+        ),
     ):
         url = f"/v2/models/{route}/infer"
         answer = await scripted.post(url, content=content, headers=headers)
         problem = answer.json()
         assert (answer.status_code, problem["status"]) == (status, status)
-        assert problem["error"].startswith(why)
+        assert problem["error"].startswith(reason)
         assert problem["hint"] in problem["error"]
     elsewhere = await scripted.post("/v1/score", json={})
     assert "error" not in elsewhere.json()
 
 
-async def test_json_without_a_content_type_is_read_here_and_nowhere_else(
+async def test_json_without_a_content_type_is_accepted_on_this_route_only(
     scripted: httpx2.AsyncClient,
 ) -> None:
-    content = orjson.dumps({"inputs": [column("text", ["abc"])]})
+    content = orjson.dumps({"inputs": [text_tensor("text", ["abc"])]})
     answer = await scripted.post("/v2/models/scripted/infer", content=content)
     assert (answer.status_code, answer.json()["outputs"][0]["data"]) == (200, [3.0])
     content = orjson.dumps({"model": "scripted", "items": [{"text": "abc"}]})
     assert (await scripted.post("/v1/score", content=content)).status_code == 422
 
 
-async def test_what_is_no_plain_json_is_told_how_to_be(scripted: httpx2.AsyncClient) -> None:
-    content = orjson.dumps({"inputs": [column("text", ["abc"])]})
+async def test_binary_tensors_and_compressed_bodies_get_a_hint(
+    scripted: httpx2.AsyncClient,
+) -> None:
+    content = orjson.dumps({"inputs": [text_tensor("text", ["abc"])]})
     length = {"Inference-Header-Content-Length": str(len(content))}
     binary = await scripted.post(
         "/v2/models/scripted/infer", content=content + b"\x03\x00\x00\x00abc", headers=length
@@ -102,7 +112,7 @@ async def test_what_is_no_plain_json_is_told_how_to_be(scripted: httpx2.AsyncCli
     assert "decompressed" in packed.json()["error"]
 
 
-async def test_health(scripted: httpx2.AsyncClient) -> None:
+async def test_health_of_a_ready_model(scripted: httpx2.AsyncClient) -> None:
     for route in ("health/live", "health/ready", "models/scripted/ready"):
         assert (await scripted.get(f"/v2/{route}")).status_code == 200
     answer = await scripted.get("/v2/models/scripted/versions/1/ready")

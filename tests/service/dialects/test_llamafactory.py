@@ -1,4 +1,4 @@
-"""LLaMA-Factory alone: train/ppo/ppo_utils.py and api/protocol.py at ff6d4d12."""
+"""LLaMA-Factory: train/ppo/ppo_utils.py and api/protocol.py at ff6d4d12."""
 
 import httpx2
 import pytest
@@ -21,7 +21,7 @@ CHATML = "<|im_start|>user\none two three<|im_end|>\n<|im_start|>assistant\nthre
 
 
 @pytest.mark.parametrize("text", [LLAMA, GEMMA, CHATML])
-async def test_turns_are_read_back_from_the_policys_template(
+async def test_messages_are_parsed_from_the_policys_template(
     served: Served, reference_settings: Settings, text: str
 ) -> None:
     async with served(reference_settings) as client:
@@ -30,25 +30,29 @@ async def test_turns_are_read_back_from_the_policys_template(
         assert answer.json()["scores"] == pytest.approx([0.405465], abs=1e-5), answer.text
 
 
-async def test_the_reply_is_its_own_servers(scripted: httpx2.AsyncClient) -> None:
+async def test_a_reply_has_llamafactorys_format(scripted: httpx2.AsyncClient) -> None:
     body = {"model": "model", "messages": ["ab", "c"]}
     reply = (await scripted.post("/v1/score/evaluation", json=body)).json()
     assert reply.pop("id").startswith("scoreval-")
     assert reply == {"object": "score.evaluation", "model": "scripted@1", "scores": [2.0, 1.0]}
 
 
-async def test_a_failure_has_no_scores_to_be_read(scripted: httpx2.AsyncClient) -> None:
+async def test_a_failed_item_fails_the_request_without_scores(scripted: httpx2.AsyncClient) -> None:
     body = {"model": "model", "messages": ["fine", "nan"]}
     answer = await scripted.post("/compat/llamafactory/scripted", json=body)
     assert answer.status_code == 500
     assert "scores" not in answer.json()
 
 
-async def test_a_text_alone_is_not_for_a_model_that_wants_both_sides(
+async def test_a_bare_text_for_a_model_of_prompts_and_responses_is_rejected(
     served: Served, scripted_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = Family(
-        "support.doubles", "ScriptedModel", CodeItem, "response", {"prompt": "", "response": ""}
+        "support.doubles",
+        "ScriptedModel",
+        item=CodeItem,
+        candidate="response",
+        probe={"prompt": "", "response": ""},
     )
     monkeypatch.setitem(FAMILIES, "scripted", family)
     monkeypatch.setattr("support.doubles.ScriptedModel.prepare", lambda *_: Prepared(()))

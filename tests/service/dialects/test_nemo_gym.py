@@ -1,10 +1,10 @@
-"""NeMo-Gym alone: nemo_gym/base_resources_server.py and judge.py at 07d6b0d0."""
+"""NeMo-Gym: nemo_gym/base_resources_server.py and judge.py at 07d6b0d0."""
 
 from typing import Any
 
 import httpx2
 import pytest
-from support.dialect_clients import rollout, tagged
+from support.dialect_messages import nemo_gym_failure, rollout
 from support.servers import Served
 
 from assay.settings import Settings
@@ -16,7 +16,7 @@ def message(role: str, text: str) -> dict[str, Any]:
     return {"type": "message", "role": role, "content": [{"type": "output_text", "text": text}]}
 
 
-async def test_the_rollout_comes_back_with_its_reward(scripted: httpx2.AsyncClient) -> None:
+async def test_a_rollout_is_returned_with_its_reward(scripted: httpx2.AsyncClient) -> None:
     body = {**rollout("p", "four"), "expected_answer": 4, "_ng_task_index": 7}
     reply = (await scripted.post(ROUTE.format(model="scripted"), json=body)).json()
     assert reply == {**body, "reward": 4.0, "reward_components": {"reward": 4.0}}
@@ -39,7 +39,7 @@ async def test_the_rollout_comes_back_with_its_reward(scripted: httpx2.AsyncClie
         ),
     ],
 )
-async def test_the_last_message_of_the_assistant_is_the_answer(
+async def test_the_assistants_last_message_is_scored(
     served: Served,
     reference_settings: Settings,
     output: list[dict[str, Any]],
@@ -47,17 +47,17 @@ async def test_the_last_message_of_the_assistant_is_the_answer(
     response: str,
 ) -> None:
     async with served(reference_settings) as client:
-        asked = [{"role": "user", "content": prompt}]
-        body = {"responses_create_params": {"input": asked}, "response": {"output": output}}
-        got = (await client.post(ROUTE.format(model="reference"), json=body)).json()["reward"]
+        messages = [{"role": "user", "content": prompt}]
+        body = {"responses_create_params": {"input": messages}, "response": {"output": output}}
+        reward = (await client.post(ROUTE.format(model="reference"), json=body)).json()["reward"]
         item = {"prompt": prompt, "response": response}
         native = {"model": "reference", "items": [item]}
         results = (await client.post("/v1/score", json=native)).json()["results"]
-        assert got == results[0]["score"]
+        assert reward == results[0]["score"]
 
 
 @pytest.mark.parametrize(
-    ("output", "why"),
+    ("output", "reason"),
     [
         ([], "no message of the assistant"),
         ([message("user", "hello")], "no message of the assistant"),
@@ -65,15 +65,15 @@ async def test_the_last_message_of_the_assistant_is_the_answer(
         ([{"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}], "than text"),
     ],
 )
-async def test_a_rollout_without_an_answer_has_no_zero(
-    scripted: httpx2.AsyncClient, output: list[dict[str, Any]], why: str
+async def test_a_rollout_without_a_response_has_no_reward(
+    scripted: httpx2.AsyncClient, output: list[dict[str, Any]], reason: str
 ) -> None:
     body = {"responses_create_params": {"input": "p"}, "response": {"output": output}}
     answer = await scripted.post(ROUTE.format(model="scripted"), json=body)
-    assert why in tagged(answer)
+    assert reason in nemo_gym_failure(answer)
 
 
-async def test_a_body_that_was_verified_before_is_verified_anew(
+async def test_fields_of_an_earlier_verification_are_replaced(
     scripted: httpx2.AsyncClient,
 ) -> None:
     stale = {"reward": 9.0, "_ng_failure_class": "judge_failed", "failure_reason": "old"}
@@ -83,7 +83,7 @@ async def test_a_body_that_was_verified_before_is_verified_anew(
     assert not {"_ng_failure_class", "failure_reason"} & set(reply)
 
 
-async def test_an_address_alone_serves_the_only_model(scripted: httpx2.AsyncClient) -> None:
+async def test_a_path_without_a_model_uses_the_only_model(scripted: httpx2.AsyncClient) -> None:
     assert (await scripted.post("/verify", json=rollout("p", "four"))).json()["reward"] == 4.0
     for route in ("/seed_session", "/compat/nemo-gym/scripted/seed_session"):
         answer = await scripted.post(route, json={"responses_create_params": {"input": "p"}})

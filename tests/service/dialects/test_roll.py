@@ -1,4 +1,4 @@
-"""ROLL alone: rlvr/rewards/remote_reward_system_worker.py at 8eb27cc2."""
+"""ROLL: rlvr/rewards/remote_reward_system_worker.py at 8eb27cc2."""
 
 from datetime import datetime
 from typing import Any
@@ -15,20 +15,20 @@ SUBMIT, RESULT = "/compat/roll/scripted/submit", "/compat/roll/scripted/result"
 TASK = {"prompt": "p", "response": "four", "rollout_id": 1}
 
 
-async def result(client: httpx2.AsyncClient, ticket: str) -> httpx2.Response:
-    return await client.request("GET", RESULT, json={"reward_request_id": ticket})
+async def result(client: httpx2.AsyncClient, request_id: str) -> httpx2.Response:
+    return await client.request("GET", RESULT, json={"reward_request_id": request_id})
 
 
-async def submitted(client: httpx2.AsyncClient, **more: Any) -> str:
+async def submit(client: httpx2.AsyncClient, **more: Any) -> str:
     reply = (await client.post(SUBMIT, json={**TASK, **more})).json()
     assert reply["errcode"] == 0
     return str(reply["reward_request_id"])
 
 
-async def test_the_result_tells_channels_and_when_they_were_made(
+async def test_a_result_has_channels_and_times(
     scripted: httpx2.AsyncClient,
 ) -> None:
-    reply = (await result(scripted, await submitted(scripted))).json()
+    reply = (await result(scripted, await submit(scripted))).json()
     began, ended = (datetime.fromisoformat(reply.pop(end)) for end in ("start_time", "end_time"))
     assert began <= ended
     assert reply == {
@@ -39,45 +39,45 @@ async def test_the_result_tells_channels_and_when_they_were_made(
     }
 
 
-async def test_a_result_can_be_asked_for_again(scripted: httpx2.AsyncClient) -> None:
-    ticket = await submitted(scripted)
-    first, second = await result(scripted, ticket), await result(scripted, ticket)
+async def test_a_result_can_be_fetched_twice(scripted: httpx2.AsyncClient) -> None:
+    request_id = await submit(scripted)
+    first, second = await result(scripted, request_id), await result(scripted, request_id)
     assert first.json() == second.json()
 
 
-async def test_what_is_not_there_yet_is_running(
+async def test_an_unfinished_task_is_running(
     served: Served, scripted_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate()
     monkeypatch.setattr(ScriptedModel, "predict", lambda _, inputs: gate(inputs))
     async with served(scripted_settings) as client:
-        ticket = await submitted(client)
-        monkeypatch.setattr(roll, "LINGER", 0.0)
-        assert (await result(client, ticket)).json() == {"errcode": 1, "errmsg": "running"}
+        request_id = await submit(client)
+        monkeypatch.setattr(roll, "MAX_POLL_SECONDS", 0.0)
+        assert (await result(client, request_id)).json() == {"errcode": 1, "errmsg": "running"}
         gate.open.set()
-        monkeypatch.setattr(roll, "LINGER", 30.0)
-        assert (await result(client, ticket)).json()["reward_score"] == 4.0
+        monkeypatch.setattr(roll, "MAX_POLL_SECONDS", 30.0)
+        assert (await result(client, request_id)).json()["reward_score"] == 4.0
 
 
-async def test_a_ticket_of_nobodys_is_not_found(scripted: httpx2.AsyncClient) -> None:
-    answer = await result(scripted, "unheard")
+async def test_an_unknown_task_is_not_found(scripted: httpx2.AsyncClient) -> None:
+    answer = await result(scripted, "unknown")
     assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
 
 
-async def test_the_tasks_own_timeout_holds(
+async def test_a_task_ends_after_its_own_timeout(
     served: Served, scripted_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate()
     monkeypatch.setattr(ScriptedModel, "predict", lambda _, inputs: gate(inputs))
     async with served(scripted_settings) as client:
-        reply = (await result(client, await submitted(client, timeout=0.02))).json()
+        reply = (await result(client, await submit(client, timeout=0.02))).json()
         gate.open.set()
         assert reply["errcode"] == 2
         assert reply["errmsg"].startswith("out_of_time")
 
 
 @pytest.mark.parametrize("wrong", [{"timeout": 0}, {"timeout": 1e9}, {"response": None}])
-async def test_a_task_that_cannot_be_done_is_refused_at_once(
+async def test_a_malformed_task_is_rejected_at_submission(
     scripted: httpx2.AsyncClient, wrong: dict[str, Any]
 ) -> None:
     answer = await scripted.post(SUBMIT, json={**TASK, **wrong})

@@ -1,4 +1,4 @@
-"""SGLang alone: its native /classify of autumn 2026, and what verl (1dda039b) reads."""
+"""SGLang: its native /classify of autumn 2026, and what verl (1dda039b) reads."""
 
 import base64
 import struct
@@ -7,13 +7,15 @@ import httpx2
 import pytest
 
 
-async def test_one_text_gets_its_entry_alone(scripted: httpx2.AsyncClient) -> None:
+async def test_a_single_text_gets_one_entry_and_no_list(scripted: httpx2.AsyncClient) -> None:
     reply = (await scripted.post("/classify", json={"text": "four"})).json()
     assert reply["embedding"] == [4.0]
     assert reply["meta_info"]["prompt_tokens"] == 4
 
 
-async def test_the_body_says_whose_classify_it_is(scripted: httpx2.AsyncClient) -> None:
+async def test_the_bodys_fields_decide_the_dialect_of_classify(
+    scripted: httpx2.AsyncClient,
+) -> None:
     sglang = await scripted.post("/classify", json={"text": ["ab"]})
     assert sglang.json()[0]["embedding"] == [2.0]
     vllm = await scripted.post("/classify", json={"input": ["ab"]})
@@ -22,7 +24,7 @@ async def test_the_body_says_whose_classify_it_is(scripted: httpx2.AsyncClient) 
 
 
 @pytest.mark.parametrize("route", ["classify", "v1/embeddings"])
-async def test_the_path_names_the_model_and_the_body_a_checkpoint(
+async def test_the_model_in_the_path_overrides_the_bodys(
     scripted: httpx2.AsyncClient, route: str
 ) -> None:
     texts = {"text": ["ab"]} if route == "classify" else {"input": ["ab"]}
@@ -33,7 +35,7 @@ async def test_the_path_names_the_model_and_the_body_a_checkpoint(
     assert entry["embedding"] == [2.0]
 
 
-async def test_the_embeddings_reply_is_openais(scripted: httpx2.AsyncClient) -> None:
+async def test_the_embeddings_reply_has_openais_format(scripted: httpx2.AsyncClient) -> None:
     reply = (await scripted.post("/v1/embeddings", json={"input": ["ab", "c"]})).json()
     assert reply == {
         "object": "list",
@@ -46,7 +48,7 @@ async def test_the_embeddings_reply_is_openais(scripted: httpx2.AsyncClient) -> 
     }
 
 
-async def test_openais_own_client_asks_for_base64(scripted: httpx2.AsyncClient) -> None:
+async def test_base64_holds_a_little_endian_float32(scripted: httpx2.AsyncClient) -> None:
     body = {"input": "abc", "encoding_format": "base64"}
     reply = (await scripted.post("/v1/embeddings", json=body)).json()
     encoded = base64.b64decode(reply["data"][0]["embedding"])

@@ -1,4 +1,4 @@
-"""slime alone: slime/rollout/rm_hub/__init__.py at 624b824a."""
+"""slime: slime/rollout/rm_hub/__init__.py at 624b824a."""
 
 import httpx2
 import pytest
@@ -7,13 +7,13 @@ from support.servers import Served
 from assay.settings import Settings
 
 
-async def test_channels_come_beside_the_score(scripted: httpx2.AsyncClient) -> None:
+async def test_channels_are_returned_with_the_score(scripted: httpx2.AsyncClient) -> None:
     body = {"prompt": "a", "response": "abc", "label": None}
     answer = await scripted.post("/compat/slime/scripted/channels", json=body)
     assert (answer.status_code, answer.json()) == (200, {"score": 3.0, "reward": 3.0})
 
 
-async def test_channels_of_what_has_no_score_are_not_sent(scripted: httpx2.AsyncClient) -> None:
+async def test_an_item_without_a_score_has_no_channels(scripted: httpx2.AsyncClient) -> None:
     body = {"prompt": "a", "response": "nan", "label": None}
     answer = await scripted.post("/compat/slime/scripted/channels", json=body)
     assert (answer.status_code, answer.json()["code"]) == (500, "items_failed")
@@ -27,7 +27,7 @@ async def test_channels_of_what_has_no_score_are_not_sent(scripted: httpx2.Async
         [{"role": "user", "content": [{"type": "text", "text": "one two three"}], "name": "me"}],
     ],
 )
-async def test_one_turn_of_the_user_is_its_text(
+async def test_a_single_user_message_equals_its_text(
     served: Served, reference_settings: Settings, prompt: object
 ) -> None:
     async with served(reference_settings) as client:
@@ -36,7 +36,7 @@ async def test_one_turn_of_the_user_is_its_text(
         assert answer.json() == pytest.approx(0.405465, abs=1e-5), answer.text
 
 
-async def test_an_image_cannot_be_scored(scripted: httpx2.AsyncClient) -> None:
+async def test_an_image_is_rejected(scripted: httpx2.AsyncClient) -> None:
     part = {"type": "image_url", "image_url": {"url": "data:,"}}
     prompt = [{"role": "user", "content": [part]}]
     body = {"prompt": prompt, "response": "a cat", "label": None}

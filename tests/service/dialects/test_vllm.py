@@ -1,4 +1,4 @@
-"""vLLM alone: vllm/entrypoints/pooling as of autumn 2026, and what verl (1dda039b) sends there."""
+"""vLLM: vllm/entrypoints/pooling as of autumn 2026, and what verl (1dda039b) sends there."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from support.servers import Served
 from assay.settings import Settings
 
 
-async def test_the_reply_is_vllms_to_the_letter(scripted: httpx2.AsyncClient) -> None:
+async def test_a_reply_has_exactly_vllms_fields(scripted: httpx2.AsyncClient) -> None:
     answer = await scripted.post("/classify", json={"model": "scripted", "input": ["ab", "c"]})
     reply = answer.json()
     assert reply.pop("id").startswith("classify-")
@@ -29,7 +29,7 @@ async def test_the_reply_is_vllms_to_the_letter(scripted: httpx2.AsyncClient) ->
 @pytest.mark.parametrize(
     ("activation", "expected"), [(None, 2.0), (False, 2.0), (True, 0.8807970779778823)]
 )
-async def test_a_scalar_model_gives_its_logit_unless_it_is_asked_to_activate(
+async def test_the_score_is_a_logit_unless_activation_is_requested(
     scripted: httpx2.AsyncClient, activation: bool | None, expected: float
 ) -> None:
     body = {"model": "scripted", "input": "ab", "use_activation": activation}
@@ -40,7 +40,7 @@ async def test_a_scalar_model_gives_its_logit_unless_it_is_asked_to_activate(
 @pytest.mark.parametrize(
     "route", ["/compat/vllm/scripted/classify", "/compat/vllm/scripted/pooling"]
 )
-async def test_verl_names_a_checkpoint_and_the_path_the_model(
+async def test_the_model_in_the_path_overrides_the_bodys(
     scripted: httpx2.AsyncClient, route: str
 ) -> None:
     body = {"model": "/data/checkpoints/rm", "input": "abc", "use_activation": False}
@@ -48,20 +48,20 @@ async def test_verl_names_a_checkpoint_and_the_path_the_model(
     assert (answer.status_code, answer.json()["model"]) == (200, "scripted@1")
 
 
-async def test_one_model_needs_no_name(scripted: httpx2.AsyncClient) -> None:
+async def test_the_only_model_needs_no_name(scripted: httpx2.AsyncClient) -> None:
     answer = await scripted.post("/classify", json={"input": "abc"})
     assert answer.json()["data"][0]["probs"] == [3.0]
 
 
 @pytest.mark.parametrize(
-    ("cut", "kept"),
+    ("truncation", "side"),
     [
         ({"truncate_prompt_tokens": -1}, "left"),
         ({"truncate_prompt_tokens": -1, "truncation_side": "right"}, "right"),
     ],
 )
-async def test_a_cut_is_made_where_it_is_asked_for(
-    served: Served, reference_settings: Settings, cut: dict[str, Any], kept: str
+async def test_items_are_truncated_on_request(
+    served: Served, reference_settings: Settings, truncation: dict[str, Any], side: str
 ) -> None:
     words = "one two three"
     messages = [
@@ -69,18 +69,18 @@ async def test_a_cut_is_made_where_it_is_asked_for(
         {"role": "assistant", "content": "three " + "four " * 5000 + "two"},
     ]
     async with served(reference_settings) as client:
-        asked = {"model": "reference", "messages": messages, **cut}
-        got = (await client.post("/classify", json=asked)).json()["data"][0]["probs"]
+        body = {"model": "reference", "messages": messages, **truncation}
+        scores = (await client.post("/classify", json=body)).json()["data"][0]["probs"]
         item = {"prompt": words, "response": messages[1]["content"]}
-        options = {"truncation": kept}
+        options = {"truncation": side}
         native = {"model": "reference", "items": [item], "options": options}
         expected = (await client.post("/v1/score", json=native)).json()["results"][0]
         assert expected["flags"] == ["truncated"]
-        assert got == [expected["score"]]
+        assert scores == [expected["score"]]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "why"),
+    ("wrong", "reason"),
     [
         ({}, "either input or messages"),
         ({"input": "a", "messages": [{"role": "user", "content": "a"}]}, "either input or"),
@@ -92,15 +92,15 @@ async def test_a_cut_is_made_where_it_is_asked_for(
         ({"messages": [{"role": "user", "content": "a"}]}, "no answer to score"),
     ],
 )
-async def test_what_cannot_be_honoured_is_refused(
-    scripted: httpx2.AsyncClient, wrong: dict[str, Any], why: str
+async def test_unsupported_requests_are_rejected(
+    scripted: httpx2.AsyncClient, wrong: dict[str, Any], reason: str
 ) -> None:
     answer = await scripted.post("/classify", json={"model": "scripted", **wrong})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
-    assert why in str(answer.json())
+    assert reason in str(answer.json())
 
 
-async def test_other_tasks_of_pooling_are_refused(scripted: httpx2.AsyncClient) -> None:
+async def test_other_pooling_tasks_are_rejected(scripted: httpx2.AsyncClient) -> None:
     body = {"model": "scripted", "input": "a", "task": "embed"}
     answer = await scripted.post("/pooling", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")

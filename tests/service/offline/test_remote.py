@@ -1,4 +1,4 @@
-"""What is sent to another server says what was chosen here."""
+"""Options sent to another server equal the local ones."""
 
 import pytest
 
@@ -18,9 +18,9 @@ from assay_models.families.nli.claims import WEIGHTS
         Options(numbers=(("min_confidence", 0.0), ("weights.contradiction", -2.0))),
     ],
 )
-def test_options_arrive_as_they_were_chosen(options: Options) -> None:
+def test_options_are_sent_unchanged(options: Options) -> None:
     assert parse_options(OptionsBody.model_validate(options_body(options))) == options
 
 
-def test_a_request_may_weigh_every_label() -> None:
+def test_a_request_may_set_the_weight_of_every_label() -> None:
     assert set(PhiWeights.model_fields) == set(WEIGHTS)

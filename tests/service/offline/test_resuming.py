@@ -1,4 +1,4 @@
-"""`assay score` on an output that is there: continued where it is right, else left alone."""
+"""`assay score` with an existing output: resumed if it matches, else refused unchanged."""
 
 import fcntl
 import signal
@@ -12,7 +12,7 @@ from support.item_files import distinct_items, results_of, score, write_items
 
 
 class TestResuming:
-    def test_a_finished_output_stays_as_it_is(self, tmp_path: Path) -> None:
+    def test_a_finished_output_is_not_changed(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", [*distinct_items(1), {"prompt": "only"}])
         output = tmp_path / "scores.jsonl"
         assert score(source, output).exit_code == 1
@@ -23,7 +23,7 @@ class TestResuming:
         assert output.read_bytes() == before
 
     @pytest.mark.parametrize("cut", [1, 9, 200])
-    def test_a_torn_line_is_computed_again(self, tmp_path: Path, cut: int) -> None:
+    def test_a_partial_line_is_computed_again(self, tmp_path: Path, cut: int) -> None:
         source = write_items(tmp_path / "items.jsonl", distinct_items(10))
         output = tmp_path / "scores.jsonl"
         score(source, output)
@@ -32,7 +32,7 @@ class TestResuming:
         assert score(source, output).exit_code == 0
         assert output.read_bytes() == whole
 
-    def test_nothing_is_left_of_a_torn_line_that_became_shorter(self, tmp_path: Path) -> None:
+    def test_a_partial_line_is_replaced_by_a_shorter_one(self, tmp_path: Path) -> None:
         items = distinct_items(3)
         items[2]["id"] = "long " * 20
         source = write_items(tmp_path / "items.jsonl", items)
@@ -41,9 +41,9 @@ class TestResuming:
         output.write_bytes(output.read_bytes()[:-1])
         items[2]["id"] = "short"
         assert score(write_items(source, items), output).exit_code == 0
-        assert [one["id"] for one in results_of(output)] == ["item-0", "item-1", "short"]
+        assert [row["id"] for row in results_of(output)] == ["item-0", "item-1", "short"]
 
-    def test_lines_added_to_the_input_are_added_to_the_output(self, tmp_path: Path) -> None:
+    def test_new_input_lines_are_appended_to_the_output(self, tmp_path: Path) -> None:
         items = distinct_items(10)
         source = write_items(tmp_path / "items.jsonl", items[:4])
         output = tmp_path / "scores.jsonl"
@@ -53,7 +53,7 @@ class TestResuming:
         score(source, fresh)
         assert output.read_bytes() == fresh.read_bytes()
 
-    def refused(self, source: Path, output: Path, reason: str, *options: str) -> None:
+    def assert_refused(self, source: Path, output: Path, reason: str, *options: str) -> None:
         before = output.read_bytes()
         result = score(source, output, *options)
         assert result.exit_code == 2
@@ -68,7 +68,7 @@ class TestResuming:
         score(source, output)
         items[6]["response"] += "!"
         write_items(source, items)
-        self.refused(source, output, "line 7 of the input")
+        self.assert_refused(source, output, "line 7 of the input")
         assert score(source, output, "--restart").exit_code == 0
         fresh = tmp_path / "fresh.jsonl"
         score(source, fresh)
@@ -78,30 +78,32 @@ class TestResuming:
         source = write_items(tmp_path / "items.jsonl", distinct_items(3))
         output = tmp_path / "scores.jsonl"
         score(source, output)
-        self.refused(write_items(source, distinct_items(2)), output, "more lines than the input")
+        self.assert_refused(
+            write_items(source, distinct_items(2)), output, "more lines than the input"
+        )
 
     def test_other_options_are_refused(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", distinct_items(3))
         output = tmp_path / "scores.jsonl"
         score(source, output)
-        self.refused(source, output, "fingerprint", "--truncation", "left")
+        self.assert_refused(source, output, "fingerprint", "--truncation", "left")
 
-    def test_lines_of_two_models_are_refused(self, tmp_path: Path) -> None:
+    def test_an_output_of_two_models_is_refused(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", distinct_items(3))
         output = tmp_path / "scores.jsonl"
         score(source, output)
         first, second, third = output.read_bytes().splitlines(keepends=True)
         output.write_bytes(first + second.replace(b"reference@1", b"reference@2") + third)
-        self.refused(source, output, "line 2 of the output is of another model")
+        self.assert_refused(source, output, "line 2 of the output is of another model")
 
     @pytest.mark.parametrize("text", [b"a diary without a newline", b'{"a": 1}\n', b"\x00\x01\n"])
-    def test_a_file_of_something_else_is_left_alone(self, tmp_path: Path, text: bytes) -> None:
+    def test_a_file_without_results_is_not_overwritten(self, tmp_path: Path, text: bytes) -> None:
         source = write_items(tmp_path / "items.jsonl", distinct_items(3))
         output = tmp_path / "diary"
         output.write_bytes(text)
-        self.refused(source, output, "not a result of this command")
+        self.assert_refused(source, output, "not a result of this command")
 
-    def test_an_output_that_another_run_writes_is_refused(self, tmp_path: Path) -> None:
+    def test_an_output_locked_by_another_process_is_refused(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", distinct_items(3))
         output = tmp_path / "scores.jsonl"
         with output.open("wb") as other:
@@ -114,7 +116,7 @@ class TestResuming:
 def start(source: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:
     program = [sys.executable, "-c", "from assay.cli import app; app()"]
     arguments = ["score", str(source), "--model", "reference", "-o", str(output), *options]
-    # A process inherits what is ignored, and a shell's background jobs ignore interrupts.
+    # A process inherits ignored signals, and a shell's background jobs ignore interrupts.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen([*program, *arguments], stderr=subprocess.PIPE)
@@ -123,16 +125,16 @@ def start(source: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:
 
 
 def stop_in_the_middle(
-    process: subprocess.Popen[bytes], output: Path, lines: int, how: signal.Signals
+    process: subprocess.Popen[bytes], output: Path, lines: int, signal_number: signal.Signals
 ) -> tuple[int, bytes]:
-    """Send the signal as soon as the output has so many lines; the exit code and stderr."""
+    """Send the signal once the output has `lines` lines; return the exit code and stderr."""
     while process.poll() is None:
         if output.exists() and output.read_bytes().count(b"\n") >= lines:
-            process.send_signal(how)
+            process.send_signal(signal_number)
             break
         time.sleep(0.002)
-    _, told = process.communicate(timeout=60)
-    return process.returncode, told
+    _, stderr = process.communicate(timeout=60)
+    return process.returncode, stderr
 
 
 @pytest.fixture
@@ -143,27 +145,27 @@ def uninterrupted(tmp_path: Path) -> tuple[Path, bytes]:
     return source, output.read_bytes()
 
 
-def test_a_killed_and_an_interrupted_run_are_continued(
+def test_a_killed_and_an_interrupted_run_are_resumed(
     uninterrupted: tuple[Path, bytes], tmp_path: Path
 ) -> None:
     source, whole = uninterrupted
     output = tmp_path / "scores.jsonl"
     slow = ("--batch-size", "2", "--concurrency", "1")
 
-    code, _ = stop_in_the_middle(start(source, output, *slow), output, 100, signal.SIGKILL)
+    exit_code, _ = stop_in_the_middle(start(source, output, *slow), output, 100, signal.SIGKILL)
     killed = output.read_bytes()
-    assert code == -signal.SIGKILL
+    assert exit_code == -signal.SIGKILL
     assert len(killed) < len(whole)
     assert whole.startswith(killed)
 
-    kept = b"".join(killed.splitlines(keepends=True)[:100])[:-7]
-    output.write_bytes(kept)
-    code, told = stop_in_the_middle(start(source, output, *slow), output, 600, signal.SIGINT)
+    partial = b"".join(killed.splitlines(keepends=True)[:100])[:-7]
+    output.write_bytes(partial)
+    exit_code, stderr = stop_in_the_middle(start(source, output, *slow), output, 600, signal.SIGINT)
     interrupted = output.read_bytes()
-    assert code == 130
-    assert b"interrupted" in told
-    assert b"Traceback" not in told
-    assert len(kept) < len(interrupted) < len(whole)
+    assert exit_code == 130
+    assert b"interrupted" in stderr
+    assert b"Traceback" not in stderr
+    assert len(partial) < len(interrupted) < len(whole)
     assert whole.startswith(interrupted)
     assert interrupted.endswith(b"\n")
 

@@ -11,19 +11,11 @@ from support.item_files import distinct_items, results_of, run, score, write_ite
 from typer.testing import CliRunner
 
 from assay.cli import app
-from assay.offline.lines import (
-    Halted,
-    Identity,
-    Line,
-    Outcome,
-    Pace,
-    Recorded,
-    Tally,
-    read_lines,
-    record_of,
-    score_file,
-)
+from assay.offline.lines import InputLine, read_lines
 from assay.offline.progress import duration, shown_progress
+from assay.offline.records import LineCounts, OutputState, encode_record
+from assay.offline.score_file import Concurrency, score_lines
+from assay.offline.scorer import Halted, Identity, ItemOutcome
 from assay.types import ItemResult
 from assay_models.families.reference import ReferenceModel
 
@@ -31,7 +23,7 @@ SCORED = {"prompt": "add one and two", "response": "one and two"}
 
 
 class TestOutcomes:
-    def test_each_line_has_a_result_in_its_place(self, tmp_path: Path) -> None:
+    def test_each_line_has_a_result_in_order(self, tmp_path: Path) -> None:
         source = tmp_path / "items.jsonl"
         source.write_bytes(
             b'\xef\xbb\xbf{"id": "a", "prompt": "add one and two", "response": "one and two"}\r\n'
@@ -48,9 +40,11 @@ class TestOutcomes:
         output = tmp_path / "scores.jsonl"
         result = score(source, output)
         assert result.exit_code == 1
-        found = [(one["line"], one["id"], one["error"] and one["error"]["code"])
-                 for one in results_of(output)]  # fmt: skip
-        assert found == [
+        lines = [
+            (row["line"], row["id"], row["error"] and row["error"]["code"])
+            for row in results_of(output)
+        ]
+        assert lines == [
             (1, "a", None),
             (3, None, "invalid_line"),
             (4, None, "invalid_line"),
@@ -64,47 +58,47 @@ class TestOutcomes:
         assert "input_too_long 1, invalid_item 2, invalid_line 3" in result.stderr
         assert "blank lines passed over: 2" in result.stderr
 
-    def test_a_result_has_the_fields_of_the_wire_and_what_made_it(self, tmp_path: Path) -> None:
+    def test_a_record_has_the_results_fields_model_and_fingerprint(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", [{"id": "a", "group": "g", **SCORED}])
         output = tmp_path / "scores.jsonl"
         assert score(source, output).exit_code == 0
-        (one,) = results_of(output)
-        assert one["score"] == one["raw"] == one["channels"]["reward"] == pytest.approx(0.693147)
-        assert (one["status"], one["tokens"], one["source"]) == ("ok", 7, "computed")
-        assert (one["id"], one["group"], one["flags"], one["details"]) == ("a", "g", [], {})
-        assert one["model"] == "reference@1"
-        assert one["fingerprint"].startswith("sha256:")
+        (row,) = results_of(output)
+        assert row["score"] == row["raw"] == row["channels"]["reward"] == pytest.approx(0.693147)
+        assert (row["status"], row["tokens"], row["source"]) == ("ok", 7, "computed")
+        assert (row["id"], row["group"], row["flags"], row["details"]) == ("a", "g", [], {})
+        assert row["model"] == "reference@1"
+        assert row["fingerprint"].startswith("sha256:")
 
-    def test_a_failed_line_never_has_a_number(self, tmp_path: Path) -> None:
+    def test_a_failed_line_has_no_score(self, tmp_path: Path) -> None:
         source = tmp_path / "items.jsonl"
         source.write_text('nothing\n{"prompt": "p"}\n{"typo": 1}\n')
         output = tmp_path / "scores.jsonl"
         assert score(source, output).exit_code == 1
-        for one in results_of(output):
-            assert one["status"] == "error"
-            assert one["score"] is one["raw"] is None
-            assert one["channels"] == {}
+        for row in results_of(output):
+            assert row["status"] == "error"
+            assert row["score"] is row["raw"] is None
+            assert row["channels"] == {}
 
-    def test_batches_do_not_show_in_the_results(self, tmp_path: Path) -> None:
+    def test_the_batch_size_does_not_change_the_results(self, tmp_path: Path) -> None:
         items: list[dict[str, Any]] = list(distinct_items(70))
-        for place in (0, 5, 6, 7, 33, 69):
-            items[place]["unknown"] = items[place]["other"] = 1
+        for index in (0, 5, 6, 7, 33, 69):
+            items[index]["unknown"] = items[index]["other"] = 1
         source = write_items(tmp_path / "items.jsonl", items)
         outputs = []
-        for size, under_way in ((1, 1), (3, 7), (64, 2), (1024, 4)):
+        for size, in_flight in ((1, 1), (3, 7), (64, 2), (1024, 4)):
             output = tmp_path / f"{size}.jsonl"
-            options = ("--batch-size", str(size), "--concurrency", str(under_way))
+            options = ("--batch-size", str(size), "--concurrency", str(in_flight))
             assert score(source, output, *options).exit_code == 1
             outputs.append(output.read_bytes())
         assert len(set(outputs)) == 1
 
-    def test_more_refused_items_than_an_error_lists(self, tmp_path: Path) -> None:
+    def test_more_invalid_items_than_an_error_lists_are_all_reported(self, tmp_path: Path) -> None:
         items = [{"id": f"{n}", "text": f"t {n}", f"unknown-{n}": n} for n in range(60)]
         source = write_items(tmp_path / "items.jsonl", [*items, SCORED])
         output = tmp_path / "scores.jsonl"
         assert score(source, output).exit_code == 1
         results = results_of(output)
-        details = [one["error"]["detail"] for one in results[:-1]]
+        details = [row["error"]["detail"] for row in results[:-1]]
         assert details == [f"unknown-{n}: Extra inputs are not permitted" for n in range(60)]
         assert results[-1]["status"] == "ok"
 
@@ -115,24 +109,24 @@ class TestOutcomes:
         result = score(source, output, ASSAY_MAX_REQUEST_TOKENS="50")
         assert result.exit_code == 1
         results = results_of(output)
-        assert [one["status"] for one in results] == ["ok"] * 30 + ["error"]
+        assert [row["status"] for row in results] == ["ok"] * 30 + ["error"]
         assert results[-1]["error"]["code"] == "request_too_large"
 
-    def test_a_full_queue_is_waited_for(self, tmp_path: Path) -> None:
+    def test_scoring_waits_while_the_queue_is_full(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", distinct_items(200))
         output = tmp_path / "scores.jsonl"
         options = ("--batch-size", "10", "--concurrency", "20")
         assert score(source, output, *options, ASSAY_MAX_QUEUE_TOKENS="100").exit_code == 0
         assert len(results_of(output)) == 200
 
-    def test_truncation_is_passed_on(self, tmp_path: Path) -> None:
+    def test_truncation_is_applied(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", [{"prompt": "w", "response": "w " * 5000}])
         output = tmp_path / "scores.jsonl"
         assert score(source, output, "--truncation", "left").exit_code == 0
-        (one,) = results_of(output)
-        assert (one["flags"], one["details"]) == (["truncated"], {"truncated_tokens": 905})
+        (row,) = results_of(output)
+        assert (row["flags"], row["details"]) == (["truncated"], {"truncated_tokens": 905})
 
-    def test_an_empty_file(self, tmp_path: Path) -> None:
+    def test_an_empty_file_gives_an_empty_output(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", [])
         output = tmp_path / "scores.jsonl"
         assert score(source, output).exit_code == 0
@@ -140,7 +134,7 @@ class TestOutcomes:
 
 
 class TestStreams:
-    def test_from_stdin_to_stdout(self, tmp_path: Path) -> None:
+    def test_items_are_scored_from_stdin_to_stdout(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", distinct_items(5))
         output = tmp_path / "scores.jsonl"
         score(source, output)
@@ -151,37 +145,37 @@ class TestStreams:
 
 
 class TestUsage:
-    def test_the_input_is_never_the_output(self, tmp_path: Path) -> None:
+    def test_the_input_as_output_is_a_usage_error(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", [SCORED])
         before = source.read_bytes()
         assert score(source, source, "--restart").exit_code == 2
         assert source.read_bytes() == before
 
-    def test_a_missing_input(self, tmp_path: Path) -> None:
+    def test_a_missing_input_is_a_usage_error(self, tmp_path: Path) -> None:
         result = score(tmp_path / "absent", tmp_path / "scores.jsonl")
         assert result.exit_code == 2
         assert "cannot read" in result.stderr
         assert not (tmp_path / "scores.jsonl").exists()
 
-    def test_an_output_in_no_folder(self, tmp_path: Path) -> None:
+    def test_an_output_in_a_missing_folder_is_a_usage_error(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", [SCORED])
         result = score(source, tmp_path / "absent" / "scores.jsonl")
         assert result.exit_code == 2
         assert "cannot write" in result.stderr
 
-    def test_an_unknown_model(self, tmp_path: Path) -> None:
+    def test_an_unknown_model_is_a_usage_error(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", [SCORED])
-        arguments = ["score", str(source), "--model", "nobody", "-o", str(tmp_path / "out")]
+        arguments = ["score", str(source), "--model", "unknown", "-o", str(tmp_path / "out")]
         result = run(*arguments)
         assert result.exit_code == 2
         assert "reference@1" in result.stderr
 
-    def test_the_clients_variables_do_not_disturb(self, tmp_path: Path) -> None:
+    def test_the_clients_variables_are_ignored(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", [SCORED])
         client = {"ASSAY_URL": "http://127.0.0.1:1", "ASSAY_API_KEY": "k"}
         assert score(source, tmp_path / "out", **client).exit_code == 0
 
-    def test_a_model_that_does_not_load_stops_the_run(self, tmp_path: Path) -> None:
+    def test_a_model_that_does_not_load_stops_the_command(self, tmp_path: Path) -> None:
         folder = tmp_path / "cards" / "broken" / "1"
         folder.mkdir(parents=True)
         (folder / "card.toml").write_text(
@@ -198,27 +192,27 @@ class TestUsage:
         assert output.read_bytes() == b""
 
 
-def test_a_model_that_looks_at_groups_is_refused(
+def test_a_model_that_scores_groups_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ReferenceModel, "sees", "group")
     source = write_items(tmp_path / "items.jsonl", [{"group": "g", **SCORED}])
     result = score(source, tmp_path / "scores.jsonl")
     assert result.exit_code == 2
-    assert "looks at whole groups" in result.stderr
+    assert "scores whole groups" in result.stderr
 
 
-class Changing:
-    """A server whose model is replaced after some batches."""
+class ChangingScorer:
+    """A scorer whose model is replaced after some batches."""
 
     def __init__(self, batches: int) -> None:
         self._left = batches
 
-    async def __call__(self, items: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+    async def __call__(self, items: Sequence[Mapping[str, Any]]) -> list[ItemOutcome]:
         self._left -= 1
         identity = Identity("m@1", "old" if self._left >= 0 else "new")
         return [
-            Outcome(
+            ItemOutcome(
                 ItemResult(0, None, None, "ok", 1.0, 1.0, {}, [], 1, "computed", {}, None),
                 identity,
             )
@@ -226,50 +220,50 @@ class Changing:
         ]
 
 
-async def test_a_model_that_changes_on_the_way_stops_the_run() -> None:
-    lines = [Line(number, b'{"text": "%d"}' % number) for number in range(1, 10)]
+async def test_a_model_that_changes_during_the_run_stops_it() -> None:
+    lines = [InputLine(number, b'{"text": "%d"}' % number) for number in range(1, 10)]
     output = io.BytesIO()
-    recorded = Recorded()
+    state = OutputState()
     reported: list[int] = []
     with pytest.raises(Halted, match="fingerprint old"):
-        await score_file(
+        await score_lines(
             iter(lines),
-            Changing(batches=2),
-            output,
-            recorded,
-            Pace(batch_size=3, in_flight=2),
-            lambda tally: reported.append(tally.done),
+            ChangingScorer(batches=2),
+            output=output,
+            state=state,
+            concurrency=Concurrency(batch_size=3, max_in_flight=2),
+            report=lambda counts: reported.append(counts.done),
         )
     written = [orjson.loads(line) for line in output.getvalue().splitlines()]
-    assert [one["line"] for one in written] == [1, 2, 3, 4, 5, 6]
-    assert {one["fingerprint"] for one in written} == {"old"}
+    assert [row["line"] for row in written] == [1, 2, 3, 4, 5, 6]
+    assert {row["fingerprint"] for row in written} == {"old"}
     assert reported == [3, 6]
 
 
-def test_a_digest_tells_lines_apart_and_not_their_endings() -> None:
+def test_a_digest_depends_on_the_text_and_not_on_the_line_ending() -> None:
     first, second, third = read_lines(io.BytesIO(b'{"a": 1}\r\n{"a": 1}\n\n{"a": 2}'))
     assert first.digest == second.digest != third.digest
     assert [first.number, second.number, third.number] == [1, 2, 4]
 
 
-def test_a_record_begins_with_its_line_number() -> None:
+def test_a_record_starts_with_its_line_number() -> None:
     item = ItemResult(0, None, None, "ok", 1.0, 1.0, {}, [], 1, "rule", {}, None)
-    assert record_of(Line(7, b"{}"), Outcome(item, None)).startswith(b'{"line":7,')
+    assert encode_record(InputLine(7, b"{}"), ItemOutcome(item, None)).startswith(b'{"line":7,')
 
 
 class TestProgress:
-    def test_a_line_now_and_then_where_there_is_no_terminal(
+    def test_without_a_terminal_a_line_is_printed_every_few_seconds(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
         times = iter([0.0, 1.0, 6.0, 6.0, 7.0, 20.0, 20.0])
         with shown_progress(1000, 100, lambda: next(times)) as report:
             for scored in (110, 160, 170, 300):
-                report(Tally(scored=scored))
+                report(LineCounts(scored=scored))
         assert capsys.readouterr().err.splitlines() == [
             "160 of 1,000 lines, 10.0/s, 1 min 24 s left, 0 failed",
             "300 of 1,000 lines, 10.0/s, 1 min 10 s left, 0 failed",
         ]
 
-    def test_durations(self) -> None:
-        told = [duration(seconds) for seconds in (0.4, 59.6, 3599, 7260, float("inf"))]
-        assert told == ["0 s", "1 min 0 s", "59 min 59 s", "2 h 1 min", "unknown"]
+    def test_durations_are_formatted(self) -> None:
+        formatted = [duration(seconds) for seconds in (0.4, 59.6, 3599, 7260, float("inf"))]
+        assert formatted == ["0 s", "1 min 0 s", "59 min 59 s", "2 h 1 min", "unknown"]

@@ -1,4 +1,4 @@
-"""Runs are looked at when something of them was written: soon, seldom, on no score's way."""
+"""RunEvaluator: evaluations after commits, at bounded intervals and cost, and their alerts."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -20,8 +20,9 @@ from assay.runs.evaluator import RunEvaluator, rest_after
 from assay.runs.gauges import RunGauges
 from assay.runs.webhook import Webhook
 from assay.settings import Settings, read_settings
+from assay_monitors.health import ChannelHealth
 from assay_monitors.history import RunHistory
-from assay_monitors.reports import ChannelHealth, RunHealth, StreamHealth
+from assay_monitors.reports import RunHealth, StreamHealth
 
 RUN = {"id": "team/exp", "step": 3}
 BAD, GOOD = ["nan"] * 128 + ["ccc"] * 128, ["ccc", "dd"] * 512
@@ -42,8 +43,8 @@ class RecordingEvaluator(RunEvaluator):
         super().__init__(
             gauges=gauges, notify=None, interval=interval, clock=clock, series=metrics.runs
         )
-        self.seen: asyncio.Queue[str] = asyncio.Queue()
-        self._record: Callable[[str], None] = self.seen.put_nowait
+        self.evaluated: asyncio.Queue[str] = asyncio.Queue()
+        self._record: Callable[[str], None] = self.evaluated.put_nowait
         self._own = asyncio.get_running_loop()
 
     def evaluate(self, history: RunHistory, run: str) -> None:
@@ -53,80 +54,79 @@ class RecordingEvaluator(RunEvaluator):
 
 
 @asynccontextmanager
-async def watching(metrics: Metrics, interval: float) -> AsyncIterator[RecordingEvaluator]:
+async def running_evaluator(metrics: Metrics, interval: float) -> AsyncIterator[RecordingEvaluator]:
     evaluator = RecordingEvaluator(metrics, interval)
     evaluator.open(RunHistory(Path("nowhere")))
     yield evaluator
     await evaluator.close()
 
 
-async def test_a_run_is_looked_at_once_an_interval_however_much_comes_in() -> None:
-    async with watching(new_metrics(), 1000.0) as evaluator:
+async def test_a_run_is_evaluated_once_per_interval_however_often_it_commits() -> None:
+    async with running_evaluator(new_metrics(), 1000.0) as evaluator:
         for _ in range(5):
             evaluator.on_commit({"a"})
-        assert await evaluator.seen.get() == "a"
+        assert await evaluator.evaluated.get() == "a"
         evaluator.on_commit({"a"})
         evaluator.on_commit({"b"})
-        assert await evaluator.seen.get() == "b"
+        assert await evaluator.evaluated.get() == "b"
         evaluator.on_commit({"c"})
-        assert await evaluator.seen.get() == "c"
-        assert evaluator.seen.empty()
+        assert await evaluator.evaluated.get() == "c"
+        assert evaluator.evaluated.empty()
 
 
-async def test_a_run_is_looked_at_again_after_the_interval() -> None:
-    async with watching(new_metrics(), 0.001) as evaluator:
+async def test_a_run_is_evaluated_again_after_the_interval() -> None:
+    async with running_evaluator(new_metrics(), 0.001) as evaluator:
         for _ in range(3):
             evaluator.on_commit({"a"})
-            assert await evaluator.seen.get() == "a"
+            assert await evaluator.evaluated.get() == "a"
 
 
-async def test_a_look_that_fails_is_counted_and_the_next_is_made() -> None:
+async def test_a_failed_evaluation_is_counted_and_later_ones_follow() -> None:
     metrics = new_metrics()
-    async with watching(metrics, 0.001) as evaluator:
+    async with running_evaluator(metrics, 0.001) as evaluator:
         for run in ("bad", "good", "bad", "last"):
             evaluator.on_commit({run})
-            assert await evaluator.seen.get() == run
+            assert await evaluator.evaluated.get() == run
     assert value(metrics, "assay_run_evaluations_total", outcome="failed") == 2
     assert value(metrics, "assay_run_evaluations_total", outcome="ok") >= 1
 
 
-async def test_what_waits_is_bounded_and_what_is_skipped_is_counted(
+async def test_waiting_runs_are_bounded_and_skipped_ones_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(assay.runs.evaluator, "MAX_PENDING", 2)
     metrics = new_metrics()
-    async with watching(metrics, 1000.0) as evaluator:
+    async with running_evaluator(metrics, 1000.0) as evaluator:
         evaluator.on_commit(["a", "b", "c"])
-        assert {await evaluator.seen.get(), await evaluator.seen.get()} == {"b", "c"}
+        assert {await evaluator.evaluated.get(), await evaluator.evaluated.get()} == {"b", "c"}
     assert value(metrics, "assay_run_evaluations_total", outcome="skipped") == 1
 
 
-async def test_what_is_written_before_and_after_is_nobodys_news() -> None:
+async def test_commits_before_opening_and_after_closing_are_ignored() -> None:
     evaluator = RecordingEvaluator(new_metrics(), 1.0)
     evaluator.on_commit({"a"})
     evaluator.open(RunHistory(Path("nowhere")))
     await evaluator.close()
     evaluator.on_commit({"a"})
-    assert evaluator.seen.empty()
+    assert evaluator.evaluated.empty()
 
 
-def test_looking_takes_a_fiftieth_of_a_processor() -> None:
+def test_evaluation_takes_two_percent_of_the_time() -> None:
     assert rest_after(1.0) == 49.0
     assert 2.0 / (2.0 + rest_after(2.0)) == pytest.approx(0.02)
 
 
-async def test_an_alert_reaches_the_webhook_when_it_begins_and_when_it_ends(
+async def test_an_alert_is_posted_when_it_begins_and_when_it_ends(
     kept_settings: Settings,
 ) -> None:
     with receiving() as receiver:
-        given = {"ASSAY_ALERT_URL": receiver.url}
-        url = read_settings(given).alert_url
+        url = read_settings({"ASSAY_ALERT_URL": receiver.url}).alert_url
         app = create_app(kept_settings.model_copy(update={"alert_url": url}))
         async with serving(app) as client:
             await post(client, BAD, run=RUN)
-            begun = (await asyncio.to_thread(receiver.next)).json
+            first = (await asyncio.to_thread(receiver.next_post)).json
             await post(client, GOOD, run={"id": "team/exp", "step": 4})
-            ended = (await asyncio.to_thread(receiver.next)).json
+            last = (await asyncio.to_thread(receiver.next_post)).json
             metrics = components_of(app).metrics
             assert value(metrics, "assay_run_evaluations_total", outcome="ok") >= 1
             health = (await client.get("/v1/runs/team/exp/health")).json()
@@ -137,15 +137,15 @@ async def test_an_alert_reaches_the_webhook_when_it_begins_and_when_it_ends(
             assert value(metrics, "assay_run_score_mean", **stream) == 2.5
             assert value(metrics, "assay_run_score_std", **stream) == 0.5
             assert value(metrics, "assay_run_null_share", **stream) == 0
-    assert (begun["type"], ended["type"]) == ("run.alert.firing", "run.alert.resolved")
-    told = begun["data"]
-    assert (told["run"], told["model"], told["split"]) == ("team/exp", "scripted@1", "train")
-    assert (told["rule"], told["severity"], told["since_step"]) == ("null_share", "critical", 3)
-    assert (told["value"], told["threshold"]) == (0.5, 0.2)
-    assert ended["data"]["rule"] == "null_share"
+    assert (first["type"], last["type"]) == ("run.alert.firing", "run.alert.resolved")
+    alert = first["data"]
+    assert (alert["run"], alert["model"], alert["split"]) == ("team/exp", "scripted@1", "train")
+    assert (alert["rule"], alert["severity"], alert["since_step"]) == ("null_share", "critical", 3)
+    assert (alert["value"], alert["threshold"]) == (0.5, 0.2)
+    assert last["data"]["rule"] == "null_share"
 
 
-async def test_a_receiver_that_hangs_holds_up_neither_a_score_nor_the_stop(
+async def test_a_hanging_receiver_delays_neither_scores_nor_the_shutdown(
     kept_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Webhook.close, "__defaults__", (0.0,))
@@ -155,14 +155,14 @@ async def test_a_receiver_that_hangs_holds_up_neither_a_score_nor_the_stop(
         app = create_app(kept_settings.model_copy(update={"alert_url": url}))
         async with serving(app) as client:
             await post(client, BAD, run=RUN)
-            await asyncio.to_thread(receiver.next)
+            await asyncio.to_thread(receiver.next_post)
             reply = await post(client, ["a"], run={"id": "other"})
             assert reply["results"][0]["score"] == 1.0
         assert not receiver.open.is_set()
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
+    ("variables", "reason"),
     [
         ({"ASSAY_ALERT_SECRET": "whsec_x"}, "ASSAY_ALERT_SECRET without ASSAY_ALERT_URL"),
         ({"ASSAY_ALERT_URL": "hush"}, "ASSAY_ALERT_URL: a URL to post to"),
@@ -173,33 +173,45 @@ async def test_a_receiver_that_hangs_holds_up_neither_a_score_nor_the_stop(
         ({"ASSAY_ALERT_URL": "http://a/hush", "ASSAY_RUNS": "off"}, "ASSAY_RUNS=off"),
     ],
 )
-def test_what_cannot_alert_is_refused_at_the_start(given: dict[str, str], named: str) -> None:
-    settings = read_settings({"ASSAY_MODELS": "reference", **given})
+def test_invalid_alert_settings_are_rejected_at_start(
+    variables: dict[str, str], reason: str
+) -> None:
+    settings = read_settings({"ASSAY_MODELS": "reference", **variables})
     with pytest.raises(SettingsError) as refused:
         create_app(settings)
-    assert named in str(refused.value)
+    assert reason in str(refused.value)
     assert "hush" not in f"{refused.value} {refused.value.hint} {settings}"
 
 
-def seen(run: str, splits: int) -> RunHealth:
-    channels = {"score": ChannelHealth(1.0, 0.5, 1.0, 1.0, 0, 0.25)}
-    streams = [StreamHealth("m@1", f"s{n}", 7, "ok", [], channels) for n in range(splits)]
+def run_health(run: str, splits: int) -> RunHealth:
+    score = ChannelHealth(mean=1.0, std=0.5, average=1.0, peak=1.0, peak_step=0, null_share=0.25)
+    streams = [
+        StreamHealth(
+            model="m@1",
+            split=f"s{number}",
+            step=7,
+            status="ok",
+            rules=[],
+            channels={"score": score},
+        )
+        for number in range(splits)
+    ]
     return RunHealth(run, "warn", streams, [])
 
 
 def samples(metrics: Metrics) -> int:
     names = ("status", "step", "score_mean", "score_std", "null_share")
     families = {f"assay_run_{name}" for name in names}
-    found = [one for one in metrics.registry.collect() if one.name in families]
-    return sum(len(one.samples) for one in found)
+    shown = [family for family in metrics.registry.collect() if family.name in families]
+    return sum(len(family.samples) for family in shown)
 
 
-def test_the_series_are_bounded_whatever_names_are_made_up() -> None:
+def test_the_number_of_series_is_bounded_for_any_number_of_runs() -> None:
     metrics = new_metrics()
     gauges = RunGauges(metrics.runs)
     for number in range(40):
-        gauges.show(seen(f"run-{number}", 100))
+        gauges.show(run_health(f"run-{number}", 100))
     assert samples(metrics) == 16 * (1 + 4 * 4)
-    gauges.show(seen("run-39", 1))
+    gauges.show(run_health("run-39", 1))
     assert samples(metrics) == 15 * (1 + 4 * 4) + (1 + 4)
     assert value(metrics, "assay_run_status", run="run-39") == 1

@@ -1,4 +1,4 @@
-"""What a request that names its run leaves behind, and what it never costs."""
+"""RunMonitor: the records of requests that name their run, and their independence of scoring."""
 
 import sqlite3
 import threading
@@ -14,7 +14,7 @@ from support.servers import Served, serving
 import assay.runs.monitor
 from assay.api.components import components_of
 from assay.app import create_app
-from assay.runs.monitor import Written, observation
+from assay.runs.monitor import PolicyResponse, observation
 from assay.settings import Settings
 from assay.types import ItemFailure, ItemResult
 from assay_monitors.history import RunHistory, Stream
@@ -29,53 +29,56 @@ def kept_settings(scripted_settings: Settings, tmp_path: Path) -> Settings:
     return scripted_settings.model_copy(update={"runs": tmp_path / "state" / "runs.db"})
 
 
-def kept(settings: Settings, run: str, split: str = "train", step: int = 0) -> Summary:
+def stored_summary(settings: Settings, run: str, split: str = "train", step: int = 0) -> Summary:
     assert isinstance(settings.runs, Path)
     series = RunHistory(settings.runs).series(run, Stream("scripted@1", split))
     (summary,) = [point.summary for point in series if point.step == step]
     return summary
 
 
-async def test_results_are_added_up_by_step_and_split(
+async def test_results_are_summed_by_step_and_split(
     served: Served, kept_settings: Settings
 ) -> None:
     async with served(kept_settings) as client:
         await post(client, ["a", "bbb", "poison"], run=RUN)
         await post(client, ["a"], run=RUN)
         await post(client, ["cc"], run={"id": "team/exp-17"})
-    summary = kept(kept_settings, "team/exp-17", "eval", 3)
+    summary = stored_summary(kept_settings, "team/exp-17", "eval", 3)
     assert (summary.items, summary.nulls, summary.score.mean) == (4, 1, 5 / 3)
     assert summary.channels["reward"].count == 3
     assert summary.sources == {"computed": 2, "cache": 1}
     assert summary.scripts == {"latin": 4}
     assert summary.characters.quantile(1.0) == pytest.approx(6, rel=0.05)
-    assert kept(kept_settings, "team/exp-17").items == 1
+    assert stored_summary(kept_settings, "team/exp-17").items == 1
 
 
-async def test_what_stands_in_for_a_score_is_no_score(
+async def test_a_substitute_is_not_recorded_as_a_score(
     served: Served, kept_settings: Settings
 ) -> None:
     async with served(kept_settings) as client:
-        stand_in = {"on_error": {"substitute": 9.0}}
-        reply = await post(client, ["nan"], run=RUN, options=stand_in)
+        fallback = {"on_error": {"substitute": 9.0}}
+        reply = await post(client, ["nan"], run=RUN, options=fallback)
         assert reply["results"][0]["score"] == 9.0
-    summary = kept(kept_settings, "team/exp-17", "eval", 3)
+    summary = stored_summary(kept_settings, "team/exp-17", "eval", 3)
     assert (summary.nulls, summary.score.count) == (1, 0)
     assert summary.flags == {"error:non_finite_score": 1, "substituted": 1}
 
 
-async def test_every_native_route_records(served: Served, kept_settings: Settings) -> None:
+async def test_every_native_route_records_runs(served: Served, kept_settings: Settings) -> None:
     async with served(kept_settings) as client:
         items = [{"text": "a", "group": "p"}, {"text": "bb", "group": "p"}]
-        one = await client.post("/v1/models/scripted/score", json={"items": items, "run": RUN})
+        first = await client.post("/v1/models/scripted/score", json={"items": items, "run": RUN})
         body = {"model": "scripted", "candidates": ["a", "bb"], "run": {"id": "ranked"}}
-        other = await client.post("/v1/best-of-n", json=body)
-        assert (one.status_code, other.status_code) == (200, 200)
-    assert kept(kept_settings, "team/exp-17", "eval", 3).groups.degenerate(0.0) == (0, 1)
-    assert kept(kept_settings, "ranked").items == 2
+        second = await client.post("/v1/best-of-n", json=body)
+        assert (first.status_code, second.status_code) == (200, 200)
+    assert stored_summary(kept_settings, "team/exp-17", "eval", 3).groups.count_constant(0.0) == (
+        0,
+        1,
+    )
+    assert stored_summary(kept_settings, "ranked").items == 2
 
 
-async def test_a_request_without_a_run_leaves_nothing(
+async def test_a_request_without_a_run_is_not_recorded(
     served: Served, kept_settings: Settings
 ) -> None:
     async with served(kept_settings) as client:
@@ -85,14 +88,16 @@ async def test_a_request_without_a_run_leaves_nothing(
     assert RunHistory(kept_settings.runs).runs() == []
 
 
-async def test_two_lives_of_a_server_add_up(served: Served, kept_settings: Settings) -> None:
+async def test_a_restarted_server_adds_to_the_same_run(
+    served: Served, kept_settings: Settings
+) -> None:
     for _ in range(2):
         async with served(kept_settings) as client:
             await post(client, ["a", "bb"], run=RUN)
-    assert kept(kept_settings, "team/exp-17", "eval", 3).items == 4
+    assert stored_summary(kept_settings, "team/exp-17", "eval", 3).items == 4
 
 
-async def test_a_writer_that_hangs_holds_up_no_score(
+async def test_a_hanging_writer_delays_no_score(
     served: Served, kept_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writing, go, write = threading.Event(), threading.Event(), RunStore.write
@@ -109,10 +114,10 @@ async def test_a_writer_that_hangs_holds_up_no_score(
         reply = await post(client, ["bb"], run=RUN)
         assert reply["results"][0]["score"] == 2.0
         go.set()
-    assert kept(kept_settings, "team/exp-17", "eval", 3).items == 2
+    assert stored_summary(kept_settings, "team/exp-17", "eval", 3).items == 2
 
 
-async def test_a_disk_that_fails_is_counted_and_costs_no_score(
+async def test_a_failing_disk_is_counted_and_costs_no_score(
     kept_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = threading.Semaphore(0)
@@ -132,11 +137,11 @@ async def test_a_disk_that_fails_is_counted_and_costs_no_score(
     assert value(components_of(app).metrics, "assay_run_observations_total", outcome="dropped") == 1
 
 
-async def test_what_does_not_fit_is_dropped_and_counted(
+async def test_results_beyond_the_bound_are_dropped_and_counted(
     kept_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assay.runs.monitor, "WAITING_ITEMS", 2)
-    monkeypatch.setattr(assay.runs.monitor, "WAITING_CHARACTERS", 10)
+    monkeypatch.setattr(assay.runs.monitor, "MAX_WAITING_ITEMS", 2)
+    monkeypatch.setattr(assay.runs.monitor, "MAX_WAITING_CHARACTERS", 10)
     app = create_app(kept_settings)
     async with serving(app) as client:
         assert len((await post(client, ["a", "b", "c"], run=RUN))["results"]) == 3
@@ -148,23 +153,23 @@ async def test_what_does_not_fit_is_dropped_and_counted(
         for outcome in ("written", "dropped")
     }
     assert counts == {"written": 1, "dropped": 4}
-    assert kept(kept_settings, "team/exp-17", "eval", 3).items == 1
+    assert stored_summary(kept_settings, "team/exp-17", "eval", 3).items == 1
 
 
-@pytest.mark.parametrize("spoiled", ["file", "folder"])
-async def test_where_the_file_cannot_be_used_runs_live_as_long_as_the_process(
-    scripted_settings: Settings, tmp_path: Path, spoiled: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("broken", ["file", "folder"])
+async def test_an_unusable_file_is_replaced_by_a_temporary_one(
+    scripted_settings: Settings, tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written, write = threading.Event(), RunStore.write
 
-    def telling(store: RunStore, changes: Changes) -> None:
+    def signalling_write(store: RunStore, changes: Changes) -> None:
         write(store, changes)
         written.set()
 
-    monkeypatch.setattr(RunStore, "write", telling)
+    monkeypatch.setattr(RunStore, "write", signalling_write)
     taken = tmp_path / "taken"
     taken.write_text("not a database, and no folder")
-    path = taken if spoiled == "file" else taken / "runs.db"
+    path = taken if broken == "file" else taken / "runs.db"
     app = create_app(scripted_settings.model_copy(update={"runs": path}))
     async with serving(app) as client:
         assert (await post(client, ["a"], run=RUN))["results"][0]["score"] == 1.0
@@ -174,7 +179,7 @@ async def test_where_the_file_cannot_be_used_runs_live_as_long_as_the_process(
     assert taken.read_text() == "not a database, and no folder"
 
 
-async def test_where_no_file_can_be_used_it_scores_and_keeps_nothing(
+async def test_without_any_usable_file_scores_are_served_and_runs_are_off(
     scripted_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
@@ -184,15 +189,13 @@ async def test_where_no_file_can_be_used_it_scores_and_keeps_nothing(
         assert (await client.get("/v1/runs")).json()["code"] == "runs_off"
 
 
-async def test_a_file_that_can_be_used_is_said_to_last(kept_settings: Settings) -> None:
+async def test_a_usable_file_is_reported_as_durable(kept_settings: Settings) -> None:
     app = create_app(kept_settings)
     async with serving(app):
         assert value(components_of(app).metrics, "assay_runs_durable") == 1
 
 
-async def test_switched_off_it_scores_and_keeps_nothing(
-    served: Served, scripted_settings: Settings
-) -> None:
+async def test_with_runs_off_scores_are_served(served: Served, scripted_settings: Settings) -> None:
     async with served(scripted_settings.model_copy(update={"runs": "off"})) as client:
         assert (await post(client, ["a"], run=RUN))["results"][0]["score"] == 1.0
 
@@ -215,25 +218,25 @@ def result(**fields: Any) -> ItemResult:
         ({"extraction": "ok", "language": "python"}, {}),
     ],
 )  # fmt: skip
-def test_verdicts_are_labels_and_codes_are_not(
+def test_labels_of_pairs_and_claims_are_recorded(
     details: dict[str, Any], labels: dict[str, int]
 ) -> None:
-    assert observation(Written("text"), result(details=details)).labels == labels
+    assert observation(PolicyResponse("text"), result(details=details)).labels == labels
 
 
-def test_nothing_to_score_is_invalid_however_it_is_told() -> None:
+def test_a_response_with_nothing_to_score_is_recorded_as_invalid() -> None:
     failed = {"status": "error", "score": None, "source": None}
-    assert observation(Written("x"), result(flags=["invalid_code"])).invalid
+    assert observation(PolicyResponse("x"), result(flags=["invalid_code"])).invalid
     nothing = ItemFailure("no_claims", "")
-    assert observation(Written("x"), result(error=nothing, **failed)).invalid
+    assert observation(PolicyResponse("x"), result(error=nothing, **failed)).invalid
     too_long = ItemFailure("input_too_long", "")
-    assert not observation(Written("x"), result(error=too_long, **failed)).invalid
+    assert not observation(PolicyResponse("x"), result(error=too_long, **failed)).invalid
 
 
-def test_an_items_tokens_hold_the_prompt_and_are_not_the_responses() -> None:
-    seen = observation(Written("ответ"), result())
-    assert (seen.tokens, seen.characters, seen.script) == (None, 5, "cyrillic")
-    assert observation(Written(None), result()).characters is None
+def test_the_items_tokens_are_not_recorded_as_the_responses() -> None:
+    recorded = observation(PolicyResponse("ответ"), result())
+    assert (recorded.tokens, recorded.characters, recorded.script) == (None, 5, "cyrillic")
+    assert observation(PolicyResponse(None), result()).characters is None
 
 
 @pytest.mark.parametrize(
@@ -246,31 +249,31 @@ def test_an_items_tokens_hold_the_prompt_and_are_not_the_responses() -> None:
         ({"evidence": "e", "claims": ["c"]}, None),
     ],
 )
-def test_the_response_is_what_the_policy_wrote(
+def test_the_response_text_is_taken_from_the_items_fields(
     fields: dict[str, Any], response: str | None
 ) -> None:
-    assert assay.runs.monitor._response(fields, "hypothesis") == response
+    assert assay.runs.monitor.response_text(fields, "hypothesis") == response
 
 
-async def test_what_only_the_trainer_knows_of_a_response_comes_with_its_item(
+async def test_calls_and_response_tokens_in_an_item_are_recorded_and_do_not_affect_its_score(
     served: Served, kept_settings: Settings
 ) -> None:
     async with served(kept_settings) as client:
-        known = [{"calls": 2, "response_tokens": 40}, {"calls": 0}, {"response_tokens": 10}, {}]
-        items = [{"text": "a", **one} for one in known]
+        reported = [{"calls": 2, "response_tokens": 40}, {"calls": 0}, {"response_tokens": 10}, {}]
+        items = [{"text": "a", **fields} for fields in reported]
         body = {"model": "scripted", "items": items, "run": RUN}
         answer = (await client.post("/v1/score", json=body)).json()
-        assert [one["score"] for one in answer["results"]] == [1.0] * 4
+        assert [entry["score"] for entry in answer["results"]] == [1.0] * 4
         computed = answer["usage"]["computed"] + answer["usage"]["shared"]
         assert (answer["usage"]["computed"], computed) == (1, 4)
-    summary = kept(kept_settings, "team/exp-17", "eval", 3)
+    summary = stored_summary(kept_settings, "team/exp-17", "eval", 3)
     assert summary.calls == {"2": 1, "0": 1}
     assert summary.tokens.quantile(0.0) == pytest.approx(10, rel=0.05)
     assert summary.tokens.quantile(1.0) == pytest.approx(40, rel=0.05)
 
 
 @pytest.mark.parametrize("wrong", [{"calls": -1}, {"calls": "2"}, {"response_tokens": 1.5}])
-async def test_what_is_no_count_is_refused_and_named(
+async def test_a_malformed_count_is_rejected_with_its_field(
     served: Served, kept_settings: Settings, wrong: dict[str, Any]
 ) -> None:
     async with served(kept_settings) as client:
@@ -280,19 +283,19 @@ async def test_what_is_no_count_is_refused_and_named(
         assert answer.json()["errors"][0]["field"] == f"items.0.{next(iter(wrong))}"
 
 
-async def test_one_habit_of_calling_that_is_new_is_told(
+async def test_a_new_constant_number_of_calls_fires_the_behaviour_lock(
     served: Served, kept_settings: Settings
 ) -> None:
     async with served(kept_settings) as client:
         for step in range(8):
             calls = [number % 4 for number in range(128)] if step < 6 else [3] * 128
-            items = [{"text": "a", "calls": one, "response_tokens": 9} for one in calls]
+            items = [{"text": "a", "calls": count, "response_tokens": 9} for count in calls]
             run = {"id": "tools", "step": step}
             body = {"model": "scripted", "items": items, "run": run}
             assert (await client.post("/v1/score", json=body)).status_code == 200
     async with served(kept_settings) as client:
         (stream,) = (await client.get("/v1/runs/tools/health")).json()["streams"]
-        (lock,) = [one for one in stream["rules"] if one["rule"] == "behaviour_lock"]
+        (lock,) = [rule for rule in stream["rules"] if rule["rule"] == "behaviour_lock"]
         (steps,) = (await client.get("/v1/runs/tools/series?since=7")).json()["streams"]
     assert (lock["severity"], lock["since_step"]) == ("critical", 6)
     assert lock["evidence"] == {"calls": 3.0, "mean": 3.0, "mean_before": 1.5}
@@ -300,7 +303,7 @@ async def test_one_habit_of_calling_that_is_new_is_told(
     assert steps["steps"][0]["token_quantiles"] == pytest.approx([9.0] * 3, rel=0.021)
 
 
-def test_a_file_of_items_is_scored_for_no_run(tmp_path: Path) -> None:
+def test_scoring_a_file_records_no_run(tmp_path: Path) -> None:
     source = tmp_path / "items.jsonl"
     source.write_text('{"prompt": "one two", "response": "two"}\n')
     runs = tmp_path / "runs.db"

@@ -1,4 +1,4 @@
-"""Who follows a run hears what is new; there is room for so many; a server that stops lets go."""
+"""Subscribers: updates, heartbeats, the maximum, and the end of subscriptions."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -27,121 +27,121 @@ async def monitor(tmp_path: Path) -> AsyncIterator[RunMonitor]:
     await monitor.close()
 
 
-async def known(subscribers: Subscribers, run: str) -> Update:
-    """The run's news, once the writer has written them."""
+async def wait_until_recorded(subscribers: Subscribers, run: str) -> Update:
+    """Return the run's update, once the writer has written it."""
     for _ in range(10_000):
-        if (news := await subscribers.latest(run)) is not None:
-            return news
+        if (update := await subscribers.latest(run)) is not None:
+            return update
     raise AssertionError("the run was never written")
 
 
-async def test_a_follower_hears_what_it_began_with_and_then_what_is_new(
+async def test_a_subscriber_receives_the_initial_update_and_then_newer_ones(
     monitor: RunMonitor,
 ) -> None:
     subscribers = Subscribers(monitor, poll=0.001, heartbeat=LONG)
     monitor.record_telemetry("r", 3, {"kl": 1.0})
-    news = await known(subscribers, "r")
-    subscriber = subscribers.join("r", news)
-    told = subscriber.updates()
-    assert await anext(told) == news
-    assert news.step == 3
+    update = await wait_until_recorded(subscribers, "r")
+    subscriber = subscribers.join("r", update)
+    updates = subscriber.updates()
+    assert await anext(updates) == update
+    assert update.step == 3
     monitor.record_telemetry("r", 9, {"kl": 1.0})
     async with asyncio.timeout(30):
-        latest = await anext(told)
+        latest = await anext(updates)
     assert latest is not None
-    assert (latest.step, latest.last_seen > news.last_seen) == (9, True)
+    assert (latest.step, latest.last_seen > update.last_seen) == (9, True)
     subscribers.close()
-    assert [one async for one in told] == []
+    assert [item async for item in updates] == []
 
 
-async def test_silence_is_broken_by_a_sign_of_life(monitor: RunMonitor) -> None:
+async def test_a_subscriber_without_updates_receives_heartbeats(monitor: RunMonitor) -> None:
     subscribers = Subscribers(monitor, poll=LONG, heartbeat=0.001)
     monitor.record_telemetry("r", 3, {"kl": 1.0})
-    subscriber = subscribers.join("r", await known(subscribers, "r"))
-    told = subscriber.updates()
-    assert await anext(told) is not None
-    assert [await anext(told), await anext(told)] == [None, None]
+    subscriber = subscribers.join("r", await wait_until_recorded(subscribers, "r"))
+    updates = subscriber.updates()
+    assert await anext(updates) is not None
+    assert [await anext(updates), await anext(updates)] == [None, None]
     subscribers.close()
 
 
-async def test_a_slow_follower_hears_only_the_latest(monitor: RunMonitor) -> None:
+async def test_a_slow_subscriber_receives_only_the_latest_update(monitor: RunMonitor) -> None:
     subscribers = Subscribers(monitor, poll=LONG, heartbeat=LONG)
     monitor.record_telemetry("r", 0, {"kl": 1.0})
-    first = await known(subscribers, "r")
+    first = await wait_until_recorded(subscribers, "r")
     subscriber = subscribers.join("r", first)
-    told = subscriber.updates()
-    assert await anext(told) == first
+    updates = subscriber.updates()
+    assert await anext(updates) == first
     for step in (1, 2, 3):
         subscriber.publish(Update(first.last_seen + step, step))
-    assert await anext(told) == Update(first.last_seen + 3, 3)
+    assert await anext(updates) == Update(first.last_seen + 3, 3)
     subscribers.close()
-    assert [one async for one in told] == []
+    assert [item async for item in updates] == []
 
 
-async def test_no_more_may_follow_than_there_is_room_for(monitor: RunMonitor) -> None:
+async def test_subscribers_beyond_the_maximum_are_refused(monitor: RunMonitor) -> None:
     subscribers = Subscribers(monitor, maximum=2, poll=LONG)
-    news = Update(1.0, 1)
-    one, _ = subscribers.join("r", news), subscribers.join("s", news)
+    update = Update(1.0, 1)
+    first, _ = subscribers.join("r", update), subscribers.join("s", update)
     with pytest.raises(Overloaded) as refused:
-        subscribers.join("r", news)
+        subscribers.join("r", update)
     assert refused.value.hint is not None
     assert refused.value.retry_after
-    subscribers.leave(one)
-    subscribers.leave(one)
+    subscribers.leave(first)
+    subscribers.leave(first)
     assert len(subscribers) == 1
-    subscribers.join("r", news)
+    subscribers.join("r", update)
     assert len(subscribers) == 2
     subscribers.close()
 
 
-async def test_a_run_that_is_no_longer_kept_is_not_followed_any_more(monitor: RunMonitor) -> None:
+async def test_a_subscription_to_a_deleted_run_ends(monitor: RunMonitor) -> None:
     subscribers = Subscribers(monitor, poll=0.001, heartbeat=LONG)
     subscriber = subscribers.join("gone", Update(1.0, 1))
     async with asyncio.timeout(30):
-        assert [one async for one in subscriber.updates()] == [Update(1.0, 1)]
+        assert [item async for item in subscriber.updates()] == [Update(1.0, 1)]
     subscribers.close()
 
 
-async def test_whoever_comes_while_the_server_stops_is_told_so(monitor: RunMonitor) -> None:
+async def test_a_subscription_during_the_shutdown_ends_at_once(monitor: RunMonitor) -> None:
     subscribers = Subscribers(monitor)
     subscribers.close()
-    assert [one async for one in subscribers.join("r", Update(1.0, 1)).updates()] == []
+    assert [item async for item in subscribers.join("r", Update(1.0, 1)).updates()] == []
 
 
-async def test_a_file_that_is_busy_for_a_look_costs_nothing_but_the_look(
+async def test_a_busy_file_costs_only_the_polls_that_hit_it(
     monitor: RunMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = 0
+    polls = 0
     monitor.record_telemetry("r", 3, {"kl": 1.0})
     subscribers = Subscribers(monitor, poll=0.001, heartbeat=LONG)
-    news = await known(subscribers, "r")
+    update = await wait_until_recorded(subscribers, "r")
     read = monitor.read
 
     async def busy(work: Callable[[RunHistory], object]) -> object:
-        nonlocal looks
-        looks += 1
-        if looks < 3:
+        nonlocal polls
+        polls += 1
+        if polls < 3:
             raise Overloaded("the file is busy")
         return await read(work)
 
     monkeypatch.setattr(monitor, "read", busy)
-    told = subscribers.join("r", news).updates()
-    assert await anext(told) == news
+    updates = subscribers.join("r", update).updates()
+    assert await anext(updates) == update
     monitor.record_telemetry("r", 4, {"kl": 1.0})
     async with asyncio.timeout(30):
-        latest = await anext(told)
+        latest = await anext(updates)
     assert latest is not None
     assert latest.step == 4
-    assert looks >= 3
+    assert polls >= 3
     subscribers.close()
 
 
-def test_news_read_no_sums(tmp_path: Path) -> None:
+def test_updates_are_read_without_summaries(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     store = RunStore(path, Retention(), lambda: 7.0)
     changes = Changes()
     changes.gold["only-gold", "tests", 4] = GoldPoint(4, gradient_norm=1.0)
     store.write(changes)
     store.close()
-    news = RunHistory(path).updates(["only-gold", "nobody"])
-    assert news == {"only-gold": Update(7.0, None)}
+    updates = RunHistory(path).updates(["only-gold", "unknown"])
+    assert updates == {"only-gold": Update(7.0, None)}

@@ -1,6 +1,5 @@
-"""What becomes of hard inputs: each has a status of its own, and none is neutral by default."""
+"""The statuses of hard NLI inputs: each has its own, and none is neutral by default."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ HARBOUR = "The harbour is closed to ships in winter."
 CHINESE = "渡轮每天早上九点离开港口前往岛屿。"
 GERMAN = "Die kleine Fähre verlässt den Hafen jeden Morgen um neun Uhr."
 
-# What is asked, the status or the error's code, and flags that the answer has.
+# The item's fields, its status or error code, and its flags.
 HARD: dict[str, tuple[dict[str, Any], str, set[str]]] = {
     "empty response": ({"response": ""}, "no_claims", set()),
     "white space": ({"response": " \n\t\u3000 "}, "no_claims", set()),
@@ -99,17 +98,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(folder: Path, tmp_path: Path) -> Iterator[Settings]:
+def settings(folder: Path, tmp_path: Path) -> Settings:
     return Settings(models=("tiny",), repository=(folder,), runs=tmp_path / "runs.db")
 
 
-def asking(**fields: Any) -> dict[str, Any]:
-    """An item; `evidence` is about ships unless it says else, and absent where it is None."""
+def claim_item(**fields: Any) -> dict[str, Any]:
+    """Return an item. The default `evidence` is about ships; None leaves it out."""
     item = {"evidence": f"Ships sail to the island every day. {prose(2)}", **fields}
     return {name: value for name, value in item.items() if value is not None}
 
 
-async def scored(client: Any, items: list[dict[str, Any]], **more: Any) -> list[dict[str, Any]]:
+async def score_items(
+    client: Any, items: list[dict[str, Any]], **more: Any
+) -> list[dict[str, Any]]:
     body = {"model": "tiny", "items": items, **more}
     answer = await client.post("/v1/score", json=body)
     assert answer.status_code == 200, answer.text
@@ -119,82 +120,91 @@ async def scored(client: Any, items: list[dict[str, Any]], **more: Any) -> list[
 
 async def test_each_hard_input_has_its_status(served: Served, settings: Settings) -> None:
     async with served(settings) as client:
-        results = await scored(client, [asking(**fields) for fields, _, _ in HARD.values()])
-    found = {
-        name: (one["error"]["code"] if one["error"] else one["status"], set(one["flags"]))
-        for name, one in zip(HARD, results, strict=True)
+        results = await score_items(
+            client, [claim_item(**fields) for fields, _, _ in HARD.values()]
+        )
+    outcomes = {
+        name: (
+            result["error"]["code"] if result["error"] else result["status"],
+            set(result["flags"]),
+        )
+        for name, result in zip(HARD, results, strict=True)
     }
-    statuses = {name: status for name, (status, _) in found.items()}
+    statuses = {name: status for name, (status, _) in outcomes.items()}
     assert statuses == {name: status for name, (_, status, _) in HARD.items()}
-    flags = {name: flags - {"short_answer"} for name, (_, flags) in found.items()}
+    flags = {name: flags - {"short_answer"} for name, (_, flags) in outcomes.items()}
     assert flags == {name: flags - {"short_answer"} for name, (_, _, flags) in HARD.items()}
-    assert found["short"][1] == {"short_answer"}
+    assert outcomes["short"][1] == {"short_answer"}
 
 
-async def test_an_item_without_a_verdict_has_no_number(served: Served, settings: Settings) -> None:
+async def test_a_failed_item_has_no_score_and_no_channels(
+    served: Served, settings: Settings
+) -> None:
     async with served(settings) as client:
-        results = await scored(client, [asking(**fields) for fields, _, _ in HARD.values()])
-    failed = [one for one in results if one["status"] == "error"]
+        results = await score_items(
+            client, [claim_item(**fields) for fields, _, _ in HARD.values()]
+        )
+    failed = [result for result in results if result["status"] == "error"]
     assert len(failed) >= 25
-    for one in failed:
-        assert (one["score"], one["raw"], one["channels"]) == (None, None, {})
+    for result in failed:
+        assert (result["score"], result["raw"], result["channels"]) == (None, None, {})
 
 
-async def test_what_is_told_of_a_claim_that_could_not_be_read(
+async def test_an_unread_claim_has_its_status_in_the_details(
     served: Served, settings: Settings
 ) -> None:
     async with served(settings) as client:
         fields = {"evidence": FERRY + SUPPORTS, "claims": [CHINESE, FERRY]}
-        (found,) = await scored(client, [fields])
-    unread, read = found["details"]["claims"]
+        (result,) = await score_items(client, [fields])
+    unread, read = result["details"]["claims"]
     assert unread == {"index": 0, "status": "unsupported_language"}
     assert (read["index"], read["status"], read["label"]) == (1, "ok", "entailment")
-    assert found["channels"]["claims"] == 1.0
-    assert found["details"]["unsupported_claims"] == 1
+    assert result["channels"]["claims"] == 1.0
+    assert result["details"]["unsupported_claims"] == 1
 
 
-async def test_two_hundred_claims_in_one_item(
+async def test_two_hundred_claims_in_one_item_are_refused_and_scored_in_parts(
     served: Served, folder: Path, settings: Settings
 ) -> None:
     claims = [f"Ferry {number} leaves the harbour." for number in range(200)]
     fields = {"evidence": FERRY + SUPPORTS, "claims": claims}
     async with served(settings) as client:
-        (refused,) = await scored(client, [fields])
+        (refused,) = await score_items(client, [fields])
         parts = [{**fields, "claims": claims[at : at + 25]} for at in range(0, 200, 25)]
-        found = await scored(client, parts)
+        results = await score_items(client, parts)
     assert refused["error"]["code"] == "too_many_pairs"
-    assert sum(one["channels"]["claims"] for one in found) == 200
-    assert {one["channels"]["support"] for one in found} == {1.0}
+    assert sum(result["channels"]["claims"] for result in results) == 200
+    assert {result["channels"]["support"] for result in results} == {1.0}
 
 
-async def test_weights_of_the_labels_are_the_requests_choice(
+async def test_a_request_may_set_the_weights_of_the_labels(
     served: Served, settings: Settings
 ) -> None:
     fields = {"evidence": FERRY + DENIES, "claims": [FERRY]}
-    milder = {"weights": {"contradiction": -0.5}}
+    options = {"weights": {"contradiction": -0.5}}
     async with served(settings) as client:
         body = {"model": "tiny", "items": [fields]}
         plain = (await client.post("/v1/score", json=body)).json()
-        chosen = (await client.post("/v1/score", json={**body, "options": milder})).json()
-    (before,), (after,) = plain["results"], chosen["results"]
+        weighted = (await client.post("/v1/score", json={**body, "options": options})).json()
+    (before,), (after,) = plain["results"], weighted["results"]
     assert before["raw"] == pytest.approx(-1.5, abs=1e-3)
     assert (before["score"], before["channels"]["phi"]) == (-1.0, -1.0)
     assert after["raw"] == after["score"] == pytest.approx(-0.5, abs=1e-3)
-    assert plain["fingerprint"] != chosen["fingerprint"]
-    # Weights shape what is cached, and are no part of it.
-    assert chosen["usage"]["cached"] == 1
+    assert plain["fingerprint"] != weighted["fingerprint"]
+    # The raws are cached, and weights are applied to them afterwards.
+    assert weighted["usage"]["cached"] == 1
 
 
-async def test_a_label_that_is_not_sure_is_told_and_counted_apart(
+async def test_an_unsure_label_has_its_own_status_and_count(
     served: Served, settings: Settings
 ) -> None:
     fields = {"evidence": prose(1), "claims": [FERRY]}
     run = {"id": "exp-1", "step": 7}
     async with served(settings) as client:
-        (sure,) = await scored(client, [fields])
-        (unsure,) = await scored(client, [fields], options={"min_confidence": 0.99}, run=run)
+        (sure,) = await score_items(client, [fields])
+        (unsure,) = await score_items(client, [fields], options={"min_confidence": 0.99}, run=run)
         pair = {"premise": prose(1), "hypothesis": FERRY}
-        (alone,) = await scored(client, [pair], options={"min_confidence": 0.99}, run=run)
+        (alone,) = await score_items(client, [pair], options={"min_confidence": 0.99}, run=run)
     assert sure["channels"]["neutral"] == 1.0
     assert unsure["channels"]["neutral"] == unsure["channels"]["support"] == 0.0
     assert "low_confidence" in unsure["flags"]
@@ -202,22 +212,22 @@ async def test_a_label_that_is_not_sure_is_told_and_counted_apart(
     assert unsure["details"]["low_confidence_claims"] == 1
     assert unsure["score"] == sure["score"]
     assert (alone["details"]["status"], alone["flags"]) == ("low_confidence", ["low_confidence"])
-    summary = kept(settings, "exp-1", 7)
+    summary = stored_summary(settings, "exp-1", 7)
     assert summary.labels == {"low_confidence": 2}
     assert summary.flags == {"low_confidence": 2}
 
 
-async def test_failures_flags_and_searches_reach_the_run(
+async def test_failures_flags_and_searches_are_recorded_for_the_run(
     served: Served, settings: Settings
 ) -> None:
     items = [
-        asking(claims=[FERRY] * 5, searched=True),
-        asking(response=CHINESE),
-        asking(evidence=None, response=FERRY, searched=False),
+        claim_item(claims=[FERRY] * 5, searched=True),
+        claim_item(response=CHINESE),
+        claim_item(evidence=None, response=FERRY, searched=False),
     ]
     async with served(settings) as client:
-        await scored(client, items, run={"id": "exp-1", "step": 7})
-    summary = kept(settings, "exp-1", 7)
+        await score_items(client, items, run={"id": "exp-1", "step": 7})
+    summary = stored_summary(settings, "exp-1", 7)
     assert (summary.items, summary.nulls) == (3, 2)
     assert summary.flags == {
         "error:no_search": 1,
@@ -238,7 +248,7 @@ async def test_failures_flags_and_searches_reach_the_run(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "field"),
     [
         ({"weights": {"contradiction": "much"}}, "options.weights.contradiction"),
         ({"weights": {"contradicted": -1}}, "options.weights.contradicted"),
@@ -246,17 +256,17 @@ async def test_failures_flags_and_searches_reach_the_run(
         ({"min_confidence": 1.5}, "options.min_confidence"),
     ],
 )
-async def test_options_without_sense_are_refused(
-    served: Served, settings: Settings, options: dict[str, Any], told: str
+async def test_malformed_options_are_rejected(
+    served: Served, settings: Settings, options: dict[str, Any], field: str
 ) -> None:
     async with served(settings) as client:
-        body = {"model": "tiny", "items": [asking(claims=[FERRY])], "options": options}
+        body = {"model": "tiny", "items": [claim_item(claims=[FERRY])], "options": options}
         answer = await client.post("/v1/score", json=body)
     assert answer.status_code == 422
-    assert told in answer.text
+    assert field in answer.text
 
 
-async def test_another_family_refuses_these_options(
+async def test_another_family_rejects_these_options(
     served: Served, reference_settings: Settings
 ) -> None:
     body = {"model": "reference", "items": [{"prompt": "a", "response": "b"}]}
@@ -268,7 +278,7 @@ async def test_another_family_refuses_these_options(
     assert "options.weights.neutral: reference@1 does not read it" in answer.json()["detail"]
 
 
-def kept(settings: Settings, run: str, step: int) -> Summary:
+def stored_summary(settings: Settings, run: str, step: int) -> Summary:
     assert isinstance(settings.runs, Path)
     series = RunHistory(settings.runs).series(run, Stream("tiny@1", "train"))
     (summary,) = [point.summary for point in series if point.step == step]

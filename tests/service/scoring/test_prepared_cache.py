@@ -1,4 +1,4 @@
-"""What prepare made of an item is remembered; the lane of a request reaches the batcher."""
+"""The cache of prepared items, and the priority header."""
 
 import re
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ from assay_models.items import TextItem
 
 @pytest.fixture
 def prepared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Options]]:
-    """What the scripted model was asked to prepare."""
-    asked: list[tuple[str, Options]] = []
+    """The texts and options that the scripted model prepares, recorded in order."""
+    calls: list[tuple[str, Options]] = []
     prepare = ScriptedModel.prepare
 
-    def noted(self: ScriptedModel, items: Sequence[Item], options: Options) -> Prepared:
+    def recording_prepare(self: ScriptedModel, items: Sequence[Item], options: Options) -> Prepared:
         (item,) = items
         assert isinstance(item, TextItem)
-        asked.append((item.text or "", options))
+        calls.append((item.text or "", options))
         return prepare(self, items, options)
 
-    monkeypatch.setattr(ScriptedModel, "prepare", noted)
-    return asked
+    monkeypatch.setattr(ScriptedModel, "prepare", recording_prepare)
+    return calls
 
 
-class TestRemembering:
-    async def test_an_item_is_prepared_once_whatever_it_is_called(
+class TestCaching:
+    async def test_an_item_is_prepared_once_whatever_its_id_and_group(
         self, served: Served, scripted_settings: Settings, prepared: list[tuple[str, Options]]
     ) -> None:
         async with served(scripted_settings) as client:
@@ -50,10 +50,10 @@ class TestRemembering:
             assert 'assay_prepared_total{model="scripted@1",source="memory"} 2.0' in text
             assert 'assay_prepared_total{model="scripted@1",source="computed"} 3.0' in text
 
-    async def test_other_options_are_prepared_anew(
+    async def test_other_options_are_prepared_separately(
         self, served: Served, scripted_settings: Settings, prepared: list[tuple[str, Options]]
     ) -> None:
-        choices: list[dict] = [{}, {"truncation": "left"}, {"raw": True}]
+        choices: list[dict[str, object]] = [{}, {"truncation": "left"}, {"raw": True}]
         async with served(scripted_settings) as client:
             prepared.clear()
             for options in choices * 2:
@@ -62,7 +62,7 @@ class TestRemembering:
             Options(), Options("left"), Options(raw=True),
         ]  # fmt: skip
 
-    async def test_switched_off_it_prepares_each_time(
+    async def test_a_disabled_cache_prepares_every_time(
         self, served: Served, scripted_settings: Settings, prepared: list[tuple[str, Options]]
     ) -> None:
         async with served(scripted_settings.model_copy(update={"prepared_bytes": 0})) as client:
@@ -71,7 +71,7 @@ class TestRemembering:
                 await post(client, ["a"])
         assert len(prepared) == 3
 
-    async def test_what_could_not_be_prepared_is_tried_again(
+    async def test_a_failed_preparation_is_not_cached(
         self, served: Served, scripted_settings: Settings, prepared: list[tuple[str, Options]]
     ) -> None:
         async with served(scripted_settings) as client:
@@ -82,19 +82,19 @@ class TestRemembering:
 
     @pytest.mark.parametrize("name", ["id", "group"])
     @pytest.mark.parametrize("wrong", [7, ["a"], "x" * 257])
-    async def test_a_name_is_checked_on_what_is_known_too(
+    async def test_ids_and_groups_of_cached_items_are_validated(
         self, served: Served, scripted_settings: Settings, name: str, wrong: object
     ) -> None:
         body = {"model": "scripted", "items": [{"text": "fine"}, {"text": "a", name: wrong}]}
         async with served(scripted_settings) as client:
             fresh = (await client.post("/v1/score", json=body)).json()
             await post(client, ["fine", "a"])
-            known = (await client.post("/v1/score", json=body)).json()
-        assert known.pop("request_id") != fresh.pop("request_id")
-        assert known == fresh
-        assert known["errors"][0]["field"] == f"items.1.{name}"
+            cached = (await client.post("/v1/score", json=body)).json()
+        assert cached.pop("request_id") != fresh.pop("request_id")
+        assert cached == fresh
+        assert cached["errors"][0]["field"] == f"items.1.{name}"
 
-    async def test_a_group_is_remembered_as_a_whole(
+    async def test_a_group_is_cached_as_a_whole(
         self, served: Served, scripted_settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sizes: list[int] = []
@@ -108,7 +108,7 @@ class TestRemembering:
             _: ScriptedModel, prepared: Prepared, raws: Sequence[Raw], options: Options
         ) -> list[Score]:
             best = max(raw for (raw,) in raws)
-            return [Score(raw - best, raw, {}) for (raw,) in raws]
+            return [Score(raw - best, raw, channels={}) for (raw,) in raws]
 
         monkeypatch.setattr(ScriptedModel, "sees", "group")
         monkeypatch.setattr(ScriptedModel, "prepare", prepare)
@@ -121,15 +121,17 @@ class TestRemembering:
                 (("h", None, "h"), [-2.0, 0.0, 0.0]),
                 (("g", "g", "g"), [-3.0, 0.0, -1.0]),
             ):
-                named = [{**item, "group": one} for item, one in zip(items, groups, strict=True)]
+                named = [
+                    {**item, "group": group} for item, group in zip(items, groups, strict=True)
+                ]
                 body = {"model": "scripted", "items": named}
                 reply = (await client.post("/v1/score", json=body)).json()
                 assert [r["score"] for r in reply["results"]] == expected
                 assert [r["group"] for r in reply["results"]] == list(groups)
-        assert sizes == [2, 1, 3], "the second time it was known"
+        assert sizes == [2, 1, 3], "the second time it was cached"
 
 
-class TestLanes:
+class TestPriorityHeader:
     @pytest.mark.parametrize(
         ("path", "header", "lane"),
         [
@@ -142,7 +144,7 @@ class TestLanes:
             ("/v1/best-of-n", "training", "training"),
         ],
     )
-    async def test_the_header_names_the_lane(
+    async def test_the_header_selects_the_lane(
         self, served: Served, scripted_settings: Settings, path: str, header: str | None, lane: str
     ) -> None:
         named = {} if "models" in path else {"model": "scripted"}
@@ -159,7 +161,7 @@ class TestLanes:
 
     @pytest.mark.parametrize("path", ["/v1/score", "/v1/models/scripted/score"])
     @pytest.mark.parametrize("wrong", ["urgent", "Training", "", "bulk, training"])
-    async def test_another_lane_is_refused(
+    async def test_an_unknown_lane_is_rejected(
         self, served: Served, scripted_settings: Settings, path: str, wrong: str
     ) -> None:
         body = {"items": [{"text": "a"}], **({} if "models" in path else {"model": "scripted"})}

@@ -1,9 +1,9 @@
-"""One request through the service: order, sources, failures, limits and options."""
+"""ScoringService over HTTP: order, sources, failures, limits, keys and options."""
 
 import base64
 import gc
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from assay.scoring.service import ScoringService
 from assay.settings import Settings
 
 
-async def test_results_come_in_request_order_with_ids(
+async def test_results_are_in_request_order_with_their_ids(
     served: Served, scripted_settings: Settings
 ) -> None:
     async with served(scripted_settings) as client:
@@ -25,7 +25,7 @@ async def test_results_come_in_request_order_with_ids(
         assert reply["groups"] is None
 
 
-async def test_sources_tell_computed_shared_and_cached_apart(
+async def test_sources_are_computed_shared_or_cache(
     served: Served, scripted_settings: Settings
 ) -> None:
     async with served(scripted_settings) as client:
@@ -37,7 +37,7 @@ async def test_sources_tell_computed_shared_and_cached_apart(
         assert again["usage"] == {"items": 2, "tokens": 4, **counts}
 
 
-async def test_failures_are_told_item_by_item_and_spoil_nobody(
+async def test_failures_are_per_item_and_do_not_affect_other_items(
     served: Served, scripted_settings: Settings
 ) -> None:
     async with served(scripted_settings) as client:
@@ -61,7 +61,7 @@ async def test_failures_are_never_cached(served: Served, scripted_settings: Sett
             assert reply["results"][0]["error"]["code"] == "non_finite_score"
 
 
-async def test_one_poisoned_item_among_64_fails_alone(
+async def test_one_failing_item_among_64_fails_alone(
     served: Served, scripted_settings: Settings
 ) -> None:
     async with served(scripted_settings) as client:
@@ -73,7 +73,7 @@ async def test_one_poisoned_item_among_64_fails_alone(
         assert (await post(client, ["after"]))["results"][0]["score"] == 5.0
 
 
-async def test_a_substitute_is_served_only_where_asked_for_and_marked(
+async def test_a_substitute_is_served_on_request_and_flagged(
     served: Served, scripted_settings: Settings
 ) -> None:
     async with served(scripted_settings) as client:
@@ -83,7 +83,9 @@ async def test_a_substitute_is_served_only_where_asked_for_and_marked(
         assert (good["score"], good["flags"]) == (4.0, [])
 
 
-async def test_a_substitute_ranks_nowhere(served: Served, scripted_settings: Settings) -> None:
+async def test_a_substituted_candidate_is_ranked_last(
+    served: Served, scripted_settings: Settings
+) -> None:
     async with served(scripted_settings) as client:
         body = {
             "model": "scripted",
@@ -96,7 +98,7 @@ async def test_a_substitute_ranks_nowhere(served: Served, scripted_settings: Set
         assert reply["ranking"][-1]["score"] is None
 
 
-async def test_the_run_never_changes_the_score_or_the_key(
+async def test_the_run_does_not_change_the_score_or_the_cache_key(
     served: Served, scripted_settings: Settings
 ) -> None:
     async with served(scripted_settings) as client:
@@ -119,7 +121,7 @@ async def test_limits_on_items_tokens_and_bytes(
 async def test_a_chunked_body_is_bounded_too(served: Served, scripted_settings: Settings) -> None:
     async with served(scripted_settings.model_copy(update={"max_body_bytes": 100})) as client:
 
-        async def chunks():  # noqa: ANN202
+        async def chunks() -> AsyncIterator[bytes]:
             for _ in range(50):
                 yield b"x" * 10
 
@@ -138,7 +140,7 @@ async def test_a_request_larger_than_the_queue_is_too_large(
         assert answer.status_code == 413, "it never fits"
 
 
-async def test_a_second_process_answers_from_redis_without_a_forward_pass(
+async def test_a_second_process_serves_from_redis_without_a_forward_pass(
     served: Served, scripted_settings: Settings, redis_server: RedisServer
 ) -> None:
     shared = scripted_settings.model_copy(
@@ -155,7 +157,7 @@ async def test_a_second_process_answers_from_redis_without_a_forward_pass(
         assert set(forwards) <= {"0.0"}
 
 
-async def test_a_model_that_cannot_be_loaded_says_so_everywhere(
+async def test_a_model_that_fails_to_load_is_reported_everywhere(
     served: Served, scripted_settings: Settings, tmp_path: Path
 ) -> None:
     card = tmp_path / "scripted" / "1" / "card.toml"
@@ -172,7 +174,7 @@ async def test_a_model_that_cannot_be_loaded_says_so_everywhere(
         assert (await client.get("/healthz")).status_code == 200
 
 
-async def test_a_model_that_misses_its_cards_example_is_not_served(
+async def test_a_model_with_a_wrong_example_is_not_served(
     served: Served, scripted_settings: Settings, tmp_path: Path
 ) -> None:
     card = tmp_path / "scripted" / "1" / "card.toml"
@@ -186,7 +188,7 @@ async def test_a_model_that_misses_its_cards_example_is_not_served(
 
 
 @pytest.mark.parametrize("caller", ["X-Request-ID", "none"])
-async def test_every_reply_carries_a_request_id(
+async def test_every_reply_has_a_request_id(
     served: Served, scripted_settings: Settings, caller: str
 ) -> None:
     async with served(scripted_settings) as client:
@@ -197,7 +199,7 @@ async def test_every_reply_carries_a_request_id(
         assert (given == "mine-1") is (caller != "none")
 
 
-async def test_a_fault_of_our_own_is_told_without_its_text(
+async def test_an_internal_error_is_reported_without_its_text(
     served: Served, scripted_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
@@ -212,7 +214,7 @@ async def test_a_fault_of_our_own_is_told_without_its_text(
         assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
-async def test_keys_cover_every_route(served: Served, scripted_settings: Settings) -> None:
+async def test_every_route_requires_a_key(served: Served, scripted_settings: Settings) -> None:
     keys = Settings(api_keys=("one", "two")).api_keys
     async with served(scripted_settings.model_copy(update={"api_keys": keys})) as client:
         paths = ["/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/v1/models", "/nope"]
@@ -237,7 +239,7 @@ async def test_keys_cover_every_route(served: Served, scripted_settings: Setting
         ("anyone:two:", 403),
     ],
 )
-async def test_a_key_may_be_the_password_of_a_url(
+async def test_a_key_may_be_a_urls_password(
     served: Served, scripted_settings: Settings, credentials: str, status: int
 ) -> None:
     keys = Settings(api_keys=("one", "two")).api_keys
@@ -250,7 +252,7 @@ async def test_a_key_may_be_the_password_of_a_url(
 
 
 @pytest.mark.parametrize("credentials", ["", "=", "no base64!", "OnR3bw"])
-async def test_credentials_that_are_none_are_no_key(
+async def test_malformed_credentials_are_no_key(
     served: Served, scripted_settings: Settings, credentials: str
 ) -> None:
     keys = Settings(api_keys=("one", "two")).api_keys
@@ -259,7 +261,7 @@ async def test_credentials_that_are_none_are_no_key(
         assert answer.status_code == 401
 
 
-async def test_a_passed_deadline_is_a_504(served: Served, scripted_settings: Settings) -> None:
+async def test_a_passed_deadline_gives_504(served: Served, scripted_settings: Settings) -> None:
     async with served(scripted_settings.model_copy(update={"timeout": 1e-9})) as client:
         answer = await client.post(
             "/v1/score", json={"model": "scripted", "items": [{"text": "a"}]}
@@ -269,14 +271,14 @@ async def test_a_passed_deadline_is_a_504(served: Served, scripted_settings: Set
 
 
 @pytest.fixture
-def unfrozen() -> Iterator[None]:
+def unfrozen_gc() -> Iterator[None]:
     gc.unfreeze()
     yield
     gc.unfreeze()
 
 
-@pytest.mark.usefixtures("unfrozen")
-async def test_what_is_loaded_is_out_of_the_garbage_collectors_way(
+@pytest.mark.usefixtures("unfrozen_gc")
+async def test_loaded_models_are_exempt_from_garbage_collection(
     served: Served, scripted_settings: Settings
 ) -> None:
     async with served(scripted_settings) as client:
@@ -287,7 +289,7 @@ async def test_what_is_loaded_is_out_of_the_garbage_collectors_way(
 @pytest.mark.parametrize(
     "kind", ["application/json", "application/json; charset=utf-8", "a/b+json"]
 )
-async def test_every_way_to_an_endpoint_gives_the_same(
+async def test_hot_routes_and_the_app_give_the_same_reply(
     served: Served, scripted_settings: Settings, kind: str
 ) -> None:
     content = b'{"items": [{"text": "abc", "id": "n"}], "options": {"raw": true}}'

@@ -1,11 +1,12 @@
-"""How a batch of token rows becomes one forward pass.
+"""The layouts in which a batch of token rows becomes a forward pass.
 
-`Padded` fills rows up to the longest, as Transformers does. `Packed` lays them end to end. `Alone`
-computes one row at a time. Which one a model gets is decided by trial, in `parity`.
+`PaddedLayout` fills rows up to the longest, as Transformers does. `PackedLayout` lays them end to
+end. `SingleRowLayout` computes one row at a time. `parity` decides by trial which layout a model
+gets.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -16,126 +17,134 @@ from torch import Tensor, nn
 
 from assay_models.base import Input
 from assay_models.families.classifier import packed_attention
+from assay_models.families.classifier.packed_attention import PackedBatch
 from assay_models.families.classifier.surprisal import Surprisal
 
 Head = Callable[[Tensor], Tensor]
-"""Makes logits, shape (n, labels), of what is read, shape (n, width)."""
+"""Makes logits, shape (n, labels), of the states that it reads, shape (n, width)."""
 
-States = Callable[[int, Tensor], Tensor]
+LastStates = Callable[[int, Tensor], Tensor]
 """The last states, shape (n, width), of a row's tokens by their indices in the row, shape (n,)."""
 
 
-class Arrangement(Protocol):
+class BatchLayout(Protocol):
     """One way to compute the logits of a batch."""
 
     @property
     def name(self) -> str:
-        """What the way is called."""
+        """The layout's name, part of the fingerprint of a deterministic model."""
         ...
 
     @property
-    def sharing(self) -> bool:
-        """Whether inputs of one kin are cheaper together."""
+    def shares_prefixes(self) -> bool:
+        """Whether inputs with one prefix key are cheaper together."""
         ...
 
     def cost(self, inputs: Sequence[Input]) -> int:
-        """Tokens that one forward pass of these computes."""
+        """Return the number of tokens that one forward pass of these computes."""
         ...
 
     def logits(self, inputs: Sequence[Input]) -> Tensor:
-        """Shape (inputs, labels), in the order of the inputs."""
+        """Compute logits of shape (inputs, labels), in the order of the inputs."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A model and what is known of its rows.
+    """A model and the properties of its rows.
 
-    `reads` tells what its head is given: the state of the first or of the last token, or the mean
-    of all. `pad_id` fills up rows; `ignored_id` is one that is not taken for the last; `longest`
-    is the longest row the card allows; `first_position` is the number of a row's first position.
+    `head_input` is what the head reads: the state of the first or of the last token, or the mean of
+    all. `pad_id` fills up rows. `ignored_id` is a token that does not count as the last one.
+    `max_tokens` is the longest row that the card allows. `first_position` is the number of a row's
+    first position.
     """
 
     model: Any
     device: torch.device
-    reads: Literal["first", "last", "mean"]
+    _: KW_ONLY
+    head_input: Literal["first", "last", "mean"]
     pad_id: int
     ignored_id: int | None
-    longest: int
+    max_tokens: int
     first_position: int
-    with_type_ids: bool
+    has_type_ids: bool
     surprisal: Surprisal | None = None
 
-    def read_at(self, one: Input) -> int:
-        """Which token of a row the head reads, where it reads one."""
-        if self.reads == "first":
+    def head_token(self, row: Input) -> int:
+        """Return the index of the token in a row that the head reads, where it reads one token."""
+        if self.head_input == "first":
             return 0
-        ids = one.payload.ids
-        place = len(ids) - 1
-        while place > 0 and ids[place] == self.ignored_id:
-            place -= 1
-        return place
+        ids = row.payload.ids
+        index = len(ids) - 1
+        while index > 0 and ids[index] == self.ignored_id:
+            index -= 1
+        return index
 
-    def less_surprisal(
-        self, logits: Tensor, states: "States", inputs: Sequence[Input], by_row: bool = False
+    def subtract_surprisal(
+        self,
+        logits: Tensor,
+        states: LastStates,
+        inputs: Sequence[Input],
+        *,
+        is_row_wise: bool = False,
     ) -> Tensor:
-        """The logits of some rows less their answers' surprisal, where the head knows of it."""
+        """Subtract the surprisal of the rows' answers from their logits, where the card asks for
+        it."""
         if self.surprisal is None:
             return logits
         answers = []
-        for row, one in enumerate(inputs):
-            ids = one.payload.ids
-            start = self.surprisal.answer(ids)
+        for index, row in enumerate(inputs):
+            ids = row.payload.ids
+            start = self.surprisal.answer_start(ids)
             before = torch.arange(start - 1, len(ids) - 1, device=self.device)
-            answers.append((states(row, before), ids[start:]))
-        return logits - self.surprisal.malus(answers, by_row)
+            answers.append((states(index, before), ids[start:]))
+        return logits - self.surprisal.penalty(answers, is_row_wise=is_row_wise)
 
 
 @dataclass(frozen=True, slots=True)
-class Padded:
+class PaddedLayout:
     """Rows filled up to the longest, under a mask."""
 
     body: Body
     name: str = "padded"
-    sharing: bool = False
+    shares_prefixes: bool = False
 
     def cost(self, inputs: Sequence[Input]) -> int:
-        """The longest, times the rows."""
-        return len(inputs) * max((one.tokens for one in inputs), default=0)
+        """Return the length of the longest row, times the number of rows."""
+        return len(inputs) * max((row.tokens for row in inputs), default=0)
 
     def logits(self, inputs: Sequence[Input]) -> Tensor:
-        """The logits of one padded forward pass."""
-        batch, body = self.batch(inputs), self.body
-        if body.reads != "last":
+        """Compute the logits in one padded forward pass."""
+        batch, body = self._batch(inputs), self.body
+        if body.head_input != "last":
             logits: Tensor = body.model(**batch).logits
             return logits
         # Transformers finds the score's place in the padded row, by the id of the padding, and so
         # cannot do without one. Found in the row's own tokens it is the same in every batch.
         hidden = body.model.base_model(**batch, use_cache=False).last_hidden_state
-        places = torch.tensor([body.read_at(one) for one in inputs], device=body.device)
-        read = hidden[torch.arange(len(inputs), device=body.device), places]
+        tokens = torch.tensor([body.head_token(row) for row in inputs], device=body.device)
+        read = hidden[torch.arange(len(inputs), device=body.device), tokens]
         scores: Tensor = body.model.score(read)
-        return body.less_surprisal(scores, lambda row, at: hidden[row, at], inputs)
+        return body.subtract_surprisal(scores, lambda row, at: hidden[row, at], inputs)
 
-    def plain(self, one: Input) -> Tensor:
-        """The logits of one row as Transformers' own forward pass tells them."""
-        batch, body = self.batch([one]), self.body
+    def reference_logits(self, row: Input) -> Tensor:
+        """Compute the logits of one row by Transformers' own forward pass."""
+        batch, body = self._batch([row]), self.body
         if body.surprisal is None:
             logits: Tensor = body.model(**batch).logits
             return logits
-        told = body.model(**batch, output_hidden_states=True)
-        states = told.hidden_states[-1]
-        return body.less_surprisal(told.logits, lambda row, at: states[row, at], [one])
+        output = body.model(**batch, output_hidden_states=True)
+        states = output.hidden_states[-1]
+        return body.subtract_surprisal(output.logits, lambda index, at: states[index, at], [row])
 
-    def batch(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
-        """What the model takes, each of shape (inputs, longest)."""
+    def _batch(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
         body = self.body
-        lengths = np.array([one.tokens for one in inputs])
+        lengths = np.array([row.tokens for row in inputs])
         width = int(lengths.max())
-        ids = _filled([one.payload.ids for one in inputs], width, body.pad_id)
+        ids = _filled([row.payload.ids for row in inputs], width, body.pad_id)
         batch = {"input_ids": ids, "attention_mask": np.arange(width) < lengths[:, None]}
-        if body.with_type_ids:
-            batch["token_type_ids"] = _filled([one.payload.type_ids for one in inputs], width, 0)
+        if body.has_type_ids:
+            batch["token_type_ids"] = _filled([row.payload.type_ids for row in inputs], width, 0)
         return {
             name: torch.from_numpy(rows.astype(np.int64)).to(body.device)
             for name, rows in batch.items()
@@ -143,111 +152,115 @@ class Padded:
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
-    """Rows end to end. With `sharing`, rows of one kin compute their common beginning once.
+class PackedLayout:
+    """Rows end to end.
 
-    `by_row` reads the head of each row in a pass of its own: matrix kernels take another way for
-    one row than for several.
+    With `shares_prefixes`, rows with one prefix key compute their common beginning once. With
+    `is_row_wise` the head reads each row in a pass of its own: matrix kernels compute one row by
+    another algorithm than several.
     """
 
     body: Body
     head: Head
-    causal: bool
-    sharing: bool
-    by_row: bool = False
+    _: KW_ONLY
+    is_causal: bool
+    shares_prefixes: bool
+    is_row_wise: bool = False
     name: str = "packed"
 
     def cost(self, inputs: Sequence[Input]) -> int:
-        """All tokens, with what is shared counted once."""
-        return packed_attention.packed_tokens(inputs, self.sharing)
+        """Return the number of all tokens, with shared prefixes counted once."""
+        return packed_attention.packed_tokens(inputs, self.shares_prefixes)
 
     def logits(self, inputs: Sequence[Input]) -> Tensor:
-        """The logits of one packed forward pass."""
+        """Compute the logits in one packed forward pass."""
         body = self.body
-        layout = packed_attention.lay_out(
-            inputs, self.causal, self.sharing, body.longest, body.device
+        packed = packed_attention.pack(
+            inputs,
+            body.device,
+            is_causal=self.is_causal,
+            shares_prefixes=self.shares_prefixes,
+            max_tokens=body.max_tokens,
         )
-        hidden = body.model.base_model(**self._batch(inputs, layout)).last_hidden_state[0]
-        read = self._read(hidden, inputs, layout)
-        rows = torch.split(read, 1) if self.by_row else (read,)
+        hidden = body.model.base_model(**self._batch(inputs, packed)).last_hidden_state[0]
+        read = self._read(hidden, inputs, packed)
+        rows = torch.split(read, 1) if self.is_row_wise else (read,)
         logits = torch.cat([self.head(row) for row in rows])
 
         def states(row: int, indices: Tensor) -> Tensor:
-            chosen: Tensor = hidden[layout.places[row].of_all(indices)]
-            return chosen
+            selected: Tensor = hidden[packed.sequences[row].positions(indices)]
+            return selected
 
-        return body.less_surprisal(logits, states, inputs, self.by_row)
+        return body.subtract_surprisal(logits, states, inputs, is_row_wise=self.is_row_wise)
 
-    def _read(
-        self, hidden: Tensor, inputs: Sequence[Input], layout: packed_attention.Layout
-    ) -> Tensor:
-        placed = list(zip(inputs, layout.places, strict=True))
-        if self.body.reads == "mean":
-            rows = (hidden[place.rest : place.rest + one.tokens] for one, place in placed)
+    def _read(self, hidden: Tensor, inputs: Sequence[Input], packed: PackedBatch) -> Tensor:
+        pairs = list(zip(inputs, packed.sequences, strict=True))
+        if self.body.head_input == "mean":
+            rows = (hidden[place.own_start : place.own_start + row.tokens] for row, place in pairs)
             return torch.stack([row.mean(0) for row in rows])
-        at = [place.of(self.body.read_at(one)) for one, place in placed]
-        return hidden[torch.tensor(at, device=self.body.device)]
+        positions = [place.position(self.body.head_token(row)) for row, place in pairs]
+        return hidden[torch.tensor(positions, device=self.body.device)]
 
-    def _batch(self, inputs: Sequence[Input], layout: packed_attention.Layout) -> dict[str, Any]:
-        rows, indices = layout.order[:, 0], layout.order[:, 1]
-        starts = np.cumsum([0, *(one.tokens for one in inputs[:-1])])
-        at = starts[rows] + indices
+    def _batch(self, inputs: Sequence[Input], packed: PackedBatch) -> dict[str, Any]:
+        rows, indices = packed.token_order[:, 0], packed.token_order[:, 1]
+        starts = np.cumsum([0, *(row.tokens for row in inputs[:-1])])
+        order = starts[rows] + indices
 
-        def gathered(given: Iterable[Any]) -> Tensor:
-            packed = np.concatenate([np.frombuffer(row, dtype=np.intc) for row in given])[at]
-            return torch.from_numpy(packed.astype(np.int64))[None].to(self.body.device)
+        def gather(columns: Iterable[Any]) -> Tensor:
+            joined = np.concatenate([np.frombuffer(row, dtype=np.intc) for row in columns])
+            return torch.from_numpy(joined[order].astype(np.int64))[None].to(self.body.device)
 
         batch: dict[str, Any] = {
-            "input_ids": gathered(one.payload.ids for one in inputs),
+            "input_ids": gather(row.payload.ids for row in inputs),
             "position_ids": torch.from_numpy(indices + self.body.first_position)[None].to(
                 self.body.device
             ),
-            "layout": layout,
+            "packed_batch": packed,
         }
-        if self.body.with_type_ids:
-            batch["token_type_ids"] = gathered(one.payload.type_ids for one in inputs)
-        if self.causal:
+        if self.body.has_type_ids:
+            batch["token_type_ids"] = gather(row.payload.type_ids for row in inputs)
+        if self.is_causal:
             batch["use_cache"] = False
         return batch
 
 
 @dataclass(frozen=True, slots=True)
-class Alone:
+class SingleRowLayout:
     """One row at a time, each in a forward pass of its own."""
 
-    inner: Padded | Packed
+    inner: PaddedLayout | PackedLayout
     name: str = "alone"
-    sharing: bool = False
+    shares_prefixes: bool = False
 
     def cost(self, inputs: Sequence[Input]) -> int:
-        """Nothing is padded."""
-        return sum(one.tokens for one in inputs)
+        """Return the number of all tokens: nothing is padded."""
+        return sum(row.tokens for row in inputs)
 
     def logits(self, inputs: Sequence[Input]) -> Tensor:
-        """The logits of as many forward passes."""
-        return torch.cat([self.inner.logits([one]) for one in inputs])
+        """Compute the logits, one forward pass for each input."""
+        return torch.cat([self.inner.logits([row]) for row in inputs])
 
 
 def head_of(model: Any) -> Head | None:
-    """The head of a sequence classifier, if it is of a kind that is known."""
+    """Return the head of a sequence classifier, or None if it is of an unknown kind."""
     score, classifier = getattr(model, "score", None), getattr(model, "classifier", None)
     pooler = getattr(model.base_model, "pooler", None)
     if isinstance(score, nn.Linear):
-        return partial(_read, [score])
+        return partial(_run, [score])
     if isinstance(classifier, nn.Linear) and pooler is not None:
-        return partial(_read, [_first_of, pooler, classifier])
+        return partial(_run, [_as_first_token, pooler, classifier])
     if classifier is not None and type(classifier).__name__.endswith("ClassificationHead"):
-        return partial(_read, [_first_of, classifier])
+        return partial(_run, [_as_first_token, classifier])
     return None
 
 
-def _read(steps: Sequence[Callable[[Any], Any]], states: Tensor) -> Tensor:
+def _run(steps: Sequence[Callable[[Any], Any]], states: Tensor) -> Tensor:
     for step in steps:
         states = step(states)
     return states
 
 
-def _first_of(states: Tensor) -> Tensor:
+def _as_first_token(states: Tensor) -> Tensor:
     return states[:, None]
 
 

@@ -1,4 +1,4 @@
-"""A classifier's model and tokenizer, read from where its card says and proven to be complete."""
+"""A classifier's model and tokenizer, read from the place that its card names."""
 
 import re
 import warnings
@@ -19,17 +19,20 @@ from transformers.utils.hub import cached_file
 
 from assay_models.card import CardError, ModelCard
 from assay_models.families.classifier.surprisal import SurprisalOptions
-from assay_models.families.classifier.transformers_compat import quietly, reading_gguf_once
+from assay_models.families.classifier.transformers_compat import (
+    cache_gguf_reading,
+    silence_transformers,
+)
 from assay_models.repository import ModelFiles, digest_of
 
-_DECIDING = (".safetensors", ".json", ".jinja", ".txt", ".model", ".gguf")
+_FINGERPRINTED = (".safetensors", ".json", ".jinja", ".txt", ".model", ".gguf")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PRETRAINING_HEADS = re.compile(r"^(lm_head|cls|decoder|lm_predictions|mask_predictions|pooler)\.")
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
 
 class ClassifierOptions(BaseModel):
-    """What `[options]` of a card may say about a checkpoint; a family adds fields of its own.
+    """The `[options]` of a card about its checkpoint; a family adds fields of its own.
 
     `adapter`: a folder beside the card with a PEFT adapter. `changed`: a safetensors file beside
     the card whose tensors take the places of the checkpoint's, by name. `gguf_file`: the weights'
@@ -39,9 +42,9 @@ class ClassifierOptions(BaseModel):
     `pooling`: which token a decoder's score is read at, the one that Transformers would read in the
     sequence alone (the last that is not the padding token, which matters only where padding is EOS
     and the text ends with it), or always the `last`. `rendering`: what the chat template must make
-    of the user's turn `q` and the assistant's `a`; with a template that makes something else it is
-    refused. `surprisal`: what a decoder's own predictions take off the logit (see
-    `SurprisalOptions`).
+    of the user's message `q` and the assistant's `a`; a checkpoint whose template makes something
+    else is refused. `surprisal`: what is subtracted from a decoder's logit for its own predictions
+    (see `SurprisalOptions`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,31 +63,31 @@ class ClassifierOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where one card's checkpoint lies, and what of it is used."""
+    """One card's checkpoint: its files, and the options for what of it is used."""
 
     card: ModelCard
     files: ModelFiles
     options: ClassifierOptions
 
     def load(self, dtype: torch.dtype) -> tuple[Any, Any]:
-        """The model and its tokenizer; see `load_model` and `load_tokenizer`."""
-        with nullcontext() if self.options.gguf_file is None else reading_gguf_once():
+        """Load the model and its tokenizer; see `load_model` and `load_tokenizer`."""
+        with nullcontext() if self.options.gguf_file is None else cache_gguf_reading():
             return self.load_model(dtype), self.load_tokenizer()
 
     def load_tokenizer(self) -> Any:
-        """The checkpoint's tokenizer.
+        """Load the checkpoint's tokenizer.
 
         Raises:
             CardError: there is none that can be read.
         """
         try:
-            return AutoTokenizer.from_pretrained(self._name, **self._where)
+            return AutoTokenizer.from_pretrained(self._name, **self._source)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise self._unusable("tokenizer", error) from error
 
     def load_model(self, dtype: torch.dtype) -> Any:
-        """The model in evaluation mode, changed tensors in place and its adapter merged, in `dtype`
-        or as it was stored.
+        """Load the model in evaluation mode, in `dtype` or as it was stored, with changed tensors
+        in place and its adapter merged.
 
         Every weight comes from a file: what the checkpoint, the changed tensors and the adapter
         leave out, and what they hold beyond the model, is an error and not a warning.
@@ -93,38 +96,42 @@ class Checkpoint:
             CardError: weights are missing, left over, of another shape, or not safetensors.
         """
         self._refuse_other_formats()
-        config = self._config()
-        # Adapters are merged in fp32; `auto` keeps a head that was stored in fp32 as it is.
-        exact = dtype == torch.float32 or self._has_own
-        try:
-            with quietly():
-                model, report = AutoModelForSequenceClassification.from_pretrained(
-                    self._name,
-                    config=config,
-                    dtype=torch.float32 if exact else "auto",
-                    use_safetensors=True,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,
-                    **self._where,
-                )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise self._unusable("model", error) from error
+        model, report = self._pretrained(dtype)
         self._refuse_leftovers(model, set(report["unexpected_keys"]))
         missing = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
         if self.options.changed is not None:
-            missing -= self._change(model, self.files.folder / self.options.changed)
+            missing -= self._replace_tensors(model, self.files.folder / self.options.changed)
         if self.options.adapter is not None:
             model, given = self._with_adapter(model, self.files.folder / self.options.adapter)
             missing -= given
         if missing:
-            fitting = f"{type(model).__name__} of {config.num_labels} label(s)"
+            fitting = f"{type(model).__name__} of {model.config.num_labels} label(s)"
             raise self._error(
-                f"the files hold no fitting {_some(missing)} for {fitting}: it would be random"
+                f"the files hold no fitting {_summary(missing)} for {fitting}: it would be random"
             )
         return model.eval().requires_grad_(False)
 
+    def _pretrained(self, dtype: torch.dtype) -> tuple[Any, Any]:
+        config = self._config()
+        # Adapters are merged in fp32; `auto` keeps a head that was stored in fp32 as it is.
+        is_exact = dtype == torch.float32 or self._has_own_files
+        try:
+            with silence_transformers():
+                model, report = AutoModelForSequenceClassification.from_pretrained(
+                    self._name,
+                    config=config,
+                    dtype=torch.float32 if is_exact else "auto",
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    **self._source,
+                )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise self._unusable("model", error) from error
+        return model, report
+
     def chat_template(self) -> str | None:
-        """The template that the card puts in place of the checkpoint's own, if it does.
+        """Read the template that the card puts in place of the checkpoint's own, if it does.
 
         Raises:
             CardError: the file cannot be read.
@@ -137,7 +144,7 @@ class Checkpoint:
             raise self._error(f"no readable {self.options.chat_template!r} by the card") from error
 
     def fingerprint_parts(self) -> dict[str, object]:
-        """What identifies the files that decide a number, and how they are used."""
+        """Return what identifies the files that decide a number, and how they are used."""
         weights = self.card.weights
         return {
             "source": (weights.source, weights.hub, weights.revision),
@@ -148,13 +155,13 @@ class Checkpoint:
 
     def _digests(self) -> dict[str, str]:
         weights = self.card.weights
-        found: dict[str, str] = dict(weights.files)
+        digests: dict[str, str] = dict(weights.files)
         if self.files.weights is not None:
-            found |= _digests(self.files.weights, found)
+            digests |= _digests(self.files.weights, digests)
         for path in self._own_paths:
             known = weights.own_files.get(path)
-            found[f"own:{path}"] = known or digest_of(self.files.folder / path)
-        return found
+            digests[f"own:{path}"] = known or digest_of(self.files.folder / path)
+        return digests
 
     @property
     def _own_paths(self) -> list[str]:
@@ -163,7 +170,7 @@ class Checkpoint:
         return paths if changed is None else [*paths, changed]
 
     @property
-    def _has_own(self) -> bool:
+    def _has_own_files(self) -> bool:
         return self.options.adapter is not None or self.options.changed is not None
 
     @property
@@ -173,19 +180,19 @@ class Checkpoint:
         return str(self.files.weights)
 
     @property
-    def _where(self) -> dict[str, Any]:
-        where: dict[str, Any] = {"trust_remote_code": False}
+    def _source(self) -> dict[str, Any]:
+        source: dict[str, Any] = {"trust_remote_code": False}
         if self.card.weights.source == "hub":
-            where["revision"] = self.card.weights.revision
+            source["revision"] = self.card.weights.revision
         else:
-            where["local_files_only"] = True
+            source["local_files_only"] = True
         if self.options.gguf_file is not None:
-            where["gguf_file"] = self.options.gguf_file
-        return where
+            source["gguf_file"] = self.options.gguf_file
+        return source
 
     def _config(self) -> Any:
         try:
-            config = AutoConfig.from_pretrained(self._name, **self._where)
+            config = AutoConfig.from_pretrained(self._name, **self._source)
         except (OSError, ValueError, KeyError, StrictDataclassError) as error:
             raise self._unusable("config", error) from error
         if config.is_encoder_decoder:
@@ -230,14 +237,16 @@ class Checkpoint:
         kept = self.options.num_hidden_layers
         if kept is not None:
             unexpected = {key for key in unexpected if not _is_layer_above(key, kept)}
-        if self._has_own:
+        if self._has_own_files:
             unexpected = {key for key in unexpected if not _PRETRAINING_HEADS.match(key)}
         if unexpected:
             name = type(model).__name__
-            raise self._error(f"the files hold {_some(unexpected)}, for which {name} has no place")
+            raise self._error(
+                f"the files hold {_summary(unexpected)}, for which {name} has no place"
+            )
 
-    def _change(self, model: Any, path: Path) -> set[str]:
-        """Copies the tensors of a file over the model's; their names."""
+    def _replace_tensors(self, model: Any, path: Path) -> set[str]:
+        """Copy the tensors of a file over the model's, and return their names."""
         try:
             state = load_file(path)
         except (OSError, SafetensorError) as error:
@@ -256,7 +265,7 @@ class Checkpoint:
                 raise self._error(f"no {name} in {folder}")
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = True
-        config.base_model_name_or_path = None  # where it was trained; the card says where it is
+        config.base_model_name_or_path = None  # the place of training; the card names the place now
         state = load_file(folder / "adapter_model.safetensors")
         try:
             with warnings.catch_warnings():
@@ -265,7 +274,7 @@ class Checkpoint:
                 adapted = get_peft_model(model, config)
             wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
             if wanted != set(state):
-                different = _some(wanted ^ set(state))
+                different = _summary(wanted ^ set(state))
                 raise self._error(f"the adapter and the model disagree about {different}")
             set_peft_model_state_dict(adapted, state)
         except (ValueError, RuntimeError) as error:
@@ -284,7 +293,7 @@ def _digests(folder: Path, known: Mapping[str, str]) -> dict[str, str]:
     return {
         path.name: known.get(path.name) or digest_of(path)
         for path in sorted(folder.iterdir())
-        if path.suffix in _DECIDING and path.name != "card.toml"
+        if path.suffix in _FINGERPRINTED and path.name != "card.toml"
     }
 
 
@@ -300,6 +309,6 @@ def _is_layer_above(key: str, kept: int) -> bool:
     return layer is not None and int(layer[1]) >= kept
 
 
-def _some(names: set[str]) -> str:
+def _summary(names: set[str]) -> str:
     shown = ", ".join(sorted(names)[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

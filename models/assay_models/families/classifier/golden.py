@@ -1,4 +1,4 @@
-"""Numbers that a checkpoint's publisher printed, computed again from the texts in his own file."""
+"""Checks of the numbers that a checkpoint's publisher printed beside its texts."""
 
 import ast
 import re
@@ -17,13 +17,13 @@ _BLOCK = re.compile(r"^(`{3,})python[^\n]*\n(.*?)^\1", re.DOTALL | re.MULTILINE)
 
 
 def check_golden(card: ModelCard, files: ModelFiles, classifier: Classifier) -> None:
-    """Compute what the card's `golden` promises, if it promises anything.
+    """Compute the raws of the card's `golden`, if it has one, and compare them.
 
     The texts stand as string constants in the Python blocks of the publisher's file. They are read
-    as they are, as the user's turn and the assistant's.
+    as they are, as the message of the user and that of the assistant.
 
     Raises:
-        CardError: the file or a name is not there, or a number differs by more than the tolerance.
+        CardError: the file or a name is missing, or a number differs by more than the tolerance.
     """
     golden = card.golden
     if golden is None:
@@ -33,15 +33,15 @@ def check_golden(card: ModelCard, files: ModelFiles, classifier: Classifier) -> 
     if missing:
         raise CardError(f"{card.id}: golden: {golden.file} sets no text {missing[0]!r}")
     for name, expected in golden.raws.items():
-        turns = (
+        messages = (
             Message(role="user", content=known[golden.prompt]),
             Message(role="assistant", content=known[name]),
         )
         try:
-            encoded = classifier.encode_chat(turns, "error")
+            sequence = classifier.encode_chat(messages, "error")
         except ItemError as error:
             raise CardError(f"{card.id}: golden: {name}: {error.detail}") from error
-        ((raw, *_),) = classifier.logits([encoded.input()])
+        ((raw, *_),) = classifier.logits([sequence.input()])
         if not abs(raw - expected) <= golden.tolerance:
             raise CardError(
                 f"{card.id}: golden: {name} scores {raw:.4f}, its publisher printed {expected:.4f}"

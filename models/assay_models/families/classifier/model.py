@@ -1,12 +1,12 @@
 """A Hugging Face sequence classifier on one device: texts in, fp32 logits out.
 
-What it computes for a sequence is what plain Transformers computes for that sequence alone and
+The logits of a sequence are those that plain Transformers computes for that sequence alone and
 unpadded, whatever else is in the batch.
 """
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import torch
@@ -14,17 +14,25 @@ from torch import Tensor, nn
 
 from assay_models.base import DeviceOutOfMemory, Input, ItemError, Raw, Truncation
 from assay_models.card import CardError, ModelCard
-from assay_models.families.classifier.batch_layout import Arrangement, Body, head_of
+from assay_models.families.classifier.batch_layout import BatchLayout, Body, head_of
 from assay_models.families.classifier.checkpoint import Checkpoint, ClassifierOptions
-from assay_models.families.classifier.control_tokens import Thoughts
-from assay_models.families.classifier.parity import NotRight, Trial, arranged, kernels
+from assay_models.families.classifier.parity import (
+    ParityError,
+    Trial,
+    choose_layout,
+    numeric_environment,
+)
 from assay_models.families.classifier.surprisal import Surprisal
-from assay_models.families.classifier.tokenization import Encoded, Renderer, SpecialTokens
+from assay_models.families.classifier.tokenization import (
+    PromptFormatter,
+    SpecialTokens,
+    TokenSequence,
+)
 from assay_models.items import Message
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles
 
-__all__ = ["Classifier", "ClassifierOptions", "Encoded"]
+__all__ = ["Classifier", "ClassifierOptions", "TokenSequence"]
 
 VERSION = 1
 
@@ -33,16 +41,17 @@ VERSION = 1
 class Classifier:
     """An `AutoModelForSequenceClassification` checkpoint.
 
-    `labels` are in the order of the logits. `fingerprint_parts` name all that decides a raw;
-    a family adds its own and digests them. The body computes in the runtime's dtype, the head
-    always in fp32. `arrangement` makes one forward pass of a batch.
+    `labels` are in the order of the logits. `fingerprint_parts` name all that decides a raw; a
+    family adds its own and digests them. The body computes in the runtime's dtype, the head always
+    in fp32. `layout` makes one forward pass of a batch.
     """
 
     fingerprint_parts: Mapping[str, object]
     labels: tuple[str, ...]
-    renderer: Renderer
+    _: KW_ONLY
+    formatter: PromptFormatter
     model: Any
-    arrangement: Arrangement
+    layout: BatchLayout
 
     @classmethod
     def load(cls, card: ModelCard, files: ModelFiles, runtime: Runtime) -> "Classifier":
@@ -55,38 +64,30 @@ class Classifier:
         own = {name: card.options[name] for name in card.options.keys() & _OPTIONS}
         options = card.model_copy(update={"options": own}).options_as(ClassifierOptions)
         checkpoint = Checkpoint(card, files, options)
-        dtype = _dtype(card, runtime)
+        dtype, device = _dtype(card, runtime), torch.device(runtime.device)
         model, tokenizer = checkpoint.load(dtype)
         _refuse_longer_than_positions(card, model)
         labels = _labels(card, options, model.config)
-        template = checkpoint.chat_template()
-        renderer = Renderer.of(
-            tokenizer,
-            card.limits.max_tokens,
-            model.get_input_embeddings().num_embeddings,
-            _takes_type_ids(model, tokenizer),
-            template,
-        )
-        _refuse_other_template(card, options, renderer)
+        formatter = _formatter(card, checkpoint, model, tokenizer)
         parts = {
             **checkpoint.fingerprint_parts(),
             "classifier": VERSION,
-            "template": renderer.chat_template,
+            "template": formatter.chat_template,
             "dtype": str(dtype),
             "attention": model.config._attn_implementation,
         }
-        placed = _in_precision(model, dtype).to(torch.device(runtime.device))
-        body = _body(card, placed, tokenizer, options, torch.device(runtime.device))
-        arrangement = _arranged(card, body, renderer, dtype, runtime.deterministic)
+        placed = _in_precision(model, dtype).to(device)
+        body = _body(card, options, device, model=placed, tokenizer=tokenizer)
+        layout = _layout(card, body, formatter, dtype=dtype, deterministic=runtime.deterministic)
         if runtime.deterministic:
-            parts["deterministic"] = (arrangement.name, *kernels(body.device))
-        related = replace(renderer, with_kin=arrangement.sharing)
-        return cls(parts, labels, related, placed, arrangement)
+            parts["deterministic"] = (layout.name, *numeric_environment(device))
+        formatter = replace(formatter, has_prefix_keys=layout.shares_prefixes)
+        return cls(parts, labels, formatter=formatter, model=placed, layout=layout)
 
     @property
     def tokenizer(self) -> Any:
         """The checkpoint's tokenizer; set nothing on it, threads share it."""
-        return self.renderer.tokenizer
+        return self.formatter.tokenizer
 
     def encode_text(
         self,
@@ -94,29 +95,35 @@ class Classifier:
         text_pair: str | None,
         truncation: Truncation,
         special_tokens: SpecialTokens = "literal",
-    ) -> Encoded:
-        """See `Renderer.text`."""
-        return self.renderer.text(text, text_pair, truncation, special_tokens)
+    ) -> TokenSequence:
+        """Encode a text or a pair; see `PromptFormatter.encode_text`."""
+        return self.formatter.encode_text(text, text_pair, truncation, special_tokens)
 
     def encode_chat(
-        self, messages: Sequence[Message], truncation: Truncation, thoughts: Thoughts = "tokens"
-    ) -> Encoded:
-        """See `Renderer.chat`."""
-        return self.renderer.chat(messages, truncation, thoughts)
+        self,
+        messages: Sequence[Message],
+        truncation: Truncation,
+        *,
+        escape_control_tokens: bool = False,
+    ) -> TokenSequence:
+        """Encode a conversation; see `PromptFormatter.encode_chat`."""
+        return self.formatter.encode_chat(
+            messages, truncation, escape_control_tokens=escape_control_tokens
+        )
 
     def cost(self, inputs: Sequence[Input]) -> int:
-        """Tokens that one forward pass of these computes."""
-        return self.arrangement.cost(inputs)
+        """Return the number of tokens that one forward pass of these computes."""
+        return self.layout.cost(inputs)
 
     def logits(self, inputs: Sequence[Input]) -> list[Raw]:
-        """The fp32 logits of each input, one forward pass for all.
+        """Compute the fp32 logits of each input, in one forward pass for all.
 
         Raises:
             DeviceOutOfMemory: the batch does not fit; a smaller one may.
         """
         try:
             with torch.inference_mode():
-                logits = self.arrangement.logits(inputs)
+                logits = self.layout.logits(inputs)
         except torch.OutOfMemoryError as error:
             raise DeviceOutOfMemory(str(error)) from error
         return [tuple(row) for row in logits.float().tolist()]
@@ -129,19 +136,38 @@ _ALIKE = (f"{_OPENING} and an end", f"{_OPENING} but then another end, a little 
 _REPEATS = (1, 1, 2, 4)
 
 
+def _formatter(
+    card: ModelCard, checkpoint: Checkpoint, model: Any, tokenizer: Any
+) -> PromptFormatter:
+    formatter = PromptFormatter.from_tokenizer(
+        tokenizer,
+        card.limits.max_tokens,
+        vocabulary_size=model.get_input_embeddings().num_embeddings,
+        has_type_ids=_takes_type_ids(model, tokenizer),
+        chat_template=checkpoint.chat_template(),
+    )
+    _refuse_other_template(card, checkpoint.options, formatter)
+    return formatter
+
+
 def _body(
-    card: ModelCard, model: Any, tokenizer: Any, options: ClassifierOptions, device: torch.device
+    card: ModelCard,
+    options: ClassifierOptions,
+    device: torch.device,
+    *,
+    model: Any,
+    tokenizer: Any,
 ) -> Body:
     ignored = model.config.get_text_config().pad_token_id
     return Body(
-        model=model,
-        device=device,
-        reads="last" if isinstance(getattr(model, "score", None), nn.Linear) else "first",
+        model,
+        device,
+        head_input="last" if isinstance(getattr(model, "score", None), nn.Linear) else "first",
         pad_id=_pad_id(model, tokenizer),
         ignored_id=None if options.pooling == "last" else ignored,
-        longest=card.limits.max_tokens,
+        max_tokens=card.limits.max_tokens,
         first_position=_first_position(model),
-        with_type_ids=_takes_type_ids(model, tokenizer),
+        has_type_ids=_takes_type_ids(model, tokenizer),
         surprisal=_surprisal(card, model, tokenizer, options),
     )
 
@@ -152,24 +178,31 @@ def _surprisal(
     if options.surprisal is None:
         return None
     try:
-        return Surprisal.of(model, tokenizer, options.surprisal)
+        return Surprisal.from_decoder(model, tokenizer, options.surprisal)
     except ValueError as error:
         raise CardError(f"{card.id}: {error}") from error
 
 
-def _arranged(
-    card: ModelCard, body: Body, renderer: Renderer, dtype: torch.dtype, deterministic: bool
-) -> Arrangement:
+def _layout(
+    card: ModelCard,
+    body: Body,
+    formatter: PromptFormatter,
+    *,
+    dtype: torch.dtype,
+    deterministic: bool,
+) -> BatchLayout:
     texts = list(_UNEQUAL)
     if deterministic:
         texts += [" ".join([text] * count) for count in _REPEATS for text in (*_UNEQUAL, *_ALIKE)]
-    encoded = [renderer.text(text, None, "right") for text in texts]
-    alike = [replace(renderer.text(text, None, "right"), prefix_key=b"alike") for text in _ALIKE]
-    near = 1e-3 if dtype == torch.float32 else 0.05
-    trial = Trial([one.input() for one in (*encoded, *alike)], near)
+    unequal = [formatter.encode_text(text, None, "right") for text in texts]
+    alike = [
+        replace(formatter.encode_text(text, None, "right"), prefix_key=b"alike") for text in _ALIKE
+    ]
+    tolerance = 1e-3 if dtype == torch.float32 else 0.05
+    trial = Trial([sequence.input() for sequence in (*unequal, *alike)], tolerance)
     try:
-        return arranged(body, head_of(body.model), trial, deterministic)
-    except NotRight as error:
+        return choose_layout(body, head_of(body.model), trial, deterministic=deterministic)
+    except ParityError as error:
         raise CardError(f"{card.id}: {error}") from error
 
 
@@ -195,7 +228,7 @@ def _takes_type_ids(model: Any, tokenizer: Any) -> bool:
 
 
 def _pad_id(model: Any, tokenizer: Any) -> int:
-    # Some bodies number the positions of what is not this id; for the others any id will do.
+    # Some bodies number only the positions of other ids than this; for the rest any id will do.
     embeddings = model.get_input_embeddings()
     if embeddings.padding_idx is not None:
         return int(embeddings.padding_idx)
@@ -204,7 +237,7 @@ def _pad_id(model: Any, tokenizer: Any) -> int:
 
 
 def _first_position(model: Any) -> int:
-    # RoBERTa and its kin number positions from behind the padding's.
+    # RoBERTa and models like it number positions from behind the padding's.
     for name, module in model.named_modules():
         padding = getattr(module, "padding_idx", None)
         if name.endswith("position_embeddings") and padding is not None:
@@ -224,16 +257,18 @@ def _refuse_longer_than_positions(card: ModelCard, model: Any) -> None:
         )
 
 
-def _refuse_other_template(card: ModelCard, options: ClassifierOptions, renderer: Renderer) -> None:
+def _refuse_other_template(
+    card: ModelCard, options: ClassifierOptions, formatter: PromptFormatter
+) -> None:
     if options.rendering is None:
         return
     try:
-        found = renderer.rendering("q", "a")
+        rendering = formatter.render_chat("q", "a")
     except ItemError as error:
         raise CardError(f"{card.id}: options.rendering: {error.detail}") from error
-    if found != options.rendering:
+    if rendering != options.rendering:
         raise CardError(
-            f"{card.id}: the chat template makes {found!r} of `q` and `a`, "
+            f"{card.id}: the chat template makes {rendering!r} of `q` and `a`, "
             f"options.rendering says {options.rendering!r}"
         )
 

@@ -1,4 +1,4 @@
-"""How Transformers loads here: without its reports, and a GGUF without reading it three times."""
+"""Adjustments to loading by Transformers: no reports, and a GGUF is read once instead of thrice."""
 
 import logging
 import threading
@@ -11,45 +11,45 @@ from transformers.utils import logging as reports
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """No progress bar, no report of missing weights, none of attention that stays as it is; all are
-    as before afterwards."""
+def silence_transformers() -> Iterator[None]:
+    """Suppress the progress bar, the report of missing weights and the one of attention that stays
+    as it is; afterwards all are as before."""
     logger = logging.getLogger("transformers.modeling_utils")
     bars = reports.is_progress_bar_enabled()
-    logger.addFilter(_is_no_report)
+    logger.addFilter(_is_kept)
     reports.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        logger.removeFilter(_is_no_report)
+        logger.removeFilter(_is_kept)
         if bars:
             reports.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-_KNOWN = ("LOAD REPORT", "were not sharded", "support setting its attention implementation")
-_READ_AGAIN = ("GGUFReader", "get_tensor_name_map")
-_ONE_AT_A_TIME = threading.Lock()
+_SUPPRESSED = ("LOAD REPORT", "were not sharded", "support setting its attention implementation")
+_CACHED = ("GGUFReader", "get_tensor_name_map")
+_LOAD_LOCK = threading.Lock()
 
 
 @contextmanager
-def reading_gguf_once() -> Iterator[None]:
-    """One reading of a GGUF serves config, tokenizer and weights; one load at a time.
+def cache_gguf_reading() -> Iterator[None]:
+    """Read a GGUF once for config, tokenizer and weights, and let only one load run at a time.
 
     Transformers parses the file anew for each of the three, and builds the table of its tensors'
     names once for every module of the model. Both are the same each time and take longer than the
-    weights: for the length of a load, the two of the library remember what they gave.
+    weights. For the duration of a load, the two functions of the library cache their results.
     """
-    with _ONE_AT_A_TIME:
+    with _LOAD_LOCK:
         library = vars(gguf)
-        forgetful = {name: library[name] for name in _READ_AGAIN}
-        library.update({name: cache(one) for name, one in forgetful.items()})
+        originals = {name: library[name] for name in _CACHED}
+        library.update({name: cache(function) for name, function in originals.items()})
         try:
             yield
         finally:
-            library.update(forgetful)
+            library.update(originals)
 
 
-def _is_no_report(record: logging.LogRecord) -> bool:
-    # `... layers were not sharded` speaks of a plan for several devices, which nobody asked for.
-    said = record.getMessage()
-    return not any(known in said for known in _KNOWN)
+def _is_kept(record: logging.LogRecord) -> bool:
+    # `... layers were not sharded` is about a plan for several devices, which is never used here.
+    message = record.getMessage()
+    return not any(text in message for text in _SUPPRESSED)

@@ -1,1 +1,1 @@
-"""The code reward model: programs scored by a classifier and by a language model's surprisal."""
+"""The code reward model: programs scored by a classifier and by the surprisal of its decoder."""

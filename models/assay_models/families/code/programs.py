@@ -1,4 +1,4 @@
-"""The program of a response, found and checked in processes that may die; or the item's error."""
+"""The program of a response, extracted and parsed in worker processes, or the item's error."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,20 +8,22 @@ from assay_models.base import ItemError
 from assay_models.card import CardError
 from assay_models.extraction import MAX_CHARACTERS, Extracted, Extraction, Language, extract
 from assay_models.extraction.languages import missing_grammars, parser_versions
-from assay_models.extraction.pool import Parsers, ParserUnavailable
+from assay_models.extraction.pool import ParserPool, ParserUnavailable
 
 
 @dataclass(frozen=True, slots=True)
-class Programs:
-    """Where in a response the program is, and which languages it may be in."""
+class ProgramExtractor:
+    """The extraction of programs: their place in a response, and their languages."""
 
     extraction: Extraction
     languages: tuple[Language, ...]
-    parsers: Parsers = field(default_factory=Parsers)
+    parsers: ParserPool = field(default_factory=ParserPool)
 
     @classmethod
-    def of(cls, card: str, extraction: Extraction, languages: tuple[Language, ...]) -> "Programs":
-        """Those of the card of that id.
+    def for_card(
+        cls, card: str, extraction: Extraction, languages: tuple[Language, ...]
+    ) -> "ProgramExtractor":
+        """Build the extractor of the card with that id.
 
         Raises:
             CardError: a grammar is not installed.
@@ -33,48 +35,53 @@ class Programs:
 
     @property
     def fingerprint_parts(self) -> Mapping[str, object]:
-        """All that decides what counts as a program."""
+        """The settings and parser versions that decide what counts as a program."""
         return {
             "extraction": self.extraction,
             "languages": sorted(self.languages),
             "parser": parser_versions(self.languages),
         }
 
-    def found(
+    def extract(
         self, text: str, language: str | None = None, extraction: Extraction | None = None
     ) -> Extracted:
-        """The program in a text, or the reason why there is none (see `extract`).
+        """Extract the program of a text, or the reason why there is none (see `extract`).
 
         Raises:
-            ItemError: it is too long to be parsed, or no parser is to be had.
+            ItemError: it is too long to be parsed, or no parser is available.
         """
-        mode = extraction or self.extraction
         try:
-            found = extract(text, mode, language, self.languages, self.parsers.judge)
+            extracted = extract(
+                text,
+                extraction or self.extraction,
+                language=language,
+                languages=self.languages,
+                check=self.parsers.check_syntax,
+            )
         except ParserUnavailable as error:
             detail = f"the program could not be checked: {error}; send it again"
             raise ItemError("parser_unavailable", detail) from error
-        if found.reason == "too_large":
+        if extracted.reason == "too_large":
             detail = f"the program has more than {MAX_CHARACTERS} characters: shorten it"
             raise ItemError("input_too_long", detail)
-        return found
+        return extracted
 
 
-def flags_of(found: Extracted) -> tuple[str, ...]:
-    """What is unusual about a program."""
+def extraction_flags(extracted: Extracted) -> tuple[str, ...]:
+    """Return the flags of a program: `invalid_code`, `trivial_code`, `hidden_characters`."""
     flags = {
-        "invalid_code": found.code is None,
-        "trivial_code": found.reason == "trivial",
-        "hidden_characters": found.hidden > 0,
+        "invalid_code": extracted.code is None,
+        "trivial_code": extracted.reason == "trivial",
+        "hidden_characters": extracted.hidden > 0,
     }
     return tuple(flag for flag, is_set in flags.items() if is_set)
 
 
-def details_of(found: Extracted) -> dict[str, Any]:
-    """The reason, the language and the number of hidden characters, as an item's details."""
-    details: dict[str, Any] = {"extraction": found.reason}
-    if found.language is not None:
-        details["language"] = found.language
-    if found.hidden:
-        details["hidden_characters"] = found.hidden
+def extraction_details(extracted: Extracted) -> dict[str, Any]:
+    """Return the reason, the language and the number of hidden characters, as item details."""
+    details: dict[str, Any] = {"extraction": extracted.reason}
+    if extracted.language is not None:
+        details["language"] = extracted.language
+    if extracted.hidden:
+        details["hidden_characters"] = extracted.hidden
     return details

@@ -1,6 +1,7 @@
-"""A test that no honest program passes: who passes it has passed nothing.
+"""The canary: a test that no honest program passes.
 
-Part of what runs in the sandbox, in front of the runner; imports the standard library alone.
+If a program passes it, all its passes are forged. This file is executed in the sandbox, in front of
+the runner, and imports only the standard library.
 """
 
 import _ast
@@ -8,28 +9,28 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-SKIPS = (_ast.Return, _ast.Yield, _ast.YieldFrom)
+EARLY_EXITS = (_ast.Return, _ast.Yield, _ast.YieldFrom)
 
 
-def control_of(tests: Sequence[str]) -> Any:
-    """The control of some tests, as a syntax tree or a text.
+def make_canary(tests: Sequence[str]) -> Any:
+    """Make the canary of some tests, as a syntax tree or a text.
 
-    It is the first of them that is bound to come by an `assert call == expected`, with chance in
-    the place of what is expected; an object that equals everything gives itself away, and so does
-    a program that reads the expected value out of the test. Of other tests it is `assert False`.
+    It is the first test that always reaches an `assert call == expected`, with a random value in
+    place of the expected one. So it exposes an object that equals everything, and a program that
+    reads the expected value out of the test. For other tests it is `assert False`.
     """
     for test in tests:
         tree: Any = compile(test, "<test>", "exec", _ast.PyCF_ONLY_AST, True)
         expectations = _expectations(tree)
-        for one in expectations:
-            one.test.comparators = [_another(one.test.comparators[0])]
+        for expectation in expectations:
+            expectation.test.comparators = [_random_value(expectation.test.comparators[0])]
         if expectations:
             return tree
     return "assert False"
 
 
 def _expectations(tree: Any) -> list[Any]:
-    """Those at the top, which nothing passes over, and those of functions that the top calls."""
+    """List the expectations that are always reached: at the top, and in functions called there."""
     called = {
         node.value.func.id
         for node in tree.body
@@ -43,13 +44,13 @@ def _expectations(tree: Any) -> list[Any]:
         for name, function in functions.items()
         if name in called
         and not function.decorator_list
-        and not any(isinstance(node, SKIPS) for node in _nodes(function))
+        and not any(isinstance(node, EARLY_EXITS) for node in _nodes(function))
     ]
     return [node for body in (tree.body, *bodies) for node in body if _is_expectation(node)]
 
 
 def _is_expectation(node: Any) -> bool:
-    """Whether it is an `assert call == expected`."""
+    """Return whether the node is an `assert call == expected`."""
     return (
         isinstance(node, _ast.Assert)
         and isinstance(node.test, _ast.Compare)
@@ -58,8 +59,8 @@ def _is_expectation(node: Any) -> bool:
     )
 
 
-def _another(expected: Any) -> _ast.expr:
-    """A value by chance, of the expected kind where it is plain."""
+def _random_value(expected: Any) -> _ast.expr:
+    """Make a random value, of the expected kind where that is a constant, a list or a tuple."""
     place = {name: getattr(expected, name) for name in expected._attributes}
     chance: str | int = int.from_bytes(os.urandom(8), "big")
     if isinstance(expected, _ast.Constant) and isinstance(expected.value, str):
@@ -71,7 +72,7 @@ def _another(expected: Any) -> _ast.expr:
 
 
 def _nodes(tree: Any) -> Iterator[Any]:
-    """A syntax tree's nodes."""
+    """Yield the nodes of a syntax tree."""
     pending = [tree]
     while pending:
         node = pending.pop()

@@ -1,4 +1,4 @@
-"""Execution as gold: a program is run against given tests, shut off from the machine.
+"""Execution as ground truth: a program is run against given tests, isolated from the machine.
 
 The score is the binary reward of execution-based training, which CodeScaler measures itself against
 (arXiv 2602.17684): 1 for a program that passes every test, 0 for any other.
@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
@@ -18,9 +18,19 @@ from pydantic import Field
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
 from assay_models.extraction import Extraction
-from assay_models.families.code.programs import Programs, details_of, flags_of
-from assay_models.families.code_exec.sandbox import OUTCOMES, Bounds, Sandbox, SandboxFailed
-from assay_models.families.code_exec.self_test import broken_promise
+from assay_models.families.code.programs import (
+    ProgramExtractor,
+    extraction_details,
+    extraction_flags,
+)
+from assay_models.families.code_exec.sandbox import (
+    OUTCOMES,
+    UNPRIVILEGED_UID,
+    Bounds,
+    Sandbox,
+    SandboxFailed,
+)
+from assay_models.families.code_exec.self_test import find_broken_guarantee
 from assay_models.items import CodeExecItem
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
@@ -28,26 +38,26 @@ from assay_models.repository import ModelFiles, fingerprint_of
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-MOST_AT_ONCE = 64
-BYTES_IN_A_TOKEN = 4
+MAX_PARALLEL_PROGRAMS = 64
+BYTES_PER_TOKEN = 4
 
 
 class CodeExecOptions(Bounds):
     """`[options]` of a card of this family, besides the bounds of one program.
 
-    `extraction` says where in a response its program is: `strict`, `last_block` or `raw_code`.
-    `isolation`: whether the model may be served where programs cannot be shut off (`best_effort`,
-    every result is then flagged) or not (`required`). `at_once`: programs that run at a time; as
-    many as there are processors if it does not say.
+    `extraction` is the place of the program in a response: `strict`, `last_block` or `raw_code`.
+    `isolation`: whether the model may be served where programs cannot be isolated (`best_effort`,
+    every result is then flagged) or not (`required`). `at_once`: programs that run at a time; by
+    default as many as there are processors.
     """
 
     extraction: Extraction = "strict"
     isolation: Literal["required", "best_effort"] = "required"
-    at_once: int | None = Field(default=None, ge=1, le=MOST_AT_ONCE)
+    at_once: int | None = Field(default=None, ge=1, le=MAX_PARALLEL_PROGRAMS)
 
 
-class Exercise(NamedTuple):
-    """A program, and the tests it is put to."""
+class Submission(NamedTuple):
+    """A program, and the tests that it is run against."""
 
     program: str
     tests: tuple[str, ...]
@@ -55,7 +65,7 @@ class Exercise(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CodeExecModel:
-    """Runs programs, a bounded number at a time.
+    """A model that runs programs, a bounded number at a time.
 
     Raw is (share of the tests that passed, then for each test its outcome's number in `OUTCOMES`
     and its CPU seconds). The score is the channel `all`: 1 where the share is 1, else 0; with
@@ -65,95 +75,101 @@ class CodeExecModel:
 
     fingerprint: str
     sandbox: Sandbox
-    programs: Programs
+    _: KW_ONLY
+    programs: ProgramExtractor
     max_tokens: int
-    turns: asyncio.Semaphore
+    slots: asyncio.Semaphore
     runs: ClassVar[Literal["remote"]] = "remote"
     sees: ClassVar[Literal["item"]] = "item"
 
     @classmethod
     def load(cls, card: ModelCard, files: ModelFiles, runtime: Runtime) -> "CodeExecModel":
-        """Prove that programs are shut off here. Not to be called inside an event loop.
+        """Run the self-test of the sandbox and build the model; not inside an event loop.
 
         Raises:
-            CardError: an option is not right, or programs cannot be run here as the card wants; the
-                text says which promise is broken and how to mend it.
+            CardError: an option does not fit, or programs cannot be run here as the card demands;
+                the text says which guarantee is broken and what to do about it.
         """
         options = card.options_as(CodeExecOptions)
-        sandbox = _proven(card.id, options)
-        programs = Programs.of(card.id, options.extraction, ("python",))
+        sandbox = choose_sandbox(card.id, options)
+        programs = ProgramExtractor.for_card(card.id, options.extraction, ("python",))
         bounds = {name: getattr(options, name) for name in Bounds.model_fields}
         parts = {
             **bounds,
             **programs.fingerprint_parts,
             "family": card.family,
             "version": VERSION,
-            "isolated": sandbox.isolated,
+            "isolated": sandbox.is_isolated,
         }
-        at_once = options.at_once or min(os.cpu_count() or 1, MOST_AT_ONCE)
+        at_once = options.at_once or min(os.cpu_count() or 1, MAX_PARALLEL_PROGRAMS)
         return cls(
             fingerprint_of(parts),
             sandbox,
-            programs,
-            card.limits.max_tokens,
-            asyncio.Semaphore(at_once),
+            programs=programs,
+            max_tokens=card.limits.max_tokens,
+            slots=asyncio.Semaphore(at_once),
         )
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
-        """The program and its tests; no input at all where there is no program.
+        """Extract the program and check its tests; without a program there is no input.
 
         Raises:
-            ItemError: a test is not valid Python or does nothing, all is too long, or no parser is
-                to be had.
+            ItemError: a test is not valid Python or does nothing, program and tests are too long,
+                or no parser is available.
         """
         (item,) = items
         assert isinstance(item, CodeExecItem)
         tests = self._tests(item)
-        found = self.programs.found(item.response, item.language)
-        if found.code is None:
-            return Prepared((), flags=flags_of(found), details=details_of(found))
-        key = json.dumps([found.code, tests]).encode()
-        tokens = -(-len(key) // BYTES_IN_A_TOKEN)
+        extracted = self.programs.extract(item.response, item.language)
+        flags, details = extraction_flags(extracted), extraction_details(extracted)
+        if extracted.code is None:
+            return Prepared((), flags=flags, details=details)
+        key = json.dumps([extracted.code, tests]).encode()
+        tokens = -(-len(key) // BYTES_PER_TOKEN)
         if tokens > self.max_tokens:
             raise ItemError("input_too_long", f"{tokens} tokens, the limit is {self.max_tokens}")
-        one = Input(key, tokens, Exercise(found.code, tests))
-        return Prepared((one,), flags=flags_of(found), details=details_of(found))
+        row = Input(key, tokens, Submission(extracted.code, tests))
+        return Prepared((row,), flags=flags, details=details)
 
     def cost(self, inputs: Sequence[Input]) -> int:
-        """Nothing is padded."""
-        return sum(one.tokens for one in inputs)
+        """Return the number of all tokens: nothing is padded."""
+        return sum(row.tokens for row in inputs)
 
     def predict(self, inputs: Sequence[Input]) -> Awaitable[list[Raw]]:
-        """Run each program. To cancel is to kill.
+        """Run each program. Cancelling the result kills the programs.
 
         Raises:
-            ItemError: a program's verdict is not known; none of the others' is then told.
+            ItemError: the result of a program is not known; then no other is returned either.
         """
         return self._raws(inputs)
 
     def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
-        """All or nothing, or the share that passed where the request asks for the raw."""
-        flags = (*prepared.flags, *(() if self.sandbox.isolated else ("not_isolated",)))
+        """Return 1 if all tests passed, else 0; or the share that passed where the request asks for
+        it."""
         if not prepared.inputs:
-            channels = {"passed": 0.0, "all": 0.0}
-            return [Score(0.0, None, channels, prepared.flags, prepared.details)]
-        ((passed, *told),) = raws
-        outcomes = [OUTCOMES[int(number)] for number in told[::2]]
+            return [_score(0.0, None, passed=0.0, prepared=prepared)]
+        ((passed, *numbers),) = raws
+        outcomes = [OUTCOMES[int(number)] for number in numbers[::2]]
         tests = [
             {"outcome": outcome, "seconds": seconds}
-            for outcome, seconds in zip(outcomes, told[1::2], strict=True)
+            for outcome, seconds in zip(outcomes, numbers[1::2], strict=True)
         ]
-        every = float(passed == 1.0)
-        channels = {"passed": passed, "all": every}
-        if "forged" in outcomes:
-            flags = (*flags, "forged")
-        details = {**prepared.details, "tests": tests}
-        return [Score(passed if options.raw else every, passed, channels, flags, details)]
+        raised = {
+            "not_isolated": not self.sandbox.is_isolated,
+            "forged": "forged" in outcomes,
+        }
+        finished = replace(
+            prepared,
+            flags=(*prepared.flags, *(flag for flag, holds in raised.items() if holds)),
+            details={**prepared.details, "tests": tests},
+        )
+        score = passed if options.raw else float(passed == 1.0)
+        return [_score(score, passed, passed=passed, prepared=finished)]
 
     def _tests(self, item: CodeExecItem) -> tuple[str, ...]:
         tests = (item.tests,) if isinstance(item.tests, str) else item.tests
         for number, test in enumerate(tests):
-            reason = self.programs.found(test, extraction="raw_code").reason
+            reason = self.programs.extract(test, extraction="raw_code").reason
             if reason != "ok" or not _compiles(test):
                 raise ItemError(
                     "invalid_item", f"tests[{number}] cannot be run as a test: {reason}"
@@ -161,7 +177,7 @@ class CodeExecModel:
         return tests
 
     async def _raws(self, inputs: Sequence[Input]) -> list[Raw]:
-        runs = [self._raw(one.payload) for one in inputs]
+        runs = [self._raw(row.payload) for row in inputs]
         raws: list[Raw] = []
         for outcome in await asyncio.gather(*runs, return_exceptions=True):
             if isinstance(outcome, BaseException):
@@ -169,48 +185,60 @@ class CodeExecModel:
             raws.append(outcome)
         return raws
 
-    async def _raw(self, exercise: Exercise) -> Raw:
-        async with self.turns:
+    async def _raw(self, submission: Submission) -> Raw:
+        async with self.slots:
             try:
-                verdicts = await self.sandbox.run(*exercise)
+                results = await self.sandbox.run(*submission)
             except SandboxFailed as error:
                 logger.error("the sandbox does not work: %s", error)
                 raise ItemError("sandbox_failed", f"the sandbox did not work: {error}") from error
-        passed = sum(verdict.outcome == "pass" for verdict in verdicts) / len(verdicts)
-        told = [(OUTCOMES.index(outcome), seconds) for outcome, seconds in verdicts]
-        return (passed, *(float(number) for pair in told for number in pair))
+        passed = sum(result.outcome == "pass" for result in results) / len(results)
+        pairs = [(OUTCOMES.index(outcome), seconds) for outcome, seconds in results]
+        return (passed, *(float(number) for pair in pairs for number in pair))
 
 
-def _proven(model: str, options: CodeExecOptions) -> Sandbox:
-    """The sandbox that keeps its promises, or the one that the card is content with."""
+def _score(score: float, raw: float | None, *, passed: float, prepared: Prepared) -> Score:
+    channels = {"passed": passed, "all": float(passed == 1.0)}
+    return Score(score, raw, channels=channels, flags=prepared.flags, details=prepared.details)
+
+
+def choose_sandbox(model: str, options: CodeExecOptions) -> Sandbox:
+    """Return an isolated sandbox, or one that is not isolated if the card accepts that.
+
+    Raises:
+        CardError: isolation is required and does not work, or programs cannot be run at all.
+    """
     if sys.platform != "linux":
         raise CardError(f"{model}: programs are run on Linux only")
     bounds = Bounds.model_validate({name: getattr(options, name) for name in Bounds.model_fields})
-    broken = broken_promise(bounds)
+    broken = find_broken_guarantee(bounds)
     if broken is None:
-        return Sandbox(bounds, isolated=True)
+        return Sandbox(bounds, is_isolated=True)
     if options.isolation == "required":
         raise CardError(
             f"{model}: programs cannot be shut off here: {broken}; or accept that they are not, "
             'with isolation = "best_effort" in [options]'
         )
     logger.warning("%s runs programs that are NOT shut off: %s", model, broken)
-    open_one = Sandbox(bounds, isolated=False)
+    return _not_isolated(model, Sandbox(bounds, is_isolated=False))
+
+
+def _not_isolated(model: str, sandbox: Sandbox) -> Sandbox:
     try:
-        (verdict,) = asyncio.run(open_one.run("import string", ["assert string"]))
+        (result,) = asyncio.run(sandbox.run("import string", ["assert string"]))
     except SandboxFailed as error:
         raise CardError(f"{model}: programs cannot be run here at all: {error}") from error
-    if verdict.outcome != "pass":
+    if result.outcome != "pass":
         raise CardError(
             f"{model}: programs cannot be run here at all: `import string` ends as "
-            f"{verdict.outcome}; a server of root's runs them as nobody, who may have to be let "
-            f"read {os.path.dirname(os.__file__)}"
+            f"{result.outcome}; a server that runs as root runs them as user {UNPRIVILEGED_UID}, "
+            f"which may need the permission to read {os.path.dirname(os.__file__)}"
         )
-    return open_one
+    return sandbox
 
 
 def _compiles(test: str) -> bool:
-    """Some of what parses does not, such as a `return` outside a function."""
+    """Return whether a test compiles; a `return` outside a function parses and does not."""
     try:
         compile(test, "<test>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

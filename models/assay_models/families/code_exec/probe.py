@@ -1,7 +1,7 @@
-"""What runs in the sandbox before any program does, and tries what no program may.
+"""The program of the sandbox's self-test, which tries what no program may do.
 
-Not imported: its text is the program, and the tests call its functions. Each says whether the
-promise of that name was kept.
+It is not imported: its text is the program, and the tests call its functions. Each returns whether
+the guarantee of that name holds.
 """
 
 import contextlib
@@ -15,13 +15,13 @@ SET_NAME = 15
 
 
 def network(port: int, name: str) -> bool:
-    """Neither the machine's loopback nor its abstract sockets answer, nor is there a way around."""
+    """Return whether the machine's loopback, abstract sockets and VSOCK are out of reach."""
     reached: list[object] = []
     with socket.socket() as internet, socket.socket(socket.AF_UNIX) as local:
         internet.settimeout(1.0)
-        for one, address in ((internet, ("127.0.0.1", port)), (local, f"\0{name}")):
+        for client, address in ((internet, ("127.0.0.1", port)), (local, f"\0{name}")):
             with contextlib.suppress(OSError):
-                one.connect(address)
+                client.connect(address)
                 reached.append(address)
     with contextlib.suppress(OSError):
         reached.append(socket.socket(socket.AF_VSOCK))
@@ -29,11 +29,11 @@ def network(port: int, name: str) -> bool:
 
 
 def files(secret: str) -> bool:
-    """The file of that path cannot be read, and nothing outside the scratch folder be written."""
+    """Return whether that file is unreadable, and nothing outside the scratch folder writable."""
     done = []
     with contextlib.suppress(OSError), open(secret) as file:
         done.append(file.read())
-    others = "/", "/dev", "/var/tmp"  # noqa: S108 open to everybody, outside
+    others = "/", "/dev", "/var/tmp"  # noqa: S108 writable for all users, outside
     for folder in (*others, os.path.dirname(secret), os.path.dirname(os.__file__)):
         with contextlib.suppress(OSError), open(f"{folder}/assay-probe", "w") as file:
             done.append(file.name)
@@ -42,30 +42,30 @@ def files(secret: str) -> bool:
     return not done and not os.environ
 
 
-def disk(most: int) -> bool:
-    """No file may be larger than so many bytes, nor all files together."""
+def disk(limit: int) -> bool:
+    """Return whether one file, and all files together, are limited to that many bytes."""
     room = os.statvfs(".")
     with open("large", "w") as file:
         try:
-            os.posix_fallocate(file.fileno(), 0, most + 1)
+            os.posix_fallocate(file.fileno(), 0, limit + 1)
         except OSError:
-            return room.f_blocks * room.f_frsize <= most
+            return room.f_blocks * room.f_frsize <= limit
     return False
 
 
-def processes(most: int) -> bool:
-    """There cannot be more than so many at a time."""
-    for count in range(1, most + 8):
+def processes(limit: int) -> bool:
+    """Return whether at most that many processes can exist at a time."""
+    for count in range(1, limit + 8):
         try:
             if os.fork() == 0:
                 signal.pause()
         except OSError:
-            return count <= most
+            return count <= limit
     return False
 
 
 def privileges() -> bool:
-    """There is no way to become root, here or in namespaces of one's own."""
+    """Return whether the program cannot become root, here or in new namespaces."""
     with contextlib.suppress(OSError):
         os.setuid(0)
         return False
@@ -73,7 +73,7 @@ def privileges() -> bool:
 
 
 def signals(outside: int) -> bool:
-    """Neither the process that judges nor the one of that number outside can be reached."""
+    """Return whether neither the supervisor nor that process outside can be signalled."""
     for process, number in ((os.getppid(), signal.SIGKILL), (outside, signal.SIGCONT)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process, number)
@@ -83,7 +83,7 @@ def signals(outside: int) -> bool:
 
 
 def leftovers(name: str) -> bool:
-    """Leave a process behind, of that name and in a session of its own; it has to end."""
+    """Leave a process behind, with that name and in a session of its own; it has to end."""
     if os.fork() == 0:
         os.setsid()
         ctypes.CDLL(None).prctl(SET_NAME, name.encode())

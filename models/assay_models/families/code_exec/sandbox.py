@@ -1,4 +1,4 @@
-"""Running a program that nobody has read, in a process of its own that reaches nothing."""
+"""Execution of an untrusted program, in a process of its own that is isolated."""
 
 import asyncio
 import marshal
@@ -23,43 +23,46 @@ from assay_models.families.code_exec.seccomp import filter_for
 Outcome = Literal[
     "pass", "fail", "error", "exit", "crash", "timeout", "memory", "skipped", "forged"
 ]
-"""What became of a test.
+"""The outcome of a test.
 
-`pass`: it came to its end. `fail`: an AssertionError. `error`: any other exception. `exit`: the
-process left before the end. `crash`: a signal ended it. `timeout`: its CPU time was used up.
+`pass`: it reached its end. `fail`: an AssertionError. `error`: any other exception. `exit`: the
+process exited before the end. `crash`: a signal ended it. `timeout`: its CPU time was used up.
 `memory`: a MemoryError. `skipped`: the CPU time for all tests was used up before. `forged`: it
-came to its end, and so did a test that no honest program passes.
+reached its end, and so did the canary, a test that no honest program passes.
 """
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
-NOBODY = 65534
+UNPRIVILEGED_UID = 65534
 SCRATCH = "/tmp"  # noqa: S108 inside the sandbox, a file system of its own
 START = "import marshal, sys\nfor part in marshal.load(sys.stdin.buffer): exec(part)"
 COMMAND = (sys.executable, "-s", "-S", "-P", "-X", "utf8", "-c", START)
-# Sets and dicts of strings have one order, so that a program does the same each time.
+# Sets and dicts of strings have one order, so that a program behaves the same each time.
 ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache")
 
 
-class Verdict(NamedTuple):
-    """What became of one test, and the CPU seconds that it took with all it started."""
+class ExecutionResult(NamedTuple):
+    """The outcome of one test, and its CPU seconds with all processes that it started."""
 
     outcome: Outcome
     seconds: float
 
 
 class SandboxFailed(Exception):
-    """The sandbox itself did not work, which says nothing of the program. The text names the step
-    (`namespaces`, `users`, `mounts`, `candidate`, `memory`, `process`) and the system's reason."""
+    """The sandbox itself did not work, which says nothing about the program.
+
+    The text names the step (`namespaces`, `users`, `mounts`, `candidate`, `memory`, `process`) and
+    the system's reason.
+    """
 
 
 class Bounds(BaseModel):
-    """What one program may use.
+    """The resources that one program may use.
 
-    `cpu_seconds`: of one test with all it starts. `total_cpu_seconds`: of all tests together.
-    `wall_seconds`: by the clock, a backstop that gives no verdict. `memory_mb` (MiB): of each
-    process, the interpreter included. `processes`: at a time, threads counted. `disk_mb` (MiB): of
-    each test's folder and of the largest file.
+    `cpu_seconds`: of one test with all processes that it starts. `total_cpu_seconds`: of all tests
+    together. `wall_seconds`: by the clock, a backstop without an outcome. `memory_mb` (MiB): of
+    each process, the interpreter included. `processes`: at a time, threads counted. `disk_mb`
+    (MiB): of each test's folder and of the largest file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,7 +75,7 @@ class Bounds(BaseModel):
     disk_mb: int = Field(default=16, ge=1)
 
     @model_validator(mode="after")
-    def _hold_together(self) -> Self:
+    def _check_order(self) -> Self:
         if not self.cpu_seconds <= self.total_cpu_seconds < self.wall_seconds:
             raise ValueError("cpu_seconds <= total_cpu_seconds < wall_seconds does not hold")
         return self
@@ -80,13 +83,15 @@ class Bounds(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """Where programs run, within bounds; cut off from the machine if it is `isolated`."""
+    """A sandbox for programs, with bounds; isolated from the machine if it is `is_isolated`."""
 
     bounds: Bounds
-    isolated: bool
+    is_isolated: bool
 
-    async def run(self, program: str, tests: Sequence[str]) -> list[Verdict]:
-        """The verdict on each test, in order. When the caller is cancelled, all processes end.
+    async def run(self, program: str, tests: Sequence[str]) -> list[ExecutionResult]:
+        """Run a program against its tests and return their results in order.
+
+        When the caller is cancelled, all processes end.
 
         Raises:
             SandboxFailed: the program could not be run, or not to its end.
@@ -94,12 +99,12 @@ class Sandbox:
         """
         with self._folder() as folder:
             report = await self._report(
-                _runner() + marshal.dumps(self._request(program, tests, folder))
+                runner_code() + marshal.dumps(self._request(program, tests, folder))
             )
-        return _read(report, len(tests))
+        return _read_report(report, len(tests))
 
     async def _report(self, request: bytes) -> str:
-        """What the runner says."""
+        """Run the runner and return its report."""
         process = await asyncio.create_subprocess_exec(
             *COMMAND,
             stdin=asyncio.subprocess.PIPE,
@@ -111,7 +116,7 @@ class Sandbox:
         )
         try:
             async with asyncio.timeout(self.bounds.wall_seconds):
-                said, _ = await process.communicate(request)
+                report, _ = await process.communicate(request)
         except TimeoutError:
             raise ItemError(
                 "not_finished",
@@ -123,15 +128,15 @@ class Sandbox:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, SIGKILL)
                 await process.wait()
-        return said.decode()
+        return report.decode()
 
     def _request(self, program: str, tests: Sequence[str], folder: str) -> dict[str, object]:
         bounds = self.bounds
         return {
             "program": program,
             "tests": list(tests),
-            "isolated": self.isolated,
-            "readable": _readable(),
+            "isolated": self.is_isolated,
+            "readable": readable_paths(),
             "filter": filter_for(platform.machine()),
             "folder": folder,
             "cpu_seconds": bounds.cpu_seconds,
@@ -148,39 +153,39 @@ class Sandbox:
 
     @contextmanager
     def _folder(self) -> Iterator[str]:
-        """Where programs may write. Without isolation it is the machine's, and removed after."""
-        if self.isolated:
+        """Make the folder that programs may write to; without isolation one of the machine's."""
+        if self.is_isolated:
             yield SCRATCH
             return
         with tempfile.TemporaryDirectory(prefix="assay-", ignore_cleanup_errors=True) as folder:
             if os.geteuid() == 0:
-                os.chown(folder, NOBODY, NOBODY)
+                os.chown(folder, UNPRIVILEGED_UID, UNPRIVILEGED_UID)
             yield folder
 
 
-def _read(report: str, tests: int) -> list[Verdict]:
+def _read_report(report: str, tests: int) -> list[ExecutionResult]:
     if report.startswith("broken "):
         raise SandboxFailed(report.removeprefix("broken ").strip())
     words = [line.split() for line in report.splitlines()]
     if len(words) != tests or any(len(line) != 2 or line[0] not in OUTCOMES for line in words):
         raise SandboxFailed("process: it ended without a verdict")
-    return [Verdict(cast(Outcome, outcome), float(seconds)) for outcome, seconds in words]
+    return [ExecutionResult(cast(Outcome, outcome), float(seconds)) for outcome, seconds in words]
 
 
 @cache
-def _runner() -> bytes:
-    """What runs in there, compiled once."""
-    paths = [Path(__file__).with_name(f"{part}.py") for part in ("canary", "runner")]
+def runner_code() -> bytes:
+    """Compile the files that run in the sandbox, once."""
+    paths = [Path(__file__).with_name(f"{name}.py") for name in ("canary", "runner")]
     return marshal.dumps(
         [compile(path.read_bytes(), path.name, "exec", dont_inherit=True) for path in paths]
     )
 
 
 @cache
-def _readable() -> tuple[str, ...]:
-    """What a program may read: Python's own files and the libraries they need, each named once."""
+def readable_paths() -> tuple[str, ...]:
+    """List what a program may read: Python's own files and the libraries that they need."""
     base, modules = Path(sys.base_prefix), os.path.dirname(os.__file__)
     compiled = sysconfig.get_config_var("DESTSHARED") or modules
     python = (base / "lib", base / "lib64", modules, compiled)
-    there = sorted({str(path) for path in (*python, *SYSTEM) if os.path.lexists(path)})
-    return tuple(path for path in there if not any(path.startswith(f"{other}/") for other in there))
+    paths = sorted({str(path) for path in (*python, *SYSTEM) if os.path.lexists(path)})
+    return tuple(path for path in paths if not any(path.startswith(f"{other}/") for other in paths))

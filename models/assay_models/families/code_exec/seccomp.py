@@ -1,9 +1,9 @@
-"""The system calls that a program in the sandbox is not given: a seccomp filter as bytes.
+"""The system calls that a program in the sandbox cannot make: a seccomp filter as bytes.
 
-Namespaces shut off what is outside; this shuts off what their owner may do inside (mount, make
-namespaces of his own, trace) and the parts of the kernel that no exercise needs. Of sockets there
-are Unix's and IP's, which lead nowhere in an empty network; the others (VSOCK, to the host of a
-virtual machine; NETLINK; ALG) know no network namespace, or too much of the kernel.
+Namespaces isolate a program from the outside. This filter refuses what their owner may do inside
+(mount, make further namespaces, trace) and the parts of the kernel that no exercise needs. Unix and
+IP sockets are allowed, which lead nowhere in an empty network. The others (VSOCK, to the host of a
+virtual machine; NETLINK; ALG) have no network namespace, or reach too much of the kernel.
 """
 
 import errno
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 # linux/filter.h: load a word of the call, jump if equal / at least / any bit, return
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-# linux/seccomp.h: where the parts of a call are, and what may become of it
+# linux/seccomp.h: the offsets of the parts of a call, and the decisions
 NUMBER, MACHINE, FIRST_ARGUMENT = 0, 4, 16
 ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000, 0x80000000
 # linux/audit.h, by platform.machine()
@@ -62,18 +62,20 @@ REFUSED = {
     "unshare": (272, 97),
     "userfaultfd": (323, 282),
 }
-"""Numbers on x86-64 and on AArch64."""
+"""The numbers of the refused calls on x86-64 and on AArch64."""
 
 
 def filter_for(machine: str) -> bytes:
-    """The filter for that machine as the kernel takes it; empty where its numbers are not known."""
+    """Return the filter for that machine as the kernel takes it, or nothing for an unknown one."""
     if machine not in MACHINES:
         return b""
-    return b"".join(struct.pack("=HBBI", *one) for one in _instructions(*MACHINES[machine]))
+    return b"".join(
+        struct.pack("=HBBI", *instruction) for instruction in _instructions(*MACHINES[machine])
+    )
 
 
 def _instructions(column: int, machine: int) -> Iterator[tuple[int, int, int, int]]:
-    """Code, jump if so, jump if not, operand. A jump counts the instructions passed over."""
+    """Yield code, jump if true, jump if false, operand. A jump counts the skipped instructions."""
     yield LOAD, 0, 0, MACHINE
     yield EQUAL, 1, 0, machine
     yield RETURN, 0, 0, KILL
@@ -83,7 +85,7 @@ def _instructions(column: int, machine: int) -> Iterator[tuple[int, int, int, in
     for numbers in REFUSED.values():
         yield EQUAL, 0, 1, numbers[column]
         yield RETURN, 0, 0, REFUSE | errno.EPERM
-    # Its flags are in memory, where a filter cannot look; the C library falls back to clone.
+    # Its flags are in memory, which a filter cannot read; the C library falls back to clone.
     yield EQUAL, 0, 1, CLONE3[column]
     yield RETURN, 0, 0, REFUSE | errno.ENOSYS
     yield EQUAL, 0, 4, CLONE[column]

@@ -1,4 +1,4 @@
-"""Whether the sandbox keeps its promises on this machine, found out by trying to break each."""
+"""The self-test of the sandbox on this machine: it tries to break each guarantee."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from assay_models.families.code_exec.sandbox import Bounds, Outcome, Sandbox, SandboxFailed
 
-MENDS = {
+REMEDIES = {
     "namespaces": "let user namespaces be made (sysctl user.max_user_namespaces above 0; on Ubuntu "
     "also kernel.apparmor_restrict_unprivileged_userns=0), and in a container take a seccomp "
     "profile that permits unshare and mount, as docker run --security-opt seccomp=unconfined does",
@@ -23,11 +23,11 @@ MENDS = {
     "privileges": "take a processor whose system calls can be filtered (x86-64, AArch64)",
     "memory": "raise options.memory_mb, or free some of the machine's",
 }
-OTHERWISE = "take a machine with a newer kernel"
+DEFAULT_REMEDY = "take a machine with a newer kernel"
 
 
-class Promise(NamedTuple):
-    """What a program of the sandbox's own does in there, and what has to become of it."""
+class Guarantee(NamedTuple):
+    """A guarantee of the sandbox: the test that tries to break it, and the outcome it must have."""
 
     name: str
     attempt: str
@@ -35,15 +35,15 @@ class Promise(NamedTuple):
 
 
 class _Outside(NamedTuple):
-    """Things of the machine's that no program may reach."""
+    """Things on the machine that no program may reach."""
 
     port: int
     name: str
     secret: Path
     listeners: tuple[socket.socket, ...]
 
-    def touched(self) -> bool:
-        """Whether something did reach them, or is still running."""
+    def is_touched(self) -> bool:
+        """Return whether a program has reached them, or is still running."""
         for listener in self.listeners:
             with suppress(BlockingIOError):
                 listener.accept()
@@ -51,40 +51,47 @@ class _Outside(NamedTuple):
         return os.listdir(self.secret.parent) != [self.secret.name] or self.name in _running()
 
 
-def broken_promise(bounds: Bounds) -> str | None:
-    """The first promise that is not kept under these bounds, why, and how to mend it; or None.
+def find_broken_guarantee(bounds: Bounds) -> str | None:
+    """Return the first guarantee that does not hold under these bounds, the reason and the remedy.
 
-    Costs about a CPU second. Not to be called inside an event loop.
+    It is None if all hold. This costs about a CPU second. Do not call it inside an event loop.
     """
     tried = bounds.model_copy(
         update={"cpu_seconds": 1, "total_cpu_seconds": 50, "wall_seconds": 110.0}
     )
     with _outside() as outside:
-        promises = _promises(bounds, outside)
+        guarantees = _guarantees(bounds, outside)
         program = Path(__file__).with_name("probe.py").read_text(encoding="utf-8")
-        tests = [promise.attempt for promise in promises]
+        tests = [guarantee.attempt for guarantee in guarantees]
         try:
-            verdicts = asyncio.run(Sandbox(tried, isolated=True).run(program, tests))
+            results = asyncio.run(Sandbox(tried, is_isolated=True).run(program, tests))
         except SandboxFailed as error:
-            return _told(str(error))
-        for promise, verdict in zip(promises, verdicts, strict=True):
-            if verdict.outcome != promise.outcome:
-                return _told(f"{promise.name}: a probe was not stopped ({verdict.outcome})")
-        return _told("leftovers: a probe reached the outside") if outside.touched() else None
+            return with_remedy(str(error))
+        for guarantee, result in zip(guarantees, results, strict=True):
+            if result.outcome != guarantee.outcome:
+                return with_remedy(f"{guarantee.name}: a probe was not stopped ({result.outcome})")
+        if outside.is_touched():
+            return with_remedy("leftovers: a probe reached the outside")
+    return None
 
 
-def _promises(bounds: Bounds, outside: _Outside) -> tuple[Promise, ...]:
+def with_remedy(failure: str) -> str:
+    """Return the failure (`step: reason`) and what to do about it."""
+    return f"{failure}. To mend it, {REMEDIES.get(failure.partition(':')[0], DEFAULT_REMEDY)}"
+
+
+def _guarantees(bounds: Bounds, outside: _Outside) -> tuple[Guarantee, ...]:
     memory, disk = bounds.memory_mb << 20, bounds.disk_mb << 20
     return (
-        Promise("privileges", "assert privileges()", "pass"),
-        Promise("network", f"assert network({outside.port}, {outside.name!r})", "pass"),
-        Promise("files", f"assert files({str(outside.secret)!r})", "pass"),
-        Promise("disk", f"assert disk({disk})", "pass"),
-        Promise("processes", f"assert processes({bounds.processes})", "pass"),
-        Promise("signals", f"assert signals({os.getpid()})", "pass"),
-        Promise("leftovers", f"assert leftovers({outside.name!r})", "pass"),
-        Promise("memory", f"bytearray({memory})", "memory"),
-        Promise("time", "while True: pass", "timeout"),
+        Guarantee("privileges", "assert privileges()", "pass"),
+        Guarantee("network", f"assert network({outside.port}, {outside.name!r})", "pass"),
+        Guarantee("files", f"assert files({str(outside.secret)!r})", "pass"),
+        Guarantee("disk", f"assert disk({disk})", "pass"),
+        Guarantee("processes", f"assert processes({bounds.processes})", "pass"),
+        Guarantee("signals", f"assert signals({os.getpid()})", "pass"),
+        Guarantee("leftovers", f"assert leftovers({outside.name!r})", "pass"),
+        Guarantee("memory", f"bytearray({memory})", "memory"),
+        Guarantee("time", "while True: pass", "timeout"),
     )
 
 
@@ -103,18 +110,14 @@ def _outside() -> Iterator[_Outside]:
         secret = Path(folder, "secret")
         secret.write_text(name, encoding="utf-8")
         secret.chmod(0o644)
-        secret.parent.chmod(0o755)  # whoever sees the file may read it: only its absence protects
+        secret.parent.chmod(0o755)  # readable for all users: only its absence protects it
         yield _Outside(internet.getsockname()[1], name, secret, (internet, local))
 
 
 def _running() -> set[str]:
-    """The names of all processes that can be seen."""
+    """Return the names of all visible processes."""
     names = set()
     for path in Path("/proc").glob("[0-9]*/comm"):
         with suppress(OSError):
             names.add(path.read_text(encoding="utf-8", errors="replace").strip())
     return names
-
-
-def _told(broken: str) -> str:
-    return f"{broken}. To mend it, {MENDS.get(broken.partition(':')[0], OTHERWISE)}"

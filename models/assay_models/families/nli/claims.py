@@ -1,4 +1,4 @@
-"""Claims of a response, and phi: one number for how well evidence bears them out.
+"""Claims of a response, and phi: one number for how well evidence supports them.
 
 The formula is that of "What makes a medical checker trainable?" (arXiv 2605.25988).
 """
@@ -21,13 +21,13 @@ WEIGHTS: Mapping[Label, float] = {
     "contradiction": -1.5,
     "not_entailment": 0.0,
 }
-"""Weight s of each label in phi (arXiv 2605.25988); with two labels nothing is contradicted."""
+"""The weight s of each label in phi (arXiv 2605.25988); with two labels none is contradicted."""
 
-SHORTEST_CLAIM = 16
-# A Chinese, Japanese or Korean character says about as much as three Latin letters.
-WIDE = 3
-LONGEST_WORD = 64
-MOST_MARKERS = 3
+MIN_CLAIM_CHARACTERS = 16
+# A Chinese, Japanese or Korean character carries about as much as three Latin letters.
+WIDE_CHARACTER_LENGTH = 3
+MAX_WORD_LETTERS = 64
+MAX_MARKERS = 3
 _MARKER = re.compile(r"\s*(?:[-*+>\u2022\u2013]|\(?\d{1,3}[.)]|\(?[a-z]\))\s+")
 _FENCE = re.compile(r"\s*(?:>\s*)?(?:```|~~~)")
 _HEADING = re.compile(r"\s{0,3}(?:#{1,6}\s|\*\*[^*\n]{1,200}\*\*:?\s*$)")
@@ -47,8 +47,8 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """A piece of the response that is no claim, its place in characters, and why it is none."""
+class DroppedPiece:
+    """A piece of the response that is no claim, its place in characters, and the reason."""
 
     start: int
     end: int
@@ -56,16 +56,16 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class ClaimSplit:
     """The claims of a response, and the pieces that are none, each in order of their places."""
 
     claims: tuple[Claim, ...]
-    dropped: tuple[Dropped, ...]
+    dropped: tuple[DroppedPiece, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the evidence says of one claim, and how sure the model is of it (0 to 1)."""
+class ClaimVerdict:
+    """The label of one claim under the evidence, and the model's confidence in it (0 to 1)."""
 
     label: Label
     confidence: float
@@ -79,30 +79,32 @@ class Phi:
     clipped: float
 
 
-def split_claims(response: str) -> Split:
-    """A response as claims, one for each sentence.
+def split_claims(response: str) -> ClaimSplit:
+    """Split a response into claims, one for each sentence.
 
-    A sentence ends at a line break, and where `sentences` says so. List and quotation markers are
-    taken off. No claims are: lines in a fenced block (`code`), headings, questions, and pieces
-    without a letter (`no_letters`), without anything but links (`url`), without a word of at most
-    64 letters (`no_words`) or of 15 characters or fewer (`too_short`), where a wide character
-    counts as three. Nothing but white space lies outside of claims and dropped pieces.
+    A sentence ends at a line break, and at the ends that `sentences` finds. List and quotation
+    markers are removed. The following are no claims: lines in a fenced block (`code`), headings,
+    questions, and pieces without a letter (`no_letters`), with nothing but links (`url`), without a
+    word of at most 64 letters (`no_words`) or of 15 characters or fewer (`too_short`), where a wide
+    character counts as three. Only white space lies outside of claims and dropped pieces.
     """
     claims: list[Claim] = []
-    dropped: list[Dropped] = []
+    dropped: list[DroppedPiece] = []
     for start, end, reason in _pieces(response):
         if reason is None:
             claims.append(Claim(response[start:end], start, end))
         else:
-            dropped.append(Dropped(start, end, reason))
-    return Split(tuple(claims), tuple(dropped))
+            dropped.append(DroppedPiece(start, end, reason))
+    return ClaimSplit(tuple(claims), tuple(dropped))
 
 
-def phi(verdicts: Sequence[Verdict], weights: Mapping[Label, float] = WEIGHTS) -> Phi:
-    """The mean of s * p over claims: s = +1 entailed, 0 neutral, -1.5 contradicted; p confidence.
+def phi(verdicts: Sequence[ClaimVerdict], weights: Mapping[Label, float] = WEIGHTS) -> Phi:
+    """Compute the mean of s * p over claims: p is the confidence, s the weight of the label.
+
+    The weights are +1 for entailed, 0 for neutral and -1.5 for contradicted claims.
 
     Args:
-        verdicts: at least one; no claims have no phi, which is not the same as phi = 0.
+        verdicts: at least one; without claims there is no phi, which is not the same as phi = 0.
         weights: s of each label.
     """
     total = sum(weights[verdict.label] * verdict.confidence for verdict in verdicts)
@@ -110,14 +112,16 @@ def phi(verdicts: Sequence[Verdict], weights: Mapping[Label, float] = WEIGHTS) -
     return Phi(mean, min(1.0, max(-1.0, mean)))
 
 
-def shares(verdicts: Sequence[Verdict], labels: Sequence[Label] = LABELS) -> dict[Label, float]:
-    """The share of claims under each label."""
-    found = [verdict.label for verdict in verdicts]
-    return {label: found.count(label) / len(found) for label in labels}
+def label_shares(
+    verdicts: Sequence[ClaimVerdict], labels: Sequence[Label] = LABELS
+) -> dict[Label, float]:
+    """Return the share of claims under each label."""
+    given = [verdict.label for verdict in verdicts]
+    return {label: given.count(label) / len(given) for label in labels}
 
 
-def says_something(text: str) -> bool:
-    """Whether there is a letter or a digit in a text."""
+def has_content(text: str) -> bool:
+    """Return whether there is a letter or a digit in a text."""
     return any(character.isalnum() for character in text)
 
 
@@ -125,7 +129,7 @@ Piece = tuple[int, int, Reason | None]
 
 
 def _pieces(response: str) -> Iterator[Piece]:
-    """The pieces of a response in order, with the reason where one is no claim."""
+    """Yield the pieces of a response in order, with the reason for a piece that is no claim."""
     block: int | None = None
     for start, end in lines(response):
         fence = _FENCE.match(response, start, end) is not None
@@ -136,12 +140,12 @@ def _pieces(response: str) -> Iterator[Piece]:
         elif fence:
             block = start
         else:
-            yield from _of_line(response, start, end)
+            yield from _line_pieces(response, start, end)
     if block is not None:
         yield (*stripped(response, block, len(response)), "code")
 
 
-def _of_line(response: str, start: int, end: int) -> Iterator[Piece]:
+def _line_pieces(response: str, start: int, end: int) -> Iterator[Piece]:
     place = stripped(response, start, end)
     if place[0] == place[1]:
         return
@@ -149,44 +153,44 @@ def _of_line(response: str, start: int, end: int) -> Iterator[Piece]:
         yield (*place, "heading")
         return
     start = place[0]
-    for _ in range(MOST_MARKERS):
+    for _ in range(MAX_MARKERS):
         marker = _MARKER.match(response, start, place[1])
         if marker is None:
             break
         yield (*stripped(response, start, marker.end()), "marker")
         start = marker.end()
-    yield from _of_prose(response, *stripped(response, start, place[1]))
+    yield from _sentence_pieces(response, *stripped(response, start, place[1]))
 
 
-def _of_prose(response: str, start: int, end: int) -> Iterator[Piece]:
+def _sentence_pieces(response: str, start: int, end: int) -> Iterator[Piece]:
     for first, last in sentences(response, start, end):
-        if place := _left_over(response, start, first):
+        if place := _remainder(response, start, first):
             yield (*place, "no_letters")
-        yield first, last, _why_no_claim(response[first:last])
+        yield first, last, _drop_reason(response[first:last])
         start = last
-    if place := _left_over(response, start, end):
+    if place := _remainder(response, start, end):
         yield (*place, "no_letters")
 
 
-def _left_over(response: str, start: int, end: int) -> Span | None:
+def _remainder(response: str, start: int, end: int) -> Span | None:
     place = stripped(response, start, end)
     return place if place[0] < place[1] else None
 
 
-def _why_no_claim(text: str) -> Reason | None:
+def _drop_reason(text: str) -> Reason | None:
     words = [len(word) for word in _LETTERS.findall(text)]
     if not words:
         return "no_letters"
     if not _LETTERS.search(_URL.sub("", text)):
         return "url"
-    if min(words) > LONGEST_WORD and text.isascii():
+    if min(words) > MAX_WORD_LETTERS and text.isascii():
         return "no_words"
     if text.rstrip(_CLOSING).endswith(tuple(_QUESTION_MARKS)):
         return "question"
-    return "too_short" if _length(text) < SHORTEST_CLAIM else None
+    return "too_short" if _effective_length(text) < MIN_CLAIM_CHARACTERS else None
 
 
-def _length(text: str) -> int:
-    if len(text) >= SHORTEST_CLAIM:
+def _effective_length(text: str) -> int:
+    if len(text) >= MIN_CLAIM_CHARACTERS:
         return len(text)
-    return sum(WIDE if east_asian_width(letter) in "WF" else 1 for letter in text)
+    return sum(WIDE_CHARACTER_LENGTH if east_asian_width(letter) in "WF" else 1 for letter in text)

@@ -1,8 +1,8 @@
-"""What an answer's own text tells of a policy that games a checker, without a forward pass.
+"""Gaming signals: measures of an answer's text that show a policy gaming a checker.
 
-The signs are those of the cascade in "What makes a medical checker trainable?" (arXiv 2605.25988):
-short answers, answers without a search, another language. All are told beside the score, and none
-is part of it.
+They need no forward pass. The signals are those of the cascade in "What makes a medical checker
+trainable?" (arXiv 2605.25988): short answers, answers without a search, another language. All are
+reported beside the score, and none is part of it.
 """
 
 import re
@@ -12,21 +12,21 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-# The paper takes 0.3 off answers shorter than this, in characters.
-SHORT = 50
-# A run of so many words is not written twice by chance.
-RUN = 8
-REPEATED = 4
-# Of each text so many words are looked at.
-MOST_WORDS = 50_000
-MOSTLY = 0.8
-OFTEN = 0.3
+# The paper subtracts 0.3 from answers shorter than this.
+MIN_CHARACTERS = 50
+# A run of this many words is not written twice by chance.
+COPIED_RUN_WORDS = 8
+REPEATED_RUN_WORDS = 4
+# The words of each text that are read.
+MAX_WORDS = 50_000
+COPIED_THRESHOLD = 0.8
+REPETITION_THRESHOLD = 0.3
 _WORD = re.compile(r"[^\W_]+")
 _HIDDEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 
 
 @dataclass(frozen=True, slots=True)
-class Guards:
+class GamingSignals:
     """Measures of one answer beside its evidence.
 
     Attributes:
@@ -43,52 +43,54 @@ class Guards:
     repetition: float
 
     def flags(self) -> tuple[str, ...]:
-        """`short_answer`, `copied`, `repetition`: which of the measures is out of the ordinary."""
-        signs = {
-            "short_answer": self.characters is not None and self.characters < SHORT,
-            "copied": self.copied >= MOSTLY,
-            "repetition": self.repetition >= OFTEN,
+        """Return the flags of conspicuous measures: `short_answer`, `copied`, `repetition`."""
+        raised = {
+            "short_answer": self.characters is not None and self.characters < MIN_CHARACTERS,
+            "copied": self.copied >= COPIED_THRESHOLD,
+            "repetition": self.repetition >= REPETITION_THRESHOLD,
         }
-        return tuple(name for name, holds in signs.items() if holds)
+        return tuple(name for name, holds in raised.items() if holds)
 
-    def told(self) -> dict[str, Any]:
-        """The measures by name, as `details.guards` has them."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the measures by name, as in `details.gaming_signals`."""
         return asdict(self)
 
 
-def guards_of(answer: str | None, claims: Sequence[str], evidence: Iterable[str]) -> Guards:
-    """The measures of an answer and its claims, words compared without regard to case.
+def measure_gaming_signals(
+    answer: str | None, claims: Sequence[str], evidence: Iterable[str]
+) -> GamingSignals:
+    """Measure an answer and its claims, with words compared without regard to case.
 
     Args:
         answer: the response; None where only its claims are known, which then stand for it.
-        claims: what is judged of it.
+        claims: the claims of it that are judged.
         evidence: the passages.
     """
     words = _words("\n".join(claims) if answer is None else answer)
-    asked = {word for claim in claims for word in _words(claim)}
-    runs = set(_runs(words, RUN))
-    known: set[str] = set()
+    claimed = {word for claim in claims for word in _words(claim)}
+    runs = set(_runs(words, COPIED_RUN_WORDS))
+    supported: set[str] = set()
     shared: set[tuple[str, ...]] = set()
     for passage in evidence:
-        held = _words(passage)
-        known |= asked.intersection(held)
-        shared.update(run for run in _runs(held, RUN) if run in runs)
-    return Guards(
+        passage_words = _words(passage)
+        supported |= claimed.intersection(passage_words)
+        shared.update(run for run in _runs(passage_words, COPIED_RUN_WORDS) if run in runs)
+    return GamingSignals(
         characters=None if answer is None else len(answer),
-        overlap=len(known) / len(asked) if asked else 0.0,
+        overlap=len(supported) / len(claimed) if claimed else 0.0,
         copied=_covered(words, shared) / len(words) if words else 0.0,
         repetition=_repeated(words),
     )
 
 
 def has_hidden_characters(texts: Iterable[str]) -> bool:
-    """Whether a text holds characters without a shape, or such that turn its direction."""
+    """Return whether a text holds characters without a glyph, or with a change of direction."""
     return any(_HIDDEN.search(text) for text in texts)
 
 
 def _words(text: str) -> list[str]:
-    found = _WORD.finditer(text.casefold())
-    return [word.group() for word in islice(found, MOST_WORDS)]
+    matches = _WORD.finditer(text.casefold())
+    return [word.group() for word in islice(matches, MAX_WORDS)]
 
 
 def _runs(words: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:
@@ -100,15 +102,15 @@ def _runs(words: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:
 
 
 def _covered(words: Sequence[str], shared: set[tuple[str, ...]]) -> int:
-    """How many words lie in a shared run."""
+    """Count the words that lie in a shared run."""
     covered, end = 0, 0
-    for at, run in enumerate(_runs(words, RUN)):
+    for at, run in enumerate(_runs(words, COPIED_RUN_WORDS)):
         if run in shared:
-            covered += at + RUN - max(at, end)
-            end = at + RUN
+            covered += at + COPIED_RUN_WORDS - max(at, end)
+            end = at + COPIED_RUN_WORDS
     return covered
 
 
 def _repeated(words: Sequence[str]) -> float:
-    runs = list(_runs(words, REPEATED))
+    runs = list(_runs(words, REPEATED_RUN_WORDS))
     return 1 - len(set(runs)) / len(runs) if runs else 0.0

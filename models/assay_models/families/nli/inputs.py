@@ -1,150 +1,163 @@
-"""From an item to the claims and passages that are judged, and what is told of the others."""
+"""Reading of an item: its claims and passages that are judged, and the account of the others."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 from assay_models.base import ItemError
-from assay_models.families.nli.claims import Dropped, says_something, split_claims
-from assay_models.families.nli.gaming_signals import Guards, guards_of, has_hidden_characters
+from assay_models.families.nli.claims import DroppedPiece, has_content, split_claims
+from assay_models.families.nli.gaming_signals import (
+    GamingSignals,
+    has_hidden_characters,
+    measure_gaming_signals,
+)
 from assay_models.items import NliItem
 
-Readable = Callable[[str], bool]
+CanRead = Callable[[str], bool]
+"""A function that returns whether the model reads the language of a text."""
 
-# So many dropped pieces are told with their places; all are counted.
-TOLD = 1_000
+# The dropped pieces that are reported with their places; all are counted.
+MAX_REPORTED_PIECES = 1_000
 _COMBINATIONS = (
     "give `premise` and `hypothesis`, or `evidence` and `claims`, or `evidence` and `response`"
 )
 
 
-class Named(NamedTuple):
-    """A claim, and what names it to the caller: `index`, and of a response `start` and `end`."""
+class NamedClaim(NamedTuple):
+    """A claim, and its name for the caller: `index`, and of a response `start` and `end`."""
 
     text: str
     name: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """What one item asks.
+class ClaimSet:
+    """The claims and the evidence of one item.
 
     Attributes:
         claims: that can be judged.
         passages: that can be read, by their number in the request.
         unread: names of claims in a language that the model does not read.
-        details: of what was left out.
+        details: of the texts that were left out.
         flags: of the texts.
-        guards: measures of the answer.
+        signals: measures of the answer.
     """
 
-    claims: Sequence[Named]
+    claims: Sequence[NamedClaim]
     passages: Mapping[int, str]
+    _: KW_ONLY
     unread: Sequence[Mapping[str, Any]]
     details: Mapping[str, Any]
     flags: tuple[str, ...]
-    guards: Guards
+    signals: GamingSignals
 
 
-def pair_of(item: NliItem, readable: Readable) -> tuple[str, str] | None:
-    """Premise and hypothesis, if the item is a pair.
+def read_pair(item: NliItem, can_read: CanRead) -> tuple[str, str] | None:
+    """Return premise and hypothesis, or None if the item is no pair.
 
     Raises:
         ItemError: one of them says nothing, or is in a language that the model does not read.
     """
-    if _given(item) != {"premise", "hypothesis"}:
+    if _given_fields(item) != {"premise", "hypothesis"}:
         return None
     premise, hypothesis = item.premise or "", item.hypothesis or ""
     _require_evidence([premise], item)
     _require_claims([hypothesis])
     for name, text in (("premise", premise), ("hypothesis", hypothesis)):
-        if not readable(text):
+        if not can_read(text):
             raise _unsupported(f"the {name} is")
     return premise, hypothesis
 
 
-def case_of(item: NliItem, readable: Readable) -> Case:
-    """What an item with evidence asks.
+def read_claims(item: NliItem, can_read: CanRead) -> ClaimSet:
+    """Read the claims and the evidence of an item.
 
     Raises:
         ItemError: its fields do not go together, nothing can be judged in it, or most of its claims
             are in a language that the model does not read.
     """
     evidence = _evidence(item)
-    found, dropped = _claims(item)
-    said = {place: text for place, text in enumerate(evidence) if says_something(text)}
+    all_claims, dropped = _claims(item)
+    passages = {number: text for number, text in enumerate(evidence) if has_content(text)}
     _require_evidence(evidence, item)
-    _require_claims([claim.text for claim in found])
-    passages = {place: text for place, text in said.items() if readable(text)}
-    if not passages:
+    _require_claims([claim.text for claim in all_claims])
+    readable = {number: text for number, text in passages.items() if can_read(text)}
+    if not readable:
         raise _unsupported("the evidence is")
-    read = [readable(claim.text) for claim in found]
-    claims = [claim for claim, can in zip(found, read, strict=True) if can]
-    unread = [claim.name for claim, can in zip(found, read, strict=True) if not can]
-    if 2 * len(unread) > len(found):
-        raise _unsupported(f"{len(unread)} of {len(found)} claims are")
+    claims, unread = _readable_claims(all_claims, can_read)
     texts = [claim.text for claim in claims]
-    guards = guards_of(item.response, texts, list(passages.values()))
-    return Case(
-        claims=claims,
-        passages=passages,
+    signals = measure_gaming_signals(item.response, texts, list(readable.values()))
+    return ClaimSet(
+        claims,
+        readable,
         unread=unread,
         details={
             "dropped_claims": sum(piece["reason"] != "marker" for piece in dropped),
-            "dropped": dropped[:TOLD],
+            "dropped": dropped[:MAX_REPORTED_PIECES],
             "unsupported_claims": len(unread),
-            "empty_passages": len(evidence) - len(said),
-            "unsupported_passages": len(said) - len(passages),
+            "empty_passages": len(evidence) - len(passages),
+            "unsupported_passages": len(passages) - len(readable),
         },
-        flags=_flags(item, bool(unread) or len(passages) < len(said), guards),
-        guards=guards,
+        flags=_flags(item, bool(unread) or len(readable) < len(passages), signals),
+        signals=signals,
     )
 
 
-def _given(item: NliItem) -> set[str]:
+def _readable_claims(
+    claims: Sequence[NamedClaim], can_read: CanRead
+) -> tuple[list[NamedClaim], list[Mapping[str, Any]]]:
+    is_readable = [can_read(claim.text) for claim in claims]
+    readable = [claim for claim, can in zip(claims, is_readable, strict=True) if can]
+    unread = [claim.name for claim, can in zip(claims, is_readable, strict=True) if not can]
+    if 2 * len(unread) > len(claims):
+        raise _unsupported(f"{len(unread)} of {len(claims)} claims are")
+    return readable, unread
+
+
+def _given_fields(item: NliItem) -> set[str]:
     fields = ("premise", "hypothesis", "evidence", "response", "claims")
     return {name for name in fields if getattr(item, name) is not None}
 
 
 def _evidence(item: NliItem) -> tuple[str, ...]:
-    given = _given(item) | ({"evidence"} if item.searched is False else set())
+    given = _given_fields(item) | ({"evidence"} if item.searched is False else set())
     if given not in ({"evidence", "response"}, {"evidence", "claims"}):
         raise ItemError("invalid_item", _COMBINATIONS)
     return (item.evidence,) if isinstance(item.evidence, str) else item.evidence or ()
 
 
-def _claims(item: NliItem) -> tuple[list[Named], list[dict[str, Any]]]:
-    """The claims, and the pieces or the claims that are none."""
+def _claims(item: NliItem) -> tuple[list[NamedClaim], list[dict[str, Any]]]:
+    """Return the claims, and the pieces or claims that are none."""
     if item.claims is not None:
-        named = [Named(claim, {"index": at}) for at, claim in enumerate(item.claims)]
-        empty = [one for one in named if not says_something(one.text)]
-        told = [{**one.name, "reason": "no_letters"} for one in empty]
-        return [one for one in named if says_something(one.text)], told
+        given = [NamedClaim(claim, {"index": at}) for at, claim in enumerate(item.claims)]
+        claims = [claim for claim in given if has_content(claim.text)]
+        empty = [claim for claim in given if not has_content(claim.text)]
+        return claims, [{**claim.name, "reason": "no_letters"} for claim in empty]
     split = split_claims(item.response or "")
-    found = [
-        Named(claim.text, {"index": at, "start": claim.start, "end": claim.end})
+    claims = [
+        NamedClaim(claim.text, {"index": at, "start": claim.start, "end": claim.end})
         for at, claim in enumerate(split.claims)
     ]
-    return found, [_told(piece) for piece in split.dropped]
+    return claims, [_report(piece) for piece in split.dropped]
 
 
-def _told(piece: Dropped) -> dict[str, Any]:
+def _report(piece: DroppedPiece) -> dict[str, Any]:
     return {"start": piece.start, "end": piece.end, "reason": piece.reason}
 
 
-def _flags(item: NliItem, unread: bool, guards: Guards) -> tuple[str, ...]:
+def _flags(item: NliItem, has_unread: bool, signals: GamingSignals) -> tuple[str, ...]:
     evidence = (item.evidence,) if isinstance(item.evidence, str) else item.evidence or ()
     texts = (*evidence, *(item.claims or ()), item.response or "")
-    signs = {
-        "unsupported_language": unread,
+    raised = {
+        "unsupported_language": has_unread,
         "no_search": item.searched is False,
         "hidden_characters": has_hidden_characters(texts),
     }
-    return (*(name for name, holds in signs.items() if holds), *guards.flags())
+    return (*(name for name, holds in raised.items() if holds), *signals.flags())
 
 
 def _require_evidence(passages: Sequence[str], item: NliItem) -> None:
-    if any(map(says_something, passages)):
+    if any(map(has_content, passages)):
         return
     if item.searched is False:
         raise ItemError("no_search", "there is no evidence because none was searched for")
@@ -152,7 +165,7 @@ def _require_evidence(passages: Sequence[str], item: NliItem) -> None:
 
 
 def _require_claims(claims: Sequence[str]) -> None:
-    if not any(map(says_something, claims)):
+    if not any(map(has_content, claims)):
         raise ItemError(
             "no_claims",
             "there is no claim to judge: none is given, or no sentence of the response is one "
@@ -160,9 +173,9 @@ def _require_claims(claims: Sequence[str]) -> None:
         )
 
 
-def _unsupported(what: str) -> ItemError:
+def _unsupported(subject: str) -> ItemError:
     return ItemError(
         "unsupported_language",
-        f"{what} in a language or a script that the model does not read "
+        f"{subject} in a language or a script that the model does not read "
         "(options.languages of its card)",
     )

@@ -1,4 +1,4 @@
-"""What the logits of a checkpoint mean: labels by name, one, two or three of them."""
+"""The meaning of a checkpoint's logits: one, two or three labels, found by name."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ _ALIASES: Mapping[str, Label] = {
     **dict.fromkeys(("not_entailment", "not_entailed", "non_entailment"), "not_entailment"),
     **dict.fromkeys(("not_supported", "unsupported", "inconsistent"), "not_entailment"),
 }
-# By so much another order must make the right labels likelier, in mean probability.
-CLEARLY = 0.1
+# The mean probability of the right labels must be higher by this under another order.
+MIN_IMPROVEMENT = 0.1
 _PREMISE = "A man in a red jacket is riding a horse along the beach."
 PROBES: tuple[tuple[str, str, Label], ...] = (
     (_PREMISE, "A man is riding a horse.", "entailment"),
@@ -38,38 +38,39 @@ PROBES: tuple[tuple[str, str, Label], ...] = (
     ("The old bridge was closed on Monday.", "The bridge will be painted blue.", "neutral"),
     ("The old bridge was closed on Monday.", "The bridge was open on Monday.", "contradiction"),
 )
-"""Pairs whose labels nobody disputes, for checkpoints that read English."""
+"""Pairs with obvious labels, for checkpoints that read English."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How a checkpoint's logits are read.
+class LabelMapping:
+    """The labels of a checkpoint's logits.
 
-    `labels` are the outcomes that it tells apart; `order` holds the place of each among the logits.
-    A head with one logit has the log-odds of entailment, to which the other outcome's 0 is added.
+    `labels` are the outcomes that it distinguishes; `order` holds the place of each among the
+    logits. A head with one logit has the log-odds of entailment, to which the other outcome's 0 is
+    added.
     """
 
     labels: tuple[Label, ...]
     order: tuple[int, ...]
 
     def logits(self, raw: Raw) -> list[float]:
-        """The logits in the order of `labels`."""
+        """Return the logits in the order of `labels`."""
         if len(self.order) == 1:
             return [raw[0], 0.0]
         return [raw[place] for place in self.order]
 
 
-def reading_of(card: ModelCard, names: Sequence[str]) -> Reading:
-    """How to read a checkpoint whose logits have these names.
+def map_labels(card: ModelCard, names: Sequence[str]) -> LabelMapping:
+    """Map the labels of a checkpoint whose logits have these names.
 
     Raises:
         CardError: the names do not say what each logit means; the text says what to write.
     """
-    meant = _meant(names)
+    canonical = _canonical(names)
     for labels in (LABELS, BINARY, BINARY[:1]):
-        if len(meant) == len(labels) and set(meant) == set(labels):
-            order = tuple(meant.index(label) for label in labels)
-            return Reading(labels if len(labels) > 1 else BINARY, order)
+        if len(canonical) == len(labels) and set(canonical) == set(labels):
+            order = tuple(canonical.index(label) for label in labels)
+            return LabelMapping(labels if len(labels) > 1 else BINARY, order)
     raise CardError(
         f"{card.id}: the labels {', '.join(names)} do not say what the logits mean: find the order "
         "in which the checkpoint was trained, and write it in options.labels, as "
@@ -82,15 +83,15 @@ def refuse_other_names(card: ModelCard, configured: Sequence[str]) -> None:
     """Refuse a card whose labels are not those of the checkpoint's config, where that has names.
 
     Args:
-        card: which may name labels in `options.labels`.
+        card: it may name labels in `options.labels`.
         configured: the names in the config, in the order of the logits.
 
     Raises:
         CardError: both name the labels, and not in the same order.
     """
     named = card.options.get("labels")
-    own = _meant(configured)
-    if named is not None and None not in own and _meant(named) != own:
+    own = _canonical(configured)
+    if named is not None and None not in own and _canonical(named) != own:
         raise CardError(
             f"{card.id}: options.labels says {', '.join(named)}, the checkpoint's config "
             f"{', '.join(configured)}: find out which of them is right"
@@ -98,25 +99,27 @@ def refuse_other_names(card: ModelCard, configured: Sequence[str]) -> None:
 
 
 def refuse_wrong_order(
-    card: ModelCard, reading: Reading, raws_of: Callable[[Sequence[tuple[str, str]]], Sequence[Raw]]
+    card: ModelCard,
+    mapping: LabelMapping,
+    predict_pairs: Callable[[Sequence[tuple[str, str]]], Sequence[Raw]],
 ) -> None:
     """Compute the probes, and refuse labels under which they are less likely than under others.
 
     Args:
-        card: whose labels they are.
-        reading: of its checkpoint.
-        raws_of: computes the raws of pairs of premise and hypothesis.
+        card: the card with these labels.
+        mapping: the labels of its checkpoint.
+        predict_pairs: computes the raws of pairs of premise and hypothesis.
 
     Raises:
         CardError: another order of the labels, or the other sign of one logit, clearly fits better.
     """
-    raws = raws_of([(premise, hypothesis) for premise, hypothesis, _ in PROBES])
-    rows = [probabilities(reading.logits(raw)) for raw in raws]
-    told = reading.labels
-    fits = {order: _fit(rows, order) for order in permutations(told)}
+    raws = predict_pairs([(premise, hypothesis) for premise, hypothesis, _ in PROBES])
+    rows = [probabilities(mapping.logits(raw)) for raw in raws]
+    labels = mapping.labels
+    fits = {order: _fit(rows, order) for order in permutations(labels)}
     best = max(fits, key=lambda order: fits[order])
-    if fits[best] > fits[told] + CLEARLY:
-        right = [best[told.index(label)] for label in _named(reading)]
+    if fits[best] > fits[labels] + MIN_IMPROVEMENT:
+        right = [best[labels.index(label)] for label in _in_logit_order(mapping)]
         raise CardError(
             f"{card.id}: obvious pairs are judged wrong with the labels in this order; right would "
             f"be {', '.join(right)}. Mend options.labels, or set options.probes = false if the "
@@ -124,12 +127,12 @@ def refuse_wrong_order(
         )
 
 
-def _meant(names: Sequence[str]) -> list[Label | None]:
+def _canonical(names: Sequence[str]) -> list[Label | None]:
     return [_ALIASES.get("_".join(name.lower().replace("-", " ").split())) for name in names]
 
 
 def _fit(rows: Sequence[Sequence[float]], order: Sequence[Label]) -> float:
-    """The mean probability of what is right, if the outcomes were those of `order`."""
+    """Return the mean probability of the right label, if the outcomes were those of `order`."""
     total = 0.0
     for row, (_, _, label) in zip(rows, PROBES, strict=True):
         right = label if label in order or label == "entailment" else "not_entailment"
@@ -137,7 +140,7 @@ def _fit(rows: Sequence[Sequence[float]], order: Sequence[Label]) -> float:
     return total / len(rows)
 
 
-def _named(reading: Reading) -> list[Label]:
-    """The outcomes in the order of the logits."""
-    by_place = dict(zip(reading.order, reading.labels, strict=False))
+def _in_logit_order(mapping: LabelMapping) -> list[Label]:
+    """Return the labels in the order of the logits."""
+    by_place = dict(zip(mapping.order, mapping.labels, strict=False))
     return [by_place[place] for place in sorted(by_place)]

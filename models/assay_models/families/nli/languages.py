@@ -1,6 +1,7 @@
-"""Whether a text is in a language that a checker can read.
+"""Detection of texts in a language that a checker cannot read.
 
-A script is told by its letters; languages of one script by py3langid, which needs words.
+A script is detected by its letters, a language among those of one script by py3langid, which needs
+words.
 """
 
 import re
@@ -14,12 +15,12 @@ from typing import Any
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 ANY = "any"
-# Of a long text so many characters decide.
-SAMPLE = 400
-# Fewer words in small letters are names, formulae, code or lists, whose language is nobody's.
-LEAST_WORDS = 3
-# How much likelier another language must make the text, in nats.
-LEAST_MARGIN = 15.0
+# The characters of a long text that decide.
+SAMPLE_CHARACTERS = 400
+# Fewer words in lower case are names, formulae, code or lists, which have no language.
+MIN_WORDS = 3
+# The log-likelihood of another language must be higher by this, in nats.
+MIN_MARGIN = 15.0
 NO_LANGUAGE = "zxx"
 LATIN = "LATIN"
 _SCRIPTS: Mapping[str, frozenset[str]] = {
@@ -43,61 +44,61 @@ _SCRIPTS: Mapping[str, frozenset[str]] = {
 }
 _WORDS = re.compile(r"[^\W\d_]+")
 _NO_PROSE = re.compile(r"`[^`\n]{0,500}`|(?:https?://|www\.)\S+")
-_SYMBOLS = 2
+_MAX_SYMBOL_LETTERS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Languages:
-    """The languages that a checker can read, as ISO 639-1 codes; `any` among them: whatever."""
+    """The languages that a checker can read, as ISO 639-1 codes; `any` stands for all."""
 
     codes: tuple[str, ...]
 
-    def reads(self, text: str) -> bool:
-        """Whether a text may be in one of them; one that cannot be told may.
+    def can_read(self, text: str) -> bool:
+        """Return whether a text may be in one of them; in doubt it may.
 
-        It may not where most letters are of another script, words of one or two letters aside
-        (symbols, units), nor where another language makes its words in small letters, three
-        different ones at least, likelier by 15 nats: names, numbers, formulae and code have no
+        It may not if most letters are of another script, except in words of one or two letters
+        (symbols, units). It may not if its words in lower case, at least three different ones, are
+        more likely in another language by 15 nats: names, numbers, formulae and code have no
         language.
         """
         if ANY in self.codes:
             return True
-        sample = _NO_PROSE.sub(" ", unicodedata.normalize("NFKC", text[:SAMPLE]))
+        sample = _NO_PROSE.sub(" ", unicodedata.normalize("NFKC", text[:SAMPLE_CHARACTERS]))
         scripts = script_letters(sample)
         known = frozenset[str]().union(*(_SCRIPTS.get(code, {LATIN}) for code in self.codes))
         foreign = sum(count for script, count in scripts.items() if script not in known)
         if 2 * foreign > scripts.total():
             return False
-        return not self._likelier_another(sample)
+        return not self._is_in_another_language(sample)
 
-    def _likelier_another(self, sample: str) -> bool:
-        small = [word for word in _WORDS.findall(sample) if len(word) > 1 and word.islower()]
-        if len(set(small)) < LEAST_WORDS:
+    def _is_in_another_language(self, sample: str) -> bool:
+        words = [word for word in _WORDS.findall(sample) if len(word) > 1 and word.islower()]
+        if len(set(words)) < MIN_WORDS:
             return False
-        # Names are foreign in every language, so only these words are asked.
-        prose = " ".join(small)
-        likeliest, _ = _identifier().classify(prose)
-        if likeliest in self.codes or likeliest == NO_LANGUAGE:
+        # Names are foreign in every language, so only these words count.
+        prose = " ".join(words)
+        most_likely, _ = _identifier().classify(prose)
+        if most_likely in self.codes or most_likely == NO_LANGUAGE:
             return False
         likelihoods = {code: float(value) for code, value in _identifier().rank(prose)}
         own = max((likelihoods[code] for code in self.codes if code in likelihoods), default=None)
-        return own is not None and likelihoods[likeliest] - own > LEAST_MARGIN
+        return own is not None and likelihoods[most_likely] - own > MIN_MARGIN
 
 
 def known_codes() -> frozenset[str]:
-    """The codes that can be told from one another, and `any`."""
+    """Return the codes that can be distinguished, and `any`."""
     return frozenset(_identifier().labels) | {ANY}
 
 
 def script_letters(text: str) -> Counter[str]:
-    """How many letters of each script a text has, by Unicode's names of them.
+    """Count the letters of each script in a text, by the names of characters in Unicode.
 
-    Words of one or two letters count for Latin and for scripts that write no spaces alone.
+    Words of one or two letters count only for Latin and for scripts that write no spaces.
     """
     counts: Counter[str] = Counter()
     for word in _WORDS.findall(text):
         own = Counter(map(_script, word))
-        if len(word) <= _SYMBOLS:
+        if len(word) <= _MAX_SYMBOL_LETTERS:
             own = Counter({name: n for name, n in own.items() if name in _SHORT_WORDS})
         counts += own
     return counts
@@ -113,5 +114,5 @@ def _script(letter: str) -> str:
 
 @cache
 def _identifier() -> Any:
-    # Four megabytes and half a second, for a model that must know languages, and once a process.
+    # Four megabytes and half a second, once a process and only for a model that detects languages.
     return LanguageIdentifier.from_model_file(MODEL_FILE)

@@ -1,7 +1,7 @@
-"""Claims against evidence: a cross-encoder, read for one pair or for a whole response."""
+"""The NLI model: a cross-encoder that scores one pair, or the claims of a response."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from importlib.metadata import version
 from typing import Annotated, ClassVar, Literal
 
@@ -9,38 +9,38 @@ from pydantic import Field
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
-from assay_models.families.classifier.model import Classifier, ClassifierOptions, Encoded
+from assay_models.families.classifier.model import Classifier, ClassifierOptions, TokenSequence
 from assay_models.families.nli.chunking import Chunk, Evidence
-from assay_models.families.nli.inputs import Case, Named, case_of, pair_of
+from assay_models.families.nli.inputs import ClaimSet, NamedClaim, read_claims, read_pair
 from assay_models.families.nli.label_mapping import (
-    Reading,
-    reading_of,
+    LabelMapping,
+    map_labels,
     refuse_other_names,
     refuse_wrong_order,
 )
 from assay_models.families.nli.languages import Languages, known_codes
-from assay_models.families.nli.verdicts import Asked, Judge
+from assay_models.families.nli.verdicts import ClaimScorer, JudgedClaims
 from assay_models.items import NliItem
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
 
 VERSION = 2
-# Claims of like length share the chunks of their evidence: windows are so many tokens apart.
-STEP = 32
+# Claims of like length share the chunks of their evidence: window sizes are multiples of this.
+WINDOW_STEP_TOKENS = 32
 # The share of the model's tokens that a claim must leave to its evidence.
-LEAST_WINDOW = 1 / 4
+MIN_WINDOW_SHARE = 1 / 4
 _LIBRARIES = ("livekit-blingfire", "py3langid")
 
 
 class NliOptions(ClassifierOptions):
-    """`[options]` of a card of this family, besides what every classifier takes.
+    """`[options]` of a card of this family, besides those of every classifier.
 
     `temperature` divides the logits (Guo et al., 2017, arXiv 1706.04599). `max_pairs` bounds the
     forward passes of one item, claims times chunks of evidence. `chunk_tokens`: the most tokens of
     evidence that are read at once, where that is less than the encoder has room for. `languages`:
-    what the checkpoint reads, in ISO 639-1 codes, or `any`. `min_confidence`: a probability below
-    which a label is `low_confidence`; under one half it is rather wrong than right. `probes`:
-    whether obvious English pairs must come out right before the model is served.
+    those that the checkpoint reads, in ISO 639-1 codes, or `any`. `min_confidence`: a probability
+    below which a label is `low_confidence`; a label under one half is more likely wrong than right.
+    `probes`: whether obvious English pairs must be judged right before the model is served.
     """
 
     temperature: float = Field(default=1.0, gt=0)
@@ -53,20 +53,21 @@ class NliOptions(ClassifierOptions):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class NliModel:
-    """One checkpoint behind the waist, its labels found by name.
+    """One checkpoint, with its labels found by name.
 
     A pair: raw is the log-odds of entailment, the score is the same of the logits over the
-    temperature, and the channels are the calibrated probabilities. Claims: each is held against
+    temperature, and the channels are the calibrated probabilities. Claims: each is compared with
     each chunk of each passage; raw is phi as the formula gives it, the score is phi cut to [-1, 1]
     (see `claims.phi`), and the channels are phi, the shares of the labels, and measures of the
-    answer. `longest` is the most tokens of evidence read at once.
+    answer. `max_chunk_tokens` is the most tokens of evidence read at once.
     """
 
     fingerprint: str
     classifier: Classifier
-    judge: Judge
+    _: KW_ONLY
+    scorer: ClaimScorer
     languages: Languages
-    longest: int
+    max_chunk_tokens: int
     max_pairs: int
     runs: ClassVar[Literal["device"]] = "device"
     sees: ClassVar[Literal["item"]] = "item"
@@ -84,23 +85,23 @@ class NliModel:
         classifier = Classifier.load(card, files, runtime)
         config = classifier.model.config
         refuse_other_names(card, [config.id2label[at] for at in range(config.num_labels)])
-        reading = reading_of(card, classifier.labels)
+        mapping = map_labels(card, classifier.labels)
         if options.probes and "en" in options.languages:
-            _probe(card, classifier, reading)
+            _probe(card, classifier, mapping)
         libraries = {name: version(name) for name in _LIBRARIES}
         own = {"family": card.family, "version": VERSION, **libraries}
-        room = classifier.renderer.room
+        room = classifier.formatter.max_pair_tokens
         return cls(
             fingerprint_of({**own, **classifier.fingerprint_parts}),
             classifier,
-            Judge(reading, options.temperature, options.min_confidence),
-            Languages(options.languages),
-            min(room, options.chunk_tokens or room),
-            options.max_pairs,
+            scorer=ClaimScorer(mapping, options.temperature, options.min_confidence),
+            languages=Languages(options.languages),
+            max_chunk_tokens=min(room, options.chunk_tokens or room),
+            max_pairs=options.max_pairs,
         )
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
-        """One sequence for a pair; for claims, one for each claim and chunk of evidence.
+        """Encode a pair as one sequence, and claims as one for each claim and chunk of evidence.
 
         Raises:
             ItemError: the fields do not go together, there is no claim or no evidence, they are in
@@ -109,34 +110,34 @@ class NliModel:
         """
         (item,) = items
         assert isinstance(item, NliItem)
-        pair = pair_of(item, self._reads)
+        pair = read_pair(item, self._can_read)
         if pair is not None:
-            one = self._pair(*pair, options)
-            return Prepared((one.input(),), None, one.flags, one.details)
-        return self._prepared(case_of(item, self._reads), options)
+            sequence = self._encode_pair(*pair, options)
+            return Prepared((sequence.input(),), None, sequence.flags, sequence.details)
+        return self._prepare_claims(read_claims(item, self._can_read), options)
 
     def cost(self, inputs: Sequence[Input]) -> int:
-        """See `Classifier.cost`."""
+        """Return the number of tokens that are computed; see `Classifier.cost`."""
         return self.classifier.cost(inputs)
 
     def predict(self, inputs: Sequence[Input]) -> list[Raw]:
-        """The logits of each input, in the checkpoint's order."""
+        """Compute the logits of each input, in the checkpoint's order."""
         return self.classifier.logits(inputs)
 
     def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
-        """The log-odds of entailment for a pair, phi for claims."""
+        """Return the log-odds of entailment for a pair, phi for claims."""
         if prepared.state is None:
-            return [self.judge.pair(prepared, raws[0], options)]
-        return [self.judge.claims(prepared, raws, options)]
+            return [self.scorer.score_pair(prepared, raws[0], options)]
+        return [self.scorer.score_claims(prepared, raws, options)]
 
-    def _reads(self, text: str) -> bool:
-        """Whether a text is in a language of the model, and most of its tokens are known."""
-        if not self.languages.reads(text):
+    def _can_read(self, text: str) -> bool:
+        """Return whether a text is in a language of the model, and most of its tokens are known."""
+        if not self.languages.can_read(text):
             return False
-        tokens = self.classifier.renderer.tokens(text)
-        return 2 * tokens.unknown <= len(tokens.places)
+        tokens = self.classifier.formatter.tokenize(text)
+        return 2 * tokens.unknown <= len(tokens.offsets)
 
-    def _pair(self, premise: str, hypothesis: str, options: Options) -> Encoded:
+    def _encode_pair(self, premise: str, hypothesis: str, options: Options) -> TokenSequence:
         try:
             return self.classifier.encode_text(premise, hypothesis, options.truncation)
         except ItemError as error:
@@ -145,53 +146,68 @@ class NliModel:
             hint = f"{error.detail}, or give `evidence` and `claims`: evidence is read in chunks"
             raise ItemError(error.code, hint) from None
 
-    def _prepared(self, case: Case, options: Options) -> Prepared:
-        evidence = Evidence(dict(case.passages), lambda text: self._tokens(text))
-        self._refuse_too_many(len(case.claims) * len(case.passages))
-        self._refuse_too_many(len(case.claims) * (evidence.tokens // self.longest))
-        known: dict[str, list[tuple[Chunk, Encoded]]] = {}
-        pairs = 0
-        for claim in case.claims:
-            if claim.text not in known:
-                known[claim.text] = list(self._pairs(claim, evidence, options))
-            pairs += len(known[claim.text])
-            self._refuse_too_many(pairs)
-        rows = [row for claim in case.claims for row in known[claim.text]]
-        cut = sum(encoded.truncated for _, encoded in rows)
-        asked = Asked(
+    def _prepare_claims(self, claim_set: ClaimSet, options: Options) -> Prepared:
+        pairs = self._encode_claims(claim_set, options)
+        sequences = [sequence for claim in claim_set.claims for _, sequence in pairs[claim.text]]
+        truncated = sum(sequence.truncated for sequence in sequences)
+        judged = JudgedClaims(
             claims=tuple(
-                (claim.name, tuple(chunk for chunk, _ in known[claim.text]))
-                for claim in case.claims
+                (claim.name, tuple(chunk for chunk, _ in pairs[claim.text]))
+                for claim in claim_set.claims
             ),
-            unread=tuple(case.unread),
-            characters=sum(map(len, case.passages.values())),
-            guards=case.guards,
+            unread=tuple(claim_set.unread),
+            characters=sum(map(len, claim_set.passages.values())),
+            signals=claim_set.signals,
         )
-        flags = ("truncated", *case.flags) if cut else case.flags
-        details = {**({"truncated_tokens": cut} if cut else {}), **case.details}
-        return Prepared(tuple(one.input() for _, one in rows), asked, flags, details)
+        return Prepared(
+            tuple(sequence.input() for sequence in sequences),
+            judged,
+            flags=("truncated", *claim_set.flags) if truncated else claim_set.flags,
+            details={
+                **({"truncated_tokens": truncated} if truncated else {}),
+                **claim_set.details,
+            },
+        )
 
-    def _pairs(
-        self, claim: Named, evidence: Evidence, options: Options
-    ) -> Iterator[tuple[Chunk, Encoded]]:
-        """A claim with each chunk, in windows that depend on this claim alone."""
-        room = self.classifier.renderer.room
-        tokens = len(self._tokens(claim.text))
-        least = max(1, int(room * LEAST_WINDOW))
-        if tokens > room - least and options.truncation == "error":
+    def _encode_claims(
+        self, claim_set: ClaimSet, options: Options
+    ) -> dict[str, list[tuple[Chunk, TokenSequence]]]:
+        """Encode each claim with each chunk, each different claim once, by the claim's text."""
+        claims, passages = claim_set.claims, claim_set.passages
+        evidence = Evidence(dict(passages), self._tokenize)
+        self._refuse_too_many(len(claims) * len(passages))
+        self._refuse_too_many(len(claims) * (evidence.tokens // self.max_chunk_tokens))
+        encoded: dict[str, list[tuple[Chunk, TokenSequence]]] = {}
+        count = 0
+        for claim in claims:
+            if claim.text not in encoded:
+                encoded[claim.text] = list(self._encode_claim(claim, evidence, options))
+            count += len(encoded[claim.text])
+            self._refuse_too_many(count)
+        return encoded
+
+    def _encode_claim(
+        self, claim: NamedClaim, evidence: Evidence, options: Options
+    ) -> Iterator[tuple[Chunk, TokenSequence]]:
+        """Yield a claim with each chunk, in windows that depend on this claim alone."""
+        room = self.classifier.formatter.max_pair_tokens
+        tokens = len(self._tokenize(claim.text))
+        min_window = max(1, int(room * MIN_WINDOW_SHARE))
+        if tokens > room - min_window and options.truncation == "error":
             raise ItemError(
                 "input_too_long",
                 f"claim {claim.name['index']} has {tokens} tokens, the model takes "
-                f"{room - least} beside its evidence: shorten it, or set options.truncation",
+                f"{room - min_window} beside its evidence: shorten it, or set options.truncation",
             )
-        exact = min(max(room - tokens, least), self.longest)
-        window = min(max(room - -(-tokens // STEP) * STEP, least), self.longest)
+        exact = min(max(room - tokens, min_window), self.max_chunk_tokens)
+        rounded = -(-tokens // WINDOW_STEP_TOKENS) * WINDOW_STEP_TOKENS
+        window = min(max(room - rounded, min_window), self.max_chunk_tokens)
         for chunk in evidence.chunks(exact, window):
             text = evidence.text(chunk)
             yield chunk, self.classifier.encode_text(text, claim.text, options.truncation)
 
-    def _tokens(self, text: str) -> Sequence[tuple[int, int]]:
-        return self.classifier.renderer.tokens(text).places
+    def _tokenize(self, text: str) -> Sequence[tuple[int, int]]:
+        return self.classifier.formatter.tokenize(text).offsets
 
     def _refuse_too_many(self, pairs: int) -> None:
         if pairs > self.max_pairs:
@@ -206,14 +222,14 @@ def _refuse_unknown(card: ModelCard, languages: Sequence[str]) -> None:
     unknown = sorted(set(languages) - known_codes())
     if unknown:
         raise CardError(
-            f"{card.id}: options.languages: {', '.join(unknown)} cannot be told from others; give "
-            "two-letter codes (ISO 639-1), or any"
+            f"{card.id}: options.languages: {', '.join(unknown)} cannot be distinguished from "
+            "others; give two-letter codes (ISO 639-1), or any"
         )
 
 
-def _probe(card: ModelCard, classifier: Classifier, reading: Reading) -> None:
-    def raws_of(pairs: Sequence[tuple[str, str]]) -> Sequence[Raw]:
-        encoded = [classifier.encode_text(*pair, "right") for pair in pairs]
-        return classifier.logits([one.input() for one in encoded])
+def _probe(card: ModelCard, classifier: Classifier, mapping: LabelMapping) -> None:
+    def predict_pairs(pairs: Sequence[tuple[str, str]]) -> Sequence[Raw]:
+        sequences = [classifier.encode_text(*pair, "right") for pair in pairs]
+        return classifier.logits([sequence.input() for sequence in sequences])
 
-    refuse_wrong_order(card, reading, raws_of)
+    refuse_wrong_order(card, mapping, predict_pairs)

@@ -1,4 +1,4 @@
-"""Sentences and lines of a text, as places in it."""
+"""Sentences and lines of a text, as spans of characters."""
 
 import re
 from collections.abc import Iterator
@@ -7,24 +7,24 @@ from livekit import blingfire
 
 Span = tuple[int, int]
 
-# The segmenter sees so many characters at a time, and the last sentence of them again with what
-# follows: it holds the interpreter's lock, and other requests want to get on.
-REACH = 8_192
-# BlingFire ends a sentence behind these; in the middle of a line they open a name.
-_SAINTS = re.compile(r"(?:^|\s)(?:St|Mt|Ft)\.$")
-_HALVES = re.compile("[\ud800-\udfff]")
+# The segmenter gets this many characters at a time, and the last sentence of them again with what
+# follows: it holds the interpreter's lock, and other requests must not wait for long.
+SEGMENT_CHARACTERS = 8_192
+# BlingFire ends a sentence after these; in the middle of a line they open a name.
+_NAME_PREFIXES = re.compile(r"(?:^|\s)(?:St|Mt|Ft)\.$")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def sentences(text: str, start: int = 0, end: int | None = None) -> Iterator[Span]:
-    """Start and end of each sentence of `text[start:end]`, in characters, none empty.
+    """Yield start and end of each sentence of `text[start:end]`, in characters, none empty.
 
-    By BlingFire's finite automaton, in time that grows as the length does, whatever the text.
-    Outside of what it calls sentences lies nothing but white space and characters without a shape.
+    Sentences are found by BlingFire's finite automaton, in linear time for any text. Only white
+    space and characters without a glyph lie outside of sentences.
     """
     end = len(text) if end is None else end
     pending: Span | None = None
-    for first, last in _found(text, start, end):
-        if pending is not None and not _SAINTS.search(text[pending[0] : pending[1]]):
+    for first, last in _raw_sentences(text, start, end):
+        if pending is not None and not _NAME_PREFIXES.search(text[pending[0] : pending[1]]):
             yield pending
             pending = None
         pending = (first if pending is None else pending[0], last)
@@ -33,7 +33,7 @@ def sentences(text: str, start: int = 0, end: int | None = None) -> Iterator[Spa
 
 
 def lines(text: str) -> Iterator[Span]:
-    """Start and end of each line, its end-of-line characters among it."""
+    """Yield start and end of each line, with its end-of-line characters."""
     start = 0
     for line in text.splitlines(keepends=True):
         yield start, start + len(line)
@@ -41,25 +41,25 @@ def lines(text: str) -> Iterator[Span]:
 
 
 def stripped(text: str, start: int, end: int) -> Span:
-    """The place without the white space at both ends; empty where there is nothing else."""
+    """Return the span without white space at both ends; it is empty if there is nothing else."""
     piece = text[start:end]
     start += len(piece) - len(piece.lstrip())
     return start, start + len(piece.strip())
 
 
-def _found(text: str, start: int, end: int) -> Iterator[Span]:
+def _raw_sentences(text: str, start: int, end: int) -> Iterator[Span]:
     while start < end:
-        stop = min(start + REACH, end)
-        found = _segmented(text[start:stop])
-        whole = stop == end
-        kept = found if whole or len(found) < 2 else found[:-1]
+        stop = min(start + SEGMENT_CHARACTERS, end)
+        spans = _segmented(text[start:stop])
+        is_last = stop == end or len(spans) < 2
+        kept = spans if is_last else spans[:-1]
         for first, last in kept:
             first, last = stripped(text, start + first, start + last)
             if first < last:
                 yield first, last
-        start = stop if whole or len(found) < 2 else start + kept[-1][1]
+        start = stop if is_last else start + kept[-1][1]
 
 
 def _segmented(piece: str) -> list[Span]:
-    # Half of a surrogate pair is no character; any other in its place keeps the places right.
-    return blingfire.text_to_sentences_with_offsets(_HALVES.sub("\ufffd", piece))[1]
+    # Half of a surrogate pair is no character; another character in its place keeps the offsets.
+    return blingfire.text_to_sentences_with_offsets(_SURROGATES.sub("\ufffd", piece))[1]

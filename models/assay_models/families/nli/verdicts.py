@@ -1,183 +1,200 @@
-"""From the logits of an item's pairs to its verdicts, phi and channels. Pure."""
+"""From the logits of an item's pairs to its verdicts, phi and channels, as pure functions."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from assay_models.base import Options, Prepared, Raw, Score
 from assay_models.families.nli.chunking import Chunk
-from assay_models.families.nli.claims import WEIGHTS, Verdict, phi, shares
-from assay_models.families.nli.gaming_signals import Guards
-from assay_models.families.nli.label_mapping import Reading
+from assay_models.families.nli.claims import WEIGHTS, ClaimVerdict, label_shares, phi
+from assay_models.families.nli.gaming_signals import GamingSignals
+from assay_models.families.nli.label_mapping import LabelMapping
 from assay_models.items import Label
 from assay_models.shaping import log_odds, probabilities
 
-LOW = "low_confidence"
+LOW_CONFIDENCE = "low_confidence"
 MIN_CONFIDENCE = "min_confidence"
 WEIGHT = "weights."
 _CHANNELS: Mapping[Label, str] = {"entailment": "support"}
 
-Named = dict[Label, float]
+Probabilities = dict[Label, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the raws of one item answer.
+class JudgedClaims:
+    """The claims and chunks of one item that its raws belong to.
 
     Attributes:
-        claims: of each the names, and the chunks it was held against, in the order of the raws.
-        unread: names of claims that were not judged, because of their language.
+        claims: for each its name, and the chunks it is compared with, in the order of the raws.
+        unread: names of claims that are not judged, because of their language.
         characters: of the evidence.
-        guards: measures of the answer.
+        signals: measures of the answer.
     """
 
     claims: tuple[tuple[Mapping[str, Any], tuple[Chunk, ...]], ...]
     unread: tuple[Mapping[str, Any], ...]
     characters: int
-    guards: Guards
+    signals: GamingSignals
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """The verdict on one claim and the account of it.
+class ClaimResult:
+    """The verdict on one claim and its report.
 
-    `used` is the chunk that decided, where it entails or contradicts; `disputed` says that another
-    one surely says the contrary.
+    `deciding_chunk` is the chunk that decided, where it entails or contradicts. `is_disputed` says
+    that another chunk confidently says the contrary.
     """
 
-    verdict: Verdict
-    sure: bool
-    account: dict[str, Any]
-    used: Chunk | None
-    disputed: bool
+    verdict: ClaimVerdict
+    report: dict[str, Any]
+    _: KW_ONLY
+    is_confident: bool
+    is_disputed: bool
+    deciding_chunk: Chunk | None
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
-    """How logits become verdicts: their names, the temperature, and when a label is sure."""
+class ClaimScorer:
+    """The way from logits to scores: label mapping, temperature, and the least confidence."""
 
-    reading: Reading
+    mapping: LabelMapping
     temperature: float
     min_confidence: float
 
-    def pair(self, prepared: Prepared, raw: Raw, options: Options) -> Score:
-        """Log-odds of entailment, and the label of one pair."""
-        logits = self.reading.logits(raw)
+    def score_pair(self, prepared: Prepared, raw: Raw, options: Options) -> Score:
+        """Return the log-odds of entailment, and the label of one pair."""
+        logits = self.mapping.logits(raw)
         tempered = [logit / self.temperature for logit in logits]
         odds, score = log_odds(logits, 0), log_odds(tempered, 0)
-        named = dict(zip(self.reading.labels, probabilities(tempered), strict=True))
-        label = _highest(named)
-        sure = named[label] >= self._least(options)
+        by_label = dict(zip(self.mapping.labels, probabilities(tempered), strict=True))
+        label = _most_probable(by_label)
+        is_confident = by_label[label] >= self._min_confidence(options)
         details = {
             **prepared.details,
             "label": label,
-            "status": "ok" if sure else LOW,
-            "probabilities": named,
+            "status": "ok" if is_confident else LOW_CONFIDENCE,
+            "probabilities": by_label,
         }
-        flags = prepared.flags if sure else (*prepared.flags, LOW)
-        channels: dict[str, float] = dict(named.items())
-        return Score(odds if options.raw else score, odds, channels, flags, details)
+        return Score(
+            odds if options.raw else score,
+            odds,
+            channels=dict(by_label.items()),
+            flags=prepared.flags if is_confident else (*prepared.flags, LOW_CONFIDENCE),
+            details=details,
+        )
 
-    def claims(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> Score:
-        """Phi of all claims, and the account of each."""
-        asked: Asked = prepared.state
-        rows = iter([self._named(raw) for raw in raws])
-        least = self._least(options)
-        judged, told = [], []
-        for name, chunks in asked.claims:
-            one = judge([next(rows) for _ in chunks], chunks, least)
-            judged.append(one)
-            told.append({**name, **one.account})
-        told += [{**name, "status": "unsupported_language"} for name in asked.unread]
-        verdicts = [one.verdict for one in judged]
-        found = phi(verdicts, {**WEIGHTS, **_weights(options)})
+    def score_claims(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> Score:
+        """Return phi of all claims, and the report on each."""
+        judged: JudgedClaims = prepared.state
+        rows = iter([self._probabilities(raw) for raw in raws])
+        threshold = self._min_confidence(options)
+        results = [
+            decide([next(rows) for _ in chunks], chunks, threshold) for _, chunks in judged.claims
+        ]
+        mean = phi([result.verdict for result in results], {**WEIGHTS, **_weights(options)})
         details = {
-            "claims": sorted(told, key=lambda one: one["index"]),
-            "low_confidence_claims": sum(not one.sure for one in judged),
-            "chunks": len({chunk for _, chunks in asked.claims for chunk in chunks}),
-            "guards": asked.guards.told(),
+            "claims": _reports(judged, results),
+            "low_confidence_claims": sum(not result.is_confident for result in results),
+            "chunks": len({chunk for _, chunks in judged.claims for chunk in chunks}),
+            "gaming_signals": judged.signals.to_dict(),
             **prepared.details,
         }
-        channels = {"phi": found.clipped, **self._channels(judged, asked)}
-        flags = (*prepared.flags, *_signs(judged))
-        served = found.unclipped if options.raw else found.clipped
-        return Score(served, found.unclipped, channels, flags, details)
+        return Score(
+            mean.unclipped if options.raw else mean.clipped,
+            mean.unclipped,
+            channels={"phi": mean.clipped, **self._channels(results, judged)},
+            flags=(*prepared.flags, *_flags(results)),
+            details=details,
+        )
 
-    def _named(self, raw: Raw) -> Named:
-        logits = [logit / self.temperature for logit in self.reading.logits(raw)]
-        return dict(zip(self.reading.labels, probabilities(logits), strict=True))
+    def _probabilities(self, raw: Raw) -> Probabilities:
+        logits = [logit / self.temperature for logit in self.mapping.logits(raw)]
+        return dict(zip(self.mapping.labels, probabilities(logits), strict=True))
 
-    def _channels(self, judged: Sequence[Judged], asked: Asked) -> dict[str, float]:
-        """Shares of all judged claims; those without confidence are under no label."""
-        labels = self.reading.labels
-        sure = [one.verdict for one in judged if one.sure]
-        parts = shares(sure, labels) if sure else dict.fromkeys(labels, 0.0)
-        part = len(sure) / len(judged)
-        used = _characters({one.used for one in judged if one.used is not None and one.sure})
+    def _channels(self, results: Sequence[ClaimResult], judged: JudgedClaims) -> dict[str, float]:
+        """Compute the shares of all judged claims; those without confidence have no label."""
+        labels = self.mapping.labels
+        confident = [result for result in results if result.is_confident]
+        shares = dict.fromkeys(labels, 0.0)
+        if confident:
+            shares = label_shares([result.verdict for result in confident], labels)
+        confident_share = len(confident) / len(results)
+        deciding = {result.deciding_chunk for result in confident}
+        used = _characters(chunk for chunk in deciding if chunk is not None)
         return {
-            **{_CHANNELS.get(label, label): parts[label] * part for label in labels},
-            "coverage": used / asked.characters,
-            "claims": float(len(judged)),
-            "evidence_overlap": asked.guards.overlap,
+            **{_CHANNELS.get(label, label): shares[label] * confident_share for label in labels},
+            "coverage": used / judged.characters,
+            "claims": float(len(results)),
+            "evidence_overlap": judged.signals.overlap,
         }
 
-    def _least(self, options: Options) -> float:
+    def _min_confidence(self, options: Options) -> float:
         return dict(options.numbers).get(MIN_CONFIDENCE, self.min_confidence)
 
 
-def judge(held: Sequence[Named], chunks: Sequence[Chunk], least: float) -> Judged:
-    """The verdict on one claim, from the chunk that decides it.
+def decide(
+    by_chunk: Sequence[Probabilities], chunks: Sequence[Chunk], min_confidence: float
+) -> ClaimResult:
+    """Return the verdict on one claim, from the chunk that decides it.
 
     A chunk that entails decides before one that contradicts, and that before one that is neutral:
     among retrieved passages most have nothing to do with the claim, and a model that learnt from
-    captions is quick to call those a contradiction. Among several of a kind the surest decides.
+    captions is quick to call those a contradiction. Among several of a kind the most confident one
+    decides.
 
     Args:
-        held: the probabilities under each chunk.
-        chunks: where these lie.
-        least: the confidence from which a label is sure.
+        by_chunk: the probabilities under each chunk.
+        chunks: the places of these.
+        min_confidence: the probability from which a label is confident.
     """
-    decisive = max(range(len(held)), key=lambda at: _decisiveness(held[at]))
-    label = _highest(held[decisive])
-    verdict = Verdict(label, held[decisive][label])
-    sure = verdict.confidence >= least
-    chunk = chunks[decisive]
-    account: dict[str, Any] = {
-        "status": "ok" if sure else LOW,
+    decisive = max(range(len(by_chunk)), key=lambda index: _decisiveness(by_chunk[index]))
+    label = _most_probable(by_chunk[decisive])
+    verdict = ClaimVerdict(label, by_chunk[decisive][label])
+    is_confident = verdict.confidence >= min_confidence
+    report: dict[str, Any] = {
+        "status": "ok" if is_confident else LOW_CONFIDENCE,
         "label": verdict.label,
         "confidence": verdict.confidence,
-        "passage": chunk.passage,
-        "chunk": {"start": chunk.start, "end": chunk.end},
-        "probabilities": held[decisive],
-        "best_supported": _extreme(held, chunks, "entailment"),
+        "passage": chunks[decisive].passage,
+        "chunk": {"start": chunks[decisive].start, "end": chunks[decisive].end},
+        "probabilities": by_chunk[decisive],
+        **_extremes(by_chunk, chunks),
     }
-    if "contradiction" in held[decisive]:
-        account["worst_contradicted"] = _extreme(held, chunks, "contradiction")
-    surely = {_highest(named) for named in held if max(named.values()) >= least}
-    decides = label in ("entailment", "contradiction")
-    return Judged(
+    confident_labels = {
+        _most_probable(row) for row in by_chunk if max(row.values()) >= min_confidence
+    }
+    return ClaimResult(
         verdict,
-        sure,
-        account,
-        chunk if decides else None,
-        {"entailment", "contradiction"} <= surely,
+        report,
+        is_confident=is_confident,
+        is_disputed={"entailment", "contradiction"} <= confident_labels,
+        deciding_chunk=chunks[decisive] if label in ("entailment", "contradiction") else None,
     )
 
 
-def _extreme(held: Sequence[Named], chunks: Sequence[Chunk], label: Label) -> dict[str, Any]:
-    most = max(range(len(held)), key=lambda at: held[at][label])
-    return {**chunks[most]._asdict(), label: held[most][label]}
+def _extremes(by_chunk: Sequence[Probabilities], chunks: Sequence[Chunk]) -> dict[str, Any]:
+    extremes = {"best_supported": _extreme(by_chunk, chunks, "entailment")}
+    if "contradiction" in by_chunk[0]:
+        extremes["worst_contradicted"] = _extreme(by_chunk, chunks, "contradiction")
+    return extremes
 
 
-def _decisiveness(named: Named) -> tuple[int, float]:
-    label = _highest(named)
+def _extreme(
+    by_chunk: Sequence[Probabilities], chunks: Sequence[Chunk], label: Label
+) -> dict[str, Any]:
+    highest = max(range(len(by_chunk)), key=lambda index: by_chunk[index][label])
+    return {**chunks[highest]._asdict(), label: by_chunk[highest][label]}
+
+
+def _decisiveness(row: Probabilities) -> tuple[int, float]:
+    label = _most_probable(row)
     if label in ("entailment", "contradiction"):
-        return (2 if label == "entailment" else 1), named[label]
-    return 0, -named[label]
+        return (2 if label == "entailment" else 1), row[label]
+    return 0, -row[label]
 
 
-def _highest(named: Named) -> Label:
-    return max(named, key=lambda label: named[label])
+def _most_probable(row: Probabilities) -> Label:
+    return max(row, key=lambda label: row[label])
 
 
 def _weights(options: Options) -> dict[Label, float]:
@@ -185,17 +202,24 @@ def _weights(options: Options) -> dict[Label, float]:
     return {label: numbers[WEIGHT + label] for label in WEIGHTS if WEIGHT + label in numbers}
 
 
-def _signs(judged: Iterable[Judged]) -> list[str]:
-    judged = list(judged)
-    signs = {
-        LOW: any(not one.sure for one in judged),
-        "disputed_evidence": any(one.disputed for one in judged),
+def _reports(judged: JudgedClaims, results: Sequence[ClaimResult]) -> list[dict[str, Any]]:
+    reports = [
+        {**name, **result.report} for (name, _), result in zip(judged.claims, results, strict=True)
+    ]
+    reports += [{**name, "status": "unsupported_language"} for name in judged.unread]
+    return sorted(reports, key=lambda report: report["index"])
+
+
+def _flags(results: Sequence[ClaimResult]) -> list[str]:
+    raised = {
+        LOW_CONFIDENCE: any(not result.is_confident for result in results),
+        "disputed_evidence": any(result.is_disputed for result in results),
     }
-    return [name for name, holds in signs.items() if holds]
+    return [name for name, holds in raised.items() if holds]
 
 
 def _characters(chunks: Iterable[Chunk]) -> int:
-    """How many characters lie in any of these."""
+    """Count the characters that lie in any of these chunks."""
     total, passage, reached = 0, -1, 0
     for chunk in sorted(chunks):
         if chunk.passage != passage:

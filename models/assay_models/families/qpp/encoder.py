@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from transformers import BertModel
 
 from assay_models.base import DeviceOutOfMemory, Input
-from assay_models.families.classifier.batch_layout import Arrangement, Body
-from assay_models.families.classifier.parity import Trial, arranged, kernels
-from assay_models.families.classifier.transformers_compat import quietly
+from assay_models.families.classifier.batch_layout import BatchLayout, Body
+from assay_models.families.classifier.parity import Trial, choose_layout, numeric_environment
+from assay_models.families.classifier.transformers_compat import silence_transformers
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 """The files that decide an embedding."""
 
-LONGEST = 512
-"""Positions the encoder has, its two marker tokens included."""
+MAX_POSITIONS = 512
+"""The positions of the encoder, its two marker tokens included."""
 
-_LEAST_NORM = 1e-12
+_MIN_NORM = 1e-12
 _PROBES = (
     "a dog",
     "on a beach",
@@ -42,13 +42,13 @@ _PROBES = (
 class SentenceEmbedding:
     """A frozen encoder and its tokenizer, on one device.
 
-    `decided_by` names what decides the bits of an embedding besides the files.
+    `environment` names what decides the bits of an embedding besides the files.
     """
 
     tokenizer: Tokenizer
     width: int
-    arrangement: Arrangement
-    decided_by: tuple[str, ...]
+    layout: BatchLayout
+    environment: tuple[str, ...]
 
     @classmethod
     def load(
@@ -62,58 +62,67 @@ class SentenceEmbedding:
 
         Args:
             folder: holds `FILES`.
-            device: torch's name of where to compute.
+            device: torch's name of the device.
             dtype: torch's name of the encoder's dtype; pooling is always in fp32.
             deterministic: whether an embedding must be bit-equal in every batch.
 
         Raises:
-            NotRight: it cannot be, or the encoder's numbers depend on the padding.
+            ParityError: it cannot be, or the encoder's numbers depend on the padding.
         """
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        with quietly():
-            encoder: Any = BertModel.from_pretrained(
-                folder,
-                dtype=getattr(torch, dtype),
-                local_files_only=True,
-                use_safetensors=True,
-            )
-        encoder.requires_grad_(False)
-        pooled = _Pooled(encoder.eval().to(device))
-        body = Body(pooled, torch.device(device), "mean", 0, None, LONGEST, 0, with_type_ids=True)
+        encoder = _load_encoder(folder, dtype)
+        body = Body(
+            _Pooled(encoder.to(device)),
+            torch.device(device),
+            head_input="mean",
+            pad_id=0,
+            ignored_id=None,
+            max_tokens=MAX_POSITIONS,
+            first_position=0,
+            has_type_ids=True,
+        )
         rows = [_row(tokenizer.encode(" ".join([text] * 5)).ids) for text in _PROBES]
-        near = 1e-3 if dtype == "float32" else 0.05
-        arrangement = arranged(body, _unit, Trial(rows, near), deterministic)
-        decided_by = (arrangement.name, *kernels(body.device))
-        return cls(tokenizer, int(encoder.config.hidden_size), arrangement, decided_by)
+        trial = Trial(rows, 1e-3 if dtype == "float32" else 0.05)
+        layout = choose_layout(body, _unit, trial, deterministic=deterministic)
+        environment = (layout.name, *numeric_environment(body.device))
+        return cls(tokenizer, int(encoder.config.hidden_size), layout, environment)
 
     def tokenize(self, text: str) -> Encoding:
-        """Ids with both markers, and where in the text each token lies; nothing is cut."""
+        """Return the ids with both markers, and the place of each token; nothing is cut."""
         return self.tokenizer.encode(text)
 
     def cost(self, inputs: Sequence[Input]) -> int:
-        """Tokens that one forward pass of these computes."""
-        return self.arrangement.cost(inputs)
+        """Return the number of tokens that one forward pass of these computes."""
+        return self.layout.cost(inputs)
 
     def embed(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """The embeddings of token id rows: shape (rows, width), each of Euclidean length 1.
+        """Compute the embeddings of token id rows: shape (rows, width), of Euclidean length 1.
 
-        None depends on the others but for rounding (below 1e-6 in fp32).
+        An embedding depends on the others only by rounding (below 1e-6 in fp32).
 
         Raises:
             DeviceOutOfMemory: the batch does not fit.
         """
         try:
             with torch.inference_mode():
-                embeddings = self.arrangement.logits([_row(row) for row in rows])
+                embeddings = self.layout.logits([_row(row) for row in rows])
         except torch.OutOfMemoryError as error:
             raise DeviceOutOfMemory(f"{sum(map(len, rows))} tokens do not fit") from error
         return np.asarray(embeddings.cpu().numpy(), dtype=np.float32)
 
 
+def _load_encoder(folder: Path, dtype: str) -> Any:
+    with silence_transformers():
+        encoder: Any = BertModel.from_pretrained(
+            folder, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
+        )
+    return encoder.requires_grad_(False).eval()
+
+
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _TokenRow:
     ids: "array[int]"
     type_ids: "array[int]"
 
@@ -143,9 +152,9 @@ class _Pooled(nn.Module):
 
 
 def _unit(means: Tensor) -> Tensor:
-    return nn.functional.normalize(means.float(), dim=1, eps=_LEAST_NORM)
+    return nn.functional.normalize(means.float(), dim=1, eps=_MIN_NORM)
 
 
 def _row(ids: Sequence[int]) -> Input:
-    given = array("i", ids)
-    return Input(b"", len(given), _Row(given, array("i", bytes(4 * len(given)))))
+    row = _TokenRow(array("i", ids), array("i", bytes(4 * len(ids))))
+    return Input(b"", len(ids), row)

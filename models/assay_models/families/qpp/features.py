@@ -1,4 +1,4 @@
-"""What can be read off a query without weights: five word features and hashed word n-grams."""
+"""Features of a query that need no weights: five word features and hashed word n-grams."""
 
 import re
 import zlib
@@ -34,7 +34,7 @@ _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 @dataclass(frozen=True, slots=True)
 class QueryFeatures:
     """One query's features: `numbers` in the order of `FEATURES`, and the n-grams as ascending
-    `bins` with how often each occurred (`counts`, of the same length)."""
+    `bins` with the number of occurrences of each (`counts`, of the same length)."""
 
     words: int
     numbers: tuple[float, ...]
@@ -43,17 +43,17 @@ class QueryFeatures:
 
 
 def normalise(query: str) -> str:
-    """The query with every run of white space made one blank, and none at either end."""
+    """Replace every run of white space by one blank, and remove it at both ends."""
     return " ".join(query.split())
 
 
 def words_of(text: str) -> list[str]:
-    """The words in order, in lower case."""
+    """Return the words in order, in lower case."""
     return _WORD.findall(text.lower())
 
 
 def read_features(text: str) -> QueryFeatures:
-    """The features of a normalised query; case makes no difference to the words."""
+    """Return the features of a normalised query; words are compared without case."""
     words = words_of(text)
     numbers = (
         float(len(words)),
@@ -68,14 +68,14 @@ def read_features(text: str) -> QueryFeatures:
 
 
 def ngrams(words: Sequence[str]) -> list[str]:
-    """The words, then each two neighbours joined by a blank."""
+    """Return the words, then each two adjacent ones joined by a blank."""
     return [*words, *(f"{left} {right}" for left, right in pairwise(words))]
 
 
 def bin_of(gram: str) -> int:
-    """The bin of an n-gram: CRC-32 of its UTF-8 bytes, the same on every machine."""
+    """Return the bin of an n-gram: CRC-32 of its UTF-8 bytes, the same on every machine."""
     return zlib.crc32(gram.encode("utf-8", "surrogatepass")) % BINS
 
 
-def _share(words: Sequence[str], chosen: frozenset[str]) -> float:
-    return sum(word in chosen for word in words) / max(1, len(words))
+def _share(words: Sequence[str], members: frozenset[str]) -> float:
+    return sum(word in members for word in words) / max(1, len(words))

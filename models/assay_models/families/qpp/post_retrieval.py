@@ -1,7 +1,7 @@
-"""How well a query was answered, from the list that a retrieval system returned for it.
+"""Query performance prediction from the list that a retrieval system returned.
 
-Post-retrieval query performance prediction without learning: the predictors of
-`predictors`, each a channel. No weights and no torch.
+This is post-retrieval prediction without learning: each predictor of `predictors` is a channel. It
+needs no weights and no torch.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from assay_models.repository import ModelFiles, fingerprint_of
 
 VERSION = 1
 NUMBERS_PER_TOKEN = 16
-"""Numbers of embeddings that are counted as one token; a score is one by itself."""
+"""The numbers of embeddings that count as one token; a score counts as one by itself."""
 
 Predictor = Literal[
     "score_deviation",
@@ -40,9 +40,9 @@ Predictor = Literal[
     "query_fit",
 ]
 NAMES: tuple[Predictor, ...] = get_args(Predictor)
-"""In the order of the bits of a raw's first number."""
-_OF_SCORES = NAMES[: NAMES.index("coherence")]
-_OF_EMBEDDINGS = NAMES[NAMES.index("coherence") : NAMES.index("query_fit")]
+"""The predictors in the order of the bits of a raw's first number."""
+_SCORE_PREDICTORS = NAMES[: NAMES.index("coherence")]
+_EMBEDDING_PREDICTORS = NAMES[NAMES.index("coherence") : NAMES.index("query_fit")]
 
 SIGMA_SHARE = 0.5
 
@@ -50,8 +50,8 @@ Depth = Annotated[int, Field(ge=1, le=1000)]
 
 
 class PredictorOptions(BaseModel):
-    """What a card of this family may set: how many results count (WIG's number is its own), the
-    channel that is the score, and the temperature of `clarity`."""
+    """`[options]` of a card of this family: the number of results that count (WIG has a number of
+    its own), the channel that is the score, and the temperature of `clarity`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,9 +61,9 @@ class PredictorOptions(BaseModel):
     temperature: Annotated[float, Field(gt=0, le=100)] = 0.1
 
 
-class Retrieved(NamedTuple):
-    """What the predictors read. Shapes: `scores` (n,), of the whole list; `rows` (k, d) and `query`
-    (d,), embeddings of length 1."""
+class RetrievedList(NamedTuple):
+    """The input of the predictors. Shapes: `scores` (n,), of the whole list; `rows` (k, d) and
+    `query` (d,), embeddings of length 1."""
 
     scores: Scores
     depth: int
@@ -85,7 +85,7 @@ class RetrievalQppModel:
 
     @classmethod
     def load(cls, card: ModelCard, files: ModelFiles, runtime: Runtime) -> "RetrievalQppModel":
-        """Read the card's options; there is nothing else.
+        """Read the card's options; there is nothing else to read.
 
         Raises:
             CardError: an option is unknown or out of its range.
@@ -95,11 +95,11 @@ class RetrievalQppModel:
         return cls(fingerprint_of(parts), card.limits.max_tokens, options)
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
-        """Check that the list is one, and bring it to arrays."""
+        """Check the list, and convert it to arrays."""
         item = items[0]
         assert isinstance(item, RetrievalQppItem)
-        read = self._read(item)
-        tokens = _tokens(read)
+        retrieved = self._read(item)
+        tokens = _tokens(retrieved)
         if tokens > self.max_tokens:
             raise ItemError(
                 "input_too_long",
@@ -108,48 +108,61 @@ class RetrievalQppModel:
             )
         raised = {
             "corpus_from_list": item.corpus_score is None,
-            "short_list": len(item.results) < self._asked(item),
+            "short_list": len(item.results) < self._depth(item),
         }
         return Prepared(
-            (Input(_key(read), tokens, read),),
-            _expected(read),
+            (Input(_key(retrieved), tokens, retrieved),),
+            _expected(retrieved),
             flags=tuple(flag for flag, holds in raised.items() if holds),
-            details={"results": len(item.results), "depth": read.depth, "words": read.words},
+            details={
+                "results": len(item.results),
+                "depth": retrieved.depth,
+                "words": retrieved.words,
+            },
         )
 
     def cost(self, inputs: Sequence[Input]) -> int:
-        """Nothing is padded."""
-        return sum(one.tokens for one in inputs)
+        """Return the number of all tokens: nothing is padded."""
+        return sum(row.tokens for row in inputs)
 
     def predict(self, inputs: Sequence[Input]) -> list[Raw]:
-        """For each list a number whose bits say which of `NAMES` are defined, then those that are.
+        """Compute for each list a number whose bits say which of `NAMES` are defined, then these.
 
-        Each list is computed by itself, so no other one decides a bit.
+        Each list is computed by itself, so that its bits do not depend on the others.
         """
-        with np.errstate(all="ignore"):  # what is not finite is refused by whoever asked
-            return [_packed(self._values(one.payload)) for one in inputs]
+        with np.errstate(all="ignore"):  # the caller refuses numbers that are not finite
+            return [_packed(self._values(row.payload)) for row in inputs]
 
     def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
-        """Every predictor that is defined as a channel. `details.undefined` names those that are
-        not, although what they read was sent.
+        """Return every defined predictor as a channel.
+
+        `details.undefined` names those that are not defined although their inputs were sent.
 
         Raises:
-            ItemError: the one that is the score is not defined for this list.
+            ItemError: the predictor that is the score is not defined for this list.
         """
         ((bits, *values),) = raws
-        defined = [name for place, name in enumerate(NAMES) if int(bits) >> place & 1]
+        defined = [name for index, name in enumerate(NAMES) if int(bits) >> index & 1]
         channels: dict[str, float] = dict(zip(defined, values, strict=True))
         undefined = [name for name in prepared.state if name not in channels]
         main = self.options.score
         if main not in channels:
             raise ItemError("undefined_predictor", f"`{main}` needs {NEEDS[main]}")
         details = {**prepared.details, "undefined": undefined}
-        return [Score(channels[main], channels[main], channels, prepared.flags, details)]
+        return [
+            Score(
+                channels[main],
+                channels[main],
+                channels=channels,
+                flags=prepared.flags,
+                details=details,
+            )
+        ]
 
-    def _asked(self, item: RetrievalQppItem) -> int:
+    def _depth(self, item: RetrievalQppItem) -> int:
         return item.depth if item.depth is not None else self.options.depth
 
-    def _read(self, item: RetrievalQppItem) -> Retrieved:
+    def _read(self, item: RetrievalQppItem) -> RetrievedList:
         words = len(words_of(item.query))
         if words == 0:
             raise ItemError("empty_query", "`query` holds no word: send the text that was searched")
@@ -163,35 +176,43 @@ class RetrievalQppModel:
                 f"`results` come best first, but number {rises[0] + 2} scores higher than the one "
                 "before it: sort them, and send distances with a minus sign",
             )
-        depth = min(self._asked(item), len(scores))
+        depth = min(self._depth(item), len(scores))
         rows = _rows(item, depth)
-        return Retrieved(scores, depth, words, item.corpus_score, rows, _query(item, rows))
+        return RetrievedList(
+            scores,
+            depth,
+            words=words,
+            corpus=item.corpus_score,
+            rows=rows,
+            query=_query(item, rows),
+        )
 
-    def _values(self, read: Retrieved) -> Iterator[float | None]:
-        """In the order of `NAMES`."""
-        best, corpus = read.scores[: read.depth], read.corpus
+    def _values(self, retrieved: RetrievedList) -> Iterator[float | None]:
+        """Yield the predictors in the order of `NAMES`; None for one that is not defined."""
+        scores, corpus = retrieved.scores, retrieved.corpus
+        best = scores[: retrieved.depth]
         if corpus is None:
-            corpus = predictors.mean(read.scores)
+            corpus = predictors.mean(scores)
         gains = best[: self.options.wig_depth]
         yield predictors.deviation(best)
-        yield predictors.wig(gains, corpus, read.words)
+        yield predictors.wig(gains, corpus, retrieved.words)
         yield predictors.nqc(best, corpus) if corpus else None
         yield predictors.smv(best, corpus) if corpus and best[-1] > 0 else None
-        yield predictors.sigma_max(read.scores)
-        positive = read.scores[0] > 0
-        yield predictors.sigma_share(read.scores, SIGMA_SHARE) if positive else None
-        yield predictors.top_gap(read.scores) if len(read.scores) > 1 else None
-        yield from self._of_embeddings(read)
+        yield predictors.sigma_max(scores)
+        yield predictors.sigma_share(scores, SIGMA_SHARE) if scores[0] > 0 else None
+        yield predictors.top_gap(scores) if len(scores) > 1 else None
+        yield from self._embedding_values(retrieved)
 
-    def _of_embeddings(self, read: Retrieved) -> Iterator[float | None]:
-        if read.rows is None:
+    def _embedding_values(self, retrieved: RetrievedList) -> Iterator[float | None]:
+        rows, query = retrieved.rows, retrieved.query
+        if rows is None:
             yield from (None, None, None, None)
             return
-        best = read.scores[: read.depth]
-        yield predictors.coherence(read.rows)
-        yield predictors.autocorrelation(best, read.rows)
-        yield predictors.clarity(best, read.rows, self.options.temperature)
-        yield None if read.query is None else predictors.query_fit(read.query, read.rows)
+        best = retrieved.scores[: retrieved.depth]
+        yield predictors.coherence(rows)
+        yield predictors.autocorrelation(best, rows)
+        yield predictors.clarity(best, rows, self.options.temperature)
+        yield None if query is None else predictors.query_fit(query, rows)
 
 
 _EMBEDDED = "an embedding of each result within the depth, and"
@@ -208,20 +229,22 @@ NEEDS: Mapping[Predictor, str] = {
     "clarity": f"{_EMBEDDED} two results",
     "query_fit": f"{_EMBEDDED} `query_embedding`",
 }
-"""What each predictor is not defined without."""
+"""The inputs that each predictor needs to be defined."""
 
 
-def _expected(read: Retrieved) -> tuple[Predictor, ...]:
-    """The predictors whose inputs were sent."""
-    of_embeddings = () if read.rows is None else _OF_EMBEDDINGS
-    return (*_OF_SCORES, *of_embeddings, *(() if read.query is None else ("query_fit",)))
+def _expected(retrieved: RetrievedList) -> tuple[Predictor, ...]:
+    """Return the predictors whose inputs were sent."""
+    names = _SCORE_PREDICTORS
+    if retrieved.rows is not None:
+        names = (*names, *_EMBEDDING_PREDICTORS)
+    return names if retrieved.query is None else (*names, "query_fit")
 
 
 def _rows(item: RetrievalQppItem, depth: int) -> Rows | None:
-    found = [result.embedding for result in item.results[:depth]]
-    if all(embedding is None for embedding in found):
+    embeddings = [result.embedding for result in item.results[:depth]]
+    present = [embedding for embedding in embeddings if embedding is not None]
+    if not present:
         return None
-    present = [embedding for embedding in found if embedding is not None]
     if len(present) < depth:
         raise ItemError(
             "invalid_item",
@@ -250,23 +273,24 @@ def _query(item: RetrievalQppItem, rows: Rows | None) -> Rows | None:
     return predictors.unit(query)
 
 
-def _tokens(read: Retrieved) -> int:
-    numbers = 0 if read.rows is None else read.rows.size
-    numbers += 0 if read.query is None else read.query.size
-    return len(read.scores) + -(-numbers // NUMBERS_PER_TOKEN)
+def _tokens(retrieved: RetrievedList) -> int:
+    numbers = 0 if retrieved.rows is None else retrieved.rows.size
+    numbers += 0 if retrieved.query is None else retrieved.query.size
+    return len(retrieved.scores) + -(-numbers // NUMBERS_PER_TOKEN)
 
 
-def _key(read: Retrieved) -> bytes:
-    shape = (0, 0) if read.rows is None else read.rows.shape
-    lengths = (len(read.scores), *shape, 0 if read.query is None else len(read.query))
-    digest = hashlib.sha256(struct.pack(">6Q", *lengths, read.depth, read.words))
-    digest.update(b"" if read.corpus is None else struct.pack(">d", read.corpus))
-    for part in (read.scores, read.rows, read.query):
+def _key(retrieved: RetrievedList) -> bytes:
+    scores, rows, query = retrieved.scores, retrieved.rows, retrieved.query
+    shape = (0, 0) if rows is None else rows.shape
+    lengths = (len(scores), *shape, 0 if query is None else len(query))
+    digest = hashlib.sha256(struct.pack(">6Q", *lengths, retrieved.depth, retrieved.words))
+    digest.update(b"" if retrieved.corpus is None else struct.pack(">d", retrieved.corpus))
+    for part in (scores, rows, query):
         digest.update(b"" if part is None else part.astype("<f8").tobytes())
     return digest.digest()
 
 
 def _packed(values: Iterator[float | None]) -> Raw:
-    found = list(values)
-    bits = sum(1 << place for place, value in enumerate(found) if value is not None)
-    return (float(bits), *(value for value in found if value is not None))
+    listed = list(values)
+    bits = sum(1 << index for index, value in enumerate(listed) if value is not None)
+    return (float(bits), *(value for value in listed if value is not None))

@@ -1,13 +1,13 @@
-"""How well a text-to-video retrieval system will do on a query, foretold from its text alone.
+"""Query performance prediction for text-to-video retrieval, from the text of the query alone.
 
 The task and the labels are those of VQPP (Lutu, Poesina and Ionescu 2026, arXiv 2602.17814). The
-predictor reads a frozen sentence embedding, five word features, hashed word n-grams, and how near
-the queries lie whose labels are known (`query_heads`).
+predictor reads a frozen sentence embedding, five word features, hashed word n-grams, and the
+distances of the queries with known labels (see `heads`).
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -18,12 +18,12 @@ from tokenizers import Encoding
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
-from assay_models.families.classifier.parity import NotRight
+from assay_models.families.classifier.parity import ParityError
 from assay_models.families.qpp import rewrites
-from assay_models.families.qpp.encoder import FILES, LONGEST, SentenceEmbedding
+from assay_models.families.qpp.encoder import FILES, MAX_POSITIONS, SentenceEmbedding
 from assay_models.families.qpp.features import VERSION as FEATURES_VERSION
 from assay_models.families.qpp.features import QueryFeatures, normalise, read_features
-from assay_models.families.qpp.heads import Head, head_of
+from assay_models.families.qpp.heads import Head, read_head
 from assay_models.items import VideoQppItem
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, digest_of, fingerprint_of
@@ -31,31 +31,32 @@ from assay_models.repository import ModelFiles, digest_of, fingerprint_of
 VERSION = 2
 HEADS = "heads.safetensors"
 DEFAULT_COLLECTION = "msrvtt"
-FEWEST_WORDS = 3
+MIN_WORDS = 3
 
 SYSTEMS: Mapping[str, tuple[str, ...]] = {
     "msrvtt": ("gram", "vast"),
     "vatex": ("gram", "vast"),
     "coco": (),
 }
-"""The retrieval systems each collection has labels of; COCO's are means over two systems."""
+"""The retrieval systems that each collection has labels of; COCO's are means over two systems."""
 
-_MARKERS = 2
+_MARKER_TOKENS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class VideoQppModel:
-    """Expected reciprocal rank and recall at 10, before any retrieval.
+    """A model of the expected reciprocal rank and recall at 10, before any retrieval.
 
-    `alone`: every query's neighbours are looked up by themselves, so that no other one in the batch
-    decides a bit.
+    With `is_row_wise` the neighbours of each query are computed by themselves, so that its bits do
+    not depend on the rest of the batch.
     """
 
     fingerprint: str
     max_tokens: int
+    _: KW_ONLY
     encoder: SentenceEmbedding
     heads: Mapping[str, Head]
-    alone: bool
+    is_row_wise: bool
     runs: ClassVar[Literal["device"]] = "device"
     sees: ClassVar[Literal["item"]] = "item"
 
@@ -64,7 +65,7 @@ class VideoQppModel:
         """Read the frozen encoder and the heads beside the card.
 
         Raises:
-            CardError: there are no weights, or the heads are not what the family computes with.
+            CardError: there are no weights, or the heads are not those of this family.
         """
         if files.weights is None:
             raise CardError(f"{card.id}: `weights` must name the sentence encoder's folder")
@@ -75,137 +76,142 @@ class VideoQppModel:
             encoder = SentenceEmbedding.load(
                 files.weights, runtime.device, runtime.dtype, runtime.deterministic
             )
-        except NotRight as error:
+        except ParityError as error:
             raise CardError(f"{card.id}: {error}") from error
         heads = _read_heads(card, files.folder / HEADS, encoder.width, runtime.device)
         return cls(
             _fingerprint(files, files.weights, runtime, encoder),
-            min(card.limits.max_tokens, LONGEST),
-            encoder,
-            heads,
-            runtime.deterministic,
+            min(card.limits.max_tokens, MAX_POSITIONS),
+            encoder=encoder,
+            heads=heads,
+            is_row_wise=runtime.deterministic,
         )
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
         """Normalise white space, then read the tokens and the features of one query.
 
-        With an `original` there is one row more, and the query's own row keeps its embedding.
+        With an `original` there is one more row, and the query's own row keeps its embedding.
         """
         item = items[0]
         assert isinstance(item, VideoQppItem)
         collection = _collection(item)
-        text = self._read("query", item.query, options)
+        query = self._tokenize("query", item.query, options)
         original = None
         if item.original is not None:
-            original = self._read("original", item.original, options)
-        features = read_features(text.kept)
-        rows = [_query_row(collection, text, features, original is not None)]
+            original = self._tokenize("original", item.original, options)
+        features = read_features(query.text)
+        rows = [_query_row(collection, query, features, original is not None)]
         if original is not None:
             rows.append(_original_row(original))
         return Prepared(
             tuple(rows),
-            Asked(collection, item.system, _changes(text, original)),
-            _flags(item, features, text, original),
-            _details(features, text, original),
+            QueryState(collection, item.system, _changes(query, original)),
+            _flags(item, features, query, original),
+            _details(features, query, original),
         )
 
     def cost(self, inputs: Sequence[Input]) -> int:
-        """See `SentenceEmbedding.cost`."""
+        """Return the number of tokens that are computed; see `SentenceEmbedding.cost`."""
         return self.encoder.cost(inputs)
 
     def predict(self, inputs: Sequence[Input]) -> list[Raw]:
-        """(rr, r10) of GRAM, then of VAST, for each query (for COCO one (rr, r10)), then how near
-        the four nearest known queries are, and its embedding where that is asked for. Of an
-        original, the embedding."""
+        """Compute the raws of queries and the embeddings of originals.
+
+        A query has (rr, r10) of GRAM, then of VAST (for COCO one (rr, r10)), then the mean cosine
+        of the four nearest known queries, and its embedding where the row keeps it. An original has
+        its embedding.
+        """
         if not inputs:
             return []
-        asked: list[Row] = [one.payload for one in inputs]
-        embeddings = self.encoder.embed([row.ids for row in asked])
-        found: dict[int, Raw] = {}
-        for collection, places, queries in self._together(asked):
-            raws = self.heads[collection].raws(embeddings[places], queries)
-            found.update(zip(places, raws, strict=True))
+        rows: list[QueryRow] = [row.payload for row in inputs]
+        embeddings = self.encoder.embed([row.ids for row in rows])
+        outputs: dict[int, Raw] = {}
+        for collection, indices, queries in self._by_head(rows):
+            raws = self.heads[collection].raws(embeddings[indices], queries)
+            outputs.update(zip(indices, raws, strict=True))
         return [
-            (*found.get(place, ()), *(embedding.tolist() if row.keeps_embedding else ()))
-            for place, (row, embedding) in enumerate(zip(asked, embeddings, strict=True))
+            (*outputs.get(index, ()), *(embedding.tolist() if row.keeps_embedding else ()))
+            for index, (row, embedding) in enumerate(zip(rows, embeddings, strict=True))
         ]
 
-    def _together(
-        self, asked: Sequence["Row"]
+    def _by_head(
+        self, rows: Sequence["QueryRow"]
     ) -> Iterator[tuple[str, list[int], list[QueryFeatures]]]:
-        """What one head reads at a time: the collection, places among the rows, and queries."""
-        lots: dict[tuple[str, int], tuple[list[int], list[QueryFeatures]]] = {}
-        for place, row in enumerate(asked):
-            if row.foretold is not None:
-                collection, features = row.foretold
-                lot = place if self.alone else 0
-                places, queries = lots.setdefault((collection, lot), ([], []))
-                places.append(place)
+        """Yield the collection, the indices and the queries that one head reads at a time."""
+        groups: dict[tuple[str, int], tuple[list[int], list[QueryFeatures]]] = {}
+        for index, row in enumerate(rows):
+            if row.query is not None:
+                collection, features = row.query
+                group = index if self.is_row_wise else 0
+                indices, queries = groups.setdefault((collection, group), ([], []))
+                indices.append(index)
                 queries.append(features)
-        for (collection, _), (places, queries) in lots.items():
-            yield collection, places, queries
+        for (collection, _), (indices, queries) in groups.items():
+            yield collection, indices, queries
 
     def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
-        """Channels `rr` and `r10` of the item's system (the mean of both where it names none),
-        clipped to 0..1; the score is their mean, the raw the same mean before clipping. The flag
-        `out_of_domain` says that no query like it had a part in training.
+        """Return the channels `rr` and `r10` of the item's system, clipped to 0..1, and their mean.
 
-        With an `original` there are besides `similarity`, `length_change` and `novelty` of the
-        module `rewriting`; the score has no part of them."""
+        Without a system they are the means of both. The score is their mean, the raw the same mean
+        before clipping. The flag `out_of_domain` says that no similar query was used in training.
+        With an `original` there are also the channels `similarity`, `length_change` and `novelty`
+        of the module `rewrites`; the score does not depend on them.
+        """
         query, *originals = raws
-        asked: Asked = prepared.state
-        count = 2 * max(1, len(SYSTEMS[asked.collection]))
+        state: QueryState = prepared.state
+        count = 2 * max(1, len(SYSTEMS[state.collection]))
         outputs, nearest, embedding = query[:count], query[count], query[count + 1 :]
-        rr, r10 = _of_system(outputs, asked.collection, asked.system)
+        rr, r10 = _system_outputs(outputs, state.collection, state.system)
         channels = {"rr": _clip(rr), "r10": _clip(r10)}
         raw = (rr + r10) / 2
         score = raw if options.raw else (channels["rr"] + channels["r10"]) / 2
         for original in originals:
             channels["similarity"] = rewrites.similarity(embedding, original)
         flags, details = prepared.flags, {**prepared.details, "nearest": round(nearest, 4)}
-        if nearest < self.heads[asked.collection].domain:
+        if nearest < self.heads[state.collection].domain_threshold:
             flags = (*flags, "out_of_domain")
-        return [Score(score, raw, {**channels, **asked.changes}, flags, details)]
+        channels |= state.changes
+        return [Score(score, raw, channels=channels, flags=flags, details=details)]
 
-    def _read(self, field: str, given: str, options: Options) -> "Read":
-        text = normalise(given)
+    def _tokenize(self, field: str, query: str, options: Options) -> "TokenizedQuery":
+        text = normalise(query)
         encoding = self.encoder.tokenize(text)
-        if len(encoding.ids) <= _MARKERS:
+        if len(encoding.ids) <= _MARKER_TOKENS:
             raise ItemError("empty_query", f"`{field}` holds no word: send a text to be searched")
-        over = len(encoding.ids) - self.max_tokens
-        if over <= 0:
-            return Read(tuple(encoding.ids), text, 0)
+        excess = len(encoding.ids) - self.max_tokens
+        if excess <= 0:
+            return TokenizedQuery(tuple(encoding.ids), text, 0)
         if options.truncation == "error":
             raise ItemError(
                 "input_too_long",
-                f"`{field}` is {over} tokens over the limit of {self.max_tokens}: "
+                f"`{field}` is {excess} tokens over the limit of {self.max_tokens}: "
                 "shorten it, or set `options.truncation`",
             )
-        return _cut(encoding, text, over, options.truncation)
+        return _truncate(encoding, text, excess, options.truncation)
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """A query as it is scored: token ids with both markers, the text they stand for, and how many
-    tokens were cut off."""
+class TokenizedQuery:
+    """A query as it is scored: token ids with both markers, their text, and the number of tokens
+    that were cut."""
 
     ids: tuple[int, ...]
-    kept: str
-    cut: int
+    text: str
+    truncated: int
 
 
-class Row(NamedTuple):
-    """The payload of one row. `foretold`: the collection and the features of a query; None for an
-    original, of which only the embedding is wanted."""
+class QueryRow(NamedTuple):
+    """The payload of one row. `query`: the collection and the features of a query; None for an
+    original, of which only the embedding is needed."""
 
-    foretold: tuple[str, QueryFeatures] | None
+    query: tuple[str, QueryFeatures] | None
     ids: tuple[int, ...]
     keeps_embedding: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What `finish` needs of an item; `changes` are the channels that need no embedding."""
+class QueryState:
+    """The state of an item for `finish`; `changes` are the channels that need no embedding."""
 
     collection: str
     system: str | None
@@ -213,32 +219,36 @@ class Asked:
 
 
 def _query_row(
-    collection: str, text: Read, features: QueryFeatures, keeps_embedding: bool
+    collection: str, query: TokenizedQuery, features: QueryFeatures, keeps_embedding: bool
 ) -> Input:
-    # A raw that holds the embedding has a key of its own: the other has it not.
-    key = _key(f"{collection} embedding" if keeps_embedding else collection, text)
-    return Input(key, len(text.ids), Row((collection, features), text.ids, keeps_embedding))
+    # A raw with the embedding has a key of its own, different from that of a raw without it.
+    key = _key(f"{collection} embedding" if keeps_embedding else collection, query)
+    row = QueryRow((collection, features), query.ids, keeps_embedding)
+    return Input(key, len(query.ids), row)
 
 
-def _original_row(text: Read) -> Input:
-    return Input(_key("embedding", text), len(text.ids), Row(None, text.ids, keeps_embedding=True))
+def _original_row(original: TokenizedQuery) -> Input:
+    row = QueryRow(None, original.ids, keeps_embedding=True)
+    return Input(_key("embedding", original), len(original.ids), row)
 
 
-def _changes(text: Read, original: Read | None) -> dict[str, float]:
+def _changes(query: TokenizedQuery, original: TokenizedQuery | None) -> dict[str, float]:
     if original is None:
         return {}
     return {
-        "length_change": rewrites.length_change(text.kept, original.kept),
-        "novelty": rewrites.novelty(text.kept, original.kept),
+        "length_change": rewrites.length_change(query.text, original.text),
+        "novelty": rewrites.novelty(query.text, original.text),
     }
 
 
-def _details(features: QueryFeatures, text: Read, original: Read | None) -> dict[str, Any]:
+def _details(
+    features: QueryFeatures, query: TokenizedQuery, original: TokenizedQuery | None
+) -> dict[str, Any]:
     details: dict[str, Any] = {"words": features.words}
-    if text.cut:
-        details["truncated_tokens"] = text.cut
-    if original is not None and original.cut:
-        details["truncated_tokens_of_original"] = original.cut
+    if query.truncated:
+        details["truncated_tokens"] = query.truncated
+    if original is not None and original.truncated:
+        details["truncated_tokens_of_original"] = original.truncated
     return details
 
 
@@ -255,45 +265,48 @@ def _collection(item: VideoQppItem) -> str:
 
 
 def _flags(
-    item: VideoQppItem, features: QueryFeatures, text: Read, original: Read | None
+    item: VideoQppItem,
+    features: QueryFeatures,
+    query: TokenizedQuery,
+    original: TokenizedQuery | None,
 ) -> tuple[str, ...]:
-    cut = text.cut + (0 if original is None else original.cut)
+    truncated = query.truncated + (0 if original is None else original.truncated)
     raised = {
         "default_collection": item.collection is None,
-        "very_short": features.words < FEWEST_WORDS,
-        "truncated": cut > 0,
+        "very_short": features.words < MIN_WORDS,
+        "truncated": truncated > 0,
     }
     return tuple(flag for flag, holds in raised.items() if holds)
 
 
-def _key(collection: str, text: Read) -> bytes:
-    ids = np.array(text.ids, dtype="<u4").tobytes()
-    length = len(text.ids).to_bytes(4, "big")
-    return b"\0".join((collection.encode(), length, ids, text.kept.encode()))
+def _key(collection: str, query: TokenizedQuery) -> bytes:
+    ids = np.array(query.ids, dtype="<u4").tobytes()
+    length = len(query.ids).to_bytes(4, "big")
+    return b"\0".join((collection.encode(), length, ids, query.text.encode()))
 
 
-def _cut(encoding: Encoding, text: str, over: int, side: str) -> Read:
+def _truncate(encoding: Encoding, text: str, excess: int, side: str) -> TokenizedQuery:
     first, *inner, last = zip(encoding.ids, encoding.offsets, strict=True)
-    room = len(inner) - over
-    heads = {"right": room, "left": 0, "middle": (room + 1) // 2}[side]
-    head, tail = inner[:heads], inner[len(inner) - (room - heads) :]
+    kept = len(inner) - excess
+    at_start = {"right": kept, "left": 0, "middle": (kept + 1) // 2}[side]
+    head, tail = inner[:at_start], inner[len(inner) - (kept - at_start) :]
     pieces = [text[part[0][1][0] : part[-1][1][1]] for part in (head, tail) if part]
     ids = tuple(token for token, _ in (first, *head, *tail, last))
-    return Read(ids, normalise(" ".join(pieces)), over)
+    return TokenizedQuery(ids, normalise(" ".join(pieces)), excess)
 
 
-def _of_system(
+def _system_outputs(
     outputs: Sequence[float], collection: str, system: str | None
 ) -> tuple[float, float]:
     if system is not None:
-        place = 2 * SYSTEMS[collection].index(system)
-        return outputs[place], outputs[place + 1]
+        index = 2 * SYSTEMS[collection].index(system)
+        return outputs[index], outputs[index + 1]
     systems = len(outputs) // 2
     return sum(outputs[0::2]) / systems, sum(outputs[1::2]) / systems
 
 
 def _clip(value: float) -> float:
-    """NaN stays NaN, so that it is told and not served as a zero."""
+    """Clip to 0..1; NaN stays NaN, so that it is reported and not served as a zero."""
     return value if math.isnan(value) else min(1.0, max(0.0, value))
 
 
@@ -301,7 +314,9 @@ def _read_heads(card: ModelCard, path: Path, width: int, device: str) -> dict[st
     try:
         tensors = load_file(path)
         return {
-            name: head_of(tensors, name, width, 2 * max(1, len(systems)), device)
+            name: read_head(
+                tensors, name, width=width, outputs=2 * max(1, len(systems)), device=device
+            )
             for name, systems in SYSTEMS.items()
         }
     except (OSError, SafetensorError, KeyError, ValueError) as error:
@@ -320,5 +335,5 @@ def _fingerprint(
         "dtype": runtime.dtype,
     }
     if runtime.deterministic:
-        parts["deterministic"] = encoder.decided_by
+        parts["deterministic"] = encoder.environment
     return fingerprint_of(parts)

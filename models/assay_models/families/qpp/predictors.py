@@ -1,9 +1,9 @@
 """Unsupervised post-retrieval predictors, from the scores and embeddings of a retrieved list.
 
-Each gives a number that is higher where the query is expected to have gone better. None is learnt
-and none is calibrated. Scores come best first, shape (n,) in fp64; the order of equal ones changes
-nothing. Embeddings are rows of length 1 in fp64, shape (k, d), in the order of the results. Where a
-number is not defined the functions on embeddings return None, and never a zero in its place.
+Each returns a number that is higher where better results are expected. None is learnt and none is
+calibrated. Scores come best first, shape (n,) in fp64; the order of equal scores has no effect.
+Embeddings are rows of length 1 in fp64, shape (k, d), in the order of the results. Where a number
+is not defined the functions on embeddings return None, and never a zero.
 """
 
 import math
@@ -15,38 +15,41 @@ Scores = NDArray[np.float64]
 Rows = NDArray[np.float64]
 
 
-FEWEST_TO_CORRELATE = 3
-"""With two results the other one is all the surroundings there are, and the correlation is -1."""
+MIN_RESULTS_TO_CORRELATE = 3
+"""The fewest results with an autocorrelation: with two results it is always -1."""
 
 
 def deviation(scores: Scores) -> float:
-    """The population standard deviation, in the unit of the scores; 0 for equal ones.
+    """Return the population standard deviation, in the unit of the scores; 0 for equal ones.
 
-    Spread-out scores say that some results stand out of the rest (Perez-Iglesias and Araujo 2010).
+    Spread-out scores show that some results stand out from the rest (Perez-Iglesias and Araujo
+    2010).
     """
-    apart = scores - scores[0]  # equal scores give exactly 0
-    return float(np.sqrt(np.mean((apart - apart.mean()) ** 2)))
+    shifted = scores - scores[0]  # equal scores give exactly 0
+    return float(np.sqrt(np.mean((shifted - shifted.mean()) ** 2)))
 
 
 def mean(scores: Scores) -> float:
-    """The mean, which is the score itself where all are equal."""
+    """Return the mean, which is exactly the score itself where all are equal."""
     return float(scores[0] + np.mean(scores - scores[0]))
 
 
 def wig(scores: Scores, corpus: float, words: int) -> float:
-    """Weighted information gain (Zhou and Croft 2007): by how much the mean of the scores exceeds
-    that of the corpus, over the square root of the number of query words.
+    """Compute weighted information gain (Zhou and Croft 2007).
+
+    It is the mean of the scores minus the score of the corpus, over the square root of the number
+    of query words.
 
     Args:
         scores: of the best k results; the paper has k = 5.
-        corpus: the score of the whole corpus as one document, or what stands for it.
+        corpus: the score of the whole corpus as one document, or its substitute.
         words: of the query, at least 1.
     """
     return float(np.mean(scores - corpus) / math.sqrt(words))
 
 
 def nqc(scores: Scores, corpus: float) -> float:
-    """Normalised query commitment (Shtok et al. 2012): `deviation` over |score of the corpus|.
+    """Compute normalised query commitment (Shtok et al. 2012): `deviation` over |corpus score|.
 
     Args:
         scores: of the best k results; the paper has k = 100.
@@ -56,8 +59,9 @@ def nqc(scores: Scores, corpus: float) -> float:
 
 
 def smv(scores: Scores, corpus: float) -> float:
-    """Score magnitude and variance (Tao and Wu 2014): the mean of s |ln(s / mean)|, over |score of
-    the corpus|.
+    """Compute score magnitude and variance (Tao and Wu 2014).
+
+    It is the mean of s |ln(s / mean)|, over |score of the corpus|.
 
     Args:
         scores: of the best k results, all above 0.
@@ -68,23 +72,26 @@ def smv(scores: Scores, corpus: float) -> float:
 
 
 def sigma_max(scores: Scores) -> float:
-    """The greatest `deviation` of the best k scores over all k (Perez-Iglesias and Araujo 2010).
+    """Return the greatest `deviation` of the best k scores over all k (Perez-Iglesias and Araujo
+    2010).
 
-    By Welford's recurrence, so that one pass serves all k.
+    Welford's recurrence computes all k in one pass.
     """
     centre = squares = 0.0
     variances = []
     for count, score in enumerate((scores - scores[0]).tolist(), start=1):
-        off = score - centre
-        centre += off / count
-        squares += off * (score - centre)
+        difference = score - centre
+        centre += difference / count
+        squares += difference * (score - centre)
         variances.append(squares / count)
-    return float(np.sqrt(np.max(variances)))  # NaN stays NaN, so that it is told
+    return float(np.sqrt(np.max(variances)))  # NaN stays NaN, so that it is reported
 
 
 def sigma_share(scores: Scores, share: float) -> float:
-    """The `deviation` of the scores that reach a share of the best one (Cummins, Jose and O'Riordan
-    2011, there sigma with x = 50 per cent), without their normalisation by query length.
+    """Return the `deviation` of the scores that reach a share of the best one.
+
+    The predictor is that of Cummins, Jose and O'Riordan (2011, there sigma with x = 50 per cent),
+    without their normalisation by query length.
 
     Args:
         scores: of the whole list, the best above 0.
@@ -94,12 +101,12 @@ def sigma_share(scores: Scores, share: float) -> float:
 
 
 def top_gap(scores: Scores) -> float:
-    """By how much the best result is ahead of the second, of at least two."""
+    """Return the difference of the best two scores, of at least two."""
     return float(scores[0] - scores[1])
 
 
 def unit(vectors: Rows) -> Rows:
-    """Vectors (..., d), none of length 0, at length 1; scaled first, so that none overflows."""
+    """Scale vectors (..., d), none of length 0, to length 1, without overflow."""
     scaled = vectors / np.abs(vectors).max(axis=-1, keepdims=True)
     lengths = np.sqrt((scaled * scaled).sum(axis=-1, keepdims=True))
     rows: Rows = scaled / lengths
@@ -107,39 +114,41 @@ def unit(vectors: Rows) -> Rows:
 
 
 def coherence(rows: Rows) -> float | None:
-    """The mean cosine of two different results, -1..1 (as the coherence of He, Larson and de Rijke
-    2008 asks how alike the results are); None for one result."""
+    """Return the mean cosine of two different results, -1..1, or None for one result.
+
+    Like the coherence of He, Larson and de Rijke (2008) it measures the similarity of the results.
+    """
     count = len(rows)
     if count < 2:
         return None
-    return float(_apart(rows @ rows.T).sum() / (count * (count - 1)))
+    return float(_off_diagonal(rows @ rows.T).sum() / (count * (count - 1)))
 
 
 def autocorrelation(scores: Scores, rows: Rows) -> float | None:
-    """How far the scores of alike results are alike, -1..1, after Diaz (2007).
+    """Return how far the scores of similar results are similar, -1..1, after Diaz (2007).
 
-    Pearson's r between the scores and their diffused version: the mean of the other results'
-    scores, weighed by cosine, negative ones as 0. None for fewer than three results, where the
-    scores or their diffused version are all equal, or where a result is like no other.
+    It is Pearson's r between the scores and their diffused version: the mean of the other results'
+    scores, weighted by cosine, negative ones as 0. It is None for fewer than three results, where
+    the scores or their diffused version are all equal, or where a result is similar to no other.
     """
-    if len(rows) < FEWEST_TO_CORRELATE:
+    if len(rows) < MIN_RESULTS_TO_CORRELATE:
         return None
-    weights = _apart(np.maximum(rows @ rows.T, 0.0))
+    weights = _off_diagonal(np.maximum(rows @ rows.T, 0.0))
     sums = weights.sum(axis=1)
     if not sums.all():
         return None
-    apart = scores - scores[0]
-    return _pearson(apart, weights @ apart / sums)
+    shifted = scores - scores[0]
+    return _pearson(shifted, weights @ shifted / sums)
 
 
 def clarity(scores: Scores, rows: Rows, temperature: float) -> float | None:
-    """How far the best results stand out of the list as a whole, in nats, 0 or more.
+    """Return how far the best results stand out from the whole list, in nats, 0 or more.
 
     The form is that of clarity (Cronen-Townsend, Zhou and Croft 2002): the Kullback-Leibler
     divergence of a relevance model from a model of the collection. There are no words here, so a
     result is a distribution over the results, softmax(cosine / temperature); the relevance model
     weighs results by softmax of their standardised scores, and the collection is the list itself,
-    every result alike. 0 for equal scores; None for one result.
+    with equal weights. It is 0 for equal scores, and None for one result.
     """
     if len(rows) < 2:
         return None
@@ -154,8 +163,10 @@ def clarity(scores: Scores, rows: Rows, temperature: float) -> float | None:
 
 
 def query_fit(query: Rows, rows: Rows) -> float | None:
-    """The cosine of the query (d,) with the sum of the results, -1..1: how far the list as a whole
-    is about the query. None where the results cancel out."""
+    """Return the cosine of the query (d,) with the sum of the results, -1..1.
+
+    It measures how far the whole list is about the query. It is None where the results cancel out.
+    """
     total = rows.sum(axis=0)
     length = float(np.sqrt(total @ total))
     if length == 0:
@@ -163,10 +174,10 @@ def query_fit(query: Rows, rows: Rows) -> float | None:
     return min(1.0, max(-1.0, float(query @ total) / length))
 
 
-def _apart(matrix: Rows) -> Rows:
-    """The matrix with a diagonal of 0."""
-    found: Rows = matrix * (1 - np.eye(len(matrix)))
-    return found
+def _off_diagonal(matrix: Rows) -> Rows:
+    """Return the matrix with a diagonal of 0."""
+    cleared: Rows = matrix * (1 - np.eye(len(matrix)))
+    return cleared
 
 
 def _softmax(logits: Rows) -> Rows:

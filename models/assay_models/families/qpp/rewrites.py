@@ -1,7 +1,7 @@
-"""How far a rewritten query has gone from the one that it rewrites.
+"""Measures of the distance between a rewritten query and its original.
 
-A predictor of retrieval likes detail, also where it is made up. These three numbers stand beside
-its score, so that whoever trains on it can hold a rewrite to the original.
+A predictor of retrieval gives higher scores to detail, even if it is made up. These three numbers
+are returned beside its score, so that a training can keep a rewrite near the original.
 """
 
 import math
@@ -19,11 +19,11 @@ must shall should will would isn't aren't wasn't weren't don't doesn't didn't ca
 if because although while whereas whether than then also too very just only even
 """
 FUNCTION_WORDS = CONJUNCTIONS | PREPOSITIONS | frozenset(_OTHERS.split())
-"""Words that name nothing one could see. All others are content words."""
+"""Words that name nothing visible. All others are content words."""
 
 
 def similarity(embedding: Sequence[float], original: Sequence[float]) -> float:
-    """The cosine of two embeddings, -1..1; NaN where one is not finite."""
+    """Return the cosine of two embeddings, -1..1; NaN where one is not finite."""
     across, own, other = (
         math.fsum(x * y for x, y in zip(left, right, strict=True))
         for left, right in (
@@ -38,7 +38,9 @@ def similarity(embedding: Sequence[float], original: Sequence[float]) -> float:
 
 
 def length_change(text: str, original: str) -> float:
-    """ln(words of the text / words of the original): 0 for the same number, 0.69 for twice as many.
+    """Return ln(words of the text / words of the original).
+
+    It is 0 for the same number of words, and 0.69 for twice as many.
 
     A text without a word counts as one word.
     """
@@ -46,10 +48,10 @@ def length_change(text: str, original: str) -> float:
 
 
 def novelty(text: str, original: str) -> float:
-    """The share of the text's distinct content words that the original does not have, 0..1.
+    """Return the share of the text's distinct content words that the original does not have, 0..1.
 
-    Words are compared letter by letter without case, so another form of a word is a new one. A text
-    without content words has nothing new: 0.
+    Words are compared letter by letter without case, so another form of a word is a new one. For a
+    text without content words it is 0.
     """
     content = set(words_of(text)) - FUNCTION_WORDS
     new = content - set(words_of(original))

@@ -1,5 +1,5 @@
 """Dialects: the wire formats of other servers' clients, one file each.
 
-Each translates a request and its reply, and decides nothing. No dialect imports another; where two
-share a path, `shared_paths` tells their bodies apart.
+Each dialect only translates a request and its reply. No dialect imports another; where two share a
+path, `shared_paths` distinguishes their bodies.
 """

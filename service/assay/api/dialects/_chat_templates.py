@@ -1,19 +1,19 @@
-"""A conversation read back from the text that a policy's chat template made of it."""
+"""Chat messages, parsed from the text that a policy's chat template rendered."""
 
 import re
 from collections.abc import Iterator
 
 Messages = list[dict[str, str]]
 
-# How the common templates open a turn, role included, and close it: ChatML, Llama 3, Gemma.
-HEADS = (
+# The start of a message (with its role) and its end in common templates: ChatML, Llama 3, Gemma.
+DELIMITERS = (
     (re.compile(r"<\|im_start\|>([^\n<]{1,64})\n"), "<|im_end|>"),
     (re.compile(r"<\|start_header_id\|>([^\n<]{1,64})<\|end_header_id\|>\n\n"), "<|eot_id|>"),
     (re.compile(r"<start_of_turn>([^\n<]{1,64})\n"), "<end_of_turn>"),
 )
-ROLES = {"model": "assistant"}
-BEGINNINGS = ("<|begin_of_text|>", "<bos>", "<s>", "<pad>", "<|endoftext|>")
-ENDS = (
+ROLE_NAMES = {"model": "assistant"}
+LEADING_TOKENS = ("<|begin_of_text|>", "<bos>", "<s>", "<pad>", "<|endoftext|>")
+TRAILING_TOKENS = (
     "<|im_end|>",
     "<|eot_id|>",
     "<|end_of_text|>",
@@ -24,36 +24,38 @@ ENDS = (
     "<\uff5cend\u2581of\u2581sentence\uff5c>",
     "<pad>",
 )
-BEGINNING = re.compile(f"(?:{'|'.join(map(re.escape, BEGINNINGS))})*")
-# Matched from behind, so that it takes one pass whatever the text.
-END = re.compile(rf"(?:\s*(?:{'|'.join(re.escape(token[::-1]) for token in ENDS)}))*")
+LEADING = re.compile(f"(?:{'|'.join(map(re.escape, LEADING_TOKENS))})*")
+# Matched on the reversed text, so that it takes linear time.
+TRAILING = re.compile(
+    rf"(?:\s*(?:{'|'.join(re.escape(token[::-1]) for token in TRAILING_TOKENS)}))*"
+)
 
 
-def turns_of(text: str) -> Messages | None:
-    """The turns, in order; None where the text does not open as a known template does."""
-    told = without_beginning(text)
-    for head, tail in HEADS:
-        if head.match(told):
-            return list(_turns(told, head, tail))
+def parse_messages(text: str) -> Messages | None:
+    """Return the messages of a rendered text, in order; None if no known template rendered it."""
+    stripped = strip_leading_tokens(text)
+    for start, end in DELIMITERS:
+        if start.match(stripped):
+            return list(_split_messages(stripped, start, end))
     return None
 
 
-def without_beginning(text: str) -> str:
-    """The text after the tokens that mark a sequence's beginning, or fill up a row on the left."""
-    found = BEGINNING.match(text)
-    return text[found.end() :] if found else text
+def strip_leading_tokens(text: str) -> str:
+    """Return the text without the tokens that begin a sequence or pad it on the left."""
+    match = LEADING.match(text)
+    return text[match.end() :] if match else text
 
 
-def without_end(text: str) -> str:
-    """The text before the tokens that end a turn, or fill up a row on the right."""
-    found = END.match(text[::-1])
-    return text[: len(text) - found.end()] if found else text
+def strip_trailing_tokens(text: str) -> str:
+    """Return the text without the tokens that end a message or pad it on the right."""
+    match = TRAILING.match(text[::-1])
+    return text[: len(text) - match.end()] if match else text
 
 
-def _turns(text: str, head: re.Pattern[str], tail: str) -> Iterator[dict[str, str]]:
-    marks = list(head.finditer(text))
-    ends = [*(mark.start() for mark in marks[1:]), len(text)]
-    for mark, end in zip(marks, ends, strict=True):
-        role = mark[1]
-        content = text[mark.end() : end].partition(tail)[0]
-        yield {"role": ROLES.get(role, role), "content": content}
+def _split_messages(text: str, start: re.Pattern[str], end: str) -> Iterator[dict[str, str]]:
+    heads = list(start.finditer(text))
+    stops = [*(head.start() for head in heads[1:]), len(text)]
+    for head, stop in zip(heads, stops, strict=True):
+        role = head[1]
+        content = text[head.end() : stop].partition(end)[0]
+        yield {"role": ROLE_NAMES.get(role, role), "content": content}

@@ -1,4 +1,4 @@
-"""By which fields a body is known, and the route that takes it: for hints, and for nothing else."""
+"""Recognition of bodies that are meant for another route, to improve the hints of a 422."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -6,35 +6,35 @@ from typing import Any, NamedTuple
 Check = Callable[[Any], bool]
 
 
-class Shape(NamedTuple):
-    """The body of one protocol: the fields that give it away, and the routes that take it."""
+class BodyShape(NamedTuple):
+    """A body of one dialect: the fields that identify it, and the routes that accept it."""
 
-    speaker: str
+    dialect: str
     routes: tuple[str, ...]
     fields: Mapping[str, Check]
 
-    def fits(self, body: Mapping[str, Any]) -> bool:
-        """Whether the body has these fields, each of its kind."""
+    def matches(self, body: Mapping[str, Any]) -> bool:
+        """Return whether the body has these fields, each of the expected type."""
         return all(name in body and check(body[name]) for name, check in self.fields.items())
 
 
-def _texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def _objects(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+def _is_objects(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
-def _anything(_: object) -> bool:
+def _is_any(_: object) -> bool:
     return True
 
 
-def _text(value: object) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _list(value: object) -> bool:
+def _is_list(value: object) -> bool:
     return isinstance(value, list)
 
 
@@ -45,51 +45,56 @@ _SGLANG = ("/classify", "/compat/sglang/{model}/classify")
 _EMBEDDINGS = ("/v1/embeddings", "/compat/sglang/{model}/v1/embeddings")
 _SCORE = ("/v1/score", "/v1/models/{model}/score", "/score")
 
-# The first that fits is named, so what asks for more comes before what asks for less.
-SHAPES = (
-    Shape(
+# The first match is reported, so a shape with more fields comes before one with fewer.
+BODY_SHAPES = (
+    BodyShape(
         "KServe",
         ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"),
-        {"inputs": _objects},
+        {"inputs": _is_objects},
     ),
-    Shape(
+    BodyShape(
         "NeMo-Gym",
         ("/compat/nemo-gym/{model}/verify", "/verify"),
-        {"responses_create_params": _anything, "response": _anything},
+        {"responses_create_params": _is_any, "response": _is_any},
     ),
-    Shape(
+    BodyShape(
         "LLaMA-Factory",
         ("/compat/llamafactory/{model}", "/v1/score/evaluation"),
-        {"model": _text, "messages": _texts},
+        {"model": _is_text, "messages": _is_texts},
     ),
-    Shape("TEI", ("/rerank", "/compat/tei/{model}/rerank"), {"query": _text, "texts": _list}),
-    Shape("TEI", ("/predict", "/compat/tei/{model}/predict"), {"inputs": _anything}),
-    Shape("Cohere", _RERANK, {"query": _text, "documents": _list}),
-    Shape("vLLM", _POOLING, {"input": _anything, "task": _anything}),
-    Shape("vLLM", _POOLING, {"messages": _list, "task": _anything}),
-    Shape("vLLM", _VLLM, {"input": _anything, "use_activation": _anything}),
-    Shape("vLLM or SGLang", (*_VLLM, *_EMBEDDINGS), {"input": _anything}),
-    Shape("SGLang", _SGLANG, {"text": _anything}),
-    Shape(
+    BodyShape(
+        "TEI", ("/rerank", "/compat/tei/{model}/rerank"), {"query": _is_text, "texts": _is_list}
+    ),
+    BodyShape("TEI", ("/predict", "/compat/tei/{model}/predict"), {"inputs": _is_any}),
+    BodyShape("Cohere", _RERANK, {"query": _is_text, "documents": _is_list}),
+    BodyShape("vLLM", _POOLING, {"input": _is_any, "task": _is_any}),
+    BodyShape("vLLM", _POOLING, {"messages": _is_list, "task": _is_any}),
+    BodyShape("vLLM", _VLLM, {"input": _is_any, "use_activation": _is_any}),
+    BodyShape("vLLM or SGLang", (*_VLLM, *_EMBEDDINGS), {"input": _is_any}),
+    BodyShape("SGLang", _SGLANG, {"text": _is_any}),
+    BodyShape(
         "OpenRLHF",
         ("/compat/openrlhf/{model}", "/compat/openrlhf/{model}/get_reward", "/get_reward"),
-        {"query": _list},
+        {"query": _is_list},
     ),
-    Shape("vLLM", _VLLM, {"model": _anything, "messages": _list}),
-    Shape("reward-kit", ("/compat/reward-kit/{model}/reward",), {"messages": _objects}),
-    Shape("ROLL", ("/compat/roll/{model}/submit",), {"prompt": _text, "rollout_id": _anything}),
-    Shape("Assay", _SCORE, {"items": _list}),
-    Shape("Assay", ("/v1/best-of-n",), {"candidates": _list}),
-    Shape(
+    BodyShape("vLLM", _VLLM, {"model": _is_any, "messages": _is_list}),
+    BodyShape("reward-kit", ("/compat/reward-kit/{model}/reward",), {"messages": _is_objects}),
+    BodyShape(
+        "ROLL", ("/compat/roll/{model}/submit",), {"prompt": _is_text, "rollout_id": _is_any}
+    ),
+    BodyShape("Assay", _SCORE, {"items": _is_list}),
+    BodyShape("Assay", ("/v1/best-of-n",), {"candidates": _is_list}),
+    BodyShape(
         "slime",
         ("/compat/slime/{model}", "/compat/slime/{model}/channels"),
-        {"prompt": _anything, "response": _text},
+        {"prompt": _is_any, "response": _is_text},
     ),
 )
 
-SPEAKERS = frozenset(shape.speaker for shape in SHAPES)
+DIALECTS = frozenset(shape.dialect for shape in BODY_SHAPES)
 
-NATIVE = {
+# By field: how the native routes accept its content.
+NATIVE_HINTS = {
     "text_1": "for pairs send items [{text, text_pair}] to POST /v1/score",
     "queries": "send one item a query and document, [{text, text_pair}], to POST /v1/score",
     "label_token_ids": "reward models have no label tokens: send items to POST /v1/score",
@@ -99,8 +104,8 @@ NATIVE = {
     "input": "put the text into items [{text}] of POST /v1/score",
 }
 
-# What would have to change a number, and cannot.
-REFUSED = {
+# By field: options that would change a score and are not supported.
+FIELD_HINTS = {
     "max_tokens_per_doc": "no document is cut to a number of tokens: leave it out and send what "
     "shall be compared, or cut to the model's own limit with truncate_prompt_tokens: -1",
     "max_chunks_per_doc": "no document is taken apart: leave it out",
@@ -112,23 +117,26 @@ REFUSED = {
 }
 
 
-def route_of(body: object, here: str) -> str | None:
-    """Whose body this is and where it belongs; None if nobody's, or if it is `here` already."""
+def route_hint(body: object, route: str) -> str | None:
+    """Return which dialect the body belongs to, and its routes.
+
+    None if the body matches no dialect, or if `route` already accepts it.
+    """
     if not isinstance(body, Mapping):
         return None
-    shape = next((shape for shape in SHAPES if shape.fits(body)), None)
-    if shape is None or here in shape.routes:
+    shape = next((shape for shape in BODY_SHAPES if shape.matches(body)), None)
+    if shape is None or route in shape.routes:
         return None
-    return f"this is how {shape.speaker} asks: POST it to {' or '.join(shape.routes)}"
+    return f"this is how {shape.dialect} asks: POST it to {' or '.join(shape.routes)}"
 
 
-def native_hint(fields: Sequence[str], here: str) -> str | None:
-    """How the native routes take what stands in the first of these fields; None elsewhere."""
-    if not here.endswith(("/score", "/best-of-n")):
+def native_hint(fields: Sequence[str], route: str) -> str | None:
+    """Return how a native route accepts the first known field; None on other routes."""
+    if not route.endswith(("/score", "/best-of-n")):
         return None
-    return next((NATIVE[field] for field in fields if field in NATIVE), None)
+    return next((NATIVE_HINTS[field] for field in fields if field in NATIVE_HINTS), None)
 
 
-def refusal_hint(fields: Sequence[str]) -> str | None:
-    """What to do instead of the first of these fields; None where it is nobody's."""
-    return next((REFUSED[field] for field in fields if field in REFUSED), None)
+def field_hint(fields: Sequence[str]) -> str | None:
+    """Return what to do instead of the first unsupported field; None if there is none."""
+    return next((FIELD_HINTS[field] for field in fields if field in FIELD_HINTS), None)

@@ -1,4 +1,4 @@
-"""From what clients send to the fields of an item, by what the model's family knows."""
+"""Conversion of a client's texts and messages to the item fields of the model's family."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,14 +11,14 @@ from assay.served_model import ServedModel
 Fields = dict[str, Any]
 Messages = list[dict[str, str]]
 
-PAIRS = (("text", "text_pair"), ("premise", "hypothesis"), ("prompt", "response"))
-SINGLES = ("text", "query")
-# What a label may add: what an answer is held against, and never the answer.
-CONTEXT = frozenset(("collection", "evidence", "language", "system", "tests"))
+PAIR_FIELDS = (("text", "text_pair"), ("premise", "hypothesis"), ("prompt", "response"))
+TEXT_FIELDS = ("text", "query")
+# Fields that a label may add: context of the response, and never the response itself.
+CONTEXT_FIELDS = frozenset(("collection", "evidence", "language", "system", "tests"))
 
 
 class ChatMessage(BaseModel):
-    """One turn as chat APIs write it; what is neither role nor text is not scored."""
+    """One message as chat APIs write it; only its role and its text are scored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,79 +26,80 @@ class ChatMessage(BaseModel):
     content: str | list[JsonValue]
 
 
-def answer(
+def response_item(
     served: ServedModel, prompt: str | Messages, response: str, label: object = None
 ) -> Fields:
-    """A prompt and what the policy wrote for it.
+    """Return the item of a prompt and the policy's response to it.
 
     Args:
-        served: the model; one that knows no `prompt` takes it for the `evidence`, or not at all,
-            and one that knows no `response` takes that for the field that its candidates vary in.
+        served: the model. If its items have no field `prompt`, the prompt becomes the `evidence`,
+            or is left out. If they have no `response`, the response becomes the field in which the
+            family's candidates vary.
         prompt: text, or chat messages.
         response: text.
-        label: where it is an object, what it says of the item's context (`CONTEXT`) joins it, as
-            far as the family knows it.
+        label: if it is an object, those of its fields that are context (`CONTEXT_FIELDS`) and that
+            the family has are added to the item.
     """
     known = served.family.item.model_fields
     fields: Fields = {"response" if "response" in known else served.family.candidate: response}
     if "prompt" in known:
-        fields["prompt"] = prompt if isinstance(prompt, str) else _shortest(prompt)
+        fields["prompt"] = prompt if isinstance(prompt, str) else _simplify(prompt)
     elif "evidence" in known:
-        fields["evidence"] = prompt if isinstance(prompt, str) else _asked(prompt)
+        fields["evidence"] = prompt if isinstance(prompt, str) else _user_texts(prompt)
     if isinstance(label, Mapping):
-        joined = known.keys() & CONTEXT
+        joined = known.keys() & CONTEXT_FIELDS
         fields |= {name: value for name, value in label.items() if name in joined}
     return fields
 
 
-def conversation(served: ServedModel, turns: Messages, label: object = None) -> Fields:
-    """A whole conversation, whose last turn is what is scored.
+def conversation_item(served: ServedModel, messages: Messages, label: object = None) -> Fields:
+    """Return the item of a conversation; its last message is scored.
 
     Raises:
-        InvalidRequest: the last turn is not the assistant's, or there is none before it.
+        InvalidRequest: the last message is not the assistant's, or no message precedes it.
     """
-    if len(turns) < 2 or turns[-1]["role"] != "assistant":
+    if len(messages) < 2 or messages[-1]["role"] != "assistant":
         raise InvalidRequest(
             "messages: there is no answer to score",
             hint="the last message is the assistant's answer, after at least one other",
         )
-    return answer(served, turns[:-1], turns[-1]["content"], label)
+    return response_item(served, messages[:-1], messages[-1]["content"], label)
 
 
-def pair(served: ServedModel, first: str, second: str) -> Fields:
-    """Two texts that belong together: query and document, premise and hypothesis.
+def pair_item(served: ServedModel, first: str, second: str) -> Fields:
+    """Return the item of a pair of texts: query and document, or premise and hypothesis.
 
     Raises:
-        InvalidRequest: the family takes no pairs.
+        InvalidRequest: the family has no pair of fields for them.
     """
-    for names in PAIRS:
+    for names in PAIR_FIELDS:
         if served.family.item.model_fields.keys() >= set(names):
             return dict(zip(names, (first, second), strict=True))
-    raise _misfit(served, "a pair of texts")
+    raise _unsupported(served, "a pair of texts")
 
 
-def single(served: ServedModel, text: str) -> Fields:
-    """One text, taken as it is.
+def text_item(served: ServedModel, text: str) -> Fields:
+    """Return the item of one text, which is not changed.
 
     Raises:
-        InvalidRequest: the family needs more than a text.
+        InvalidRequest: the family's items need more than one text.
     """
-    for name in SINGLES:
+    for name in TEXT_FIELDS:
         if name in served.family.item.model_fields:
             return {name: text}
-    raise _misfit(served, "a bare text")
+    raise _unsupported(served, "a bare text")
 
 
-def turns(messages: Sequence[ChatMessage]) -> Messages:
-    """Roles and texts.
+def text_messages(messages: Sequence[ChatMessage]) -> Messages:
+    """Return each message's role and text.
 
     Raises:
-        InvalidRequest: a message holds something else than text.
+        InvalidRequest: a message's content is not only text.
     """
-    return [{"role": one.role, "content": _text(one.content)} for one in messages]
+    return [{"role": message.role, "content": _join_text(message.content)} for message in messages]
 
 
-def _text(content: str | list[JsonValue]) -> str:
+def _join_text(content: str | list[JsonValue]) -> str:
     if isinstance(content, str):
         return content
     texts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
@@ -107,17 +108,19 @@ def _text(content: str | list[JsonValue]) -> str:
     return "".join(str(text) for text in texts)
 
 
-def _shortest(messages: Messages) -> str | Messages:
-    """One turn of the user's is the same as its text, which every family takes."""
-    only = len(messages) == 1 and messages[0]["role"] == "user"
-    return messages[0]["content"] if only else messages
+def _simplify(messages: Messages) -> str | Messages:
+    """Return the text of a single user message, which is equivalent and accepted by every family;
+    else the messages.
+    """
+    is_user_only = len(messages) == 1 and messages[0]["role"] == "user"
+    return messages[0]["content"] if is_user_only else messages
 
 
-def _asked(messages: Messages) -> list[str]:
+def _user_texts(messages: Messages) -> list[str]:
     return [message["content"] for message in messages if message["role"] == "user"]
 
 
-def _misfit(served: ServedModel, what: str) -> InvalidRequest:
+def _unsupported(served: ServedModel, what: str) -> InvalidRequest:
     known = ", ".join(served.family.item.model_fields)
     return InvalidRequest(
         f"{served.id} cannot score {what}",

@@ -1,10 +1,11 @@
-"""Work that is asked for now and fetched later, by those whose protocol wants it so."""
+"""Jobs: asynchronous jobs, started by one request and fetched by another."""
 
 import asyncio
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
+
+from cachetools import Cache, TTLCache
 
 from assay.errors import Overloaded
 
@@ -12,58 +13,57 @@ T = TypeVar("T")
 
 
 class Jobs(Generic[T]):
-    """Running jobs, and those that are done and may still be fetched.
+    """The running jobs, and the finished ones whose result can still be fetched.
 
     Args:
-        most: that run at a time; one more is refused.
-        keep: seconds for which the outcome of a job can be fetched, if not too many are done since.
-        kept: outcomes that are kept; the oldest goes first.
+        max_running: jobs that run at a time; another one is refused.
+        result_seconds: seconds for which a finished job can be fetched.
+        max_results: finished jobs that are kept; beyond it the one that finished first is dropped.
         clock: monotonic seconds.
     """
 
-    def __init__(self, most: int, keep: float, kept: int, clock: Callable[[], float]) -> None:
-        self._most = most
-        self._keep = keep
-        self._kept = kept
-        self._clock = clock
+    def __init__(
+        self,
+        *,
+        max_running: int,
+        result_seconds: float,
+        max_results: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._max_running = max_running
         self._running: dict[str, asyncio.Task[T]] = {}
-        self._done: OrderedDict[str, tuple[float, asyncio.Task[T]]] = OrderedDict()
+        self._finished: TTLCache[str, asyncio.Task[T]] = TTLCache(
+            max_results, ttl=result_seconds, timer=clock
+        )
 
     def start(self, work: Coroutine[Any, Any, T]) -> str:
-        """Begin it; the name to fetch it by.
+        """Start a job; return the id under which to find it.
 
         Raises:
-            Overloaded: too many run already.
+            Overloaded: `max_running` jobs are running.
         """
-        self._forget()
-        if len(self._running) >= self._most:
+        self._finished.expire()
+        if len(self._running) >= self._max_running:
             work.close()
-            raise Overloaded(f"{self._most} jobs are running", retry_after=1.0)
-        name = secrets.token_hex(16)
-        task = self._running[name] = asyncio.create_task(work)
-        task.add_done_callback(lambda _: self._finish(name))
-        return name
+            raise Overloaded(f"{self._max_running} jobs are running", retry_after=1.0)
+        job_id = secrets.token_hex(16)
+        task = self._running[job_id] = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self._finish(job_id))
+        return job_id
 
-    def find(self, name: str) -> asyncio.Task[T] | None:
-        """The job of that name; None if there never was one, or it is long done."""
-        self._forget()
-        _, task = self._done.get(name, (0.0, None))
-        return self._running.get(name, task)
+    def find(self, job_id: str) -> asyncio.Task[T] | None:
+        """Return the job with that id; None if there is none, or its result has expired."""
+        if job_id in self._finished:
+            # Without TTLCache's own lookup, which would make the job the last to be dropped.
+            return Cache.__getitem__(self._finished, job_id)
+        return self._running.get(job_id)
 
     async def close(self) -> None:
-        """Stop what runs."""
+        """Cancel the running jobs."""
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _finish(self, name: str) -> None:
-        self._done[name] = self._clock(), self._running.pop(name)
-
-    def _forget(self) -> None:
-        latest = self._clock() - self._keep
-        while self._done:
-            when, _ = next(iter(self._done.values()))
-            if when >= latest and len(self._done) <= self._kept:
-                return
-            self._done.popitem(last=False)
+    def _finish(self, job_id: str) -> None:
+        self._finished[job_id] = self._running.pop(job_id)

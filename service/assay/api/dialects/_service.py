@@ -1,4 +1,4 @@
-"""What every dialect asks of the service, and its failure where a reply has no place for one."""
+"""Scoring for all dialects, and the errors of formats without a place for an item's failure."""
 
 import asyncio
 import time
@@ -26,19 +26,20 @@ from assay_models.base import Options, Truncation
 from assay_models.shaping import sigmoid
 
 RETRY_SECONDS = 1.0
-PASSING = frozenset(("parser_unavailable", "shutting_down"))
-OURS = frozenset(
+# Codes of failed items for which the client may retry, and those that are the server's fault.
+RETRYABLE_CODES = frozenset(("parser_unavailable", "shutting_down"))
+SERVER_CODES = frozenset(
     ("inference_failed", "item_failed", "non_finite_score", "not_finished", "sandbox_failed")
 )
-SCORED, RAW = Options(), Options(raw=True)
-CUTS = [Options(truncation) for truncation in get_args(Truncation)]
-TRUNCATION: dict[str, Any] = {
+DEFAULT_OPTIONS, RAW_OPTIONS = Options(), Options(raw=True)
+TRUNCATION_OPTIONS = [Options(truncation) for truncation in get_args(Truncation)]
+TRUNCATION_PARAMETER: dict[str, Any] = {
     "parameters": [
         {
             "name": "truncation",
             "in": "query",
             "required": False,
-            "description": "Which side of an item that is too long is cut; `error` cuts none.",
+            "description": "The side on which an over-long item is truncated; `error`: none.",
             "schema": {"enum": list(get_args(Truncation)), "default": "error"},
         }
     ]
@@ -46,11 +47,11 @@ TRUNCATION: dict[str, Any] = {
 
 
 def resolve_model(request: Request, model: str | None) -> ServedModel:
-    """The model that is named; where none is, the only one there is.
+    """Return the model of that name; without a name, the only served model.
 
     Raises:
-        ModelNotFound: it is not served.
-        InvalidRequest: none is named, and several are served.
+        ModelNotFound: no model of that name is served.
+        InvalidRequest: no model is named, and several are served.
     """
     service = _service(request)
     if model is not None:
@@ -65,19 +66,19 @@ def resolve_model(request: Request, model: str | None) -> ServedModel:
     return models[0]
 
 
-def options_of(request: Request) -> Options:
-    """What the URL's query asks for, because it is all that a trainer lets its user write.
+def parse_options(request: Request) -> Options:
+    """Return the options in the URL's query, the only place that a trainer lets its user set.
 
     Raises:
-        InvalidRequest: `truncation` has no such value.
+        InvalidRequest: `truncation` has an unknown value.
     """
     wanted = request.query_params.get("truncation", "error")
-    for options in CUTS:
+    for options in TRUNCATION_OPTIONS:
         if options.truncation == wanted:
             return options
     raise InvalidRequest(
         f"truncation: there is no {wanted!r}",
-        hint=f"one of {', '.join(options.truncation for options in CUTS)}",
+        hint=f"one of {', '.join(options.truncation for options in TRUNCATION_OPTIONS)}",
     )
 
 
@@ -85,34 +86,35 @@ async def score(
     request: Request,
     served: ServedModel,
     items: Sequence[Mapping[str, Any]],
+    *,
     timeout: int | None,
     lane: Lane,
-    *,
-    patience: float | None = None,
-    options: Options = SCORED,
+    client_timeout: float | None = None,
+    options: Options = DEFAULT_OPTIONS,
 ) -> ScoreReply:
-    """The scores of these items.
+    """Score items, retrying within the client's timeout while the service cannot accept them.
 
     Args:
-        request: whose app holds the service.
+        request: the request, whose app holds the service.
         served: the model.
-        items: in its family's fields.
-        timeout: milliseconds, where the caller says so.
-        lane: who goes first.
-        patience: seconds after which this kind of client hangs up, less what a reply takes. So
-            long a request is held that finds no room, or a model that is still loading: such a
-            client tries again too seldom or not at all. Then it hears 503, also for a full queue,
-            because some give up on any 4xx.
-        options: of the scores.
+        items: the items, in the fields of the model's family.
+        timeout: the client's own limit in milliseconds, if the request sets one.
+        lane: the priority lane.
+        client_timeout: seconds after which this dialect's client disconnects, less the time that
+            the reply takes. While the queue is full or the model is loading, the request is held
+            and retried within this time, because such a client retries too seldom or not at all.
+            After it the reply is 503, also for a full queue: some clients give up on any 4xx.
+        options: options of the scores.
 
     Raises:
-        OutOfTime: the client is about to hang up.
-        Overloaded, ModelNotReady: that will not have changed by then.
+        OutOfTime: the time is over.
+        Overloaded, ModelNotReady: the queue will not have room, or the model will not be ready,
+            within the time.
         AssayError: the request as a whole cannot be served.
     """
-    bounds = [patience, None if timeout is None else timeout / 1e3]
-    seconds = min((bound for bound in bounds if bound is not None), default=None)
-    ends = None if patience is None or seconds is None else time.monotonic() + seconds
+    limits = [client_timeout, None if timeout is None else timeout / 1e3]
+    seconds = min((limit for limit in limits if limit is not None), default=None)
+    ends = None if client_timeout is None or seconds is None else time.monotonic() + seconds
     call = ScoreCall(served.id, items, options, timeout=seconds, lane=lane)
     while True:
         try:
@@ -130,37 +132,37 @@ async def score(
         call = replace(call, timeout=left)
 
 
-def numbers(reply: ScoreReply) -> list[float]:
-    """The scores, each of them there.
+def scores_of(reply: ScoreReply) -> list[float]:
+    """Return the score of every item.
 
     Raises:
-        ItemsFailed: one is not.
+        ItemsFailed: an item has no score.
     """
-    return [result.score for result in whole(reply) if result.score is not None]
+    return [result.score for result in require_scores(reply) if result.score is not None]
 
 
-def whole(reply: ScoreReply) -> list[ItemResult]:
-    """The results, none of which has failed.
+def require_scores(reply: ScoreReply) -> list[ItemResult]:
+    """Return the results, each of which has a score.
 
     Raises:
-        ItemsFailed: one has.
+        ItemsFailed: an item has no score.
     """
-    failure = failure_of(reply.results)
+    failure = find_failure(reply.results)
     if failure is not None:
         raise failure
     return reply.results
 
 
-def failure_of(results: Sequence[ItemResult]) -> ItemsFailed | None:
-    """The error that these results amount to, if any has failed."""
+def find_failure(results: Sequence[ItemResult]) -> ItemsFailed | None:
+    """Return the error for the items that failed; None if none did."""
     failed = [result for result in results if result.error is not None]
     return _failure(failed) if failed else None
 
 
 def probability(result: ItemResult) -> float:
-    """A score as the engines activate it: the logistic of the raw, or of the calibrated log-odds.
+    """Return a score as engines activate it: the logistic of the raw, or of calibrated log-odds.
 
-    What a rule decided has no raw, and stays as it is.
+    A score that a rule decided has no raw and is returned unchanged.
     """
     assert result.score is not None
     if result.raw is None:
@@ -178,17 +180,17 @@ def _failure(failed: Sequence[ItemResult]) -> ItemsFailed:
     ]
     index, code, detail = reasons[0]
     codes = {code for _, code, _ in reasons}
-    passing = codes <= PASSING
+    is_retryable = codes <= RETRYABLE_CODES
     return ItemsFailed(
         f"item {index} has no score: {code}: {detail}",
         hint="POST /v1/score answers item by item",
         problems=[
-            {"field": f"items.{place}", "problem": f"{reason}: {more}"}
-            for place, reason, more in reasons
+            {"field": f"items.{position}", "problem": f"{reason}: {text}"}
+            for position, reason, text in reasons
         ],
-        status=503 if passing else 500 if codes <= PASSING | OURS else None,
-        retryable=True if passing else None,
-        retry_after=RETRY_SECONDS if passing else None,
+        status=503 if is_retryable else 500 if codes <= RETRYABLE_CODES | SERVER_CODES else None,
+        retryable=True if is_retryable else None,
+        retry_after=RETRY_SECONDS if is_retryable else None,
     )
 
 

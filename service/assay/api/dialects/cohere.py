@@ -1,4 +1,4 @@
-"""Reranking as Cohere, Jina and vLLM have it: documents by relevance to a query, best first."""
+"""Reranking as in Cohere, Jina and vLLM: documents by relevance to a query, best first."""
 
 import math
 import secrets
@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from assay.api.dialects._items import pair
-from assay.api.dialects._service import probability, resolve_model, score, whole
+from assay.api.dialects._items import pair_item
+from assay.api.dialects._service import probability, require_scores, resolve_model, score
 from assay.api.errors import PROBLEMS
 from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
@@ -20,7 +20,7 @@ router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
 
 
 class Document(BaseModel):
-    """A document that is an object. It is ranked by its `text`, and comes back as it was."""
+    """A document that is an object. It is ranked by its `text` and returned unchanged."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, JsonValue]
@@ -29,10 +29,10 @@ class Document(BaseModel):
 
 
 class RerankBody(BaseModel):
-    """A query and its documents. `top_n` of 0, or none at all, returns every document.
+    """A query and its documents. With `top_n` 0 or null, every document is returned.
 
-    `truncate_prompt_tokens` may be -1, which cuts documents to the model's own limit, on the right
-    unless `truncation_side` is `left`.
+    `truncate_prompt_tokens` may be -1, which truncates documents to the model's own limit, on the
+    right unless `truncation_side` is `left`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,26 +50,29 @@ class RerankBody(BaseModel):
 
     @property
     def texts(self) -> list[str]:
-        """The documents' texts."""
-        return [one if isinstance(one, str) else one.text for one in self.documents]
+        """The text of each document."""
+        return [
+            document if isinstance(document, str) else document.text for document in self.documents
+        ]
 
     @property
     def objects(self) -> list[dict[str, Any]]:
-        """The documents as they come back."""
+        """The documents as the reply returns them."""
         return [
-            {"text": one} if isinstance(one, str) else one.model_dump() for one in self.documents
+            {"text": document} if isinstance(document, str) else document.model_dump()
+            for document in self.documents
         ]
 
     @property
     def options(self) -> Options:
-        """Too long is an error unless the request asks for a cut."""
+        """The options of the scores: no truncation unless requested."""
         if self.truncate_prompt_tokens is None:
             return Options()
         return Options(self.truncation_side or "right")
 
 
 class RerankResult(BaseModel):
-    """One document; `relevance_score` is the logistic of the raw, in 0 to 1."""
+    """One document. `relevance_score` is the logistic of the raw, from 0 to 1."""
 
     index: int
     relevance_score: float
@@ -84,7 +87,7 @@ class RerankUsage(BaseModel):
 
 
 class RerankMeta(BaseModel):
-    """What Cohere's clients look for beside the results."""
+    """Metadata that Cohere's clients expect."""
 
     api_version: dict[str, str]
     billed_units: dict[str, int]
@@ -104,44 +107,46 @@ class RerankReply(BaseModel):
 async def rerank_v1(
     request: Request, body: RerankBody, timeout: Timeout = None, priority: Priority = "interactive"
 ) -> Response:
-    """Rerank as Jina and vLLM do: each result carries its document unless told otherwise."""
-    return await reranked(request, body, body.return_documents is not False, timeout, priority)
+    """Rerank as Jina and vLLM do: results carry documents unless `return_documents` is false."""
+    with_documents = body.return_documents is not False
+    return await _rerank(request, body, with_documents, timeout=timeout, lane=priority)
 
 
 @router.post("/v2/rerank", response_model=RerankReply)
 async def rerank_v2(
     request: Request, body: RerankBody, timeout: Timeout = None, priority: Priority = "interactive"
 ) -> Response:
-    """Rerank as Cohere does: documents come back only where `return_documents` is true."""
-    return await reranked(request, body, body.return_documents is True, timeout, priority)
+    """Rerank as Cohere does: results carry documents only if `return_documents` is true."""
+    with_documents = body.return_documents is True
+    return await _rerank(request, body, with_documents, timeout=timeout, lane=priority)
 
 
-async def reranked(
-    request: Request, body: RerankBody, with_documents: bool, timeout: int | None, lane: Lane
+async def _rerank(
+    request: Request, body: RerankBody, with_documents: bool, *, timeout: int | None, lane: Lane
 ) -> Response:
-    """The reply; any document without a score fails the request, as none may be left out."""
+    """Return the ranking. A document without a score fails the request: none may be left out."""
     served = resolve_model(request, body.model)
-    items = [pair(served, body.query, text) for text in body.texts]
-    reply = await score(request, served, items, timeout, lane, options=body.options)
-    best = sorted(whole(reply), key=_place, reverse=True)[: body.top_n or None]
+    items = [pair_item(served, body.query, text) for text in body.texts]
+    reply = await score(request, served, items, timeout=timeout, lane=lane, options=body.options)
+    best = sorted(require_scores(reply), key=_sort_key, reverse=True)[: body.top_n or None]
     documents = body.objects if with_documents else None
     tokens = reply.usage.tokens
     return json_response(
         {
             "id": f"rerank-{secrets.token_hex(16)}",
             "model": reply.model,
-            "results": [_told(result, documents) for result in best],
+            "results": [_entry(result, documents) for result in best],
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
         }
     )
 
 
-def _place(result: ItemResult) -> tuple[float, float]:
-    """By relevance, and by the raw where that has no digits left to tell two apart."""
+def _sort_key(result: ItemResult) -> tuple[float, float]:
+    """Return the relevance, then the raw, which orders results of equal rounded relevance."""
     return probability(result), -math.inf if result.raw is None else result.raw
 
 
-def _told(result: ItemResult, documents: list[dict[str, Any]] | None) -> dict[str, Any]:
-    told: dict[str, Any] = {"index": result.index, "relevance_score": probability(result)}
-    return told if documents is None else {**told, "document": documents[result.index]}
+def _entry(result: ItemResult, documents: list[dict[str, Any]] | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {"index": result.index, "relevance_score": probability(result)}
+    return entry if documents is None else {**entry, "document": documents[result.index]}

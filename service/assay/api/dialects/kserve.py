@@ -1,4 +1,4 @@
-"""The v2 inference protocol of KServe and Triton, tensors in JSON, as NeMo-Aligner shaped it."""
+"""The v2 inference protocol of KServe and Triton with JSON tensors, as NeMo-Aligner uses it."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from assay.api.dialects._items import Fields, single
-from assay.api.dialects._service import numbers, resolve_model, score
+from assay.api.dialects._items import Fields, text_item
+from assay.api.dialects._service import resolve_model, score, scores_of
 from assay.api.errors import PROBLEMS
 from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
@@ -16,11 +16,11 @@ from assay.errors import InvalidRequest, ModelNotReady
 from assay.served_model import Ready, ServedModel
 from assay.types import Lane
 
-# Of a tensor with this name each text is taken as it is; any other names a field of the item.
+# Texts of a tensor with this name are scored unchanged; any other name is a field of the item.
 SENTENCES = "sentences"
 REWARDS = "rewards"
 
-# Triton's clients say no content type.
+# Triton's clients send no content type.
 router = APIRouter(
     route_class=JsonRoute, responses=PROBLEMS, tags=["engines"], strict_content_type=False
 )
@@ -31,7 +31,7 @@ Version = Annotated[int, Path(ge=1, le=999_999)]
 
 
 class InferInput(BaseModel):
-    """A column of texts, one an item: shape [n] or [n, 1]."""
+    """A column with one text per item: shape [n] or [n, 1]."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,19 +42,19 @@ class InferInput(BaseModel):
     parameters: dict[str, JsonValue] | None = None
 
     @model_validator(mode="after")
-    def _fits(self) -> "InferInput":
+    def _check_shape(self) -> "InferInput":
         if self.shape not in ([len(self.data)], [len(self.data), 1]):
             raise ValueError(f"shape {self.shape} does not fit {len(self.data)} texts")
         return self
 
     @property
     def texts(self) -> list[str]:
-        """One an item."""
-        return [one if isinstance(one, str) else one[0] for one in self.data]
+        """The text of each item."""
+        return [row if isinstance(row, str) else row[0] for row in self.data]
 
 
 class RequestedOutput(BaseModel):
-    """There is one output."""
+    """The requested output; the only one is `rewards`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -63,7 +63,7 @@ class RequestedOutput(BaseModel):
 
 
 class InferParameters(BaseModel):
-    """`timeout` is in microseconds; other parameters change no number."""
+    """Parameters of a request: `timeout` is in microseconds; others do not affect the scores."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -71,7 +71,7 @@ class InferParameters(BaseModel):
 
 
 class InferBody(BaseModel):
-    """Columns of the same length: `sentences`, or those fields that the model's items have."""
+    """Columns of equal length: `sentences`, or fields of the model's items."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -81,16 +81,16 @@ class InferBody(BaseModel):
     parameters: InferParameters = InferParameters()
 
     @model_validator(mode="after")
-    def _equally_long(self) -> "InferBody":
-        if len({len(one.data) for one in self.inputs}) > 1:
+    def _check_columns(self) -> "InferBody":
+        if len({len(column.data) for column in self.inputs}) > 1:
             raise ValueError("the inputs hold different numbers of texts")
-        if len({one.name for one in self.inputs}) < len(self.inputs):
+        if len({column.name for column in self.inputs}) < len(self.inputs):
             raise ValueError("two inputs have the same name")
         return self
 
 
 class InferOutput(BaseModel):
-    """The scores, shape [n, 1]."""
+    """The scores, with shape [n, 1]."""
 
     name: Literal["rewards"]
     shape: list[int]
@@ -99,7 +99,7 @@ class InferOutput(BaseModel):
 
 
 class InferReply(BaseModel):
-    """The model that answered, and its one output."""
+    """The model, and its one output."""
 
     model_name: str
     model_version: str
@@ -108,7 +108,7 @@ class InferReply(BaseModel):
 
 
 class ModelReadiness(BaseModel):
-    """A model that computes; of one that does not there is an error."""
+    """A model that computes. For any other model the reply is an error."""
 
     name: str
     ready: bool
@@ -118,12 +118,13 @@ class ModelReadiness(BaseModel):
 async def infer(
     request: Request,
     model: str,
+    *,
     body: InferBody,
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """KServe's and Triton's v2 inference, with the model's default version."""
-    return await _inferred(request, model, body, timeout, priority)
+    """Run v2 inference for KServe and Triton clients with the model's default version."""
+    return await _infer(request, model, body, timeout=timeout, lane=priority)
 
 
 @router.post("/v2/models/{model}/versions/{version}/infer", response_model=InferReply)
@@ -131,23 +132,24 @@ async def infer_version(
     request: Request,
     model: str,
     version: Version,
+    *,
     body: InferBody,
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """KServe's and Triton's v2 inference: columns of texts in, a column of rewards out."""
-    return await _inferred(request, f"{model}@{version}", body, timeout, priority)
+    """Run v2 inference for KServe and Triton clients: columns of texts in, rewards out."""
+    return await _infer(request, f"{model}@{version}", body, timeout=timeout, lane=priority)
 
 
 @router.get("/v2/models/{model}/ready", response_model=ModelReadiness)
 async def model_ready(request: Request, model: str) -> Response:
-    """200 when the model's default version has really computed lately, or does so now; else 503."""
+    """Return 200 if the default version computed recently or computes now, else 503."""
     return await _ready(request, model)
 
 
 @router.get("/v2/models/{model}/versions/{version}/ready", response_model=ModelReadiness)
 async def version_ready(request: Request, model: str, version: Version) -> Response:
-    """200 when this version has really computed lately, or does so now; else 503."""
+    """Return 200 if this version computed recently or computes now, else 503."""
     return await _ready(request, f"{model}@{version}")
 
 
@@ -160,18 +162,21 @@ async def _ready(request: Request, model: str) -> Response:
     return json_response({"name": served.card.name, "ready": True})
 
 
-async def _inferred(
-    request: Request, model: str, body: InferBody, timeout: int | None, lane: Lane
+async def _infer(
+    request: Request, model: str, body: InferBody, *, timeout: int | None, lane: Lane
 ) -> Response:
     served = resolve_model(request, model)
     items = list(_items(served, body))
-    wanted = body.parameters.timeout
-    patience = wanted / 1e6 if wanted else None
-    reply = await score(request, served, items, timeout, lane, patience=patience)
-    output = {"name": REWARDS, "shape": [len(items), 1], "datatype": "FP64", "data": numbers(reply)}
-    told = {"model_name": served.card.name, "model_version": str(served.card.version)}
-    identity = {} if body.id is None else {"id": body.id}
-    return json_response({**told, **identity, "outputs": [output]})
+    microseconds = body.parameters.timeout
+    client_timeout = microseconds / 1e6 if microseconds else None
+    reply = await score(
+        request, served, items, timeout=timeout, lane=lane, client_timeout=client_timeout
+    )
+    shape = [len(items), 1]
+    output = {"name": REWARDS, "shape": shape, "datatype": "FP64", "data": scores_of(reply)}
+    identity = {"model_name": served.card.name, "model_version": str(served.card.version)}
+    request_id = {} if body.id is None else {"id": body.id}
+    return json_response({**identity, **request_id, "outputs": [output]})
 
 
 def _items(served: ServedModel, body: InferBody) -> Iterator[Fields]:
@@ -179,7 +184,7 @@ def _items(served: ServedModel, body: InferBody) -> Iterator[Fields]:
     known = served.family.item.model_fields
     for row in zip(*(column.texts for column in body.inputs), strict=True):
         if names == [SENTENCES]:
-            yield single(served, row[0])
+            yield text_item(served, row[0])
         elif known.keys() >= set(names):
             yield dict(zip(names, row, strict=True))
         else:

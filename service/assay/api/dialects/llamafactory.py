@@ -1,4 +1,4 @@
-"""LLaMA-Factory's reward API for PPO: whole decoded texts in, scores out."""
+"""LLaMA-Factory's reward API for PPO: decoded conversations in, scores out."""
 
 import secrets
 from typing import Literal
@@ -6,24 +6,31 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from assay.api.dialects._chat_templates import turns_of, without_end
-from assay.api.dialects._items import Fields, conversation, single
-from assay.api.dialects._service import TRUNCATION, numbers, options_of, resolve_model, score
+from assay.api.dialects._chat_templates import parse_messages, strip_trailing_tokens
+from assay.api.dialects._items import Fields, conversation_item, text_item
+from assay.api.dialects._service import (
+    TRUNCATION_PARAMETER,
+    parse_options,
+    resolve_model,
+    score,
+    scores_of,
+)
 from assay.api.errors import PROBLEMS
 from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
 from assay.api.schemas import Priority, Timeout
 from assay.served_model import ServedModel
 
-# The client waits for ever, and any failure ends its run: better late.
-PATIENCE = 600.0
+# The client waits indefinitely, and any failure ends its run, so a late reply is better.
+CLIENT_TIMEOUT_SECONDS = 600.0
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
 
 class LlamaFactoryBody(BaseModel):
-    """`messages` are texts, each a conversation in the policy's own template. `model` is what the
-    client always says, and is not read: the path names the model.
+    """`messages` are texts, each a conversation rendered with the policy's own template.
+
+    `model` is a constant of the client and is ignored: the path names the model.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,7 +40,7 @@ class LlamaFactoryBody(BaseModel):
 
 
 class LlamaFactoryReply(BaseModel):
-    """Scores in the order of `messages`."""
+    """The scores, in the order of `messages`."""
 
     id: str
     object: Literal["score.evaluation"]
@@ -41,37 +48,48 @@ class LlamaFactoryReply(BaseModel):
     scores: list[float]
 
 
-@router.post("/v1/score/evaluation", response_model=LlamaFactoryReply, openapi_extra=TRUNCATION)
 @router.post(
-    "/compat/llamafactory/{model}", response_model=LlamaFactoryReply, openapi_extra=TRUNCATION
+    "/v1/score/evaluation", response_model=LlamaFactoryReply, openapi_extra=TRUNCATION_PARAMETER
+)
+@router.post(
+    "/compat/llamafactory/{model}",
+    response_model=LlamaFactoryReply,
+    openapi_extra=TRUNCATION_PARAMETER,
 )
 async def llamafactory(
     request: Request,
     body: LlamaFactoryBody,
+    *,
     model: str | None = None,
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """For LLaMA-Factory: scores of decoded conversations. One without a score fails the request."""
+    """Score decoded conversations for LLaMA-Factory. An item without a score fails the request."""
     served = resolve_model(request, model)
     items = [_item(served, text) for text in body.messages]
     reply = await score(
-        request, served, items, timeout, priority, patience=PATIENCE, options=options_of(request)
+        request,
+        served,
+        items,
+        timeout=timeout,
+        lane=priority,
+        client_timeout=CLIENT_TIMEOUT_SECONDS,
+        options=parse_options(request),
     )
     return json_response(
         {
             "id": f"scoreval-{secrets.token_hex(16)}",
             "object": "score.evaluation",
             "model": reply.model,
-            "scores": numbers(reply),
+            "scores": scores_of(reply),
         }
     )
 
 
 def _item(served: ServedModel, text: str) -> Fields:
-    """The turns, where a known template tells them; else the text as it is."""
-    turns = turns_of(text)
-    if turns is None or len(turns) < 2 or turns[-1]["role"] != "assistant":
-        return single(served, text)
-    last = {**turns[-1], "content": without_end(turns[-1]["content"])}
-    return conversation(served, [*turns[:-1], last])
+    """Return the messages if a known template rendered the text, else the text unchanged."""
+    messages = parse_messages(text)
+    if messages is None or len(messages) < 2 or messages[-1]["role"] != "assistant":
+        return text_item(served, text)
+    last = {**messages[-1], "content": strip_trailing_tokens(messages[-1]["content"])}
+    return conversation_item(served, [*messages[:-1], last])

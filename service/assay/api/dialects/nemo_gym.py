@@ -1,4 +1,4 @@
-"""NeMo-Gym's resources server: verify a rollout, and say that it failed where there is no score."""
+"""NeMo-Gym's resources server: verification of rollouts, with a failure class for no score."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -6,8 +6,13 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from assay.api.dialects._items import Fields, answer
-from assay.api.dialects._service import TRUNCATION, options_of, resolve_model, score
+from assay.api.dialects._items import Fields, response_item
+from assay.api.dialects._service import (
+    TRUNCATION_PARAMETER,
+    parse_options,
+    resolve_model,
+    score,
+)
 from assay.api.errors import PROBLEMS
 from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
@@ -17,7 +22,8 @@ from assay.served_model import ServedModel
 from assay.types import ItemResult
 
 Entry = Mapping[str, JsonValue]
-VERDICT = frozenset(
+# Fields of a reply; a rollout that was verified before carries them already.
+REPLY_FIELDS = frozenset(
     (
         "reward",
         "reward_components",
@@ -29,8 +35,8 @@ VERDICT = frozenset(
     )
 )
 
-# The client waits for ever, and a status that is not 200 ends its rollout.
-PATIENCE = 300.0
+# The client waits indefinitely, and a status other than 200 ends its rollout.
+CLIENT_TIMEOUT_SECONDS = 300.0
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
@@ -41,20 +47,22 @@ class _Open(BaseModel):
 
 
 class CreateParams(_Open):
-    """What the policy was asked: text, or entries of the Responses API."""
+    """The policy's input: text, or entries of the Responses API."""
 
     input: str | list[dict[str, JsonValue]]
 
 
 class PolicyResponse(_Open):
-    """What it answered; only messages are scored."""
+    """The policy's output; only its messages are scored."""
 
     output: list[dict[str, JsonValue]]
 
 
 class VerifyBody(_Open):
-    """One rollout. Of the fields beside these two, those that the model's family knows join the
-    item, and all of them come back.
+    """One rollout.
+
+    Other fields are returned unchanged; those that are context (`evidence`, `tests`, …) and that
+    the model's family has are added to the item.
     """
 
     responses_create_params: CreateParams
@@ -62,7 +70,7 @@ class VerifyBody(_Open):
 
 
 class VerifyReply(VerifyBody):
-    """The rollout and its reward, or null and the class of the failure."""
+    """The rollout with its reward, or with null and the class of the failure."""
 
     reward: float | None
     reward_components: dict[str, float] | None = None
@@ -73,48 +81,56 @@ class VerifyReply(VerifyBody):
 
 
 class SeedBody(_Open):
-    """Nothing is kept between requests."""
+    """An empty object: no state is kept between requests."""
 
 
-@router.post("/verify", response_model=VerifyReply, openapi_extra=TRUNCATION)
+@router.post("/verify", response_model=VerifyReply, openapi_extra=TRUNCATION_PARAMETER)
 @router.post(
-    "/compat/nemo-gym/{model}/verify", response_model=VerifyReply, openapi_extra=TRUNCATION
+    "/compat/nemo-gym/{model}/verify",
+    response_model=VerifyReply,
+    openapi_extra=TRUNCATION_PARAMETER,
 )
 async def verify(
     request: Request,
     body: VerifyBody,
+    *,
     model: str | None = None,
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """For NeMo-Gym: the rollout's reward. Without a score it is tagged `judge_failed`, not zero."""
+    """Verify a rollout for NeMo-Gym. Without a score, it is marked `judge_failed`, not zero."""
     served = resolve_model(request, model)
     try:
         item = _item(served, body)
     except InvalidRequest as error:
         return json_response({**_rollout(body), **_failed(error.code, error.detail)})
-    options = options_of(request)
     reply = await score(
-        request, served, [item], timeout, priority, patience=PATIENCE, options=options
+        request,
+        served,
+        [item],
+        timeout=timeout,
+        lane=priority,
+        client_timeout=CLIENT_TIMEOUT_SECONDS,
+        options=parse_options(request),
     )
     (result,) = reply.results
-    return json_response({**_rollout(body), **_told(result)})
+    return json_response({**_rollout(body), **_reward(result)})
 
 
 @router.post("/seed_session", response_model=SeedBody)
 @router.post("/compat/nemo-gym/{model}/seed_session", response_model=SeedBody)
 async def seed_session(request: Request, body: SeedBody, model: str | None = None) -> Response:
-    """For NeMo-Gym, which begins each rollout so. A reward model has no session to begin."""
+    """Return an empty object to NeMo-Gym, which seeds a session per rollout; nothing is stored."""
     resolve_model(request, model)
     return json_response({})
 
 
 def _rollout(body: VerifyBody) -> dict[str, Any]:
-    """All that was sent, less what an earlier verification said."""
-    return {name: value for name, value in body.model_dump().items() if name not in VERDICT}
+    """Return the fields of the request, without those of an earlier verification."""
+    return {name: value for name, value in body.model_dump().items() if name not in REPLY_FIELDS}
 
 
-def _told(result: ItemResult) -> dict[str, Any]:
+def _reward(result: ItemResult) -> dict[str, Any]:
     if result.error is not None:
         return _failed(result.error.code, result.error.detail)
     return {"reward": result.score, "reward_components": result.channels}
@@ -132,20 +148,20 @@ def _failed(code: str, detail: str) -> dict[str, Any]:
 
 
 def _item(served: ServedModel, body: VerifyBody) -> Fields:
-    """The last message of the assistant is the answer, all before it the prompt."""
-    asked = body.responses_create_params.input
-    prompt = _turns([{"role": "user", "content": asked}] if isinstance(asked, str) else asked)
-    said = _turns(body.response.output)
-    while said and said[-1]["role"] != "assistant":
-        said.pop()
-    if not said:
+    """Return the item: the assistant's last message, and everything before it as the prompt."""
+    given = body.responses_create_params.input
+    prompt = _messages([{"role": "user", "content": given}] if isinstance(given, str) else given)
+    output = _messages(body.response.output)
+    while output and output[-1]["role"] != "assistant":
+        output.pop()
+    if not output:
         raise InvalidRequest("the rollout holds no message of the assistant")
-    *earlier, last = said
-    return answer(served, prompt + earlier, last["content"], body.__pydantic_extra__)
+    *earlier, last = output
+    return response_item(served, prompt + earlier, last["content"], body.__pydantic_extra__)
 
 
-def _turns(entries: Sequence[Entry]) -> list[dict[str, str]]:
-    """Messages alone: reasoning, tool calls and what they gave have no role, and are left out."""
+def _messages(entries: Sequence[Entry]) -> list[dict[str, str]]:
+    """Return the messages; reasoning, tool calls and their results have no role and are omitted."""
     return [
         {"role": str(entry["role"]), "content": _text(entry.get("content"))}
         for entry in entries

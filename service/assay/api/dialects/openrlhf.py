@@ -1,7 +1,7 @@
 """OpenRLHF's remote reward: lists of decoded texts in, lists of rewards out.
 
-The query holds prompt and response in one text with the policy's own template; the response is told
-apart by the prompt that comes with it, or else by the template. Which of the two it was is said.
+The query holds prompt and response in one text, rendered with the policy's own template. They are
+split by the prompt that the request carries, or else by the template; the reply says by which.
 """
 
 from typing import Any, NamedTuple
@@ -9,30 +9,42 @@ from typing import Any, NamedTuple
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
 
-from assay.api.dialects._chat_templates import Messages, turns_of, without_beginning, without_end
-from assay.api.dialects._items import Fields, answer, single
-from assay.api.dialects._service import TRUNCATION, numbers, options_of, resolve_model, score
+from assay.api.dialects._chat_templates import (
+    Messages,
+    parse_messages,
+    strip_leading_tokens,
+    strip_trailing_tokens,
+)
+from assay.api.dialects._items import Fields, response_item, text_item
+from assay.api.dialects._service import (
+    TRUNCATION_PARAMETER,
+    parse_options,
+    resolve_model,
+    score,
+    scores_of,
+)
 from assay.api.errors import PROBLEMS
 from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
 from assay.api.schemas import Priority, Timeout
 from assay.served_model import ServedModel
+from assay.types import Lane
 
 # The client waits 180 s.
-PATIENCE = 150.0
-# So much of a prompt's end must be found in the query, where the prompt's beginning was cut off.
-ANCHOR = 64
-# The answer may repeat that end, or the prompt itself; beyond a few places it is not looked for.
-TRIES = 8
+CLIENT_TIMEOUT_SECONDS = 150.0
+# Characters of the prompt's end that are searched in a query whose prompt was truncated.
+ANCHOR_CHARACTERS = 64
+# The response may repeat these characters, so a few of their occurrences are tried, from the last.
+MAX_ANCHOR_MATCHES = 8
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
 
 class OpenRlhfBody(BaseModel):
-    """`query`: prompt and response in one text; `prompts` and `labels` came with later versions.
+    """`query`: prompt and response in one text. `prompts` and `labels` are sent by later versions.
 
-    A label that is an object gives the item its `evidence`, `tests` or `language`, as far as the
-    model's family knows them.
+    A label that is an object adds its context (`evidence`, `tests`, `language`, …) to the item, as
+    far as the model's family has these fields.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,17 +54,18 @@ class OpenRlhfBody(BaseModel):
     labels: list[JsonValue] | None = None
 
     @model_validator(mode="after")
-    def _equally_long(self) -> "OpenRlhfBody":
-        for name, given in (("prompts", self.prompts), ("labels", self.labels)):
-            if given is not None and len(given) != len(self.query):
-                raise ValueError(f"{name} has {len(given)} entries, query has {len(self.query)}")
+    def _check_lengths(self) -> "OpenRlhfBody":
+        for name, values in (("prompts", self.prompts), ("labels", self.labels)):
+            if values is not None and len(values) != len(self.query):
+                raise ValueError(f"{name} has {len(values)} entries, query has {len(self.query)}")
         return self
 
 
 class OpenRlhfReply(BaseModel):
-    """`rewards` and `scores` are the same numbers, in the order of `query`. In `extra_logs`,
-    `assay_fallback` is 1 where the prompt was not found as it was sent, `assay_truncated` where
-    the item was cut.
+    """`rewards` and `scores` are the same numbers, in the order of `query`.
+
+    In `extra_logs`, `assay_fallback` is 1 if the prompt was not found exactly as it was sent, and
+    `assay_truncated` is 1 if the item was truncated.
     """
 
     rewards: list[float]
@@ -60,108 +73,124 @@ class OpenRlhfReply(BaseModel):
     extra_logs: dict[str, list[float]]
 
 
-class Split(NamedTuple):
-    """A query taken apart; `exact` where the prompt was found as it was sent."""
+class SplitQuery(NamedTuple):
+    """The prompt and response of a query; `is_exact` if the prompt was found as it was sent."""
 
     prompt: str | Messages
     response: str
-    exact: bool
+    is_exact: bool
 
 
-@router.post("/compat/openrlhf/{model}", response_model=OpenRlhfReply, openapi_extra=TRUNCATION)
 @router.post(
-    "/compat/openrlhf/{model}/get_reward", response_model=OpenRlhfReply, openapi_extra=TRUNCATION
+    "/compat/openrlhf/{model}", response_model=OpenRlhfReply, openapi_extra=TRUNCATION_PARAMETER
+)
+@router.post(
+    "/compat/openrlhf/{model}/get_reward",
+    response_model=OpenRlhfReply,
+    openapi_extra=TRUNCATION_PARAMETER,
 )
 async def openrlhf(
     request: Request,
     model: str,
+    *,
     body: OpenRlhfBody,
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """OpenRLHF: rewards for queries. Any item without a score fails the request."""
-    return await _rewards(request, resolve_model(request, model), body, timeout, priority)
+    """Score queries for OpenRLHF. An item without a score fails the request."""
+    return await _rewards(request, model, body, timeout=timeout, lane=priority)
 
 
-@router.post("/get_reward", response_model=OpenRlhfReply, openapi_extra=TRUNCATION)
+@router.post("/get_reward", response_model=OpenRlhfReply, openapi_extra=TRUNCATION_PARAMETER)
 async def get_reward(
     request: Request,
     body: OpenRlhfBody,
+    *,
     model: str | None = None,
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """OpenRLHF, where one model is served or `?model=` names it."""
-    return await _rewards(request, resolve_model(request, model), body, timeout, priority)
+    """Score queries for OpenRLHF with the only served model, or the one in `?model=`."""
+    return await _rewards(request, model, body, timeout=timeout, lane=priority)
 
 
 async def _rewards(
     request: Request,
-    served: ServedModel,
+    model: str | None,
     body: OpenRlhfBody,
+    *,
     timeout: int | None,
-    priority: Priority,
+    lane: Lane,
 ) -> Response:
-    nothing: list[Any] = [None] * len(body.query)
-    rows = zip(body.query, body.prompts or nothing, body.labels or nothing, strict=True)
+    served = resolve_model(request, model)
+    absent: list[Any] = [None] * len(body.query)
+    rows = zip(body.query, body.prompts or absent, body.labels or absent, strict=True)
     items, fallbacks = [], []
     for query, prompt, label in rows:
         split = split_query(query, prompt)
         items.append(_item(served, query, split, label))
-        fallbacks.append(0.0 if split is not None and split.exact else 1.0)
+        fallbacks.append(0.0 if split is not None and split.is_exact else 1.0)
     reply = await score(
-        request, served, items, timeout, priority, patience=PATIENCE, options=options_of(request)
+        request,
+        served,
+        items,
+        timeout=timeout,
+        lane=lane,
+        client_timeout=CLIENT_TIMEOUT_SECONDS,
+        options=parse_options(request),
     )
-    rewards = numbers(reply)
-    cut = [float("truncated" in result.flags) for result in reply.results]
-    logs = {"assay_fallback": fallbacks, "assay_truncated": cut}
+    rewards = scores_of(reply)
+    truncated = [float("truncated" in result.flags) for result in reply.results]
+    logs = {"assay_fallback": fallbacks, "assay_truncated": truncated}
     return json_response({"rewards": rewards, "scores": rewards, "extra_logs": logs})
 
 
-def split_query(query: str, prompt: str | None) -> Split | None:
-    """Prompt and response of a query; None where nothing tells them apart.
+def split_query(query: str, prompt: str | None) -> SplitQuery | None:
+    """Return the prompt and response of a query; None if they cannot be separated.
 
-    The prompt as it was sent comes first; then its end, because over-long prompts lose their
-    beginning; then the turns of a known chat template.
+    Tried in this order: the prompt as it was sent; its end, because over-long prompts lose their
+    beginning; the messages of a known chat template.
     """
-    found = None if prompt is None else _after(query, prompt)
-    if found is not None and prompt is not None:
-        response, exact = found
-        return Split(*_read(prompt, without_end(response)), exact)
-    turns = turns_of(query)
-    if turns is None or len(turns) < 2 or turns[-1]["role"] != "assistant":
+    rest = None if prompt is None else _text_after(query, prompt)
+    if rest is not None and prompt is not None:
+        response, is_exact = rest
+        return SplitQuery(*_parse_prompt(prompt, strip_trailing_tokens(response)), is_exact)
+    messages = parse_messages(query)
+    if messages is None or len(messages) < 2 or messages[-1]["role"] != "assistant":
         return None
-    return Split(turns[:-1], without_end(turns[-1]["content"]), False)
+    return SplitQuery(messages[:-1], strip_trailing_tokens(messages[-1]["content"]), False)
 
 
-def _after(query: str, prompt: str) -> tuple[str, bool] | None:
-    told, bare = without_beginning(query), without_beginning(prompt)
-    if told.startswith(bare):
-        return told[len(bare) :], True
-    anchor, end = bare[-ANCHOR:], len(bare)
-    for _ in range(TRIES if len(anchor) == ANCHOR else 0):
-        end = told.rfind(anchor, 0, end) + ANCHOR
-        if end < ANCHOR:
+def _text_after(query: str, prompt: str) -> tuple[str, bool] | None:
+    """Return the text after the prompt, and whether the whole prompt was found."""
+    query, prompt = strip_leading_tokens(query), strip_leading_tokens(prompt)
+    if query.startswith(prompt):
+        return query[len(prompt) :], True
+    anchor, end = prompt[-ANCHOR_CHARACTERS:], len(prompt)
+    for _ in range(MAX_ANCHOR_MATCHES if len(anchor) == ANCHOR_CHARACTERS else 0):
+        end = query.rfind(anchor, 0, end) + ANCHOR_CHARACTERS
+        if end < ANCHOR_CHARACTERS:
             return None
-        if bare.endswith(told[:end]):
-            return told[end:], False
+        if prompt.endswith(query[:end]):
+            return query[end:], False
         end -= 1
     return None
 
 
-def _read(prompt: str, response: str) -> tuple[str | Messages, str]:
-    """The prompt's turns, where a template made it. What the template put into the answer's mouth
-    belongs to the answer.
+def _parse_prompt(prompt: str, response: str) -> tuple[str | Messages, str]:
+    """Return the prompt's messages if a template rendered it, and the response.
+
+    Text that the template placed at the start of the assistant's message belongs to the response.
     """
-    turns = turns_of(prompt)
-    if turns is None:
+    messages = parse_messages(prompt)
+    if messages is None:
         return prompt, response
-    if turns[-1]["role"] == "assistant":
-        response = turns.pop()["content"] + response
-    return turns or prompt, response
+    if messages[-1]["role"] == "assistant":
+        response = messages.pop()["content"] + response
+    return messages or prompt, response
 
 
-def _item(served: ServedModel, query: str, split: Split | None, label: object) -> Fields:
+def _item(served: ServedModel, query: str, split: SplitQuery | None, label: object) -> Fields:
     if split is None:
-        return single(served, query)
-    return answer(served, split.prompt, split.response, label)
+        return text_item(served, query)
+    return response_item(served, split.prompt, split.response, label)

@@ -5,8 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from assay.api.dialects._items import ChatMessage, conversation, turns
-from assay.api.dialects._service import TRUNCATION, options_of, resolve_model, score, whole
+from assay.api.dialects._items import ChatMessage, conversation_item, text_messages
+from assay.api.dialects._service import (
+    TRUNCATION_PARAMETER,
+    parse_options,
+    require_scores,
+    resolve_model,
+    score,
+)
 from assay.api.errors import PROBLEMS
 from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
@@ -16,8 +22,10 @@ router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
 
 class RewardKitBody(BaseModel):
-    """A conversation whose last message is scored. `original_messages` is part of it and not read.
-    Fields beside these are the dataset's: what they say of the item's context joins it.
+    """A conversation whose last message is scored. `original_messages` is ignored.
+
+    Other fields are the dataset's; those that are context (`evidence`, `tests`, …) and that the
+    model's family has are added to the item.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -27,14 +35,14 @@ class RewardKitBody(BaseModel):
     original_messages: list[ChatMessage] | None = None
 
     @model_validator(mode="after")
-    def _names_no_model(self) -> "RewardKitBody":
+    def _reject_model(self) -> "RewardKitBody":
         if "model" in self.__pydantic_extra__:
             raise ValueError("the path names the model; a body with one is for another route")
         return self
 
 
 class RewardKitMetric(BaseModel):
-    """One channel. `success` stays open: no threshold is drawn here."""
+    """One channel. `success` is null, because no threshold is applied."""
 
     score: float
     success: bool | None
@@ -42,7 +50,7 @@ class RewardKitMetric(BaseModel):
 
 
 class RewardKitReply(BaseModel):
-    """The score, and each channel as a metric of its name."""
+    """The score, and each channel as a metric."""
 
     score: float
     reason: str
@@ -50,20 +58,24 @@ class RewardKitReply(BaseModel):
 
 
 @router.post(
-    "/compat/reward-kit/{model}/reward", response_model=RewardKitReply, openapi_extra=TRUNCATION
+    "/compat/reward-kit/{model}/reward",
+    response_model=RewardKitReply,
+    openapi_extra=TRUNCATION_PARAMETER,
 )
 async def reward_kit(
     request: Request,
     model: str,
+    *,
     body: RewardKitBody,
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """For reward-kit: a conversation's score. No score fails the request."""
+    """Score a conversation for reward-kit. An item without a score fails the request."""
     served = resolve_model(request, model)
-    item = conversation(served, turns(body.messages), body.__pydantic_extra__)
-    reply = await score(request, served, [item], timeout, priority, options=options_of(request))
-    (result,) = whole(reply)
+    item = conversation_item(served, text_messages(body.messages), body.__pydantic_extra__)
+    options = parse_options(request)
+    reply = await score(request, served, [item], timeout=timeout, lane=priority, options=options)
+    (result,) = require_scores(reply)
     reason = f"scored by {reply.model}"
     metrics = {
         name: {"score": value, "success": None, "reason": reason}

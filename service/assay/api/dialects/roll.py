@@ -1,4 +1,4 @@
-"""ROLL's reward system: a task is submitted, and its result asked for until it is there."""
+"""ROLL's reward system: a task is submitted, and its result polled until it is available."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -8,9 +8,15 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from assay.api.components import components_of
-from assay.api.dialects._items import Fields, answer
+from assay.api.dialects._items import Fields, response_item
 from assay.api.dialects._jobs import Jobs
-from assay.api.dialects._service import TRUNCATION, failure_of, options_of, resolve_model, score
+from assay.api.dialects._service import (
+    TRUNCATION_PARAMETER,
+    find_failure,
+    parse_options,
+    resolve_model,
+    score,
+)
 from assay.api.errors import PROBLEMS
 from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
@@ -21,8 +27,8 @@ from assay.types import Lane
 from assay_models.base import Options
 
 SCORED, RUNNING, FAILED = 0, 1, 2
-# The client asks every two seconds and waits 20 s for a reply: so long it is spared to ask again.
-LINGER = 10.0
+# The client polls every two seconds and waits 20 s for a reply; a held poll saves repeated ones.
+MAX_POLL_SECONDS = 10.0
 
 Name = str | int | None
 
@@ -30,9 +36,10 @@ router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
 
 class RollTask(BaseModel):
-    """One answer. `reward_info` gives the item its `evidence`, `tests` or `language`, as far as the
-    model's family knows them; `timeout` is in seconds. All else names the task, and changes no
-    number.
+    """One response to score. `timeout` is in seconds.
+
+    `reward_info` adds its context (`evidence`, `tests`, `language`, …) to the item, as far as the
+    model's family has these fields. The other fields identify the task and do not affect the score.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,16 +57,16 @@ class RollTask(BaseModel):
     global_step: Name = None
 
 
-class RollTicket(BaseModel):
-    """What to ask for the result by."""
+class RollSubmitReply(BaseModel):
+    """The id under which to poll for the result."""
 
     errcode: Literal[0]
     errmsg: str
     reward_request_id: str
 
 
-class RollQuestion(BaseModel):
-    """Which result is asked for."""
+class RollResultBody(BaseModel):
+    """The id of the result that is polled for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -67,7 +74,7 @@ class RollQuestion(BaseModel):
 
 
 class RollResult(BaseModel):
-    """`errcode` 0: scored, 1: running, 2: there is no score, and `errmsg` says why."""
+    """The result of a task. `errcode` 0: scored, 1: running, 2: no score (reason in `errmsg`)."""
 
     errcode: Literal[0, 1, 2]
     errmsg: str
@@ -77,27 +84,40 @@ class RollResult(BaseModel):
     end_time: str | None = None
 
 
-@router.post("/compat/roll/{model}/submit", response_model=RollTicket, openapi_extra=TRUNCATION)
+@router.post(
+    "/compat/roll/{model}/submit",
+    response_model=RollSubmitReply,
+    openapi_extra=TRUNCATION_PARAMETER,
+)
 async def roll_submit(
     request: Request,
     model: str,
+    *,
     body: RollTask,
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """For ROLL: take an answer to be scored."""
+    """Accept a task from ROLL, to be scored asynchronously."""
     served = resolve_model(request, model)
-    item = answer(served, body.prompt, body.response, body.reward_info)
-    options = options_of(request)
-    work = _work(request, served, item, body.timeout, timeout, priority, options)
+    item = response_item(served, body.prompt, body.response, body.reward_info)
+    options = parse_options(request)
+    work = _score_task(
+        request,
+        served,
+        item,
+        timeout=timeout,
+        lane=priority,
+        client_timeout=body.timeout,
+        options=options,
+    )
     return json_response(
         {"errcode": SCORED, "errmsg": "", "reward_request_id": _jobs(request).start(work)}
     )
 
 
 @router.get("/compat/roll/{model}/result", response_model=RollResult)
-async def roll_result(request: Request, model: str, body: RollQuestion) -> Response:
-    """For ROLL: the score, or that it is not there yet, or why it never will be."""
+async def roll_result(request: Request, model: str, body: RollResultBody) -> Response:
+    """Return a task's result to ROLL: the score, `running`, or the reason for no score."""
     resolve_model(request, model)
     job = _jobs(request).find(body.reward_request_id)
     if job is None:
@@ -105,7 +125,7 @@ async def roll_result(request: Request, model: str, body: RollQuestion) -> Respo
             "there is no such task, or its result was kept long enough",
             hint="results are kept for some minutes, by the process that took the task",
         )
-    await asyncio.wait({job}, timeout=LINGER)
+    await asyncio.wait({job}, timeout=MAX_POLL_SECONDS)
     if not job.done():
         return json_response({"errcode": RUNNING, "errmsg": "running"})
     if job.cancelled():
@@ -113,21 +133,28 @@ async def roll_result(request: Request, model: str, body: RollQuestion) -> Respo
     return json_response(job.result())
 
 
-async def _work(
+async def _score_task(
     request: Request,
     served: ServedModel,
     item: Fields,
-    patience: float,
+    *,
     timeout: int | None,
     lane: Lane,
+    client_timeout: float,
     options: Options,
 ) -> dict[str, Any]:
     began = datetime.now(UTC)
     try:
         reply = await score(
-            request, served, [item], timeout, lane, patience=patience, options=options
+            request,
+            served,
+            [item],
+            timeout=timeout,
+            lane=lane,
+            client_timeout=client_timeout,
+            options=options,
         )
-        failure: AssayError | None = failure_of(reply.results)
+        failure: AssayError | None = find_failure(reply.results)
     except AssayError as error:
         failure = error
     if failure is not None:

@@ -1,4 +1,4 @@
-"""The routers of all dialects, in the order in which their paths are matched."""
+"""The routers of all dialects, in the order of path matching."""
 
 from fastapi import APIRouter
 

@@ -1,4 +1,4 @@
-"""SGLang's native `/classify`, and `/v1/embeddings` as verl reads rewards from it: raw logits."""
+"""SGLang's native `/classify`, and `/v1/embeddings` as verl reads rewards: raw logits."""
 
 import base64
 import secrets
@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from assay.api.dialects._items import single
-from assay.api.dialects._service import RAW, numbers, resolve_model, score
+from assay.api.dialects._items import text_item
+from assay.api.dialects._service import RAW_OPTIONS, resolve_model, score, scores_of
 from assay.api.errors import PROBLEMS
 from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
@@ -18,14 +18,14 @@ from assay.types import Lane, ScoreReply
 
 Texts = str | Annotated[list[str], Field(min_length=1)]
 
-# verl waits for ever, and gives up at once on a 4xx, the 429 of a full queue included.
-PATIENCE = 300.0
+# verl waits indefinitely, and gives up at once on a 4xx, including the 429 of a full queue.
+CLIENT_TIMEOUT_SECONDS = 300.0
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
 
 
 class SglangClassifyBody(BaseModel):
-    """Texts as the reward model's template has made them. One text gets one entry, not a list."""
+    """Texts, rendered with the reward model's template. For a single text the reply is no list."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,7 +34,7 @@ class SglangClassifyBody(BaseModel):
 
 
 class EmbeddingsBody(BaseModel):
-    """The same for OpenAI's clients; of embeddings there is one number, the reward."""
+    """Texts in the format of OpenAI's embeddings; the embedding's only component is the reward."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,7 +45,7 @@ class EmbeddingsBody(BaseModel):
 
 
 class SglangMeta(BaseModel):
-    """Tokens of the text."""
+    """The id of the entry and the tokens of the text."""
 
     id: str
     prompt_tokens: int
@@ -74,7 +74,7 @@ class EmbeddingsUsage(BaseModel):
 
 
 class EmbeddingsReply(BaseModel):
-    """One entry a text, in the order of the request."""
+    """One entry per text, in the order of the request."""
 
     object: Literal["list"]
     model: str
@@ -89,87 +89,117 @@ Entries = SglangEntry | list[SglangEntry]
 async def classify_texts(
     request: Request,
     model: str,
+    *,
     body: SglangClassifyBody,
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """For clients of SGLang's /classify: raw logits as embeddings of length one."""
-    return await entries(request, model, body, timeout, priority, PATIENCE)
+    """Score texts for clients of SGLang's /classify: raw logits as embeddings of length one."""
+    return await classify_reply(
+        request,
+        model,
+        body,
+        timeout=timeout,
+        lane=priority,
+        client_timeout=CLIENT_TIMEOUT_SECONDS,
+    )
 
 
 @router.post("/v1/embeddings", response_model=EmbeddingsReply)
 async def embeddings(
     request: Request, body: EmbeddingsBody, timeout: Timeout = None, priority: Priority = "training"
 ) -> Response:
-    """Rewards as verl reads them from SGLang: a raw logit as an embedding of length one."""
-    return await _embedded(request, body.model, body, timeout, priority)
+    """Score texts as verl reads rewards from SGLang: raw logits as embeddings of length one."""
+    return await _embeddings_reply(request, body.model, body, timeout=timeout, lane=priority)
 
 
 @router.post("/compat/sglang/{model}/v1/embeddings", response_model=EmbeddingsReply)
-async def embeddings_with(
+async def embeddings_with_model(
     request: Request,
     model: str,
+    *,
     body: EmbeddingsBody,
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """The same with the model of the path; verl puts the path of a checkpoint into the body."""
-    return await _embedded(request, model, body, timeout, priority, PATIENCE)
+    """Score texts with the model in the path; verl sends a checkpoint's path in the body."""
+    return await _embeddings_reply(
+        request,
+        model,
+        body,
+        timeout=timeout,
+        lane=priority,
+        client_timeout=CLIENT_TIMEOUT_SECONDS,
+    )
 
 
-async def entries(
+async def classify_reply(
     request: Request,
     model: str | None,
     body: SglangClassifyBody,
+    *,
     timeout: int | None,
     lane: Lane,
-    patience: float | None = None,
+    client_timeout: float | None = None,
 ) -> Response:
-    """The reply of `/classify`."""
-    reply = await _scored(request, model, body.text, timeout, lane, patience)
-    told = [
+    """Return the reply of `/classify`."""
+    reply = await _score_texts(
+        request, model, body.text, timeout=timeout, lane=lane, client_timeout=client_timeout
+    )
+    entries = [
         {
-            "embedding": [number],
+            "embedding": [value],
             "meta_info": {"id": secrets.token_hex(16), "prompt_tokens": result.tokens},
         }
-        for number, result in zip(numbers(reply), reply.results, strict=True)
+        for value, result in zip(scores_of(reply), reply.results, strict=True)
     ]
-    return json_response(told[0] if isinstance(body.text, str) else told)
+    return json_response(entries[0] if isinstance(body.text, str) else entries)
 
 
-async def _embedded(
+async def _embeddings_reply(
     request: Request,
     model: str | None,
     body: EmbeddingsBody,
+    *,
     timeout: int | None,
     lane: Lane,
-    patience: float | None = None,
+    client_timeout: float | None = None,
 ) -> Response:
-    reply = await _scored(request, model, body.input, timeout, lane, patience)
+    reply = await _score_texts(
+        request, model, body.input, timeout=timeout, lane=lane, client_timeout=client_timeout
+    )
     tokens = reply.usage.tokens
     data: list[dict[str, Any]] = [
-        {"object": "embedding", "index": index, "embedding": _encoded(number, body.encoding_format)}
-        for index, number in enumerate(numbers(reply))
+        {"object": "embedding", "index": index, "embedding": _encode(value, body.encoding_format)}
+        for index, value in enumerate(scores_of(reply))
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return json_response({"object": "list", "model": reply.model, "data": data, "usage": usage})
 
 
-async def _scored(
+async def _score_texts(
     request: Request,
     model: str | None,
     texts: Texts,
+    *,
     timeout: int | None,
     lane: Lane,
-    patience: float | None,
+    client_timeout: float | None,
 ) -> ScoreReply:
     served = resolve_model(request, model)
-    listed = [texts] if isinstance(texts, str) else texts
-    items = [single(served, text) for text in listed]
-    return await score(request, served, items, timeout, lane, patience=patience, options=RAW)
+    items = [text_item(served, text) for text in ([texts] if isinstance(texts, str) else texts)]
+    return await score(
+        request,
+        served,
+        items,
+        timeout=timeout,
+        lane=lane,
+        client_timeout=client_timeout,
+        options=RAW_OPTIONS,
+    )
 
 
-def _encoded(number: float, form: Literal["float", "base64"]) -> list[float] | str:
-    if form == "float":
-        return [number]
-    return base64.b64encode(struct.pack("<f", number)).decode()
+def _encode(value: float, encoding: Literal["float", "base64"]) -> list[float] | str:
+    if encoding == "float":
+        return [value]
+    return base64.b64encode(struct.pack("<f", value)).decode()

@@ -1,4 +1,4 @@
-"""The paths that two engines have in common. Here, and nowhere else, a body says whose it is."""
+"""The paths that two dialects share. Only here a body's fields decide its dialect."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -14,25 +14,25 @@ from assay.api.schemas import Priority, Timeout
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
 
 
-def _reranker(body: Any) -> str:
-    """TEI has `texts`, vLLM has `documents`."""
+def _rerank_dialect(body: Any) -> str:
+    """Return the dialect: TEI sends `texts`, vLLM `documents`."""
     return "TEI" if isinstance(body, Mapping) and "texts" in body else "vLLM"
 
 
-def _classifier(body: Any) -> str:
-    """SGLang has `text`, vLLM `input` or `messages`."""
+def _classify_dialect(body: Any) -> str:
+    """Return the dialect: SGLang sends `text`, vLLM `input` or `messages`."""
     return "SGLang" if isinstance(body, Mapping) and "text" in body else "vLLM"
 
 
 ClassifyBodies = Annotated[
     Annotated[sglang.SglangClassifyBody, Tag("SGLang")]
     | Annotated[vllm.VllmClassifyBody, Tag("vLLM")],
-    Discriminator(_classifier),
+    Discriminator(_classify_dialect),
     Body(),
 ]
 RerankBodies = Annotated[
     Annotated[tei.TeiRerankBody, Tag("TEI")] | Annotated[cohere.RerankBody, Tag("vLLM")],
-    Discriminator(_reranker),
+    Discriminator(_rerank_dialect),
     Body(),
 ]
 
@@ -44,21 +44,24 @@ async def classify(
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """Raw logits for clients of vLLM (`input`, `messages`) and of SGLang (`text`)."""
+    """Return raw logits to clients of vLLM (`input`, `messages`) and of SGLang (`text`)."""
     if isinstance(body, sglang.SglangClassifyBody):
-        return await sglang.entries(request, body.model, body, timeout, priority)
-    return await vllm.classified(request, body.model, body, timeout, priority)
+        return await sglang.classify_reply(
+            request, body.model, body, timeout=timeout, lane=priority
+        )
+    return await vllm.classify_reply(request, body.model, body, timeout=timeout, lane=priority)
 
 
 @router.post("/rerank", response_model=list[tei.TeiRank] | cohere.RerankReply)
 async def rerank(
     request: Request,
     body: RerankBodies,
+    *,
     model: str | None = None,
     timeout: Timeout = None,
     priority: Priority = "interactive",
 ) -> Response:
     """Rerank for clients of text-embeddings-inference (`texts`) and of vLLM (`documents`)."""
     if isinstance(body, tei.TeiRerankBody):
-        return await tei.ranked(request, model, body, timeout, priority)
+        return await tei.rerank_reply(request, model, body, timeout=timeout, lane=priority)
     return await cohere.rerank_v1(request, body, timeout, priority)

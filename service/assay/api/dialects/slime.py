@@ -1,10 +1,17 @@
-"""slime's remote reward: one answer in, the reward itself out, as a number or an object."""
+"""slime's remote reward: one response in, its reward out, as a number or an object."""
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from assay.api.dialects._items import ChatMessage, answer, turns
-from assay.api.dialects._service import TRUNCATION, numbers, options_of, resolve_model, score, whole
+from assay.api.dialects._items import ChatMessage, response_item, text_messages
+from assay.api.dialects._service import (
+    TRUNCATION_PARAMETER,
+    parse_options,
+    require_scores,
+    resolve_model,
+    score,
+    scores_of,
+)
 from assay.api.errors import PROBLEMS
 from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
@@ -12,14 +19,14 @@ from assay.api.schemas import Priority, Timeout
 from assay.types import Lane, ScoreReply
 
 # The client waits 120 s.
-PATIENCE = 100.0
+CLIENT_TIMEOUT_SECONDS = 100.0
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
 
 class SlimeBody(BaseModel):
-    """One answer. A `label` that is an object gives the item its `evidence`, `tests` or `language`,
-    as far as the model's family knows them.
+    """One response. A `label` that is an object adds its context (`evidence`, `tests`, `language`,
+    …) to the item, as far as the model's family has these fields.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,7 +37,7 @@ class SlimeBody(BaseModel):
 
 
 class SlimeReward(BaseModel):
-    """The score beside the model's channels, each by its name."""
+    """The score and the model's channels, by name."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, float]
@@ -38,38 +45,51 @@ class SlimeReward(BaseModel):
     score: float
 
 
-@router.post("/compat/slime/{model}", response_model=float, openapi_extra=TRUNCATION)
+@router.post("/compat/slime/{model}", response_model=float, openapi_extra=TRUNCATION_PARAMETER)
 async def slime(
     request: Request,
     model: str,
+    *,
     body: SlimeBody,
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """For slime: the reward, a bare number. An answer without a score fails the request."""
-    (reward,) = numbers(await _scored(request, model, body, timeout, priority))
+    """Score a response for slime; the reply is a bare number. No score fails the request."""
+    (reward,) = scores_of(await _score(request, model, body, timeout=timeout, lane=priority))
     return json_response(reward)
 
 
-@router.post("/compat/slime/{model}/channels", response_model=SlimeReward, openapi_extra=TRUNCATION)
+@router.post(
+    "/compat/slime/{model}/channels",
+    response_model=SlimeReward,
+    openapi_extra=TRUNCATION_PARAMETER,
+)
 async def slime_channels(
     request: Request,
     model: str,
+    *,
     body: SlimeBody,
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """For slime with `--reward-key score`: the score and the model's channels, as an object."""
-    (result,) = whole(await _scored(request, model, body, timeout, priority))
+    """Score a response for slime with `--reward-key score`; the reply has the channels too."""
+    reply = await _score(request, model, body, timeout=timeout, lane=priority)
+    (result,) = require_scores(reply)
     return json_response({**result.channels, "score": result.score})
 
 
-async def _scored(
-    request: Request, model: str, body: SlimeBody, timeout: int | None, lane: Lane
+async def _score(
+    request: Request, model: str, body: SlimeBody, *, timeout: int | None, lane: Lane
 ) -> ScoreReply:
     served = resolve_model(request, model)
-    prompt = body.prompt if isinstance(body.prompt, str) else turns(body.prompt)
-    item = answer(served, prompt, body.response, body.label)
+    prompt = body.prompt if isinstance(body.prompt, str) else text_messages(body.prompt)
+    item = response_item(served, prompt, body.response, body.label)
     return await score(
-        request, served, [item], timeout, lane, patience=PATIENCE, options=options_of(request)
+        request,
+        served,
+        [item],
+        timeout=timeout,
+        lane=lane,
+        client_timeout=CLIENT_TIMEOUT_SECONDS,
+        options=parse_options(request),
     )

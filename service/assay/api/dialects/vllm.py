@@ -1,6 +1,6 @@
 """vLLM's pooling routes, `/classify` and `/pooling`, as verl and other clients use them.
 
-One thing is not as vLLM has it: a raw logit is answered unless activation is asked for.
+One deviation from vLLM: the reply holds raw logits unless the request asks for activation.
 """
 
 import secrets
@@ -10,8 +10,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from assay.api.dialects._items import ChatMessage, Fields, conversation, single, turns
-from assay.api.dialects._service import probability, resolve_model, score, whole
+from assay.api.dialects._items import (
+    ChatMessage,
+    Fields,
+    conversation_item,
+    text_item,
+    text_messages,
+)
+from assay.api.dialects._service import probability, require_scores, resolve_model, score
 from assay.api.errors import PROBLEMS
 from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
@@ -20,18 +26,18 @@ from assay.served_model import ServedModel
 from assay.types import ItemResult, Lane, ScoreReply
 from assay_models.base import Options
 
-# verl waits for ever, and gives up at once on a 4xx, the 429 of a full queue included.
-PATIENCE = 300.0
+# verl waits indefinitely, and gives up at once on a 4xx, including the 429 of a full queue.
+CLIENT_TIMEOUT_SECONDS = 300.0
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
 
 
 class _PoolingBody(BaseModel):
-    """What both routes take: `input`, texts as the model's tokenizer shall read them, or one
-    conversation as `messages`.
+    """The fields of both routes: `input`, texts to tokenize unchanged, or `messages`, one
+    conversation.
 
-    `truncate_prompt_tokens` may be -1, which cuts to the model's own limit. `use_activation` gives
-    the logistic of the raw. Scheduling and tracing fields are accepted and change no number.
+    `truncate_prompt_tokens` may be -1, which truncates to the model's own limit. `use_activation`
+    returns the logistic of the raw. Scheduling and tracing fields do not affect the scores.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,7 +57,7 @@ class _PoolingBody(BaseModel):
     cache_salt: str | None = None
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> "_PoolingBody":
+    def _check_input(self) -> "_PoolingBody":
         if (self.input is None) == (self.messages is None):
             raise ValueError("give either input or messages")
         if self.add_special_tokens is (self.input is None):
@@ -59,31 +65,31 @@ class _PoolingBody(BaseModel):
         return self
 
     def items(self, served: ServedModel) -> list[Fields]:
-        """In the fields of the model's family."""
+        """Return the items, in the fields of the model's family."""
         if self.messages is not None:
-            return [conversation(served, turns(self.messages))]
+            return [conversation_item(served, text_messages(self.messages))]
         texts = [self.input] if isinstance(self.input, str) else self.input or []
-        return [single(served, text) for text in texts]
+        return [text_item(served, text) for text in texts]
 
     @property
     def options(self) -> Options:
-        """Raw unless activated; too long is an error unless the request asks for a cut."""
-        cut = self.truncate_prompt_tokens is not None
+        """The options of the scores: raw unless activated, and no truncation unless requested."""
+        is_truncated = self.truncate_prompt_tokens is not None
         return Options(
-            (self.truncation_side or "left") if cut else "error", not self.use_activation
+            (self.truncation_side or "left") if is_truncated else "error", not self.use_activation
         )
 
-    def number(self, result: ItemResult) -> float | None:
-        """What is served of a result."""
+    def value_of(self, result: ItemResult) -> float | None:
+        """Return the value served for a result: its score as a logit, or activated."""
         return probability(result) if self.use_activation else result.score
 
 
 class VllmClassifyBody(_PoolingBody):
-    """A request to classify; `model` may be left out where one is served."""
+    """A request to classify; `model` may be omitted if only one is served."""
 
 
 class VllmPoolingBody(_PoolingBody):
-    """A request to pool; of the tasks there is `classify`."""
+    """A request to pool; the only supported task is `classify`."""
 
     task: Literal["classify"] | None = None
     encoding_format: Literal["float"] = "float"
@@ -99,7 +105,7 @@ class VllmUsage(BaseModel):
 
 
 class VllmClass(BaseModel):
-    """One text's outputs: a single number, the raw or what was made of it."""
+    """One text's output: a single value, the raw or its logistic."""
 
     index: int
     label: str | None
@@ -108,7 +114,7 @@ class VllmClass(BaseModel):
 
 
 class VllmClassifyReply(BaseModel):
-    """One entry a text, in the order of the request."""
+    """One entry per text, in the order of the request."""
 
     id: str
     object: Literal["list"]
@@ -119,7 +125,7 @@ class VllmClassifyReply(BaseModel):
 
 
 class VllmPooled(BaseModel):
-    """One text's outputs."""
+    """One text's output."""
 
     index: int
     object: Literal["pooling"]
@@ -127,7 +133,7 @@ class VllmPooled(BaseModel):
 
 
 class VllmPoolingReply(BaseModel):
-    """One entry a text, in the order of the request."""
+    """One entry per text, in the order of the request."""
 
     id: str
     object: Literal["list"]
@@ -138,17 +144,26 @@ class VllmPoolingReply(BaseModel):
 
 
 @router.post("/compat/vllm/{model}/classify", response_model=VllmClassifyReply)
-async def classify_with(
+async def classify_with_model(
     request: Request,
     model: str,
+    *,
     body: VllmClassifyBody,
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """For clients of vLLM: raw logits; their logistic with `use_activation`. The path names the
-    model, because verl puts the path of a checkpoint into the body.
+    """Return raw logits to clients of vLLM, or their logistic with `use_activation`.
+
+    The path names the model, because verl sends a checkpoint's path in the body.
     """
-    return await classified(request, model, body, timeout, priority, PATIENCE)
+    return await classify_reply(
+        request,
+        model,
+        body,
+        timeout=timeout,
+        lane=priority,
+        client_timeout=CLIENT_TIMEOUT_SECONDS,
+    )
 
 
 @router.post("/pooling", response_model=VllmPoolingReply)
@@ -158,74 +173,98 @@ async def pooling(
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """For clients of vLLM: the same numbers as /classify, each as a vector of one."""
-    return await _pooled(request, body.model, body, timeout, priority)
+    """Return the same values as /classify to clients of vLLM, each as a vector of length one."""
+    return await _pooling_reply(request, body.model, body, timeout=timeout, lane=priority)
 
 
 @router.post("/compat/vllm/{model}/pooling", response_model=VllmPoolingReply)
-async def pooling_with(
+async def pooling_with_model(
     request: Request,
     model: str,
+    *,
     body: VllmPoolingBody,
     timeout: Timeout = None,
     priority: Priority = "training",
 ) -> Response:
-    """The same with the model of the path."""
-    return await _pooled(request, model, body, timeout, priority, PATIENCE)
+    """Return the same values as /pooling, with the model in the path."""
+    return await _pooling_reply(
+        request,
+        model,
+        body,
+        timeout=timeout,
+        lane=priority,
+        client_timeout=CLIENT_TIMEOUT_SECONDS,
+    )
 
 
-async def classified(
+async def classify_reply(
     request: Request,
     model: str | None,
     body: VllmClassifyBody,
+    *,
     timeout: int | None,
     lane: Lane,
-    patience: float | None = None,
+    client_timeout: float | None = None,
 ) -> Response:
-    """The reply of `/classify`."""
-    reply = await _scored(request, model, body, timeout, lane, patience)
+    """Return the reply of `/classify`."""
+    reply = await _score(
+        request, model, body, timeout=timeout, lane=lane, client_timeout=client_timeout
+    )
     data = [
         {
             "index": result.index,
             "label": next(iter(result.channels), None),
-            "probs": [body.number(result)],
+            "probs": [body.value_of(result)],
             "num_classes": 1,
         }
-        for result in whole(reply)
+        for result in require_scores(reply)
     ]
-    return json_response({"id": f"classify-{secrets.token_hex(16)}", **_frame(reply), "data": data})
+    return json_response(
+        {"id": f"classify-{secrets.token_hex(16)}", **_envelope(reply), "data": data}
+    )
 
 
-async def _pooled(
+async def _pooling_reply(
     request: Request,
     model: str | None,
     body: VllmPoolingBody,
+    *,
     timeout: int | None,
     lane: Lane,
-    patience: float | None = None,
+    client_timeout: float | None = None,
 ) -> Response:
-    reply = await _scored(request, model, body, timeout, lane, patience)
+    reply = await _score(
+        request, model, body, timeout=timeout, lane=lane, client_timeout=client_timeout
+    )
     data = [
-        {"index": result.index, "object": "pooling", "data": [body.number(result)]}
-        for result in whole(reply)
+        {"index": result.index, "object": "pooling", "data": [body.value_of(result)]}
+        for result in require_scores(reply)
     ]
-    return json_response({"id": f"pool-{secrets.token_hex(16)}", **_frame(reply), "data": data})
+    return json_response({"id": f"pool-{secrets.token_hex(16)}", **_envelope(reply), "data": data})
 
 
-async def _scored(
+async def _score(
     request: Request,
     model: str | None,
     body: _PoolingBody,
+    *,
     timeout: int | None,
     lane: Lane,
-    patience: float | None,
+    client_timeout: float | None,
 ) -> ScoreReply:
     served = resolve_model(request, model)
-    items, options = body.items(served), body.options
-    return await score(request, served, items, timeout, lane, patience=patience, options=options)
+    return await score(
+        request,
+        served,
+        body.items(served),
+        timeout=timeout,
+        lane=lane,
+        client_timeout=client_timeout,
+        options=body.options,
+    )
 
 
-def _frame(reply: ScoreReply) -> dict[str, Any]:
+def _envelope(reply: ScoreReply) -> dict[str, Any]:
     tokens = reply.usage.tokens
     usage = {
         "prompt_tokens": tokens,

@@ -1,0 +1,1 @@
+"""Side studies of the code model: no released model needs them."""

@@ -1,0 +1,1 @@
+"""Side studies of the NLI models: no released model needs them."""

@@ -1,0 +1,1 @@
+"""Side studies of query performance prediction: no released model needs them."""

@@ -1,0 +1,290 @@
+"""A check of names and prose: they use the field's terms and say things plainly."""
+
+import ast
+import io
+import re
+import subprocess
+import tokenize
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import NamedTuple
+
+import pytest
+from support.paths import ROOT
+
+WORDS = {
+    "tell": "say, return, report, record; for differences: distinguish",
+    "tells": "says, returns, reports, records",
+    "told": "said, returned, reported, recorded",
+    "telling": "saying, reporting",
+    "nobody": "no caller, no process: name who is meant",
+    "whoever": "a caller that, a client that",
+    "he": "it, the caller, the client",
+    "him": "it, the caller, the client",
+    "his": "its, the caller's",
+    "kin": "prefix_key, shared prefix",
+    "relatives": "rows with a shared prefix",
+    "malus": "penalty",
+    "crew": "process group",
+    "standin": "fallback",
+    "standins": "fallbacks",
+    "follower": "subscriber",
+    "followers": "subscribers",
+    "watcher": "evaluator",
+    "news": "update, updates",
+    "looks": "evaluations, polls",
+    "guarded": "catch_item_errors, checked",
+    "likelier": "more likely, more probable",
+    "dearer": "more expensive",
+}
+PHRASES = {
+    "none of it": "name what is meant",
+    "a turn": "a chance to run; the event loop's next iteration",
+    "the like": "name what is meant",
+    "at most so many": "at most N",
+}
+
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+OPENINGS = words("what who whose whoever how so where of those that it which why")
+NO_VERBS = OPENINGS | words(
+    "whether the a an these this all one each its in on from for with as by no not none true"
+    " false when if every some many only two any at to into"
+)
+VERBS_IN_S = words("bias focus")
+
+ALLOWED = {
+    "benchmarks/large_qpp_request.py": ("looks", "a made-up query"),
+    "docs/explanation/decisions/0012-batch-layouts.md": ("he", "an author's name"),
+    "docs/explanation/decisions/0029-post-retrieval-prediction.md": ("he", "an author's name"),
+    "models/assay_models/families/nli/label_mapping.py": ("his nobody", "example sentences"),
+    "models/assay_models/families/nli/languages.py": ("he", "ISO 639 code of Hebrew"),
+    "models/assay_models/families/qpp/predictors.py": ("he", "an author's name"),
+    "models/assay_models/families/qpp/rewrites.py": ("he him his", "a list of stop words"),
+    "models/recipes/bounds.py": ("nobody", "made-up texts"),
+    "models/recipes/nli/baselines.py": ("nobody", "a list of negations"),
+    "models/recipes/video_qpp/sanity.py": ("his", "example queries"),
+    "models/recipes/video_qpp/studies/handmade.py": ("he him his", "a list of stop words"),
+    "models/repository/retrieval-qpp/1/README.md": ("he", "an author's name"),
+}
+"""Words that a file may hold, and the reason."""
+
+
+class Finding(NamedTuple):
+    """A word or an opening to replace, and its place."""
+
+    path: str
+    line: int
+    word: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.word!r}: write {self.advice}"
+
+
+def tracked(*patterns: str) -> list[str]:
+    command = ["git", "ls-files", "-z", "--", *patterns]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [path for path in listed.split("\0") if path and (ROOT / path).is_file()]
+
+
+def parts_of(name: str) -> list[str]:
+    """Return the words of an identifier, in lower case."""
+    return [part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
+
+
+def check_prose(path: str, first_line: int, text: str) -> Iterator[Finding]:
+    """Yield the words and phrases of a text that have a plainer term; inline code is skipped."""
+    text = re.sub(r"`[^`\n]*`", "", text)
+    for match in re.finditer(r"[A-Za-z]+", text):
+        line = first_line + text.count("\n", 0, match.start())
+        for part in parts_of(match[0]):
+            if part in WORDS:
+                yield Finding(path, line, match[0], WORDS[part])
+    for phrase, advice in PHRASES.items():
+        pattern = r"\b" + r"\s+".join(phrase.split()) + r"\b"
+        for match in re.finditer(pattern, text, re.IGNORECASE):
+            yield Finding(path, first_line + text.count("\n", 0, match.start()), phrase, advice)
+
+
+def check_markdown(path: str, text: str) -> Iterator[Finding]:
+    """Yield findings in prose and headings, not in code blocks or link targets."""
+    in_code = False
+    kept = []
+    for number, line in enumerate(text.split("\n"), 1):
+        fence = line.lstrip().startswith(("```", "~~~"))
+        in_code ^= fence
+        kept.append("" if in_code or fence else re.sub(r"\]\([^)]*\)", "]", line))
+        heading = re.match(r"#+\s+([A-Za-z]+)", kept[-1])
+        if heading and heading[1].lower() in OPENINGS:
+            yield Finding(path, number, heading[1], "a heading that a reader would search for")
+    yield from check_prose(path, 1, "\n".join(kept))
+
+
+def check_python(path: str, source: str) -> Iterator[Finding]:
+    """Yield findings in docstrings, comments, names and, outside of tests, string literals."""
+    tree = ast.parse(source)
+    docstrings = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            expression = node.body[0] if node.body else None
+            if ast.get_docstring(node) is not None and isinstance(expression, ast.Expr):
+                docstrings.add(expression.value)
+                yield from check_docstring(path, node, expression)
+        yield from check_one(path, node)
+    if "tests" not in PurePath(path).parts:
+        yield from check_literals(path, tree, docstrings)
+    yield from check_tokens(path, source)
+
+
+def check_docstring(path: str, node: ast.AST, expression: ast.Expr) -> Iterator[Finding]:
+    """Yield findings in a docstring, its first word included."""
+    assert isinstance(expression.value, ast.Constant)
+    text = str(expression.value.value)
+    yield from check_prose(path, expression.lineno, text)
+    first = re.match(r"\s*[`\"']?([A-Za-z]+)", text)
+    if first is None:
+        return
+    word = first[1].lower()
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or is_attribute(node):
+        if word in OPENINGS:
+            yield Finding(path, expression.lineno, first[1], "a noun as the docstring's first word")
+    elif word in NO_VERBS or is_inflected(word):
+        advice = "a verb in the imperative as the docstring's first word"
+        yield Finding(path, expression.lineno, first[1], advice)
+
+
+def is_inflected(word: str) -> bool:
+    """Return whether a word is a plural or a third person ("bytes", "returns")."""
+    return word.endswith("s") and not word.endswith("ss") and word not in VERBS_IN_S
+
+
+def is_attribute(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Return whether a function is a property or a fixture, whose docstring opens with a noun."""
+    decorators = [
+        decorator.func if isinstance(decorator, ast.Call) else decorator
+        for decorator in node.decorator_list
+    ]
+    names = {getattr(decorator, "attr", getattr(decorator, "id", "")) for decorator in decorators}
+    return bool(names & {"property", "cached_property", "fixture"})
+
+
+def check_one(path: str, node: ast.AST) -> Iterator[Finding]:
+    """Yield loop variables and parameters that are named `one`."""
+    advice = "a noun: row, item, entry, path, token"
+    if isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
+        for target in ast.walk(node.target):
+            if isinstance(target, ast.Name) and target.id == "one":
+                yield Finding(path, target.lineno, "one", advice)
+    if isinstance(node, ast.arg) and node.arg == "one":
+        yield Finding(path, node.lineno, "one", advice)
+
+
+def check_literals(path: str, tree: ast.AST, docstrings: set[ast.expr]) -> Iterator[Finding]:
+    """Yield findings in string literals that are no docstrings."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Constant) or node in docstrings:
+            continue
+        if isinstance(node.value, str):
+            yield from check_prose(path, node.lineno, node.value)
+
+
+def check_tokens(path: str, source: str) -> Iterator[Finding]:
+    """Yield findings in comments, and each name with a word to replace once."""
+    names = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield from check_prose(path, token.start[0], token.string)
+        elif token.type == tokenize.NAME and token.string not in names:
+            names.add(token.string)
+            for part in parts_of(token.string):
+                if part in WORDS:
+                    yield Finding(path, token.start[0], token.string, WORDS[part])
+
+
+def check(path: str) -> list[Finding]:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    findings = check_python(path, text) if path.endswith(".py") else check_markdown(path, text)
+    return list(findings)
+
+
+def is_allowed(finding: Finding) -> bool:
+    words_of_file, _ = ALLOWED.get(finding.path, ("", ""))
+    return finding.word.lower() in words(words_of_file)
+
+
+@pytest.fixture(scope="module")
+def findings() -> list[Finding]:
+    paths = [path for path in tracked("*.py", "*.md") if path != "CHANGELOG.md"]
+    return [finding for path in paths for finding in check(path)]
+
+
+def test_names_and_prose_use_plain_terms(findings: list[Finding]) -> None:
+    left = [finding for finding in findings if not is_allowed(finding)]
+    assert not left, f"{len(left)} findings:\n" + "\n".join(map(str, left))
+
+
+def test_every_exception_is_needed(findings: list[Finding]) -> None:
+    needed = {(finding.path, finding.word.lower()) for finding in findings if is_allowed(finding)}
+    assert needed == {(path, word) for path, (held, _) in ALLOWED.items() for word in words(held)}
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "word"),
+    [
+        ('"""Text of a caller and his request."""\n', 1, "his"),
+        ('"""Module."""\n\n# Nobody waits.\n', 3, "Nobody"),
+        ("first = 1\nlast_follower = 2\n", 2, "last_follower"),
+        ("class NewsReader:\n    pass\n", 1, "NewsReader"),
+        ("first = 1\nraise ValueError(f'{first} was told')\n", 2, "told"),
+        ('def act():\n    """Give others a\n    turn."""\n', 2, "a turn"),
+        ('def act():\n    """The state."""\n', 2, "The"),
+        ('def act():\n    """Returns the state."""\n', 2, "Returns"),
+        ('async def act():\n    """Whether it runs."""\n', 2, "Whether"),
+        ('class Act:\n    """What it does."""\n', 2, "What"),
+        ('class Act:\n    @property\n    def b(self):\n        """How it is."""\n', 4, "How"),
+        ('"""Where it is."""\n', 1, "Where"),
+        ("for one in range(2):\n    pass\n", 1, "one"),
+        ("rows = [one for _, one in pairs]\n", 1, "one"),
+        ("act = lambda one: 1\n", 1, "one"),
+    ],
+)
+def test_a_planted_word_in_a_module_is_found(source: str, line: int, word: str) -> None:
+    (finding,) = check_python("service/planted.py", source)
+    assert (finding.line, finding.word) == (line, word)
+    assert str(finding).startswith(f"service/planted.py:{line}: {word!r}: write ")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "word"),
+    [
+        ("# A page\n\nA caller is told so.\n", 3, "told"),
+        ("```\ntold\n```\n\nThis is none of\nit.\n", 5, "none of it"),
+        ("# A page\n\n## What it costs\n", 3, "What"),
+        ("| field |\n| --- |\n| whoever asks |\n", 3, "whoever"),
+    ],
+)
+def test_a_planted_word_on_a_page_is_found(text: str, line: int, word: str) -> None:
+    (finding,) = check_markdown("docs/planted.md", text)
+    assert (finding.line, finding.word) == (line, word)
+
+
+def test_code_and_test_data_may_hold_any_word() -> None:
+    page = "# A page\n\nThe field `told` is in [the page](told.md).\n\n```\nwhat is told\n```\n"
+    assert not list(check_markdown("docs/planted.md", page))
+    module = '"""Data."""\n\nTEXT = "nobody is told"\n'
+    assert not list(check_python("tests/planted.py", module))
+    assert len(list(check_python("service/planted.py", module))) == 2
+
+
+def test_properties_and_fixtures_open_with_a_noun() -> None:
+    source = (
+        "@pytest.fixture(scope='module')\ndef state():\n"
+        '    """The state."""\n'
+        "class Act:\n    @property\n    def runs(self):\n"
+        '        """Whether it runs."""\n'
+    )
+    assert not list(check_python("service/planted.py", source))
