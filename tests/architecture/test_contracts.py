@@ -3,17 +3,121 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.paths import ROOT
 
-ROOMS = (
+PACKAGES = (
     "service/assay",
     "models/assay_models",
     "models/assay_monitors",
     "models/recipes",
     "clients/assay_client",
+)
+# Where an import is planted, the statement, and the pair of modules that the linter has to name.
+PLANTED = (
+    (
+        "service/assay/scoring/service.py",
+        "def planted():\n    import fastapi\n",
+        "assay.scoring.service -> fastapi",
+    ),
+    (
+        "service/assay/batching/batcher.py",
+        "from assay.scoring import best_of_n\n",
+        "assay.batching.batcher -> assay.scoring.best_of_n",
+    ),
+    (
+        "service/assay/cache/redis.py",
+        "def planted():\n    from assay.batching.entry import Outcome\n",
+        "assay.cache.redis -> assay.batching.entry",
+    ),
+    (
+        "service/assay/batching/scheduler.py",
+        "from assay.batching.entry import Entry\n",
+        "assay.batching.scheduler -> assay.batching.entry",
+    ),
+    (
+        "service/assay/scoring/prepare.py",
+        "from assay.scoring.ranking import rank\n",
+        "assay.scoring.prepare -> assay.scoring.ranking",
+    ),
+    (
+        "service/assay/scoring/ranking.py",
+        "import torch\n",
+        "assay.scoring.ranking -> torch",
+    ),
+    (
+        "models/assay_models/base.py",
+        "from assay_models.registry import FAMILIES\n",
+        "assay_models.base -> assay_models.registry",
+    ),
+    (
+        "models/assay_models/shaping.py",
+        "import assay.errors\n",
+        "assay_models.shaping -> assay.errors",
+    ),
+    (
+        "models/assay_models/families/nli/claims.py",
+        "import assay_models.families.code.model\n",
+        "assay_models.families.nli.claims -> assay_models.families.code.model",
+    ),
+    (
+        "service/assay/served_model.py",
+        "import redis\n",
+        "assay.served_model -> redis",
+    ),
+    (
+        "service/assay/scoring/assemble.py",
+        "import assay.settings\n",
+        "assay.scoring.assemble -> assay.settings",
+    ),
+    (
+        "clients/assay_client/types.py",
+        "import pydantic\n",
+        "assay_client.types -> pydantic",
+    ),
+    (
+        "service/assay/app.py",
+        "import recipes.measure\n",
+        "assay.app -> recipes.measure",
+    ),
+    (
+        "service/assay/api/dialects/slime.py",
+        "from assay.api.dialects import openrlhf\n",
+        "assay.api.dialects.slime -> assay.api.dialects.openrlhf",
+    ),
+    (
+        "service/assay/api/dialects/roll.py",
+        "from assay.api.v1 import score\n",
+        "assay.api.dialects.roll -> assay.api.v1",
+    ),
+    (
+        "service/assay/runs/subscribers.py",
+        "import starlette\n",
+        "assay.runs.subscribers -> starlette",
+    ),
+    (
+        "models/assay_monitors/reports.py",
+        "from assay_monitors.charts import Episode\n",
+        "assay_monitors.reports -> assay_monitors.charts",
+    ),
+    (
+        "models/assay_monitors/distribution.py",
+        "from assay_monitors import health\n",
+        "assay_monitors.distribution -> assay_monitors.health",
+    ),
+    (
+        "models/assay_monitors/gold.py",
+        "from assay_monitors.summaries import Summary\n",
+        "assay_monitors.gold -> assay_monitors.summaries",
+    ),
+    (
+        "models/assay_monitors/summaries.py",
+        "from assay.types import Source\n",
+        "assay_monitors.summaries -> assay.types",
+    ),
 )
 
 
@@ -24,51 +128,39 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    for room in ROOMS:
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of all packages and of the contracts."""
+    folder = tmp_path_factory.mktemp("contracts")
+    for package in PACKAGES:
         skipped = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / room, tmp_path / room, ignore=skipped)
-    shutil.copy(ROOT / ".importlinter", tmp_path)
-    return tmp_path
+        shutil.copytree(ROOT / package, folder / package, ignore=skipped)
+    shutil.copy(ROOT / ".importlinter", folder)
+    return folder
 
 
-def test_the_contracts_hold(copy: Path) -> None:
+@pytest.fixture(scope="module")
+def findings(copy: Path) -> Iterator[str]:
+    """The linter's report on a copy in which every violation is planted at once."""
+    before = {file: (copy / file).read_text() for file, _, _ in PLANTED}
+    for file, statement, _ in PLANTED:
+        with (copy / file).open("a") as source:
+            source.write(f"\n\n{statement}")
+    report = lint(copy)
+    assert report.returncode != 0
+    yield report.stdout
+    for file, text in before.items():
+        (copy / file).write_text(text)
+
+
+@pytest.mark.parametrize("imported", [pair for _, _, pair in PLANTED])
+def test_a_planted_import_is_reported(findings: str, imported: str) -> None:
+    assert f"{imported} (l." in findings
+
+
+def test_the_contracts_hold(copy: Path, findings: str) -> None:
+    for file, statement, _ in PLANTED:
+        path = copy / file
+        path.write_text(path.read_text().removesuffix(f"\n\n{statement}"))
     answer = lint(copy)
     assert answer.returncode == 0, answer.stdout
-
-
-@pytest.mark.parametrize(
-    ("file", "line"),
-    [
-        ("service/assay/scoring/service.py", "def planted():\n    import fastapi\n"),
-        ("service/assay/batching/batcher.py", "from assay.scoring import service\n"),
-        (
-            "service/assay/cache/redis.py",
-            "def planted():\n    from assay.batching.entry import Outcome\n",
-        ),
-        ("service/assay/batching/scheduler.py", "from assay.batching.entry import Entry\n"),
-        ("service/assay/scoring/prepare.py", "from assay.scoring.ranking import rank\n"),
-        ("service/assay/scoring/service.py", "import torch\n"),
-        ("models/assay_models/base.py", "from assay_models.registry import FAMILIES\n"),
-        ("models/assay_models/card.py", "import assay\n"),
-        ("models/assay_models/families/nli/claims.py", "import assay_models.families.code.model\n"),
-        ("service/assay/served_model.py", "import redis\n"),
-        ("service/assay/scoring/service.py", "import assay.settings\n"),
-        ("clients/assay_client/types.py", "import pydantic\n"),
-        ("service/assay/app.py", "import recipes.measure\n"),
-        ("service/assay/api/dialects/slime.py", "from assay.api.dialects import openrlhf\n"),
-        ("service/assay/api/dialects/slime.py", "from assay.api.v1 import score\n"),
-        ("service/assay/runs/subscribers.py", "import starlette\n"),
-        ("models/assay_monitors/reports.py", "from assay_monitors.charts import Episode\n"),
-        ("models/assay_monitors/distribution.py", "from assay_monitors import health\n"),
-        ("models/assay_monitors/summaries.py", "from assay.types import Source\n"),
-        ("models/assay_monitors/gold.py", "from assay_monitors.summaries import Summary\n"),
-    ],
-)
-def test_a_planted_violation_is_caught(copy: Path, file: str, line: str) -> None:
-    path = copy / file
-    path.write_text(path.read_text() + "\n\n" + line)
-    answer = lint(copy)
-    assert answer.returncode != 0
-    assert "BROKEN" in answer.stdout

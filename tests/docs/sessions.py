@@ -202,7 +202,9 @@ class Server:
 
 def environment_of(folder: Path) -> dict[str, str]:
     """Return the environment of a page's commands: no settings, state in a folder of the page."""
-    inherited = {name: text for name, text in os.environ.items() if not name.startswith("ASSAY_")}
+    # Make's own variables make a `make` inside announce that it is one inside.
+    others = ("ASSAY_", "MAKE", "MFLAGS")
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith(others)}
     paths = os.pathsep.join([str(Path(sys.executable).parent), inherited["PATH"]])
     quiet = {
         "NO_PROXY": "127.0.0.1,localhost",
