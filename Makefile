@@ -1,4 +1,4 @@
-# Assay. `make` says what there is.
+# Assay. `make` lists the targets.
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 DATA ?= ../shared/data
 BIN := .venv/bin
@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 .DEFAULT_GOAL := help
 .PHONY: help serve test test-all lint format docs evaluate recipe bench e2e clean
 
-help: ## Say what each target does
+help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .venv/serve: pyproject.toml clients/pyproject.toml constraints.txt weights.txt
@@ -30,10 +30,12 @@ serve: .venv/serve ## Serve the embedded models on 127.0.0.1:8000
 # Two processes with one thread each; a module's tests stay together, because they share servers.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
 ROOM ?=
+FOLDERS := $(patsubst %/,%,$(wildcard tests/*/ tests/models/*/ tests/service/*/))
+ROOMS := $(sort $(filter-out __pycache__ support,$(notdir $(FOLDERS))))
 TESTS := $(if $(ROOM),$(wildcard tests/$(ROOM) tests/models/$(ROOM) tests/service/$(ROOM)))
 
 test: .venv/dev ## Run the tests of every change (ROOM=service: of one room)
-	@test -z '$(ROOM)' || test -n '$(TESTS)' || { echo "no room tests/$(ROOM)"; exit 2; }
+	@test -z '$(ROOM)' || test -n '$(TESTS)' || { echo "no room $(ROOM); there are: $(ROOMS)"; exit 2; }
 	$(PYTEST) -m "not slow" $(TESTS)
 
 test-all: .venv/dev .venv/browser ## Run every test (NIGHTLY=1: those for the night, too)

@@ -11,8 +11,8 @@ from benchmarks.models import Checkpoint
 from benchmarks.scenarios import (
     CACHED_BULK,
     GROUP_SCENARIOS,
-    STORM_DISTINCT,
-    STORM_TIMES,
+    STAMPEDE_DISTINCT,
+    STAMPEDE_TIMES,
     Corpus,
     Scale,
 )
@@ -34,7 +34,7 @@ SEEDS: Mapping[Corpus, int] = {
     "idle": 3,
     "groups": 4,
     "cached": 5,
-    "storm": 6,
+    "stampede": 6,
 }
 MODEL_OF: Mapping[Corpus, ModelName] = {
     name: "decoder" if name == "groups" else "encoder" for name in SEEDS
@@ -70,19 +70,19 @@ def build_corpora(
     return corpora
 
 
-def storm_texts(storm: ScoredTexts, repeat: int) -> ScoredTexts:
-    """Return the items of one storm, each as often as it is asked, shuffled.
+def stampede_texts(scored: ScoredTexts, repeat: int) -> ScoredTexts:
+    """Return the items of one stampede, each as often as it is requested, shuffled.
 
     Every repeat has its own items.
     """
-    distinct = storm.part(repeat * STORM_DISTINCT, STORM_DISTINCT)
-    pairs = list(zip(distinct.texts, distinct.expected, strict=True)) * STORM_TIMES
+    distinct = scored.part(repeat * STAMPEDE_DISTINCT, STAMPEDE_DISTINCT)
+    pairs = list(zip(distinct.texts, distinct.expected, strict=True)) * STAMPEDE_TIMES
     random.Random(repeat).shuffle(pairs)  # noqa: S311
     return ScoredTexts([text for text, _ in pairs], [score for _, score in pairs])
 
 
 def group_texts(scored: ScoredTexts, scenario: int, repeat: int, scale: Scale) -> ScoredTexts:
-    """Return the groups of one measurement, which no other asks, so that no prompt is cached."""
+    """Return the groups of one measurement; no other has them, so that no prompt is cached."""
     count = scale.groups * GROUP_SIZE
     return scored.part((repeat * GROUP_SCENARIOS + scenario) * count, count)
 
@@ -101,8 +101,8 @@ def _texts(name: Corpus, words: Words, scale: Scale) -> list[Text]:
         case "cached":
             tokens, count = CACHED_ITEM_TOKENS, CACHED_BULK
             return of_length(words, tokens, count=count, seed=seed, siblings=count)
-        case "storm":
-            count = STORM_DISTINCT * scale.repeats
+        case "stampede":
+            count = STAMPEDE_DISTINCT * scale.repeats
             return of_length(words, CACHED_ITEM_TOKENS, count=count, seed=seed)
 
 

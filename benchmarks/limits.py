@@ -1,4 +1,7 @@
-"""The limits of a phase: helper processes with a bare loop, alternating with scenarios."""
+"""The limits of a phase: helper processes with a bare loop, alternating with scenarios.
+
+A bare loop runs the model's forward passes without a server.
+"""
 
 import sys
 from dataclasses import KW_ONLY, dataclass, field
@@ -76,7 +79,7 @@ def measure_single(limit: Limit, scored: ScoredTexts, seconds: float) -> dict[st
 
 
 def texts_of(corpus: Corpus, scored: ScoredTexts, scale: Scale) -> ScoredTexts:
-    """Return as many groups as a scenario asks, or enough of the single items."""
+    """Return as many groups as a scenario has, or enough of the single items."""
     count = scale.groups * GROUP_SIZE if corpus == "groups" else scale.limit_items
     return scored.part(0, count)
 

@@ -31,9 +31,9 @@ CONNECT_PAUSE_SECONDS = 0.02
 class LoadConfig:
     """The load of one scenario.
 
-    `callers` send requests concurrently, each its next request when its last is answered, over
-    connections of their own or a new one per call (`fresh`), until `seconds` have passed or
-    `requests` are sent (None: no such limit). `texts` are asked in order and over again,
+    `concurrency` callers send requests, each its next request when its last is answered, over
+    kept connections or over a new one for each request (`new_connection`), until `seconds` have
+    passed or `requests` are sent (None: no such limit). `texts` are sent in order, repeatedly,
     `per_request` at a time. `expected` are their scores, empty where answers are not compared; an
     answer that differs by more than `tolerance` is wrong. After `timeout` seconds the load is
     aborted.
@@ -43,8 +43,8 @@ class LoadConfig:
     port: int
     wire: str
     model: str
-    fresh: bool
-    callers: int
+    new_connection: bool
+    concurrency: int
     per_request: int
     seconds: float
     requests: int | None
@@ -94,7 +94,7 @@ class LoadGenerator:
         """Send requests until the limit is reached and every answer has arrived, or the timeout."""
         started, busy = time.perf_counter(), time.process_time()
         self._ends = started + self.config.seconds
-        callers = [asyncio.create_task(self._caller()) for _ in range(self.config.callers)]
+        callers = [asyncio.create_task(self._caller()) for _ in range(self.config.concurrency)]
         _, pending = await asyncio.wait(callers, timeout=self.config.timeout)
         self.recording.seconds = time.perf_counter() - started
         self.recording.cpu_seconds = time.process_time() - busy
@@ -107,7 +107,7 @@ class LoadGenerator:
         number = next(self._numbers)
         if self.config.requests is None:
             # Every caller sends at least one request, so that all of them are concurrent.
-            is_over = time.perf_counter() >= self._ends and number >= self.config.callers
+            is_over = time.perf_counter() >= self._ends and number >= self.config.concurrency
         else:
             is_over = number >= self.config.requests
         if is_over:
@@ -129,7 +129,7 @@ class LoadGenerator:
                 continue
             self.recording.latencies.append(time.perf_counter() - started)
             self.recording.answers.append((number, status, body))
-            if self.config.fresh:
+            if self.config.new_connection:
                 connection.close()
         if connection is not None:
             connection.close()

@@ -1,8 +1,8 @@
 """The resident memory of a server under mixed load, minute by minute.
 
 Single items and groups of 8 and of 64, of 20 tokens up to each model's limit, go to the models at
-random. No item repeats, so the caches fill. The last line is the ratio of the resident memory at
-the end of the last minute to that at the end of the first.
+random. No item repeats, so the caches fill. The last line is the ratio of the resident memory of
+the last minute to that of the first, at the end of each and by their medians.
 
 Without --url it starts a server of its own, with the environment's settings.
 """
@@ -21,6 +21,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median_high
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -50,106 +51,15 @@ LINE_TOKENS = 6
 SENTENCE_WORDS = 12
 MAX_RESULTS, MAX_EMBEDDED_RESULTS, EMBEDDING_WIDTH = 1000, 64, 64
 # Each is one token for the tokenizers of the embedded models, and none is a keyword of Python.
-WORDS = [
-    "time",
-    "year",
-    "people",
-    "way",
-    "day",
-    "man",
-    "thing",
-    "woman",
-    "life",
-    "child",
-    "world",
-    "school",
-    "state",
-    "family",
-    "student",
-    "group",
-    "country",
-    "problem",
-    "hand",
-    "part",
-    "place",
-    "case",
-    "week",
-    "company",
-    "system",
-    "program",
-    "question",
-    "work",
-    "number",
-    "night",
-    "point",
-    "home",
-    "water",
-    "room",
-    "mother",
-    "area",
-    "money",
-    "story",
-    "fact",
-    "month",
-    "lot",
-    "right",
-    "study",
-    "book",
-    "eye",
-    "job",
-    "word",
-    "business",
-    "issue",
-    "side",
-    "kind",
-    "head",
-    "house",
-    "service",
-    "friend",
-    "father",
-    "power",
-    "hour",
-    "game",
-    "line",
-    "end",
-    "member",
-    "law",
-    "car",
-    "city",
-    "community",
-    "name",
-    "president",
-    "team",
-    "minute",
-    "idea",
-    "body",
-    "information",
-    "back",
-    "parent",
-    "face",
-    "others",
-    "level",
-    "office",
-    "door",
-    "health",
-    "person",
-    "art",
-    "war",
-    "history",
-    "party",
-    "result",
-    "change",
-    "morning",
-    "reason",
-    "research",
-    "girl",
-    "guy",
-    "moment",
-    "air",
-    "teacher",
-    "force",
-    "education",
-]
+WORDS = """
+time year people way day man thing woman life child world school state family student group
+country problem hand part place case week company system program question work number night
+point home water room mother area money story fact month lot right study book eye job word
+business issue side kind head house service friend father power hour game line end member law
+car city community name president team minute idea body information back parent face others
+level office door health person art war history party result change morning reason research
+girl guy moment air teacher force education
+""".split()  # noqa: SIM905
 
 Item = dict[str, Any]
 
@@ -179,12 +89,13 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """One row of the report: resident bytes at the end of a minute, the most within it, and the
-    minute's counts.
+    """One row of the report: resident bytes at the end of a minute, the median and the most within
+    it, and the minute's counts.
     """
 
     number: int
     resident_bytes: int
+    median_bytes: int
     peak_bytes: int
     counts: Counts
 
@@ -397,21 +308,22 @@ async def measure(load: MixedLoad, pid: int, minutes: int) -> AsyncIterator[Minu
                 load.counts.tokens - before.tokens,
                 load.counts.failed - before.failed,
             )
-            yield Minute(number, samples[-1], max(samples), counts)
+            yield Minute(number, samples[-1], median_high(samples), max(samples), counts)
     finally:
         for caller in callers:
             caller.cancel()
         await asyncio.gather(*callers, return_exceptions=True)
 
 
-HEADER = "minute  resident MiB  peak MiB  items/s  tokens/s  failed"
+HEADER = "minute  resident MiB  median MiB  peak MiB  items/s  tokens/s  failed"
 
 
 def row_of(minute: Minute) -> str:
     """Return a minute as a row under `HEADER`."""
     counts = minute.counts
     return (
-        f"{minute.number:6}  {minute.resident_bytes / MIB:12.0f}  {minute.peak_bytes / MIB:8.0f}  "
+        f"{minute.number:6}  {minute.resident_bytes / MIB:12.0f}  "
+        f"{minute.median_bytes / MIB:10.0f}  {minute.peak_bytes / MIB:8.0f}  "
         f"{counts.items / MINUTE_SECONDS:7.1f}  {counts.tokens / MINUTE_SECONDS:8.0f}  "
         f"{counts.failed:6}"
     )
@@ -419,8 +331,10 @@ def row_of(minute: Minute) -> str:
 
 def ratio_line(minutes: Sequence[Minute]) -> str:
     """Return the last line of the report: the last minute's memory over the first's."""
-    ratio = minutes[-1].resident_bytes / minutes[0].resident_bytes
-    return f"resident memory, last minute / first minute: {ratio:.3f}"
+    first, last = minutes[0], minutes[-1]
+    ends = last.resident_bytes / first.resident_bytes
+    medians = last.median_bytes / first.median_bytes
+    return f"resident memory, last minute / first minute: {ends:.3f}, of the medians {medians:.3f}"
 
 
 async def report(load: MixedLoad, pid: int, minutes: int) -> None:

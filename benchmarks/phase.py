@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from benchmarks import limits
-from benchmarks.corpora import ScoredTexts, group_texts, storm_texts
+from benchmarks.corpora import ScoredTexts, group_texts, stampede_texts
 from benchmarks.measure import NotServing, Server, post, run_scenario, start
 from benchmarks.models import Checkpoint
 from benchmarks.processes import exclusive, free_port
@@ -70,8 +70,8 @@ class PhaseRunner:
 
     def _systems(self) -> list[System]:
         names = self.config.systems if self.phase != "cache" else ("assay",)
-        chosen = [SERVERS[name] for name in names if name in SERVERS]
-        return [system for system in chosen if any(map(system.runs, self.scenarios))]
+        systems = [SERVERS[name] for name in names if name in SERVERS]
+        return [system for system in systems if any(map(system.runs, self.scenarios))]
 
     def _start(self, system: System, replies: Path | None = None) -> None:
         # Texts that the server must score right first; the bare endpoint has no other replies.
@@ -142,7 +142,7 @@ class PhaseRunner:
     def _is_left_out(self, scenario: Scenario, server: Server) -> bool:
         name, results = server.system.name, self.inputs.results
         seconds = results.expected_seconds(scenario, name, self.scenarios)
-        if seconds <= self.config.scale.patience:
+        if seconds <= self.config.scale.max_seconds:
             return False
         results.left_out.setdefault(name, {})[scenario.name] = seconds
         line = f"  {scenario.name:18} {server.system.title:17} left out: {seconds:.0f} s"
@@ -154,7 +154,7 @@ class PhaseRunner:
         with exclusive(self.config.lock):
             server.tree.resume()
             try:
-                figures = run_scenario(scenario, server, scored, self.config.scale.patience)
+                figures = run_scenario(scenario, server, scored, self.config.scale.max_seconds)
             except (RuntimeError, OSError, AssertionError) as error:
                 figures = {"failed": f"{type(error).__name__}: {error}"}
             server.tree.suspend()
@@ -164,8 +164,8 @@ class PhaseRunner:
 
     def _texts_of(self, scenario: Scenario, repeat: int) -> ScoredTexts:
         scored = self.inputs.corpora[scenario.corpus]
-        if scenario.corpus == "storm":
-            return storm_texts(scored, repeat)
+        if scenario.corpus == "stampede":
+            return stampede_texts(scored, repeat)
         if scenario.corpus == "groups":
             index = self.scenarios.index(scenario)
             return group_texts(scored, index, repeat, self.config.scale)

@@ -14,7 +14,7 @@ from benchmarks.summary import (
     limit_rate,
     median_of,
     other_cpu,
-    storm_cost,
+    stampede_cost,
     summarise_all,
 )
 from benchmarks.systems import BARE, SERVERS
@@ -58,10 +58,10 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
 
 
 def publish(results: Mapping[str, Any], docs: Path) -> None:
-    """Write the results into the documentation: the files, and the page between its marks.
+    """Write the results into the documentation: the files, and the page between its markers.
 
     Raises:
-        ValueError: the page has no marks.
+        ValueError: the page has no markers.
     """
     write_report(results, docs / "benchmarks")
     (docs / "benchmarks" / "results.md").unlink()
@@ -187,10 +187,10 @@ def _special_sections(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         rows = [[scenario, f"{ratio:.2f}"] for scenario, ratio in ratios.items()]
         heads = ["scenario", "Assay's rate over the bare endpoint's"]
         sections.append(("Cached scores", "", table(heads, rows)))
-    cost = storm_cost(results)
+    cost = stampede_cost(results)
     if cost is not None:
-        text = f"Each item, asked ten times at once, was computed {cost:.2f} times."
-        sections.append(("Retry storm", "", text))
+        text = f"Each item, requested ten times at once, was computed {cost:.2f} times."
+        sections.append(("Cache stampede", "", text))
     return sections
 
 
@@ -208,7 +208,7 @@ def number(value: float | None, digits: int) -> str:
 
 
 def _is_load(row: Summary) -> bool:
-    return row.scenario != "idle" and not row.scenario.startswith(("cached", "storm"))
+    return row.scenario != "idle" and not row.scenario.startswith(("cached", "stampede"))
 
 
 def _rate(row: Summary | None) -> str:

@@ -69,4 +69,4 @@ class Results:
             for figures in self.cells.get(other.name, {}).get(system, ())
         ]
         best = max(rates, default=0.0)
-        return scenario.callers * scenario.per_request / best if best else 0.0
+        return scenario.concurrency * scenario.per_request / best if best else 0.0

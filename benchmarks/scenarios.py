@@ -1,6 +1,8 @@
 """The workloads, divided into scenarios: a scenario is one load on one server.
 
-The fields of `Scenario` and `Scale` are written to results.json under their names.
+The fields of `Scenario` and `Scale` are written to results.json under their names. The bare
+endpoint of the workload `cached` is an endpoint of the same web stack that sends Assay's replies
+without any computation.
 """
 
 from collections.abc import Sequence
@@ -9,9 +11,9 @@ from typing import Literal
 
 from benchmarks.texts import GROUP_SIZE, ModelName
 
-Workload = Literal["fresh", "keep-alive", "bulk", "idle", "group", "cached", "storm"]
+Workload = Literal["fresh", "keep-alive", "bulk", "idle", "group", "cached", "stampede"]
 Phase = Literal["encoder", "decoder", "cache"]
-Corpus = Literal["singles", "bulk", "idle", "groups", "cached", "storm"]
+Corpus = Literal["singles", "bulk", "idle", "groups", "cached", "stampede"]
 
 WORKLOADS: dict[Workload, str] = {
     "fresh": "one item per request, a new connection for each",
@@ -20,20 +22,23 @@ WORKLOADS: dict[Workload, str] = {
     "idle": "one short item at a time on an idle server",
     "group": "8 candidates of 300 tokens under one prompt of 700",
     "cached": "items whose scores are in the cache (Assay, beside a bare endpoint)",
-    "storm": "the same items ten times at once (Assay)",
+    "stampede": "the same items ten times at once (Assay)",
 }
-BULK_CALLERS = 4
-CACHED_CALLERS = 64
+BULK_CONCURRENCY = 4
+CACHED_CONCURRENCY = 64
 CACHED_BULK = 1024
-STORM_DISTINCT, STORM_TIMES = 64, 10
-LONG_CALLERS = 1024
+STAMPEDE_DISTINCT, STAMPEDE_TIMES = 64, 10
+MIN_LONG = 1024
+"""The concurrency, or the items per request, from which a scenario is `long`."""
 GROUP_SCENARIOS = 2
+"""The scenarios of the workload `group`; each has groups of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A load: `per_request` items of `corpus` in a request, `callers` requests at once.
+    """A load: `per_request` items of `corpus` in a request, `concurrency` requests at once.
 
+    With `new_connection` each request has a connection of its own; else connections are kept.
     It ends after `seconds`, or after a number of `requests`. `long` scenarios take so long that
     they are measured less often.
     """
@@ -43,16 +48,16 @@ class Scenario:
     _: KW_ONLY
     phase: Phase
     corpus: Corpus
-    callers: int
+    concurrency: int
     per_request: int
-    fresh: bool
+    new_connection: bool
     seconds: float
     requests: int | None = None
     long: bool = False
 
     @property
     def model(self) -> ModelName:
-        """The checkpoint that is asked."""
+        """The checkpoint that is queried."""
         return "decoder" if self.phase == "decoder" else "encoder"
 
 
@@ -64,14 +69,15 @@ class Scale:
         seconds: of a scenario.
         repeats: of each scenario.
         long_repeats: of each long scenario.
-        concurrency: numbers of callers of the workload `fresh`.
-        keep_alive: numbers of callers of the workload `keep-alive`.
+        concurrency: requests at once, for each scenario of the workload `fresh`.
+        keep_alive: the same of the workload `keep-alive`.
         bulk: items per request of the workload `bulk`.
         singles: items of the corpus of single items.
-        limit_items: items that the bare loops compute.
-        groups: groups that a scenario asks.
-        patience: seconds that a scenario may last; a system that would take longer at its own rate
-            skips it.
+        limit_items: items that the bare loops compute. A bare loop runs the model without a server:
+            its rate is the limit that servers are compared with.
+        groups: groups in each scenario of the workload `group`.
+        max_seconds: the longest that a scenario may last; a system that would take longer at its
+            measured rate skips it.
     """
 
     seconds: float = 3.0
@@ -83,7 +89,7 @@ class Scale:
     singles: int = 3072
     limit_items: int = 512
     groups: int = 2
-    patience: float = 120.0
+    max_seconds: float = 120.0
 
 
 QUICK = Scale(
@@ -107,9 +113,9 @@ def _scenarios(workload: Workload, scale: Scale) -> list[Scenario]:
     seconds = scale.seconds
     match workload:
         case "fresh":
-            return [_single(workload, callers, seconds) for callers in scale.concurrency]
+            return [_single(workload, concurrency, seconds) for concurrency in scale.concurrency]
         case "keep-alive":
-            return [_single(workload, callers, seconds) for callers in scale.keep_alive]
+            return [_single(workload, concurrency, seconds) for concurrency in scale.keep_alive]
         case "bulk":
             return [_bulk(size, seconds) for size in scale.bulk]
         case "idle":
@@ -118,34 +124,34 @@ def _scenarios(workload: Workload, scale: Scale) -> list[Scenario]:
             return _groups(scale)
         case "cached":
             return _cached(seconds)
-        case "storm":
-            return [_storm(seconds)]
+        case "stampede":
+            return [_stampede(seconds)]
 
 
-def _single(workload: Literal["fresh", "keep-alive"], callers: int, seconds: float) -> Scenario:
+def _single(workload: Literal["fresh", "keep-alive"], concurrency: int, seconds: float) -> Scenario:
     return Scenario(
-        f"{workload}-{callers}",
+        f"{workload}-{concurrency}",
         workload,
         phase="encoder",
         corpus="singles",
-        callers=callers,
+        concurrency=concurrency,
         per_request=1,
-        fresh=workload == "fresh",
+        new_connection=workload == "fresh",
         seconds=seconds,
-        long=callers >= LONG_CALLERS,
+        long=concurrency >= MIN_LONG,
     )
 
 
 def _bulk(size: int, seconds: float) -> Scenario:
-    long = size >= LONG_CALLERS
+    long = size >= MIN_LONG
     return Scenario(
         f"bulk-{size}",
         "bulk",
         phase="encoder",
         corpus="bulk",
-        callers=1 if long else BULK_CALLERS,
+        concurrency=1 if long else BULK_CONCURRENCY,
         per_request=size,
-        fresh=False,
+        new_connection=False,
         seconds=seconds,
         requests=1 if long else None,
         long=long,
@@ -158,23 +164,23 @@ def _idle(seconds: float) -> Scenario:
         "idle",
         phase="encoder",
         corpus="idle",
-        callers=1,
+        concurrency=1,
         per_request=1,
-        fresh=False,
+        new_connection=False,
         seconds=seconds,
     )
 
 
 def _groups(scale: Scale) -> list[Scenario]:
-    def scenario(name: str, *, callers: int, per_request: int, requests: int) -> Scenario:
+    def scenario(name: str, *, concurrency: int, per_request: int, requests: int) -> Scenario:
         return Scenario(
             name,
             "group",
             phase="decoder",
             corpus="groups",
-            callers=callers,
+            concurrency=concurrency,
             per_request=per_request,
-            fresh=per_request == 1,
+            new_connection=per_request == 1,
             seconds=scale.seconds,
             requests=requests,
             long=True,
@@ -182,41 +188,52 @@ def _groups(scale: Scale) -> list[Scenario]:
 
     items = scale.groups * GROUP_SIZE
     return [
-        scenario("group-bulk", callers=1, per_request=GROUP_SIZE, requests=scale.groups),
-        scenario("group-singles", callers=GROUP_SIZE, per_request=1, requests=items),
+        scenario("group-bulk", concurrency=1, per_request=GROUP_SIZE, requests=scale.groups),
+        scenario("group-singles", concurrency=GROUP_SIZE, per_request=1, requests=items),
     ]
 
 
 def _cached(seconds: float) -> list[Scenario]:
-    def scenario(name: str, *, callers: int, per_request: int, fresh: bool) -> Scenario:
+    def scenario(
+        name: str, *, concurrency: int, per_request: int, new_connection: bool
+    ) -> Scenario:
         return Scenario(
             name,
             "cached",
             phase="cache",
             corpus="cached",
-            callers=callers,
+            concurrency=concurrency,
             per_request=per_request,
-            fresh=fresh,
+            new_connection=new_connection,
             seconds=seconds,
         )
 
     return [
-        scenario("cached-keep-alive", callers=CACHED_CALLERS, per_request=1, fresh=False),
-        scenario("cached-fresh", callers=CACHED_CALLERS, per_request=1, fresh=True),
-        scenario("cached-bulk", callers=BULK_CALLERS, per_request=CACHED_BULK, fresh=False),
+        scenario(
+            "cached-keep-alive", concurrency=CACHED_CONCURRENCY, per_request=1, new_connection=False
+        ),
+        scenario(
+            "cached-fresh", concurrency=CACHED_CONCURRENCY, per_request=1, new_connection=True
+        ),
+        scenario(
+            "cached-bulk",
+            concurrency=BULK_CONCURRENCY,
+            per_request=CACHED_BULK,
+            new_connection=False,
+        ),
     ]
 
 
-def _storm(seconds: float) -> Scenario:
-    requests = STORM_DISTINCT * STORM_TIMES
+def _stampede(seconds: float) -> Scenario:
+    requests = STAMPEDE_DISTINCT * STAMPEDE_TIMES
     return Scenario(
-        "storm",
-        "storm",
+        "stampede",
+        "stampede",
         phase="cache",
-        corpus="storm",
-        callers=requests,
+        corpus="stampede",
+        concurrency=requests,
         per_request=1,
-        fresh=True,
+        new_connection=True,
         seconds=seconds,
         requests=requests,
     )

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.scenarios import STORM_DISTINCT
+from benchmarks.scenarios import STAMPEDE_DISTINCT
 
 JsonObject = Mapping[str, Any]
 MEDIANS = (
@@ -120,10 +120,10 @@ def idle_overheads(results: JsonObject) -> dict[str, dict[str, float]]:
     return overheads
 
 
-def storm_cost(results: JsonObject) -> float | None:
-    """Return the items computed for each distinct item of a storm; 1 is the minimum."""
-    repeats = results["cells"].get("storm", {}).get("assay", [])
-    return ratio(median_of(repeats, "computed"), STORM_DISTINCT)
+def stampede_cost(results: JsonObject) -> float | None:
+    """Return the items computed for each distinct item of a stampede; 1 is the minimum."""
+    repeats = results["cells"].get("stampede", {}).get("assay", [])
+    return ratio(median_of(repeats, "computed"), STAMPEDE_DISTINCT)
 
 
 def other_cpu(results: JsonObject) -> float | None:

@@ -1,8 +1,9 @@
-"""Writes the generated pages of the documentation: `make docs`. A test fails where one is stale."""
+"""Generator of the reference pages: `make docs`. A test fails where a page is stale."""
 
 import inspect
 import json
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -17,6 +18,19 @@ REFERENCE = Path(__file__).parent / "reference"
 README = Path(__file__).parents[1] / "README.md"
 OPENING, CLOSING = "<!-- models: written by `make docs` -->", "<!-- /models -->"
 NOTE = "<!-- Written by `make docs`; do not edit. -->\n"
+NEVER_SENT = frozenset((errors.SettingsError,))
+"""Errors at start: the process exits, and no request gets them."""
+MEANINGS = {"internal_error": "The server failed unexpectedly. Its log has the traceback."}
+"""Meanings of codes whose class is a base class."""
+VARIABLE = {"items_failed": ("422, 500 or 503", "with 503")}
+"""Status and retryability of codes that are sent with several statuses."""
+FRAMEWORK = {
+    HTTPStatus.BAD_REQUEST: "The body could not be read.",
+    HTTPStatus.NOT_FOUND: "There is no such route or file. `/docs` lists the routes.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "The route exists, but not with this method. `Allow` names the "
+    "methods.",
+}
+"""Meanings of errors that the framework raises. The code is the status's phrase."""
 
 
 def main() -> None:
@@ -78,14 +92,33 @@ def errors_page() -> Iterator[str]:
     yield NOTE + "# Errors\n"
     yield (
         "Problem details (RFC 9457). `retryable`: the same request may succeed later. Errors of\n"
-        "single items are [listed apart](item-errors.md).\n"
+        "single items are [listed separately](item-errors.md).\n"
     )
     yield "| code | status | retryable | when |\n| --- | --- | --- | --- |"
+    for code, (status, retryable, when) in sorted({**own_errors(), **framework_errors()}.items()):
+        yield f"| `{code}` | {status} | {retryable} | {when} |"
+
+
+def own_errors() -> dict[str, tuple[str, str, str]]:
+    """Return status, retryability and meaning of each error of `assay.errors`, by code."""
+    rows = {}
     for _, error in inspect.getmembers(errors, inspect.isclass):
-        if issubclass(error, errors.AssayError) and error.__module__ == errors.__name__:
-            when = " ".join((inspect.getdoc(error) or "").split())
-            retryable = "yes" if error.retryable else "no"
-            yield f"| `{error.code}` | {error.status} | {retryable} | {when} |"
+        if not issubclass(error, errors.AssayError) or error.__module__ != errors.__name__:
+            continue
+        if error in NEVER_SENT:
+            continue
+        when = MEANINGS.get(error.code) or " ".join((inspect.getdoc(error) or "").split())
+        status, retryable = str(error.status), "yes" if error.retryable else "no"
+        rows[error.code] = (*VARIABLE.get(error.code, (status, retryable)), when)
+    return rows
+
+
+def framework_errors() -> dict[str, tuple[str, str, str]]:
+    """Return the same of the errors that the framework raises."""
+    return {
+        status.phrase.lower().replace(" ", "_"): (str(status.value), "no", when)
+        for status, when in FRAMEWORK.items()
+    }
 
 
 def metrics_page() -> Iterator[str]:

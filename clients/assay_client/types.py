@@ -136,14 +136,14 @@ class ScoreReply:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedCandidate:
     """A candidate's place in the ranking.
 
     Attributes:
         score: None for a candidate that could not be scored.
         margin: the distance to the next rank, None if there is no next one.
-        confidence: the probability that this candidate, and not the next, is the right one of the
-            two; None if the model does not estimate it.
+        confidence: the probability that this candidate is better than the next; None if the model
+            does not estimate it.
     """
 
     index: int
@@ -168,7 +168,7 @@ class BestOfN:
     model: str
     fingerprint: str
     best: int | None
-    ranking: tuple[Ranked, ...]
+    ranking: tuple[RankedCandidate, ...]
     ties: tuple[tuple[int, ...], ...]
     abstained: bool
     results: tuple[Result, ...]

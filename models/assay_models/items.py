@@ -1,6 +1,7 @@
 """The fields of an item, one class for each kind of input; the registry assigns them."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -119,3 +120,37 @@ class NliItem(ResponseItem):
     response: Text | None = None
     claims: Annotated[tuple[Text, ...], Field(max_length=1024)] | None = None
     searched: Annotated[bool, Field(strict=True)] | None = None
+
+
+_REFUSED: Mapping[type[BaseModel], frozenset[str]] = {VideoQppItem: frozenset({"results"})}
+"""Fields of a class that its family refuses, with an explanation."""
+
+
+def read_fields(schema: type[BaseModel]) -> list[str]:
+    """Return the fields of a class of items, without those that its family refuses."""
+    refused = _REFUSED.get(schema, frozenset())
+    return [name for name in schema.model_fields if name not in refused]
+
+
+def fields_hint(schema: type[BaseModel], locations: Sequence[tuple[int | str, ...]]) -> str:
+    """Return the fields at the level of an item's first problem.
+
+    Args:
+        schema: the class of the item.
+        locations: the places of all problems of the item, as Pydantic names them. A field of
+            several types has problems of each type; the innermost one counts.
+    """
+    field = locations[0][0]
+    innermost = max((place for place in locations if place[0] == field), key=len)
+    if any(isinstance(part, int) for part in innermost):
+        nested = _nested_class(schema.model_fields[str(field)].annotation)
+        if nested is not None:
+            return f"fields of an entry of `{field}`: {', '.join(read_fields(nested))}"
+    return f"fields of an item of this model: {', '.join(read_fields(schema))}"
+
+
+def _nested_class(annotation: object) -> type[BaseModel] | None:
+    """Return the class of objects in a type such as `tuple[Message, ...] | None`."""
+    if isinstance(annotation, type(BaseModel)):
+        return annotation
+    return next(filter(None, map(_nested_class, get_args(annotation))), None)

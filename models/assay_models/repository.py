@@ -1,7 +1,7 @@
 """The repository of models: their cards, the places of their files, and the check of digests."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
@@ -55,7 +55,7 @@ class ModelRepository:
     def __init__(self, roots: Sequence[Path]) -> None:
         self._entries: dict[str, RepositoryEntry] = {}
         for root in roots:
-            for folder in _card_folders(root):
+            for folder in card_folders(root):
                 card = read_card(folder)
                 self._entries[card.id] = RepositoryEntry(card, folder)
 
@@ -97,6 +97,13 @@ class ModelRepository:
         return ModelFiles(entry.folder, weights)
 
 
+def card_folders(root: Path) -> Sequence[Path]:
+    """Return the folders of cards under a root: itself, or `<name>/<version>`, sorted."""
+    if (root / "card.toml").is_file():
+        return [root]
+    return sorted(path.parent for path in root.glob("*/*/card.toml"))
+
+
 def digest_of(path: Path) -> str:
     """Return `sha256:…` of a file's bytes."""
     with path.open("rb") as file:
@@ -111,12 +118,6 @@ def fingerprint_of(parts: Mapping[str, object]) -> str:
             encoded = text.encode()
             digest.update(len(encoded).to_bytes(8, "big") + encoded)
     return "sha256:" + digest.hexdigest()
-
-
-def _card_folders(root: Path) -> Iterable[Path]:
-    if (root / "card.toml").is_file():
-        return [root]
-    return sorted(path.parent for path in root.glob("*/*/card.toml"))
 
 
 def _weights_folder(entry: RepositoryEntry) -> Path | None:

@@ -10,12 +10,13 @@ from cachetools import LRUCache
 from assay_monitors.reports import GoldHealth, RuleState, RunHealth, StreamHealth
 from assay_monitors.rules.base import Severity
 
-# Runs whose alerts are remembered; as many as are kept.
+# Runs whose alerts are remembered; as many as the file of runs keeps by default.
 MAX_RUNS = 200
 GOLD = "gold"
 GOLD_LIMITS = "an exploited reward from a gold source that has changed"
 
-Series = tuple[str | None, str | None, str | None]
+StreamKey = tuple[str | None, str | None, str | None]
+"""The model and the split of a stream, or the source of gold; the other places are None."""
 
 
 class AlertKey(NamedTuple):
@@ -27,7 +28,7 @@ class AlertKey(NamedTuple):
     source: str | None = None
 
     @property
-    def series(self) -> Series:
+    def stream_key(self) -> StreamKey:
         """The stream or the gold source, which has a latest step of its own."""
         return self.model, self.split, self.source
 
@@ -94,7 +95,7 @@ class AlertTracker:
             self._firing[health.run] = now
         steps = dict(_latest_steps(health))
         ended = [
-            AlertChange("resolved", replace(alert, step=steps.get(key.series, alert.step)))
+            AlertChange("resolved", replace(alert, step=steps.get(key.stream_key, alert.step)))
             for key, alert in before.items()
             if key not in now
         ]
@@ -105,7 +106,7 @@ class AlertTracker:
         ]
 
 
-def _latest_steps(health: RunHealth) -> Iterator[tuple[Series, int]]:
+def _latest_steps(health: RunHealth) -> Iterator[tuple[StreamKey, int]]:
     for stream in health.streams:
         yield (stream.model, stream.split, None), stream.step
     for gold in health.gold:

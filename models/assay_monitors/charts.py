@@ -6,13 +6,13 @@ from itertools import groupby
 from typing import NamedTuple
 
 from assay_monitors.distribution import Distribution, distribution
-from assay_monitors.group_ranges import GroupRange
+from assay_monitors.group_ranges import SCORE, GroupRange
 from assay_monitors.health import DEFAULT_RULES
 from assay_monitors.history import TRAINER_STREAM, RunHistory, Stream
 from assay_monitors.moments import Moments
 from assay_monitors.rules.base import Finding, Rule, Severity
 from assay_monitors.sketch import QuantileSketch
-from assay_monitors.summaries import SCORE, Point, Summary
+from assay_monitors.summaries import Point, Summary
 
 DEFAULT_COLUMNS = 120
 MAX_EPISODES = 200
@@ -80,7 +80,7 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class GroupScores:
-    """The range of a group's scores. `group` is a digest of the name it was given."""
+    """The range of a group's scores. `group` is the digest of the group's name."""
 
     group: str
     items: int
@@ -120,7 +120,7 @@ class StreamChart:
 
 @dataclass(frozen=True, slots=True)
 class RunChart:
-    """The chart of a run, which was last seen at `last_seen`, in seconds since the epoch."""
+    """The chart of a run, whose latest data came at `last_seen`, in seconds since the epoch."""
 
     run: str
     last_seen: float
@@ -216,7 +216,7 @@ def _merge(part: Sequence[Point]) -> Summary:
 
 def _columns(columns: Sequence[Column]) -> Columns:
     summaries = [column.summary for column in columns]
-    groups = [summary.groups.count_constant(0.0) for summary in summaries]
+    groups = [summary.groups.count_zero_variance(0.0) for summary in summaries]
     return Columns(
         first=[column.first for column in columns],
         last=[column.last for column in columns],

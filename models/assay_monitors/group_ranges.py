@@ -4,14 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MAX_GROUPS = 128
+
+SCORE = ""
+"""The name of the score itself, beside the names of channels."""
 MAX_NAMES = 9
+"""The score and eight channels: those whose names are the first in alphabetical order."""
 
 
 @dataclass(slots=True)
 class GroupRange:
     """The number of scored items of one group, and their minimum and maximum by name.
 
-    The names are those of the channels, and the empty name for the score.
+    The names are those of the channels, and `SCORE` for the score itself.
     """
 
     count: int = 0
@@ -52,14 +56,15 @@ class GroupRange:
 class GroupSample:
     """The ranges of the 128 groups with the smallest digests (bottom-k sampling by hash).
 
-    The choice is random, and the same in any order: a group that is not among the smallest of a
-    part is not among the smallest of the whole, so every group in the sample is complete.
+    A digest is the hash of a group's name. The choice is pseudo-random and does not depend on the
+    order of the items. A bottom-k sample merges exactly: a group outside the k smallest digests of
+    any part is outside those of the union. So every group in the sample is complete.
     """
 
     ranges: dict[str, GroupRange] = field(default_factory=dict)
 
     def add(self, digest: str, values: Mapping[str, float]) -> None:
-        """Add one item of a group."""
+        """Add one item of the group whose name has this digest."""
         is_full = len(self.ranges) == MAX_GROUPS and digest not in self.ranges
         if not is_full or digest < max(self.ranges):
             self._range(digest).add(values)
@@ -71,7 +76,7 @@ class GroupSample:
             self._range(digest).merge(group)
         self._trim()
 
-    def count_constant(self, resolution: float) -> tuple[int, int]:
+    def count_zero_variance(self, resolution: float) -> tuple[int, int]:
         """Count the groups of two scored items or more.
 
         Returns:

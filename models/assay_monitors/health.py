@@ -109,7 +109,7 @@ def firing_rules(
 
 
 def channel_health(series: Sequence[Point]) -> dict[str, ChannelHealth]:
-    """Return the state of the score and of every channel that was ever seen."""
+    """Return the state of the score and of every channel that was ever recorded."""
     seen = sorted({name for _, summary in series for name in summary.channels})
     return {name: known for name in (SCORE, *seen) if (known := _channel(series, name)) is not None}
 

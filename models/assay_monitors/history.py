@@ -14,7 +14,7 @@ BUSY_SECONDS = 5.0
 
 
 class Run(NamedTuple):
-    """A run, and when it was first and last seen, in seconds since the epoch."""
+    """A run, and the times of its first and latest data, in seconds since the epoch."""
 
     run: str
     first_seen: float
@@ -29,7 +29,7 @@ class Stream(NamedTuple):
 
 
 class Update(NamedTuple):
-    """The time at which a run was last seen, in seconds since the epoch, and its latest step.
+    """The time of a run's latest data, in seconds since the epoch, and its latest step.
 
     The step is None where the run has gold measurements only, no scores and no telemetry.
     """
@@ -49,7 +49,7 @@ class RunHistory:
         self._address = f"{path.absolute().as_uri()}?mode=ro"
 
     def runs(self) -> list[Run]:
-        """Return all runs that are kept, the one that was seen last first."""
+        """Return all runs that are kept, the most recently recorded first."""
         with self._connect() as connection:
             rows = connection.execute("SELECT * FROM runs ORDER BY last_seen DESC, run")
             return [Run(*row) for row in rows]

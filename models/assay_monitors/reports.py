@@ -329,7 +329,7 @@ def _interval(estimate: Estimate | None) -> Interval | None:
 
 def _step_report(point: Point) -> StepReport:
     step, summary = point
-    constant, groups = summary.groups.count_constant(0.0)
+    constant, groups = summary.groups.count_zero_variance(0.0)
     return StepReport(
         step=step,
         items=summary.items,

@@ -1,4 +1,4 @@
-"""Retention: the bounds of the file of runs, and what is deleted or merged to hold them."""
+"""Retention: the limits of the file of runs, and the deletions and merges to stay within them."""
 
 import sqlite3
 from dataclasses import dataclass
@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from assay_monitors.codec import pack_summary, unpack_summary
 
 RunStream = tuple[str, str, str]
+"""The run, the model and the split of a stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """The bounds of the file: runs, steps of one series, and bytes in use.
+    """The limits of the file: runs, steps of one stream, and bytes in use.
 
-    The runs that were seen last are kept. A series that is too long loses no observation, but half
-    of the resolution of its older half. So it keeps its beginning, which rules compare with.
+    The most recently recorded runs are kept. If a stream has too many steps, pairs of adjacent
+    steps in its older half are merged. So no observation is lost, and the stream keeps its
+    beginning, which rules compare with.
     """
 
     runs: int = 200
@@ -22,7 +24,7 @@ class Retention:
 
 
 def retain(connection: sqlite3.Connection, retention: Retention) -> None:
-    """Bring the file within its bounds, inside a transaction of the caller."""
+    """Bring the file within its limits, inside a transaction of the caller."""
     for (run,) in connection.execute(
         "SELECT run FROM runs ORDER BY last_seen DESC, run LIMIT -1 OFFSET ?", (retention.runs,)
     ).fetchall():
@@ -43,7 +45,7 @@ def _delete_run(connection: sqlite3.Connection, run: str) -> None:
 
 
 def _free_space(connection: sqlite3.Connection) -> bool:
-    """Delete the run that was seen least recently, or merge steps of the only one.
+    """Delete the least recently recorded run, or merge steps of the only run.
 
     Returns:
         False where neither is possible.
@@ -58,13 +60,13 @@ def _free_space(connection: sqlite3.Connection) -> bool:
 
 
 def _merge_older_half(connection: sqlite3.Connection, stream: RunStream) -> bool:
-    """Merge neighbouring steps of the older half, each pair into its later step."""
+    """Merge pairs of adjacent steps in the older half, each into its later step."""
     steps = connection.execute(
         "SELECT step FROM windows WHERE (run, model, split) = (?, ?, ?) ORDER BY step", stream
     ).fetchall()
     older = [step for (step,) in steps[: len(steps) // 2 // 2 * 2]]
-    for place in range(0, len(older), 2):
-        _merge_steps(connection, stream, older[place], older[place + 1])
+    for index in range(0, len(older), 2):
+        _merge_steps(connection, stream, older[index], older[index + 1])
     return bool(older)
 
 

@@ -63,7 +63,7 @@ class RunStore:
 
     Args:
         path: of the file; made if it is missing, its folder is not.
-        retention: the bounds of the file.
+        retention: the limits of the file.
         clock: seconds since the epoch.
 
     Raises:

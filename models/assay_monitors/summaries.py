@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, islice
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
-from assay_monitors.group_ranges import GroupSample
+from assay_monitors.group_ranges import SCORE, GroupSample
 from assay_monitors.moments import Comoments, Moments
 from assay_monitors.observations import Observation, finite_or_none, group_digest
 from assay_monitors.sketch import QuantileSketch
@@ -16,7 +16,6 @@ from assay_monitors.sketch import QuantileSketch
 MAX_CHANNELS = 8
 MAX_NAMES = 64
 MAX_CALLS = 63
-SCORE = ""
 
 Counts = dict[str, int]
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
@@ -18,10 +19,10 @@ from prometheus_client import CollectorRegistry
 from assay import __version__
 from assay.api import dashboard, ops, runs, v1
 from assay.api.components import Components
-from assay.api.dialects._jobs import Jobs
 from assay.api.dialects.routers import ROUTERS
 from assay.api.errors import install_handlers
 from assay.api.hot_routes import HotRoutes
+from assay.api.jobs import Jobs
 from assay.api.middleware import AccessMiddleware
 from assay.batching.batcher import BatchLimits
 from assay.cache.memory import MemoryCache, ScoreCache
@@ -45,6 +46,7 @@ from assay_models.repository import (
     ModelNotFound,
     ModelRepository,
     RepositoryEntry,
+    card_folders,
     embedded_root,
 )
 
@@ -149,12 +151,24 @@ def open_repository(settings: Settings) -> ModelRepository:
     """Return the repository of the embedded cards and of the cards in the configured folders.
 
     Raises:
-        SettingsError: a card is malformed.
+        SettingsError: a folder does not exist or holds no card, or a card is malformed.
     """
+    for root in settings.repository:
+        _check_has_cards(root)
     try:
         return ModelRepository([embedded_root(), *settings.repository])
     except CardError as error:
         raise SettingsError(str(error)) from error
+
+
+def _check_has_cards(root: Path) -> None:
+    if card_folders(root):
+        return
+    problem = "holds no NAME/VERSION/card.toml" if root.is_dir() else "does not exist"
+    raise SettingsError(
+        f"ASSAY_REPOSITORY: the folder {root} {problem}",
+        hint="name a folder that holds NAME/VERSION/card.toml for each of your models",
+    )
 
 
 def select_entries(settings: Settings, repository: ModelRepository) -> list[RepositoryEntry]:
@@ -247,7 +261,7 @@ def _create_run_monitor(
     evaluator = RunEvaluator(
         gauges=RunGauges(metrics.runs),
         notify=webhook.send if webhook else None,
-        interval=settings.watch_seconds,
+        interval=settings.evaluation_seconds,
         clock=CLOCK,
         series=metrics.runs,
     )

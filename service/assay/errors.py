@@ -60,7 +60,7 @@ class SettingsError(AssayError):
 class InvalidRequest(AssayError):
     """The body is malformed, or an item has a field that the model's family does not have.
 
-    The caller sees 422; `errors` names each field and its problem.
+    `errors` names each field and its problem.
     """
 
     code = "invalid_request"
@@ -69,7 +69,7 @@ class InvalidRequest(AssayError):
 
 
 class Unauthorized(AssayError):
-    """API keys are set and the request carries none. The caller sees 401."""
+    """API keys are set and the request carries none."""
 
     code = "unauthorized"
     status = 401
@@ -77,7 +77,7 @@ class Unauthorized(AssayError):
 
 
 class Forbidden(AssayError):
-    """The request carries a key that is not among those set. The caller sees 403."""
+    """The request carries a key that is not among those set."""
 
     code = "forbidden"
     status = 403
@@ -85,7 +85,7 @@ class Forbidden(AssayError):
 
 
 class ModelNotFound(AssayError):
-    """No served model has that name or version. The caller sees 404 and the served models."""
+    """No served model has that name or version. `hint` names the served models."""
 
     code = "model_not_found"
     status = 404
@@ -93,9 +93,7 @@ class ModelNotFound(AssayError):
 
 
 class JobNotFound(AssayError):
-    """The id belongs to no asynchronous job of this process, or its result has expired. The caller
-    sees 404.
-    """
+    """The id belongs to no asynchronous job of this process, or its result has expired."""
 
     code = "job_not_found"
     status = 404
@@ -104,7 +102,7 @@ class JobNotFound(AssayError):
 
 class RunNotFound(AssayError):
     """No run of that name is stored: nothing was scored or recorded for it, or it has expired. A
-    new run is stored within a second of its first request. The caller sees 404.
+    new run is stored within a second of its first request.
     """
 
     code = "run_not_found"
@@ -113,9 +111,7 @@ class RunNotFound(AssayError):
 
 
 class RunsOff(AssayError):
-    """This server records no runs (`ASSAY_RUNS=off`), or has no file to store them in. The caller
-    sees 404.
-    """
+    """This server records no runs (`ASSAY_RUNS=off`), or has no file to store them in."""
 
     code = "runs_off"
     status = 404
@@ -123,8 +119,9 @@ class RunsOff(AssayError):
 
 
 class RequestTooLarge(AssayError):
-    """The body has too many bytes, or the request too many items or tokens. The caller sees 413
-    and the limit; the same request cannot succeed later.
+    """The body has too many bytes, or the request too many items or tokens.
+
+    `detail` names the limit; the same request cannot succeed later.
     """
 
     code = "request_too_large"
@@ -133,8 +130,10 @@ class RequestTooLarge(AssayError):
 
 
 class ModelNotReady(AssayError):
-    """The model is still loading, or failed to load. The caller sees 503, with `Retry-After` while
-    the model is loading.
+    """The model is still loading; `Retry-After` says when to try again.
+
+    The `ready` routes of the v2 inference protocol use it also for a model that failed or does not
+    compute.
     """
 
     code = "model_not_ready"
@@ -144,8 +143,9 @@ class ModelNotReady(AssayError):
 
 
 class ModelFailed(ModelNotReady):
-    """The model could not be loaded, or failed its self-test; a retry cannot succeed. The caller
-    sees 503; `/readyz` and `GET /v1/models` give the reason.
+    """The model could not be loaded, or failed its self-test; a retry cannot succeed.
+
+    `/readyz` and `GET /v1/models` give the reason.
     """
 
     code = "model_failed"
@@ -154,9 +154,10 @@ class ModelFailed(ModelNotReady):
 
 
 class Overloaded(AssayError):
-    """The queue has no room for the whole request, and no item was admitted. The caller sees 429;
+    """The queue has no room for the whole request, and no item was admitted.
+
     `Retry-After` says when the queue will have drained enough at its measured rate. Requests that
-    read or record runs see the same while the runs' file or its writer is busy.
+    read or record runs get the same while the runs' file or its writer is busy.
     """
 
     code = "overloaded"
@@ -166,8 +167,9 @@ class Overloaded(AssayError):
 
 
 class ShuttingDown(AssayError):
-    """The server is stopping: it admits no more requests and finishes those admitted. The caller
-    sees 503 and may use another replica at once.
+    """The server is stopping: it admits no more requests and finishes those admitted.
+
+    The caller may use another replica at once.
     """
 
     code = "shutting_down"
@@ -178,7 +180,7 @@ class ShuttingDown(AssayError):
 
 class DeadlineExceeded(AssayError):
     """The request's deadline passed before all scores were computed; queued items are dropped
-    before they cost compute. The caller sees 504.
+    before they cost compute.
     """
 
     code = "deadline_exceeded"
@@ -206,8 +208,9 @@ class NonFiniteScore(AssayError):
 
 
 class OutOfTime(DeadlineExceeded):
-    """The scores were not computed within the timeout of a dialect's client. The caller sees 503
-    and `Retry-After` before it disconnects; queued items are dropped.
+    """The scores were not computed within the timeout of a dialect's client.
+
+    The reply, with `Retry-After`, comes before the client disconnects; queued items are dropped.
     """
 
     code = "out_of_time"
@@ -217,7 +220,7 @@ class OutOfTime(DeadlineExceeded):
 
 class ItemsFailed(AssayError):
     """An item has no score, and the dialect's reply has no place for an item's error. The whole
-    request fails, and `errors` names each such item with its own code. The caller sees 422 if the
+    request fails, and `errors` names each such item with its own code. The status is 422 if the
     items are at fault, 500 if the model or the server is, and 503 if a retry may succeed.
     """
 

@@ -70,10 +70,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The model is loaded and has computed its card's example.
+    """The model is loaded, and has computed its card's example if the card has one.
 
-    `probe` is the prepared example, which readiness computes again; `fingerprints` are those of the
-    options without numbers.
+    `probe` is the prepared example, or the family's, which readiness computes again;
+    `fingerprints` are those of the options without numbers.
     """
 
     card: ModelCard
@@ -193,6 +193,7 @@ class ServedModel:
         async with load_lock:
             model, probe = await loop.run_in_executor(self._thread, self._load, repository, runtime)
             await self._self_test(model, probe)
+        fingerprints = _fingerprints(model, self.card)
         batcher = DynamicBatcher(
             name=self.id,
             predict=model.predict,
@@ -204,7 +205,7 @@ class ServedModel:
             on_death=self._on_death,
         )
         batcher.start()
-        self.state = Ready(self.card, model, batcher, probe, _fingerprints(model, self.card))
+        self.state = Ready(self.card, model, batcher, probe, fingerprints)
         logger.info("%s is ready", self.id)
 
     def _on_loaded(self, task: asyncio.Task[None]) -> None:

@@ -1,16 +1,36 @@
 """Process settings: the environment's `ASSAY_*` variables, read once into a frozen value."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
 from assay.errors import SettingsError
 
 PREFIX = "ASSAY_"
+CLIENT_VARIABLES = frozenset({"ASSAY_URL", "ASSAY_API_KEY"})
+REWARD_PREFIX = "ASSAY_REWARD_"  # variables of the client's reward functions
+
+
+def _check_device(device: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", device):
+        raise ValueError("must be cpu, cuda or cuda:N with a number N, such as cuda:1")
+    return device
+
+
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Device = Annotated[str, AfterValidator(_check_device)]
 
 
 class Settings(BaseModel):
@@ -28,10 +48,10 @@ class Settings(BaseModel):
     repository: tuple[Path, ...] = Field(
         (), description="Folders with your own model cards, separated by commas."
     )
-    device: str = Field(
+    device: Device = Field(
         "cpu", description="The device, as Torch names it: `cpu`, `cuda`, `cuda:1`."
     )
-    dtype: str = Field(
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32",
         description="The weights' type: `float32`, `bfloat16` or `float16`; heads stay float32.",
     )
@@ -86,7 +106,7 @@ class Settings(BaseModel):
         description="The file in which run health is stored, or `off`. Unset: `assay/runs.db` in "
         "`XDG_STATE_HOME` or `~/.local/state`. If the file cannot be used, a temporary one is.",
     )
-    watch_seconds: Seconds = Field(
+    evaluation_seconds: Seconds = Field(
         5.0, description="Minimum seconds between two evaluations of one run's rules."
     )
     alert_url: SecretStr | None = Field(
@@ -118,9 +138,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     }
     unknown = sorted(set(given) - set(Settings.model_fields))
     if unknown:
-        known = ", ".join(variable_name(field) for field in Settings.model_fields)
         names = ", ".join(variable_name(field) for field in unknown)
-        raise SettingsError(f"unknown {names}", hint=f"known variables: {known}")
+        raise SettingsError(f"unknown {names}", hint=" ".join(_hints_for_unknown(unknown)))
     given.setdefault("runs", _state_file(environment))
     lists = {"models", "repository", "api_keys"}
     fields = {
@@ -130,16 +149,47 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     try:
         return Settings.model_validate(fields)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{variable_name(str(problem['loc'][0]))}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
-        )
-        raise SettingsError(problems) from None
+        raise _refusal(error) from None
 
 
 def variable_name(field: str) -> str:
     """Return the environment variable of a field."""
     return PREFIX + field.upper()
+
+
+def is_client_variable(name: str) -> bool:
+    """Return whether the client reads this variable, and not the server."""
+    return name in CLIENT_VARIABLES or name.startswith(REWARD_PREFIX)
+
+
+def _hints_for_unknown(unknown: Sequence[str]) -> Iterator[str]:
+    """Yield the parts of the hint for fields that are no settings."""
+    clients = [name for name in map(variable_name, unknown) if is_client_variable(name)]
+    if clients:
+        yield f"only the client reads {', '.join(clients)}: unset for the server."
+    close: dict[str, None] = {}
+    for field in unknown:
+        if not variable_name(field).startswith(REWARD_PREFIX):
+            matches = get_close_matches(field, Settings.model_fields, n=1)
+            close.update(dict.fromkeys(map(variable_name, matches)))
+    if close:
+        yield f"did you mean {', '.join(close)}?"
+    yield "known variables: " + ", ".join(map(variable_name, Settings.model_fields))
+
+
+def _refusal(error: ValidationError) -> SettingsError:
+    """Return the error for values that cannot be parsed; its hint describes their variables."""
+    problems = error.errors(include_url=False, include_input=False)
+    fields = [str(problem["loc"][0]) for problem in problems]
+    texts = [problem["msg"].removeprefix("Value error, ") for problem in problems]
+    detail = "; ".join(
+        f"{variable_name(field)}: {text}" for field, text in zip(fields, texts, strict=True)
+    )
+    hint = " ".join(
+        f"{variable_name(field)}: {Settings.model_fields[field].description}"
+        for field in dict.fromkeys(fields)
+    )
+    return SettingsError(detail, hint=hint)
 
 
 def _state_file(environment: Mapping[str, str]) -> Path | None:

@@ -1,16 +1,22 @@
-"""Reply types: plain values that all routes and dialects share."""
+"""Types that all parts of the service share: reply types, the priority lanes, and the clock."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 Clock = Callable[[], float]
+"""Returns the time in seconds; tests pass one of their own."""
 
 Lane = Literal["interactive", "training", "bulk"]
 LANES: tuple[Lane, ...] = get_args(Lane)
 """The priority lanes, the highest first."""
 
 Source = Literal["computed", "cache", "shared", "rule"]
+"""The origin of a score.
+
+`computed`: a forward pass for this item; `cache`: the score cache; `shared`: computed by an
+identical item in flight; `rule`: no forward pass was needed.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +102,12 @@ class ScoreReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
+class RankedCandidate:
     """One candidate of a ranking.
 
     `margin` is the score's distance to the next rank; null for the last candidate and for one that
-    could not be scored. `confidence` is the probability that this candidate rather than the next
-    is the right one of the two, if both have a raw and the card is calibrated.
+    could not be scored. `confidence` is the probability that this candidate is better than the
+    next, if both have a raw and the card is calibrated.
     """
 
     index: int
@@ -117,7 +123,7 @@ class BestOfNReply:
     model: str
     fingerprint: str
     best: int | None
-    ranking: list[Ranked]
+    ranking: list[RankedCandidate]
     ties: list[list[int]]
     abstained: bool
     results: list[ItemResult]

@@ -94,6 +94,16 @@ PLANTED = (
         "assay.api.dialects.roll -> assay.api.v1",
     ),
     (
+        "service/assay/api/errors.py",
+        "def planted():\n    from assay.api.dialects import slime\n",
+        "assay.api.errors -> assay.api.dialects.slime",
+    ),
+    (
+        "models/assay_models/families/classifier/batch_layout.py",
+        "def planted():\n    from assay_models.families.nli import claims\n",
+        "assay_models.families.classifier.batch_layout -> assay_models.families.nli.claims",
+    ),
+    (
         "service/assay/runs/subscribers.py",
         "import starlette\n",
         "assay.runs.subscribers -> starlette",
@@ -148,7 +158,7 @@ def findings(copy: Path) -> Iterator[str]:
             source.write(f"\n\n{statement}")
     report = lint(copy)
     assert report.returncode != 0
-    yield report.stdout
+    yield " ".join(report.stdout.split())
     for file, text in before.items():
         (copy / file).write_text(text)
 

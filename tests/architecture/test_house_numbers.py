@@ -42,9 +42,9 @@ def test_constructors_take_at_most_four_positional_arguments(path: Path) -> None
             assert len(positional) <= 4, f"{path.name}:{node.lineno}: make the others keyword-only"
 
 
-def test_the_waist_stays_narrow() -> None:
-    waist = ROOT / "models" / "assay_models" / "base.py"
-    assert len(waist.read_text().splitlines()) < 120
+def test_the_model_interface_stays_small() -> None:
+    interface = ROOT / "models" / "assay_models" / "base.py"
+    assert len(interface.read_text().splitlines()) < 120
 
 
 def test_broad_excepts_are_few_and_have_a_reason() -> None:

@@ -32,6 +32,7 @@ async def test_a_request_enters_few_rooms_and_files(
             modules.add(module)
 
     async with served(reference_settings) as client:
+        await client.get("/healthz")  # the first request builds the stack of middleware
         body = {"model": "reference", "items": [{"prompt": "one two", "response": "two"}]}
         threading.setprofile(record)
         sys.setprofile(record)

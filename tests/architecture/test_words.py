@@ -30,10 +30,18 @@ WORDS = {
     "standins": "fallbacks",
     "follower": "subscriber",
     "followers": "subscribers",
+    "waist": "core modules",
     "watcher": "evaluator",
     "news": "update, updates",
     "looks": "evaluations, polls",
+    "guard": "middleware, gaming signals, drift penalty: name which",
+    "guards": "middlewares, gaming signals, drift penalties: name which",
     "guarded": "catch_item_errors, checked",
+    "judged": "classified, scored, checked",
+    "judging": "classifying, scoring, checking",
+    "patience": "max_seconds, timeout, ageing factor",
+    "credit": "deficit, quantum",
+    "credits": "deficits, quanta",
     "likelier": "more likely, more probable",
     "dearer": "more expensive",
 }
@@ -42,7 +50,27 @@ PHRASES = {
     "a turn": "a chance to run; the event loop's next iteration",
     "the like": "name what is meant",
     "at most so many": "at most N",
+    "its turn": "its place in the queue",
+    "their turn": "their place in the queue",
+    "turn of": "message of (a conversation), iteration of (a loop)",
+    "a look": "an evaluation, a poll",
+    "the look": "the appearance, the evaluation",
+    "the account": "the report",
+    "to judge": "to classify, to score, to check",
+    "judges whether": "checks whether",
 }
+NAMES = {
+    "turn": "message (of a conversation), iteration (of a loop), virtual_start (in a queue)",
+    "turns": "messages, iterations",
+    "look": "evaluation, poll",
+    "marks": "evaluation points, markers, flags",
+    "plan": "config",
+    "account": "breakdown, report",
+    "chosen": "selected, or what it is: systems, options",
+}
+"""Names that say too little. The same words are plain in prose, and as a part of a name."""
+
+LIBRARY_NAMES = frozenset({"TypeGuard"})
 
 
 def words(text: str) -> frozenset[str]:
@@ -57,6 +85,13 @@ NO_VERBS = OPENINGS | words(
 VERBS_IN_S = words("bias focus")
 
 ALLOWED = {
+    "clients/assay_client/rewards/query_rewriting.py": ("chosen", "a field of preference pairs"),
+    "models/recipes/code": ("chosen", "a field of preference pairs"),
+    "tests/clients/test_rewriting.py": ("chosen", "a field of preference pairs"),
+    "tests/clients/trainers/test_pools.py": ("turns", "an attribute of SkyRL's environments"),
+    "tests/models/code/test_weights_code.py": ("chosen", "a field of preference pairs"),
+    "tests/models/nli/test_weights.py": ("marks", "an argument of pytest.param"),
+    "tests/models/recipes": ("chosen", "a field of preference pairs"),
     "benchmarks/large_qpp_request.py": ("looks", "a made-up query"),
     "docs/explanation/decisions/0012-batch-layouts.md": ("he", "an author's name"),
     "docs/explanation/decisions/0029-post-retrieval-prediction.md": ("he", "an author's name"),
@@ -70,7 +105,27 @@ ALLOWED = {
     "models/recipes/video_qpp/studies/handmade.py": ("he him his", "a list of stop words"),
     "models/repository/retrieval-qpp/1/README.md": ("he", "an author's name"),
 }
-"""Words that a file may hold, and the reason."""
+"""Words that a file, or the files of a folder, may hold, and the reason."""
+
+PATTERNS = (
+    "*.py",
+    "*.md",
+    "*.toml",
+    "*.yaml",
+    "*.yml",
+    "*.sh",
+    "*Dockerfile",
+    "*Makefile",
+    ".ci/*",
+    ".dockerignore",
+    ".importlinter",
+    "deploy/*.json",
+    "service/assay/dashboard/*.css",
+    "service/assay/dashboard/*.html",
+    "service/assay/dashboard/*.js",
+    ":!service/assay/dashboard/vendor",
+)
+NOT_CHECKED = {"CHANGELOG.md"}
 
 
 class Finding(NamedTuple):
@@ -98,7 +153,11 @@ def parts_of(name: str) -> list[str]:
 
 def check_prose(path: str, first_line: int, text: str) -> Iterator[Finding]:
     """Yield the words and phrases of a text that have a plainer term; inline code is skipped."""
-    text = re.sub(r"`[^`\n]*`", "", text)
+    yield from check_words(path, first_line, re.sub(r"`[^`\n]*`", "", text))
+
+
+def check_words(path: str, first_line: int, text: str) -> Iterator[Finding]:
+    """Yield the words and phrases of a text that have a plainer term."""
     for match in re.finditer(r"[A-Za-z]+", text):
         line = first_line + text.count("\n", 0, match.start())
         for part in parts_of(match[0]):
@@ -194,7 +253,7 @@ def check_literals(path: str, tree: ast.AST, docstrings: set[ast.expr]) -> Itera
 
 def check_tokens(path: str, source: str) -> Iterator[Finding]:
     """Yield findings in comments, and each name with a word to replace once."""
-    names = set()
+    names = set(LIBRARY_NAMES)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield from check_prose(path, token.start[0], token.string)
@@ -203,32 +262,47 @@ def check_tokens(path: str, source: str) -> Iterator[Finding]:
             for part in parts_of(token.string):
                 if part in WORDS:
                     yield Finding(path, token.start[0], token.string, WORDS[part])
+            if advice := NAMES.get(token.string.strip("_").lower()):
+                yield Finding(path, token.start[0], token.string, advice)
+
+
+def check_other(path: str, text: str) -> Iterator[Finding]:
+    """Yield findings in a file of another format, its comments' openings included."""
+    yield from check_words(path, 1, text)
+    was_comment = False
+    for number, line in enumerate(text.split("\n"), 1):
+        comment = re.match(r"\s*(?:#|//|/\*)\s*([A-Z][a-z]+)?", line)
+        if comment and not was_comment and comment[1] and comment[1].lower() in OPENINGS:
+            yield Finding(path, number, comment[1], "a comment that opens with its subject")
+        was_comment = comment is not None
 
 
 def check(path: str) -> list[Finding]:
+    checks = {".py": check_python, ".md": check_markdown}
     text = (ROOT / path).read_text(encoding="utf-8")
-    findings = check_python(path, text) if path.endswith(".py") else check_markdown(path, text)
-    return list(findings)
+    return list(checks.get(PurePath(path).suffix, check_other)(path, text))
 
 
-def is_allowed(finding: Finding) -> bool:
-    words_of_file, _ = ALLOWED.get(finding.path, ("", ""))
-    return finding.word.lower() in words(words_of_file)
+def exceptions_for(finding: Finding) -> set[tuple[str, str]]:
+    """Return the exceptions that allow a finding, as (path, word)."""
+    path, word = PurePath(finding.path), finding.word.lower()
+    places = {str(place) for place in (path, *path.parents)}
+    return {(place, word) for place in places & ALLOWED.keys() if word in words(ALLOWED[place][0])}
 
 
 @pytest.fixture(scope="module")
 def findings() -> list[Finding]:
-    paths = [path for path in tracked("*.py", "*.md") if path != "CHANGELOG.md"]
+    paths = [path for path in tracked(*PATTERNS) if path not in NOT_CHECKED]
     return [finding for path in paths for finding in check(path)]
 
 
 def test_names_and_prose_use_plain_terms(findings: list[Finding]) -> None:
-    left = [finding for finding in findings if not is_allowed(finding)]
+    left = [finding for finding in findings if not exceptions_for(finding)]
     assert not left, f"{len(left)} findings:\n" + "\n".join(map(str, left))
 
 
 def test_every_exception_is_needed(findings: list[Finding]) -> None:
-    needed = {(finding.path, finding.word.lower()) for finding in findings if is_allowed(finding)}
+    needed = set().union(*map(exceptions_for, findings))
     assert needed == {(path, word) for path, (held, _) in ALLOWED.items() for word in words(held)}
 
 
@@ -238,6 +312,7 @@ def test_every_exception_is_needed(findings: list[Finding]) -> None:
         ('"""Text of a caller and his request."""\n', 1, "his"),
         ('"""Module."""\n\n# Nobody waits.\n', 3, "Nobody"),
         ("first = 1\nlast_follower = 2\n", 2, "last_follower"),
+        ("first = 1\n_turns = 2\n", 2, "_turns"),
         ("class NewsReader:\n    pass\n", 1, "NewsReader"),
         ("first = 1\nraise ValueError(f'{first} was told')\n", 2, "told"),
         ('def act():\n    """Give others a\n    turn."""\n', 2, "a turn"),
@@ -270,6 +345,28 @@ def test_a_planted_word_in_a_module_is_found(source: str, line: int, word: str) 
 def test_a_planted_word_on_a_page_is_found(text: str, line: int, word: str) -> None:
     (finding,) = check_markdown("docs/planted.md", text)
     assert (finding.line, finding.word) == (line, word)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "line", "word"),
+    [
+        ("models/card.toml", 'name = "a"\nlimitations = ["not where it can be told"]\n', 2, "told"),
+        ("compose.yaml", "a: 1\n# Nobody may log in.\n", 2, "Nobody"),
+        ("Makefile", "a: ## Build it\n# What it builds.\n", 2, "What"),
+        (".importlinter", "name = Guards know no service\n", 1, "Guards"),
+        ("page/app.js", "const text = `${run} was told`;\n", 1, "told"),
+        ("page/app.js", "const lastFollower = 1;\n", 1, "lastFollower"),
+    ],
+)
+def test_a_planted_word_in_another_format_is_found(
+    path: str, text: str, line: int, word: str
+) -> None:
+    (finding,) = check_other(path, text)
+    assert (finding.line, finding.word) == (line, word)
+
+
+def test_a_comment_may_continue_with_any_word() -> None:
+    assert not list(check_other("compose.yaml", "# The cache keeps scores.\n# It is bounded.\n"))
 
 
 def test_code_and_test_data_may_hold_any_word() -> None:

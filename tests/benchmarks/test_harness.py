@@ -10,14 +10,14 @@ import pytest
 
 from benchmarks.__main__ import parse
 from benchmarks.connections import MalformedReply, parse_reply
-from benchmarks.corpora import ScoredTexts, group_texts, storm_texts
+from benchmarks.corpora import ScoredTexts, group_texts, stampede_texts
 from benchmarks.load import LoadConfig, LoadGenerator, batches_of, percentile
 from benchmarks.measure import read_counters
 from benchmarks.phase import progress_line
 from benchmarks.plot import draw_shares
 from benchmarks.publish import BEGIN, END, TITLES, page, publish
 from benchmarks.scenarios import QUICK, WORKLOADS, Scale, scenarios_of
-from benchmarks.summary import cached_ratios, idle_overheads, storm_cost, summarise_all
+from benchmarks.summary import cached_ratios, idle_overheads, stampede_cost, summarise_all
 from benchmarks.texts import (
     GROUP_SIZE,
     MAX_TOKENS,
@@ -51,8 +51,8 @@ def config(**changed: Any) -> LoadConfig:
         "port": 1,
         "wire": "predict",
         "model": "m",
-        "fresh": True,
-        "callers": 1,
+        "new_connection": True,
+        "concurrency": 1,
         "per_request": 2,
         "seconds": 1.0,
         "requests": None,
@@ -167,10 +167,10 @@ def test_counters_are_summed_over_all_labels_but_the_outcome() -> None:
     assert read_counters(text) == {"items.computed": 5.0, "tokens": 7.0}
 
 
-def test_a_storm_has_each_item_ten_times_and_other_items_each_repeat() -> None:
+def test_a_stampede_has_each_item_ten_times_and_other_items_each_repeat() -> None:
     texts = [Text("p", str(at), 5) for at in range(128)]
     scored = ScoredTexts(texts, [float(at) for at in range(128)])
-    first, second = storm_texts(scored, 0), storm_texts(scored, 1)
+    first, second = stampede_texts(scored, 0), stampede_texts(scored, 1)
     assert len(first.texts) == 640
     assert not set(first.texts) & set(second.texts)
     assert all(int(text.response) == score for text, score in zip(*_columns(first), strict=True))
@@ -203,7 +203,7 @@ def results() -> dict[str, Any]:
 
     shapes = [
         {"name": name, "phase": phase}
-        for name, phase in (("fresh-16", "encoder"), ("idle", "encoder"), ("storm", "cache"))
+        for name, phase in (("fresh-16", "encoder"), ("idle", "encoder"), ("stampede", "cache"))
     ]
     passes = [{"items_per_second": 10.0, "tokens_per_second": 100.0}]
     return {
@@ -214,7 +214,7 @@ def results() -> dict[str, Any]:
             },
             "idle": {"assay": [measured(3.0)]},
             "cached-fresh": {"assay": [measured(50.0)], "bare": [measured(100.0)]},
-            "storm": {"assay": [measured(5.0, computed=64.0)]},
+            "stampede": {"assay": [measured(5.0, computed=64.0)]},
         },
         "limits": {
             "encoder.transformers": {
@@ -244,10 +244,10 @@ def test_summaries_are_medians_and_shares_of_the_limit() -> None:
     assert first.errors == {"status 500": 2}
 
 
-def test_the_figures_of_the_cache_the_idle_server_and_the_storm() -> None:
+def test_the_figures_of_the_cache_the_idle_server_and_the_stampede() -> None:
     assert cached_ratios(results()) == {"cached-fresh": 0.5}
     assert idle_overheads(results()) == {"assay": {"p50": 5.0, "transformers": 1.0}}
-    assert storm_cost(results()) == 1.0
+    assert stampede_cost(results()) == 1.0
 
 
 def test_the_page_has_shares_errors_and_failures() -> None:
@@ -258,7 +258,7 @@ def test_the_page_has_shares_errors_and_failures() -> None:
     assert "was computed 1.00 times" in text
 
 
-def test_publishing_replaces_only_the_text_between_the_marks(tmp_path: Path) -> None:
+def test_publishing_replaces_only_the_text_between_the_markers(tmp_path: Path) -> None:
     (tmp_path / "benchmarks.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     publish(results(), tmp_path)
     text = (tmp_path / "benchmarks.md").read_text()

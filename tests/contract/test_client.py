@@ -10,7 +10,15 @@ from support.doubles import SCRIPTED_CARD
 from support.servers import listening
 
 from assay.settings import Settings
-from assay.types import BestOfNReply, GroupSummary, ItemResult, Ranked, ScoreReply, Timing, Usage
+from assay.types import (
+    BestOfNReply,
+    GroupSummary,
+    ItemResult,
+    RankedCandidate,
+    ScoreReply,
+    Timing,
+    Usage,
+)
 from assay_client import (
     AsyncClient,
     AuthenticationError,
@@ -63,7 +71,7 @@ def client(url: str) -> Iterator[Client]:
         (Usage, types.Usage),
         (Timing, types.Timing),
         (BestOfNReply, types.BestOfN),
-        (Ranked, types.Ranked),
+        (RankedCandidate, types.RankedCandidate),
         (reports.RunHealth, types.RunHealth),
         (reports.StreamHealth, types.StreamHealth),
         (reports.RuleState, types.RuleState),

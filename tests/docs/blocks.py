@@ -57,11 +57,22 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """Return the pages whose blocks are executed: all but the decision records and the log."""
+    """Return the pages whose blocks are executed: the documentation, and other READMEs."""
+    return documentation() + other_readmes()
+
+
+def documentation() -> list[Path]:
+    """Return the pages under `docs` but the decision records and the log, and two of the root."""
     records = DOCS / "explanation" / "decisions"
     written = [path for path in sorted(DOCS.rglob("*.md")) if not path.is_relative_to(records)]
     named = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
     return named + [path for path in written if path != DOCS / "LOG.md"]
+
+
+def other_readmes() -> list[Path]:
+    """Return the READMEs of recipes, models and examples."""
+    folders = ("models/recipes", "models/repository", "clients/examples")
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("README.md"))]
 
 
 def blocks_of(page: Path) -> list[Block]:

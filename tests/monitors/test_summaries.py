@@ -149,17 +149,17 @@ def test_a_null_channel_is_not_counted_as_zero() -> None:
 def test_constant_groups_are_counted_over_merged_summaries() -> None:
     first = summarise([Observation(1.0, {"x": 0.2}, group="a"), Observation(0.0, group="b")])
     second = summarise([Observation(1.0, {"x": 0.2}, group="a"), Observation(1.0, group="b")])
-    assert merged(first, second).groups.count_constant(0.0) == (1, 2)
-    assert merged(first, second).groups.count_constant(1.0) == (2, 2)
+    assert merged(first, second).groups.count_zero_variance(0.0) == (1, 2)
+    assert merged(first, second).groups.count_zero_variance(1.0) == (2, 2)
 
 
 def test_one_varying_channel_makes_a_group_vary() -> None:
     items = [Observation(1.0, {"x": x}, group="a") for x in (0.1, 0.2)]
-    assert summarise(items).groups.count_constant(0.0) == (0, 1)
+    assert summarise(items).groups.count_zero_variance(0.0) == (0, 1)
 
 
 def test_a_group_of_one_item_is_not_counted() -> None:
-    assert summarise([Observation(1.0, group="a")]).groups.count_constant(0.0) == (0, 0)
+    assert summarise([Observation(1.0, group="a")]).groups.count_zero_variance(0.0) == (0, 0)
 
 
 def test_a_summary_holds_no_text() -> None:

@@ -137,6 +137,22 @@ class RunningModel:
         return caller
 
 
+async def test_a_model_whose_fingerprint_fails_has_started_no_batcher(
+    scripted_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    def fail(*_: object) -> str:
+        raise RuntimeError("no fingerprint")
+
+    monkeypatch.setattr(served_model, "_fingerprints", fail)
+    monkeypatch.setattr(DynamicBatcher, "start", lambda batcher: started.append("started"))
+    with pytest.raises(AssertionError):
+        async with running_model(scripted_settings, Clock(), started.append, new_metrics()):
+            pass
+    assert started == []
+
+
 async def test_concurrent_readiness_checks_share_one_probe(
     gate: Gate, running: RunningModel
 ) -> None:

@@ -22,7 +22,45 @@ def test_variables_are_parsed_and_lists_are_split() -> None:
 def test_an_unknown_variable_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(SettingsError, match="ASSAY_PROT") as failure:
         read_settings({"ASSAY_PROT": "9000"})
-    assert "ASSAY_PORT" in (failure.value.hint or "")
+    assert (failure.value.hint or "").startswith("did you mean ASSAY_PORT? known variables: ASSAY_")
+
+
+def test_an_unknown_variable_unlike_any_other_has_no_suggestion() -> None:
+    with pytest.raises(SettingsError, match="ASSAY_ZZZ") as failure:
+        read_settings({"ASSAY_ZZZ": "1"})
+    assert (failure.value.hint or "").startswith("known variables: ")
+
+
+def test_the_hint_names_the_variables_of_the_client() -> None:
+    with pytest.raises(SettingsError, match="unknown ASSAY_API_KEY, ASSAY_REWARD_TIMEOUT") as error:
+        read_settings({"ASSAY_API_KEY": "hush", "ASSAY_REWARD_TIMEOUT": "1", "ASSAY_URL": "u"})
+    hint = error.value.hint or ""
+    clients = "only the client reads ASSAY_API_KEY, ASSAY_REWARD_TIMEOUT, ASSAY_URL"
+    assert hint.startswith(f"{clients}: unset for the server. did you mean ASSAY_API_KEYS? known")
+    assert "hush" not in hint
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:12"])
+def test_a_device_is_the_cpu_or_a_cuda_device(device: str) -> None:
+    assert read_settings({"ASSAY_DEVICE": device}).device == device
+
+
+@pytest.mark.parametrize(
+    "device", ["gpu", "cuda:", "cuda:x", "CUDA", "", "cuda:1\n", "cuda:\u0661"]
+)
+def test_another_device_is_an_error_that_names_the_accepted_ones(device: str) -> None:
+    with pytest.raises(SettingsError, match="ASSAY_DEVICE: must be cpu, cuda or cuda:N") as failure:
+        read_settings({"ASSAY_DEVICE": device})
+    assert (failure.value.hint or "").startswith("ASSAY_DEVICE: The device")
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "float64", "int8", ""])
+def test_another_dtype_is_an_error_that_names_the_accepted_ones(dtype: str) -> None:
+    with pytest.raises(SettingsError) as failure:
+        read_settings({"ASSAY_DTYPE": dtype})
+    for name in ("float32", "bfloat16", "float16"):
+        assert f"'{name}'" in str(failure.value)
+        assert f"`{name}`" in (failure.value.hint or "")
 
 
 @pytest.mark.parametrize(

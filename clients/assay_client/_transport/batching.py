@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from assay_client._transport.calls import EncodedBatch
-from assay_client._transport.requests import BatchKey, Item
+from assay_client._transport.requests import BatchKey, JsonObject
 from assay_client.errors import (
     APIStatusError,
     APITimeoutError,
@@ -42,7 +42,7 @@ SendBatch = Callable[[EncodedBatch], Awaitable[BatchReply]]
 class PendingRequest:
     """A caller's request: its items, its deadline, and the future of its reply."""
 
-    items: Sequence[Item]
+    items: Sequence[JsonObject]
     encoded: Sequence[bytes]
     deadline: float
     timeout: float
@@ -143,14 +143,14 @@ class RequestBatcher:
         self._batches: set[Batch] = set()
         self._is_closed = False
 
-    def accepts(self, items: Sequence[Item]) -> bool:
+    def accepts(self, items: Sequence[JsonObject]) -> bool:
         """Return whether a request is small enough to be batched."""
         return len(items) <= self._max_items
 
     async def submit(
         self,
         key: BatchKey,
-        items: Sequence[Item],
+        items: Sequence[JsonObject],
         *,
         encoded: Sequence[bytes],
         timeout: float,

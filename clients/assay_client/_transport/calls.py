@@ -28,7 +28,7 @@ from assay_client._transport.replies import (
 )
 from assay_client._transport.requests import (
     BatchKey,
-    Item,
+    JsonObject,
     Request,
     batch_request,
     best_of_n_request,
@@ -75,7 +75,7 @@ class EncodedBatch:
     """The items of many callers, each also as JSON, and the latest of their deadlines."""
 
     key: BatchKey
-    items: Sequence[Item] = field(repr=False)
+    items: Sequence[JsonObject] = field(repr=False)
     encoded: Sequence[bytes] = field(repr=False)
     deadline: float
 
@@ -92,10 +92,10 @@ class Calls:
     def score(
         self,
         model: str,
-        items: Sequence[Item],
+        items: Sequence[JsonObject],
         *,
-        options: Item | None,
-        run: Item | None,
+        options: JsonObject | None,
+        run: JsonObject | None,
         timeout: float | None,
         on_error: OnError,
         priority: Priority | None,
@@ -137,10 +137,10 @@ class Calls:
     def score_one(
         self,
         model: str,
-        item: Item,
+        item: JsonObject,
         *,
-        options: Item | None,
-        run: Item | None,
+        options: JsonObject | None,
+        run: JsonObject | None,
         timeout: float | None,
         priority: Priority | None,
     ) -> Steps[float]:
@@ -161,8 +161,8 @@ class Calls:
         model: str,
         candidates: Sequence[object],
         *,
-        choices: Item,
-        shared: Item,
+        choices: JsonObject,
+        shared: JsonObject,
         timeout: float | None,
         priority: Priority | None,
     ) -> Steps[BestOfN]:
@@ -349,7 +349,7 @@ def _response(outcome: Response | None) -> Response:
     return outcome
 
 
-def check_score(items: Sequence[Item], on_error: Any, priority: Any) -> None:
+def check_score(items: Sequence[JsonObject], on_error: Any, priority: Any) -> None:
     """Check the arguments of a call.
 
     Raises:

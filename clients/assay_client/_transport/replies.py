@@ -13,7 +13,7 @@ from assay_client.types import (
     Group,
     ItemError,
     Model,
-    Ranked,
+    RankedCandidate,
     Result,
     ScoreReply,
     Timing,
@@ -207,8 +207,8 @@ def _timing(fields: Fields) -> Timing:
     )
 
 
-def _ranked(fields: Fields) -> Ranked:
-    return Ranked(
+def _ranked(fields: Fields) -> RankedCandidate:
+    return RankedCandidate(
         index=fields.integer("index"),
         score=fields.number_or_none("score"),
         margin=fields.number_or_none("margin"),
@@ -223,7 +223,7 @@ def _tie(reply: Fields, tie: object) -> tuple[int, ...]:
 
 
 def _check_ranking(
-    reply: Fields, ranking: Sequence[Ranked], results: Sequence[Result], complete: bool
+    reply: Fields, ranking: Sequence[RankedCandidate], results: Sequence[Result], complete: bool
 ) -> None:
     places = [ranked.index for ranked in ranking]
     if len(set(places)) != len(places) or any(place >= len(results) for place in places):

@@ -1,4 +1,4 @@
-"""Requests as values: encoding, splitting, and joining of the replies. No I/O."""
+"""Immutable requests: encoding, splitting, and joining of the replies. No I/O."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from assay_client._transport.zip import zip_strict
 from assay_client.errors import ProtocolError
 from assay_client.types import Priority, Result, ScoreReply, Timing, Usage
 
-Item = Mapping[str, Any]
+JsonObject = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request, before a server is chosen for it."""
+    """A request, not yet addressed to a server."""
 
     method: str
     path: str
@@ -25,7 +25,7 @@ class Request:
 
 
 def score_request(
-    model: str, items: Sequence[Item], options: Item | None, run: Item | None
+    model: str, items: Sequence[JsonObject], options: JsonObject | None, run: JsonObject | None
 ) -> Request:
     """Build POST /v1/score."""
     body = {"model": model, "items": items, "options": options, "run": run}
@@ -43,7 +43,7 @@ class BatchKey:
 
 
 def batch_key(
-    model: str, options: Item | None, run: Item | None, priority: Priority | None
+    model: str, options: JsonObject | None, run: JsonObject | None, priority: Priority | None
 ) -> BatchKey:
     """Return the batch key of a request.
 
@@ -51,21 +51,22 @@ def batch_key(
         ValueError: a field cannot be written as JSON.
     """
     encoded = [None if value is None else encode(value, "") for value in (options, run)]
+    # The name is encoded later, by `batch_request`; check here that it can be.
     encode({"model": model}, "")
     return BatchKey(model, encoded[0], encoded[1], priority)
 
 
-def encode_items(items: Sequence[Item]) -> list[bytes]:
+def encode_items(items: Sequence[JsonObject]) -> list[bytes]:
     """Encode each item as JSON.
 
     Raises:
-        ValueError: an item cannot be written; the message names its place, and never quotes it.
+        ValueError: an item cannot be written; the message names its index, and never quotes it.
     """
     try:
         return [_dump(item) for item in items]
     except (TypeError, ValueError):
-        place = _unencodable_place({"items": items}, "items")
-    raise _unencodable(place)
+        path = _find_unencodable({"items": items}, "items")
+    raise _unencodable(path)
 
 
 def batch_request(key: BatchKey, items: Sequence[bytes]) -> Request:
@@ -78,7 +79,7 @@ def batch_request(key: BatchKey, items: Sequence[bytes]) -> Request:
 
 
 def best_of_n_request(
-    model: str, candidates: Sequence[object], shared: Item, choices: Item
+    model: str, candidates: Sequence[object], shared: JsonObject, choices: JsonObject
 ) -> Request:
     """Build POST /v1/best-of-n."""
     body = {"model": model, "candidates": candidates, **shared, **_without_none(choices)}
@@ -106,28 +107,28 @@ def telemetry_request(run: str, step: int, values: Mapping[str, float]) -> Reque
     return Request("POST", f"/v1/runs/{quote(run, safe='')}/telemetry", body)
 
 
-def _without_none(fields: Item) -> dict[str, Any]:
+def _without_none(fields: JsonObject) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def encode(body: Mapping[str, Any], listed: str) -> bytes:
+def encode(body: Mapping[str, Any], list_field: str) -> bytes:
     """Encode the body as JSON.
 
     Raises:
-        ValueError: it cannot be written (a tensor, NaN, half a surrogate pair); the message names
-            the entry of the list called `listed` that is the reason, and never quotes it.
+        ValueError: it cannot be written (a tensor, NaN, a lone surrogate); the message names the
+            element of the body's list `list_field` that is the reason, and never quotes it.
     """
     try:
         return _dump(body)
     except (TypeError, ValueError):
-        place = _unencodable_place(body, listed)
+        path = _find_unencodable(body, list_field)
     # Raised outside of the handler, because an encoding error holds the whole text.
-    raise _unencodable(place)
+    raise _unencodable(path)
 
 
-def _unencodable(place: str) -> ValueError:
+def _unencodable(path: str) -> ValueError:
     return ValueError(
-        f"{place} cannot be written as JSON: use strings, finite numbers, lists, dicts"
+        f"{path} cannot be written as JSON: use strings, finite numbers, lists, dicts"
     )
 
 
@@ -136,12 +137,12 @@ def _dump(value: object) -> bytes:
     return text.encode("utf-8")
 
 
-def _unencodable_place(body: Mapping[str, Any], listed: str) -> str:
-    entries = body.get(listed, ())
+def _find_unencodable(body: Mapping[str, Any], list_field: str) -> str:
+    entries = body.get(list_field, ())
     numbered = entries.items() if isinstance(entries, Mapping) else enumerate(entries)
     unencodable = (index for index, entry in numbered if not _is_encodable(entry))
     first = next(unencodable, None)
-    return "the request" if first is None else f"{listed}[{first}]"
+    return "the request" if first is None else f"{list_field}[{first}]"
 
 
 def _is_encodable(value: object) -> bool:
@@ -152,8 +153,8 @@ def _is_encodable(value: object) -> bool:
     return True
 
 
-def split(items: Sequence[Item], limit: int) -> list[list[int]]:
-    """Split a list of items into requests; return the places of the items of each, in order.
+def split(items: Sequence[JsonObject], limit: int) -> list[list[int]]:
+    """Split a list of items into requests; return the indices of each request's items, rising.
 
     Items of one group stay together, because ranks and means need the whole group.
 
@@ -161,32 +162,35 @@ def split(items: Sequence[Item], limit: int) -> list[list[int]]:
         ValueError: a group has more than `limit` items.
     """
     parts: list[list[int]] = []
-    room = 0
-    for unit in _units(items):
-        if len(unit) > limit:
+    remaining = 0
+    for group in _group_indices(items):
+        if len(group) > limit:
             raise ValueError(
-                f"a group of {len(unit)} items does not fit in one request of {limit}; raise "
-                "max_items_per_request, and the server's limit with it, or make it smaller"
+                f"a group of {len(group)} items does not fit in one request of {limit}; raise "
+                "max_items_per_request, and the server's limit with it, or make the group smaller"
             )
-        if len(unit) > room:
+        if len(group) > remaining:
             parts.append([])
-            room = limit
-        parts[-1].extend(unit)
-        room -= len(unit)
+            remaining = limit
+        parts[-1].extend(group)
+        remaining -= len(group)
     return [sorted(part) for part in parts]
 
 
-def _units(items: Sequence[Item]) -> list[list[int]]:
-    """Return the places of each group's items; an item without a group is a unit of its own."""
-    units: dict[object, list[int]] = {}
+def _group_indices(items: Sequence[JsonObject]) -> list[list[int]]:
+    """Return the indices of each group's items, which must stay together.
+
+    An item without a group is a group of its own.
+    """
+    groups: dict[object, list[int]] = {}
     for index, item in enumerate(items):
-        group = item.get("group")
-        units.setdefault(group if isinstance(group, str) else index, []).append(index)
-    return list(units.values())
+        name = item.get("group")
+        groups.setdefault(name if isinstance(name, str) else index, []).append(index)
+    return list(groups.values())
 
 
 def join(parts: Sequence[Sequence[int]], replies: Sequence[ScoreReply]) -> ScoreReply:
-    """Join the replies to the parts, with the results at the places of their items.
+    """Join the replies to the parts, with the results in the order of the items.
 
     Raises:
         ProtocolError: the parts were scored by different models.

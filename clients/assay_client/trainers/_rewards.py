@@ -21,7 +21,7 @@ _CONFIGURATION_STATUS_CODES = frozenset({400, 401, 403, 404, 422})
 
 
 def refuse_all_but_raise(reason: str) -> Mapping[str, str]:
-    """Return the refused policies of a trainer that has no place for a missing reward."""
+    """Return `unsupported_on_failure` of a trainer that cannot represent a missing reward."""
     return dict.fromkeys(("none", "skip"), f"{reason}. Choose 'raise'")
 
 
@@ -29,18 +29,19 @@ class Reward:
     """Base class of all rewards. Its arguments are those of `Settings`.
 
     Attributes:
-        refused_policies: the policies that the trainer does not support, and the reasons.
+        unsupported_on_failure: the values of `on_failure` that the trainer does not support, and
+            the reasons.
         settings: the settings in effect.
         failures: counts of scored and failed items, in this process.
     """
 
-    refused_policies: ClassVar[Mapping[str, str]] = {}
+    unsupported_on_failure: ClassVar[Mapping[str, str]] = {}
     fields: ClassVar[Mapping[str, str]] = DEFAULT_FIELDS
     defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, model: str | None = None, **settings: Any) -> None:
         self.settings = from_environment(self.defaults, model=model, **settings)
-        reason = self.refused_policies.get(self.settings.on_failure)
+        reason = self.unsupported_on_failure.get(self.settings.on_failure)
         if reason is not None:
             raise ValueError(f"on_failure={self.settings.on_failure!r} is refused here: {reason}")
         self.failures = Failures()

@@ -83,12 +83,12 @@ def from_environment(defaults: Mapping[str, Any], **given: Any) -> Settings:
         if name not in settings and text:
             settings[name] = _parse(variable, parse, text)
     settings = {**defaults, **settings}
-    for name, variable in (
-        ("model", "ASSAY_REWARD_MODEL"),
-        ("on_failure", "ASSAY_REWARD_ON_FAILURE"),
+    for name, variable, values in (
+        ("model", "ASSAY_REWARD_MODEL", "NAME@VERSION"),
+        ("on_failure", "ASSAY_REWARD_ON_FAILURE", "raise, none or skip"),
     ):
         if name not in settings:
-            raise ValueError(f"{name} is not given: set {variable}, or pass {name} if you can")
+            raise ValueError(f"{name} is not given: set {variable} to {values}, or pass {name}=")
     return Settings(**settings)
 
 

@@ -1,10 +1,13 @@
-"""AReaL: the `reward_fn` of a workflow. Read from AReaL 1.0.4 (api/reward_api.py).
+"""AReaL: the `reward_fn` of a workflow.
+
+Checked against the source of AReaL 1.0.4 (api/reward_api.py).
 
     workflow_kwargs = {"reward_fn": "assay_client.trainers.areal.reward", ...}
 
-It is configured by the environment, or is an object: `Reward("code@2", on_failure="raise")`. AReaL
-calls it in a pool of processes, waits 15 seconds, tries four times, and trains on **0** if the last
-of them was too slow. So a call here ends after 12 seconds, with an error, which AReaL raises.
+It is configured by environment variables, or is an object:
+`Reward("code@2", on_failure="raise")`. AReaL calls it in a pool of processes, waits 15 seconds,
+tries four times, and trains on **0** if the last of them was too slow. So a call here ends after
+12 seconds, with an error, which AReaL raises.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ class Reward(SyncReward):
         ValueError: as `Settings`, or the timeout is longer than AReaL's.
     """
 
-    refused_policies: ClassVar[Mapping[str, str]] = refuse_all_but_raise(
+    unsupported_on_failure: ClassVar[Mapping[str, str]] = refuse_all_but_raise(
         "AReaL adds rewards up as numbers and has no place for a missing one"
     )
     fields: ClassVar[Mapping[str, str]] = {"prompt": "messages", "response": "response"}
@@ -76,5 +79,5 @@ def reward(
     completion_ids: Sequence[int],
     **data: Any,
 ) -> float:
-    """Return the reward of one completion, with the settings of the environment; see `Reward`."""
+    """Return the reward of one completion, set by environment variables; see `Reward`."""
     return shared_reward(Reward)(prompt, completions, prompt_ids, completion_ids, **data)

@@ -1,17 +1,19 @@
-"""Axolotl, which names TRL's reward functions by their path. Read from Axolotl 0.19.0.
+"""Axolotl, which names TRL's reward functions by their path.
+
+Checked against the source of Axolotl 0.19.0.
 
     trl:
       reward_funcs: [assay_client.trainers.axolotl.reward]
 
-It is configured by the environment (`ASSAY_URL`, `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`,
-…). The sequence-parallel and the asynchronous trainers of Axolotl count a missing reward as 0, so
-`none` and `skip` are refused.
+It is configured by environment variables (`ASSAY_URL`, `ASSAY_REWARD_MODEL`,
+`ASSAY_REWARD_ON_FAILURE`, …). The sequence-parallel and the asynchronous trainers of Axolotl count
+a missing reward as 0, so `none` and `skip` are refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from assay_client.trainers import trl
 from assay_client.trainers._rewards import shared_reward
@@ -26,24 +28,23 @@ _COUNTED_AS_ZERO = (
 class Reward(trl.Reward):
     """TRL's reward, for Axolotl."""
 
-    refused_policies: ClassVar[Mapping[str, str]] = {
+    unsupported_on_failure: ClassVar[Mapping[str, str]] = {
         "none": _COUNTED_AS_ZERO,
         "skip": _COUNTED_AS_ZERO,
     }
 
 
-def reward(
-    prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
-) -> list[float | None]:
-    """Return one reward for each completion, with the settings of the environment.
+def reward(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+    """Return one reward for each completion; environment variables hold the settings.
 
     Args:
         prompts: texts, or conversations.
         completions: texts, or the messages that answer.
-        **columns: further arguments of the trainer.
+        **columns: the columns of the data set, and TRL's `trainer_state` and `log_metric`.
 
     Raises:
         AssayError: there is no score.
-        ValueError: the environment lacks a setting.
+        ValueError: an environment variable is missing or invalid.
     """
-    return shared_reward(Reward)(prompts, completions, **columns)
+    # None is no result here, because `none` and `skip` are refused.
+    return cast("list[float]", shared_reward(Reward)(prompts, completions, **columns))

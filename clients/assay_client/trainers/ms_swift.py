@@ -1,4 +1,6 @@
-"""ms-swift: a reward of `--external_plugins`. Read from ms-swift 4.6.0.
+"""ms-swift: a reward of `--external_plugins`.
+
+Checked against the source of ms-swift 4.6.0.
 
     # plugin.py: --external_plugins plugin.py --reward_funcs assay
     from swift.rewards import orms
@@ -6,12 +8,12 @@
 
     orms["assay"] = Reward
 
-It is configured by the environment (`ASSAY_URL`, `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`,
-…), or by `functools.partial(Reward, model="code@2", on_failure="skip")`.
+It is configured by environment variables (`ASSAY_URL`, `ASSAY_REWARD_MODEL`,
+`ASSAY_REWARD_ON_FAILURE`, …), or by `functools.partial(Reward, model="code@2", on_failure="skip")`.
 
-ms-swift makes NaN of None, sums over the reward functions without it, and so counts a completion
-without any reward as **0** in its group: `none` is refused. With `skip` all completions of the
-prompt get None, so that none is compared with another.
+ms-swift converts None to NaN and leaves NaN out of the sum over the reward functions. So it counts
+a completion without any reward as **0** in its group: `none` is refused. With `skip`
+all completions of the prompt get None, so that no completion is compared with another.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class Reward(SyncReward):
         **settings: as for `Settings`.
     """
 
-    refused_policies: ClassVar[Mapping[str, str]] = _REFUSED
+    unsupported_on_failure: ClassVar[Mapping[str, str]] = _REFUSED
 
     def __init__(self, args: Any = None, *, model: str | None = None, **settings: Any) -> None:
         super().__init__(model, **settings)
@@ -69,7 +71,7 @@ class Reward(SyncReward):
 class AsyncReward(_AsyncReward):
     """An asynchronous `Reward`, so that several rewards are requested concurrently."""
 
-    refused_policies: ClassVar[Mapping[str, str]] = _REFUSED
+    unsupported_on_failure: ClassVar[Mapping[str, str]] = _REFUSED
 
     def __init__(self, args: Any = None, *, model: str | None = None, **settings: Any) -> None:
         super().__init__(model, **settings)

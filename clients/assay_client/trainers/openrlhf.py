@@ -1,11 +1,13 @@
-"""OpenRLHF: a file with a `reward_func`. Read from OpenRLHF 0.11.2 (utils/agent.py).
+"""OpenRLHF: a file with a `reward_func`.
+
+Checked against the source of OpenRLHF 0.11.2 (utils/agent.py).
 
     # reward.py, named by --reward.remote_url reward.py
     from assay_client.trainers.openrlhf import reward_func
 
-It is configured by the environment (`ASSAY_URL`, `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`,
-…). The URL of the server itself (`/compat/openrlhf/{model}`) needs no file, and parses templates
-better.
+It is configured by environment variables (`ASSAY_URL`, `ASSAY_REWARD_MODEL`,
+`ASSAY_REWARD_ON_FAILURE`, …). The URL of the server itself (`/compat/openrlhf/{model}`) needs
+no file, and parses templates better.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from assay_client.trainers._rewards import SyncReward, refuse_all_but_raise, sha
 
 
 class _Reward(SyncReward):
-    refused_policies: ClassVar[Mapping[str, str]] = refuse_all_but_raise(
+    unsupported_on_failure: ClassVar[Mapping[str, str]] = refuse_all_but_raise(
         "OpenRLHF makes a tensor of every reward, and a sample without one ends the run later"
     )
 

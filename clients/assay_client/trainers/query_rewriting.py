@@ -1,4 +1,6 @@
-"""A reward for policies that rewrite queries, for TRL. Read from TRL 1.16.0.
+"""A reward for policies that rewrite queries, for TRL.
+
+Checked against the source of TRL 1.16.0.
 
     from assay_client.trainers.query_rewriting import Reward
 
@@ -68,7 +70,7 @@ class Reward(trl.Reward):
         Args:
             prompts: texts, or conversations.
             completions: texts, or the messages that answer.
-            **columns: TRL's further arguments: the data set's columns, `trainer_state`,
+            **columns: the columns of the data set, and TRL's `trainer_state` and
                 `log_metric`.
 
         Raises:

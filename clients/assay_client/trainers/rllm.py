@@ -1,10 +1,12 @@
-"""rllm: evaluators and reward functions. Read from rllm at 013917c7 (eval) and 33f147a2 (rewards).
+"""rllm: evaluators and reward functions.
+
+Checked against the source of rllm at 013917c7 (eval) and 33f147a2 (rewards).
 
     from assay_client.trainers.rllm import evaluate
 
     assay = rllm.evaluator(evaluate)
 
-They are configured by the environment (`ASSAY_URL`, `ASSAY_REWARD_MODEL`,
+They are configured by environment variables (`ASSAY_URL`, `ASSAY_REWARD_MODEL`,
 `ASSAY_REWARD_ON_FAILURE`, …). A reward is a number in rllm, so `none` and `skip` are refused.
 """
 
@@ -22,7 +24,7 @@ _PROMPT_COLUMNS = ("prompt", "instruction", "question", "problem")
 
 
 class _Reward(SyncReward):
-    refused_policies: ClassVar[Mapping[str, str]] = refuse_all_but_raise(
+    unsupported_on_failure: ClassVar[Mapping[str, str]] = refuse_all_but_raise(
         "rllm makes a number of every reward"
     )
 

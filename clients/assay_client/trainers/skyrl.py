@@ -1,4 +1,6 @@
-"""SkyRL: an environment of SkyRL-Gym. Read from skyrl-gym 0.4.0 and SkyRL 0.3.0.
+"""SkyRL: an environment of SkyRL-Gym.
+
+Checked against the source of skyrl-gym 0.4.0 and SkyRL 0.3.0.
 
     # my_env.py
     from skyrl_gym.envs.base_text_env import BaseTextEnv
@@ -10,7 +12,7 @@
     # where SkyRL starts
     skyrl_gym.register(id="assay", entry_point="my_env:AssayEnv")
 
-It is configured by its section of the configuration, or by the process's environment. A reward is a
+It is configured by its section of the configuration, or by environment variables. A reward is a
 number in SkyRL, so `none` and `skip` are refused.
 """
 
@@ -27,7 +29,7 @@ from assay_client.trainers._settings import split_settings
 class Reward(SyncReward):
     """The reward that all episodes of a process share."""
 
-    refused_policies: ClassVar[Mapping[str, str]] = refuse_all_but_raise(
+    unsupported_on_failure: ClassVar[Mapping[str, str]] = refuse_all_but_raise(
         "SkyRL adds the rewards of the steps up, and an episode without one cannot be left out"
     )
 

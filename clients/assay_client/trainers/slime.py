@@ -1,10 +1,13 @@
-"""slime: `--custom-rm-path`. Read from slime's `rollout` at 0b420f1e and 0044b40d.
+"""slime: `--custom-rm-path`.
+
+Checked against the source of slime's `rollout` at 0b420f1e and 0044b40d.
 
     --custom-rm-path assay_client.trainers.slime.custom_rm
 
-It is configured by the environment (`ASSAY_URL`, `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`,
-…). slime normalises the rewards of a group as numbers, so `none` is refused. With `skip` a sample
-without a score gets no reward, and slime's dynamic filter drops its group and draws another:
+It is configured by environment variables (`ASSAY_URL`, `ASSAY_REWARD_MODEL`,
+`ASSAY_REWARD_ON_FAILURE`, …). slime normalises the rewards of a group as numbers, so
+`none` is refused. With `skip` a sample without a score gets no reward, and slime's dynamic filter
+drops its group and draws another:
 
     --dynamic-sampling-filter-path assay_client.trainers.slime.keep_scored
 """
@@ -21,7 +24,7 @@ _FILTER = "keep_scored"
 
 
 class _Reward(AsyncReward):
-    refused_policies: ClassVar[Mapping[str, str]] = {
+    unsupported_on_failure: ClassVar[Mapping[str, str]] = {
         "none": "slime normalises the rewards of a group as numbers. Choose 'raise', or 'skip', "
         "which drops the group"
     }

@@ -1,4 +1,6 @@
-"""TRL: GRPOTrainer, RLOOTrainer, AsyncGRPOTrainer. Read from TRL 1.16.0.
+"""TRL: GRPOTrainer, RLOOTrainer, AsyncGRPOTrainer.
+
+Checked against the source of TRL 1.16.0.
 
     from assay_client.trainers.trl import Reward
 
@@ -64,7 +66,7 @@ class Reward(SyncReward):
         Args:
             prompts: texts, or conversations.
             completions: texts, or the messages that answer.
-            **columns: TRL's further arguments: the data set's columns, `trainer_state`,
+            **columns: the columns of the data set, and TRL's `trainer_state` and
                 `log_metric`.
 
         Raises:

@@ -1,7 +1,9 @@
-"""verifiers, and prime-rl, which trains on its environments. Read from verifiers 0.4.0 (tasks), and
-from `rubrics/rubric.py` at 00343332 (rubrics, of earlier versions).
+"""verifiers, and prime-rl, which trains on its environments.
 
-In the configuration of a task, with the settings of the environment:
+Checked against the source of verifiers 0.4.0 (tasks), and of `rubrics/rubric.py` at 00343332
+(rubrics, of earlier versions).
+
+In the configuration of a task, with the settings in environment variables:
 
     [env.taskset.task.rewards]
     assay = { fn = "assay_client.trainers.verifiers:reward" }
@@ -35,7 +37,7 @@ class Unscored(BaseException):
 class Reward(AsyncReward):
     """A reward of a task (verifiers 0.4): called with the task and the trace."""
 
-    refused_policies: ClassVar[Mapping[str, str]] = refuse_all_but_raise(_REFUSAL)
+    unsupported_on_failure: ClassVar[Mapping[str, str]] = refuse_all_but_raise(_REFUSAL)
 
     async def __call__(self, task: Any, trace: Any) -> float:
         """Return the score of the trace's last message, with all earlier ones as its prompt.
@@ -55,7 +57,7 @@ class Reward(AsyncReward):
 class RubricReward(AsyncReward):
     """A reward function of a rubric (verifiers before 0.4)."""
 
-    refused_policies: ClassVar[Mapping[str, str]] = refuse_all_but_raise(_REFUSAL)
+    unsupported_on_failure: ClassVar[Mapping[str, str]] = refuse_all_but_raise(_REFUSAL)
 
     async def __call__(self, prompt: Any, completion: Any, **columns: Any) -> float:
         """Return the score of a completion.
@@ -63,7 +65,7 @@ class RubricReward(AsyncReward):
         Args:
             prompt: messages, or a text.
             completion: messages, or a text.
-            **columns: the rubric's further values; `fields` may name them, and those in `info`.
+            **columns: the other values of the rubric; `fields` may name them, and those in `info`.
 
         Raises:
             Unscored: there is no score.
@@ -81,7 +83,7 @@ class RubricReward(AsyncReward):
 
 
 async def reward(task: Any, trace: Any) -> float:
-    """Return the reward of a trace, with the settings of the environment; see `Reward`."""
+    """Return the reward of a trace, set by environment variables; see `Reward`."""
     return await shared_reward(Reward)(task, trace)
 
 

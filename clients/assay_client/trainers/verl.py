@@ -1,11 +1,13 @@
-"""verl: `reward.custom_reward_function`. Read from verl 0.9.1.
+"""verl: `reward.custom_reward_function`.
+
+Checked against the source of verl 0.9.1.
 
     reward.custom_reward_function.path=pkg://assay_client.trainers.verl
     reward.custom_reward_function.name=compute_score
     +reward.custom_reward_function.reward_kwargs.model=code@2
     +reward.custom_reward_function.reward_kwargs.on_failure=raise
 
-verl puts the function's result into a tensor, which takes no None, so `none` and `skip` are
+verl puts the function's result into a tensor, which cannot hold None, so `none` and `skip` are
 refused. verl does not pass the prompt: it is taken from the row's `extra_info`.
 """
 
@@ -31,11 +33,11 @@ Score = dict[str, float]
 
 
 class _AsyncReward(AsyncReward):
-    refused_policies: ClassVar[Mapping[str, str]] = _REFUSED
+    unsupported_on_failure: ClassVar[Mapping[str, str]] = _REFUSED
 
 
 class _SyncReward(SyncReward):
-    refused_policies: ClassVar[Mapping[str, str]] = _REFUSED
+    unsupported_on_failure: ClassVar[Mapping[str, str]] = _REFUSED
 
 
 async def compute_score(

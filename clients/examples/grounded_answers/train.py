@@ -128,18 +128,18 @@ class Recorder:
 
 def share_of(completions: Sequence[str], sentences: Sequence[str]) -> float:
     """Return the share of completions that contain their sentence."""
-    marks = [sentence in text for text, sentence in zip(completions, sentences, strict=True)]
-    return sum(marks) / len(marks)
+    matches = [sentence in text for text, sentence in zip(completions, sentences, strict=True)]
+    return sum(matches) / len(matches)
 
 
 def truth_of(completions: Sequence[str], known: Sequence[Sequence[str]]) -> float:
     """Return the share of sentences that are true of the light, asked for or not."""
-    marks = []
+    matches = []
     for text, facts in zip(completions, known, strict=True):
         plain = text.replace("<answer>", "").replace("</answer>", "")
         sentences = [part.strip() + " ." for part in plain.split(" .") if part.strip()]
-        marks += [sentence in facts for sentence in sentences]
-    return sum(marks) / max(1, len(marks))
+        matches += [sentence in facts for sentence in sentences]
+    return sum(matches) / max(1, len(matches))
 
 
 def train(folder: Path, reward: Recorder, steps: int) -> list[dict[str, Any]]:

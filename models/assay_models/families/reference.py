@@ -43,7 +43,11 @@ class ReferenceModel:
         flags: tuple[str, ...] = ()
         if excess > 0:
             if options.truncation == "error":
-                raise ItemError("input_too_long", f"{excess} words over {self.max_tokens}")
+                raise ItemError(
+                    "input_too_long",
+                    f"{excess} words over {self.max_tokens}: shorten it, or set "
+                    "options.truncation to left, right or middle",
+                )
             response = _truncated(response, excess, options.truncation)
             flags = ("truncated",)
         payload = (frozenset(prompt), frozenset(response))

@@ -41,7 +41,7 @@ class GroupDegeneracy:
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
         """Return findings whose `value` is the share of degenerate groups."""
-        counted = [summary.groups.count_constant(self.resolution) for _, summary in series]
+        counted = [summary.groups.count_zero_variance(self.resolution) for _, summary in series]
         parts = tallies([{"flat": flat, "varied": groups - flat} for flat, groups in counted])
         pools = pool_recent(parts, Tally, self.least_groups)
         return [None if tally is None else self._finding(tally) for tally in pools]

@@ -84,8 +84,9 @@ class LengthCollapse:
 class LengthScore:
     """The correlation of score and response length, in either direction: 0.6 warns.
 
-    A sign that length is what pays. It cannot distinguish that from length that comes with quality,
-    nor from prompts that differ in both: the correlation is over all items, not within groups.
+    A sign that the reward depends on length. It cannot distinguish that from length that comes with
+    quality, nor from prompts that differ in both: the correlation is over all items, not within
+    groups.
 
     From: the NLI-checker study's cascade (arXiv 2605.25988) names the correlation of the reward
     with length as a detector; it gives no threshold, and 0.6 is a starting value.

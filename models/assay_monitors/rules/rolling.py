@@ -156,7 +156,7 @@ class WeightedMean(NamedTuple):
 def exponential_averages(
     series: Sequence[Point], name: str, half_life: float
 ) -> list[Average | None]:
-    """Return the exponential moving average at each point, carried on where nothing was seen.
+    """Return the exponential moving average at each point, carried on where nothing was recorded.
 
     A point weighs 1 - 0.5 ** (steps since the last point / half-life), so that points far apart
     count by themselves and points of neighbouring steps are smoothed. The items of a group share a

@@ -62,7 +62,7 @@ class PolicyEntropy:
 class TokenCollapse:
     """Entropy below 10 % and length below 30 % of their early medians: critical.
 
-    A policy that is paid for certainty alone does this: it says little, with certainty. Without a
+    A policy that is paid for certainty alone does this: short and certain answers. Without a
     length from the trainer the responses' own median is taken. Measured against the median of the
     first five points, so that it cannot distinguish a run that began collapsed from a healthy one.
 

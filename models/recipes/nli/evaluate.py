@@ -186,7 +186,7 @@ def unrelated_rows(model: RewardModel, pairs: Sequence[Pair]) -> Iterator[Qualit
         yield label_row(
             predictions,
             "dev, unrelated premises",
-            metric=f"share judged {label}",
+            metric=f"share classified as {label}",
             statistic=share_of(label),
             note=note,
         )

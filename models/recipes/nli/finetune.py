@@ -166,7 +166,7 @@ def probabilities(
         for at, row in zip(indices, batch, strict=True):
             found[at] = row
         if start // batch_size % 100 == 99:
-            print(f"  {start + batch_size}/{len(rows)} pairs judged", flush=True)
+            print(f"  {start + batch_size}/{len(rows)} pairs scored", flush=True)
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from assay.api.dialects._jobs import Jobs
+from assay.api.jobs import Jobs
 from assay.metrics import Metrics
 from assay.runs.monitor import RunMonitor
 from assay.runs.subscribers import Subscribers

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from assay.api.dialects._hints import DIALECTS, field_hint, native_hint, route_hint
+from assay.api.hints import DIALECTS, field_hint, native_hint, route_hint
 from assay.errors import AssayError, InvalidRequest
 
 logger = logging.getLogger(__name__)
@@ -153,10 +153,16 @@ def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str
 
 def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    problem = _HttpProblem(error.status_code)
+    problem = _HttpProblem(error.status_code, _allowed_methods(request, error))
     response = problem_response(problem, request.scope)
     response.headers.update(error.headers or {})
     return response
+
+
+def _allowed_methods(request: Request, error: HTTPException) -> str | None:
+    """Return which methods the path takes, for a request with another one."""
+    allowed = (error.headers or {}).get("Allow")
+    return f"{request.url.path} takes {allowed}, not {request.method}" if allowed else None
 
 
 def _on_unexpected(request: Request, error: Exception) -> Response:
@@ -167,10 +173,10 @@ def _on_unexpected(request: Request, error: Exception) -> Response:
 class _HttpProblem(AssayError):
     """An error of the framework itself: no such route, a wrong method, an unreadable body."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, detail: str | None = None) -> None:
         phrase = HTTPStatus(status).phrase
         super().__init__(
-            phrase,
+            detail or phrase,
             hint="the routes and their shapes are at /docs",
             status=status,
             title=phrase,

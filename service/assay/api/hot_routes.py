@@ -1,58 +1,26 @@
-"""JsonRoute, the class of all routes that take JSON, and the hot routes.
+"""The hot routes: plain Starlette routes in front of the app.
 
-Hot routes are plain Starlette routes in front of the app. They answer well-formed requests without
-FastAPI's dependency solving.
+They answer well-formed requests without FastAPI's dependency solving.
 """
 
-from collections.abc import Callable, Coroutine, Sequence
-from functools import cached_property
-from typing import Any, TypeGuard, get_type_hints
+from collections.abc import Sequence
+from typing import Any, TypeGuard
 
-from fastapi import Request, Response
-from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect
+from fastapi import Request
+from pydantic import ValidationError
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from assay.api.disconnect import cancel_on_disconnect, disconnected_response
 from assay.api.errors import problem_response
-from assay.api.json import JSONDecodeError, StrictRequest, is_json, parse_json
+from assay.api.json import JSONDecodeError, is_json, parse_json
+from assay.api.json_route import JsonRoute
 from assay.api.middleware import headers_of, read_body, replay
 from assay.api.schemas import MAX_TIMEOUT_MS
 from assay.errors import AssayError
 from assay.types import LANES
 
 LANE_NAMES = frozenset(lane.encode() for lane in LANES)
-HOT_PARAMETERS = frozenset(("request", "body", "timeout", "priority", "return"))
-
-
-class JsonRoute(APIRoute):
-    """A route that takes strict JSON and cancels its work when the client disconnects."""
-
-    @cached_property
-    def body_type(self) -> type[BaseModel] | None:
-        """The class of the body; None if the endpoint has parameters that no hot route reads."""
-        hints = get_type_hints(self.endpoint)
-        body = hints.get("body")
-        known = set(hints) <= HOT_PARAMETERS | set(self.param_convertors)
-        return body if known and isinstance(body, type) and issubclass(body, BaseModel) else None
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's handler with a strict codec, cancelled when the client disconnects."""
-        handler = super().get_route_handler()
-
-        async def answer(request: Request) -> Response:
-            strict = StrictRequest(request.scope, request.receive)
-            if request.method != "POST":
-                return await handler(strict)
-            try:
-                await strict.body()
-            except ClientDisconnect:
-                return disconnected_response()
-            return await cancel_on_disconnect(request.receive, handler(strict))
-
-        return answer
 
 
 class HotEndpoint:

@@ -76,7 +76,7 @@ class AccessMiddleware:
         try:
             _check_headers(scope)
             self._check_key(scope, headers)
-            if not self._has_valid_length(headers):
+            if not self._has_valid_length(scope, headers):
                 content = await read_body(receive, self._max_body_bytes)
                 if content is None:
                     await disconnected_response()(scope, receive, send)
@@ -103,17 +103,24 @@ class AccessMiddleware:
         if not any(matches):
             raise Forbidden("this API key is not accepted")
 
-    def _has_valid_length(self, headers: Headers) -> bool:
+    def _has_valid_length(self, scope: Scope, headers: Headers) -> bool:
         """Return whether the headers state a body length within the limit, or no body.
+
+        A transfer encoding overrides a stated length, and HTTP/2 needs neither (RFC 9112, 6.3; RFC
+        9113, 8.1).
 
         Raises:
             RequestTooLarge: the length exceeds the limit.
         """
-        length = headers.get(b"content-length", b"")
-        if length.isdigit():
-            _check_size(int(length), self._max_body_bytes)
-            return True
-        return b"transfer-encoding" not in headers
+        if b"transfer-encoding" in headers:
+            return False
+        length = headers.get(b"content-length")
+        if length is None:
+            return str(scope["http_version"]).startswith("1")
+        if not length.isdigit():
+            return False
+        _check_size(int(length), self._max_body_bytes)
+        return True
 
 
 def headers_of(scope: Scope) -> Headers:

@@ -9,11 +9,12 @@ import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from starlette.types import Receive, Scope, Send
 
 from assay.api.components import components_of
 from assay.api.errors import PROBLEMS
-from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
+from assay.api.json_route import JsonRoute
 from assay.errors import RunNotFound
 from assay.runs.monitor import RunMonitor
 from assay.runs.subscribers import Subscriber, Subscribers
@@ -184,8 +185,7 @@ async def stream_events(request: Request, run: RunName) -> Response:
         raise _run_not_found(run)
     if EVENT_STREAM not in request.headers.get("accept", ""):
         return json_response(RunUpdate(run, *update))
-    subscriber = subscribers.join(run, update)
-    return EventSourceResponse(_events(subscribers, subscriber), headers=UNBUFFERED)
+    return SubscriberStream(subscribers, subscribers.join(run, update))
 
 
 @router.get("/v1/runs/{run:path}", response_model=RunReport)
@@ -229,18 +229,31 @@ def _run_not_found(run: str) -> RunNotFound:
     return RunNotFound(f"no run {run!r} is kept", hint="GET /v1/runs lists those that are")
 
 
-async def _events(subscribers: Subscribers, subscriber: Subscriber) -> AsyncIterator[bytes]:
+class SubscriberStream(EventSourceResponse):
+    """The event stream of a subscriber, who leaves when it ends, even if it never began."""
+
+    def __init__(self, subscribers: Subscribers, subscriber: Subscriber) -> None:
+        super().__init__(_events(subscriber), headers=UNBUFFERED)
+        self._subscribers = subscribers
+        self._subscriber = subscriber
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events; the subscriber leaves afterwards."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._subscribers.leave(self._subscriber)
+
+
+async def _events(subscriber: Subscriber) -> AsyncIterator[bytes]:
     """Yield `seen` with each update, comments as heartbeats, and `end` when the run ends."""
-    try:
-        async for update in subscriber.updates():
-            if update is None:
-                yield format_sse_event(comment="still here")
-            else:
-                content = orjson.dumps(RunUpdate(subscriber.run, *update)).decode()
-                yield format_sse_event(event="seen", data_str=content)
-        yield format_sse_event(event="end", data_str="{}")
-    finally:
-        subscribers.leave(subscriber)
+    async for update in subscriber.updates():
+        if update is None:
+            yield format_sse_event(comment="still here")
+        else:
+            content = orjson.dumps(RunUpdate(subscriber.run, *update)).decode()
+            yield format_sse_event(event="seen", data_str=content)
+    yield format_sse_event(event="end", data_str="{}")
 
 
 def _monitor(request: Request) -> RunMonitor:

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request, Response
 
 from assay.api.components import components_of
 from assay.api.errors import PROBLEMS
-from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
+from assay.api.json_route import JsonRoute
 from assay.api.schemas import (
     BestOfNBody,
     ModelDetail,

@@ -177,7 +177,7 @@ class Scheduler(Generic[EntryT]):
 
     Shares: while a lower lane waits, its deficit grows by its quantum with each token computed for
     the lanes above it, and it leads a batch as soon as the deficit covers its first entry (deficit
-    round robin, Shreedhar and Varghese 1996). It gets its minimum share of the tokens, short of at
+    round robin, Shreedhar and Varghese 1995). It gets its minimum share of the tokens, short of at
     most its first entry and two batches.
 
     Room: a request is admitted whole or not at all. Bulk may hold three quarters of the queue,

@@ -1,1 +1,1 @@
-"""Caches of raws: in memory, in Redis, and both in tiers."""
+"""Caches of raw model outputs: in memory, in Redis, and memory in front of Redis."""

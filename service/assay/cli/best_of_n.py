@@ -131,7 +131,7 @@ def best_of_n(
         typer.echo(json.dumps(asdict(reply), indent=2))
     else:
         _show(reply, offered)
-    _conclude(reply)
+    _conclude(reply, call)
 
 
 def _rank(call: BestOfNCall, url: str | None, timeout: float) -> BestOfNReply:
@@ -238,14 +238,22 @@ def _notes(reply: BestOfNReply, result: ItemResult) -> str:
     return ", ".join([*notes, *result.flags])
 
 
-def _conclude(reply: BestOfNReply) -> NoReturn:
+def _conclude(reply: BestOfNReply, call: BestOfNCall) -> NoReturn:
     failed = [result for result in reply.results if result.error is not None]
     for result in failed:
         if result.error is not None:
             error = result.error
             print_message(f"candidate {result.index + 1}: {error.code}: {error.detail}")
     if reply.abstained:
-        print_message(
-            "none is chosen: the best is not good enough, or not sure enough, or has no score"
-        )
+        print_message(f"none is chosen: {_reason_of_abstention(reply, call)}")
     raise typer.Exit(Exit.FAILED if failed else Exit.DONE)
+
+
+def _reason_of_abstention(reply: BestOfNReply, call: BestOfNCall) -> str:
+    best = reply.ranking[0]
+    if best.score is None:
+        return "no candidate has a score"
+    if call.abstain_below is not None and best.score < call.abstain_below:
+        return f"the best score is {best.score:.4f}, below --abstain-below {call.abstain_below:g}"
+    confidence = "unknown" if best.confidence is None else f"{best.confidence:.4f}"
+    return f"the confidence is {confidence}, below --min-confidence {call.min_confidence:g}"

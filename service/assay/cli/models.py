@@ -72,7 +72,7 @@ def list_models() -> None:
         default = "yes" if repository.find(card.name) is entry else "no"
         quality = _headline(card)
         weights = weights_state(repository, entry)
-        table.add_row(card.id, default, card.family, weights, card.licence, quality)
+        table.add_row(card.id, default, card.family, weights, _licence(card), quality)
     width = None if os.isatty(1) else PIPE_WIDTH
     Console(width=width, highlight=False, markup=False).print(table)
 
@@ -179,6 +179,10 @@ def _repository(settings: Settings) -> ModelRepository:
         return open_repository(settings)
 
 
+def _licence(card: ModelCard) -> str:
+    return card.licence or "not stated"
+
+
 def _headline(card: ModelCard) -> str:
     rows = sorted(card.quality, key=lambda quality: not quality.headline)
     return f"{_figure(rows[0])} on {rows[0].dataset}" if rows else "not measured"
@@ -196,7 +200,7 @@ def _describe(card: ModelCard, weights: str) -> Iterator[str]:
     yield ""
     facts = {
         "family": card.family,
-        "licence": card.licence or "not stated",
+        "licence": _licence(card),
         "weights": weights,
         "longest item": f"{card.limits.max_tokens:,} tokens",
         "scores compare": card.comparable.replace("_", " "),

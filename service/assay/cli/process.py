@@ -8,10 +8,7 @@ import typer
 
 from assay.errors import AssayError
 from assay.offline.records import CannotResume
-from assay.settings import Settings, read_settings
-
-CLIENT_VARIABLES = frozenset({"ASSAY_URL", "ASSAY_API_KEY"})
-REWARD_PREFIX = "ASSAY_REWARD_"  # variables of the client's reward functions
+from assay.settings import Settings, is_client_variable, read_settings
 
 
 class Exit(IntEnum):
@@ -61,9 +58,5 @@ def local_settings(environment: Mapping[str, str]) -> Settings:
     Raises:
         SettingsError: see `read_settings`.
     """
-    own = {
-        name: text
-        for name, text in environment.items()
-        if name not in CLIENT_VARIABLES and not name.startswith(REWARD_PREFIX)
-    }
+    own = {name: text for name, text in environment.items() if not is_client_variable(name)}
     return read_settings(own)

@@ -18,6 +18,7 @@ from uvicorn.config import LOGGING_CONFIG
 from assay import __version__
 from assay.api.components import components_of
 from assay.app import create_app
+from assay.cli.memory import bound_kernel_caches, releasing_free_memory
 from assay.cli.process import Exit, LogLevel, exit_with, on_errors, print_message
 from assay.errors import SettingsError
 from assay.scoring.service import ScoringService
@@ -49,6 +50,7 @@ def serve(
     ] = LogLevel.info,
 ) -> None:
     """Serve models over HTTP, configured by the ASSAY_* variables."""
+    bound_kernel_caches(os.environ)
     with on_errors((SettingsError,)):
         given = {"host": host, "port": port}
         overrides = {name: value for name, value in given.items() if value is not None}
@@ -58,7 +60,7 @@ def serve(
         listening = _listen(settings.host, settings.port)
     _announce(settings, components_of(application).service, listening)
     sys.setswitchinterval(SWITCH_SECONDS)
-    with listening:
+    with listening, releasing_free_memory():
         config = _server_config(application, settings, access_log, log_level)
         _run_server(_Server(config, application, settings.drain_timeout), listening, death)
 

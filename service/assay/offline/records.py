@@ -51,7 +51,8 @@ class OutputState:
     """The state of an output file.
 
     Its complete lines end at byte `end`. `identity` is the model that computed them, and `sample`
-    the first input line that the model received.
+    the first input line that the model received; if it received none, the first whose fields it
+    refused.
     """
 
     end: int = 0
@@ -74,6 +75,8 @@ class OutputState:
         failure = ItemFailure(str(error.get("code")), "") if isinstance(error, dict) else None
         self.counts.add(failure)
         if record.get("model") is None:
+            if self.sample is None and failure is not None and failure.code == "invalid_item":
+                self.sample = line
             return
         identity = Identity(str(record["model"]), str(record.get("fingerprint")))
         if self.identity is None:
@@ -131,14 +134,22 @@ async def check_same_model(state: OutputState, scorer: Scorer) -> None:
     """Score one recorded line again, to check that the same model and options compute it.
 
     Raises:
-        CannotResume: another model, or the same with other options, computes it now.
+        CannotResume: another model, or the same with other options, computes it now; or only one
+            of the two models accepts it.
     """
     if state.sample is None:
         return
     (outcome,) = await score_batch([state.sample], scorer)
-    if outcome.identity is not None and outcome.identity != state.identity:
-        assert state.identity is not None
-        raise CannotResume(_describe_change(state.identity, outcome.identity))
+    if outcome.identity == state.identity:
+        return
+    if outcome.identity is None:
+        raise CannotResume(_describe_refusal(state, outcome.result.error))
+    if state.identity is None:
+        raise CannotResume(
+            f"line {state.sample.number} of the input was refused when the output was written, "
+            f"and {outcome.identity.model} accepts it"
+        )
+    raise CannotResume(_describe_change(state.identity, outcome.identity))
 
 
 def encode_record(line: InputLine, outcome: ItemOutcome) -> bytes:
@@ -180,6 +191,16 @@ def _check_partial_record(text: bytes) -> None:
     """
     if not text.startswith(RECORD_START[: len(text)]):
         raise CannotResume("the last line of the output is not a result of this command")
+
+
+def _describe_refusal(state: OutputState, failure: ItemFailure | None) -> str:
+    assert state.identity is not None, "only a received line can be refused now"
+    assert state.sample is not None
+    reason = f" ({failure.code}: {failure.detail})" if failure else ""
+    return (
+        f"the output is of {state.identity.model}, and the model asked for now refuses line "
+        f"{state.sample.number} of the input{reason}"
+    )
 
 
 def _describe_change(before: Identity, now: Identity) -> str:

@@ -16,9 +16,11 @@ from assay.offline.scorer import (
     item_problems,
 )
 from assay.scoring.best_of_n import BestOfNCall
-from assay.types import BestOfNReply, ItemFailure, ItemResult, Ranked, Source
+from assay.types import BestOfNReply, ItemFailure, ItemResult, RankedCandidate, Source
 from assay_client import (
+    APIConnectionError,
     APIStatusError,
+    APITimeoutError,
     AssayError,
     AsyncClient,
     RateLimitError,
@@ -56,7 +58,7 @@ async def rank_remotely(client: AsyncClient, model: str, call: BestOfNCall) -> B
         model=reply.model,
         fingerprint=reply.fingerprint,
         best=reply.best,
-        ranking=[Ranked(**asdict(place)) for place in reply.ranking],
+        ranking=[RankedCandidate(**asdict(place)) for place in reply.ranking],
         ties=[list(tied) for tied in reply.ties],
         abstained=reply.abstained,
         results=[_result(result) for result in reply.results],
@@ -140,4 +142,8 @@ def _halted(error: AssayError) -> Halted:
     if isinstance(error, APIStatusError):
         detail = f"the server says {error.status_code} {error.code}: {error.detail}"
         return Halted(detail, error.hint, is_usage_error=400 <= error.status_code < 500)
+    if isinstance(error, APITimeoutError):
+        return Halted(str(error), "start the server, check the URL, or raise --timeout")
+    if isinstance(error, APIConnectionError):
+        return Halted(str(error), "start the server, or check the URL")
     return Halted(str(error))

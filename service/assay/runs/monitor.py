@@ -234,7 +234,13 @@ class RunMonitor:
         self._series.durable.set(durable)
         if not durable:
             try:
-                self._record_in(self._temporary_path())
+                temporary = self._temporary_path()
+                if self._record_in(temporary):
+                    logger.warning(
+                        "runs are kept in the temporary file %s until the server stops: set "
+                        "ASSAY_RUNS to a file that can be written, or to off",
+                        temporary,
+                    )
             except OSError as error:
                 logger.error("runs cannot be kept at all: %s", error)
 

@@ -7,7 +7,7 @@ from typing import Any
 from assay.errors import InvalidRequest
 from assay.scoring.ranking import ranking, ties
 from assay.scoring.service import ScoreCall, ScoringService
-from assay.types import BestOfNReply, Ranked
+from assay.types import BestOfNReply, RankedCandidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ async def best_of_n(service: ScoringService, call: BestOfNCall) -> BestOfNReply:
     )
 
 
-def _best(places: Sequence[Ranked], call: BestOfNCall) -> int | None:
+def _best(places: Sequence[RankedCandidate], call: BestOfNCall) -> int | None:
     first = places[0]
     if first.score is None or _is_below(first.score, call.abstain_below):
         return None

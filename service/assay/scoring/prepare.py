@@ -14,6 +14,7 @@ from assay.errors import InvalidRequest
 from assay.scoring.prepared_cache import PreparedCache, PreparedItems, digest_of, prepared_items
 from assay.types import ItemFailure
 from assay_models.base import Item, ItemError, Options, RewardModel
+from assay_models.items import fields_hint
 
 logger = logging.getLogger(__name__)
 
@@ -164,16 +165,17 @@ def _names(fields: Fields) -> Item | None:
 def _validate(schema: type[Item], items: Mapping[int, Fields]) -> dict[int, Item]:
     valid: dict[int, Item] = {}
     problems: list[dict[str, str]] = []
+    hint: str | None = None
     for index, fields in items.items():
         try:
             valid[index] = schema.model_validate(fields)
         except ValidationError as error:
             problems.extend(_problems(index, error))
+            hint = hint or fields_hint(schema, [problem["loc"] for problem in error.errors()])
     if problems:
-        known = ", ".join(schema.model_fields)
         raise InvalidRequest(
             f"{problems[0]['field']}: {problems[0]['problem']}",
-            hint=f"fields of an item of this model: {known}",
+            hint=hint,
             problems=problems[:MAX_PROBLEMS],
         )
     return valid

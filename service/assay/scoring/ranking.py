@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from assay.types import GroupSummary, ItemResult, Ranked
+from assay.types import GroupSummary, ItemResult, RankedCandidate
 from assay_models.card import Calibration
 
 
@@ -29,7 +29,9 @@ def rank(scores: Sequence[float | None]) -> list[int | None]:
     ]
 
 
-def ranking(results: Sequence[ItemResult], calibration: Calibration | None = None) -> list[Ranked]:
+def ranking(
+    results: Sequence[ItemResult], calibration: Calibration | None = None
+) -> list[RankedCandidate]:
     """Return the candidates, best first; those without a score come last and have no margin."""
     scores = [result.score if result.status == "ok" else None for result in results]
     floor = [-math.inf if score is None else score for score in scores]
@@ -41,10 +43,10 @@ def ranking(results: Sequence[ItemResult], calibration: Calibration | None = Non
         None if calibration is None or distance is None else calibration.confidence_at(distance)
         for distance in distances
     ]
-    return [Ranked(*place) for place in zip(order, ordered, margins, known, strict=True)]
+    return [RankedCandidate(*place) for place in zip(order, ordered, margins, known, strict=True)]
 
 
-def ties(places: Sequence[Ranked], margin: float) -> list[list[int]]:
+def ties(places: Sequence[RankedCandidate], margin: float) -> list[list[int]]:
     """Return runs of neighbouring ranks at most `margin` apart, as candidate indices."""
     runs: list[list[int]] = []
     for place, following in pairwise(places):

@@ -157,14 +157,14 @@ class ScoringService:
                 f"{len(call.items)} items, the limit is {self._limits.max_items}",
                 hint="split the request",
             )
-        entries, fresh = await self._preparer.prepare(
+        entries, computed = await self._preparer.prepare(
             ready.model,
             served.family.item,
             items=call.items,
             options=call.options,
             scope=f"{served.id} {fingerprint}".encode(),
         )
-        self._series[served.id].prepared(len(entries) - fresh, fresh)
+        self._series[served.id].prepared(len(entries) - computed, computed)
         tokens = sum([entry.tokens for entry in entries])
         if tokens > self._limits.max_request_tokens:
             raise RequestTooLarge(
@@ -211,17 +211,17 @@ class _Series:
     def __init__(self, metrics: Metrics, model: str) -> None:
         outcomes = ("computed", "cache", "shared", "rule", "error")
         self._items = [metrics.items.labels(model, outcome) for outcome in outcomes]
-        self._known = metrics.prepared.labels(model, "memory")
-        self._fresh = metrics.prepared.labels(model, "computed")
+        self._prepared_cached = metrics.prepared.labels(model, "memory")
+        self._prepared_computed = metrics.prepared.labels(model, "computed")
         self._prepare: Histogram = metrics.phase_seconds.labels(model, "prepare")
         self._truncated: Counter = metrics.truncated.labels(model)
         self._errors = partial(metrics.item_errors.labels, model)
 
-    def prepared(self, known: int, fresh: int) -> None:
-        if known:
-            self._known.inc(known)
-        if fresh:
-            self._fresh.inc(fresh)
+    def prepared(self, cached: int, computed: int) -> None:
+        if cached:
+            self._prepared_cached.inc(cached)
+        if computed:
+            self._prepared_computed.inc(computed)
 
     def count(self, results: Sequence[ItemResult], usage: Usage, prepare: float) -> None:
         self._prepare.observe(prepare)

@@ -33,7 +33,7 @@ def test_the_page_names_the_module_and_its_versions(name: str) -> None:
     docstring = importlib.import_module(f"assay_client.trainers.{name}").__doc__ or ""
     versions = VERSION.findall(docstring)
     assert f"assay_client.trainers.{name}" in page
-    assert "Read from" in docstring
+    assert "Checked against the source of" in docstring
     assert versions
     assert not [version for version in versions if version not in page]
 

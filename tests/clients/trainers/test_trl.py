@@ -180,7 +180,9 @@ class TestPolicies:
             self.rewards(make("no-such-model", on_failure=policy, url=assay_url))
 
     def test_model_and_policy_have_no_default(self, make: Any) -> None:
-        with pytest.raises(ValueError, match="on_failure is not given: set ASSAY_REWARD_ON"):
+        values = "raise, none or skip, or pass on_failure="
+        wanted = f"on_failure is not given: set ASSAY_REWARD_ON_FAILURE to {values}"
+        with pytest.raises(ValueError, match=wanted):
             make("reference")
         with pytest.raises(ValueError, match="on_failure must say"):
             make("reference", on_failure="zero")

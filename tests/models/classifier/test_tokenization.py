@@ -118,6 +118,7 @@ def test_the_error_of_a_long_text_names_the_limit_and_quotes_no_text(
             classifier.encode_text("secret " * 100, None, "error")
         assert caught.value.code == "input_too_long"
         assert "40" in caught.value.detail
+        assert "options.truncation to left, right or middle" in caught.value.detail
         assert "secret" not in caught.value.detail
 
 

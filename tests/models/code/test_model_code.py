@@ -69,7 +69,7 @@ def test_the_model_reads_only_the_users_messages_of_a_prompt(model: CodeModel) -
     assert both.inputs[0].key != prepare(model, FENCED).inputs[0].key
     single = prepare(model, FENCED, prompt=prompt[1:2])
     assert single.inputs[0].key == prepare(model, FENCED).inputs[0].key
-    with pytest.raises(ItemError, match="no turn of role `user`"):
+    with pytest.raises(ItemError, match="no message of role `user`"):
         prepare(model, FENCED, prompt=prompt[:1])
 
 

@@ -87,10 +87,10 @@ FORGERIES = {
     "the expected value, read from the test": (
         "def answer():\n    return [c for c in sys._getframe(1).f_code.co_consts if c][0]"
     ),
-    "the supervisor's mark, set from the frames": (
+    "the end of the test, recorded from the frames": (
         "frame = sys._getframe()\n"
-        "while 'marks' not in frame.f_locals:\n    frame = frame.f_back\n"
-        "frame.f_locals['marks'][1:9] = os.getpid().to_bytes(8, 'big')\nos._exit(0)"
+        "while 'progress' not in frame.f_locals:\n    frame = frame.f_back\n"
+        "frame.f_locals['progress'][1:9] = os.getpid().to_bytes(8, 'big')\nos._exit(0)"
     ),
 }
 

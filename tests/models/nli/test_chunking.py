@@ -81,8 +81,8 @@ def test_a_claim_denied_in_the_middle_of_six_thousand_words_is_contradicted(
 def test_a_mark_at_any_sentence_is_found(marked: RewardModel) -> None:
     evidence = prose(24)
     for place in [at for at, letter in enumerate(evidence) if letter == "."]:
-        marks = evidence[:place] + " " + SUPPORTS + evidence[place:]
-        (claim,) = score(marked, evidence=marks, claims=[CLAIM]).details["claims"]
+        text = evidence[:place] + " " + SUPPORTS + evidence[place:]
+        (claim,) = score(marked, evidence=text, claims=[CLAIM]).details["claims"]
         assert claim["label"] == "entailment"
         assert claim["chunk"]["start"] <= place < claim["chunk"]["end"]
 
@@ -125,6 +125,7 @@ def test_a_claim_that_leaves_no_room_is_an_item_error_with_its_index(marked: Rew
     with pytest.raises(ItemError, match=r"claim 1 has \d+ tokens, the model takes \d+") as error:
         prepare(marked, evidence=prose(9), claims=[CLAIM, long_claim])
     assert error.value.code == "input_too_long"
+    assert "options.truncation to left, right or middle" in error.value.detail
 
 
 def test_a_claim_is_truncated_only_if_requested_and_then_flagged(marked: RewardModel) -> None:

@@ -133,7 +133,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_checkpoint_that_judges_the_probes_right_loads(fitted: Path) -> None:
+def test_a_checkpoint_that_classifies_the_probes_right_loads(fitted: Path) -> None:
     assert load_model(fitted).fingerprint.startswith("sha256:")
 
 

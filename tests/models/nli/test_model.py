@@ -31,7 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
 
 
 def build(folder: Path, own: Sequence[str] = NAMES, /, **options: object) -> Path:
-    # Random weights judge obvious pairs at random.
+    # Random weights classify obvious pairs at random.
     options = {"probes": False, **options}
     return build_checkpoint("bert", folder, labels=own, family="nli", options=options)
 
@@ -236,7 +236,7 @@ def test_a_response_is_split_into_claims_with_their_places(tiny: RewardModel) ->
         ({"evidence": FERRY, "premise": FERRY, "hypothesis": FERRY}, "invalid_item"),
     ],
 )
-def test_an_item_that_cannot_be_judged_is_an_item_error_and_never_neutral(
+def test_an_item_that_cannot_be_scored_is_an_item_error_and_never_neutral(
     tiny: RewardModel, fields: dict[str, Any], code: str
 ) -> None:
     with pytest.raises(ItemError) as error:

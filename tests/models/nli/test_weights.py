@@ -59,7 +59,7 @@ LOW_LOG_ODDS = {
 """Entailed hypotheses with log-odds below 1, and their least log-odds."""
 
 MISJUDGED = {("nli@2", "The chef is making a soup for his family."): "contradiction"}
-"""Neutral hypotheses that a model judges otherwise, and its label."""
+"""Neutral hypotheses that a model classifies otherwise, and its label."""
 
 
 @pytest.fixture(scope="module", params=MODELS)

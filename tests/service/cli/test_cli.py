@@ -121,7 +121,40 @@ class TestSettings:
     def test_an_unknown_variable_has_a_hint(self) -> None:
         result = run("models", "list", ASSAY_MODLES="reference")
         assert result.exit_code == 2
-        assert "hint: known variables: ASSAY_HOST" in result.stderr
+        hint = "hint: did you mean ASSAY_MODELS? known variables: ASSAY_HOST"
+        assert hint in result.stderr
+
+    def test_serve_with_a_variable_of_the_client_has_a_hint(self) -> None:
+        result = run("serve", ASSAY_MODELS="reference", ASSAY_URL="http://127.0.0.1:8000")
+        assert result.exit_code == 2
+        assert "hint: only the client reads ASSAY_URL: unset for the server." in result.stderr
+
+    @pytest.mark.parametrize("command", [["serve"], ["models", "list"], ["models", "verify"]])
+    @pytest.mark.parametrize(
+        ("name", "problem"),
+        [
+            ("absent", "does not exist"),
+            ("empty", "holds no NAME/VERSION/card.toml"),
+            ("flat/words", "holds no NAME/VERSION/card.toml"),
+            ("card.toml", "does not exist"),
+        ],
+    )
+    def test_a_repository_without_a_card_is_a_usage_error(
+        self, tmp_path: Path, command: list[str], name: str, problem: str
+    ) -> None:
+        (tmp_path / "empty").mkdir()
+        add_card(tmp_path / "flat", "words")
+        (tmp_path / "card.toml").write_text(CARD)
+        result = run(*command, ASSAY_REPOSITORY=str(tmp_path / name), ASSAY_MODELS="words")
+        assert result.exit_code == 2
+        first, hint = result.stderr.splitlines()
+        assert first == f"error: ASSAY_REPOSITORY: the folder {tmp_path / name} {problem}"
+        assert "NAME/VERSION/card.toml" in hint
+
+    def test_every_folder_of_the_repository_needs_a_card(self, tmp_path: Path) -> None:
+        folder = add_card(tmp_path, "words")
+        for roots, code in ((tmp_path, 0), (folder, 0), (f"{tmp_path},{tmp_path / 'no'}", 2)):
+            assert run("models", "list", ASSAY_REPOSITORY=str(roots)).exit_code == code
 
     def test_serve_with_an_unknown_model_exits(self) -> None:
         result = run("serve", ASSAY_MODELS="unknown")
@@ -151,6 +184,13 @@ class TestList:
         assert "accuracy 0.812 [0.750, 0.875] on pairs" in rows["words@1"]
         assert "not measured" in rows["words@2"]
         assert "reference@1" in rows
+
+    def test_a_licence_that_is_not_stated_is_listed_as_such(self, tmp_path: Path) -> None:
+        card = add_card(tmp_path, "words") / "card.toml"
+        card.write_text(card.read_text().replace('licence = "MIT"', ""))
+        result = run("models", "list", ASSAY_REPOSITORY=str(tmp_path))
+        (row,) = [line for line in result.stdout.splitlines() if line.startswith("words@1")]
+        assert row.split()[-4:] == ["not", "stated", "not", "measured"]
 
     @pytest.mark.parametrize(
         ("weights", "state"),

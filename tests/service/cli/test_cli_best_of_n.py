@@ -20,6 +20,17 @@ PROMPT = "Name three colours of a flag"
 GOOD, FAIR, POOR = "Three colours: red, white, blue, and a flag", "A flag", "No"
 ASK = ("best-of-n", "--model", "reference", "--field", f"prompt={PROMPT}")
 TOO_LONG = "word " * 5000
+CALIBRATED = """
+name = "calibrated"
+version = 1
+family = "reference"
+[calibration]
+margins = [0.0, 1.0]
+confidence = [0.5, 0.8]
+dataset = "pairs"
+n = 100
+command = "none"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +100,23 @@ class TestRanking:
     def test_an_abstention_is_reported(self) -> None:
         result = run(*ASK, GOOD, "--abstain-below", "5")
         assert result.exit_code == 0
-        assert "none is chosen" in result.stderr
+        reason = "the best score is 0.5108, below --abstain-below 5"
+        assert result.stderr == f"none is chosen: {reason}\n"
         assert "best" not in result.stdout
+
+    def test_an_abstention_without_a_score_is_reported(self) -> None:
+        result = run(*ASK, TOO_LONG, "--abstain-below", "5")
+        assert result.stderr.endswith("\nnone is chosen: no candidate has a score\n")
+
+    def test_an_abstention_for_its_confidence_is_reported(self, tmp_path: Path) -> None:
+        folder = tmp_path / "calibrated" / "1"
+        folder.mkdir(parents=True)
+        (folder / "card.toml").write_text(CALIBRATED)
+        ask = ("best-of-n", "--model", "calibrated", "--field", f"prompt={PROMPT}", FAIR, FAIR)
+        options = ("--abstain-below", "-9", "--min-confidence", "0.9")
+        result = run(*ask, *options, ASSAY_REPOSITORY=str(tmp_path))
+        reason = "the confidence is 0.5000, below --min-confidence 0.9"
+        assert result.stderr == f"none is chosen: {reason}\n"
 
     def test_a_candidate_without_a_score_comes_last_with_its_reason(self) -> None:
         reply = rank(TOO_LONG, FAIR, code=1)
@@ -200,7 +226,8 @@ class TestRefusals:
 
     def test_an_unreachable_server_stops_the_command(self) -> None:
         away = f"http://127.0.0.1:{free_port()}"
-        refuse(*ASK, "a", "--url", away, "--timeout", "0.2", code=3)
+        stderr = refuse(*ASK, "a", "--url", away, "--timeout", "0.2", code=3)
+        assert "hint: start the server, " in stderr
 
     def test_a_malformed_url_is_a_usage_error(self) -> None:
         assert "--url" in refuse(*ASK, "a", "--url", "nowhere")

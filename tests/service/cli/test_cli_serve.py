@@ -163,7 +163,8 @@ class TestScoringOnAServer:
             server.process.wait()
             stopped = score(source, output, "--url", server.url, "--timeout", "0.5")
         assert stopped.exit_code == 3
-        assert "the same command goes on" in stopped.stderr
+        assert "hint: start the server, " in stopped.stderr
+        assert "; the same command goes on" in stopped.stderr
         assert output.read_bytes() == before
         assert score(source, output).exit_code == 0
         assert len(output.read_bytes().splitlines()) == 301

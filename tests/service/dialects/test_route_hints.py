@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from support.dialect_clients import DIALECT_CLIENTS, DialectClient
 
-from assay.api.dialects._hints import BODY_SHAPES
+from assay.api.hints import BODY_SHAPES
 
 NATIVE = ("/v1/score", "/v1/best-of-n", "/v1/models/scripted/score")
 

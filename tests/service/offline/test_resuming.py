@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from support.item_files import distinct_items, results_of, score, write_items
+from support.item_files import distinct_items, results_of, run, score, write_items
+from support.servers import listening
+
+from assay.settings import Settings
 
 
 class TestResuming:
@@ -87,6 +90,39 @@ class TestResuming:
         output = tmp_path / "scores.jsonl"
         score(source, output)
         self.assert_refused(source, output, "fingerprint", "--truncation", "left")
+
+    @pytest.mark.parametrize("remote", [False, True])
+    @pytest.mark.parametrize(
+        ("first", "second", "reason"),
+        [
+            (
+                "reference",
+                "retrieval-qpp",
+                "the output is of reference@1, and the model asked for now refuses line 1",
+            ),
+            (
+                "retrieval-qpp",
+                "reference",
+                "line 1 of the input was refused when the output was written, and reference@1",
+            ),
+        ],
+    )
+    def test_a_model_that_takes_other_fields_is_refused(
+        self, tmp_path: Path, *, first: str, second: str, reason: str, remote: bool
+    ) -> None:
+        source, output = write_items(tmp_path / "i.jsonl", distinct_items(2)), tmp_path / "out"
+        with listening(Settings(models=("reference", "retrieval-qpp"))) as url:
+            where = ["--url", url] if remote else []
+            arguments = ["score", str(source), "-o", str(output), *where]
+            run(*arguments, "--model", first)
+            before = output.read_bytes()
+            assert before.count(b"\n") == 2
+            assert "by an earlier run" in run(*arguments, "--model", first).stderr
+            refused = run(*arguments, "--model", second)
+        assert refused.exit_code == 2
+        assert reason in refused.stderr
+        assert "--restart" in refused.stderr
+        assert output.read_bytes() == before
 
     def test_an_output_of_two_models_is_refused(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", distinct_items(3))

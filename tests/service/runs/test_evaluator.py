@@ -30,7 +30,7 @@ BAD, GOOD = ["nan"] * 128 + ["ccc"] * 128, ["ccc", "dd"] * 512
 
 @pytest.fixture
 def kept_settings(scripted_settings: Settings, tmp_path: Path) -> Settings:
-    changes = {"runs": tmp_path / "runs.db", "watch_seconds": 0.01}
+    changes = {"runs": tmp_path / "runs.db", "evaluation_seconds": 0.01}
     return scripted_settings.model_copy(update=changes)
 
 

@@ -71,10 +71,8 @@ async def test_every_native_route_records_runs(served: Served, kept_settings: Se
         body = {"model": "scripted", "candidates": ["a", "bb"], "run": {"id": "ranked"}}
         second = await client.post("/v1/best-of-n", json=body)
         assert (first.status_code, second.status_code) == (200, 200)
-    assert stored_summary(kept_settings, "team/exp-17", "eval", 3).groups.count_constant(0.0) == (
-        0,
-        1,
-    )
+    groups = stored_summary(kept_settings, "team/exp-17", "eval", 3).groups
+    assert groups.count_zero_variance(0.0) == (0, 1)
     assert stored_summary(kept_settings, "ranked").items == 2
 
 
@@ -158,7 +156,12 @@ async def test_results_beyond_the_bound_are_dropped_and_counted(
 
 @pytest.mark.parametrize("broken", ["file", "folder"])
 async def test_an_unusable_file_is_replaced_by_a_temporary_one(
-    scripted_settings: Settings, tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
+    scripted_settings: Settings,
+    tmp_path: Path,
+    broken: str,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     written, write = threading.Event(), RunStore.write
 
@@ -177,6 +180,9 @@ async def test_an_unusable_file_is_replaced_by_a_temporary_one(
         assert written.wait(30)
         assert await components_of(app).runs.read(lambda history: len(history.runs())) == 1
     assert taken.read_text() == "not a database, and no folder"
+    assert f"runs cannot be kept in {path}: " in caplog.text
+    assert "runs are kept in the temporary file " in caplog.text
+    assert "set ASSAY_RUNS to a file that can be written" in caplog.text
 
 
 async def test_without_any_usable_file_scores_are_served_and_runs_are_off(

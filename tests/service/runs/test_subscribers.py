@@ -5,8 +5,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
 from support.doubles import new_metrics
 
+from assay.api.runs import SubscriberStream
 from assay.errors import Overloaded
 from assay.runs.monitor import RunMonitor
 from assay.runs.subscribers import Subscribers
@@ -145,3 +148,20 @@ def test_updates_are_read_without_summaries(tmp_path: Path) -> None:
     store.close()
     updates = RunHistory(path).updates(["only-gold", "unknown"])
     assert updates == {"only-gold": Update(7.0, None)}
+
+
+async def test_a_subscriber_leaves_if_its_stream_never_begins(monitor: RunMonitor) -> None:
+    subscribers = Subscribers(monitor, poll=LONG)
+    stream = SubscriberStream(subscribers, subscribers.join("r", Update(1.0, 1)))
+
+    async def send(message: Message) -> None:
+        raise OSError(message["type"])
+
+    async def receive() -> Message:
+        raise AssertionError("nothing is read")
+
+    scope = {"type": "http", "asgi": {"spec_version": "2.4"}, "method": "GET", "headers": []}
+    with pytest.raises(ClientDisconnect):
+        await stream(scope, receive, send)
+    assert len(subscribers) == 0
+    subscribers.close()

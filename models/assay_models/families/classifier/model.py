@@ -16,6 +16,7 @@ from assay_models.base import DeviceOutOfMemory, Input, ItemError, Raw, Truncati
 from assay_models.card import CardError, ModelCard
 from assay_models.families.classifier.batch_layout import BatchLayout, Body, head_of
 from assay_models.families.classifier.checkpoint import Checkpoint, ClassifierOptions
+from assay_models.families.classifier.device import usable_device
 from assay_models.families.classifier.parity import (
     ParityError,
     Trial,
@@ -58,13 +59,13 @@ class Classifier:
         """Read the checkpoint that a card names onto the runtime's device.
 
         Raises:
-            CardError: an option, a file or a weight is missing or does not fit, or a short text
-                beside a longer one does not score as it does alone.
+            CardError: an option, a file or a weight is missing or does not fit, the device does
+                not exist, or a short text beside a longer one does not score as it does alone.
         """
         own = {name: card.options[name] for name in card.options.keys() & _OPTIONS}
         options = card.model_copy(update={"options": own}).options_as(ClassifierOptions)
         checkpoint = Checkpoint(card, files, options)
-        dtype, device = _dtype(card, runtime), torch.device(runtime.device)
+        dtype, device = _dtype(card, runtime), usable_device(card, runtime.device)
         model, tokenizer = checkpoint.load(dtype)
         _refuse_longer_than_positions(card, model)
         labels = _labels(card, options, model.config)
@@ -209,7 +210,10 @@ def _layout(
 def _dtype(card: ModelCard, runtime: Runtime) -> torch.dtype:
     dtype = getattr(torch, runtime.dtype, None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise CardError(f"{card.id}: {runtime.dtype!r} is no floating dtype of torch")
+        raise CardError(
+            f"{card.id}: {runtime.dtype!r} is no floating dtype of torch: take "
+            "float32, bfloat16 or float16"
+        )
     return dtype
 
 

@@ -348,8 +348,11 @@ def _refuse_lone_surrogates(*texts: str) -> None:
 
 
 def _too_long(tokens: int, limit: int) -> ItemError:
-    detail = f"{tokens} tokens, the model takes {limit}: shorten it, or set options.truncation"
-    return ItemError("input_too_long", detail)
+    return ItemError(
+        "input_too_long",
+        f"{tokens} tokens, the model takes {limit}: shorten it, or set options.truncation to "
+        "left, right or middle",
+    )
 
 
 def _own_template(tokenizer: Any) -> str | None:

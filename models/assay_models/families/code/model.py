@@ -137,5 +137,5 @@ def _user_messages(item: CodeItem) -> tuple[Message, ...]:
         return (Message(role="user", content=item.prompt),)
     messages = tuple(message for message in item.prompt if message.role == "user")
     if not messages:
-        raise ItemError("invalid_item", "the prompt's messages have no turn of role `user`")
+        raise ItemError("invalid_item", "the prompt's messages have no message of role `user`")
     return messages

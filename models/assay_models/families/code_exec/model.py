@@ -154,13 +154,13 @@ class CodeExecModel:
             {"outcome": outcome, "seconds": seconds}
             for outcome, seconds in zip(outcomes, numbers[1::2], strict=True)
         ]
-        raised = {
+        conditions = {
             "not_isolated": not self.sandbox.is_isolated,
             "forged": "forged" in outcomes,
         }
         finished = replace(
             prepared,
-            flags=(*prepared.flags, *(flag for flag, holds in raised.items() if holds)),
+            flags=(*prepared.flags, *(flag for flag, holds in conditions.items() if holds)),
             details={**prepared.details, "tests": tests},
         )
         score = passed if options.raw else float(passed == 1.0)

@@ -253,16 +253,16 @@ class Supervisor:
         return results
 
     def _run(self, test: CodeType, limit: int) -> Result:
-        marks = mmap.mmap(-1, mmap.PAGESIZE)
+        progress = mmap.mmap(-1, mmap.PAGESIZE)
         kills, before = self._memory_kills(), cpu_of_children()
         with self._scratch(), step("process"):
             candidate = os.fork()
             if not candidate:
-                run_candidate(self._request, test, limit, marks)
+                run_candidate(self._request, test, limit, progress)
             _, status = os.waitpid(candidate, 0)
             self._kill_all()
         code, spent = os.waitstatus_to_exitcode(status), cpu_of_children() - before
-        if not marks[BEGAN]:
+        if not progress[BEGAN]:
             raise SandboxBroken(
                 f"candidate: {os.strerror(code) if code > 0 else f'signal {-code}'}"
             )
@@ -272,7 +272,7 @@ class Supervisor:
             raise SandboxBroken(
                 "memory: the machine has run out of it, and the kernel kills processes"
             )
-        if code == DONE and marks[ENDED] == candidate.to_bytes(8):
+        if code == DONE and progress[ENDED] == candidate.to_bytes(8):
             return "pass", spent
         return "crash" if code < 0 else OUTCOME_BY_EXIT_CODE.get(code, "exit"), spent
 
@@ -322,18 +322,18 @@ def compile_test(test: Any) -> CodeType:
     return compile(test, "<test>", "exec", dont_inherit=True, optimize=0)
 
 
-def run_candidate(request: Request, test: CodeType, limit: int, marks: mmap.mmap) -> NoReturn:
+def run_candidate(request: Request, test: CodeType, limit: int, progress: mmap.mmap) -> NoReturn:
     """Run the program and the test in the candidate's process, and end it."""
     code, leave, own_number = ERROR, os._exit, os.getpid
     try:
         drop_privileges(request, limit)
         module = ModuleType("candidate")
         sys.modules["candidate"] = sys.modules["__main__"] = module
-        marks[BEGAN] = 1
+        progress[BEGAN] = 1
         program = compile(request["program"], "candidate.py", "exec", dont_inherit=True, optimize=0)
         exec(program, module.__dict__)  # noqa: S102 this is what the sandbox is for
         exec(test, module.__dict__)  # noqa: S102
-        marks[ENDED] = own_number().to_bytes(8)  # a child process has another number
+        progress[ENDED] = own_number().to_bytes(8)  # a child process has another number
         code = DONE
     except AssertionError:
         code = FAIL

@@ -44,12 +44,12 @@ class GamingSignals:
 
     def flags(self) -> tuple[str, ...]:
         """Return the flags of conspicuous measures: `short_answer`, `copied`, `repetition`."""
-        raised = {
+        conditions = {
             "short_answer": self.characters is not None and self.characters < MIN_CHARACTERS,
             "copied": self.copied >= COPIED_THRESHOLD,
             "repetition": self.repetition >= REPETITION_THRESHOLD,
         }
-        return tuple(name for name, holds in raised.items() if holds)
+        return tuple(name for name, holds in conditions.items() if holds)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the measures by name, as in `details.gaming_signals`."""
@@ -63,7 +63,7 @@ def measure_gaming_signals(
 
     Args:
         answer: the response; None where only its claims are known, which then stand for it.
-        claims: the claims of it that are judged.
+        claims: the claims of it that are classified.
         evidence: the passages.
     """
     words = _words("\n".join(claims) if answer is None else answer)

@@ -1,4 +1,4 @@
-"""Reading of an item: its claims and passages that are judged, and the account of the others."""
+"""Reading of an item: the claims and passages that are read, and a report on the others."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -35,7 +35,7 @@ class ClaimSet:
     """The claims and the evidence of one item.
 
     Attributes:
-        claims: that can be judged.
+        claims: that can be classified.
         passages: that can be read, by their number in the request.
         unread: names of claims in a language that the model does not read.
         details: of the texts that were left out.
@@ -56,7 +56,7 @@ def read_pair(item: NliItem, can_read: CanRead) -> tuple[str, str] | None:
     """Return premise and hypothesis, or None if the item is no pair.
 
     Raises:
-        ItemError: one of them says nothing, or is in a language that the model does not read.
+        ItemError: one of them is without content, or is in a language that the model does not read.
     """
     if _given_fields(item) != {"premise", "hypothesis"}:
         return None
@@ -73,8 +73,8 @@ def read_claims(item: NliItem, can_read: CanRead) -> ClaimSet:
     """Read the claims and the evidence of an item.
 
     Raises:
-        ItemError: its fields do not go together, nothing can be judged in it, or most of its claims
-            are in a language that the model does not read.
+        ItemError: its fields do not go together, nothing in it can be classified, or most of its
+            claims are in a language that the model does not read.
     """
     evidence = _evidence(item)
     all_claims, dropped = _claims(item)
@@ -148,12 +148,12 @@ def _report(piece: DroppedPiece) -> dict[str, Any]:
 def _flags(item: NliItem, has_unread: bool, signals: GamingSignals) -> tuple[str, ...]:
     evidence = (item.evidence,) if isinstance(item.evidence, str) else item.evidence or ()
     texts = (*evidence, *(item.claims or ()), item.response or "")
-    raised = {
+    conditions = {
         "unsupported_language": has_unread,
         "no_search": item.searched is False,
         "hidden_characters": has_hidden_characters(texts),
     }
-    return (*(name for name, holds in raised.items() if holds), *signals.flags())
+    return (*(name for name, holds in conditions.items() if holds), *signals.flags())
 
 
 def _require_evidence(passages: Sequence[str], item: NliItem) -> None:
@@ -161,14 +161,14 @@ def _require_evidence(passages: Sequence[str], item: NliItem) -> None:
         return
     if item.searched is False:
         raise ItemError("no_search", "there is no evidence because none was searched for")
-    raise ItemError("no_evidence", "the evidence has no letter or digit: nothing can be judged")
+    raise ItemError("no_evidence", "the evidence has no letter or digit: nothing can be classified")
 
 
 def _require_claims(claims: Sequence[str]) -> None:
     if not any(map(has_content, claims)):
         raise ItemError(
             "no_claims",
-            "there is no claim to judge: none is given, or no sentence of the response is one "
+            "there is no claim to classify: none is given, or no sentence of the response is one "
             "(too short, a question, a heading, code, no words)",
         )
 

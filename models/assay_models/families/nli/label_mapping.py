@@ -121,9 +121,9 @@ def refuse_wrong_order(
     if fits[best] > fits[labels] + MIN_IMPROVEMENT:
         right = [best[labels.index(label)] for label in _in_logit_order(mapping)]
         raise CardError(
-            f"{card.id}: obvious pairs are judged wrong with the labels in this order; right would "
-            f"be {', '.join(right)}. Mend options.labels, or set options.probes = false if the "
-            "checkpoint reads no plain English"
+            f"{card.id}: obvious pairs are classified wrong with the labels in this order; right "
+            f"would be {', '.join(right)}. Mend options.labels, or set options.probes = false if "
+            "the checkpoint reads no plain English"
         )
 
 

@@ -19,7 +19,7 @@ from assay_models.families.nli.label_mapping import (
     refuse_wrong_order,
 )
 from assay_models.families.nli.languages import Languages, known_codes
-from assay_models.families.nli.verdicts import ClaimScorer, JudgedClaims
+from assay_models.families.nli.verdicts import ClaimScorer, ClassifiedClaims
 from assay_models.items import NliItem
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
@@ -40,7 +40,7 @@ class NliOptions(ClassifierOptions):
     evidence that are read at once, where that is less than the encoder has room for. `languages`:
     those that the checkpoint reads, in ISO 639-1 codes, or `any`. `min_confidence`: a probability
     below which a label is `low_confidence`; a label under one half is more likely wrong than right.
-    `probes`: whether obvious English pairs must be judged right before the model is served.
+    `probes`: whether obvious English pairs must be classified right before the model is served.
     """
 
     temperature: float = Field(default=1.0, gt=0)
@@ -78,7 +78,7 @@ class NliModel:
 
         Raises:
             CardError: an option, a file or a weight does not fit, the labels do not say what the
-                logits mean, or obvious pairs are judged wrong.
+                logits mean, or obvious pairs are classified wrong.
         """
         options = card.options_as(NliOptions)
         _refuse_unknown(card, options.languages)
@@ -150,7 +150,7 @@ class NliModel:
         pairs = self._encode_claims(claim_set, options)
         sequences = [sequence for claim in claim_set.claims for _, sequence in pairs[claim.text]]
         truncated = sum(sequence.truncated for sequence in sequences)
-        judged = JudgedClaims(
+        classified = ClassifiedClaims(
             claims=tuple(
                 (claim.name, tuple(chunk for chunk, _ in pairs[claim.text]))
                 for claim in claim_set.claims
@@ -161,7 +161,7 @@ class NliModel:
         )
         return Prepared(
             tuple(sequence.input() for sequence in sequences),
-            judged,
+            classified,
             flags=("truncated", *claim_set.flags) if truncated else claim_set.flags,
             details={
                 **({"truncated_tokens": truncated} if truncated else {}),
@@ -197,7 +197,8 @@ class NliModel:
             raise ItemError(
                 "input_too_long",
                 f"claim {claim.name['index']} has {tokens} tokens, the model takes "
-                f"{room - min_window} beside its evidence: shorten it, or set options.truncation",
+                f"{room - min_window} beside its evidence: shorten it, or set "
+                "options.truncation to left, right or middle",
             )
         exact = min(max(room - tokens, min_window), self.max_chunk_tokens)
         rounded = -(-tokens // WINDOW_STEP_TOKENS) * WINDOW_STEP_TOKENS

@@ -21,12 +21,12 @@ Probabilities = dict[Label, float]
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedClaims:
+class ClassifiedClaims:
     """The claims and chunks of one item that its raws belong to.
 
     Attributes:
         claims: for each its name, and the chunks it is compared with, in the order of the raws.
-        unread: names of claims that are not judged, because of their language.
+        unread: names of claims that are not classified, because of their language.
         characters: of the evidence.
         signals: measures of the answer.
     """
@@ -85,24 +85,25 @@ class ClaimScorer:
 
     def score_claims(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> Score:
         """Return phi of all claims, and the report on each."""
-        judged: JudgedClaims = prepared.state
+        classified: ClassifiedClaims = prepared.state
         rows = iter([self._probabilities(raw) for raw in raws])
         threshold = self._min_confidence(options)
         results = [
-            decide([next(rows) for _ in chunks], chunks, threshold) for _, chunks in judged.claims
+            decide([next(rows) for _ in chunks], chunks, threshold)
+            for _, chunks in classified.claims
         ]
         mean = phi([result.verdict for result in results], {**WEIGHTS, **_weights(options)})
         details = {
-            "claims": _reports(judged, results),
+            "claims": _reports(classified, results),
             "low_confidence_claims": sum(not result.is_confident for result in results),
-            "chunks": len({chunk for _, chunks in judged.claims for chunk in chunks}),
-            "gaming_signals": judged.signals.to_dict(),
+            "chunks": len({chunk for _, chunks in classified.claims for chunk in chunks}),
+            "gaming_signals": classified.signals.to_dict(),
             **prepared.details,
         }
         return Score(
             mean.unclipped if options.raw else mean.clipped,
             mean.unclipped,
-            channels={"phi": mean.clipped, **self._channels(results, judged)},
+            channels={"phi": mean.clipped, **self._channels(results, classified)},
             flags=(*prepared.flags, *_flags(results)),
             details=details,
         )
@@ -111,8 +112,10 @@ class ClaimScorer:
         logits = [logit / self.temperature for logit in self.mapping.logits(raw)]
         return dict(zip(self.mapping.labels, probabilities(logits), strict=True))
 
-    def _channels(self, results: Sequence[ClaimResult], judged: JudgedClaims) -> dict[str, float]:
-        """Compute the shares of all judged claims; those without confidence have no label."""
+    def _channels(
+        self, results: Sequence[ClaimResult], classified: ClassifiedClaims
+    ) -> dict[str, float]:
+        """Compute the shares of all classified claims; those without confidence have no label."""
         labels = self.mapping.labels
         confident = [result for result in results if result.is_confident]
         shares = dict.fromkeys(labels, 0.0)
@@ -123,9 +126,9 @@ class ClaimScorer:
         used = _characters(chunk for chunk in deciding if chunk is not None)
         return {
             **{_CHANNELS.get(label, label): shares[label] * confident_share for label in labels},
-            "coverage": used / judged.characters,
+            "coverage": used / classified.characters,
             "claims": float(len(results)),
-            "evidence_overlap": judged.signals.overlap,
+            "evidence_overlap": classified.signals.overlap,
         }
 
     def _min_confidence(self, options: Options) -> float:
@@ -202,20 +205,21 @@ def _weights(options: Options) -> dict[Label, float]:
     return {label: numbers[WEIGHT + label] for label in WEIGHTS if WEIGHT + label in numbers}
 
 
-def _reports(judged: JudgedClaims, results: Sequence[ClaimResult]) -> list[dict[str, Any]]:
+def _reports(classified: ClassifiedClaims, results: Sequence[ClaimResult]) -> list[dict[str, Any]]:
     reports = [
-        {**name, **result.report} for (name, _), result in zip(judged.claims, results, strict=True)
+        {**name, **result.report}
+        for (name, _), result in zip(classified.claims, results, strict=True)
     ]
-    reports += [{**name, "status": "unsupported_language"} for name in judged.unread]
+    reports += [{**name, "status": "unsupported_language"} for name in classified.unread]
     return sorted(reports, key=lambda report: report["index"])
 
 
 def _flags(results: Sequence[ClaimResult]) -> list[str]:
-    raised = {
+    conditions = {
         LOW_CONFIDENCE: any(not result.is_confident for result in results),
         "disputed_evidence": any(result.is_disputed for result in results),
     }
-    return [name for name, holds in raised.items() if holds]
+    return [name for name, holds in conditions.items() if holds]
 
 
 def _characters(chunks: Iterable[Chunk]) -> int:

@@ -26,7 +26,7 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json")
 """The files that decide an embedding."""
 
 MAX_POSITIONS = 512
-"""The positions of the encoder, its two marker tokens included."""
+"""The positions of the encoder, its two special tokens included."""
 
 _MIN_NORM = 1e-12
 _PROBES = (
@@ -90,7 +90,7 @@ class SentenceEmbedding:
         return cls(tokenizer, int(encoder.config.hidden_size), layout, environment)
 
     def tokenize(self, text: str) -> Encoding:
-        """Return the ids with both markers, and the place of each token; nothing is cut."""
+        """Return the ids with both special tokens, and the offsets of each; nothing is cut."""
         return self.tokenizer.encode(text)
 
     def cost(self, inputs: Sequence[Input]) -> int:

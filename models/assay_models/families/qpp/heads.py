@@ -1,7 +1,7 @@
 """The head of one collection: from a query's embedding, words and neighbours to predictions.
 
-The distances of a collection's other queries measure the density around this one, and their labels
-measure the difficulty there. All inputs go through one hidden layer.
+The cosine similarities to a collection's training queries measure the density of queries around
+this one, and their labels measure the difficulty there. All inputs go through one hidden layer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,12 +36,12 @@ def neighbour_features(cosines: Tensor, labels: Tensor) -> Tensor:
 
     They are the mean cosine of each band of nearest queries, then for each kernel the logarithm of
     its mean and the mean of the labels under it (Nadaraya 1964, Watson 1964), the sharpest one
-    shrunk towards 0 where hardly any query is near. They are computed in fp64, because a kernel
+    shrunk towards 0 where few queries are near. They are computed in fp64, because a kernel
     multiplies the error of a cosine by 32.
 
     Args:
-        cosines: of m queries with n known ones, (m, n).
-        labels: of the known ones, each column of mean 0, (n, k).
+        cosines: of m queries with n training queries, (m, n).
+        labels: of the training queries, each column of mean 0, (n, k).
     """
     n = cosines.shape[1]
     cosines, labels = cosines.double(), labels.double()
@@ -59,7 +59,7 @@ def neighbour_features(cosines: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Neighbourhood:
-    """The queries of a collection with known labels, without their texts.
+    """The training queries of a collection, without their texts.
 
     Shapes: `projection` (width, d); `queries` (n, d), rows of length 1; `labels` (n, k), columns of
     mean 0.
@@ -75,7 +75,7 @@ class Neighbourhood:
         return neighbour_features(cosines, self.labels).cpu().numpy()
 
     def cosines(self, embeddings: Tensor) -> Tensor:
-        """Compute the cosine with each known query, in the projection: (m, n)."""
+        """Compute the cosine with each training query, in the projection: (m, n)."""
         return nn.functional.normalize(embeddings @ self.projection, dim=1) @ self.queries.T
 
 

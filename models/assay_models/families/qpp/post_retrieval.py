@@ -106,14 +106,14 @@ class RetrievalQppModel:
                 f"the list counts {tokens} tokens, the limit is {self.max_tokens}: lower `depth`, "
                 "or send shorter embeddings",
             )
-        raised = {
+        conditions = {
             "corpus_from_list": item.corpus_score is None,
             "short_list": len(item.results) < self._depth(item),
         }
         return Prepared(
             (Input(_key(retrieved), tokens, retrieved),),
             _expected(retrieved),
-            flags=tuple(flag for flag, holds in raised.items() if holds),
+            flags=tuple(flag for flag, holds in conditions.items() if holds),
             details={
                 "results": len(item.results),
                 "depth": retrieved.depth,
@@ -167,7 +167,7 @@ class RetrievalQppModel:
         if words == 0:
             raise ItemError("empty_query", "`query` holds no word: send the text that was searched")
         if not item.results:
-            raise ItemError("undefined_predictor", "`results` is empty: nothing was found to judge")
+            raise ItemError("undefined_predictor", "`results` is empty: there is nothing to score")
         scores = np.array([result.score for result in item.results], dtype=np.float64)
         rises = np.flatnonzero(scores[1:] > scores[:-1])
         if len(rises):

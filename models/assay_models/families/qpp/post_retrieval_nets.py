@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
+from assay_models.families.classifier.device import usable_device
 from assay_models.items import RetrievalQppItem
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, digest_of, fingerprint_of
@@ -126,9 +127,10 @@ class RetrievalNet:
         """Read the weights; the nets compute in fp32 whatever the dtype served.
 
         Raises:
-            CardError: an option, the weights or the example is missing, or the weights are not
-                those of the net that the card names.
+            CardError: an option, the weights or the example is missing, the weights are not
+                those of the net that the card names, or the device does not exist.
         """
+        usable_device(card, runtime.device)
         options = card.options_as(NetOptions)
         if card.example is None:
             raise CardError(

@@ -1,8 +1,11 @@
 """Query performance prediction for text-to-video retrieval, from the text of the query alone.
 
 The task and the labels are those of VQPP (Lutu, Poesina and Ionescu 2026, arXiv 2602.17814). The
-predictor reads a frozen sentence embedding, five word features, hashed word n-grams, and the
-distances of the queries with known labels (see `heads`).
+predictor reads a frozen sentence embedding, five word features, hashed word n-grams, and the cosine
+similarities to the training queries (see `heads`).
+
+QPP: query performance prediction. rr: the reciprocal rank of the relevant video. r10: recall at 10.
+GRAM and VAST: the two text-to-video retrieval systems whose results were measured.
 """
 
 import math
@@ -18,6 +21,7 @@ from tokenizers import Encoding
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
+from assay_models.families.classifier.device import usable_device
 from assay_models.families.classifier.parity import ParityError
 from assay_models.families.qpp import rewrites
 from assay_models.families.qpp.encoder import FILES, MAX_POSITIONS, SentenceEmbedding
@@ -29,6 +33,7 @@ from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, digest_of, fingerprint_of
 
 VERSION = 2
+"""The version of this module's computation, a part of the fingerprint."""
 HEADS = "heads.safetensors"
 DEFAULT_COLLECTION = "msrvtt"
 MIN_WORDS = 3
@@ -40,15 +45,20 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
 }
 """The retrieval systems that each collection has labels of; COCO's are means over two systems."""
 
-_MARKER_TOKENS = 2
+_SPECIAL_TOKENS = 2
+"""The tokens [CLS] and [SEP], which the tokenizer puts around every query."""
+
+
+_Token = tuple[int, tuple[int, int]]
+"""The id of a token, and the start and the end of its text."""
 
 
 @dataclass(frozen=True, slots=True)
 class VideoQppModel:
     """A model of the expected reciprocal rank and recall at 10, before any retrieval.
 
-    With `is_row_wise` the neighbours of each query are computed by themselves, so that its bits do
-    not depend on the rest of the batch.
+    With `is_row_wise` the neighbours of each query are computed separately, so that its results are
+    bitwise identical in every batch.
     """
 
     fingerprint: str
@@ -65,8 +75,10 @@ class VideoQppModel:
         """Read the frozen encoder and the heads beside the card.
 
         Raises:
-            CardError: there are no weights, or the heads are not those of this family.
+            CardError: there are no weights, the heads are not those of this family, or the device
+                does not exist.
         """
+        usable_device(card, runtime.device)
         if files.weights is None:
             raise CardError(f"{card.id}: `weights` must name the sentence encoder's folder")
         missing = [name for name in FILES if not (files.weights / name).is_file()]
@@ -118,8 +130,8 @@ class VideoQppModel:
         """Compute the raws of queries and the embeddings of originals.
 
         A query has (rr, r10) of GRAM, then of VAST (for COCO one (rr, r10)), then the mean cosine
-        of the four nearest known queries, and its embedding where the row keeps it. An original has
-        its embedding.
+        of the four nearest training queries, and its embedding where the row keeps it. An original
+        has its embedding.
         """
         if not inputs:
             return []
@@ -176,7 +188,7 @@ class VideoQppModel:
     def _tokenize(self, field: str, query: str, options: Options) -> "TokenizedQuery":
         text = normalise(query)
         encoding = self.encoder.tokenize(text)
-        if len(encoding.ids) <= _MARKER_TOKENS:
+        if len(encoding.ids) <= _SPECIAL_TOKENS:
             raise ItemError("empty_query", f"`{field}` holds no word: send a text to be searched")
         excess = len(encoding.ids) - self.max_tokens
         if excess <= 0:
@@ -185,15 +197,15 @@ class VideoQppModel:
             raise ItemError(
                 "input_too_long",
                 f"`{field}` is {excess} tokens over the limit of {self.max_tokens}: "
-                "shorten it, or set `options.truncation`",
+                "shorten it, or set `options.truncation` to left, right or middle",
             )
         return _truncate(encoding, text, excess, options.truncation)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedQuery:
-    """A query as it is scored: token ids with both markers, their text, and the number of tokens
-    that were cut."""
+    """A query as it is scored: token ids with both special tokens, their text, and the number of
+    tokens that were cut."""
 
     ids: tuple[int, ...]
     text: str
@@ -271,12 +283,12 @@ def _flags(
     original: TokenizedQuery | None,
 ) -> tuple[str, ...]:
     truncated = query.truncated + (0 if original is None else original.truncated)
-    raised = {
+    conditions = {
         "default_collection": item.collection is None,
         "very_short": features.words < MIN_WORDS,
         "truncated": truncated > 0,
     }
-    return tuple(flag for flag, holds in raised.items() if holds)
+    return tuple(flag for flag, holds in conditions.items() if holds)
 
 
 def _key(collection: str, query: TokenizedQuery) -> bytes:
@@ -290,9 +302,14 @@ def _truncate(encoding: Encoding, text: str, excess: int, side: str) -> Tokenize
     kept = len(inner) - excess
     at_start = {"right": kept, "left": 0, "middle": (kept + 1) // 2}[side]
     head, tail = inner[:at_start], inner[len(inner) - (kept - at_start) :]
-    pieces = [text[part[0][1][0] : part[-1][1][1]] for part in (head, tail) if part]
+    pieces = [_text_between(text, part[0], part[-1]) for part in (head, tail) if part]
     ids = tuple(token for token, _ in (first, *head, *tail, last))
     return TokenizedQuery(ids, normalise(" ".join(pieces)), excess)
+
+
+def _text_between(text: str, first: _Token, last: _Token) -> str:
+    (_, (start, _)), (_, (_, stop)) = first, last
+    return text[start:stop]
 
 
 def _system_outputs(

@@ -1,7 +1,7 @@
 """Scores under edits that a policy could use against the model, on held-out natural pairs.
 
-Attacks change the look of the wrong program of a pair and not its behaviour: the remaining accuracy
-measures their success. Damage is done to the right program, which should then lose to its
+Attacks change the appearance of the wrong program of a pair and not its behaviour: the remaining
+accuracy measures their success. Damage is done to the right program, which should then lose to its
 undamaged form.
 """
 

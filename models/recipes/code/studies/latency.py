@@ -65,7 +65,7 @@ def main() -> None:
             Line(name, [1e3 * duration for duration in sorted(seconds)], shares)
             for name, seconds in durations.items()
         ]
-        titles = {"x_title": "milliseconds", "y_title": "share of candidates judged"}
+        titles = {"x_title": "milliseconds", "y_title": "share of candidates scored"}
         save_lines(arguments.plot, lines, **titles, base=10)
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from assay.errors import InvalidRequest
 from assay.served_model import ServedModel
+from assay_models.items import read_fields
 
 Fields = dict[str, Any]
 Messages = list[dict[str, str]]
@@ -121,7 +122,7 @@ def _user_texts(messages: Messages) -> list[str]:
 
 
 def _unsupported(served: ServedModel, what: str) -> InvalidRequest:
-    known = ", ".join(served.family.item.model_fields)
+    known = ", ".join(read_fields(served.family.item))
     return InvalidRequest(
         f"{served.id} cannot score {what}",
         hint=f"its items have the fields {known}: send them to POST /v1/score",

@@ -66,7 +66,7 @@ def resolve_model(request: Request, model: str | None) -> ServedModel:
     return models[0]
 
 
-def parse_options(request: Request) -> Options:
+def options_from_query(request: Request) -> Options:
     """Return the options in the URL's query, the only place that a trainer lets its user set.
 
     Raises:
@@ -200,5 +200,9 @@ def _unavailable(error: AssayError) -> AssayError:
         error.detail,
         hint=error.hint,
         retry_after=error.retry_after,
+        problems=error.problems,
+        code=error.code,
         status=HTTPStatus.SERVICE_UNAVAILABLE,
+        title=error.title,
+        retryable=error.retryable,
     )

@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from assay.api.dialects._items import Fields, text_item
 from assay.api.dialects._service import resolve_model, score, scores_of
 from assay.api.errors import PROBLEMS
-from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
+from assay.api.json_route import JsonRoute
 from assay.api.schemas import Priority, Timeout
 from assay.errors import InvalidRequest, ModelNotReady
 from assay.served_model import Ready, ServedModel
 from assay.types import Lane
+from assay_models.items import read_fields
 
 # Texts of a tensor with this name are scored unchanged; any other name is a field of the item.
 SENTENCES = "sentences"
@@ -181,11 +182,11 @@ async def _infer(
 
 def _items(served: ServedModel, body: InferBody) -> Iterator[Fields]:
     names = [column.name for column in body.inputs]
-    known = served.family.item.model_fields
+    known = read_fields(served.family.item)
     for row in zip(*(column.texts for column in body.inputs), strict=True):
         if names == [SENTENCES]:
             yield text_item(served, row[0])
-        elif known.keys() >= set(names):
+        elif set(names) <= set(known):
             yield dict(zip(names, row, strict=True))
         else:
             raise InvalidRequest(

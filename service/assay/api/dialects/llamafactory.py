@@ -10,14 +10,14 @@ from assay.api.dialects._chat_templates import parse_messages, strip_trailing_to
 from assay.api.dialects._items import Fields, conversation_item, text_item
 from assay.api.dialects._service import (
     TRUNCATION_PARAMETER,
-    parse_options,
+    options_from_query,
     resolve_model,
     score,
     scores_of,
 )
 from assay.api.errors import PROBLEMS
-from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
+from assay.api.json_route import JsonRoute
 from assay.api.schemas import Priority, Timeout
 from assay.served_model import ServedModel
 
@@ -74,7 +74,7 @@ async def llamafactory(
         timeout=timeout,
         lane=priority,
         client_timeout=CLIENT_TIMEOUT_SECONDS,
-        options=parse_options(request),
+        options=options_from_query(request),
     )
     return json_response(
         {

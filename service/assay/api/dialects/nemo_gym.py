@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from assay.api.dialects._items import Fields, response_item
 from assay.api.dialects._service import (
     TRUNCATION_PARAMETER,
-    parse_options,
+    options_from_query,
     resolve_model,
     score,
 )
 from assay.api.errors import PROBLEMS
-from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
+from assay.api.json_route import JsonRoute
 from assay.api.schemas import Priority, Timeout
 from assay.errors import InvalidRequest
 from assay.served_model import ServedModel
@@ -111,7 +111,7 @@ async def verify(
         timeout=timeout,
         lane=priority,
         client_timeout=CLIENT_TIMEOUT_SECONDS,
-        options=parse_options(request),
+        options=options_from_query(request),
     )
     (result,) = reply.results
     return json_response({**_rollout(body), **_reward(result)})

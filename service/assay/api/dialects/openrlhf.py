@@ -18,14 +18,14 @@ from assay.api.dialects._chat_templates import (
 from assay.api.dialects._items import Fields, response_item, text_item
 from assay.api.dialects._service import (
     TRUNCATION_PARAMETER,
-    parse_options,
+    options_from_query,
     resolve_model,
     score,
     scores_of,
 )
 from assay.api.errors import PROBLEMS
-from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
+from assay.api.json_route import JsonRoute
 from assay.api.schemas import Priority, Timeout
 from assay.served_model import ServedModel
 from assay.types import Lane
@@ -137,7 +137,7 @@ async def _rewards(
         timeout=timeout,
         lane=lane,
         client_timeout=CLIENT_TIMEOUT_SECONDS,
-        options=parse_options(request),
+        options=options_from_query(request),
     )
     rewards = scores_of(reply)
     truncated = [float("truncated" in result.flags) for result in reply.results]

@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from assay.api.dialects._items import ChatMessage, conversation_item, text_messages
 from assay.api.dialects._service import (
     TRUNCATION_PARAMETER,
-    parse_options,
+    options_from_query,
     require_scores,
     resolve_model,
     score,
 )
 from assay.api.errors import PROBLEMS
-from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
+from assay.api.json_route import JsonRoute
 from assay.api.schemas import Priority, Timeout
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
@@ -73,7 +73,7 @@ async def reward_kit(
     """Score a conversation for reward-kit. An item without a score fails the request."""
     served = resolve_model(request, model)
     item = conversation_item(served, text_messages(body.messages), body.__pydantic_extra__)
-    options = parse_options(request)
+    options = options_from_query(request)
     reply = await score(request, served, [item], timeout=timeout, lane=priority, options=options)
     (result,) = require_scores(reply)
     reason = f"scored by {reply.model}"

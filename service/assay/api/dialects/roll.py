@@ -9,17 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from assay.api.components import components_of
 from assay.api.dialects._items import Fields, response_item
-from assay.api.dialects._jobs import Jobs
 from assay.api.dialects._service import (
     TRUNCATION_PARAMETER,
     find_failure,
-    parse_options,
+    options_from_query,
     resolve_model,
     score,
 )
 from assay.api.errors import PROBLEMS
-from assay.api.hot_routes import JsonRoute
+from assay.api.jobs import Jobs
 from assay.api.json import json_response
+from assay.api.json_route import JsonRoute
 from assay.api.schemas import MAX_TIMEOUT_MS, Priority, Timeout
 from assay.errors import AssayError, JobNotFound
 from assay.served_model import ServedModel
@@ -100,7 +100,7 @@ async def roll_submit(
     """Accept a task from ROLL, to be scored asynchronously."""
     served = resolve_model(request, model)
     item = response_item(served, body.prompt, body.response, body.reward_info)
-    options = parse_options(request)
+    options = options_from_query(request)
     work = _score_task(
         request,
         served,

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from assay.api.dialects._items import text_item
 from assay.api.dialects._service import RAW_OPTIONS, resolve_model, score, scores_of
 from assay.api.errors import PROBLEMS
-from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
+from assay.api.json_route import JsonRoute
 from assay.api.schemas import Priority, Timeout
 from assay.types import Lane, ScoreReply
 

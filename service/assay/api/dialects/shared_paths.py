@@ -8,7 +8,7 @@ from pydantic import Discriminator, Tag
 
 from assay.api.dialects import cohere, sglang, tei, vllm
 from assay.api.errors import PROBLEMS
-from assay.api.hot_routes import JsonRoute
+from assay.api.json_route import JsonRoute
 from assay.api.schemas import Priority, Timeout
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])

@@ -6,15 +6,15 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from assay.api.dialects._items import ChatMessage, response_item, text_messages
 from assay.api.dialects._service import (
     TRUNCATION_PARAMETER,
-    parse_options,
+    options_from_query,
     require_scores,
     resolve_model,
     score,
     scores_of,
 )
 from assay.api.errors import PROBLEMS
-from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
+from assay.api.json_route import JsonRoute
 from assay.api.schemas import Priority, Timeout
 from assay.types import Lane, ScoreReply
 
@@ -91,5 +91,5 @@ async def _score(
         timeout=timeout,
         lane=lane,
         client_timeout=CLIENT_TIMEOUT_SECONDS,
-        options=parse_options(request),
+        options=options_from_query(request),
     )

@@ -19,8 +19,8 @@ from assay.api.dialects._items import (
 )
 from assay.api.dialects._service import probability, require_scores, resolve_model, score
 from assay.api.errors import PROBLEMS
-from assay.api.hot_routes import JsonRoute
 from assay.api.json import json_response
+from assay.api.json_route import JsonRoute
 from assay.api.schemas import Priority, Timeout
 from assay.served_model import ServedModel
 from assay.types import ItemResult, Lane, ScoreReply

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from assay.api.dialects._jobs import Jobs
+from assay.api.jobs import Jobs
 from assay.errors import Overloaded
 
 
@@ -83,7 +83,7 @@ async def test_closing_cancels_running_jobs() -> None:
     assert job.cancelled()
 
 
-async def test_fetching_a_result_does_not_keep_it_longer() -> None:
+async def test_the_result_that_was_fetched_longest_ago_is_dropped_first() -> None:
     gate = asyncio.Event()
     gate.set()
     jobs = new_jobs(1, max_results=2)
@@ -94,4 +94,18 @@ async def test_fetching_a_result_does_not_keep_it_longer() -> None:
         assert job is not None
         await job
         jobs.find(names[0])
-    assert [jobs.find(name) is not None for name in names] == [False, True, True]
+    assert [jobs.find(name) is not None for name in names] == [True, False, True]
+
+
+async def test_fetching_a_result_does_not_extend_its_time() -> None:
+    clock, gate = Clock(), asyncio.Event()
+    gate.set()
+    jobs = new_jobs(1, clock=clock)
+    name = jobs.start(wait_for_gate(gate))
+    job = jobs.find(name)
+    assert job is not None
+    await job
+    clock.now = 59.0
+    assert jobs.find(name) is job
+    clock.now = 61.0
+    assert jobs.find(name) is None

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from cachetools import Cache, TTLCache
+from cachetools import TTLCache
 
 from assay.errors import Overloaded
 
@@ -18,7 +18,8 @@ class Jobs(Generic[T]):
     Args:
         max_running: jobs that run at a time; another one is refused.
         result_seconds: seconds for which a finished job can be fetched.
-        max_results: finished jobs that are kept; beyond it the one that finished first is dropped.
+        max_results: finished jobs that are kept; beyond it the one that finished or was fetched
+            longest ago is dropped.
         clock: monotonic seconds.
     """
 
@@ -53,10 +54,7 @@ class Jobs(Generic[T]):
 
     def find(self, job_id: str) -> asyncio.Task[T] | None:
         """Return the job with that id; None if there is none, or its result has expired."""
-        if job_id in self._finished:
-            # Without TTLCache's own lookup, which would make the job the last to be dropped.
-            return Cache.__getitem__(self._finished, job_id)
-        return self._running.get(job_id)
+        return self._finished.get(job_id) or self._running.get(job_id)
 
     async def close(self) -> None:
         """Cancel the running jobs."""

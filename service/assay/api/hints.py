@@ -102,6 +102,9 @@ NATIVE_HINTS = {
     "query": "put the query into items [{query}] of POST /v1/score",
     "messages": "put the conversation into items [{messages}] of POST /v1/score",
     "input": "put the text into items [{text}] of POST /v1/score",
+    "run": 'run is an object, such as {"id": "my-run", "step": 0}',
+    "options": 'options is an object, such as {"truncation": "right"}',
+    "items.0": 'an item is an object of fields, such as {"prompt": "…", "response": "…"}',
 }
 
 # By field: options that would change a score and are not supported.

@@ -1,0 +1,29 @@
+"""The check of the device that a model is loaded onto."""
+
+import torch
+
+from assay_models.card import CardError, ModelCard
+
+
+def usable_device(card: ModelCard, name: str) -> torch.device:
+    """Return the device of that name.
+
+    Raises:
+        CardError: it is a CUDA device that PyTorch does not find.
+    """
+    device = torch.device(name)
+    if device.type != "cuda":
+        return device
+    count = torch.cuda.device_count()
+    if count == 0:
+        is_built = torch.backends.cuda.is_built()  # type: ignore[no-untyped-call]
+        build = "" if is_built else " and is built without CUDA"
+        raise CardError(
+            f"{card.id}: ASSAY_DEVICE is {name}, but PyTorch finds no CUDA device{build}: "
+            "set ASSAY_DEVICE=cpu, or install a PyTorch and a driver for the device"
+        )
+    if device.index is not None and device.index >= count:
+        raise CardError(
+            f"{card.id}: ASSAY_DEVICE is {name}, but the last CUDA device is cuda:{count - 1}"
+        )
+    return device
