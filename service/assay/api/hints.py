@@ -93,7 +93,8 @@ BODY_SHAPES = (
 
 DIALECTS = frozenset(shape.dialect for shape in BODY_SHAPES)
 
-# By field: how the native routes accept its content.
+# By field: how the native routes accept its content. The first that a body has is the hint: fields
+# of other servers come before faults in fields of ours.
 NATIVE_HINTS = {
     "text_1": "for pairs send items [{text, text_pair}] to POST /v1/score",
     "queries": "send one item a query and document, [{text, text_pair}], to POST /v1/score",
@@ -134,10 +135,10 @@ def route_hint(body: object, route: str) -> str | None:
 
 
 def native_hint(fields: Sequence[str], route: str) -> str | None:
-    """Return how a native route accepts the first known field; None on other routes."""
+    """Return how a native route accepts one of these fields; None on other routes."""
     if not route.endswith(("/score", "/best-of-n")):
         return None
-    return next((NATIVE_HINTS[field] for field in fields if field in NATIVE_HINTS), None)
+    return next((hint for field, hint in NATIVE_HINTS.items() if field in fields), None)
 
 
 def field_hint(fields: Sequence[str]) -> str | None:

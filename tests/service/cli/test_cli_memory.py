@@ -59,7 +59,7 @@ needs_glibc = pytest.mark.skipif(glibc_release() is None, reason="the platform h
 
 
 class Memory:
-    """Resident memory of a process that grows and shrinks as told."""
+    """Resident memory of a process that grows and shrinks on request."""
 
     def __init__(self, resident: int, free: int = 0) -> None:
         self.resident = resident
