@@ -128,6 +128,7 @@ class ServedModel:
         self._probing: asyncio.Task[bool] | None = None
         self._suspect_since: float | None = None
         self._loading: asyncio.Task[None] | None = None
+        self._has_lock = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{DEVICE_THREAD} {entry.card.id}")
 
     def start(self, repository: ModelRepository, runtime: Runtime, load_lock: asyncio.Lock) -> None:
@@ -179,8 +180,13 @@ class ServedModel:
         return computes
 
     async def close(self, timeout: float) -> None:
-        """Finish the admitted items, within `timeout` seconds, and end the device thread."""
+        """Finish the admitted items, within `timeout` seconds, and end the device thread.
+
+        A model that has not begun to load does not begin any more.
+        """
         if self._loading is not None:
+            if not self._has_lock:
+                self._loading.cancel()
             await asyncio.wait({self._loading}, timeout=timeout)
         if isinstance(self.state, Ready):
             await self.state.batcher.close(timeout)
@@ -191,6 +197,7 @@ class ServedModel:
     ) -> None:
         loop = asyncio.get_running_loop()
         async with load_lock:
+            self._has_lock = True
             model, probe = await loop.run_in_executor(self._thread, self._load, repository, runtime)
             await self._self_test(model, probe)
         fingerprints = _fingerprints(model, self.card)

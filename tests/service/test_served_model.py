@@ -137,6 +137,25 @@ class RunningModel:
         return caller
 
 
+async def test_a_model_that_waits_to_load_does_not_load_when_closed(
+    scripted_settings: Settings,
+) -> None:
+    repository = ModelRepository(scripted_settings.repository)
+    served = ServedModel(
+        entry=repository.find("scripted"),
+        limits=BatchLimits(1000, 8, 1000),
+        metrics=new_metrics(),
+        clock=Clock(),
+    )
+    load_lock = asyncio.Lock()
+    async with load_lock:
+        served.start(repository, Runtime(), load_lock)
+        await asyncio.sleep(0)
+        await served.close(30.0)
+    assert not await served.loaded()
+    assert served.state == served_model.Loading()
+
+
 async def test_a_model_whose_fingerprint_fails_has_started_no_batcher(
     scripted_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

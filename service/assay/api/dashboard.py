@@ -1,11 +1,15 @@
 """The dashboard of run health: static files that are shipped with the service."""
 
+import hashlib
+import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
-from starlette.staticfiles import StaticFiles
+from starlette.datastructures import Headers
+from starlette.staticfiles import PathLike, StaticFiles
 from starlette.types import Scope
 
 from assay.api.errors import PROBLEMS
@@ -46,29 +50,52 @@ router = APIRouter(tags=["page"])
 
 
 class DashboardFiles(StaticFiles):
-    """The dashboard's files, with headers that allow no content from elsewhere."""
+    """The dashboard's files, with headers that allow no content from elsewhere.
 
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return a file, or 304 if the caller's copy is current.
+    Their ETag is a digest of the content: times and sizes of files may be the same in two releases.
+    """
 
-        Raises:
-            HTTPException: there is no such file (404).
-        """
-        response = await super().get_response(path, scope)
-        media_type = MEDIA_TYPES.get(Path(path).suffix)
-        if response.status_code == 200 and media_type is not None:
-            response.headers["Content-Type"] = media_type
-        response.headers.update(HEADERS)
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        """Return a file's path on disk and its status; of other paths, none."""
+        return super().lookup_path(path) if path in file_names() else ("", None)
+
+    def file_response(
+        self,
+        full_path: PathLike,
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        """Return a whole file, or 304 if the caller's copy is current."""
+        path = Path(os.fspath(full_path))
+        content, digest = _read(path)
+        headers = {**HEADERS, "ETag": f'"{digest}"'}
+        response = Response(content, status_code, headers, MEDIA_TYPES[path.suffix])
+        if self.is_not_modified(response.headers, Headers(scope=scope)):
+            return Response(status_code=304, headers=headers)
         return response
 
 
 FILES = DashboardFiles(directory=FOLDER, check_dir=False)
 
 
-def public_paths(folder: Path = FOLDER) -> frozenset[str]:
+@cache
+def _read(path: Path) -> tuple[bytes, str]:
+    """Return a file's content and its digest."""
+    content = path.read_bytes()
+    return content, hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+@cache
+def file_names() -> frozenset[str]:
+    """Return the dashboard's files, as paths within their folder."""
+    files = [path for path in FOLDER.rglob("*") if path.suffix in MEDIA_TYPES]
+    return frozenset(path.relative_to(FOLDER).as_posix() for path in files)
+
+
+def public_paths() -> frozenset[str]:
     """Return the paths of the dashboard's files, which hold no data of any run."""
-    files = [path for path in folder.rglob("*") if path.suffix in MEDIA_TYPES]
-    return frozenset(["/", *(f"/page/{path.relative_to(folder).as_posix()}" for path in files)])
+    return frozenset(["/", *(f"/page/{name}" for name in file_names())])
 
 
 @router.get("/", response_class=HTMLResponse)

@@ -146,7 +146,7 @@ def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str
     hints = [route_hint(body, route), native_hint(fields, route), field_hint(fields)]
     if any(hints):
         return "; ".join(hint for hint in hints if hint)
-    if "json" not in request.headers.get("content-type", ""):
+    if request.method == "POST" and "json" not in request.headers.get("content-type", ""):
         return "send a JSON object with Content-Type: application/json"
     return "the shapes of all requests are at /docs"
 

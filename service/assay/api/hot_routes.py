@@ -65,12 +65,12 @@ class HotEndpoint:
             return None
         arguments = dict(scope.get("path_params", {}))
         timeout = headers.get(b"x-assay-timeout-ms")
-        if timeout is not None:
+        if timeout is not None and "timeout" in self._route.parameters:
             if not timeout.isdigit() or not 1 <= int(timeout[:8]) <= MAX_TIMEOUT_MS:
                 return None
             arguments["timeout"] = int(timeout[:8])
         lane = headers.get(b"x-assay-priority")
-        if lane is not None:
+        if lane is not None and "priority" in self._route.parameters:
             if lane not in LANE_NAMES:
                 return None
             arguments["priority"] = lane.decode()

@@ -12,19 +12,31 @@ from starlette.requests import ClientDisconnect
 from assay.api.disconnect import cancel_on_disconnect, disconnected_response
 from assay.api.json import StrictRequest
 
-PLAIN_PARAMETERS = frozenset(("request", "body", "timeout", "priority", "return"))
+PLAIN_PARAMETERS = frozenset(("request", "body", "timeout", "priority"))
 
 
 class JsonRoute(APIRoute):
     """A route that takes strict JSON and cancels its work when the client disconnects."""
 
     @cached_property
+    def parameters(self) -> frozenset[str]:
+        """The names of the endpoint's parameters."""
+        return frozenset(get_type_hints(self.endpoint)) - {"return"}
+
+    @cached_property
     def body_type(self) -> type[BaseModel] | None:
-        """The class of the body; None if the endpoint has parameters that no hot route reads."""
-        hints = get_type_hints(self.endpoint)
-        body = hints.get("body")
-        known = set(hints) <= PLAIN_PARAMETERS | set(self.param_convertors)
-        return body if known and isinstance(body, type) and issubclass(body, BaseModel) else None
+        """The class of the body; None if the endpoint has parameters that no hot route reads.
+
+        Parts of the path are such parameters where they are more than any text.
+        """
+        path = set(self.param_convertors)
+        hints = get_type_hints(self.endpoint, include_extras=True)
+        is_plain = self.parameters <= PLAIN_PARAMETERS | path and all(
+            hints.get(name, str) is str for name in path
+        )
+        body = get_type_hints(self.endpoint).get("body")
+        is_model = isinstance(body, type) and issubclass(body, BaseModel)
+        return body if is_plain and is_model else None
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler with a strict codec, cancelled when the client disconnects."""

@@ -62,7 +62,34 @@ async def test_an_unchanged_file_is_not_sent_again(
         assert len(tags) == len(FILES)
 
 
-@pytest.mark.parametrize("path", ["nothing.js", "../app.py", "%2e%2e/app.py", "", "vendor"])
+@pytest.mark.parametrize("unit", ["items=0-3", "bytes=a-b", "bytes=999999-", "bytes=0-3"])
+async def test_a_range_is_ignored(served: Served, reference_settings: Settings, unit: str) -> None:
+    async with served(reference_settings) as client:
+        answer = await client.get("/page/app.js", headers={"Range": unit})
+    assert (answer.status_code, answer.content) == (200, FILES["app.js"])
+
+
+async def test_a_date_does_not_decide_whether_a_file_changed(
+    served: Served, reference_settings: Settings
+) -> None:
+    later = {"If-Modified-Since": "Fri, 01 Jan 2100 00:00:00 GMT"}
+    async with served(reference_settings) as client:
+        assert (await client.get("/page/app.js", headers=later)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "nothing.js",
+        "../app.py",
+        "%2e%2e/app.py",
+        "",
+        "vendor",
+        "app.js/",
+        "%2e/app.js",
+        "vendor/%2e%2e/app.js",
+    ],
+)
 async def test_an_unknown_file_is_a_problem_detail(
     served: Served, reference_settings: Settings, path: str
 ) -> None:

@@ -10,6 +10,14 @@ from support.dialect_messages import text_tensor
 from support.doubles import Gate, ScriptedModel
 
 
+async def test_a_version_is_a_number(scripted: httpx2.AsyncClient) -> None:
+    body = {"inputs": [text_tensor("text", ["ab"])]}
+    padded = await scripted.post("/v2/models/scripted/versions/01/infer", json=body)
+    assert (padded.status_code, padded.json()["model_version"]) == (200, "1")
+    word = await scripted.post("/v2/models/scripted/versions/abc/infer", json=body)
+    assert (word.status_code, word.json()["code"]) == (422, "invalid_request")
+
+
 async def test_the_path_selects_the_version(scripted: httpx2.AsyncClient) -> None:
     body = {"inputs": [text_tensor("text", ["ab"])]}
     right = await scripted.post("/v2/models/scripted/versions/1/infer", json=body)

@@ -88,3 +88,14 @@ async def test_a_path_without_a_model_uses_the_only_model(scripted: httpx2.Async
     for route in ("/seed_session", "/compat/nemo-gym/scripted/seed_session"):
         answer = await scripted.post(route, json={"responses_create_params": {"input": "p"}})
         assert (answer.status_code, answer.json()) == (200, {})
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-Assay-Timeout-Ms": "1000"}, {"X-Assay-Priority": "bulk"}, {"X-Assay-Timeout-Ms": "z"}],
+)
+async def test_a_header_that_a_route_does_not_read_is_ignored(
+    scripted: httpx2.AsyncClient, headers: dict[str, str]
+) -> None:
+    answer = await scripted.post("/seed_session", json={}, headers=headers)
+    assert (answer.status_code, answer.json()) == (200, {})
