@@ -45,7 +45,12 @@ class MemoryCache:
 
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Raw]:
         """Return the raws that are stored; each becomes the most recently used."""
-        hits = {key: self._raws[key] for key in keys if key in self._raws}
+        hits: dict[bytes, Raw] = {}
+        for key in keys:
+            try:
+                hits[key] = self._raws[key]
+            except KeyError:
+                continue
         self._series.count(hits=len(hits), misses=len(keys) - len(hits))
         return hits
 

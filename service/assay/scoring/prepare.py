@@ -96,7 +96,7 @@ class Preparer:
         items = tuple([name for name in names if name is not None])
         if len(items) < len(fields):
             return None
-        return entry._replace(indices=indices, items=items)
+        return PreparedItems(*entry[:4], indices, items)  # several times as fast as `_replace`
 
     def _keep(self, digest: bytes | None, entry: PreparedItems) -> None:
         if digest is not None and not isinstance(entry.prepared, ItemFailure):

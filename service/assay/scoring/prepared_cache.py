@@ -91,7 +91,10 @@ class PreparedCache:
 
     def get(self, digest: bytes) -> PreparedItems | None:
         """Return the entry of a digest; it becomes the most recently used."""
-        return self._entries.get(digest)
+        try:
+            return self._entries[digest]
+        except KeyError:
+            return None
 
     def put(self, digest: bytes, prepared: PreparedItems) -> None:
         """Store an entry without its indices and items, evicting others beyond the bound."""
