@@ -92,8 +92,8 @@ class Settings(BaseModel):
     )
     batch_tokens: Positive | None = Field(
         None,
-        description="Maximum number of tokens in one batch. Unset: 4,096 on a CPU, else the card's "
-        "limit.",
+        description="Maximum number of tokens in one batch. Unset: 4,096 on a CPU, else "
+        "`max_batch_tokens` of the model's card.",
     )
     timeout: Seconds = Field(
         60.0, description="Seconds that a request may take if it sets no timeout itself."
@@ -103,16 +103,17 @@ class Settings(BaseModel):
     )
     runs: Literal["off"] | Path | None = Field(
         None,
-        description="The file in which run health is stored, or `off`. Unset: `assay/runs.db` in "
-        "`XDG_STATE_HOME` or `~/.local/state`. If the file cannot be used, a temporary one is.",
+        description="The file in which the health data of training runs are stored, or `off`. "
+        "Unset: `assay/runs.db` in `XDG_STATE_HOME` or `~/.local/state`. If the file cannot be "
+        "used, a temporary one is.",
     )
     evaluation_seconds: Seconds = Field(
         5.0, description="Minimum seconds between two evaluations of one run's rules."
     )
     alert_url: SecretStr | None = Field(
         None,
-        description="A URL that receives a POST for each alert of a run that begins, changes "
-        "its severity or ends.",
+        description="A URL that receives a POST whenever an alert of a run begins, changes its "
+        "severity or ends.",
     )
     alert_secret: SecretStr | None = Field(
         None,
@@ -166,7 +167,7 @@ def _hints_for_unknown(unknown: Sequence[str]) -> Iterator[str]:
     """Yield the parts of the hint for fields that are no settings."""
     clients = [name for name in map(variable_name, unknown) if is_client_variable(name)]
     if clients:
-        yield f"only the client reads {', '.join(clients)}: unset for the server."
+        yield f"only the client reads {', '.join(clients)}: unset them for the server."
     close: dict[str, None] = {}
     for field in unknown:
         if not variable_name(field).startswith(REWARD_PREFIX):

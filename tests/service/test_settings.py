@@ -36,7 +36,9 @@ def test_the_hint_names_the_variables_of_the_client() -> None:
         read_settings({"ASSAY_API_KEY": "hush", "ASSAY_REWARD_TIMEOUT": "1", "ASSAY_URL": "u"})
     hint = error.value.hint or ""
     clients = "only the client reads ASSAY_API_KEY, ASSAY_REWARD_TIMEOUT, ASSAY_URL"
-    assert hint.startswith(f"{clients}: unset for the server. did you mean ASSAY_API_KEYS? known")
+    assert hint.startswith(
+        f"{clients}: unset them for the server. did you mean ASSAY_API_KEYS? known"
+    )
     assert "hush" not in hint
 
 

@@ -49,7 +49,7 @@ def write_policy(folder: Path, words: Any, rng: random.Random) -> str:
 
 
 class Reward:
-    """A reward function for TRL that gets scores from the server, and records gold there."""
+    """A reward function for TRL that gets scores from the server and records true rewards there."""
 
     __name__ = "assay"
 
@@ -68,13 +68,14 @@ class Reward:
     ) -> list[float]:
         """Return one score for each completion; an item without a score ends the training."""
         step = trainer_state.global_step
-        groups = [f"{step}-{place // GENERATIONS}" for place in range(len(prompts))]
+        groups = [f"{step}-{index // GENERATIONS}" for index in range(len(prompts))]
         items = [
             {"group": group, "prompt": prompt, "response": text or " ", "response_tokens": len(ids)}
             for group, prompt, text, ids in zip(
                 groups, prompts, completions, completion_ids, strict=True
             )
         ]
+        # `eager` is the served reward model, which pays for confident words.
         scores = self._client.score("eager", items, run={"id": self._run, "step": step}).scores
         if step % GOLD_EVERY == 0:
             self._record_gold(
@@ -91,11 +92,12 @@ class Reward:
         completions: list[str],
         scores: list[float],
     ) -> None:
+        # The group's name stands for its prompt.
         items = [
             {"prompt": group, "proxy": score, "gold": gold(prompt, text)}
             for group, prompt, text, score in zip(groups, prompts, completions, scores, strict=True)
         ]
-        body = {"step": step, "source": "the world's own words", "items": items}
+        body = {"step": step, "source": "exact answers", "items": items}
         httpx2.post(self._gold, json=body).raise_for_status()
         mean = sum(item["gold"] for item in items) / len(items)
         sys.stdout.write(f"step {step}: gold {mean:.2f}; e.g. {completions[0]!r}\n")

@@ -16,15 +16,15 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class ChannelLock:
-    """Two channels with a correlation from 0.98, which was below 0.9 before.
+    """Two channels with a correlation of at least 0.98, which was below 0.9 before.
 
-    One shortcut then pays on both. It cannot distinguish the gamed channel from the other, nor a
+    One exploit then raises both. It cannot distinguish the gamed channel from the other, nor a
     policy at fault from a change of either scorer. Channels that always agreed do not fire. Where
     only one value of each channel is known for a step, as when a trainer sends means, two that come
     to agree to 1e-6 count as locked, unless both are zero.
 
-    From: the monitoring rules for Peak-Then-Collapse (arXiv 2605.26037): correlation from 0.98
-    over 256 items, below 0.9 before.
+    From: the monitoring rules for Peak-Then-Collapse (arXiv 2605.26037): correlation of at
+    least 0.98 over 256 items, below 0.9 before.
     """
 
     id: ClassVar[str] = "channel_lock"
@@ -41,8 +41,8 @@ class ChannelLock:
         pairs = sorted({pair for _, summary in series for pair in summary.pairs})
         locked = [self._locked_correlations(series, pair) for pair in pairs]
         findings: list[Finding | None] = []
-        for place in range(len(series)):
-            values = {pair: row[place] for pair, row in zip(pairs, locked, strict=True)}
+        for index in range(len(series)):
+            values = {pair: row[index] for pair, row in zip(pairs, locked, strict=True)}
             findings.append(self._finding(values))
         return findings
 
@@ -86,12 +86,12 @@ class ChannelLock:
 
 @dataclass(frozen=True, slots=True)
 class BehaviourLock:
-    """The same number of calls in 98 % of responses, with a mean that changed by half.
+    """The same number of tool calls in 98 % of responses, with a mean that changed by half.
 
     Both are needed: a healthy run may well make three calls each time. It cannot distinguish a
     habit that was learnt well from one that was learnt badly, only that it is new and has no
-    exceptions. It misses a drift so slow that all of it is longer than the memory of a hundred
-    points.
+    exceptions. It misses a drift so slow that the trailing hundred points have already adapted
+    to it.
 
     From: the monitoring rules for Peak-Then-Collapse (arXiv 2605.26037): 98 % at one count, mean
     changed by half against its trailing median.

@@ -127,7 +127,7 @@ class TestSettings:
     def test_serve_with_a_variable_of_the_client_has_a_hint(self) -> None:
         result = run("serve", ASSAY_MODELS="reference", ASSAY_URL="http://127.0.0.1:8000")
         assert result.exit_code == 2
-        assert "hint: only the client reads ASSAY_URL: unset for the server." in result.stderr
+        assert "hint: only the client reads ASSAY_URL: unset them for the server." in result.stderr
 
     @pytest.mark.parametrize("command", [["serve"], ["models", "list"], ["models", "verify"]])
     @pytest.mark.parametrize(

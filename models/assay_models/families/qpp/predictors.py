@@ -42,8 +42,9 @@ def wig(scores: Scores, corpus: float, words: int) -> float:
 
     Args:
         scores: of the best k results; the paper has k = 5.
-        corpus: the score of the whole corpus as one document, or its substitute.
-        words: of the query, at least 1.
+        corpus: the score of the whole corpus as one document, or another score in its place, such
+            as the mean of the whole list.
+        words: the number of the query's words, at least 1.
     """
     return float(np.mean(scores - corpus) / math.sqrt(words))
 
@@ -114,7 +115,7 @@ def unit(vectors: Rows) -> Rows:
 
 
 def coherence(rows: Rows) -> float | None:
-    """Return the mean cosine of two different results, -1..1, or None for one result.
+    """Return the mean cosine over all pairs of results, -1..1, or None for one result.
 
     Like the coherence of He, Larson and de Rijke (2008) it measures the similarity of the results.
     """
@@ -153,12 +154,12 @@ def clarity(scores: Scores, rows: Rows, temperature: float) -> float | None:
     if len(rows) < 2:
         return None
     models = _softmax(rows @ rows.T / temperature)
-    even = np.full(len(rows), 1 / len(rows))
+    uniform = np.full(len(rows), 1 / len(rows))
     spread = deviation(scores)
     if spread == 0:
         return 0.0
     relevance = _softmax((scores - scores[0]) / spread) @ models
-    divergence = float((relevance * np.log(relevance / (even @ models))).sum())
+    divergence = float((relevance * np.log(relevance / (uniform @ models))).sum())
     return max(0.0, divergence)
 
 

@@ -1,4 +1,5 @@
-"""Best of n: of n candidates sampled from many models, the share whose chosen candidate passes.
+"""Best of n: of n candidates sampled from many models, the share of tasks whose selected
+candidate passes all tests.
 
 Every rule chooses among the same candidates; the curve is exact, over all subsets of each size.
 """
@@ -67,7 +68,7 @@ def rule_scores(tasks: Sequence[Task]) -> dict[str, Scores]:
 
 
 def likelihood_scores(tasks: Sequence[Task]) -> Scores:
-    """Score by the mean log-likelihood of a token under the whole backbone."""
+    """Score by the mean log-likelihood of a token under the unmodified base model."""
     wanted = [(task.prompt, candidate.program) for task in tasks for candidate in task.candidates]
     means = Likelihood.of_backbone().means(wanted)
     return [
@@ -91,7 +92,7 @@ def model_scores(tasks: Sequence[Task], reference: str, batch_size: int) -> Scor
 
 
 def mean_over_tasks(values: NDArray[np.float64], tasks: Sequence[Task]) -> Estimate:
-    """Return a mean over tasks with its interval over problems."""
+    """Return a mean over tasks with a bootstrap interval over problems (tasks of one cluster)."""
     return cluster_bootstrap(
         lambda rows: float(values[rows].mean()), [task.problem for task in tasks]
     )
@@ -114,7 +115,7 @@ def main() -> None:
     parser = build_parser(__doc__, EXAMPLE, "model", "plot", "batch_size")
     arguments = parse_arguments(parser)
     tasks = read_tasks(arguments.data, SIZE)
-    print(f"{len(tasks)} problems, {SIZE} candidates each", flush=True)
+    print(f"{len(tasks)} tasks, {SIZE} candidates each", flush=True)
     scores = rule_scores(tasks)
     scores["model"] = model_scores(tasks, arguments.model, arguments.batch_size)
     scores["likelihood"] = likelihood_scores(tasks)
@@ -125,7 +126,7 @@ def main() -> None:
             Line(name, list(SIZES), [float(curve[size].mean()) for size in SIZES])
             for name, curve in curves.items()
         ]
-        y_title = "share of problems solved by the chosen"
+        y_title = "share of tasks solved by the selected"
         save_lines(arguments.plot, lines, x_title="candidates", y_title=y_title)
 
 

@@ -14,7 +14,8 @@ Messages = list[dict[str, str]]
 
 PAIR_FIELDS = (("text", "text_pair"), ("premise", "hypothesis"), ("prompt", "response"))
 TEXT_FIELDS = ("text", "query")
-# Fields that a label may add: context of the response, and never the response itself.
+# Fields that a client's label, an object of ground truth, may add to the item: context of the
+# response, and never the response itself.
 CONTEXT_FIELDS = frozenset(("collection", "evidence", "language", "system", "tests"))
 
 
@@ -34,8 +35,8 @@ def response_item(
 
     Args:
         served: the model. If its items have no field `prompt`, the prompt becomes the `evidence`,
-            or is left out. If they have no `response`, the response becomes the field in which the
-            family's candidates vary.
+            or is left out. If they have no `response`, the response becomes the family's
+            `candidate` field, in which the compared items differ.
         prompt: text, or chat messages.
         response: text.
         label: if it is an object, those of its fields that are context (`CONTEXT_FIELDS`) and that
@@ -48,8 +49,8 @@ def response_item(
     elif "evidence" in known:
         fields["evidence"] = prompt if isinstance(prompt, str) else _user_texts(prompt)
     if isinstance(label, Mapping):
-        joined = known.keys() & CONTEXT_FIELDS
-        fields |= {name: value for name, value in label.items() if name in joined}
+        allowed = known.keys() & CONTEXT_FIELDS
+        fields |= {name: value for name, value in label.items() if name in allowed}
     return fields
 
 

@@ -1,4 +1,4 @@
-"""The routers of all dialects, in the order of path matching."""
+"""The routers of all dialects. No two have a path in common, but for `shared_paths`."""
 
 from fastapi import APIRouter
 
