@@ -11,21 +11,14 @@ from typing import Any
 import pytest
 
 from assay_models.registry import FAMILIES
-from benchmarks.memory import (
+from benchmarks.memory import HEADER, MIB, Counts, Minute, MixedLoad, counts_of, ratio_line, row_of
+from benchmarks.mixed_items import (
     GROUP_SIZES,
-    HEADER,
     ITEMS_OF_FAMILY,
-    MIB,
     MIN_TOKENS,
-    Counts,
-    Minute,
-    MixedLoad,
     Target,
-    counts_of,
     draw_length,
-    ratio_line,
     request_body,
-    row_of,
     text_items,
 )
 
