@@ -243,7 +243,7 @@ def started(models: str) -> Iterator[tuple[int, int]]:
         tree = ProcessTree(command, {**os.environ, **own}, Path(folder) / "server.log")
         try:
             yield port, tree.members()[0].pid
-        except Exception:
+        except Exception:  # whatever ended the measurement, the server's log may say why
             print(tree.log_tail(), file=sys.stderr)
             raise
         finally:

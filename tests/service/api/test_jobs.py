@@ -30,6 +30,17 @@ async def wait_for_gate(gate: asyncio.Event) -> str:
     return "done"
 
 
+async def finish_job(jobs: Jobs[str]) -> str:
+    """Start a job, wait until it has finished, and return its id."""
+    gate = asyncio.Event()
+    gate.set()
+    name = jobs.start(wait_for_gate(gate))
+    job = jobs.find(name)
+    assert job is not None
+    await job
+    return name
+
+
 async def test_a_job_is_found_until_its_result_expires() -> None:
     clock, gate = Clock(), asyncio.Event()
     jobs = new_jobs(1, clock=clock)
@@ -63,15 +74,8 @@ async def test_jobs_beyond_the_maximum_are_refused() -> None:
 
 
 async def test_only_the_latest_results_are_kept() -> None:
-    gate = asyncio.Event()
-    gate.set()
     jobs = new_jobs(1, max_results=2)
-    names = []
-    for _ in range(4):
-        names.append(jobs.start(wait_for_gate(gate)))
-        job = jobs.find(names[-1])
-        assert job is not None
-        await job
+    names = [await finish_job(jobs) for _ in range(4)]
     assert [jobs.find(name) is not None for name in names] == [False, False, True, True]
 
 
@@ -84,28 +88,9 @@ async def test_closing_cancels_running_jobs() -> None:
 
 
 async def test_the_result_that_was_fetched_longest_ago_is_dropped_first() -> None:
-    gate = asyncio.Event()
-    gate.set()
     jobs = new_jobs(1, max_results=2)
     names = []
     for _ in range(3):
-        names.append(jobs.start(wait_for_gate(gate)))
-        job = jobs.find(names[-1])
-        assert job is not None
-        await job
-        jobs.find(names[0])
+        names.append(await finish_job(jobs))
+        assert jobs.find(names[0]) is not None
     assert [jobs.find(name) is not None for name in names] == [True, False, True]
-
-
-async def test_fetching_a_result_does_not_extend_its_time() -> None:
-    clock, gate = Clock(), asyncio.Event()
-    gate.set()
-    jobs = new_jobs(1, clock=clock)
-    name = jobs.start(wait_for_gate(gate))
-    job = jobs.find(name)
-    assert job is not None
-    await job
-    clock.now = 59.0
-    assert jobs.find(name) is job
-    clock.now = 61.0
-    assert jobs.find(name) is None
