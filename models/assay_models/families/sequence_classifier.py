@@ -1,17 +1,21 @@
-"""Any sequence classifier of the hub as a reward model: a scalar head, or one label's log-odds."""
+"""Any sequence classifier of the hub as a reward model: a scalar head, or one score of several
+outputs."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal
 
+from pydantic import FiniteFloat
+
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
-from assay_models.card import CardError, ModelCard
+from assay_models.card import ModelCard
 from assay_models.families.classifier.model import Classifier, ClassifierOptions, TokenSequence
+from assay_models.families.classifier.outputs import Mix, choose_mix
 from assay_models.families.classifier.tokenization import SpecialTokens
 from assay_models.items import Message, TextItem
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
-from assay_models.shaping import Shaping, log_odds, probabilities, shape
+from assay_models.shaping import Shaping, shape
 
 VERSION = 1
 
@@ -19,14 +23,16 @@ VERSION = 1
 class SequenceClassifierOptions(ClassifierOptions):
     """`[options]` of a card of this family, besides those of every classifier.
 
-    `shaping` makes the score from the raw. `score_label` names the label whose log-odds are the
-    raw, for a head with several labels. `text_special_tokens` says how a special token written in
-    `text` is encoded: `parse` takes `text` for a rendered conversation and the token for itself,
-    `literal` for its letters; `auto` parses where the checkpoint has a chat template.
+    `shaping` makes the score from the raw. Of several outputs, `score_label` names the one that is
+    the raw, or `weights` those whose weighted sum is. `text_special_tokens` says how a special
+    token written in `text` is encoded: `parse` takes `text` for a rendered conversation and the
+    token for itself, `literal` for its letters; `auto` parses where the checkpoint has a chat
+    template.
     """
 
     shaping: Shaping = "identity"
     score_label: str | None = None
+    weights: dict[str, FiniteFloat] | None = None
     text_special_tokens: Literal["auto", "parse", "literal"] = "auto"
 
 
@@ -34,17 +40,19 @@ class SequenceClassifierOptions(ClassifierOptions):
 class SequenceClassifier:
     """One checkpoint with the interface of a reward model.
 
-    A scalar head: raw is its logit, the channel is `reward`. A head with several labels: raw is
-    `score_label`'s logit minus the log-sum-exp of the others, and the channels are the softmax
-    probabilities of all labels. The score is the shaped raw; with `sigmoid` it is the label's
-    probability.
+    A single output: raw is its logit, the channel is `reward`. Several outputs: each is a channel,
+    as Transformers' pipeline serves it (a softmax's or a sigmoid's probability, or a regression's
+    number), and the first channel is the score's. Raw is the log-odds of `score_label`, or the
+    number itself in a regression; with `weights` it is the sum of weight times channel, and the
+    channel `reward` is the score. The score is the shaped raw; with `sigmoid` of log-odds it is the
+    label's probability.
     """
 
     fingerprint: str
     classifier: Classifier
     _: KW_ONLY
     shaping: Shaping
-    score_index: int | None
+    mix: Mix
     text_special_tokens: SpecialTokens
     runs: ClassVar[Literal["device"]] = "device"
     sees: ClassVar[Literal["item"]] = "item"
@@ -58,7 +66,7 @@ class SequenceClassifier:
         """
         options = card.options_as(SequenceClassifierOptions)
         classifier = Classifier.load(card, files, runtime)
-        score_index = _score_index(card, options, classifier.labels)
+        mix = choose_mix(card, classifier.outputs, options.score_label, options.weights)
         special = options.text_special_tokens
         if special == "auto":
             special = "parse" if classifier.formatter.chat_template else "literal"
@@ -67,7 +75,7 @@ class SequenceClassifier:
             fingerprint_of(parts),
             classifier,
             shaping=options.shaping,
-            score_index=score_index,
+            mix=mix,
             text_special_tokens=special,
         )
 
@@ -91,22 +99,13 @@ class SequenceClassifier:
         return self.classifier.logits(inputs)
 
     def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
-        """Return the shaped logit, or the shaped log-odds of the label that is the score."""
+        """Return the shaped raw of the card's score, with all outputs as channels."""
         (logits,) = raws
-        if self.score_index is None:
-            raw = logits[0]
-            score = self._shaped(raw, options)
-            channels = {"reward": score}
-        else:
-            raw = log_odds(logits, self.score_index)
-            score = self._shaped(raw, options)
-            channels = dict(zip(self.classifier.labels, probabilities(logits), strict=True))
-        return [
-            Score(score, raw, channels=channels, flags=prepared.flags, details=prepared.details)
-        ]
-
-    def _shaped(self, raw: float, options: Options) -> float:
-        return raw if options.raw else shape(self.shaping, raw)
+        raw = self.mix.raw(logits)
+        score = raw if options.raw else shape(self.shaping, raw)
+        channels = self.mix.channels(logits, score)
+        details = {**prepared.details, **self.mix.details(channels)}
+        return [Score(score, raw, channels=channels, flags=prepared.flags, details=details)]
 
     def _encode(self, item: TextItem, options: Options) -> TokenSequence:
         classifier, truncation = self.classifier, options.truncation
@@ -136,19 +135,3 @@ class SequenceClassifier:
 def _given_fields(item: TextItem) -> tuple[str, ...]:
     fields = ("prompt", "response", "messages", "text", "text_pair")
     return tuple(name for name in fields if getattr(item, name) is not None)
-
-
-def _score_index(
-    card: ModelCard, options: SequenceClassifierOptions, labels: tuple[str, ...]
-) -> int | None:
-    if options.score_label is None:
-        if len(labels) == 1:
-            return None
-        known = ", ".join(labels)
-        raise CardError(f"{card.id}: name one of its labels in options.score_label: {known}")
-    if len(labels) == 1 or options.score_label not in labels:
-        known = ", ".join(labels)
-        raise CardError(
-            f"{card.id}: no choice of {options.score_label!r} among its labels: {known}"
-        )
-    return labels.index(options.score_label)

@@ -72,12 +72,21 @@ def test_results_without_a_failure_give_no_error() -> None:
     [
         ({"score": 0.5, "raw": 0.0}, 0.5),
         ({"score": 7.0, "raw": -1000.0}, 0.0),
-        ({"score": 1.0, "raw": 4.0, "details": {"probabilities": {}}}, 1 / (1 + math.exp(-1))),
+        (
+            {
+                "score": 1.0,
+                "raw": 4.0,
+                "channels": {"entailment": 0.73, "neutral": 0.27},
+                "details": {"probabilities": {"entailment": 0.73, "neutral": 0.27}},
+            },
+            0.73,
+        ),
+        ({"score": -2.5, "raw": -2.5, "details": {"scale": "value"}}, -2.5),
         ({"score": 0.0, "raw": None}, 0.0),
         ({"score": 0.75, "raw": None}, 0.75),
     ],
 )
-def test_a_probability_is_the_logistic_of_the_raw_or_of_calibrated_log_odds(
+def test_an_activated_score_is_the_labels_probability_the_logistic_of_the_raw_or_the_value(
     scored: dict[str, Any], expected: float
 ) -> None:
     assert probability(result(0, **scored)) == pytest.approx(expected, abs=1e-12)

@@ -67,9 +67,9 @@ async def test_labels_are_sorted_by_probability(scripted: httpx2.AsyncClient) ->
 
 
 @pytest.mark.usefixtures("with_probabilities")
-async def test_relevance_is_the_calibrated_probability(scripted: httpx2.AsyncClient) -> None:
+async def test_relevance_is_the_probability_of_the_first_channel(scripted: httpx2.AsyncClient) -> None:
     answer = await scripted.post("/rerank", json={"query": "q", "texts": ["four"]})
-    assert answer.json() == [{"index": 0, "score": sigmoid(4 / 2)}]
+    assert answer.json() == [{"index": 0, "score": 0.2}]
 
 
 async def test_the_bodys_fields_decide_the_dialect_of_rerank(scripted: httpx2.AsyncClient) -> None:

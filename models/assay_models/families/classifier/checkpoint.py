@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils.hub import cached_file
 
 from assay_models.card import CardError, ModelCard
+from assay_models.families.classifier.outputs import ProblemType
 from assay_models.families.classifier.surprisal import SurprisalOptions
 from assay_models.families.classifier.transformers_compat import (
     cache_gguf_reading,
@@ -37,7 +38,8 @@ class ClassifierOptions(BaseModel):
     `adapter`: a folder beside the card with a PEFT adapter. `changed`: a safetensors file beside
     the card whose tensors take the places of the checkpoint's, by name. `gguf_file`: the weights'
     file in the weights folder, where it is a GGUF. `num_hidden_layers`: only the lower layers.
-    `num_labels` and `labels`: the head's outputs, where the checkpoint's config does not say.
+    `num_labels`, `labels` and `problem_type`: the head's outputs, where the checkpoint's config
+    does not say.
     `chat_template`: a Jinja file beside the card that takes the place of the checkpoint's own.
     `pooling`: which token a decoder's score is read at, the one that Transformers would read in the
     sequence alone (the last that is not the padding token, which matters only where padding is EOS
@@ -55,6 +57,7 @@ class ClassifierOptions(BaseModel):
     num_hidden_layers: int | None = Field(default=None, ge=1)
     num_labels: int | None = Field(default=None, ge=1)
     labels: tuple[str, ...] | None = None
+    problem_type: ProblemType | None = None
     chat_template: str | None = None
     pooling: Literal["transformers", "last"] = "transformers"
     rendering: str | None = None

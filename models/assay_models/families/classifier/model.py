@@ -17,6 +17,7 @@ from assay_models.card import CardError, ModelCard
 from assay_models.families.classifier.batch_layout import BatchLayout, Body, head_of
 from assay_models.families.classifier.checkpoint import Checkpoint, ClassifierOptions
 from assay_models.families.classifier.device import usable_device
+from assay_models.families.classifier.outputs import Outputs, read_outputs
 from assay_models.families.classifier.parity import (
     ParityError,
     Trial,
@@ -42,13 +43,13 @@ VERSION = 1
 class Classifier:
     """An `AutoModelForSequenceClassification` checkpoint.
 
-    `labels` are in the order of the logits. `fingerprint_parts` name all that decides a raw; a
+    `outputs` are in the order of the logits. `fingerprint_parts` name all that decides a raw; a
     family adds its own and digests them. The body computes in the runtime's dtype, the head always
     in fp32. `layout` makes one forward pass of a batch.
     """
 
     fingerprint_parts: Mapping[str, object]
-    labels: tuple[str, ...]
+    outputs: Outputs
     _: KW_ONLY
     formatter: PromptFormatter
     model: Any
@@ -68,7 +69,7 @@ class Classifier:
         dtype, device = _dtype(card, runtime), usable_device(card, runtime.device)
         model, tokenizer = checkpoint.load(dtype)
         _refuse_longer_than_positions(card, model)
-        labels = _labels(card, options, model.config)
+        outputs = read_outputs(card, model.config, options.labels, options.problem_type)
         formatter = _formatter(card, checkpoint, model, tokenizer)
         parts = {
             **checkpoint.fingerprint_parts(),
@@ -83,7 +84,12 @@ class Classifier:
         if runtime.deterministic:
             parts["deterministic"] = (layout.name, *numeric_environment(device))
         formatter = replace(formatter, has_prefix_keys=layout.shares_prefixes)
-        return cls(parts, labels, formatter=formatter, model=placed, layout=layout)
+        return cls(parts, outputs, formatter=formatter, model=placed, layout=layout)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the logits, in their order."""
+        return self.outputs.labels
 
     @property
     def tokenizer(self) -> Any:
@@ -215,13 +221,6 @@ def _dtype(card: ModelCard, runtime: Runtime) -> torch.dtype:
             "float32, bfloat16 or float16"
         )
     return dtype
-
-
-def _labels(card: ModelCard, options: ClassifierOptions, config: Any) -> tuple[str, ...]:
-    labels = options.labels or tuple(config.id2label[index] for index in range(config.num_labels))
-    if len(labels) != config.num_labels or len(set(labels)) != len(labels):
-        raise CardError(f"{card.id}: {config.num_labels} logits need as many different labels")
-    return labels
 
 
 def _takes_type_ids(model: Any, tokenizer: Any) -> bool:

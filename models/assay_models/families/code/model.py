@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
-from assay_models.card import ModelCard
+from assay_models.card import CardError, ModelCard
 from assay_models.extraction import LANGUAGES, Extracted, Extraction, Language
 from assay_models.families.classifier.golden import check_golden
 from assay_models.families.classifier.model import Classifier, ClassifierOptions
@@ -68,6 +68,11 @@ class CodeModel:
         options = card.options_as(CodeOptions)
         programs = ProgramExtractor.for_card(card.id, options.extraction, options.languages)
         classifier = Classifier.load(card, files, runtime)
+        if len(classifier.labels) > 1:
+            raise CardError(
+                f"{card.id}: a code model has one output, and its checkpoint has "
+                f"{len(classifier.labels)}: serve it by the family sequence_classifier"
+            )
         check_golden(card, files, classifier)
         parts = {
             **classifier.fingerprint_parts,

@@ -6,6 +6,7 @@ from itertools import permutations
 
 from assay_models.base import Raw
 from assay_models.card import CardError, ModelCard
+from assay_models.families.classifier.outputs import Outputs
 from assay_models.items import LABELS, Label
 from assay_models.shaping import probabilities
 
@@ -95,6 +96,29 @@ def refuse_other_names(card: ModelCard, configured: Sequence[str]) -> None:
         raise CardError(
             f"{card.id}: options.labels says {', '.join(named)}, the checkpoint's config "
             f"{', '.join(configured)}: find out which of them is right"
+        )
+
+
+def refuse_other_heads(card: ModelCard, outputs: Outputs) -> None:
+    """Refuse a head whose logits are no log-odds of labels that exclude each other.
+
+    Args:
+        card: the card of the checkpoint.
+        outputs: its outputs. A single logit of independent labels is the log-odds of entailment.
+
+    Raises:
+        CardError: the outputs are a regression's numbers, or several independent labels.
+    """
+    several = len(outputs.labels) > 1
+    if outputs.problem_type == "regression" or (
+        several and outputs.problem_type == "multi_label_classification"
+    ):
+        right = "single_label_classification" if several else "multi_label_classification"
+        raise CardError(
+            f"{card.id}: the checkpoint's problem_type is {outputs.problem_type}: its outputs are "
+            "not the logits of entailment against the other labels. Serve it by the family "
+            f"sequence_classifier, or write options.problem_type = {right!r} if config.json is "
+            "wrong"
         )
 
 

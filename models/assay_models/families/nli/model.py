@@ -15,6 +15,7 @@ from assay_models.families.nli.inputs import ClaimSet, NamedClaim, read_claims, 
 from assay_models.families.nli.label_mapping import (
     LabelMapping,
     map_labels,
+    refuse_other_heads,
     refuse_other_names,
     refuse_wrong_order,
 )
@@ -77,14 +78,16 @@ class NliModel:
         """Read the checkpoint that the card names.
 
         Raises:
-            CardError: an option, a file or a weight does not fit, the labels do not say what the
-                logits mean, or obvious pairs are classified wrong.
+            CardError: an option, a file or a weight does not fit, the labels or the problem type
+                do not say what the logits mean, or obvious pairs are classified wrong.
         """
         options = card.options_as(NliOptions)
         _refuse_unknown(card, options.languages)
         classifier = Classifier.load(card, files, runtime)
+        refuse_other_heads(card, classifier.outputs)
         config = classifier.model.config
-        refuse_other_names(card, [config.id2label[at] for at in range(config.num_labels)])
+        configured = [str(config.id2label.get(at)) for at in range(config.num_labels)]
+        refuse_other_names(card, configured)
         mapping = map_labels(card, classifier.labels)
         if options.probes and "en" in options.languages:
             _probe(card, classifier, mapping)

@@ -160,14 +160,20 @@ def find_failure(results: Sequence[ItemResult]) -> ItemsFailed | None:
 
 
 def probability(result: ItemResult) -> float:
-    """Return a score as engines activate it: the logistic of the raw, or of calibrated log-odds.
+    """Return a score as engines activate it: the probability of its label, which is the first
+    channel where there are several, or the logistic of the raw.
 
-    A score that a rule decided has no raw and is returned unchanged.
+    A score that a rule decided, and one that is a value and no log-odds (of a regression, or a
+    weighted sum), are returned unchanged.
     """
     assert result.score is not None
-    if result.raw is None:
+    if result.raw is None or result.details.get("scale") == "value":
         return result.score
-    return sigmoid(result.score if "probabilities" in result.details else result.raw)
+    if "probabilities" in result.details:
+        activated = next(iter(result.channels.values()))
+        assert activated is not None
+        return activated
+    return sigmoid(result.raw)
 
 
 def _service(request: Request) -> ScoringService:
