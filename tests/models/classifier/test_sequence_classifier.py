@@ -157,7 +157,8 @@ def test_the_raw_of_several_labels_is_the_log_odds_of_one(tmp_path: Path) -> Non
     logits = torch.tensor(plain.text("well done", "indeed"), dtype=torch.float64)
     expected = torch.softmax(logits, -1)
     served = score(model, text="well done", text_pair="indeed")
-    assert list(served.channels) == list(LABELS)
+    assert list(served.channels) == ["kind", "toxic", "neutral"]
+    assert served.details == {"probabilities": served.channels}
     for label, probability in zip(LABELS, expected.tolist(), strict=True):
         assert served.channels[label] == close(probability)
     assert served.raw == close(torch.logit(expected[2]).item())
@@ -180,9 +181,9 @@ def test_truncation_is_flagged_and_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "options", "problem"),
     [
-        (LABELS, {}, "name one of its labels"),
+        (LABELS, {}, "no score is named"),
         (LABELS, {"score_label": "nice"}, "toxic, neutral, kind"),
-        (None, {"score_label": "LABEL_0"}, "no choice"),
+        (None, {"score_label": "LABEL_0"}, "the only one"),
         (None, {"shaping": "tanh"}, "options.shaping"),
         (None, {"chaping": "sigmoid"}, "options.chaping"),
         (None, {"text_special_tokens": "some"}, "options.text_special_tokens"),

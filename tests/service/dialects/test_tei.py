@@ -67,7 +67,9 @@ async def test_labels_are_sorted_by_probability(scripted: httpx2.AsyncClient) ->
 
 
 @pytest.mark.usefixtures("with_probabilities")
-async def test_relevance_is_the_probability_of_the_first_channel(scripted: httpx2.AsyncClient) -> None:
+async def test_relevance_is_the_probability_of_the_first_channel(
+    scripted: httpx2.AsyncClient,
+) -> None:
     answer = await scripted.post("/rerank", json={"query": "q", "texts": ["four"]})
     assert answer.json() == [{"index": 0, "score": 0.2}]
 
