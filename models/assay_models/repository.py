@@ -1,6 +1,7 @@
 """The repository of models: their cards, the places of their files, and the check of digests."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, util
@@ -108,6 +109,36 @@ def digest_of(path: Path) -> str:
     """Return `sha256:…` of a file's bytes."""
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weight_names(folder: Path) -> list[str]:
+    """Return the names of a checkpoint's safetensors files: the only one, or those of its index.
+
+    Raises:
+        CardError: the index does not name them.
+    """
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file() or not index.is_file():
+        return ["model.safetensors"]
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        names = []
+    if not names or any(Path(str(name)).name != name for name in names):
+        raise CardError(f"{index} does not name the files beside it: save the model again")
+    return names
+
+
+def missing_weights(folder: Path) -> str | None:
+    """Return which of a checkpoint's safetensors files are absent; None if they are there.
+
+    Raises:
+        CardError: the index does not name them.
+    """
+    if not folder.is_dir():
+        return f"no folder {folder}"
+    absent = [name for name in weight_names(folder) if not (folder / name).is_file()]
+    return f"no {', '.join(absent)} in {folder}" if absent else None
 
 
 def fingerprint_of(parts: Mapping[str, object]) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal, get_args
 
+from pydantic import ValidationError
+
 from assay.batching.batcher import BatchLimits, DynamicBatcher
 from assay.errors import AssayError, ModelFailed, ModelNotReady
 from assay.metrics import Metrics
@@ -36,7 +38,8 @@ LOADING_RETRY_SECONDS = 2.0
 
 
 class SelfTestFailed(Exception):
-    """The loaded model does not compute the score that its card states, and is not served."""
+    """The loaded model does not compute the score that its card states, or its example has none;
+    it is not served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,16 +230,28 @@ class ServedModel:
 
     def _load(self, repository: ModelRepository, runtime: Runtime) -> tuple[RewardModel, Prepared]:
         model = self.family.load(self.card, repository.locate(self._entry), runtime)
+        return model, self._prepare_example(model)
+
+    def _prepare_example(self, model: RewardModel) -> Prepared:
         example = self.card.example
-        fields = example.item if example is not None else self.family.probe
-        return model, model.prepare([self.family.item.model_validate(fields)], Options())
+        fields = self.family.probe if example is None else example.item
+        try:
+            return model.prepare([self.family.item.model_validate(fields)], Options())
+        except (ItemError, ValidationError) as error:
+            reason = error.detail if isinstance(error, ItemError) else _summary(error)
+            remedy = "mend it" if example else "give the card an example that can be scored"
+            whose = "the card's" if example else "the family's"
+            raise SelfTestFailed(f"{whose} example has no score: {reason}: {remedy}") from error
 
     async def _self_test(self, model: RewardModel, probe: Prepared) -> None:
         example = self.card.example
         if example is None:
             return
-        raws = await self._predict(model, probe.inputs) if probe.inputs else []
-        (score,) = model.finish(probe, raws, Options())
+        try:
+            raws = await self._predict(model, probe.inputs) if probe.inputs else []
+            (score,) = model.finish(probe, raws, Options())
+        except ItemError as error:
+            raise SelfTestFailed(f"the card's example has no score: {error.detail}") from error
         self.self_test = test = SelfTest(example.score, score.score, example.tolerance)
         if not test.passed:
             raise SelfTestFailed(
@@ -252,10 +267,7 @@ class ServedModel:
             return raws
         pending = model.predict(inputs)
         assert isinstance(pending, Awaitable), "a remote model is asynchronous"
-        try:
-            return await pending
-        except ItemError as error:
-            raise SelfTestFailed(f"the card's example has no score: {error.detail}") from error
+        return await pending
 
     async def _computes(self, ready: Ready) -> bool:
         batcher = ready.batcher
@@ -291,6 +303,13 @@ class ServedModel:
         if not works:
             self._suspect_since = self._clock()
         return works
+
+
+def _summary(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        for problem in error.errors(include_url=False, include_input=False)
+    )
 
 
 def _fingerprints(model: RewardModel, card: ModelCard) -> dict[Options, str]:

@@ -1,46 +1,58 @@
 """A classifier's model and tokenizer, read from the place that its card names."""
 
+import datetime
+import logging
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.hub import cached_file
 
 from assay_models.card import CardError, ModelCard
+from assay_models.families.classifier.load_errors import Reading
 from assay_models.families.classifier.outputs import ProblemType
 from assay_models.families.classifier.surprisal import SurprisalOptions
 from assay_models.families.classifier.transformers_compat import (
     cache_gguf_reading,
     silence_transformers,
 )
+from assay_models.families.classifier.weight_files import (
+    refuse_integers,
+    refuse_not_finite,
+    refuse_quantised,
+    stored_types,
+    summary,
+)
 from assay_models.repository import ModelFiles, digest_of
 
+logger = logging.getLogger(__name__)
+
 _FINGERPRINTED = (".safetensors", ".json", ".jinja", ".txt", ".model", ".gguf")
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PRETRAINING_HEADS = re.compile(r"^(lm_head|cls|decoder|lm_predictions|mask_predictions|pooler)\.")
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+_WORDS = ("*.model", "*.tiktoken", "vocab.*")
 
 
 class ClassifierOptions(BaseModel):
     """The `[options]` of a card about its checkpoint; a family adds fields of its own.
 
     `adapter`: a folder beside the card with a PEFT adapter. `changed`: a safetensors file beside
-    the card whose tensors take the places of the checkpoint's, by name. `gguf_file`: the weights'
-    file in the weights folder, where it is a GGUF. `num_hidden_layers`: only the lower layers.
+    the card whose tensors take the places of the checkpoint's, by name. `unused`: beginnings of the
+    names of tensors that the checkpoint may hold beyond the model. `gguf_file`: the weights' file
+    in the weights folder, where it is a GGUF. `num_hidden_layers`: only the lower layers.
     `num_labels`, `labels` and `problem_type`: the head's outputs, where the checkpoint's config
     does not say.
     `chat_template`: a Jinja file beside the card that takes the place of the checkpoint's own.
+    `date`: the day that a template writes which asks for the present one.
     `pooling`: which token a decoder's score is read at, the one that Transformers would read in the
     sequence alone (the last that is not the padding token, which matters only where padding is EOS
     and the text ends with it), or always the `last`. `rendering`: what the chat template must make
@@ -53,12 +65,14 @@ class ClassifierOptions(BaseModel):
 
     adapter: str | None = None
     changed: str | None = None
+    unused: tuple[str, ...] = ()
     gguf_file: str | None = None
     num_hidden_layers: int | None = Field(default=None, ge=1)
     num_labels: int | None = Field(default=None, ge=1)
     labels: tuple[str, ...] | None = None
     problem_type: ProblemType | None = None
     chat_template: str | None = None
+    date: datetime.date | None = None
     pooling: Literal["transformers", "last"] = "transformers"
     rendering: str | None = None
     surprisal: SurprisalOptions | None = None
@@ -84,24 +98,30 @@ class Checkpoint:
             CardError: there is none that can be read.
         """
         try:
-            return AutoTokenizer.from_pretrained(self._name, **self._source)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise self._unusable("tokenizer", error) from error
+            with self._reading("tokenizer"):
+                return AutoTokenizer.from_pretrained(self._name, **self._source)
+        except CardError as error:
+            raise self._without_words() or error from error
 
     def load_model(self, dtype: torch.dtype) -> Any:
         """Load the model in evaluation mode, in `dtype` or as it was stored, with changed tensors
         in place and its adapter merged.
 
         Every weight comes from a file: what the checkpoint, the changed tensors and the adapter
-        leave out, and what they hold beyond the model, is an error and not a warning.
+        leave out, and what they hold beyond the model, is an error; only heads for other tasks are
+        left unused with a warning, and what the card names in `unused`.
 
         Raises:
-            CardError: weights are missing, left over, of another shape, or not safetensors.
+            CardError: weights are missing, left over, of another shape, not finite, not floats, or
+                not safetensors.
         """
-        self._refuse_other_formats()
+        types = self._stored_types()
         model, report = self._pretrained(dtype)
         self._refuse_leftovers(model, set(report["unexpected_keys"]))
-        missing = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+        with self._reading("model"):
+            refuse_integers(model, types)
+        shapes = {name: shape for name, *shape in report["mismatched_keys"]}
+        missing = {*report["missing_keys"], *shapes}
         if self.options.changed is not None:
             missing -= self._replace_tensors(model, self.files.folder / self.options.changed)
         if self.options.adapter is not None:
@@ -110,27 +130,27 @@ class Checkpoint:
         if missing:
             fitting = f"{type(model).__name__} of {model.config.num_labels} label(s)"
             raise self._error(
-                f"the files hold no fitting {_summary(missing)} for {fitting}: it would be random"
+                f"the files hold no fitting {summary(missing)} for {fitting}{_shapes(shapes)}: it "
+                "would be random"
             )
+        with self._reading("model"):
+            refuse_not_finite(model)
         return model.eval().requires_grad_(False)
 
     def _pretrained(self, dtype: torch.dtype) -> tuple[Any, Any]:
         config = self._config()
         # Adapters are merged in fp32; `auto` keeps a head that was stored in fp32 as it is.
         is_exact = dtype == torch.float32 or self._has_own_files
-        try:
-            with silence_transformers():
-                model, report = AutoModelForSequenceClassification.from_pretrained(
-                    self._name,
-                    config=config,
-                    dtype=torch.float32 if is_exact else "auto",
-                    use_safetensors=True,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,
-                    **self._source,
-                )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise self._unusable("model", error) from error
+        with self._reading("model"), silence_transformers():
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                self._name,
+                config=config,
+                dtype=torch.float32 if is_exact else "auto",
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **self._source,
+            )
         return model, report
 
     def chat_template(self) -> str | None:
@@ -152,7 +172,7 @@ class Checkpoint:
         return {
             "source": (weights.source, weights.hub, weights.revision),
             "files": sorted(self._digests().items()),
-            "options": sorted(self.options.model_dump().items()),
+            "options": sorted(self.options.model_dump(exclude_none=True).items()),
             "max_tokens": self.card.limits.max_tokens,
         }
 
@@ -194,10 +214,9 @@ class Checkpoint:
         return source
 
     def _config(self) -> Any:
-        try:
+        with self._reading("config"):
             config = AutoConfig.from_pretrained(self._name, **self._source)
-        except (OSError, ValueError, KeyError, StrictDataclassError) as error:
-            raise self._unusable("config", error) from error
+            refuse_quantised(config)
         if config.is_encoder_decoder:
             raise self._error(f"encoder-decoder checkpoints ({config.model_type}) are not served")
         options = self.options
@@ -207,18 +226,23 @@ class Checkpoint:
             _keep_layers(config, options.num_hidden_layers)
         return config
 
-    def _refuse_other_formats(self) -> None:
-        weights = self.card.weights
-        if weights.source == "hub":
+    def _stored_types(self) -> dict[str, str]:
+        """Refuse files that no model can be read from; return the types of the others' tensors."""
+        folder = self.files.weights
+        if self.card.weights.source == "hub":
             self._verify_hub()
-        elif self.files.weights is None:
+            return {}
+        if folder is None:
             raise self._error("weights.source must be `folder`, `package` or `hub`")
-        elif (self.files.weights / "adapter_config.json").is_file():
-            raise self._error("an adapter lies among the weights: name it in options.adapter")
-        elif self.options.gguf_file is None and not any(
-            (self.files.weights / name).is_file() for name in _WEIGHTS
-        ):
-            raise self._error(f"no model.safetensors in {self.files.weights}; save it as one")
+        if (folder / "adapter_config.json").is_file():
+            raise self._error(
+                "an adapter lies among the weights: put it in a folder of its own beside the card, "
+                "name this in options.adapter, and let weights name the base model"
+            )
+        if self.options.gguf_file is not None:
+            return {}
+        with self._reading("model"):
+            return stored_types(folder)
 
     def _verify_hub(self) -> None:
         weights = self.card.weights
@@ -228,10 +252,8 @@ class Checkpoint:
                 "repository of your own and pin the commit you trust, in 40 hex digits"
             )
         for name, expected in weights.files.items():
-            try:
+            with self._reading(name):
                 path = cached_file(weights.hub, name, revision=weights.revision)
-            except OSError as error:
-                raise self._unusable(name, error) from error
             found = digest_of(Path(path or ""))
             if found != expected:
                 raise self._error(f"{name!r} is not the file of the card ({found})")
@@ -240,20 +262,24 @@ class Checkpoint:
         kept = self.options.num_hidden_layers
         if kept is not None:
             unexpected = {key for key in unexpected if not _is_layer_above(key, kept)}
-        if self._has_own_files:
-            unexpected = {key for key in unexpected if not _PRETRAINING_HEADS.match(key)}
+        known = self.options.unused
+        unused = {
+            key for key in unexpected if _PRETRAINING_HEADS.match(key) or key.startswith(known)
+        }
+        if unused:
+            logger.warning("%s: left unused: %s", self.card.id, summary(unused))
+        unexpected -= unused
         if unexpected:
-            name = type(model).__name__
             raise self._error(
-                f"the files hold {_summary(unexpected)}, for which {name} has no place"
+                f"the files hold {summary(unexpected)}, for which {type(model).__name__} has no "
+                "place: the scores may not be those of the training. If they do not belong to the "
+                f'score, write options.unused = ["{min(unexpected)}"]'
             )
 
     def _replace_tensors(self, model: Any, path: Path) -> set[str]:
         """Copy the tensors of a file over the model's, and return their names."""
-        try:
+        with self._reading(f"file {path.name!r} by the card"):
             state = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise self._error(f"no readable {path.name!r} by the card: {error}") from error
         places = model.state_dict()
         for name, tensor in state.items():
             if name not in places or places[name].shape != tensor.shape:
@@ -266,30 +292,53 @@ class Checkpoint:
         for name in _ADAPTER:
             if not (folder / name).is_file():
                 raise self._error(f"no {name} in {folder}")
-        config = PeftConfig.from_pretrained(str(folder))
-        config.inference_mode = True
-        config.base_model_name_or_path = None  # the place of training; the card names the place now
-        state = load_file(folder / "adapter_model.safetensors")
-        try:
+        with self._reading("adapter"):
+            config = self._adapter_config(folder)
+            state = load_file(folder / "adapter_model.safetensors")
             with warnings.catch_warnings():
                 # peft asks Transformers for an attribute that has a new name.
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
                 adapted = get_peft_model(model, config)
             wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
             if wanted != set(state):
-                different = _summary(wanted ^ set(state))
+                different = summary(wanted ^ set(state))
                 raise self._error(f"the adapter and the model disagree about {different}")
             set_peft_model_state_dict(adapted, state)
-        except (ValueError, RuntimeError) as error:
-            raise self._unusable("adapter", error) from error
-        given = {key.removeprefix("base_model.model.") for key in state}
-        return adapted.merge_and_unload(), given
+            given = {key.removeprefix("base_model.model.") for key in state}
+            return adapted.merge_and_unload(), given
+
+    def _adapter_config(self, folder: Path) -> PeftConfig:
+        config: PeftConfig = PeftConfig.from_pretrained(str(folder))
+        if config.is_prompt_learning:
+            raise self._error(f"a {config.peft_type} adapter adds tokens: it cannot be merged")
+        if config.task_type not in (None, "SEQ_CLS"):
+            raise self._error(
+                f"the adapter was trained for the task {config.task_type} and has no head that "
+                'scores: train it with task_type = "SEQ_CLS"; if it does bring a head '
+                "(modules_to_save), write SEQ_CLS in its adapter_config.json"
+            )
+        config.inference_mode = True
+        config.base_model_name_or_path = None  # the place of training; the card names the place now
+        return config
+
+    def _without_words(self) -> CardError | None:
+        """Return the error for a folder that lacks a fast tokenizer."""
+        folder = self.files.weights
+        if folder is None or not folder.is_dir() or (folder / "tokenizer.json").is_file():
+            return None
+        files = sorted(path.name for pattern in _WORDS for path in folder.glob(pattern))
+        instead = f", only {', '.join(files)}" if files else ""
+        return self._error(
+            f"no tokenizer.json in {folder}{instead}: where the training ran (with sentencepiece "
+            "installed), run AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), and "
+            "copy the files"
+        )
+
+    def _reading(self, part: str) -> Reading:
+        return Reading(self.card.id, f"{part} at {self._name!r}")
 
     def _error(self, text: str) -> CardError:
         return CardError(f"{self.card.id}: {text}")
-
-    def _unusable(self, what: str, error: Exception) -> CardError:
-        return self._error(f"the {what} at {self._name!r} cannot be used: {error}")
 
 
 def _digests(folder: Path, known: Mapping[str, str]) -> dict[str, str]:
@@ -312,6 +361,9 @@ def _is_layer_above(key: str, kept: int) -> bool:
     return layer is not None and int(layer[1]) >= kept
 
 
-def _summary(names: set[str]) -> str:
-    shown = ", ".join(sorted(names)[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+def _shapes(mismatched: Mapping[str, Sequence[Any]]) -> str:
+    if not mismatched:
+        return ""
+    name = min(mismatched)
+    stored, wanted = (" x ".join(map(str, shape)) for shape in mismatched[name])
+    return f" ({name} is {stored} in the files and {wanted} by the config and the card)"

@@ -1,4 +1,6 @@
-"""The check of the device that a model is loaded onto."""
+"""The check of the device that a model is loaded onto, and of the precision of its products."""
+
+from collections.abc import Mapping
 
 import torch
 
@@ -27,3 +29,22 @@ def usable_device(card: ModelCard, name: str) -> torch.device:
             f"{card.id}: ASSAY_DEVICE is {name}, but the last CUDA device is cuda:{count - 1}"
         )
     return device
+
+
+_PRECISION_VARIABLES = (
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)
+
+
+def reduced_precision(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what makes matrix products less exact than their dtype, by name: PyTorch's setting,
+    and the variables that its libraries read. By default there is nothing.
+
+    Args:
+        environment: the environment of the process.
+    """
+    found = {name: environment[name] for name in _PRECISION_VARIABLES if name in environment}
+    precision = torch.get_float32_matmul_precision()
+    return found if precision == "highest" else {**found, "float32_matmul": precision}

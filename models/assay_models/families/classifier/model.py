@@ -4,7 +4,9 @@ The logits of a sequence are those that plain Transformers computes for that seq
 unpadded, whatever else is in the batch.
 """
 
+import hashlib
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
@@ -15,14 +17,20 @@ from torch import Tensor, nn
 from assay_models.base import DeviceOutOfMemory, Input, ItemError, Raw, Truncation
 from assay_models.card import CardError, ModelCard
 from assay_models.families.classifier.batch_layout import BatchLayout, Body, head_of
+from assay_models.families.classifier.chat_template import fixed_template, own_template
 from assay_models.families.classifier.checkpoint import Checkpoint, ClassifierOptions
-from assay_models.families.classifier.device import usable_device
+from assay_models.families.classifier.device import reduced_precision, usable_device
+from assay_models.families.classifier.load_errors import Reading
 from assay_models.families.classifier.outputs import Outputs, read_outputs
 from assay_models.families.classifier.parity import (
     ParityError,
     Trial,
     choose_layout,
     numeric_environment,
+)
+from assay_models.families.classifier.positions import (
+    first_position,
+    refuse_longer_than_positions,
 )
 from assay_models.families.classifier.surprisal import Surprisal
 from assay_models.families.classifier.tokenization import (
@@ -68,15 +76,17 @@ class Classifier:
         checkpoint = Checkpoint(card, files, options)
         dtype, device = _dtype(card, runtime), usable_device(card, runtime.device)
         model, tokenizer = checkpoint.load(dtype)
-        _refuse_longer_than_positions(card, model)
+        refuse_longer_than_positions(card, model)
         outputs = read_outputs(card, model.config, options.labels, options.problem_type)
         formatter = _formatter(card, checkpoint, model, tokenizer)
         parts = {
             **checkpoint.fingerprint_parts(),
             "classifier": VERSION,
+            "tokenizer": _digest(formatter.tokenizer.backend_tokenizer.to_str()),
             "template": formatter.chat_template,
             "dtype": str(dtype),
             "attention": model.config._attn_implementation,
+            **reduced_precision(os.environ),
         }
         placed = _in_precision(model, dtype).to(device)
         body = _body(card, options, device, model=placed, tokenizer=tokenizer)
@@ -151,10 +161,16 @@ def _formatter(
         card.limits.max_tokens,
         vocabulary_size=model.get_input_embeddings().num_embeddings,
         has_type_ids=_takes_type_ids(model, tokenizer),
-        chat_template=checkpoint.chat_template(),
+        chat_template=_template(card, checkpoint, tokenizer),
     )
     _refuse_other_template(card, checkpoint.options, formatter)
     return formatter
+
+
+def _template(card: ModelCard, checkpoint: Checkpoint, tokenizer: Any) -> str | None:
+    with Reading(card.id, "chat template"):
+        template = checkpoint.chat_template() or own_template(tokenizer)
+        return fixed_template(template or "", checkpoint.options.date) or None
 
 
 def _body(
@@ -173,7 +189,7 @@ def _body(
         pad_id=_pad_id(model, tokenizer),
         ignored_id=None if options.pooling == "last" else ignored,
         max_tokens=card.limits.max_tokens,
-        first_position=_first_position(model),
+        first_position=first_position(model),
         has_type_ids=_takes_type_ids(model, tokenizer),
         surprisal=_surprisal(card, model, tokenizer, options),
     )
@@ -198,6 +214,20 @@ def _layout(
     dtype: torch.dtype,
     deterministic: bool,
 ) -> BatchLayout:
+    tolerance = 1e-3 if dtype == torch.float32 else 0.05
+    try:
+        trial = Trial(_trial_rows(formatter, deterministic=deterministic), tolerance)
+        return choose_layout(body, head_of(body.model), trial, deterministic=deterministic)
+    except ParityError as error:
+        raise CardError(f"{card.id}: {error}") from error
+    except ItemError as error:
+        raise CardError(
+            f"{card.id}: no plain English can be computed: {error.detail}. Either the tokenizer is "
+            "another checkpoint's, or limits.max_tokens is too low"
+        ) from error
+
+
+def _trial_rows(formatter: PromptFormatter, *, deterministic: bool) -> list[Input]:
     texts = list(_UNEQUAL)
     if deterministic:
         texts += [" ".join([text] * count) for count in _REPEATS for text in (*_UNEQUAL, *_ALIKE)]
@@ -205,12 +235,7 @@ def _layout(
     alike = [
         replace(formatter.encode_text(text, None, "right"), prefix_key=b"alike") for text in _ALIKE
     ]
-    tolerance = 1e-3 if dtype == torch.float32 else 0.05
-    trial = Trial([sequence.input() for sequence in (*unequal, *alike)], tolerance)
-    try:
-        return choose_layout(body, head_of(body.model), trial, deterministic=deterministic)
-    except ParityError as error:
-        raise CardError(f"{card.id}: {error}") from error
+    return [sequence.input() for sequence in (*unequal, *alike)]
 
 
 def _dtype(card: ModelCard, runtime: Runtime) -> torch.dtype:
@@ -221,6 +246,10 @@ def _dtype(card: ModelCard, runtime: Runtime) -> torch.dtype:
             "float32, bfloat16 or float16"
         )
     return dtype
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _takes_type_ids(model: Any, tokenizer: Any) -> bool:
@@ -237,27 +266,6 @@ def _pad_id(model: Any, tokenizer: Any) -> int:
         return int(embeddings.padding_idx)
     own = tokenizer.pad_token_id or 0
     return int(own) if own < embeddings.num_embeddings else 0
-
-
-def _first_position(model: Any) -> int:
-    # RoBERTa and models like it number positions from behind the padding's.
-    for name, module in model.named_modules():
-        padding = getattr(module, "padding_idx", None)
-        if name.endswith("position_embeddings") and padding is not None:
-            return int(padding) + 1
-    return 0
-
-
-def _refuse_longer_than_positions(card: ModelCard, model: Any) -> None:
-    positions = getattr(model.config, "max_position_embeddings", None)
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            positions = module.num_embeddings - _first_position(model)
-    if positions is not None and card.limits.max_tokens > positions:
-        raise CardError(
-            f"{card.id}: limits.max_tokens is {card.limits.max_tokens}, "
-            f"the checkpoint has {positions} positions"
-        )
 
 
 def _refuse_other_template(

@@ -43,6 +43,9 @@ _UNFIT = (
 """The exceptions that an architecture may raise that takes no packed rows or other layers."""
 
 
+_NOT_FINITE = "set ASSAY_DTYPE=float32; if that is set, the weights are damaged"
+
+
 class ParityError(Exception):
     """The model's numbers depend on what they must not depend on; the text says on what."""
 
@@ -71,12 +74,14 @@ def choose_layout(
         deterministic: whether a row must get the same bits in every batch.
 
     Raises:
-        ParityError: a row's score changes with the padding; or its bits change with the rest of
-            the batch, even one row at a time.
+        ParityError: a row's score is not finite, or changes with the padding; or its bits change
+            with the rest of the batch, even one row at a time.
     """
     padded = PaddedLayout(body)
     with torch.inference_mode():
         expected = torch.cat([padded.reference_logits(row).float() for row in trial.probes])
+        if not expected.isfinite().all():
+            raise ParityError(f"scores are not finite numbers in {body.model.dtype}: {_NOT_FINITE}")
         noise = _padding_noise(padded, trial, expected)
         tolerance = max(trial.tolerance / 10, 4 * noise)
         layout = _fastest(padded, head, Trial(trial.probes, tolerance), expected)

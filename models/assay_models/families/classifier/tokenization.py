@@ -17,6 +17,17 @@ from assay_models.items import Message
 SpecialTokens = Literal["literal", "parse"]
 """How a special token written inside a text is encoded: as its letters, or as the token itself."""
 
+_RENDERING_ERRORS = (
+    TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""The exceptions that a template's own expressions may raise on a conversation."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenSequence:
@@ -91,23 +102,21 @@ class PromptFormatter:
         """Take over a tokenizer: the lengths and the padding in its own files are switched off.
 
         Raises:
-            CardError: it has no words, is not one of the `tokenizers` library, or names no
-                default among its templates.
+            CardError: it has no words, or is not one of the `tokenizers` library.
         """
         fast = getattr(tokenizer, "is_fast", False)
         if not fast or tokenizer.vocab_size <= len(tokenizer.all_special_tokens):
             # Without its files Transformers makes up a tokenizer of nothing but special tokens.
             raise CardError(f"no tokenizer.json at {tokenizer.name_or_path!r}, or an empty one")
         backends = _backends(tokenizer)
-        template = chat_template or _own_template(tokenizer)
         formatter = cls(
             tokenizer,
             max_tokens,
             vocabulary_size=vocabulary_size,
             has_type_ids=has_type_ids,
-            chat_template=template,
+            chat_template=chat_template,
             text_prefix=_text_prefix(backends["parse"]),
-            control_tokens=ControlTokens.from_tokenizer(tokenizer, template) if template else None,
+            control_tokens=_control_tokens(tokenizer, chat_template),
             _backends=backends,
         )
         return replace(formatter, chat_suffix=formatter._chat_suffix())
@@ -197,7 +206,7 @@ class PromptFormatter:
         user = {"role": "user", "content": question}
         try:
             return self._render([user, {"role": "assistant", "content": answer}])
-        except (TemplateError, TypeError):
+        except _RENDERING_ERRORS:
             raise ItemError("invalid_item", "the chat template refuses this conversation") from None
 
     def _sequence(
@@ -236,7 +245,7 @@ class PromptFormatter:
             ids = self.control_tokens.encode(
                 messages, self._render, escape_control_tokens=escape_control_tokens
             )
-        except (TemplateError, TypeError):
+        except _RENDERING_ERRORS:
             raise ItemError(
                 "invalid_item",
                 "the chat template refuses this conversation: look at the roles and their order",
@@ -355,16 +364,8 @@ def _too_long(tokens: int, limit: int) -> ItemError:
     )
 
 
-def _own_template(tokenizer: Any) -> str | None:
-    if not tokenizer.chat_template:
-        return None
-    try:
-        return str(tokenizer.get_chat_template())
-    except ValueError:
-        raise CardError(
-            f"{tokenizer.name_or_path!r} has several chat templates and no default: "
-            "name one in options.chat_template"
-        ) from None
+def _control_tokens(tokenizer: Any, template: str | None) -> ControlTokens | None:
+    return ControlTokens.from_tokenizer(tokenizer, template) if template else None
 
 
 def _backends(tokenizer: Any) -> dict[SpecialTokens, Tokenizer]:
