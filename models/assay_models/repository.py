@@ -115,7 +115,7 @@ def weight_names(folder: Path) -> list[str]:
     """Return the names of a checkpoint's safetensors files: the only one, or those of its index.
 
     Raises:
-        CardError: the index does not name them.
+        ValueError: the index does not name them.
     """
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file() or not index.is_file():
@@ -125,7 +125,7 @@ def weight_names(folder: Path) -> list[str]:
     except (ValueError, LookupError, TypeError, AttributeError):
         names = []
     if not names or any(Path(str(name)).name != name for name in names):
-        raise CardError(f"{index} does not name the files beside it: save the model again")
+        raise ValueError(f"{index} does not name the files beside it: save the model again")
     return names
 
 
@@ -133,7 +133,7 @@ def missing_weights(folder: Path) -> str | None:
     """Return which of a checkpoint's safetensors files are absent; None if they are there.
 
     Raises:
-        CardError: the index does not name them.
+        ValueError: the index does not name them.
     """
     if not folder.is_dir():
         return f"no folder {folder}"

@@ -23,7 +23,13 @@ from assay.offline.local import running_service
 from assay.served_model import SelfTest
 from assay.settings import Settings
 from assay_models.card import CardError, ModelCard, Quality
-from assay_models.repository import ModelNotFound, ModelRepository, RepositoryEntry, digest_of
+from assay_models.repository import (
+    ModelNotFound,
+    ModelRepository,
+    RepositoryEntry,
+    digest_of,
+    missing_weights,
+)
 
 PIPE_WIDTH = 10_000
 
@@ -171,7 +177,20 @@ def weights_state(repository: ModelRepository, entry: RepositoryEntry) -> str:
     absent = [name for folder, name in named if not (folder / name).is_file()]
     if absent:
         return f"missing: {', '.join(absent)}"
-    return "none needed" if weights.source == "none" else "installed"
+    if weights.source == "none":
+        return "none needed"
+    missing = None if weights.files else _missing_unlisted(files.weights)
+    return "installed" if missing is None else f"missing: {missing}"
+
+
+def _missing_unlisted(folder: Path | None) -> str | None:
+    """Return which weights are absent from a folder whose files the card does not list."""
+    if folder is None or any(folder.glob("*.gguf")):
+        return None
+    try:
+        return missing_weights(folder)
+    except ValueError as error:
+        return str(error)
 
 
 def _repository(settings: Settings) -> ModelRepository:

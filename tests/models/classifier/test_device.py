@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.checkpoints import build_checkpoint
+from support.checkpoints import build_checkpoint, load_classifier
 from support.servers import Served
 
 from assay.settings import Settings
 from assay_models.card import CardError
-from assay_models.families.classifier.device import usable_device
+from assay_models.families.classifier.device import reduced_precision, usable_device
 from assay_models.repository import ModelRepository, embedded_root
 
 SetCount = Callable[[int], None]
@@ -46,6 +46,37 @@ def test_a_device_that_exists_is_returned(
     set_cuda_devices(count)
     card = ModelRepository([embedded_root()]).find("reference").card
     assert usable_device(card, name) == torch.device(name)
+
+
+@pytest.mark.parametrize(
+    ("precision", "environment", "expected"),
+    [
+        ("highest", {"HOME": "x"}, {}),
+        ("high", {}, {"float32_matmul": "high"}),
+        (
+            "highest",
+            {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16", "HOME": "x"},
+            {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"},
+        ),
+    ],
+)
+def test_reduced_precision_is_what_the_process_sets(
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    environment: dict[str, str],
+    expected: dict[str, str],
+) -> None:
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
+    assert reduced_precision(environment) == expected
+
+
+def test_reduced_precision_decides_the_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build_checkpoint("bert", tmp_path)
+    before = load_classifier(folder).fingerprint_parts
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    assert load_classifier(folder).fingerprint_parts != before
 
 
 async def test_the_reason_is_shown_for_every_family_on_a_device(

@@ -1,6 +1,8 @@
 """Loading a checkpoint: complete or refused, no random weight, no pickle, only the card's files."""
 
 import json
+import logging
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -61,11 +63,33 @@ def test_a_missing_weight_of_the_body_is_refused(tmp_path: Path, kind: Kind) -> 
         load_classifier(folder)
 
 
-def test_a_weight_that_the_model_has_no_place_for_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["value_head.weight", "score.bias", "model.layers.3.mlp.up_proj.weight_scale"]
+)
+def test_a_weight_that_the_model_has_no_place_for_is_refused(tmp_path: Path, name: str) -> None:
     folder = build_checkpoint("qwen3", tmp_path)
-    rewrite(folder, lambda state: state.update({"value_head.weight": torch.ones(1, 32)}))
-    with pytest.raises(CardError, match=r"value_head\.weight"):
+    rewrite(folder, lambda state: state.update({name: torch.ones(1)}))
+    with pytest.raises(CardError, match=rf"the files hold {re.escape(name)}.*options\.unused = \["):
         load_classifier(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("lm_head.weight", {}),
+        ("cls.predictions.bias", {}),
+        ("value_head.weight", {"unused": ["value_head."]}),
+    ],
+)
+def test_a_head_for_another_task_is_left_unused_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, options: dict[str, object]
+) -> None:
+    expected = logits_of(load_classifier(build_checkpoint("qwen3", tmp_path)))
+    folder = build_checkpoint("qwen3", tmp_path, options=options)
+    rewrite(folder, lambda state: state.update({name: torch.ones(8, 32)}))
+    with caplog.at_level(logging.WARNING):
+        assert logits_of(load_classifier(folder)) == expected
+    assert f"tiny@1: left unused: {name}" in caplog.text
 
 
 def test_a_head_of_another_shape_is_refused(tmp_path: Path) -> None:
@@ -101,6 +125,12 @@ def test_the_fingerprint_changes_with_every_file_that_decides_a_number(tmp_path:
     assert load_classifier(folder, "bfloat16").fingerprint_parts != before
     (folder / "weights" / "README.md").write_text("nothing that decides")
     assert load_classifier(folder).fingerprint_parts == before
+    words = folder / "weights" / "tokenizer.json"
+    words.write_text(
+        words.read_text().replace('"normalizer": null', '"normalizer": {"type": "NFC"}')
+    )
+    with_other_words = load_classifier(folder).fingerprint_parts
+    assert with_other_words["tokenizer"] != before["tokenizer"]
     rewrite(folder, lambda state: state["score.weight"].mul_(1.01))
     after = load_classifier(folder).fingerprint_parts
     assert after != before

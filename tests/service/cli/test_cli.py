@@ -61,6 +61,20 @@ def add_card(root: Path, name: str, *, version: int = 1, score: float = 0.405465
     return folder
 
 
+def add_weights(folder: Path) -> None:
+    """Add folders of weights that the card does not list: whole, with a shard missing, damaged."""
+    index = {"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}
+    for path, content in {
+        "whole/model.safetensors": "",
+        "gguf/model.gguf": "",
+        "cut/1.safetensors": "",
+        "cut/model.safetensors.index.json": json.dumps(index),
+        "damaged/model.safetensors.index.json": "{",
+    }.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(content)
+
+
 class TestHelp:
     @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
     def test_every_command_shows_an_example(self, command: list[str]) -> None:
@@ -208,6 +222,18 @@ class TestList:
             ),
             ('[weights]\nsource = "folder"\nfiles = {{ "a.bin" = "{digest}" }}', "installed"),
             ('[weights]\nsource = "folder"\nfiles = {{ "b.bin" = "{digest}" }}', "missing: b.bin"),
+            ('[weights]\nsource = "folder"', "missing: no model.safetensors in {folder}"),
+            (
+                '[weights]\nsource = "folder"\npath = "nowhere"',
+                "missing: no folder {folder}/nowhere",
+            ),
+            ('[weights]\nsource = "folder"\npath = "whole"', "installed"),
+            ('[weights]\nsource = "folder"\npath = "gguf"', "installed"),
+            (
+                '[weights]\nsource = "folder"\npath = "cut"',
+                "missing: no 2.safetensors in {folder}/cut",
+            ),
+            ('[weights]\nsource = "folder"\npath = "damaged"', "save the model again"),
         ],
     )
     def test_the_state_of_the_weights(self, tmp_path: Path, weights: str, state: str) -> None:
@@ -215,9 +241,10 @@ class TestList:
         table = table.replace("{digest}", "sha256:" + "0" * 64)
         folder = add_card(tmp_path, "words", more=table)
         (folder / "a.bin").write_bytes(b"a")
+        add_weights(folder)
         repository = ModelRepository([tmp_path])
         found = weights_state(repository, repository.find("words"))
-        assert found.endswith(state)
+        assert found.endswith(state.replace("{folder}", str(folder)))
 
 
 class TestShow:

@@ -1,7 +1,6 @@
 """The errors of requests with failed items, and the activation of raws."""
 
 import asyncio
-import math
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 

@@ -278,7 +278,7 @@ class Checkpoint:
 
     def _replace_tensors(self, model: Any, path: Path) -> set[str]:
         """Copy the tensors of a file over the model's, and return their names."""
-        with self._reading(f"file {path.name!r} by the card"):
+        with self._reading("file of changed tensors", path):
             state = load_file(path)
         places = model.state_dict()
         for name, tensor in state.items():
@@ -292,7 +292,7 @@ class Checkpoint:
         for name in _ADAPTER:
             if not (folder / name).is_file():
                 raise self._error(f"no {name} in {folder}")
-        with self._reading("adapter"):
+        with self._reading("adapter", folder):
             config = self._adapter_config(folder)
             state = load_file(folder / "adapter_model.safetensors")
             with warnings.catch_warnings():
@@ -310,12 +310,14 @@ class Checkpoint:
     def _adapter_config(self, folder: Path) -> PeftConfig:
         config: PeftConfig = PeftConfig.from_pretrained(str(folder))
         if config.is_prompt_learning:
-            raise self._error(f"a {config.peft_type} adapter adds tokens: it cannot be merged")
+            raise self._error(
+                f"a {_name_of(config.peft_type)} adapter adds tokens: it cannot be merged"
+            )
         if config.task_type not in (None, "SEQ_CLS"):
             raise self._error(
-                f"the adapter was trained for the task {config.task_type} and has no head that "
-                'scores: train it with task_type = "SEQ_CLS"; if it does bring a head '
-                "(modules_to_save), write SEQ_CLS in its adapter_config.json"
+                f"an adapter for the task {_name_of(config.task_type)} has no head that scores: "
+                'train it with task_type = "SEQ_CLS"; if it does bring a head (modules_to_save), '
+                "write SEQ_CLS in its adapter_config.json"
             )
         config.inference_mode = True
         config.base_model_name_or_path = None  # the place of training; the card names the place now
@@ -334,8 +336,8 @@ class Checkpoint:
             "copy the files"
         )
 
-    def _reading(self, part: str) -> Reading:
-        return Reading(self.card.id, f"{part} at {self._name!r}")
+    def _reading(self, part: str, place: Path | None = None) -> Reading:
+        return Reading(self.card.id, f"{part} at {str(place or self._name)!r}")
 
     def _error(self, text: str) -> CardError:
         return CardError(f"{self.card.id}: {text}")
@@ -359,6 +361,10 @@ def _keep_layers(config: Any, count: int) -> None:
 def _is_layer_above(key: str, kept: int) -> bool:
     layer = re.search(r"\.(?:layers|layer|h)\.(\d+)\.", f".{key}")
     return layer is not None and int(layer[1]) >= kept
+
+
+def _name_of(kind: Any) -> str:
+    return str(getattr(kind, "value", kind))
 
 
 def _shapes(mismatched: Mapping[str, Sequence[Any]]) -> str:

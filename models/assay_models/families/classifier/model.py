@@ -156,13 +156,15 @@ _REPEATS = (1, 1, 2, 4)
 def _formatter(
     card: ModelCard, checkpoint: Checkpoint, model: Any, tokenizer: Any
 ) -> PromptFormatter:
-    formatter = PromptFormatter.from_tokenizer(
-        tokenizer,
-        card.limits.max_tokens,
-        vocabulary_size=model.get_input_embeddings().num_embeddings,
-        has_type_ids=_takes_type_ids(model, tokenizer),
-        chat_template=_template(card, checkpoint, tokenizer),
-    )
+    template = _template(card, checkpoint, tokenizer)
+    with Reading(card.id, "tokenizer"):
+        formatter = PromptFormatter.from_tokenizer(
+            tokenizer,
+            card.limits.max_tokens,
+            vocabulary_size=model.get_input_embeddings().num_embeddings,
+            has_type_ids=_takes_type_ids(model, tokenizer),
+            chat_template=template,
+        )
     _refuse_other_template(card, checkpoint.options, formatter)
     return formatter
 

@@ -50,7 +50,10 @@ def _positions(model: Any) -> tuple[int | None, str]:
     for kind in (kind for kind in kinds if isinstance(kind, Mapping)):
         if kind.get("rope_type") in _LENGTH_DEPENDENT:
             original = kind.get("original_max_position_embeddings") or stated
-            return original, f" whose numbers do not depend on a batch ({kind['rope_type']} rope)"
+            beyond = (
+                f", beyond which a batch's longest text decides the others' ({kind['rope_type']})"
+            )
+            return original, beyond
     if stated is None or rotary.get("rope_type") not in _STRETCHED:
         return stated, ""
     original = rotary.get("original_max_position_embeddings") or stated

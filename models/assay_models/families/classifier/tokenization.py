@@ -10,8 +10,8 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from assay_models.base import Input, ItemError, Truncation
-from assay_models.card import CardError
 from assay_models.families.classifier.control_tokens import ControlTokens, ForgedToken
+from assay_models.families.classifier.load_errors import CheckpointFault
 from assay_models.items import Message
 
 SpecialTokens = Literal["literal", "parse"]
@@ -102,12 +102,12 @@ class PromptFormatter:
         """Take over a tokenizer: the lengths and the padding in its own files are switched off.
 
         Raises:
-            CardError: it has no words, or is not one of the `tokenizers` library.
+            CheckpointFault: it has no words, or is not one of the `tokenizers` library.
         """
         fast = getattr(tokenizer, "is_fast", False)
         if not fast or tokenizer.vocab_size <= len(tokenizer.all_special_tokens):
             # Without its files Transformers makes up a tokenizer of nothing but special tokens.
-            raise CardError(f"no tokenizer.json at {tokenizer.name_or_path!r}, or an empty one")
+            raise CheckpointFault("there is no tokenizer.json, or it holds no words")
         backends = _backends(tokenizer)
         formatter = cls(
             tokenizer,

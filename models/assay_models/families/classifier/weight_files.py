@@ -18,10 +18,15 @@ def stored_types(folder: Path) -> dict[str, str]:
 
     Raises:
         CheckpointFault: a file is missing, incomplete, no safetensors, or a pointer to another.
+        ValueError: an index of shards does not name them.
     """
     missing = missing_weights(folder)
     if missing is not None:
         raise CheckpointFault(missing + _remedy(folder))
+    if not (folder / "config.json").is_file():
+        raise CheckpointFault(
+            f"no config.json in {folder}: copy it from where the weights are from"
+        )
     return {
         name: kind
         for path in weight_names(folder)
@@ -40,8 +45,8 @@ def refuse_integers(model: Any, types: Mapping[str, str]) -> None:
     if wrong := parameters.intersection(names):
         first = min(wrong)
         raise CheckpointFault(
-            f"{summary(wrong)} stored as integers ({types[first]}): save the weights as floats, "
-            "without quantisation"
+            f"integers ({types[first]}) are stored for {summary(wrong)}: save the weights as "
+            "floats, without quantisation"
         )
 
 
