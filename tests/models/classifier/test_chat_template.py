@@ -32,7 +32,7 @@ LLAMA_LIKE = (
 
 
 def render(template: str) -> str:
-    ((rendered,), _) = render_jinja_template([MESSAGES], chat_template=template)
+    rendered: str = render_jinja_template([MESSAGES], chat_template=template)[0][0]
     return rendered
 
 
