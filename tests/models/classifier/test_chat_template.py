@@ -10,9 +10,11 @@ from support.servers import Served
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from assay.settings import Settings
+from assay_models.base import ItemError
 from assay_models.card import CardError
 from assay_models.families.classifier.chat_template import fixed_template
 from assay_models.families.classifier.load_errors import CheckpointFault
+from assay_models.items import Message
 
 pytestmark = pytest.mark.weights
 
@@ -112,6 +114,19 @@ def test_a_template_with_a_fault_is_refused_when_the_model_is_loaded(
     (folder / "own.jinja").write_text(template)
     with pytest.raises(CardError, match="tiny@1: the chat template cannot be used: line 1: "):
         load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["range(10 ** 9) | list", "1 // 0", "messages[9].content.x", "{}[messages].x", "'a' + 1"],
+)
+def test_a_template_that_fails_on_a_conversation_gives_an_item_error(
+    tmp_path: Path, expression: str
+) -> None:
+    template = f"{{{{ {expression} }}}}"
+    classifier = load_classifier(build_checkpoint("qwen3", tmp_path, template=template))
+    with pytest.raises(ItemError, match="the chat template refuses this conversation"):
+        classifier.encode_chat([Message(role="user", content="q")], "error")
 
 
 async def test_a_date_written_as_toml_has_it_is_served_with_the_card(

@@ -11,6 +11,7 @@ from support.servers import Served
 from assay.settings import Settings
 from assay_models.card import CardError
 from assay_models.families.classifier.device import reduced_precision, usable_device
+from assay_models.families.classifier.parity import numeric_environment
 from assay_models.repository import ModelRepository, embedded_root
 
 SetCount = Callable[[int], None]
@@ -77,6 +78,7 @@ def test_reduced_precision_decides_the_fingerprint(
     before = load_classifier(folder).fingerprint_parts
     monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
     assert load_classifier(folder).fingerprint_parts != before
+    assert numeric_environment(torch.device("cpu"))[-1] == "ONEDNN_DEFAULT_FPMATH_MODE=BF16"
 
 
 async def test_the_reason_is_shown_for_every_family_on_a_device(

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from support.checkpoints import PlainTransformers, build_checkpoint, load_model
+from support.servers import Served
 from transformers import pipeline
 
 from assay.api.dialects._service import probability
+from assay.settings import Settings
 from assay.types import ItemResult
 from assay_models.base import Options, Score
 from assay_models.card import CardError
@@ -127,6 +129,29 @@ def test_a_weighted_sum_is_over_the_values_of_transformers_pipeline(
     assert served.channels == close({"reward": total, **expected})
     assert next(iter(served.channels)) == "reward"
     assert activated(served) == served.score
+
+
+@pytest.mark.parametrize("problem_type", [SINGLE, MULTI, REGRESSION])
+async def test_the_routes_of_engines_return_what_transformers_pipeline_returns(
+    tmp_path: Path, served: Served, problem_type: str
+) -> None:
+    folder = build_checkpoint(
+        "bert",
+        tmp_path,
+        labels=LABELS,
+        config={"problem_type": problem_type},
+        options={"score_label": "neutral"},
+    )
+    expected = by_pipeline(folder)
+    texts = {"inputs": TEXT}, {"input": TEXT, "use_activation": True}
+    async with served(Settings(models=("tiny",), repository=(folder,))) as client:
+        tei = (await client.post("/compat/tei/tiny/predict", json=texts[0])).json()
+        vllm = (await client.post("/compat/vllm/tiny/classify", json=texts[1])).json()
+    entries = {entry["label"]: entry["score"] for entry in tei}
+    wanted = {"neutral": expected["neutral"]} if problem_type == REGRESSION else expected
+    assert entries == close(wanted)
+    (entry,) = vllm["data"]
+    assert (entry["label"], entry["probs"]) == ("neutral", [close(expected["neutral"])])
 
 
 def test_the_problem_type_of_the_card_comes_before_the_checkpoints(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from assay_models.families.classifier.batch_layout import (
     PaddedLayout,
     SingleRowLayout,
 )
+from assay_models.families.classifier.device import reduced_precision
 from assay_models.families.classifier.onednn_linear import prepack, set_layers
 from assay_models.families.classifier.transformers_compat import silence_transformers
 
@@ -107,11 +109,13 @@ def is_bit_equal(
 
 
 def numeric_environment(device: torch.device) -> tuple[str, ...]:
-    """Return what decides the bits of a number besides the model: library, device and threads."""
+    """Return what decides the bits of a number besides the model: library, device, threads, and
+    reduced precision."""
+    reduced = tuple(map("=".join, reduced_precision(os.environ).items()))
     if device.type == "cuda":
-        return torch.__version__, torch.cuda.get_device_name(device)
+        return torch.__version__, torch.cuda.get_device_name(device), *reduced
     capability = torch.backends.cpu.get_cpu_capability()
-    return torch.__version__, capability, f"{torch.get_num_threads()} threads"
+    return torch.__version__, capability, f"{torch.get_num_threads()} threads", *reduced
 
 
 def _padding_noise(padded: PaddedLayout, trial: Trial, expected: Tensor) -> float:
