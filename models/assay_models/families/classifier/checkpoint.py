@@ -266,7 +266,8 @@ class Checkpoint:
         unused = {
             key for key in unexpected if _PRETRAINING_HEADS.match(key) or key.startswith(known)
         }
-        if unused:
+        # A base model under an adapter is expected to bring the heads of its own task.
+        if unused and not self._has_own_files:
             logger.warning("%s: left unused: %s", self.card.id, summary(unused))
         unexpected -= unused
         if unexpected:
