@@ -106,7 +106,9 @@ class Client(BaseClient["HTTPClient"]):
             tie_margin: scores no further apart count as equal.
             abstain_below: the score below which even the best is not good enough.
             min_confidence: the probability that the best is better than the next, from 0.5 to 1,
-                below which the server abstains; for models whose card is calibrated.
+                below which the server abstains; for models whose card is calibrated. It also
+                abstains if the best is tied, or its confidence is unknown: a rule decided one of
+                the two scores, or there is no next.
             options: as for `score`.
             run: as for `score`.
             timeout: seconds for this call, instead of the client's.

@@ -160,8 +160,8 @@ class BestOfN:
         best: the index of the best candidate; None if the server chose none.
         ranking: best first.
         ties: indices of candidates whose scores are too close to distinguish them.
-        abstained: whether the best candidate fell below `abstain_below` or `min_confidence`, or
-            there was none.
+        abstained: whether no candidate has a score, the best fell below `abstain_below` or
+            `min_confidence`, or with `min_confidence` its confidence is unknown or it is tied.
         results: one for each candidate, in the order of the candidates.
     """
 

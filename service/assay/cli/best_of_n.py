@@ -75,7 +75,10 @@ AbstainBelow = Annotated[
 MinConfidence = Annotated[
     float | None,
     typer.Option(
-        min=0.5, max=1, callback=_check_finite, help="Choose none if the confidence is lower."
+        min=0.5,
+        max=1,
+        callback=_check_finite,
+        help="Choose none if the confidence is lower or unknown, or the best are tied.",
     ),
 ]
 TruncationSide = Annotated[
@@ -255,5 +258,8 @@ def _reason_of_abstention(reply: BestOfNReply, call: BestOfNCall) -> str:
         return "no candidate has a score"
     if call.abstain_below is not None and best.score < call.abstain_below:
         return f"the best score is {best.score:.4f}, below --abstain-below {call.abstain_below:g}"
-    confidence = "unknown" if best.confidence is None else f"{best.confidence:.4f}"
-    return f"the confidence is {confidence}, below --min-confidence {call.min_confidence:g}"
+    if best.confidence is None:
+        return "the confidence is unknown: a rule decided a score, or only one candidate has one"
+    if best.confidence < (call.min_confidence or 0.0):
+        return f"the confidence is {best.confidence:.4f}, below --min-confidence {call.min_confidence:g}"
+    return "the best candidates are tied"
