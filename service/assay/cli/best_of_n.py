@@ -261,5 +261,6 @@ def _reason_of_abstention(reply: BestOfNReply, call: BestOfNCall) -> str:
     if best.confidence is None:
         return "the confidence is unknown: a rule decided a score, or only one candidate has one"
     if best.confidence < (call.min_confidence or 0.0):
-        return f"the confidence is {best.confidence:.4f}, below --min-confidence {call.min_confidence:g}"
+        minimum = f"--min-confidence {call.min_confidence:g}"
+        return f"the confidence is {best.confidence:.4f}, below {minimum}"
     return "the best candidates are tied"
