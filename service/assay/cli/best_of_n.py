@@ -141,7 +141,8 @@ def _rank(call: BestOfNCall, url: str | None, timeout: float) -> BestOfNReply:
     model = call.score.model
     try:
         if url is None:
-            return asyncio.run(rank_locally(*settings_for(model), call))
+            settings, entry = settings_for(model)
+            return asyncio.run(rank_locally(settings, entry.card.id, call))
         return _rank_remotely(url, timeout, model, call)
     except Halted as error:
         code = Exit.USAGE if error.is_usage_error else Exit.STOPPED
