@@ -10,7 +10,6 @@ from zipfile import BadZipFile
 from assay_models.card import REFERENCE, CardError, ModelCard, Weights, read_card
 from assay_models.weights_archive import PartMissing, ensure_unpacked
 
-
 CHECKPOINT_HINT = (
     "a checkpoint is served by a card, as docs/how-to/serve-your-own-checkpoint.md shows; "
 )

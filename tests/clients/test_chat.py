@@ -279,6 +279,15 @@ def test_with_assay_itself(reference_url: str, writer: Writer) -> None:
     assert sampled.scores == pytest.approx([math.log(2 / 3), math.log(4), math.log(1 / 4)])
 
 
+@pytest.mark.parametrize("prompt", [None, {"role": "user", "content": "q"}, ["q"], 3])
+def test_a_prompt_is_a_text_or_messages(prompt: Any) -> None:
+    with (
+        ChatModel("http://127.0.0.1:8001/v1", "policy") as chat,
+        pytest.raises(ValueError, match="a text, or a list of messages"),
+    ):
+        chat.draw(prompt, 1)
+
+
 @pytest.mark.parametrize("kind", [ChatModel, AsyncChatModel])
 def test_the_address_of_the_route_itself_is_refused(kind: Any) -> None:
     with pytest.raises(ValueError, match="ends in /chat/completions, which the client adds"):

@@ -124,6 +124,15 @@ def to_candidates(candidates: Any) -> list[Any]:
     return rows
 
 
+def drawn_rows(drawn: Any) -> list[Any]:
+    """Return the candidates that a function drew; there may be none.
+
+    Raises:
+        ValueError: it returned no list of them.
+    """
+    return _rows(drawn, "what draw returned", "candidates")
+
+
 def to_run(run: Any, step: Any = None) -> JsonObject | None:
     """Return the `run` of a request, from a name or a dict, with the step.
 
