@@ -169,7 +169,7 @@ WRONG_ITEMS = {
     ),
     "a gap": ([{"value": 1}, None], "items[1] is None: an item must be a dict"),
     "pairs": ([("p", "r")], "items[0] is a tuple: an item must be a dict"),
-    "an empty list": ([], "there are no items to score: a list is empty"),
+    "an empty list": ([], "there are no items to score: items is an empty list"),
     "an empty generator": (iter(()), "there are no items to score"),
     "an asynchronous generator": (_later(), "items is asynchronous: collect it first"),
 }
@@ -184,7 +184,7 @@ def test_wrong_items_are_refused_in_the_callers_words(name: str, server: Any, co
 
 
 def test_an_empty_data_frame_is_refused_by_its_type(connect: Any) -> None:
-    with pytest.raises(ValueError, match="no items to score: of type DataFrame is empty"):
+    with pytest.raises(ValueError, match="no items to score: items is an empty DataFrame"):
         connect().score("code", _pandas()[:0])
 
 

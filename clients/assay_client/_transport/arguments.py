@@ -88,7 +88,7 @@ def to_items(items: Any, fields: Columns | None = None) -> list[JsonObject]:
                 f"items[{index}] is {_kind(row)}: an item must be a dict of its fields, {_EXAMPLE}"
             )
     if not rows:
-        raise ValueError(f"there are no items to score: {_kind(items)} is empty")
+        raise ValueError(f"there are no items to score: items is an empty {type(items).__name__}")
     return rows if fields is None else _select(rows, fields)
 
 

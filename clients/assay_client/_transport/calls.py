@@ -212,7 +212,7 @@ class Calls:
                 if failure is None:
                     return
                 if is_final(failure) or self._remaining(call) <= _POLL_SECONDS:
-                    raise unready_error(failure, call.timeout - self._remaining(call))
+                    raise unready_error(failure, timeout)
                 yield Wait(_POLL_SECONDS)
 
     def _probe(self, call: Call, path: str) -> Steps[retries.Failure | None]:

@@ -23,9 +23,11 @@ def is_final(failure: Failure) -> bool:
     return _FAILED in states and _LOADING not in states
 
 
-def unready_error(failure: Failure, seconds: float) -> AssayError:
-    """Return the error for a server that is not ready after a wait of so many seconds."""
-    waited = f"no server was ready within {seconds:.0f} s"
+def unready_error(failure: Failure, timeout: float) -> AssayError:
+    """Return the error for a server that will not be ready, or is not after a wait of seconds."""
+    waited = "no server will be ready"
+    if not is_final(failure):
+        waited = f"no server was ready within {timeout:g} s"
     if not isinstance(failure, APIStatusError):
         error = APIConnectionError(f"{waited}: {failure.message}")
         error.__cause__ = failure

@@ -32,7 +32,7 @@ MAX_CANDIDATE_CHARACTERS = 200
 """Characters of a candidate in the table."""
 
 _OPTIONS = {"model", "candidates", "top_n", "tie_margin", "abstain_below", "min_confidence"}
-_RESERVED = _OPTIONS | {"options", "run", "timeout", "priority"}
+_RESERVED = _OPTIONS | {"options", "run", "step", "timeout", "priority"}
 
 Candidate = str | Mapping[str, Any]
 
