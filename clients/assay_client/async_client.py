@@ -7,9 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from assay_client._transport.arguments import (
+    Candidates,
+    Columns,
+    Items,
+    Run,
+    score_arguments,
+    single_item,
+    to_run,
+)
 from assay_client._transport.base import BaseClient
 from assay_client._transport.batching import BatchReply, RequestBatcher
-from assay_client._transport.calls import EncodedBatch, check_score, raise_if_failed
+from assay_client._transport.calls import EncodedBatch, raise_if_failed
 from assay_client._transport.clock import Clock
 from assay_client._transport.requests import Request, batch_key, encode_items
 from assay_client._transport.steps import Send, Steps
@@ -39,7 +48,7 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
         base_url: str | Sequence[str] | None = None,
         *,
         api_key: str | None = None,
-        timeout: float = 60.0,
+        timeout: float = 600.0,
         max_retries: int = 4,
         max_items_per_request: int = 1024,
         http_client: AsyncHTTPClient | None = None,
@@ -60,36 +69,37 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
     async def score(
         self,
         model: str,
-        items: Sequence[Mapping[str, Any]],
+        items: Items,
         *,
+        fields: Columns | None = None,
         options: Mapping[str, Any] | None = None,
-        run: Mapping[str, Any] | None = None,
+        run: Run | None = None,
+        step: int | None = None,
         timeout: float | None = None,
         on_error: OnError = "raise",
         priority: Priority | None = None,
     ) -> ScoreReply:
         """See `Client.score`."""
+        arguments = score_arguments(
+            model,
+            items,
+            fields=fields,
+            options=options,
+            run=run,
+            step=step,
+            on_error=on_error,
+            priority=priority,
+        )
         calls = self._open_calls()
         batcher = self._batcher() if self._config.gather else None
-        if batcher is not None and batcher.accepts(items):
-            check_score(items, on_error, priority)
-            key, encoded = batch_key(model, options, run, priority), encode_items(items)
-            seconds, deadline = calls.time_limit(timeout)
-            reply, request_id = await batcher.submit(
-                key, items, encoded=encoded, timeout=seconds, deadline=deadline
-            )
-            return raise_if_failed(reply, on_error, request_id)
-        return await self._run(
-            calls.score(
-                model,
-                items,
-                options=options,
-                run=run,
-                timeout=timeout,
-                on_error=on_error,
-                priority=priority,
-            )
+        if batcher is None or not batcher.accepts(arguments.items):
+            return await self._run(calls.score(arguments, timeout))
+        key, encoded = batch_key(arguments), encode_items(arguments.items)
+        seconds, deadline = calls.time_limit(timeout)
+        reply, request_id = await batcher.submit(
+            key, arguments.items, encoded=encoded, timeout=seconds, deadline=deadline
         )
+        return raise_if_failed(reply, on_error, request_id)
 
     async def score_one(
         self,
@@ -97,27 +107,35 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
         item: Mapping[str, Any],
         *,
         options: Mapping[str, Any] | None = None,
-        run: Mapping[str, Any] | None = None,
+        run: Run | None = None,
+        step: int | None = None,
         timeout: float | None = None,
         priority: Priority | None = None,
     ) -> float:
         """See `Client.score_one`."""
         reply = await self.score(
-            model, [item], options=options, run=run, timeout=timeout, priority=priority
+            model,
+            single_item(item),
+            options=options,
+            run=run,
+            step=step,
+            timeout=timeout,
+            priority=priority,
         )
-        return cast("float", reply.results[0].score)  # the line above raises if there is none
+        return cast("float", reply.results[0].score)  # the call above raises if there is none
 
     async def best_of_n(
         self,
         model: str,
-        candidates: Sequence[Any],
+        candidates: Candidates,
         *,
         top_n: int | None = None,
         tie_margin: float | None = None,
         abstain_below: float | None = None,
         min_confidence: float | None = None,
         options: Mapping[str, Any] | None = None,
-        run: Mapping[str, Any] | None = None,
+        run: Run | None = None,
+        step: int | None = None,
         timeout: float | None = None,
         priority: Priority | None = None,
         **shared_fields: Any,
@@ -129,7 +147,7 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
             "abstain_below": abstain_below,
             "min_confidence": min_confidence,
             "options": options,
-            "run": run,
+            "run": to_run(run, step),
         }
         return await self._run(
             self._open_calls().best_of_n(
@@ -150,12 +168,12 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
         """See `Client.model`."""
         return await self._run(self._open_calls().model(name))
 
-    async def run_health(self, run: str, *, timeout: float | None = None) -> RunHealth:
+    async def run_health(self, run: Run, *, timeout: float | None = None) -> RunHealth:
         """See `Client.run_health`."""
         return await self._run(self._open_calls().run_health(run, timeout))
 
     async def record_telemetry(
-        self, run: str, step: int, values: Mapping[str, float], *, timeout: float | None = None
+        self, run: Run, step: int, values: Mapping[str, float], *, timeout: float | None = None
     ) -> None:
         """See `Client.record_telemetry`."""
         await self._run(self._open_calls().record_telemetry(run, step, values, timeout))
@@ -163,6 +181,10 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
     async def is_ready(self) -> bool:
         """See `Client.is_ready`."""
         return await self._run(self._open_calls().probe("/readyz"))
+
+    async def wait_until_ready(self, timeout: float = 300.0) -> None:
+        """See `Client.wait_until_ready`."""
+        await self._run(self._open_calls().wait_until_ready(timeout))
 
     async def is_live(self) -> bool:
         """See `Client.is_live`."""

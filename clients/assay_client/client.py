@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from assay_client._transport.arguments import (
+    Candidates,
+    Columns,
+    Items,
+    Run,
+    score_arguments,
+    single_item,
+    to_run,
+)
 from assay_client._transport.base import BaseClient
 from assay_client._transport.requests import Request
 from assay_client._transport.steps import Send, Steps
@@ -27,10 +36,12 @@ class Client(BaseClient["HTTPClient"]):
     def score(
         self,
         model: str,
-        items: Sequence[Mapping[str, Any]],
+        items: Items,
         *,
+        fields: Columns | None = None,
         options: Mapping[str, Any] | None = None,
-        run: Mapping[str, Any] | None = None,
+        run: Run | None = None,
+        step: int | None = None,
         timeout: float | None = None,
         on_error: OnError = "raise",
         priority: Priority | None = None,
@@ -39,27 +50,32 @@ class Client(BaseClient["HTTPClient"]):
 
         Args:
             model: `name@version`, or `name` for its default version.
-            items: the fields of each, as the model's family takes them.
+            items: the fields of each, as the model's family takes them: dicts in a list or from any
+                other iterable, or the rows of a DataFrame (pandas, polars), an Arrow table or a
+                Hugging Face data set.
+            fields: the key or column from which each field of an item is taken, such as
+                `{"prompt": "question"}`, or those that are sent; without it all are.
             options: the server's `truncation`, `raw`, `on_error`; for `nli` also `weights` and
                 `min_confidence`.
-            run: the training run and step, for the server's monitors: `id`, `step`, `split`.
+            run: the training run, for the server's monitors: its name, or `id`, `step`, `split`.
+            step: of the run.
             timeout: seconds for this call, instead of the client's.
             on_error: `raise` an ItemFailedError if an item has no score, or `none`: return the
                 reply, in which such an item's score is None. The client never substitutes a number.
             priority: the server's lane: `interactive`, `training` (its default for scores) or
                 `bulk`. If its device is busy, the first goes first and the last waits.
         """
-        return self._run(
-            self._open_calls().score(
-                model,
-                items,
-                options=options,
-                run=run,
-                timeout=timeout,
-                on_error=on_error,
-                priority=priority,
-            )
+        arguments = score_arguments(
+            model,
+            items,
+            fields=fields,
+            options=options,
+            run=run,
+            step=step,
+            on_error=on_error,
+            priority=priority,
         )
+        return self._run(self._open_calls().score(arguments, timeout))
 
     def score_one(
         self,
@@ -67,7 +83,8 @@ class Client(BaseClient["HTTPClient"]):
         item: Mapping[str, Any],
         *,
         options: Mapping[str, Any] | None = None,
-        run: Mapping[str, Any] | None = None,
+        run: Run | None = None,
+        step: int | None = None,
         timeout: float | None = None,
         priority: Priority | None = None,
     ) -> float:
@@ -76,23 +93,29 @@ class Client(BaseClient["HTTPClient"]):
         Raises:
             ItemFailedError: it could not be scored.
         """
-        return self._run(
-            self._open_calls().score_one(
-                model, item, options=options, run=run, timeout=timeout, priority=priority
-            )
+        reply = self.score(
+            model,
+            single_item(item),
+            options=options,
+            run=run,
+            step=step,
+            timeout=timeout,
+            priority=priority,
         )
+        return cast("float", reply.results[0].score)  # the call above raises if there is none
 
     def best_of_n(
         self,
         model: str,
-        candidates: Sequence[Any],
+        candidates: Candidates,
         *,
         top_n: int | None = None,
         tie_margin: float | None = None,
         abstain_below: float | None = None,
         min_confidence: float | None = None,
         options: Mapping[str, Any] | None = None,
-        run: Mapping[str, Any] | None = None,
+        run: Run | None = None,
+        step: int | None = None,
         timeout: float | None = None,
         priority: Priority | None = None,
         **shared_fields: Any,
@@ -101,14 +124,18 @@ class Client(BaseClient["HTTPClient"]):
 
         Args:
             model: `name@version`, or `name` for its default version.
-            candidates: the N answers, each as a text or as the fields in which it differs.
+            candidates: the N answers, each as a text or as the fields in which it differs, in what
+                `score` takes as items.
             top_n: places of the ranking to return.
             tie_margin: scores no further apart count as equal.
             abstain_below: the score below which even the best is not good enough.
             min_confidence: the probability that the best is better than the next, from 0.5 to 1,
-                below which the server abstains; for models whose card is calibrated.
+                below which the server abstains; for models whose card is calibrated. It also
+                abstains if the best is tied, or its confidence is unknown: a rule decided one of
+                the two scores, or there is no next.
             options: as for `score`.
             run: as for `score`.
+            step: of the run.
             timeout: seconds for this call, instead of the client's.
             priority: as for `score`; the server's default for a ranking is `interactive`.
             **shared_fields: the fields that all candidates share, such as `prompt`.
@@ -119,7 +146,7 @@ class Client(BaseClient["HTTPClient"]):
             "abstain_below": abstain_below,
             "min_confidence": min_confidence,
             "options": options,
-            "run": run,
+            "run": to_run(run, step),
         }
         return self._run(
             self._open_calls().best_of_n(
@@ -144,7 +171,7 @@ class Client(BaseClient["HTTPClient"]):
         """
         return self._run(self._open_calls().model(name))
 
-    def run_health(self, run: str, *, timeout: float | None = None) -> RunHealth:
+    def run_health(self, run: Run, *, timeout: float | None = None) -> RunHealth:
         """Return the health of a training run, as the server's rules evaluate it.
 
         Args:
@@ -157,7 +184,7 @@ class Client(BaseClient["HTTPClient"]):
         return self._run(self._open_calls().run_health(run, timeout))
 
     def record_telemetry(
-        self, run: str, step: int, values: Mapping[str, float], *, timeout: float | None = None
+        self, run: Run, step: int, values: Mapping[str, float], *, timeout: float | None = None
     ) -> None:
         """Record figures of a step that only the trainer knows: entropy, divergence, lengths.
 
@@ -178,6 +205,19 @@ class Client(BaseClient["HTTPClient"]):
         """Return whether a server is ready to score. False also if none answers."""
         return self._run(self._open_calls().probe("/readyz"))
 
+    def wait_until_ready(self, timeout: float = 300.0) -> None:
+        """Wait until a server is ready to score: all its models have computed a score.
+
+        Args:
+            timeout: seconds to wait, for a server that is not started yet too.
+
+        Raises:
+            NotReadyError: no server is ready in time, or a model failed to load. The message has
+                the states of the models.
+            APIConnectionError: no server answers in time.
+        """
+        self._run(self._open_calls().wait_until_ready(timeout))
+
     def is_live(self) -> bool:
         """Return whether a server's process is live. False also if none answers."""
         return self._run(self._open_calls().probe("/healthz"))
@@ -187,7 +227,7 @@ class Client(BaseClient["HTTPClient"]):
 
         Args:
             method: of HTTP.
-            path: below the base URL, encoded.
+            path: below the base URL, with its first slash, encoded.
             content: a body, as JSON.
         """
         return self._run(self._open_calls().request(Request(method, path, content)))

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 OnError = Literal["raise", "none"]
 Priority = Literal["interactive", "training", "bulk"]
-Status = Literal["ok", "warn", "critical"]
 Severity = Literal["warn", "critical"]
 
 
@@ -160,8 +159,8 @@ class BestOfN:
         best: the index of the best candidate; None if the server chose none.
         ranking: best first.
         ties: indices of candidates whose scores are too close to distinguish them.
-        abstained: whether the best candidate fell below `abstain_below` or `min_confidence`, or
-            there was none.
+        abstained: whether no candidate has a score, the best fell below `abstain_below` or
+            `min_confidence`, or with `min_confidence` its confidence is unknown or it is tied.
         results: one for each candidate, in the order of the candidates.
     """
 
@@ -204,7 +203,7 @@ class RuleState:
     """
 
     rule: str
-    severity: Severity | None
+    severity: str | None
     since_step: int | None
     value: float | None
     threshold: float | None
@@ -243,7 +242,7 @@ class StreamHealth:
     model: str | None
     split: str | None
     step: int
-    status: Status
+    status: str
     rules: tuple[RuleState, ...]
     channels: Mapping[str, ChannelHealth]
 
@@ -304,10 +303,13 @@ class GoldHealth:
 
 @dataclass(frozen=True)
 class RunHealth:
-    """The health of a training run: the worst `status` of its streams and gold sources."""
+    """The health of a training run: the worst `status` of its streams and gold sources.
+
+    A newer server may send other statuses and severities than those that this client knows.
+    """
 
     run: str
-    status: Status
+    status: str
     streams: tuple[StreamHealth, ...]
     gold: tuple[GoldHealth, ...]
 

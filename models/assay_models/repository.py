@@ -11,6 +11,10 @@ from zipfile import BadZipFile
 from assay_models.card import REFERENCE, CardError, ModelCard, Weights, read_card
 from assay_models.weights_archive import PartMissing, ensure_unpacked
 
+CHECKPOINT_HINT = (
+    "a checkpoint is served by a card, as docs/how-to/serve-your-own-checkpoint.md shows; "
+)
+
 
 class ModelNotFound(Exception):
     """No card has that name or version; the text lists the models."""
@@ -81,7 +85,8 @@ class ModelRepository:
         ]
         if not candidates:
             known = ", ".join(card.id for card in self.cards()) or "none"
-            raise ModelNotFound(f"no model {reference!r}; there are: {known}")
+            own = CHECKPOINT_HINT if "/" in reference else ""
+            raise ModelNotFound(f"no model {reference!r}; {own}there are: {known}")
         return max(candidates, key=lambda entry: entry.card.version)
 
     def locate(self, entry: RepositoryEntry) -> ModelFiles:

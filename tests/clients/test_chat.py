@@ -277,3 +277,18 @@ def test_with_assay_itself(reference_url: str, writer: Writer) -> None:
         sampled = best_of_n_from_chat(client, "reference", chat, "one two three", n=3)
     assert sampled.best == "one two three"
     assert sampled.scores == pytest.approx([math.log(2 / 3), math.log(4), math.log(1 / 4)])
+
+
+@pytest.mark.parametrize("prompt", [None, {"role": "user", "content": "q"}, ["q"], 3])
+def test_a_prompt_is_a_text_or_messages(prompt: Any) -> None:
+    with (
+        ChatModel("http://127.0.0.1:8001/v1", "policy") as chat,
+        pytest.raises(ValueError, match="a text, or a list of messages"),
+    ):
+        chat.draw(prompt, 1)
+
+
+@pytest.mark.parametrize("kind", [ChatModel, AsyncChatModel])
+def test_the_address_of_the_route_itself_is_refused(kind: Any) -> None:
+    with pytest.raises(ValueError, match="ends in /chat/completions, which the client adds"):
+        kind("http://127.0.0.1:8001/v1/chat/completions", "policy")

@@ -13,6 +13,8 @@ import pytest
 
 import assay
 import assay_client
+import assay_client.trainers
+from assay.settings import Settings
 from assay_client import AsyncClient, Client
 from assay_client._transport.http import new_async_client
 
@@ -192,3 +194,8 @@ def test_an_async_client_can_be_used_in_one_loop_after_another(server: Any) -> N
     assert scores == [0.0, 1.0, 2.0]
     del client
     gc.collect()  # a loop that ends drops its idle connections: their warnings belong here
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient, assay_client.trainers.Settings])
+def test_a_call_may_take_as_long_as_a_request_without_a_timeout(kind: Any) -> None:
+    assert inspect.signature(kind).parameters["timeout"].default == Settings().timeout

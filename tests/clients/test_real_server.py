@@ -20,6 +20,7 @@ from assay_client import (
     AsyncClient,
     AuthenticationError,
     Client,
+    Clock,
     DeadlineExceededError,
     ItemFailedError,
     NotFoundError,
@@ -27,6 +28,7 @@ from assay_client import (
     RequestTooLargeError,
     UnprocessableEntityError,
 )
+from assay_models.families.reference import ReferenceModel
 
 ITEM = {"prompt": "one two three", "response": "three two"}
 OVERLAP = 0.4054651081081644  # ln(3 / 2): the response has two of the prompt's words and lacks one
@@ -200,3 +202,26 @@ def test_api_keys_are_checked(url_with_keys: str, connect: Any) -> None:
         connect(url_with_keys).score("reference", [ITEM])
     with pytest.raises(PermissionDeniedError):
         connect(url_with_keys, api_key="wrong").score("reference", [ITEM])
+
+
+@pytest.mark.parametrize("is_waited_for", [True, False], ids=["wait_until_ready", "score"])
+def test_a_server_that_is_loading_its_model_is_waited_for(
+    is_waited_for: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_load = threading.Event()
+    load = ReferenceModel.load
+    monkeypatch.setattr(ReferenceModel, "load", lambda *given: may_load.wait(30) and load(*given))
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        may_load.set()
+
+    with (
+        _listening(Settings(models=("reference",))) as url,
+        Client(url, clock=Clock(sleep=wait)) as client,
+    ):
+        if is_waited_for:
+            client.wait_until_ready()
+        assert client.score_one("reference", ITEM) == pytest.approx(OVERLAP)
+    assert waits[0] == 1.0 if is_waited_for else 2.0 <= waits[0] <= 2.25

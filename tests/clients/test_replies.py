@@ -197,8 +197,8 @@ def test_a_model_without_a_name_is_refused() -> None:
 
 BROKEN_HEALTH = {
     "no run": (_drop("run"), "run is missing"),
-    "odd status": (_set("status", to="fine"), "neither warn nor critical"),
-    "odd severity": (_set("streams", 0, "rules", 0, "severity", to="ok"), "neither warn nor"),
+    "odd status": (_set("status", to=3), "status should be a string"),
+    "odd severity": (_set("streams", 0, "rules", 0, "severity", to=3), "severity should be a"),
     "no rules": (_drop("streams", 0, "rules"), "rules is missing"),
     "no limit": (_drop("streams", 0, "rules", 0, "limits"), "limits is missing"),
     "odd peak": (_set("streams", 0, "channels", "score", "peak", to=None), "peak should be"),
@@ -240,3 +240,10 @@ def test_record_telemetry_sends_finite_numbers_only(connect: Any, server: Any) -
         connect(server.url).record_telemetry(
             "team/exp-17", 3, {"entropy_nats": 1.0, "kl": float("nan")}
         )
+
+
+def test_states_of_a_newer_server_are_passed_on(canned: Any) -> None:
+    reply = copy.deepcopy(canned.health) | {"status": "waiting"}
+    reply["streams"][0]["rules"][0] |= {"severity": "notice", "state": "fired"}
+    health = read_health(json.dumps(reply).encode())
+    assert (health.status, health.firing[0].severity) == ("waiting", "notice")

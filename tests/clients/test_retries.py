@@ -118,7 +118,7 @@ def test_jitter_is_added_to_retry_after(
     assert fake_clock.waits == [3.125]
 
 
-@pytest.mark.parametrize("header", ["61", "Sun, 06 Nov 1994 09:49:37 GMT", "9" * 400])
+@pytest.mark.parametrize("header", ["601", "Sun, 06 Nov 1994 09:49:37 GMT", "9" * 400])
 def test_a_wait_beyond_the_deadline_fails_without_waiting(
     header: str, server: Any, connect: Any, canned: Any, fake_clock: Any
 ) -> None:
@@ -126,7 +126,7 @@ def test_a_wait_beyond_the_deadline_fails_without_waiting(
     with pytest.raises(RateLimitError) as caught:
         connect(server.url, clock=fake_clock.clock).score("code", ITEMS)
     assert caught.value.retry_after is not None
-    assert caught.value.retry_after > 60
+    assert caught.value.retry_after > 600
     assert caught.value.retryable is True
     assert fake_clock.waits == []
     assert len(server.received) == 1

@@ -85,3 +85,20 @@ def test_sampling_stops_when_nothing_more_is_drawn(
     assert (ranked.best, len(drawn)) == (None, 1)
     with pytest.raises(ValueError, match="no candidate"):
         sample(client, "code", drawer(), min_confidence=0.8)
+
+
+@pytest.mark.parametrize(
+    ("draw", "arguments", "reason"),
+    [
+        (lambda count: "one text", {}, "what draw returned is a string: give a list of candidates"),
+        (lambda count: None, {}, "what draw returned is None"),
+        (drawer(1), {"batch_size": 0}, "batch_size must be at least 1"),
+        (drawer(1), {"max_candidates": 0}, "max_candidates must be at least 1"),
+    ],
+)
+def test_a_wrong_argument_of_sampling_is_refused_in_the_callers_words(
+    draw: Any, arguments: Any, reason: str, server: Any, connect: Any
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        sample(connect(server.url), "code", draw, min_confidence=0.8, **arguments)
+    assert server.received == []

@@ -66,7 +66,7 @@ class ScriptedModel:
 
     Of a pair it scores the second text, of a prompt with a response the response. `poison` raises
     in the forward pass, `nan` gives NaN, `unpreparable` raises where no family should, `refused`
-    is an ordinary item error.
+    is an ordinary item error, and the score of `ruled` is 0 by rule.
     """
 
     fingerprint: str = "sha256:scripted"
@@ -87,6 +87,8 @@ class ScriptedModel:
             raise ItemError("invalid_item", "scripted")
         if text == "unpreparable":
             raise KeyError(text)
+        if text == "ruled":
+            return Prepared(())
         return Prepared((Input(text.encode(), max(1, len(text)), text),))
 
     def cost(self, inputs: Sequence[Input]) -> int:
@@ -100,6 +102,8 @@ class ScriptedModel:
         ]
 
     def finish(self, prepared: Prepared, raws: Sequence[Raw], options: Options) -> list[Score]:
+        if not raws:
+            return [Score(0.0, None, channels={"reward": 0.0})]
         ((raw,),) = raws
         return [Score(raw, raw, channels={"reward": raw})]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from assay_client._transport.calls import Calls
 from assay_client._transport.clock import Clock
@@ -32,19 +32,31 @@ class BaseClient(Generic[Pool]):
         ValueError: an argument or an environment variable is invalid.
     """
 
+    # Longest first: the message names what is to be left out.
+    _own_paths: ClassVar[tuple[str, ...]] = (
+        "/v1/score",
+        "/v1/best-of-n",
+        "/v1/models",
+        "/score",
+        "/readyz",
+        "/healthz",
+        "/docs",
+        "/v1",
+    )
+
     def __init__(
         self,
         base_url: str | Sequence[str] | None = None,
         *,
         api_key: str | None = None,
-        timeout: float = 60.0,
+        timeout: float = 600.0,
         max_retries: int = 4,
         max_items_per_request: int = 1024,
         http_client: Pool | None = None,
         clock: Clock | None = None,
     ) -> None:
         config = Config(
-            base_urls=find_urls(base_url),
+            base_urls=find_urls(base_url, self._own_paths),
             api_key=find_key(api_key),
             timeout=timeout,
             max_retries=max_retries,

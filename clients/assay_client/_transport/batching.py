@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from assay_client._transport.arguments import JsonObject
 from assay_client._transport.calls import EncodedBatch
-from assay_client._transport.requests import BatchKey, JsonObject
+from assay_client._transport.requests import BatchKey
 from assay_client.errors import (
     APIStatusError,
     APITimeoutError,

@@ -10,15 +10,27 @@ import logging
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, cast, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from assay_client._transport import retries
+from assay_client._transport.arguments import (
+    JsonObject,
+    Run,
+    ScoreArguments,
+    check_model,
+    check_options,
+    check_priority,
+    check_values,
+    run_name,
+    to_candidates,
+)
 from assay_client._transport.clock import Clock
 from assay_client._transport.config import Config, check_timeout
 from assay_client._transport.endpoints import Endpoint, Endpoints
 from assay_client._transport.fields import read_json
 from assay_client._transport.health import read_health
+from assay_client._transport.readiness import is_final, unready_error
 from assay_client._transport.replies import (
     read_best_of_n,
     read_model,
@@ -28,10 +40,10 @@ from assay_client._transport.replies import (
 )
 from assay_client._transport.requests import (
     BatchKey,
-    JsonObject,
     Request,
     batch_request,
     best_of_n_request,
+    check_request,
     join,
     model_request,
     models_request,
@@ -57,6 +69,8 @@ from assay_client.types import BestOfN, Model, OnError, Priority, Response, RunH
 
 _LOG = logging.getLogger("assay_client")
 _MAX_TIMEOUT_MS = 3_600_000  # the server's limit
+_PROBE_SECONDS = 10.0
+_POLL_SECONDS = 1.0
 _UNAVAILABLE_STATUS_CODES = frozenset({429, 502, 503})
 
 
@@ -89,30 +103,19 @@ class Calls:
         self._endpoints = Endpoints(config.base_urls, clock)
         self._budget = retries.RetryBudget()
 
-    def score(
-        self,
-        model: str,
-        items: Sequence[JsonObject],
-        *,
-        options: JsonObject | None,
-        run: JsonObject | None,
-        timeout: float | None,
-        on_error: OnError,
-        priority: Priority | None,
-    ) -> Steps[ScoreReply]:
+    def score(self, arguments: ScoreArguments, timeout: float | None) -> Steps[ScoreReply]:
         """Run POST /v1/score, in as many requests as the limit on their size requires."""
-        check_score(items, on_error, priority)
-        call = self._begin(timeout, priority)
-        parts = split(items, self._config.max_items_per_request)
-        part_items = [[items[index] for index in part] for part in parts]
-        requests = [score_request(model, part, options, run) for part in part_items]
+        call = self._begin(timeout, arguments.priority)
+        parts = split(arguments.items, self._config.max_items_per_request)
+        part_items = [[arguments.items[index] for index in part] for part in parts]
+        requests = [score_request(arguments, part) for part in part_items]
         replies: list[ScoreReply] = []
         with _naming_errors(call):
             for request, part in zip_strict(requests, part_items):
                 response = yield from self._exchange(call, request)
                 replies.append(read_score(response.content, part))
             reply = join(parts, replies)
-        return raise_if_failed(reply, on_error, call.request_id)
+        return raise_if_failed(reply, arguments.on_error, call.request_id)
 
     def score_batch(self, batch: EncodedBatch) -> Steps[tuple[ScoreReply, str]]:
         """Run POST /v1/score with a batch; return the reply, and the id of the request."""
@@ -125,6 +128,7 @@ class Calls:
 
     def request(self, request: Request) -> Steps[Response]:
         """Run any request, with the retries of all others."""
+        check_request(request)
         call = self._begin(None)
         with _naming_errors(call):
             return (yield from self._exchange(call, request))
@@ -134,32 +138,10 @@ class Calls:
         seconds = self._config.timeout if timeout is None else check_timeout(timeout)
         return seconds, self._clock.monotonic() + seconds
 
-    def score_one(
-        self,
-        model: str,
-        item: JsonObject,
-        *,
-        options: JsonObject | None,
-        run: JsonObject | None,
-        timeout: float | None,
-        priority: Priority | None,
-    ) -> Steps[float]:
-        """Run POST /v1/score with one item; return its score."""
-        reply = yield from self.score(
-            model,
-            [item],
-            options=options,
-            run=run,
-            timeout=timeout,
-            on_error="raise",
-            priority=priority,
-        )
-        return cast("float", reply.results[0].score)  # the line above raises if there is none
-
     def best_of_n(
         self,
         model: str,
-        candidates: Sequence[object],
+        candidates: Any,
         *,
         choices: JsonObject,
         shared: JsonObject,
@@ -167,14 +149,15 @@ class Calls:
         priority: Priority | None,
     ) -> Steps[BestOfN]:
         """Run POST /v1/best-of-n."""
-        if not candidates:
-            raise ValueError("there are no candidates to rank")
+        check_model(model)
+        check_options(choices.get("options"))
+        rows = to_candidates(candidates)
         call = self._begin(timeout, priority)
-        request = best_of_n_request(model, candidates, shared, choices)
+        request = best_of_n_request(model, rows, shared, choices)
         with _naming_errors(call):
             response = yield from self._exchange(call, request)
             complete = choices.get("top_n") is None
-            return read_best_of_n(response.content, candidates, complete=complete)
+            return read_best_of_n(response.content, rows, complete=complete)
 
     def models(self) -> Steps[list[Model]]:
         """Run GET /v1/models."""
@@ -185,23 +168,25 @@ class Calls:
 
     def model(self, name: str) -> Steps[Model]:
         """Run GET /v1/models/{model}."""
+        check_model(name)
         call = self._begin(None)
         with _naming_errors(call):
             response = yield from self._exchange(call, model_request(name))
             return read_model(response.content)
 
-    def run_health(self, run: str, timeout: float | None) -> Steps[RunHealth]:
+    def run_health(self, run: Run, timeout: float | None) -> Steps[RunHealth]:
         """Run GET /v1/runs/{run}/health."""
+        request = run_health_request(run_name(run))
         call = self._begin(timeout)
         with _naming_errors(call):
-            response = yield from self._exchange(call, run_health_request(run))
+            response = yield from self._exchange(call, request)
             return read_health(response.content)
 
     def record_telemetry(
-        self, run: str, step: int, values: Mapping[str, float], timeout: float | None
+        self, run: Run, step: int, values: Mapping[str, float], timeout: float | None
     ) -> Steps[None]:
         """Run POST /v1/runs/{run}/telemetry."""
-        request = telemetry_request(run, step, values)
+        request = telemetry_request(run_name(run), step, check_values(values))
         call = self._begin(timeout)
         with _naming_errors(call):
             yield from self._exchange(call, request)
@@ -210,27 +195,55 @@ class Calls:
         """Return whether any server answers the path with success. Each is asked once."""
         call = self._begin(None)
         with _naming_errors(call):
-            for url in self._endpoints.urls:
-                try:
-                    response = _response((yield self._send(call, Request("GET", path), url)))
-                except APIConnectionError:
-                    continue
-                failure = self._failure(response)
+            return (yield from self._probe(call, path)) is None
+
+    def wait_until_ready(self, timeout: float) -> Steps[None]:
+        """Ask the servers until one is ready, or until one says that it will not be.
+
+        Raises:
+            NotReadyError: a model failed to load, or no server is ready in time.
+            APIConnectionError: no server answers in time.
+            APIStatusError: a server answers neither with success nor with 503.
+        """
+        call = self._begin(timeout)
+        with _naming_errors(call):
+            while True:
+                failure = yield from self._probe(call, "/readyz")
                 if failure is None:
-                    return True
-                if failure.status_code != 503:
-                    raise failure
-        return False
+                    return
+                if is_final(failure) or self._remaining(call) <= _POLL_SECONDS:
+                    raise unready_error(failure, timeout)
+                yield Wait(_POLL_SECONDS)
+
+    def _probe(self, call: Call, path: str) -> Steps[retries.Failure | None]:
+        """Ask each server once; return None if any answers with success, else the last failure."""
+        last: retries.Failure | None = None
+        for url in self._endpoints.urls:
+            deadline = min(call.deadline, self._clock.monotonic() + _PROBE_SECONDS)
+            probe = replace(call, deadline=deadline)
+            try:
+                response = _response((yield self._send(probe, Request("GET", path), url)))
+            except APIConnectionError as error:
+                last = last or error
+                continue
+            failure = self._failure(response)
+            if failure is None:
+                return None
+            if failure.status_code != 503:
+                raise failure
+            last = failure
+        return last
 
     def _begin(self, timeout: float | None, priority: Priority | None = None) -> Call:
-        _check_priority(priority)
+        check_priority(priority)
         seconds, deadline = self.time_limit(timeout)
         return Call(uuid.uuid4().hex, seconds, deadline, priority)
 
     def _exchange(self, call: Call, request: Request) -> Steps[Response]:
         """Send the request until it succeeds, may not be retried, or the call is over."""
         tried: set[str] = set()
-        for attempt in range(self._config.max_retries + 1):
+        attempt = 0
+        while True:
             if self._remaining(call) <= 0:
                 raise APITimeoutError(f"the call was not over after {call.timeout:g} s")
             outcome = yield from self._attempt(call, request, tried)
@@ -243,7 +256,8 @@ class Calls:
             _LOG.info("%s; next attempt in %.2f s (request %s)", outcome, seconds, call.request_id)
             if seconds > 0:
                 yield Wait(seconds)
-        raise AssertionError("the last attempt returns or raises")
+            # A server that is starting is waited for until the call is over.
+            attempt += not retries.is_starting(outcome)
 
     def _attempt(
         self, call: Call, request: Request, tried: set[str]
@@ -274,7 +288,7 @@ class Calls:
 
         A server that was not tried yet is tried without a wait.
         """
-        if attempt >= self._config.max_retries or not retries.may_retry(failure):
+        if not retries.may_retry(failure) or attempt >= self._config.max_retries:
             return None
         if self._endpoints.has_untried(tried):
             return 0.0
@@ -347,24 +361,3 @@ def _response(outcome: Response | None) -> Response:
     if outcome is None:
         raise AssertionError("a request was answered with nothing")
     return outcome
-
-
-def check_score(items: Sequence[JsonObject], on_error: Any, priority: Any) -> None:
-    """Check the arguments of a call.
-
-    Raises:
-        ValueError: an argument is invalid.
-    """
-    _check_priority(priority)
-    if not items:
-        raise ValueError("there are no items to score")
-    for index, item in enumerate(items):
-        if not isinstance(item, Mapping):
-            raise ValueError(f"items[{index}] must be a dict of the item's fields")
-    if on_error not in ("raise", "none"):
-        raise ValueError("on_error must be 'raise' or 'none'")
-
-
-def _check_priority(priority: Any) -> None:
-    if priority is not None and priority not in get_args(Priority):
-        raise ValueError(f"priority must be one of {', '.join(get_args(Priority))}")

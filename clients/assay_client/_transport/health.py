@@ -11,8 +11,6 @@ from assay_client.types import (
     Interval,
     RuleState,
     RunHealth,
-    Severity,
-    Status,
     StreamHealth,
 )
 
@@ -26,21 +24,10 @@ def read_health(body: bytes) -> RunHealth:
     reply = Fields(read_json(body), "reply")
     return RunHealth(
         run=reply.text("run"),
-        status=_status(reply),
+        status=reply.text("status"),
         streams=tuple(map(_stream, reply.objects("streams"))),
         gold=tuple(map(_gold, reply.objects("gold"))),
     )
-
-
-def _status(fields: Fields) -> Status:
-    return "ok" if fields.text("status") == "ok" else _severity(fields, "status")
-
-
-def _severity(fields: Fields, name: str) -> Severity:
-    severity = fields.text(name)
-    if severity not in ("warn", "critical"):
-        fields.fail(f"has a {name} that is neither warn nor critical")
-    return "warn" if severity == "warn" else "critical"
 
 
 def _stream(fields: Fields) -> StreamHealth:
@@ -49,7 +36,7 @@ def _stream(fields: Fields) -> StreamHealth:
         model=fields.text("model") if "model" in fields else None,
         split=fields.text("split") if "split" in fields else None,
         step=fields.integer("step"),
-        status=_status(fields),
+        status=fields.text("status"),
         rules=tuple(map(_rule, fields.objects("rules"))),
         channels={name: _channel(channels.object(name)) for name in channels.all},
     )
@@ -58,7 +45,7 @@ def _stream(fields: Fields) -> StreamHealth:
 def _rule(fields: Fields) -> RuleState:
     return RuleState(
         rule=fields.text("rule"),
-        severity=_severity(fields, "severity") if "severity" in fields else None,
+        severity=fields.text("severity") if "severity" in fields else None,
         since_step=fields.integer("since_step") if "since_step" in fields else None,
         value=fields.number_or_none("value"),
         threshold=fields.number_or_none("threshold"),

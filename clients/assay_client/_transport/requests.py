@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
+from assay_client._transport.arguments import JsonObject, ScoreArguments
 from assay_client._transport.zip import zip_strict
 from assay_client.errors import ProtocolError
 from assay_client.types import Priority, Result, ScoreReply, Timing, Usage
-
-JsonObject = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,23 @@ class Request:
     body: bytes | None = field(default=None, repr=False)
 
 
-def score_request(
-    model: str, items: Sequence[JsonObject], options: JsonObject | None, run: JsonObject | None
-) -> Request:
-    """Build POST /v1/score."""
-    body = {"model": model, "items": items, "options": options, "run": run}
-    return Request("POST", "/v1/score", encode(_without_none(body), "items"))
+def check_request(request: Request) -> None:
+    """Check a request that a caller made.
+
+    Raises:
+        ValueError: its path has no first slash, or its body is not bytes.
+    """
+    if not (isinstance(request.path, str) and request.path.startswith("/")):
+        raise ValueError("path must begin with /, such as /v1/models")
+    if not isinstance(request.body, (bytes, type(None))):
+        raise ValueError("content must be bytes, such as json.dumps(...).encode()")
+
+
+def score_request(arguments: ScoreArguments, items: Sequence[JsonObject]) -> Request:
+    """Build POST /v1/score for some of a call's items."""
+    fields = {"options": arguments.options, "run": arguments.run}
+    body = {"model": arguments.model, "items": items, **_without_none(fields)}
+    return Request("POST", "/v1/score", encode(body, "items"))
 
 
 @dataclass(frozen=True)
@@ -42,31 +53,30 @@ class BatchKey:
     priority: Priority | None
 
 
-def batch_key(
-    model: str, options: JsonObject | None, run: JsonObject | None, priority: Priority | None
-) -> BatchKey:
+def batch_key(arguments: ScoreArguments) -> BatchKey:
     """Return the batch key of a request.
 
     Raises:
         ValueError: a field cannot be written as JSON.
     """
-    encoded = [None if value is None else encode(value, "") for value in (options, run)]
+    given = (arguments.options, arguments.run)
+    encoded = [None if value is None else encode(value, "") for value in given]
     # The name is encoded later, by `batch_request`; check here that it can be.
-    encode({"model": model}, "")
-    return BatchKey(model, encoded[0], encoded[1], priority)
+    encode({"model": arguments.model}, "")
+    return BatchKey(arguments.model, encoded[0], encoded[1], arguments.priority)
 
 
 def encode_items(items: Sequence[JsonObject]) -> list[bytes]:
     """Encode each item as JSON.
 
     Raises:
-        ValueError: an item cannot be written; the message names its index, and never quotes it.
+        ValueError: an item cannot be written; the message names its place, and never quotes it.
     """
     try:
         return [_dump(item) for item in items]
-    except (TypeError, ValueError):
-        path = _find_unencodable({"items": items}, "items")
-    raise _unencodable(path)
+    except (TypeError, ValueError, RecursionError):
+        reason = _find_unencodable({"items": items}, "items")
+    raise ValueError(reason)
 
 
 def batch_request(key: BatchKey, items: Sequence[bytes]) -> Request:
@@ -112,43 +122,69 @@ def _without_none(fields: JsonObject) -> dict[str, Any]:
 
 
 def encode(body: Mapping[str, Any], list_field: str) -> bytes:
-    """Encode the body as JSON.
+    """Encode the body as JSON. Scalars, arrays and mappings of other libraries become plain ones.
 
     Raises:
-        ValueError: it cannot be written (a tensor, NaN, a lone surrogate); the message names the
+        ValueError: it cannot be written (NaN, a lone surrogate, a date); the message names the
             element of the body's list `list_field` that is the reason, and never quotes it.
     """
     try:
         return _dump(body)
-    except (TypeError, ValueError):
-        path = _find_unencodable(body, list_field)
+    except (TypeError, ValueError, RecursionError):
+        reason = _find_unencodable(body, list_field)
     # Raised outside of the handler, because an encoding error holds the whole text.
-    raise _unencodable(path)
-
-
-def _unencodable(path: str) -> ValueError:
-    return ValueError(
-        f"{path} cannot be written as JSON: use strings, finite numbers, lists, dicts"
-    )
+    raise ValueError(reason)
 
 
 def _dump(value: object) -> bytes:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(
+        value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_to_plain
+    )
     return text.encode("utf-8")
+
+
+def _to_plain(value: Any) -> Any:
+    """Return an array, a scalar or a container of another library as JSON knows it."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return list(value)
+    raise TypeError
 
 
 def _find_unencodable(body: Mapping[str, Any], list_field: str) -> str:
     entries = body.get(list_field, ())
     numbered = entries.items() if isinstance(entries, Mapping) else enumerate(entries)
-    unencodable = (index for index, entry in numbered if not _is_encodable(entry))
-    first = next(unencodable, None)
-    return "the request" if first is None else f"{list_field}[{first}]"
+    for index, entry in numbered:
+        if not _is_encodable(entry):
+            return _describe(f"{list_field}[{index}]", entry)
+    return _describe("the request", {name: body[name] for name in body if name != list_field})
+
+
+def _describe(place: str, entry: Any) -> str:
+    reason = f"it {_reason(entry)}"
+    if isinstance(entry, Mapping):
+        names = [name for name, value in entry.items() if not _is_encodable(value)]
+        reason = f"its field {names[0]!r} {_reason(entry[names[0]])}" if names else reason
+    return f"{place} cannot be written as JSON: {reason}; use strings, finite numbers, lists, dicts"
+
+
+def _reason(value: Any) -> str:
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, str):
+        return "has a lone surrogate"
+    if isinstance(value, float):
+        return "is NaN (a missing value?)" if math.isnan(value) else "is infinite"
+    is_container = isinstance(value, (Mapping, list, tuple))
+    return "holds another value" if is_container else f"is of type {type(value).__name__}"
 
 
 def _is_encodable(value: object) -> bool:
     try:
         _dump(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return False
     return True
 

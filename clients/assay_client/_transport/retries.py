@@ -56,6 +56,15 @@ def may_retry(failure: Failure) -> bool:
     return failure.retryable if isinstance(failure, APIStatusError) else True
 
 
+def is_starting(failure: Failure) -> bool:
+    """Return whether the server is loading the model, and says when to ask again."""
+    return (
+        isinstance(failure, APIStatusError)
+        and failure.code == "model_not_ready"
+        and failure.retry_after is not None
+    )
+
+
 def wait_seconds(failure: Failure, attempt: int, jitter: float) -> float:
     """Return the seconds to wait after an attempt, never less than the server asked.
 

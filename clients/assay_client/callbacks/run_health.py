@@ -27,7 +27,7 @@ class Firing:
     """
 
     rule: str
-    severity: Severity
+    severity: str
     model: str | None
     split: str | None
     since_step: int | None

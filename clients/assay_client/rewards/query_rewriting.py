@@ -147,11 +147,19 @@ def _channel(channels: Mapping[str, float | None], name: str) -> float:
 @dataclass(frozen=True)
 class Query:
     """A query and its rewrites. `prompt` is the text or the messages from which the policy wrote
-    them; the default is the original itself."""
+    them; the default is the original itself.
+
+    Raises:
+        ValueError: the candidates are a single text.
+    """
 
     original: str
     candidates: Sequence[str]
     prompt: Any = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.candidates, str):
+            raise ValueError("candidates must be a list of rewrites, not a single text")
 
 
 @dataclass(frozen=True)
@@ -221,9 +229,11 @@ def preference_pairs(
         **shared_fields: of all items, such as `collection`.
 
     Raises:
-        ValueError: the margin is negative or no number.
+        ValueError: the margin is negative or no number, or a single query is given.
         AssayError: the request failed, or the model does not support `original`.
     """
+    if isinstance(queries, Query):
+        raise ValueError("queries must be a list, [query] for a single one")
     if not min_margin >= 0:
         raise ValueError("min_margin must be a number that is not negative")
     penalty = DriftPenalty() if drift_penalty is None else drift_penalty

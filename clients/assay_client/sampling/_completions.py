@@ -45,9 +45,12 @@ class ChatEndpoint:
         """Build the body of POST /chat/completions.
 
         Raises:
-            ValueError: it cannot be written as JSON.
+            ValueError: it is neither text nor messages, or cannot be written as JSON.
         """
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [*prompt]
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        is_list = isinstance(messages, Sequence)
+        if not is_list or not all(isinstance(message, Mapping) for message in messages):
+            raise ValueError("prompt must be a text, or a list of messages, each a dict")
         body: dict[str, Any] = {**self._sampling, "model": self._model, "messages": messages}
         if count > 1:
             body["n"] = count

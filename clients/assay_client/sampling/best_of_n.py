@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from assay_client._transport.arguments import drawn_rows
 from assay_client.async_client import AsyncClient
 from assay_client.client import Client
 from assay_client.types import BestOfN
@@ -39,12 +40,13 @@ def best_of_n_until_confident(
         `ranking` then begins with the best candidate so far.
 
     Raises:
-        ValueError: nothing was drawn.
+        ValueError: nothing was drawn, or an argument is invalid.
         AssayError: as `Client.best_of_n`.
     """
+    _check_counts(max_candidates, batch_size)
     candidates: list[Any] = []
     while True:
-        new = list(draw(min(batch_size, max_candidates - len(candidates))))
+        new = drawn_rows(draw(min(batch_size, max_candidates - len(candidates))))
         candidates += new
         if not candidates:
             raise ValueError("draw gave no candidate")
@@ -64,9 +66,10 @@ async def best_of_n_until_confident_async(
     **shared_fields: Any,
 ) -> tuple[BestOfN, list[Any]]:
     """See `best_of_n_until_confident`; `draw` too is a coroutine function."""
+    _check_counts(max_candidates, batch_size)
     candidates: list[Any] = []
     while True:
-        new = list(await draw(min(batch_size, max_candidates - len(candidates))))
+        new = drawn_rows(await draw(min(batch_size, max_candidates - len(candidates))))
         candidates += new
         if not candidates:
             raise ValueError("draw gave no candidate")
@@ -75,6 +78,12 @@ async def best_of_n_until_confident_async(
         )
         if is_confident(reply) or not new or len(candidates) >= max_candidates:
             return reply, candidates
+
+
+def _check_counts(max_candidates: int, batch_size: int) -> None:
+    for name, count in (("max_candidates", max_candidates), ("batch_size", batch_size)):
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1")
 
 
 def is_confident(reply: BestOfN) -> bool:

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 Prompt = Union[str, Sequence[Mapping[str, Any]]]
 
 
+class _ChatClient(Client):
+    _own_paths = (PATH,)
+
+
+class _AsyncChatClient(AsyncClient):
+    _own_paths = (PATH,)
+
+
 class ChatModel:
     """A model that answers `POST {base_url}/chat/completions`.
 
@@ -53,7 +61,7 @@ class ChatModel:
         **sampling: Any,
     ) -> None:
         self._endpoint = ChatEndpoint(model, sampling)
-        self._client = Client(
+        self._client = _ChatClient(
             base_url,
             api_key=api_key or "",
             timeout=timeout,
@@ -116,7 +124,7 @@ class AsyncChatModel:
         **sampling: Any,
     ) -> None:
         self._endpoint = ChatEndpoint(model, sampling)
-        self._client = AsyncClient(
+        self._client = _AsyncChatClient(
             base_url,
             api_key=api_key or "",
             timeout=timeout,

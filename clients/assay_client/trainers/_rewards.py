@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
@@ -103,6 +104,7 @@ class SyncReward(Reward):
     def __init__(self, model: str | None = None, **settings: Any) -> None:
         super().__init__(model, **settings)
         self._client = Client(**_client_arguments(self.settings))
+        self._is_started = not self.settings.startup_timeout
 
     def scores(self, items: Sequence[Mapping[str, Any]], step: Any = None) -> list[float | None]:
         """Return one score for each item, by the policy.
@@ -118,6 +120,9 @@ class SyncReward(Reward):
         """Return the reply to a call, or its error, for `apply_policy`."""
         settings = self.settings
         try:
+            if not self._is_started:
+                self._client.wait_until_ready(settings.startup_timeout)
+                self._is_started = True
             return self._client.score(
                 settings.model, items, options=settings.options, run=settings.run_at(step)
             )
@@ -143,6 +148,8 @@ class AsyncReward(Reward):
     def __init__(self, model: str | None = None, **settings: Any) -> None:
         super().__init__(model, **settings)
         self._client = AsyncClient(**_client_arguments(self.settings), gather=True)
+        self._is_started = not self.settings.startup_timeout
+        self._starting: asyncio.Task[None] | None = None
 
     async def scores(
         self, items: Sequence[Mapping[str, Any]], step: Any = None
@@ -151,6 +158,8 @@ class AsyncReward(Reward):
         settings = self.settings
         outcome: ScoreReply | AssayError
         try:
+            if not self._is_started:
+                await self._wait_for_start()
             outcome = await self._client.score(
                 settings.model, items, options=settings.options, run=settings.run_at(step)
             )
@@ -165,6 +174,21 @@ class AsyncReward(Reward):
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+    async def _wait_for_start(self) -> None:
+        """Wait until a server is ready; concurrent calls share one wait."""
+        loop = asyncio.get_running_loop()
+        starting = self._starting
+        if starting is None or starting.get_loop() is not loop:
+            seconds = self.settings.startup_timeout
+            starting = self._starting = loop.create_task(self._client.wait_until_ready(seconds))
+        try:
+            # A caller that is cancelled does not end the wait of the others.
+            await asyncio.shield(starting)
+            self._is_started = True
+        finally:
+            if starting.done():
+                self._starting = None
 
 
 R = TypeVar("R", bound=Reward)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,11 @@ from typing import Any, Literal, get_args
 Policy = Literal["raise", "none", "skip"]
 
 DEFAULT_FIELDS: Mapping[str, str] = {"prompt": "prompt", "response": "response"}
+
+_EXAMPLES = {
+    "options": 'such as {"truncation": "left"}',
+    "fields": 'such as {"prompt": "question", "response": "response"}',
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,8 @@ class Settings:
         api_key: the default is `ASSAY_API_KEY`.
         timeout: seconds for one call in all.
         max_retries: retries of a call.
+        startup_timeout: seconds to wait, before the first call, until a server that is starting is
+            ready; 0: the first call is sent at once, and fails where no server listens yet.
         options: the server's, such as `{"truncation": "left"}`.
         fields: the source of each field of an item: `prompt`, `response`, or a column that the
             trainer passes along. `{"prompt": "prompt", "response": "response"}` unless given.
@@ -41,8 +49,9 @@ class Settings:
     on_failure: Policy
     url: str | None = None
     api_key: str | None = field(default=None, repr=False)
-    timeout: float = 60.0
+    timeout: float = 600.0
     max_retries: int = 4
+    startup_timeout: float = 0.0
     options: Mapping[str, Any] | None = None
     fields: Mapping[str, str] | None = None
     run: str | None = None
@@ -55,6 +64,13 @@ class Settings:
             raise ValueError(
                 "on_failure must say what a missing score becomes: 'raise', 'none' or 'skip'"
             )
+        if self.run is not None and not (isinstance(self.run, str) and self.run):
+            raise ValueError("run must be the run's name; the trainer passes the step")
+        for name in ("options", "fields"):
+            if not isinstance(getattr(self, name), (Mapping, type(None))):
+                raise ValueError(f"{name} must be a dict, {_EXAMPLES[name]}")
+        if not 0 <= self.startup_timeout < math.inf:
+            raise ValueError("startup_timeout must be a number of seconds, 0 for no wait")
 
     def __hash__(self) -> int:
         return hash((self.model, self.on_failure, self.url, self.run, self.split))
@@ -71,8 +87,9 @@ def from_environment(defaults: Mapping[str, Any], **given: Any) -> Settings:
     """Return the given settings; for all others those of the environment, else the defaults.
 
     The variables are `ASSAY_REWARD_MODEL`, `ASSAY_REWARD_ON_FAILURE`, `ASSAY_REWARD_RUN`,
-    `ASSAY_REWARD_TIMEOUT` (seconds), `ASSAY_REWARD_OPTIONS` (JSON) and `ASSAY_REWARD_FIELDS`
-    (`evidence=context,response=response`); the client itself reads `ASSAY_URL` and `ASSAY_API_KEY`.
+    `ASSAY_REWARD_TIMEOUT` and `ASSAY_REWARD_STARTUP_TIMEOUT` (seconds), `ASSAY_REWARD_OPTIONS`
+    (JSON) and `ASSAY_REWARD_FIELDS` (`evidence=context,response=response`); the client itself reads
+    `ASSAY_URL` and `ASSAY_API_KEY`.
 
     Raises:
         ValueError: as `Settings`, or a variable cannot be read.
@@ -143,6 +160,7 @@ _VARIABLES = (
     ("on_failure", "ASSAY_REWARD_ON_FAILURE", str),
     ("run", "ASSAY_REWARD_RUN", str),
     ("timeout", "ASSAY_REWARD_TIMEOUT", float),
+    ("startup_timeout", "ASSAY_REWARD_STARTUP_TIMEOUT", float),
     ("options", "ASSAY_REWARD_OPTIONS", _parse_object),
     ("fields", "ASSAY_REWARD_FIELDS", _parse_pairs),
 )

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from assay_client._transport.zip import zip_strict
 from assay_client.trainers._items import (
     drop_incomplete_groups,
     group_name,
@@ -90,7 +91,7 @@ def _items(
     reward: _Reward, completions: Sequence[str], columns: Mapping[str, Sequence[Any]]
 ) -> list[dict[str, Any]]:
     items = []
-    for row, completion in enumerate(completions):
+    for row, (completion,) in enumerate(zip_strict(completions)):
         values = row_values(columns, len(completions), row)
         prompt = list(values.get("messages") or [])[:-1]
         sources = {**values, **prompt_and_response(prompt, completion)}

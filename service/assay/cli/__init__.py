@@ -21,7 +21,7 @@ app = typer.Typer(
     epilog="Example: ASSAY_MODELS=reference assay serve",
 )
 app.command(epilog="Example: ASSAY_MODELS=reference assay serve --port 8000")(serve)
-app.command(epilog="Example: assay score items.jsonl --model reference -o scores.jsonl")(score)
+app.command(epilog="Example: assay score items.jsonl --model reference")(score)
 app.command(
     "best-of-n",
     epilog="Example: assay best-of-n --model reference --field prompt='Name a colour' "

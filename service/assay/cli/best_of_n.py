@@ -32,7 +32,7 @@ MAX_CANDIDATE_CHARACTERS = 200
 """Characters of a candidate in the table."""
 
 _OPTIONS = {"model", "candidates", "top_n", "tie_margin", "abstain_below", "min_confidence"}
-_RESERVED = _OPTIONS | {"options", "run", "timeout", "priority"}
+_RESERVED = _OPTIONS | {"options", "run", "step", "timeout", "priority"}
 
 Candidate = str | Mapping[str, Any]
 
@@ -75,7 +75,10 @@ AbstainBelow = Annotated[
 MinConfidence = Annotated[
     float | None,
     typer.Option(
-        min=0.5, max=1, callback=_check_finite, help="Choose none if the confidence is lower."
+        min=0.5,
+        max=1,
+        callback=_check_finite,
+        help="Choose none if the confidence is lower or unknown, or the best are tied.",
     ),
 ]
 TruncationSide = Annotated[
@@ -138,7 +141,8 @@ def _rank(call: BestOfNCall, url: str | None, timeout: float) -> BestOfNReply:
     model = call.score.model
     try:
         if url is None:
-            return asyncio.run(rank_locally(*settings_for(model), call))
+            settings, entry = settings_for(model)
+            return asyncio.run(rank_locally(settings, entry.card.id, call))
         return _rank_remotely(url, timeout, model, call)
     except Halted as error:
         code = Exit.USAGE if error.is_usage_error else Exit.STOPPED
@@ -255,5 +259,9 @@ def _reason_of_abstention(reply: BestOfNReply, call: BestOfNCall) -> str:
         return "no candidate has a score"
     if call.abstain_below is not None and best.score < call.abstain_below:
         return f"the best score is {best.score:.4f}, below --abstain-below {call.abstain_below:g}"
-    confidence = "unknown" if best.confidence is None else f"{best.confidence:.4f}"
-    return f"the confidence is {confidence}, below --min-confidence {call.min_confidence:g}"
+    if best.confidence is None:
+        return "the confidence is unknown: a rule decided a score, or only one candidate has one"
+    if best.confidence < (call.min_confidence or 0.0):
+        minimum = f"--min-confidence {call.min_confidence:g}"
+        return f"the confidence is {best.confidence:.4f}, below {minimum}"
+    return "the best candidates are tied"

@@ -14,12 +14,12 @@ from assay.app import open_repository
 from assay.cli.process import Exit, LogLevel, exit_with, local_settings, on_errors, print_message
 from assay.errors import SettingsError
 from assay.offline.files import STREAM, FileError
-from assay.offline.local import local_scorer
+from assay.offline.local import local_scorer, setup_of
 from assay.offline.records import CannotResume
 from assay.offline.score_file import Concurrency, Connect, FileScoring, FileSummary, score_file
 from assay.settings import Settings
 from assay_models.base import Options
-from assay_models.repository import ModelNotFound
+from assay_models.repository import ModelNotFound, RepositoryEntry
 
 
 class Truncation(StrEnum):
@@ -36,8 +36,14 @@ def score(
     *,
     model: Annotated[str, typer.Option(help="The model, as name or name@version.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Results, one per line; - is stdout.")
-    ],
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Results, one per line; - is stdout. Default: beside FILE, with the ending "
+            ".scores.jsonl; for stdin, stdout.",
+        ),
+    ] = None,
     url: Annotated[
         str | None,
         typer.Option(
@@ -71,16 +77,26 @@ def score(
     """
     logging.basicConfig(level=log_level.upper())
     with on_errors((SettingsError, ModelNotFound, FileError, CannotResume)):
-        _check_paths(file, output)
+        target = _default_output(file) if output is None else output
+        _check_paths(file, target)
         options = Options(truncation.value, raw)
-        scoring = FileScoring(file, output, Concurrency(batch_size, concurrency), restart)
-        connect = (
+        connect, setup = (
             _connect_locally(model, options)
             if url is None
-            else _connect_remotely(url, timeout, model, options)
+            else (_connect_remotely(url, timeout, model, options), None)
         )
+        batches = Concurrency(batch_size, concurrency)
+        scoring = FileScoring(file, target, batches, restart, setup)
         summary = score_file(scoring, connect, time.monotonic)
-    _conclude(summary, output)
+    if output is None and target != STREAM:
+        print_message(f"results: {target}")
+    _conclude(summary, target)
+
+
+def _default_output(source: Path) -> Path:
+    """Return `items.scores.jsonl` for `items.jsonl`; a stream has no place beside it."""
+    is_stream = source == STREAM or (source.exists() and not source.is_file())
+    return STREAM if is_stream else source.with_suffix(".scores.jsonl")
 
 
 def _check_paths(source: Path, output: Path) -> None:
@@ -88,9 +104,10 @@ def _check_paths(source: Path, output: Path) -> None:
         raise FileError("the output is the input itself")
 
 
-def _connect_locally(model: str, options: Options) -> Connect:
-    settings, model_id = settings_for(model)
-    return lambda: local_scorer(settings, model_id, options)
+def _connect_locally(model: str, options: Options) -> tuple[Connect, str]:
+    settings, entry = settings_for(model)
+    setup = setup_of(settings, entry, options)
+    return lambda: local_scorer(settings, entry.card.id, options), setup
 
 
 def _connect_remotely(url: str, timeout: float, model: str, options: Options) -> Connect:
@@ -98,16 +115,16 @@ def _connect_remotely(url: str, timeout: float, model: str, options: Options) ->
     return lambda: remote.remote_scorer(client, model, options)
 
 
-def settings_for(model: str) -> tuple[Settings, str]:
-    """Return the settings with which this process serves only one model, and the model's id.
+def settings_for(model: str) -> tuple[Settings, RepositoryEntry]:
+    """Return the settings with which this process serves only one model, and the model's entry.
 
     Raises:
         SettingsError: see `local_settings`.
         ModelNotFound: there is no model of that name.
     """
     settings = local_settings(os.environ)
-    model_id = open_repository(settings).find(model).card.id
-    return settings.model_copy(update={"models": (model_id,)}), model_id
+    entry = open_repository(settings).find(model)
+    return settings.model_copy(update={"models": (entry.card.id,)}), entry
 
 
 def remote_client(url: str, timeout: float) -> tuple[ModuleType, Any]:
@@ -117,7 +134,8 @@ def remote_client(url: str, timeout: float) -> tuple[ModuleType, Any]:
         from assay_client import AsyncClient
     except ModuleNotFoundError as error:
         reason = f"--url needs the package {error.name!r}"
-        raise exit_with(Exit.USAGE, reason, "pip install assay-client") from None
+        hint = "install the client: pip install ./clients, in a checkout of Assay"
+        raise exit_with(Exit.USAGE, reason, hint) from None
     try:
         return remote, AsyncClient(url, timeout=timeout)
     except ValueError as error:

@@ -39,6 +39,9 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def serve(
+    checkpoint: Annotated[str | None, typer.Argument(hidden=True, metavar="")] = None,
+    *,
+    model: Annotated[str | None, typer.Option("--model", hidden=True)] = None,
     host: Annotated[str | None, typer.Option(help="The address; overrides ASSAY_HOST.")] = None,
     port: Annotated[
         int | None,
@@ -50,6 +53,8 @@ def serve(
     ] = LogLevel.info,
 ) -> None:
     """Serve models over HTTP, configured by the ASSAY_* variables."""
+    if checkpoint is not None or model is not None:
+        raise _refuse_model(checkpoint or model or "")
     bound_kernel_caches(os.environ)
     with on_errors((SettingsError,)):
         given = {"host": host, "port": port}
@@ -63,6 +68,17 @@ def serve(
     with listening, releasing_free_memory():
         config = _server_config(application, settings, access_log, log_level)
         _run_server(_Server(config, application, settings.drain_timeout), listening, death)
+
+
+def _refuse_model(name: str) -> typer.Exit:
+    """Refuse a model on the command line, where other servers take it; say where it belongs."""
+    hint = f"ASSAY_MODELS={name} assay serve"
+    if "/" in name:
+        hint = (
+            "write a card for the checkpoint (docs/how-to/serve-your-own-checkpoint.md), then: "
+            "ASSAY_REPOSITORY=my-models ASSAY_MODELS=my-rm assay serve"
+        )
+    return exit_with(Exit.USAGE, "serve takes no model: ASSAY_MODELS names those to serve", hint)
 
 
 def _listen(host: str, port: int) -> socket.socket:

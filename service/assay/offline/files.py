@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -28,23 +28,29 @@ class Output:
 
 @contextmanager
 def opened_input(path: Path) -> Iterator[BinaryIO]:
-    """Open the input at its start; `-` is the standard input, which is first copied to a file.
+    """Open the input at its start; `-` is the standard input. A stream is first copied to a file.
 
     Raises:
         FileError: the file cannot be read.
     """
     if path == STREAM:
-        with tempfile.TemporaryFile() as spooled:
-            shutil.copyfileobj(sys.stdin.buffer, spooled)
-            spooled.seek(0)
-            yield cast(BinaryIO, spooled)
+        with _spooled(sys.stdin.buffer) as file:
+            yield file
         return
     try:
-        file = path.open("rb")
+        opened = path.open("rb")
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}") from error
-    with file:
+    with opened, nullcontext(opened) if opened.seekable() else _spooled(opened) as file:
         yield file
+
+
+@contextmanager
+def _spooled(stream: BinaryIO) -> Iterator[BinaryIO]:
+    with tempfile.TemporaryFile() as spooled:
+        shutil.copyfileobj(stream, spooled)
+        spooled.seek(0)
+        yield cast(BinaryIO, spooled)
 
 
 @contextmanager

@@ -1,11 +1,14 @@
 """Scoring in this process: the service without its HTTP layer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from assay import __version__
 from assay.api.components import components_of
 from assay.app import create_app
 from assay.errors import AssayError, InvalidRequest, Overloaded, RequestTooLarge
@@ -23,6 +26,7 @@ from assay.scoring.service import ScoreCall, ScoringService
 from assay.settings import Settings
 from assay.types import BestOfNReply
 from assay_models.base import Options
+from assay_models.repository import RepositoryEntry, fingerprint_of
 
 BATCH_SECONDS = 86_400.0
 BUSY_SECONDS = 1.0
@@ -83,6 +87,29 @@ async def local_scorer(settings: Settings, model: str, options: Options) -> Asyn
             reason = f"{model} scores whole groups, a file is cut into batches"
             raise Halted(reason, is_usage_error=True)
         yield LocalScorer(service, model, options)
+
+
+def setup_of(settings: Settings, entry: RepositoryEntry, options: Options) -> str:
+    """Return a digest of all that decides a local model's numbers, without loading the model.
+
+    Weights beside the card count by the sizes and times of their files, others by the revision or
+    version that the card pins.
+    """
+    parts = {
+        "version": __version__,
+        "card": entry.card.model_dump_json(),
+        "files": sorted(_file_stats(entry.folder)),
+        "options": options,
+        "settings": (settings.dtype, settings.device, settings.deterministic),
+    }
+    return fingerprint_of(parts).removeprefix("sha256:")[:16]
+
+
+def _file_stats(folder: Path) -> Iterator[tuple[str, int, int]]:
+    for root, _, names in os.walk(folder, followlinks=True):
+        for path in (Path(root, name) for name in names if name != "card.toml"):
+            stat = path.stat()
+            yield str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns
 
 
 @dataclass(frozen=True, slots=True)

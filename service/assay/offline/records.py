@@ -52,13 +52,18 @@ class OutputState:
 
     Its complete lines end at byte `end`. `identity` is the model that computed them, and `sample`
     the first input line that the model received; if it received none, the first whose fields it
-    refused.
+    refused. `setups` are those of the lines: see `FileScoring`.
     """
 
     end: int = 0
     counts: LineCounts = field(default_factory=LineCounts)
     identity: Identity | None = None
     sample: InputLine | None = None
+    setups: set[str | None] = field(default_factory=set)
+
+    def is_of(self, setup: str | None) -> bool:
+        """Return whether all lines, if there are any, are known to be of this setup."""
+        return not self.setups or (setup is not None and self.setups == {setup})
 
     def add_record(self, record: Mapping[str, Any], line: InputLine, number: int) -> None:
         """Count a record of an earlier run.
@@ -74,6 +79,7 @@ class OutputState:
         error = record["error"]
         failure = ItemFailure(str(error.get("code")), "") if isinstance(error, dict) else None
         self.counts.add(failure)
+        self.setups.add(record.get("setup"))
         if record.get("model") is None:
             if self.sample is None and failure is not None and failure.code == "invalid_item":
                 self.sample = line
@@ -152,7 +158,7 @@ async def check_same_model(state: OutputState, scorer: Scorer) -> None:
     raise CannotResume(_describe_change(state.identity, outcome.identity))
 
 
-def encode_record(line: InputLine, outcome: ItemOutcome) -> bytes:
+def encode_record(line: InputLine, outcome: ItemOutcome, setup: str | None = None) -> bytes:
     """Return the output's line for an input line."""
     result, identity = outcome.result, outcome.identity
     record = {
@@ -171,6 +177,7 @@ def encode_record(line: InputLine, outcome: ItemOutcome) -> bytes:
         "model": identity and identity.model,
         "fingerprint": identity and identity.fingerprint,
         "digest": line.digest,
+        "setup": setup,
     }
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -36,12 +37,17 @@ class Concurrency:
 
 @dataclass(frozen=True, slots=True)
 class FileScoring:
-    """The input to score and the output of the results; `restart` discards earlier results."""
+    """The input to score and the output of the results.
+
+    `restart` discards earlier results. `setup` is a digest of all that decides the numbers and can
+    be read without loading the model; None if it is a server's model.
+    """
 
     source: Path
     output: Path
     concurrency: Concurrency
     restart: bool = False
+    setup: str | None = None
 
 
 @dataclass(slots=True)
@@ -63,6 +69,9 @@ class FileSummary:
 def score_file(scoring: FileScoring, connect: Connect, clock: Clock) -> FileSummary:
     """Score a file, continuing where an earlier run stopped.
 
+    The model is loaded only if a line has to be scored, or if an output that is complete was
+    written with another setup.
+
     Args:
         scoring: the files and the concurrency.
         connect: returns a context manager that provides the scorer.
@@ -81,6 +90,9 @@ def score_file(scoring: FileScoring, connect: Connect, clock: Clock) -> FileSumm
         lines = read_lines(source)
         state = _read_state(output, lines)
         summary = FileSummary(total, blank, state.counts.done, state.counts)
+        if state.counts.done == total and state.is_of(scoring.setup):
+            _truncate(output, state)
+            return summary
         progress = shown_progress(total, state.counts.done, clock)
         began = clock()
         try:
@@ -105,6 +117,7 @@ async def score_lines(
     state: OutputState,
     concurrency: Concurrency,
     report: Report,
+    setup: str | None = None,
 ) -> None:
     """Score the remaining lines and write one result per line, in order.
 
@@ -114,6 +127,7 @@ async def score_lines(
     Raises:
         Halted: scoring cannot continue, or the model changed during the run.
     """
+    encode = partial(encode_record, setup=setup)
     batches = iter(lambda: list(islice(lines, concurrency.batch_size)), [])
     in_flight: deque[tuple[list[InputLine], asyncio.Task[list[ItemOutcome]]]] = deque()
     try:
@@ -126,7 +140,7 @@ async def score_lines(
             outcomes = await task
             in_flight.popleft()
             state.check_unchanged(outcomes)
-            _write(output, b"".join(map(encode_record, batch, outcomes)))
+            _write(output, b"".join(map(encode, batch, outcomes)))
             for outcome in outcomes:
                 state.counts.add(outcome.result.error)
             report(state.counts)
@@ -154,9 +168,7 @@ async def _connect_and_score(
 ) -> None:
     async with connect() as scorer:
         await check_same_model(state, scorer)
-        if output.resumable:
-            output.file.truncate(state.end)
-            output.file.seek(state.end)
+        _truncate(output, state)
         with progress as report:
             await score_lines(
                 lines,
@@ -165,7 +177,15 @@ async def _connect_and_score(
                 state=state,
                 concurrency=scoring.concurrency,
                 report=report,
+                setup=scoring.setup,
             )
+
+
+def _truncate(output: Output, state: OutputState) -> None:
+    """Cut off an incomplete last line, and continue behind the complete ones."""
+    if output.resumable:
+        output.file.truncate(state.end)
+        output.file.seek(state.end)
 
 
 def _write(output: BinaryIO, data: bytes) -> None:

@@ -266,3 +266,12 @@ def test_an_invalid_variable_is_named(
     monkeypatch.setenv(f"ASSAY_REWARD_{name}", text)
     with pytest.raises(ValueError, match=f"ASSAY_REWARD_{name} cannot be read"):
         make("code", on_failure="raise")
+
+
+@pytest.mark.parametrize(("prompts", "completions"), [("a prompt", ["r"] * 8), (["p"] * 4, "text")])
+def test_a_text_is_not_taken_for_a_list_of_its_characters(
+    prompts: Any, completions: Any, make: Callable[..., Any]
+) -> None:
+    reward = make("reference", on_failure="raise")
+    with pytest.raises(ValueError, match="a list of texts is expected"):
+        Trainer(reward).rewards(prompts, completions)

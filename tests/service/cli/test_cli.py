@@ -109,12 +109,35 @@ class TestPage:
     def test_the_pages_example_is_the_commands_output(self, tmp_path: Path) -> None:
         items, scores = re.findall(r"```jsonl\n(.*?)```", self.PAGE, re.DOTALL)
         (tmp_path / "answers.jsonl").write_text(items)
-        output = tmp_path / "scores.jsonl"
-        source = str(tmp_path / "answers.jsonl")
-        result = run("score", source, "--model", "reference", "-o", str(output))
+        result = run("score", str(tmp_path / "answers.jsonl"), "--model", "reference")
         assert result.exit_code == 1
-        assert output.read_text() == scores
-        assert result.stderr.split(";")[0] in self.PAGE
+        written = (tmp_path / "answers.scores.jsonl").read_text()
+        assert re.sub(r'(?<="setup":")[0-9a-f]{16}', "…", written) == scores
+        assert result.stderr.splitlines()[1].split(";")[0] in self.PAGE
+
+
+class TestOwnCheckpoints:
+    @pytest.mark.parametrize(
+        ("arguments", "hint"),
+        [
+            (["org/model"], "write a card for the checkpoint (docs/how-to/serve-your-own-"),
+            (["--model", "./checkpoint"], "write a card for the checkpoint"),
+            (["code"], "hint: ASSAY_MODELS=code assay serve"),
+        ],
+    )
+    def test_serve_with_a_model_says_how_to_serve_it(self, arguments: list[str], hint: str) -> None:
+        result = run("serve", *arguments)
+        assert result.exit_code == 2
+        assert "error: serve takes no model: ASSAY_MODELS names" in result.stderr
+        assert hint in result.stderr
+
+    @pytest.mark.parametrize("command", ["serve", "models show", "models verify"])
+    def test_a_checkpoint_for_a_model_says_how_to_serve_it(self, command: str) -> None:
+        reference = "org/model"
+        words = command.split() if command == "serve" else [*command.split(), reference]
+        result = run(*words, ASSAY_MODELS=reference)
+        assert result.exit_code == 2
+        assert "no model 'org/model'; a checkpoint is served by a card, as docs/" in result.stderr
 
 
 class TestSettings:

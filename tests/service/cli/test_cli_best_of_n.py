@@ -108,14 +108,27 @@ class TestRanking:
         result = run(*ASK, TOO_LONG, "--abstain-below", "5")
         assert result.stderr.endswith("\nnone is chosen: no candidate has a score\n")
 
-    def test_an_abstention_for_its_confidence_is_reported(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("candidates", "min_confidence", "reason"),
+        [
+            ((FAIR, POOR), "0.9", "the confidence is 0.8000, below --min-confidence 0.9"),
+            ((FAIR, FAIR), "0.5", "the best candidates are tied"),
+            (
+                (FAIR,),
+                "0.5",
+                "the confidence is unknown: a rule decided a score, or only one candidate has one",
+            ),
+        ],
+    )
+    def test_an_abstention_for_its_confidence_is_reported(
+        self, candidates: tuple[str, ...], min_confidence: str, reason: str, tmp_path: Path
+    ) -> None:
         folder = tmp_path / "calibrated" / "1"
         folder.mkdir(parents=True)
         (folder / "card.toml").write_text(CALIBRATED)
-        ask = ("best-of-n", "--model", "calibrated", "--field", f"prompt={PROMPT}", FAIR, FAIR)
-        options = ("--abstain-below", "-9", "--min-confidence", "0.9")
+        ask = ("best-of-n", "--model", "calibrated", "--field", f"prompt={PROMPT}", *candidates)
+        options = ("--abstain-below", "-9", "--min-confidence", min_confidence)
         result = run(*ask, *options, ASSAY_REPOSITORY=str(tmp_path))
-        reason = "the confidence is 0.5000, below --min-confidence 0.9"
         assert result.stderr == f"none is chosen: {reason}\n"
 
     def test_a_candidate_without_a_score_comes_last_with_its_reason(self) -> None:

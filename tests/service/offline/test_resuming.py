@@ -1,6 +1,7 @@
 """`assay score` with an existing output: resumed if it matches, else refused unchanged."""
 
 import fcntl
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,21 @@ from support.item_files import distinct_items, results_of, run, score, write_ite
 from support.servers import listening
 
 from assay.settings import Settings
+from assay_models.families.reference import ReferenceModel
+
+CARD = 'name = "mine"\nversion = 1\nfamily = "reference"\n'
+
+
+def add_reference_card(repository: Path) -> Path:
+    """Write a card of the torch-free family; return its folder."""
+    folder = repository / "mine" / "1"
+    folder.mkdir(parents=True)
+    (folder / "card.toml").write_text(CARD)
+    return folder
+
+
+def _not_loadable(*_: object) -> ReferenceModel:
+    raise RuntimeError("loaded")
 
 
 class TestResuming:
@@ -24,6 +40,46 @@ class TestResuming:
         assert again.exit_code == 1
         assert "2 of them by an earlier run" in again.stderr
         assert output.read_bytes() == before
+
+    def test_the_model_is_not_loaded_for_a_finished_output(self, tmp_path: Path) -> None:
+        source = write_items(tmp_path / "items.jsonl", [*distinct_items(2), {"prompt": "only"}])
+        output = tmp_path / "scores.jsonl"
+        folder = add_reference_card(tmp_path / "models")
+        arguments = ("score", str(source), "--model", "mine", "-o", str(output))
+        settings = {"ASSAY_REPOSITORY": str(tmp_path / "models")}
+        assert run(*arguments, **settings).exit_code == 1
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ReferenceModel, "load", _not_loadable)
+            again = run(*arguments, **settings)
+            assert (again.exit_code, "3 of them by an earlier run" in again.stderr) == (1, True)
+            changes = {
+                "other options": ((*arguments, "--raw"), settings),
+                "another dtype": (arguments, {**settings, "ASSAY_DTYPE": "bfloat16"}),
+            }
+            for changed, variables in changes.values():
+                assert run(*changed, **variables).exit_code == 3
+            (folder / "model.safetensors").write_bytes(b"trained again")
+            assert run(*arguments, **settings).exit_code == 3
+
+    @pytest.mark.parametrize("forgotten", [b'"setup":null', b'"other":0'])
+    def test_a_finished_output_of_unknown_setup_is_checked_with_the_model(
+        self, forgotten: bytes, tmp_path: Path
+    ) -> None:
+        source = write_items(tmp_path / "items.jsonl", distinct_items(2))
+        output = tmp_path / "scores.jsonl"
+        score(source, output)
+        output.write_bytes(re.sub(rb'"setup":"[0-9a-f]+"', forgotten, output.read_bytes()))
+        assert score(source, output).exit_code == 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ReferenceModel, "load", _not_loadable)
+            assert score(source, output).exit_code == 3
+
+    def test_an_empty_input_needs_no_model(self, tmp_path: Path) -> None:
+        source, output = write_items(tmp_path / "items.jsonl", []), tmp_path / "scores.jsonl"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ReferenceModel, "load", _not_loadable)
+            result = score(source, output)
+        assert (result.exit_code, output.read_bytes()) == (0, b"")
 
     @pytest.mark.parametrize("cut", [1, 9, 200])
     def test_a_partial_line_is_computed_again(self, tmp_path: Path, cut: int) -> None:

@@ -1,6 +1,8 @@
 """`assay score` on files, with the torch-free model in this process."""
 
 import io
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,24 @@ class TestOutcomes:
         assert (row["id"], row["group"], row["flags"], row["details"]) == ("a", "g", [], {})
         assert row["model"] == "reference@1"
         assert row["fingerprint"].startswith("sha256:")
+
+    def test_results_go_beside_the_input_unless_an_output_is_named(self, tmp_path: Path) -> None:
+        source = write_items(tmp_path / "items.v2.jsonl", [SCORED])
+        result = run("score", str(source), "--model", "reference")
+        output = tmp_path / "items.v2.scores.jsonl"
+        assert result.stderr.startswith(f"results: {output}\n1 of 1 lines: 1 scored")
+        assert (result.stdout, len(results_of(output))) == ("", 1)
+
+    def test_results_of_a_stream_go_to_stdout_unless_an_output_is_named(
+        self, tmp_path: Path
+    ) -> None:
+        fifo = tmp_path / "items"
+        os.mkfifo(fifo)
+        writer = threading.Thread(target=fifo.write_bytes, args=(orjson.dumps(SCORED),))
+        writer.start()
+        result = run("score", str(fifo), "--model", "reference")
+        writer.join()
+        assert orjson.loads(result.stdout)["status"] == "ok"
 
     def test_a_failed_line_has_no_score(self, tmp_path: Path) -> None:
         source = tmp_path / "items.jsonl"

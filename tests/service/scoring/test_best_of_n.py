@@ -25,12 +25,76 @@ async def test_it_abstains_below_the_minimum_confidence(
     assert (reply["best"], reply["abstained"]) == (best, best is None)
 
 
-async def test_a_single_scored_candidate_has_no_confidence(
+@pytest.mark.parametrize(
+    "candidates",
+    [["ruled", "ruled"], ["ruled"], ["a", "ruled"], ["a"], ["a", "poison"], ["poison"]],
+)
+async def test_it_abstains_if_the_confidence_is_unknown(
+    served: Served, scripted_settings: Settings, candidates: list[str]
+) -> None:
+    body = {"candidates": candidates, "min_confidence": 0.5}
+    _, reply = await rank(served, scripted_settings, "scripted", **body)
+    assert reply["ranking"][0]["confidence"] is None
+    assert (reply["best"], reply["abstained"]) == (None, True)
+
+
+async def test_without_a_minimum_the_best_needs_no_confidence(
     served: Served, scripted_settings: Settings
 ) -> None:
-    body = {"candidates": ["a", "poison"], "min_confidence": 1.0}
+    body = {"candidates": ["ruled", "a"], "abstain_below": 0.5}
     _, reply = await rank(served, scripted_settings, "scripted", **body)
-    assert (reply["best"], reply["ranking"][0]["confidence"]) == (0, None)
+    assert (reply["best"], reply["ranking"][0]["confidence"]) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "tie_margin", "best"),
+    [
+        (["aa", "aa"], None, None),
+        (["aaa", "a"], 2.0, None),
+        (["aaa", "a"], 1.9, 0),
+        (["aaaa", "a", "a"], None, 0),
+    ],
+)
+async def test_with_a_minimum_confidence_it_abstains_from_a_tie_at_the_top(
+    served: Served,
+    scripted_settings: Settings,
+    candidates: list[str],
+    tie_margin: float | None,
+    best: int | None,
+) -> None:
+    body = {"candidates": candidates, "tie_margin": tie_margin, "min_confidence": 0.5}
+    _, reply = await rank(served, scripted_settings, "scripted", **body)
+    assert (reply["best"], reply["abstained"]) == (best, best is None)
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({"candidates": ["a", 3]}, ["candidates.1.str", "candidates.1.dict[str,any]"]),
+        ({"candidates": ["a", {"text": 3}]}, ["candidates.1.text"]),
+        ({"candidates": [{"text": "a"}, {"text": "b", "a.typo": 1}]}, ["candidates.1.a.typo"]),
+        ({"candidates": ["a", "b"], "typo": 1}, ["typo"]),
+        ({"candidates": ["a", "b"], "text_pair": 3}, ["text_pair"]),
+        ({"candidates": ["a", {"text": "b", "group": 3}], "group": "g"}, ["candidates.1.group"]),
+    ],
+)
+async def test_a_problem_names_the_candidate_or_the_shared_field(
+    served: Served, scripted_settings: Settings, body: dict[str, Any], fields: list[str]
+) -> None:
+    status, reply = await rank(served, scripted_settings, "scripted", **body)
+    assert (status, reply["code"]) == (422, "invalid_request")
+    assert [problem["field"] for problem in reply["errors"]] == fields
+    assert reply["detail"].startswith(f"{fields[0]}: ")
+
+
+async def test_a_missing_field_of_all_candidates_is_named_as_shared(
+    served: Served,
+) -> None:
+    body = {"candidates": ["a", "b"]}
+    settings = Settings(models=("code-exec",))
+    status, reply = await rank(served, settings, "code-exec", **body)
+    assert status == 422
+    assert [problem["field"] for problem in reply["errors"]] == ["tests"]
 
 
 async def test_confidence_of_an_uncalibrated_model_is_rejected_with_a_hint(
