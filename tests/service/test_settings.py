@@ -11,7 +11,7 @@ from assay.settings import Settings, read_settings, variable_name
 def test_an_empty_environment_gives_the_defaults() -> None:
     settings = read_settings({"PATH": "/bin"})
     assert settings == Settings()
-    assert (settings.host, settings.port, settings.max_items) == ("127.0.0.1", 8000, 1024)
+    assert (settings.host, settings.port, settings.max_items) == (("127.0.0.1",), 8000, 1024)
 
 
 def test_variables_are_parsed_and_lists_are_split() -> None:

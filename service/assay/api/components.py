@@ -1,23 +1,33 @@
 """Components: the parts that `create_app` builds and the routes use."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI
 
 from assay.api.jobs import Jobs
+from assay.api.middleware import UnfinishedBodies
+from assay.cache.redis_state import RedisState
 from assay.metrics import Metrics
 from assay.runs.monitor import RunMonitor
 from assay.runs.subscribers import Subscribers
 from assay.scoring.service import ScoringService
 
 
+@dataclass(slots=True)
+class Shutdown:
+    """The process's shutdown. From its announcement, /readyz answers 503."""
+
+    is_announced: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Components:
     """The parts of one process that the routes and the command line use.
 
-    `abort` settles all waiting items at once with `ShuttingDown`.
+    `abort` settles all waiting items at once with `ShuttingDown`; `bodies.end` does so for requests
+    whose body is incomplete. `redis` is None if no Redis is set.
     """
 
     service: ScoringService
@@ -26,6 +36,9 @@ class Components:
     subscribers: Subscribers
     jobs: Jobs[Any]
     abort: Callable[[], Awaitable[None]]
+    redis: RedisState | None = None
+    bodies: UnfinishedBodies = field(default_factory=UnfinishedBodies)
+    shutdown: Shutdown = field(default_factory=Shutdown)
 
 
 def components_of(app: FastAPI) -> Components:
