@@ -11,9 +11,10 @@ from typing import TypeVar, cast
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
 
 from assay.cache.keys import decode, encode
-from assay.cache.redis_state import Operation, RedisState
+from assay.cache.redis_state import OPERATIONS, Operation, RedisState
 from assay.metrics import Metrics, TierSeries
 from assay_models.base import Raw
 
@@ -102,10 +103,7 @@ class RedisCache:
         self._timeout = timeout
         self._series = TierSeries(metrics, "redis")
         self._clock = clock
-        self._pauses: dict[Operation, Pause] = {
-            "reads": Pause(timeout, clock),
-            "writes": Pause(timeout, clock),
-        }
+        self._pauses = {operation: Pause(timeout, clock) for operation in OPERATIONS}
         self._tasks: set[asyncio.Task[object]] = set()
 
     def start(self) -> None:
@@ -167,8 +165,11 @@ class RedisCache:
                 answer = await call()
         except Exception as error:  # noqa: BLE001 a faulty server can make its client raise anything; a miss is always right
             self._series.count(errors=max(1, keys))
-            self.state.record_failure(operation, error)
-            pause.lengthen(began)
+            # A refused command says nothing about others; a bad connection does.
+            failing = (operation,) if isinstance(error, ResponseError) else OPERATIONS
+            self.state.record_failure(failing, error)
+            for name in failing:
+                self._pauses[name].lengthen(began)
             return None
         self.state.record_success(operation)
         pause.end()

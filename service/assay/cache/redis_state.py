@@ -5,7 +5,7 @@ import math
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from prometheus_client import Gauge
@@ -14,6 +14,7 @@ from redis import exceptions as errors
 logger = logging.getLogger(__name__)
 
 Operation = Literal["reads", "writes"]
+OPERATIONS: tuple[Operation, ...] = ("reads", "writes")
 
 # A Redis that comes and goes fills no log: the same reason is repeated after a minute.
 REPEAT_SECONDS = 60.0
@@ -36,10 +37,6 @@ TEXTS = (
     ),
     ("MISCONF", "it cannot save to disk and refuses writes; its own log says why"),
     ("max number of clients", "it has no free connection; raise its maxclients"),
-    (
-        r"Protocol Error: b'\\x15\\x03",
-        f"it expects TLS; write rediss:// instead of redis:// in {URL}",
-    ),
     ("unknown command", "it, or its proxy, does not know one of AUTH, MGET, SELECT and SET"),
     ("Protocol Error", f"it does not speak the protocol of Redis; correct {URL}"),
     (
@@ -74,7 +71,10 @@ TYPES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((ssl.SSLError,), f"it does not speak TLS; write redis:// instead of rediss:// in {URL}"),
     ((socket.gaierror,), f"its name cannot be resolved; correct the host in {URL}"),
     ((ConnectionRefusedError,), f"it refuses connections; start it, or correct {URL}"),
-    ((TimeoutError, errors.TimeoutError), "it does not answer within ASSAY_REDIS_TIMEOUT"),
+    (
+        (TimeoutError, errors.TimeoutError),
+        "it does not answer within ASSAY_REDIS_TIMEOUT; without TLS it would not answer rediss://",
+    ),
 )
 
 
@@ -106,26 +106,28 @@ class RedisState:
         return "working" if self._has_answered else "connecting"
 
     def record_success(self, operation: Operation) -> None:
-        """Record that reads or writes work."""
+        """Record that reads or writes work; what failed for the same reason works too."""
         self._has_answered = True
-        self._failures.pop(operation, None)
+        past = self._failures.get(operation)
+        if past is not None:
+            self._failures = {key: text for key, text in self._failures.items() if text != past}
         if not self._failures:
             self._gauge.set(1)
             if self._is_warning:
                 self._is_warning = False
                 logger.info("Redis works again")
 
-    def record_failure(self, operation: Operation, error: BaseException) -> None:
-        """Record that reads or writes fail."""
+    def record_failure(self, operations: Sequence[Operation], error: BaseException) -> None:
+        """Record that reads, writes or both fail."""
         reason = reason_of(error)
-        self._failures[operation] = reason
+        self._failures.update(dict.fromkeys(operations, reason))
         self._gauge.set(0)
         now = self._clock()
         if reason != self._warned or (
             not self._is_warning and now - self._warned_at >= REPEAT_SECONDS
         ):
             self._warned, self._warned_at, self._is_warning = reason, now, True
-            logger.warning("Redis is not used for %s: %s", operation, reason)
+            logger.warning("Redis is not used for %s: %s", " and ".join(operations), reason)
 
 
 def reason_of(error: BaseException) -> str:
