@@ -323,7 +323,8 @@ async def _shut_down(process: _Process) -> None:
     """Finish the admitted requests, then stop every part."""
     components = process.components
     components.subscribers.close()
-    await _stop(components.service.models(), process.settings.drain_timeout)
+    timeout = 0.0 if components.shutdown.is_forced else process.settings.drain_timeout
+    await _stop(components.service.models(), timeout)
     await components.jobs.close()
     await components.runs.close()
     if process.webhook is not None:

@@ -119,7 +119,9 @@ class Settings(BaseModel):
     redis_timeout: Seconds = Field(
         0.25, description="Seconds to wait for Redis before a lookup counts as a miss."
     )
-    redis_ttl: Positive = Field(604_800, description="Seconds for which a score stays in Redis.")
+    redis_ttl: Positive = Field(
+        604_800, le=YEAR_SECONDS, description="Seconds for which a score stays in Redis."
+    )
     cache_bytes: int = Field(
         268_435_456,
         ge=0,

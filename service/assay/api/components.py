@@ -17,9 +17,13 @@ from assay.scoring.service import ScoringService
 
 @dataclass(slots=True)
 class Shutdown:
-    """The process's shutdown. From its announcement, /readyz answers 503."""
+    """The process's shutdown. From its announcement, /readyz answers 503.
+
+    A forced one does not wait for admitted items.
+    """
 
     is_announced: bool = False
+    is_forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ DECOMPRESSORS: dict[bytes, Callable[[bytes], Decompressor]] = {
     b"deflate": _deflate,
     b"zstd": _zstd,
 }
+SUPPORTED_CODINGS = "gzip, deflate, zstd"
 IDENTITY = frozenset((b"", b"identity"))
 
 
@@ -71,7 +72,7 @@ def coding_of(header: bytes) -> bytes | None:
     if coding not in DECOMPRESSORS:
         raise UnsupportedEncoding(
             "this Content-Encoding is not supported",
-            hint="send the body as it is, or as one of gzip, deflate, zstd",
+            hint=f"send the body as it is, or as one of {SUPPORTED_CODINGS}",
         )
     return coding
 

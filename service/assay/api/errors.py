@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
+from assay.api.encodings import SUPPORTED_CODINGS
 from assay.api.hints import DIALECTS, field_hint, native_hint, route_hint
 from assay.api.paths import route_path
 from assay.errors import AssayError, InvalidRequest
@@ -97,6 +98,8 @@ def problem_response(error: AssayError, scope: Mapping[str, Any]) -> Response:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
+    if error.status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+        headers["Accept-Encoding"] = SUPPORTED_CODINGS
     content = orjson.dumps(body.model_dump(exclude={"error"} if body.error is None else None))
     return Response(content, error.status, headers, media_type=MEDIA_TYPE)
 

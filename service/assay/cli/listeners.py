@@ -5,6 +5,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from assay.settings import UNIX
@@ -18,8 +19,29 @@ class CannotListen(Exception):
     """An address cannot be used. The text names it and says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Open sockets, and the inode of each Unix socket's file."""
+
+    sockets: list[socket.socket] = field(default_factory=list)
+    files: dict[Path, int] = field(default_factory=dict)
+
+    def remove_files(self) -> None:
+        """Remove the files of Unix sockets, but none that has taken the place of ours."""
+        for path, inode in self.files.items():
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ino == inode:
+                    path.unlink()
+
+    def close(self) -> None:
+        """Close the sockets and remove their files."""
+        for listener in self.sockets:
+            listener.close()
+        self.remove_files()
+
+
 @contextlib.contextmanager
-def open_listeners(hosts: Sequence[str], port: int, mode: int) -> Iterator[list[socket.socket]]:
+def open_listeners(hosts: Sequence[str], port: int, mode: int) -> Iterator[Listeners]:
     """Listen on all addresses; close the sockets and remove their files at the end.
 
     Args:
@@ -30,16 +52,16 @@ def open_listeners(hosts: Sequence[str], port: int, mode: int) -> Iterator[list[
     Raises:
         CannotListen: an address cannot be used.
     """
-    with contextlib.ExitStack() as stack:
-        listeners = []
+    listeners = Listeners()
+    with contextlib.closing(listeners):
         for host in hosts:
             path = host.removeprefix(UNIX)
             if path != host:
-                listener = stack.enter_context(_unix_socket(Path(path), mode))
+                _open_unix(listeners, Path(path), mode)
             else:
-                listener = stack.enter_context(_tcp_socket(host, port, hosts))
+                listener = _open_tcp(host, port, hosts)
+                listeners.sockets.append(listener)
                 port = listener.getsockname()[1]
-            listeners.append(listener)
         yield listeners
 
 
@@ -61,7 +83,7 @@ def _without_brackets(host: str) -> str:
     return host.removeprefix("[").removesuffix("]")
 
 
-def _tcp_socket(host: str, port: int, hosts: Sequence[str]) -> socket.socket:
+def _open_tcp(host: str, port: int, hosts: Sequence[str]) -> socket.socket:
     name = _without_brackets(host)
     family = socket.AF_INET6 if ":" in name else socket.AF_INET
     is_dual = name == ALL_IPV6 and ALL_IPV4 not in hosts and socket.has_dualstack_ipv6()
@@ -73,28 +95,22 @@ def _tcp_socket(host: str, port: int, hosts: Sequence[str]) -> socket.socket:
         raise CannotListen(f"cannot listen on {host} port {port}: {error.strerror}") from error
 
 
-@contextlib.contextmanager
-def _unix_socket(path: Path, mode: int) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX) as listener:
+def _open_unix(listeners: Listeners, path: Path, mode: int) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listeners.sockets.append(listener)
+    try:
+        _remove_stale_socket(path)
+        before = os.umask(0o777 & ~mode)  # never more open than `mode`, not even at first
         try:
-            _remove_stale_socket(path)
-            before = os.umask(0o777 & ~mode)  # never more open than `mode`, not even at first
-            try:
-                listener.bind(str(path))
-            finally:
-                os.umask(before)
-            path.chmod(mode)
-            listener.listen(BACKLOG)
-        except OSError as error:
-            reason = f"cannot listen on {UNIX}{path}: {error.strerror or error}"
-            raise CannotListen(reason) from error
-        own = path.stat().st_ino
-        try:
-            yield listener
+            listener.bind(str(path))
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_ino == own:
-                    path.unlink()
+            os.umask(before)
+        listeners.files[path] = path.stat().st_ino
+        path.chmod(mode)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        reason = f"cannot listen on {UNIX}{path}: {error.strerror or error}"
+        raise CannotListen(reason) from error
 
 
 def _remove_stale_socket(path: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +20,14 @@ from uvicorn.config import LOGGING_CONFIG
 from assay import __version__
 from assay.api.components import components_of
 from assay.app import create_app
-from assay.cli.listeners import BACKLOG, CannotListen, address_of, is_private, open_listeners
+from assay.cli.listeners import (
+    BACKLOG,
+    CannotListen,
+    Listeners,
+    address_of,
+    is_private,
+    open_listeners,
+)
 from assay.cli.memory import bound_kernel_caches, releasing_free_memory
 from assay.cli.process import Exit, LogLevel, exit_with, on_errors, print_message
 from assay.errors import SettingsError
@@ -34,8 +41,8 @@ logger = logging.getLogger(__name__)
 LAST_REPLIES_SECONDS = 5
 # Longer than a body takes whose client is still sending it.
 LAST_BODIES_SECONDS = 2.0
-# After a second interrupt.
-FORCED_REPLIES_SECONDS = 1.0
+# After a second interrupt, in all.
+FORCED_SECONDS = 2.0
 # The device's thread returns to Python after each kernel. At the default of 5 ms it would often
 # wait for the event loop while its cores are idle.
 SWITCH_SECONDS = 0.0005
@@ -62,13 +69,13 @@ def serve(
         application = create_app(settings, death)
     sys.setswitchinterval(SWITCH_SECONDS)
     with _listening(settings) as listeners, releasing_free_memory():
-        _announce(settings, components_of(application).service, listeners)
+        _announce(settings, components_of(application).service, listeners.sockets)
         config = _server_config(application, settings, access_log, log_level)
-        _run_server(_Server(config, application, settings), listeners, death)
+        _run_server(_Server(config, application, settings, listeners), death)
 
 
 @contextmanager
-def _listening(settings: Settings) -> Iterator[list[socket.socket]]:
+def _listening(settings: Settings) -> Iterator[Listeners]:
     try:
         mode = int(settings.socket_mode, 8)
         with open_listeners(settings.host, settings.port, mode) as listeners:
@@ -116,8 +123,15 @@ def _log_config(log_level: LogLevel) -> dict[str, Any]:
 class _Server(uvicorn.Server):
     """Server that announces its stop, and fails waiting requests while connections are open."""
 
-    def __init__(self, config: uvicorn.Config, application: FastAPI, settings: Settings) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        application: FastAPI,
+        settings: Settings,
+        listeners: Listeners,
+    ) -> None:
         super().__init__(config)
+        self.listeners = listeners
         self._components = components_of(application)
         self._settings = settings
         self._closes_at: float | None = None
@@ -135,12 +149,12 @@ class _Server(uvicorn.Server):
         """Shut down as uvicorn does, after ending the event streams, which never end themselves."""
         self._components.shutdown.is_announced = True
         self._components.subscribers.close()
+        self.listeners.remove_files()  # here, because a signal ends the process after `run`
         ending = asyncio.create_task(self._end_requests())
         await super().shutdown(sockets)
         ending.cancel()
         if self.force_exit:
-            await self._abort()
-            await self._wait_for_replies()
+            await self._end_at_once()
 
     async def _end_requests(self) -> None:
         drain = self._settings.drain_timeout
@@ -154,10 +168,15 @@ class _Server(uvicorn.Server):
         self._components.bodies.end()
         await self._components.abort()
 
-    async def _wait_for_replies(self) -> None:
-        """Wait until the aborted requests are answered, for a second at most."""
-        if self.server_state.tasks:
-            await asyncio.wait(self.server_state.tasks, timeout=FORCED_REPLIES_SECONDS)
+    async def _end_at_once(self) -> None:
+        """Answer all requests and close the parts, within a few seconds."""
+        self._components.shutdown.is_forced = True
+        await self._abort()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FORCED_SECONDS):
+                if self.server_state.tasks:
+                    await asyncio.wait(self.server_state.tasks)
+                await self.lifespan.shutdown()
 
 
 class _DeathHandler:
@@ -182,11 +201,11 @@ class _DeathHandler:
             self._server.should_exit = True
 
 
-def _run_server(server: _Server, listeners: list[socket.socket], death: _DeathHandler) -> None:
+def _run_server(server: _Server, death: _DeathHandler) -> None:
     death.attach(server)
     interrupted = False
     try:
-        server.run(sockets=listeners)
+        server.run(sockets=server.listeners.sockets)
     except KeyboardInterrupt:  # never raised where a shell makes its background jobs ignore it
         interrupted = True
     if not server.started and not interrupted:

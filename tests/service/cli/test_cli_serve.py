@@ -109,6 +109,35 @@ class TestServing:
         assert f"cannot listen on 127.0.0.1 port {server.port}" in result.stderr
         assert "Traceback" not in result.output
 
+    def test_a_unix_socket_serves_beside_a_port_and_goes_at_the_end(self, tmp_path: Path) -> None:
+        path = tmp_path / "assay.sock"
+        body = {"model": "reference", "items": [{"text": "a b", "text_pair": "a"}]}
+        with serving("--port", "0", ASSAY_HOST=f"127.0.0.1,unix:{path}") as server:
+            assert f", unix:{path}" in server.output
+            transport = httpx2.HTTPTransport(uds=str(path))
+            with httpx2.Client(transport=transport, base_url="http://assay") as client:
+                assert client.post("/v1/score", json=body).status_code == 200
+                assert httpx2.get(f"{server.url}/readyz").status_code == 200
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(30) == -signal.SIGTERM
+        assert not path.exists()
+
+    def test_variables_of_kubernetes_services_do_not_stop_it(self) -> None:
+        links = {"ASSAY_PORT_80_TCP": "tcp://10.0.0.1:80", "ASSAY_SERVICE_HOST": "10.0.0.1"}
+        with serving("--port", "0", **links) as server:
+            assert server.output.count("ASSAY_PORT_80_TCP, ASSAY_SERVICE_HOST") == 1
+            assert httpx2.get(f"{server.url}/readyz").status_code == 200
+
+    def test_the_prefix_of_a_proxy_is_part_of_the_address(self) -> None:
+        with serving("--port", "0", ASSAY_ROOT_PATH="/assay") as server:
+            assert re.search(r"http://127\.0\.0\.1:\d+/assay\n", server.output)
+            assert httpx2.get(f"{server.url}/assay/readyz").status_code == 200
+
+    def test_a_malformed_address_is_a_usage_error(self) -> None:
+        result = run("serve", "--host", "unix:relative", ASSAY_MODELS="reference")
+        assert result.exit_code == 2
+        assert "ASSAY_HOST: a Unix socket is unix: and an absolute path" in result.stderr
+
 
 class TestScoringOnAServer:
     def test_results_equal_those_of_this_process(self, server: Server, tmp_path: Path) -> None:
