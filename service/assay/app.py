@@ -79,6 +79,7 @@ class _Process:
     redis: RedisCache | None
     pool: ThreadPoolExecutor
     webhook: Webhook | None
+    on_death: Callable[[str], None]
 
 
 def create_app(settings: Settings, on_death: Callable[[str], None] = logger.critical) -> FastAPI:
@@ -87,7 +88,8 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     Args:
         settings: the models to serve, and the bounds to serve them within.
         on_death: called in the event loop, with the reason, when a model that was ready can no
-            longer compute. Only a new process recovers it; until then /readyz reports it.
+            longer compute, or when no model at all could be loaded. Only a new process recovers
+            from it; until then /readyz reports it.
 
     Raises:
         SettingsError: a requested model does not exist, or a card cannot be used.
@@ -162,7 +164,7 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         abort=partial(_stop, service.models(), 0.0),
         redis=None if redis is None else redis.state,
     )
-    return _Process(settings, repository, components, cache, redis, pool, webhook)
+    return _Process(settings, repository, components, cache, redis, pool, webhook, on_death)
 
 
 def open_repository(settings: Settings) -> ModelRepository:
@@ -314,7 +316,7 @@ async def _start(process: _Process) -> asyncio.Task[None]:
     models, load_lock = process.components.service.models(), asyncio.Lock()
     for served in models:
         served.start(process.repository, runtime, load_lock)
-    freezing = asyncio.create_task(_freeze_when_loaded(models))
+    freezing = asyncio.create_task(_freeze_when_loaded(models, process.on_death))
     await asyncio.sleep(0)  # so that the task is waiting before requests arrive
     return freezing
 
@@ -333,14 +335,18 @@ async def _shut_down(process: _Process) -> None:
     process.pool.shutdown(wait=False, cancel_futures=True)
 
 
-async def _freeze_when_loaded(models: Sequence[ServedModel]) -> None:
+async def _freeze_when_loaded(
+    models: Sequence[ServedModel], on_death: Callable[[str], None]
+) -> None:
     """Exempt libraries and models from garbage collection once all models are loaded.
 
     Scanning them in each full collection would block the event loop.
     """
-    for served in models:
-        await served.loaded()
+    ready = [await served.loaded() for served in models]
     gc.freeze()
+    if not any(ready):
+        reasons = dict.fromkeys(served.failure or "stopped" for served in models)
+        on_death(f"no model could be loaded: {'; '.join(reasons)}")
 
 
 async def _stop(models: Sequence[ServedModel], timeout: float) -> None:

@@ -180,7 +180,10 @@ class _Server(uvicorn.Server):
 
 
 class _DeathHandler:
-    """Handler of a model's death: it stops the server, as only a new process recovers a model."""
+    """Handler of a model's death: it stops the server, as only a new process recovers a model.
+
+    A server of which no model could be loaded is stopped as well.
+    """
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -211,7 +214,7 @@ def _run_server(server: _Server, death: _DeathHandler) -> None:
     if not server.started and not interrupted:
         raise exit_with(Exit.STOPPED, "the server did not start; the log above says why")
     if death.reason is not None:
-        stopped = exit_with(Exit.FAILED, death.reason, "start it again")
+        stopped = exit_with(Exit.FAILED, death.reason, "mend the reason and start it again")
         _leave_hung_devices(stopped.exit_code)
         raise stopped
     _leave_hung_devices(Exit.DONE)
