@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import FastAPI
 
 from assay.api.jobs import Jobs
-from assay.api.middleware import UnfinishedBodies
 from assay.cache.redis_state import RedisState
 from assay.metrics import Metrics
 from assay.runs.monitor import RunMonitor
@@ -30,7 +29,7 @@ class Shutdown:
 class Components:
     """The parts of one process that the routes and the command line use.
 
-    `abort` settles all waiting items at once with `ShuttingDown`; `bodies.end` does so for requests
+    `abort` settles all waiting items at once with `ShuttingDown`; `end_bodies` does so for requests
     whose body is incomplete. `redis` is None if no Redis is set.
     """
 
@@ -40,8 +39,8 @@ class Components:
     subscribers: Subscribers
     jobs: Jobs[Any]
     abort: Callable[[], Awaitable[None]]
+    end_bodies: Callable[[], None]
     redis: RedisState | None = None
-    bodies: UnfinishedBodies = field(default_factory=UnfinishedBodies)
     shutdown: Shutdown = field(default_factory=Shutdown)
 
 

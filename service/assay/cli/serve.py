@@ -132,7 +132,7 @@ class _Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self.listeners = listeners
-        self._components = components_of(application)
+        self.components = components_of(application)
         self._settings = settings
         self._closes_at: float | None = None
 
@@ -141,14 +141,14 @@ class _Server(uvicorn.Server):
         if not await super().on_tick(counter):
             return False
         if self._closes_at is None:
-            self._components.shutdown.is_announced = True
+            self.components.shutdown.is_announced = True
             self._closes_at = time.monotonic() + self._settings.shutdown_delay
         return self.force_exit or time.monotonic() >= self._closes_at
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shut down as uvicorn does, after ending the event streams, which never end themselves."""
-        self._components.shutdown.is_announced = True
-        self._components.subscribers.close()
+        self.components.shutdown.is_announced = True
+        self.components.subscribers.close()
         self.listeners.remove_files()  # here, because a signal ends the process after `run`
         ending = asyncio.create_task(self._end_requests())
         await super().shutdown(sockets)
@@ -160,17 +160,17 @@ class _Server(uvicorn.Server):
         drain = self._settings.drain_timeout
         unfinished = min(drain, LAST_BODIES_SECONDS)
         await asyncio.sleep(unfinished)
-        self._components.bodies.end()
+        self.components.end_bodies()
         await asyncio.sleep(drain - unfinished)
         await self._abort()
 
     async def _abort(self) -> None:
-        self._components.bodies.end()
-        await self._components.abort()
+        self.components.end_bodies()
+        await self.components.abort()
 
     async def _end_at_once(self) -> None:
         """Answer all requests and close the parts, within a few seconds."""
-        self._components.shutdown.is_forced = True
+        self.components.shutdown.is_forced = True
         await self._abort()
         with suppress(TimeoutError):
             async with asyncio.timeout(FORCED_SECONDS):
@@ -214,7 +214,9 @@ def _run_server(server: _Server, death: _DeathHandler) -> None:
     if not server.started and not interrupted:
         raise exit_with(Exit.STOPPED, "the server did not start; the log above says why")
     if death.reason is not None:
-        stopped = exit_with(Exit.FAILED, death.reason, "mend the reason and start it again")
+        was_ready = any(served.failure is None for served in server.components.service.models())
+        code = Exit.FAILED if was_ready else Exit.STOPPED
+        stopped = exit_with(code, death.reason, "mend the reason and start it again")
         _leave_hung_devices(stopped.exit_code)
         raise stopped
     _leave_hung_devices(Exit.DONE)

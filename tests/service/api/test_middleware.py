@@ -129,7 +129,7 @@ async def test_a_shutdown_answers_a_request_whose_body_is_unfinished(
     async with app.router.lifespan_context(app):
         request = asyncio.create_task(app(scope, receive, send))
         await is_waiting.wait()
-        components_of(app).bodies.end()
+        components_of(app).end_bodies()
         await request
     assert sent[0]["status"] == 503
     problem = json.loads(sent[1]["body"])

@@ -27,6 +27,12 @@ ITEMS = "".join(
     + "\n"
     for n in range(300)
 )
+BROKEN_CARD = """
+name = "broken"
+version = 1
+family = "reference"
+example = { item = { text = "a", text_pair = "a" }, score = 9.0, tolerance = 0.1 }
+"""
 BAD_LINES = '{"prompt": "broken\n[1]\n{"text": "t", "typo": 1}\n{"prompt": "only a prompt"}\n'
 
 
@@ -137,6 +143,42 @@ class TestServing:
         result = run("serve", "--host", "unix:relative", ASSAY_MODELS="reference")
         assert result.exit_code == 2
         assert "ASSAY_HOST: a Unix socket is unix: and an absolute path" in result.stderr
+
+    def test_it_ends_with_the_reason_if_no_model_can_be_loaded(self, tmp_path: Path) -> None:
+        add_broken_card(tmp_path)
+        result = serve_until_end(ASSAY_MODELS="broken", ASSAY_REPOSITORY=str(tmp_path))
+        assert result.returncode == 3
+        error, hint = result.stderr.splitlines()[-2:]
+        assert error.startswith("error: no model could be loaded: the card's example scores")
+        assert hint == "hint: mend the reason and start it again"
+        assert "Traceback" not in result.stderr
+
+    def test_it_serves_the_other_models_if_one_cannot_be_loaded(self, tmp_path: Path) -> None:
+        add_broken_card(tmp_path)
+        variables = {"ASSAY_MODELS": "broken,reference", "ASSAY_REPOSITORY": str(tmp_path)}
+        with serving("--port", "0", **variables) as server:
+            answer = httpx2.get(f"{server.url}/readyz")
+            assert answer.status_code == 503
+            assert answer.json()["models"]["reference@1"] == "ready"
+
+
+def add_broken_card(root: Path) -> None:
+    """Write a card whose example has another score than the model computes."""
+    folder = root / "broken" / "1"
+    folder.mkdir(parents=True)
+    (folder / "card.toml").write_text(BROKEN_CARD)
+
+
+def serve_until_end(**variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `assay serve`, which ends by itself."""
+    environment = {name: text for name, text in os.environ.items() if "ASSAY_" not in name}
+    return subprocess.run(
+        [*ASSAY, "serve", "--port", "0"],
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 class TestScoringOnAServer:
