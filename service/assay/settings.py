@@ -139,8 +139,8 @@ class Settings(BaseModel):
     )
     probes: Literal["open", "keyed"] = Field(
         "open",
-        description="Whether the probes (`/healthz`, `/readyz` and their aliases) need no API key: "
-        "`open`, and without a key they name no reasons; or `keyed`.",
+        description="`open`: the probes (`/healthz`, `/readyz`, their aliases) need no API key, and "
+        "without one name no reasons. `keyed`: they need one.",
     )
     cors_origins: Annotated[tuple[str, ...], AfterValidator(_check_origins)] = Field(
         (),

@@ -28,8 +28,7 @@ async def healthz() -> str:
 async def readyz(request: Request) -> Response:
     """Return 200 if every model computed recently or computes now, else 503 and the reasons.
 
-    It also returns 503 once a stop has been requested. Redis is optional: its failure is named, and
-    is no reason for 503. Without a required API key the reply names states, and no reasons.
+    It is 503 too once a stop was requested, and never because of Redis.
     """
     components = components_of(request.app)
     models = components.service.models()
@@ -38,7 +37,7 @@ async def readyz(request: Request) -> Response:
     redis = None if components.redis is None else components.redis.state
     is_stopping = components.shutdown.is_announced
     ready = not is_stopping and all(state == "ready" for state in states.values())
-    if not request.scope.get("is_trusted"):
+    if not request.scope.get("is_trusted"):  # a reason may name files and hosts
         states = {name: _without_reason(state) for name, state in states.items()}
         redis = redis and _without_reason(redis)
     answer = Readiness(ready=ready, shutting_down=is_stopping, models=states, redis=redis)
