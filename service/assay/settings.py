@@ -139,8 +139,8 @@ class Settings(BaseModel):
     )
     probes: Literal["open", "keyed"] = Field(
         "open",
-        description="`open`: the probes (`/healthz`, `/readyz`, their aliases) need no API key, and "
-        "without one name no reasons. `keyed`: they need one.",
+        description="`open`: the probes (`/healthz`, `/readyz`, their aliases) need no API key, "
+        "but name no reasons without one. `keyed`: they need one.",
     )
     cors_origins: Annotated[tuple[str, ...], AfterValidator(_check_origins)] = Field(
         (),
