@@ -66,17 +66,18 @@ LABEL org.opencontainers.image.title="assay" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN groupadd --gid 10001 assay && \
     useradd --uid 10001 --gid assay --home-dir /tmp --no-create-home --shell /usr/sbin/nologin assay && \
-    install -d -o assay -g assay /var/cache/assay
+    install -d -o assay -g assay /var/cache/assay /var/lib/assay
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=weights /staged/ /
 COPY --from=application /staged/ /
-# The root file system may be read-only: libraries write to /tmp. The embedded models
-# need no network, so the hub is off; OMP threads sleep while they wait, for they share the cores
+# The root file system may be read-only: libraries write to /tmp, and runs are kept in
+# /var/lib/assay, a place for a volume. The embedded models need no network, so the hub is off; OMP threads sleep while they wait, for they share the cores
 # with the event loop.
 ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
+    XDG_STATE_HOME=/var/lib \
     HF_HOME=/tmp/hf \
     HF_HUB_OFFLINE=1 \
     HF_HUB_DISABLE_TELEMETRY=1 \

@@ -83,7 +83,8 @@ def settings_page() -> Iterator[str]:
     yield "Environment variables, read once at start. An unknown or unparsable one is an error.\n"
     yield "| variable | default | meaning |\n| --- | --- | --- |"
     for name, field in Settings.model_fields.items():
-        default = "" if field.default in (None, ()) else f"`{field.default}`"
+        value = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        default = "" if value in (None, "") else f"`{value}`"
         yield f"| `{variable_name(name)}` | {default} | {field.description} |"
 
 

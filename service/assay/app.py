@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
+from starlette.middleware.cors import CORSMiddleware
 
 from assay import __version__
 from assay.api import dashboard, ops, runs, v1
@@ -23,7 +24,8 @@ from assay.api.dialects.routers import ROUTERS
 from assay.api.errors import install_handlers
 from assay.api.hot_routes import HotRoutes
 from assay.api.jobs import Jobs
-from assay.api.middleware import AccessMiddleware
+from assay.api.middleware import AccessMiddleware, UnfinishedBodies
+from assay.api.paths import TolerantPaths
 from assay.batching.batcher import BatchLimits
 from assay.cache.memory import MemoryCache, ScoreCache
 from assay.cache.redis import RedisCache
@@ -73,9 +75,12 @@ class _Process:
     settings: Settings
     repository: ModelRepository
     components: Components
+    bodies: UnfinishedBodies
     cache: ScoreCache
+    redis: RedisCache | None
     pool: ThreadPoolExecutor
     webhook: Webhook | None
+    on_death: Callable[[str], None]
 
 
 def create_app(settings: Settings, on_death: Callable[[str], None] = logger.critical) -> FastAPI:
@@ -84,7 +89,8 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     Args:
         settings: the models to serve, and the bounds to serve them within.
         on_death: called in the event loop, with the reason, when a model that was ready can no
-            longer compute. Only a new process recovers it; until then /readyz reports it.
+            longer compute, or when no model at all could be loaded. Only a new process recovers
+            from it; until then /readyz reports it.
 
     Raises:
         SettingsError: a requested model does not exist, or a card cannot be used.
@@ -97,7 +103,9 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         telemetry=NO_TELEMETRY,
         lifespan=_lifespan(process),
+        redirect_slashes=False,
     )
+    app.router.default = TolerantPaths(app.router)
     app.state.components = process.components
     routers = (v1.router, runs.router, *ROUTERS)
     for router in (*routers, ops.router, dashboard.router):
@@ -107,10 +115,21 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     app.add_middleware(
         AccessMiddleware,
         keys=[key.get_secret_value() for key in settings.api_keys],
-        public_paths=dashboard.public_paths(),
+        public_paths=dashboard.public_paths()
+        | (ops.PROBE_PATHS if settings.probes == "open" else frozenset()),
         max_body_bytes=settings.max_body_bytes,
         metrics=process.components.metrics,
+        root_path=settings.root_path,
+        bodies=process.bodies,
     )
+    if settings.cors_origins:  # outermost: a preflight has no key, and errors are readable too
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE", "PATCH"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "X-Request-ID"],
+        )
     return app
 
 
@@ -118,7 +137,8 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
     metrics = Metrics(CollectorRegistry())
     repository = open_repository(settings)
     models = _create_models(settings, repository, metrics, on_death)
-    cache = _create_cache(settings, metrics)
+    redis = _connect_redis(settings, metrics)
+    cache = _create_cache(settings, metrics, redis)
     pool = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
     webhook = _create_webhook(settings, metrics)
     monitor = _create_run_monitor(settings, metrics, webhook)
@@ -131,6 +151,7 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         clock=CLOCK,
         monitor=monitor,
     )
+    bodies = UnfinishedBodies()
     components = Components(
         service=service,
         metrics=metrics,
@@ -143,8 +164,10 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
             clock=CLOCK,
         ),
         abort=partial(_stop, service.models(), 0.0),
+        end_bodies=bodies.end,
+        redis=None if redis is None else redis.state,
     )
-    return _Process(settings, repository, components, cache, pool, webhook)
+    return _Process(settings, repository, components, bodies, cache, redis, pool, webhook, on_death)
 
 
 def open_repository(settings: Settings) -> ModelRepository:
@@ -220,17 +243,20 @@ def _batch_limits(settings: Settings, card: Limits) -> BatchLimits:
     return BatchLimits(min(wanted, maximum), card.max_batch_size, settings.max_queue_tokens)
 
 
-def _create_cache(settings: Settings, metrics: Metrics) -> ScoreCache:
-    tiers: list[ScoreCache] = []
-    if settings.cache_bytes:
-        tiers.append(MemoryCache(settings.cache_bytes, metrics))
-    if settings.redis_url is not None:
-        url = settings.redis_url.get_secret_value()
-        ttl, timeout = settings.redis_ttl, settings.redis_timeout
-        try:
-            tiers.append(RedisCache(url, ttl=ttl, timeout=timeout, metrics=metrics, clock=CLOCK))
-        except ValueError as error:
-            raise SettingsError(f"ASSAY_REDIS_URL: {error}") from None
+def _connect_redis(settings: Settings, metrics: Metrics) -> RedisCache | None:
+    if settings.redis_url is None:
+        return None
+    url = settings.redis_url.get_secret_value()
+    ttl, timeout = settings.redis_ttl, settings.redis_timeout
+    try:
+        return RedisCache(url, ttl=ttl, timeout=timeout, metrics=metrics, clock=CLOCK)
+    except ValueError as error:
+        raise SettingsError(f"ASSAY_REDIS_URL: {error}") from None
+
+
+def _create_cache(settings: Settings, metrics: Metrics, redis: RedisCache | None) -> ScoreCache:
+    memory = MemoryCache(settings.cache_bytes, metrics) if settings.cache_bytes else None
+    tiers = [tier for tier in (memory, redis) if tier is not None]
     return tiers[0] if len(tiers) == 1 else TieredCache(tiers)
 
 
@@ -285,13 +311,15 @@ async def _start(process: _Process) -> asyncio.Task[None]:
     """Start every part; models load in the background. Return the task that waits for them."""
     if process.webhook is not None:
         process.webhook.start()
+    if process.redis is not None:
+        process.redis.start()
     await process.components.runs.open()
     settings = process.settings
     runtime = Runtime(settings.device, settings.dtype, settings.deterministic)
     models, load_lock = process.components.service.models(), asyncio.Lock()
     for served in models:
         served.start(process.repository, runtime, load_lock)
-    freezing = asyncio.create_task(_freeze_when_loaded(models))
+    freezing = asyncio.create_task(_freeze_when_loaded(models, process.on_death))
     await asyncio.sleep(0)  # so that the task is waiting before requests arrive
     return freezing
 
@@ -300,7 +328,8 @@ async def _shut_down(process: _Process) -> None:
     """Finish the admitted requests, then stop every part."""
     components = process.components
     components.subscribers.close()
-    await _stop(components.service.models(), process.settings.drain_timeout)
+    timeout = 0.0 if components.shutdown.is_forced else process.settings.drain_timeout
+    await _stop(components.service.models(), timeout)
     await components.jobs.close()
     await components.runs.close()
     if process.webhook is not None:
@@ -309,14 +338,18 @@ async def _shut_down(process: _Process) -> None:
     process.pool.shutdown(wait=False, cancel_futures=True)
 
 
-async def _freeze_when_loaded(models: Sequence[ServedModel]) -> None:
+async def _freeze_when_loaded(
+    models: Sequence[ServedModel], on_death: Callable[[str], None]
+) -> None:
     """Exempt libraries and models from garbage collection once all models are loaded.
 
     Scanning them in each full collection would block the event loop.
     """
-    for served in models:
-        await served.loaded()
+    ready = [await served.loaded() for served in models]
     gc.freeze()
+    if not any(ready):
+        reasons = dict.fromkeys(served.failure or "stopped" for served in models)
+        on_death(f"no model could be loaded: {'; '.join(reasons)}")
 
 
 async def _stop(models: Sequence[ServedModel], timeout: float) -> None:

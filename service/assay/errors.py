@@ -9,7 +9,9 @@
     ├── ItemsFailed           422      │   └── OutOfTime     503
     ├── JobNotFound           404      ├── InferenceFailed   500
     ├── RunNotFound           404      ├── NonFiniteScore    500
-    └── RunsOff               404      └── SettingsError
+    ├── RunsOff               404      ├── HeadersTooLarge   431
+    ├── UnreadableBody        400      └── SettingsError
+    └── UnsupportedEncoding   415
 
 `InferenceFailed`, `NonFiniteScore` and `DeadlineExceeded` may concern a single item. A 200 reply
 then carries them as that item's `error`, and the other items keep their scores.
@@ -127,6 +129,30 @@ class RequestTooLarge(AssayError):
     code = "request_too_large"
     status = 413
     title = "Request too large"
+
+
+class HeadersTooLarge(AssayError):
+    """The headers have too many bytes. `detail` names the limit."""
+
+    code = "headers_too_large"
+    status = 431
+    title = "Headers too large"
+
+
+class UnreadableBody(AssayError):
+    """The body is not compressed as its `Content-Encoding` says, or is cut short."""
+
+    code = "unreadable_body"
+    status = 400
+    title = "Unreadable body"
+
+
+class UnsupportedEncoding(AssayError):
+    """`Content-Encoding` is none of gzip, deflate and zstd, or names several."""
+
+    code = "unsupported_encoding"
+    status = 415
+    title = "Unsupported encoding"
 
 
 class ModelNotReady(AssayError):

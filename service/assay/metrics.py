@@ -93,6 +93,7 @@ class Metrics:
             "Looked-up keys by tier (memory, redis) and outcome (hit, miss, error).",
             ["tier", "outcome"],
         )
+        self.cache_up = gauge("assay_cache_up", "1 if a shared cache (redis) works.", ["tier"])
         self.cache_bytes = gauge("assay_cache_bytes", "Bytes of scores cached in memory.")
         self.prepared = counter(
             "assay_prepared",

@@ -1,5 +1,6 @@
 """Process settings: the environment's `ASSAY_*` variables, read once into a frozen value."""
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -17,9 +18,21 @@ from pydantic import (
 
 from assay.errors import SettingsError
 
+logger = logging.getLogger(__name__)
+
 PREFIX = "ASSAY_"
 CLIENT_VARIABLES = frozenset({"ASSAY_URL", "ASSAY_API_KEY"})
 REWARD_PREFIX = "ASSAY_REWARD_"  # variables of the client's reward functions
+UNIX = "unix:"
+MAX_SOCKET_PATH_BYTES = 107
+YEAR_SECONDS = 31_536_000
+# Kubernetes describes each service of the namespace in the environment of every container, and
+# Docker each linked container. The variables of a service `assay` or `assay-…` have our prefix.
+SERVICE_LINK_NAME = re.compile(
+    r"ASSAY_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+SERVICE_LINK_URL_NAME = re.compile(r"ASSAY_(\w+_)?PORT")
+SERVICE_LINK_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
 def _check_device(device: str) -> str:
@@ -28,8 +41,37 @@ def _check_device(device: str) -> str:
     return device
 
 
+def _check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    if not hosts:
+        raise ValueError("must name an address, such as 127.0.0.1")
+    for host in hosts:
+        path = host.removeprefix(UNIX)
+        if path != host and (
+            not path.startswith("/") or len(path.encode()) > MAX_SOCKET_PATH_BYTES
+        ):
+            raise ValueError(
+                "a Unix socket is unix: and an absolute path of at most "
+                f"{MAX_SOCKET_PATH_BYTES} bytes, such as unix:/run/assay.sock"
+            )
+    return hosts
+
+
+def _check_root_path(path: str) -> str:
+    path = path.rstrip("/")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", path):
+        raise ValueError("must be a path such as /assay")
+    return path
+
+
+def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        if not re.fullmatch(r"\*|https?://[A-Za-z0-9.\[\]:_-]+", origin):
+            raise ValueError("an origin is like https://example.org or http://localhost:3000, or *")
+    return origins
+
+
 Positive = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=YEAR_SECONDS, allow_inf_nan=False)]
 Device = Annotated[str, AfterValidator(_check_device)]
 
 
@@ -38,8 +80,20 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    host: str = Field("127.0.0.1", description="The address to listen on.")
+    host: Annotated[tuple[str, ...], AfterValidator(_check_hosts)] = Field(
+        ("127.0.0.1",),
+        description="The addresses to listen on, separated by commas: `127.0.0.1`; `0.0.0.0`, all "
+        "of IPv4; `::`, all of IPv6 and IPv4; `unix:/run/assay.sock`, a Unix socket.",
+    )
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on.")
+    socket_mode: str = Field(
+        "660", pattern="^[0-7]{3}$", description="The permissions of Unix sockets, in octal."
+    )
+    root_path: Annotated[str, AfterValidator(_check_root_path)] = Field(
+        "",
+        description="The path below which a proxy serves this server, such as `/assay`. The proxy "
+        "may strip it or not.",
+    )
     models: tuple[str, ...] = Field(
         (),
         description="The models to serve, separated by commas: `code@2,nli`. Empty: all embedded "
@@ -65,7 +119,9 @@ class Settings(BaseModel):
     redis_timeout: Seconds = Field(
         0.25, description="Seconds to wait for Redis before a lookup counts as a miss."
     )
-    redis_ttl: Positive = Field(604_800, description="Seconds for which a score stays in Redis.")
+    redis_ttl: Positive = Field(
+        604_800, le=YEAR_SECONDS, description="Seconds for which a score stays in Redis."
+    )
     cache_bytes: int = Field(
         268_435_456,
         ge=0,
@@ -79,7 +135,17 @@ class Settings(BaseModel):
     api_keys: tuple[SecretStr, ...] = Field(
         (),
         description="API keys, separated by commas. When set, every route requires one of them, "
-        "except the dashboard's static files, which contain no data.",
+        "except the dashboard's static files, which contain no data, and the probes.",
+    )
+    probes: Literal["open", "keyed"] = Field(
+        "open",
+        description="`open`: the probes (`/healthz`, `/readyz`, their aliases) need no API key, "
+        "but name no reasons without one. `keyed`: they need one.",
+    )
+    cors_origins: Annotated[tuple[str, ...], AfterValidator(_check_origins)] = Field(
+        (),
+        description="Origins whose web pages may call this server, separated by commas: "
+        "`https://example.org`, or `*` for all.",
     )
     max_items: Positive = Field(1024, description="Maximum number of items in one request.")
     max_body_bytes: Positive = Field(33_554_432, description="Maximum bytes of one request's body.")
@@ -120,29 +186,48 @@ class Settings(BaseModel):
         description="The secret that signs these POSTs according to Standard Webhooks: `whsec_` "
         "and 24 to 64 random bytes in base64.",
     )
+    keep_alive: Positive = Field(
+        75,
+        le=YEAR_SECONDS,
+        description="Seconds for which an idle connection stays open. Keep it longer than the "
+        "proxy's own.",
+    )
+    shutdown_delay: float = Field(
+        0.0,
+        ge=0,
+        le=YEAR_SECONDS,
+        allow_inf_nan=False,
+        description="Seconds between a stop signal and the closed listener. Meanwhile `/readyz` "
+        "answers 503 and requests are served.",
+    )
     drain_timeout: Seconds = Field(
         30.0, description="Seconds in which to finish accepted requests at shutdown."
     )
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """Return the settings in `environment`.
+    """Return the settings in `environment`. Variables of Kubernetes are ignored with a warning.
 
     Raises:
         SettingsError: a variable with the prefix is unknown or cannot be parsed. The text names
             it and the accepted values, and never repeats a secret.
     """
+    links = find_service_links(environment)
+    if links:
+        logger.warning(
+            "ignored, as Kubernetes sets them for services named assay: %s", ", ".join(links)
+        )
     given: dict[str, str | Path | None] = {
         name.removeprefix(PREFIX).lower(): value
         for name, value in environment.items()
-        if name.startswith(PREFIX)
+        if name.startswith(PREFIX) and name not in links
     }
     unknown = sorted(set(given) - set(Settings.model_fields))
     if unknown:
         names = ", ".join(variable_name(field) for field in unknown)
         raise SettingsError(f"unknown {names}", hint=" ".join(_hints_for_unknown(unknown)))
     given.setdefault("runs", _state_file(environment))
-    lists = {"models", "repository", "api_keys"}
+    lists = {"host", "models", "repository", "api_keys", "cors_origins"}
     fields = {
         name: _split(text) if name in lists and isinstance(text, str) else text
         for name, text in given.items()
@@ -161,6 +246,20 @@ def variable_name(field: str) -> str:
 def is_client_variable(name: str) -> bool:
     """Return whether the client reads this variable, and not the server."""
     return name in CLIENT_VARIABLES or name.startswith(REWARD_PREFIX)
+
+
+def find_service_links(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that describe services named `assay` or `assay-…` in Kubernetes.
+
+    Their names are `{SERVICE}_SERVICE_HOST`, `{SERVICE}_SERVICE_PORT`, `{SERVICE}_PORT_80_TCP`, …,
+    and `{SERVICE}_PORT`, whose value is a URL.
+    """
+    return sorted(
+        name
+        for name, value in environment.items()
+        if SERVICE_LINK_NAME.fullmatch(name)
+        or (SERVICE_LINK_URL_NAME.fullmatch(name) and SERVICE_LINK_URL.match(value))
+    )
 
 
 def _hints_for_unknown(unknown: Sequence[str]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from .devices import true_score
+from .devices import true_score, wait_until_async
 from .processes import DeviceGate, serving
 from .servers import all_scored, request_head, score_request
 
@@ -108,6 +108,81 @@ async def test_a_request_that_began_before_the_stop_is_answered(
         assert all_scored(await first.read_reply(), [gate.text])
         assert await late.read_rest() == b"", "a request without a complete head is not answered"
         assert await process.wait_for_exit() in STOPPED
+
+
+@pytest.mark.parametrize("path", ["/v1/score", "/v2/models/scripted/infer"])
+async def test_a_body_that_never_ends_is_answered_long_before_the_end_of_the_drain(
+    tmp_path: Path, path: str
+) -> None:
+    async with serving(tmp_path, ASSAY_DRAIN_TIMEOUT="300") as process:
+        half = await process.connect()
+        head = request_head(100, "Expect: 100-continue").replace(b"/v1/score", path.encode())
+        await half.send(head + b"{")
+        assert (await half.reader.readline()).startswith(b"HTTP/1.1 100")
+        process.stop()
+        assert await half.reader.readline() == b"\r\n"
+        reply = await half.read_reply()
+        assert (reply.status, reply.json["code"]) == (503, "shutting_down")
+        assert await half.read_rest() == b""
+        assert await process.wait_for_exit() in STOPPED
+        assert "Traceback" not in process.log
+
+
+async def test_a_second_interrupt_answers_all_requests_at_once(
+    tmp_path: Path, gate: DeviceGate
+) -> None:
+    async with serving(tmp_path, ASSAY_DRAIN_TIMEOUT="300") as process:
+        running = await process.start_request([gate.text])
+        await gate.wait_for_device()
+        queued = [await process.start_request([f"text {n}"]) for n in range(10)]
+        await process.wait_for_queue(len(gate.text) + 10 * len("text 0"))
+        half = await process.connect()
+        await half.send(request_head(100, "Expect: 100-continue"))
+        assert (await half.reader.readline()).startswith(b"HTTP/1.1 100")
+        process.stop(signal.SIGINT)
+        await process.wait_for_log("Waiting for connections to close")
+        process.stop(signal.SIGINT)
+        assert await half.reader.readline() == b"\r\n"
+        for caller in (running, *queued, half):
+            reply = await caller.read_reply()
+            assert (reply.status, reply.json["code"]) == (503, "shutting_down")
+        assert await process.wait_for_exit() in INTERRUPTED
+        assert "Traceback" not in process.log
+        gate.release()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_requests_are_served_between_the_stop_and_the_closed_listener(
+    tmp_path: Path, number: int
+) -> None:
+    async with serving(tmp_path, ASSAY_SHUTDOWN_DELAY="2") as process:
+        assert (await process.get("/readyz")).status == 200
+        process.stop(number)
+
+        async def is_announced() -> bool:
+            return (await process.get("/readyz")).status == 503
+
+        await wait_until_async(is_announced)
+        assert (await process.get("/readyz")).json["shutting_down"] is True
+        assert (await process.get("/healthz")).status == 200
+        assert (await process.score(["one"])).scores == [true_score("one")]
+        assert "Shutting down" not in process.log
+        await process.wait_for_log("Shutting down")
+        assert await process.wait_for_exit() in (
+            INTERRUPTED if number == signal.SIGINT else STOPPED
+        )
+
+
+async def test_a_second_interrupt_ends_the_delay(tmp_path: Path) -> None:
+    async with serving(tmp_path, ASSAY_SHUTDOWN_DELAY="300") as process:
+        process.stop(signal.SIGINT)
+
+        async def is_announced() -> bool:
+            return (await process.get("/readyz")).status == 503
+
+        await wait_until_async(is_announced)
+        process.stop(signal.SIGINT)
+        assert await process.wait_for_exit() in INTERRUPTED
 
 
 async def test_a_drain_that_takes_too_long_answers_with_an_error(tmp_path: Path) -> None:

@@ -89,10 +89,25 @@ def test_only_the_server_can_be_reached_and_from_this_host_alone(stack: Stack) -
     assert [binding for binding in ports.values() if binding] == []
 
 
-def test_nothing_is_stored_in_a_volume(stack: Stack) -> None:
-    for service in ("assay", "redis"):
+def test_only_runs_are_stored_in_a_volume(stack: Stack) -> None:
+    for service, folders in (("assay", ["/var/lib/assay"]), ("redis", [])):
         mounts = stack.inspect(service)["Mounts"]
-        assert [mount for mount in mounts if mount["Type"] == "volume"] == []
+        volumes = [mount["Destination"] for mount in mounts if mount["Type"] == "volume"]
+        assert volumes == folders
+
+
+def test_runs_outlive_the_container(stack: Stack) -> None:
+    body = {
+        "model": stack.cards[0].id,
+        "items": [example_of(stack.cards[0])],
+        "run": {"id": "kept"},
+    }
+    with stack.client() as client:
+        client.post("/v1/score", json=body).raise_for_status()
+    stack.compose("rm", "--stop", "--force", "assay")
+    stack.up()
+    with stack.client() as client:
+        assert client.get("/v1/runs/kept").status_code == 200
 
 
 def test_accepted_work_is_finished_when_the_server_is_stopped(stack: Stack) -> None:

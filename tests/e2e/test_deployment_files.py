@@ -4,6 +4,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from support.paths import ROOT
 
 from assay.metrics import Metrics
-from assay.settings import Settings, variable_name
+from assay.settings import Settings, read_settings, variable_name
+from assay_models.families.code_exec.model import CodeExecOptions
 
 SET_BY_THE_IMAGE = {"host", "port"}
 COMPOSED = ("compose.yaml", "compose.gpu.yaml")
@@ -39,6 +41,26 @@ def test_compose_waits_longer_for_a_stop_than_draining_takes(server: dict[str, A
     assert grace is not None
     requests_then_models = 2 * Settings().drain_timeout
     assert int(grace[1]) > requests_then_models
+
+
+def test_runs_outlive_the_container(server: dict[str, Any]) -> None:
+    image = (ROOT / "Dockerfile").read_text()
+    (state,) = re.findall(r"XDG_STATE_HOME=(\S+)", image)
+    runs = read_settings({"XDG_STATE_HOME": state, "HOME": "/tmp"}).runs
+    assert isinstance(runs, Path)
+    volumes = dict(volume.split(":") for volume in server["volumes"])
+    assert str(runs.parent) in volumes.values()
+    assert re.search(rf"install -d -o assay -g assay .*{runs.parent}\b", image)
+    assert not any(runs.is_relative_to(folder) for folder in server["tmpfs"])
+
+
+def test_the_memory_limit_holds_what_the_server_is_known_to_take(server: dict[str, Any]) -> None:
+    limit = re.fullmatch(r"\$\{DEPLOY_MEMORY:-(\d+)g\}", server["mem_limit"])
+    page = (ROOT / "docs/how-to/deploy.md").read_text()
+    (peak,) = re.findall(r"GiB under mixed load, with peaks to (\d+\.\d+)", page)
+    programs = 4 * CodeExecOptions().memory_mb / 1024
+    assert limit is not None
+    assert int(limit[1]) > float(peak) + programs
 
 
 def test_every_variable_of_the_deployment_is_documented() -> None:

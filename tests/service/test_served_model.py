@@ -34,7 +34,9 @@ async def test_an_idle_model_is_probed_by_a_real_forward_pass(
         assert 'assay_forwards_total{model="scripted@1",outcome="ok"} 0.0' in metrics
         assert (await client.get("/readyz")).json() == {
             "ready": True,
+            "shutting_down": False,
             "models": {"scripted@1": "ready"},
+            "redis": None,
         }
         metrics = (await client.get("/metrics")).text
         assert 'assay_forwards_total{model="scripted@1",outcome="ok"} 1.0' in metrics

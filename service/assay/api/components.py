@@ -1,23 +1,36 @@
 """Components: the parts that `create_app` builds and the routes use."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI
 
 from assay.api.jobs import Jobs
+from assay.cache.redis_state import RedisState
 from assay.metrics import Metrics
 from assay.runs.monitor import RunMonitor
 from assay.runs.subscribers import Subscribers
 from assay.scoring.service import ScoringService
 
 
+@dataclass(slots=True)
+class Shutdown:
+    """The process's shutdown. From its announcement, /readyz answers 503.
+
+    A forced one does not wait for admitted items.
+    """
+
+    is_announced: bool = False
+    is_forced: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Components:
     """The parts of one process that the routes and the command line use.
 
-    `abort` settles all waiting items at once with `ShuttingDown`.
+    `abort` settles all waiting items at once with `ShuttingDown`; `end_bodies` does so for requests
+    whose body is incomplete. `redis` is None if no Redis is set.
     """
 
     service: ScoringService
@@ -26,6 +39,9 @@ class Components:
     subscribers: Subscribers
     jobs: Jobs[Any]
     abort: Callable[[], Awaitable[None]]
+    end_bodies: Callable[[], None]
+    redis: RedisState | None = None
+    shutdown: Shutdown = field(default_factory=Shutdown)
 
 
 def components_of(app: FastAPI) -> Components:

@@ -99,14 +99,12 @@ def public_paths() -> frozenset[str]:
 
 
 @router.get("/", response_class=HTMLResponse)
-@router.head("/", include_in_schema=False)
 async def show_page(request: Request) -> Response:
     """Return the dashboard of run health, an HTML page."""
     return await FILES.get_response(INDEX, request.scope)
 
 
 @router.get("/page/{file:path}", response_class=Response, responses=NOT_FOUND)
-@router.head("/page/{file:path}", include_in_schema=False)
 async def show_file(request: Request, file: str) -> Response:
     """Return a file of the dashboard: its style, its scripts, the chart library and its licence."""
     return await FILES.get_response(file, request.scope)

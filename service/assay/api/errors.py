@@ -12,14 +12,18 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
+from assay.api.encodings import SUPPORTED_CODINGS
 from assay.api.hints import DIALECTS, field_hint, native_hint, route_hint
+from assay.api.paths import route_path
 from assay.errors import AssayError, InvalidRequest
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MAX_PROBLEMS = 20
+METHODS = ("DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT")
 # Clients of these routes read a text under `error`, as the v2 inference protocol defines it.
 V2 = "/v2/models/"
 BINARY = "inference-header-content-length"
@@ -59,6 +63,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         (403, "API key not accepted"),
         (404, "Model not found"),
         (413, "Request too large"),
+        (415, "Unsupported Content-Encoding"),
         (422, "Invalid request"),
         (429, "Overloaded; Retry-After says when to try again"),
         (500, "The model failed, or the server"),
@@ -86,13 +91,15 @@ def problem_response(error: AssayError, scope: Mapping[str, Any]) -> Response:
         hint=error.hint,
         request_id=request_id,
         errors=[FieldProblem(**problem) for problem in error.problems] if error.problems else None,
-        error=_v2_error(error) if str(scope.get("path", "")).startswith(V2) else None,
+        error=_v2_error(error) if route_path(scope).startswith(V2) else None,
     )
     headers = {"X-Request-ID": request_id}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
+    if error.status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+        headers["Accept-Encoding"] = SUPPORTED_CODINGS
     content = orjson.dumps(body.model_dump(exclude={"error"} if body.error is None else None))
     return Response(content, error.status, headers, media_type=MEDIA_TYPE)
 
@@ -139,8 +146,6 @@ def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
 def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str:
     if BINARY in request.headers:
         return "tensors are JSON here: say binary_data=False wherever the client lets you"
-    if "content-encoding" in request.headers:
-        return "send the body as it is: nothing is decompressed here"
     route = getattr(request.scope.get("route"), "path", "")
     fields = [problem["field"] for problem in problems]
     hints = [route_hint(body, route), native_hint(fields, route), field_hint(fields)]
@@ -153,16 +158,26 @@ def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str
 
 def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    problem = _HttpProblem(error.status_code, _allowed_methods(request, error))
-    response = problem_response(problem, request.scope)
-    response.headers.update(error.headers or {})
+    detail, headers = None, dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = allowed = ", ".join(_allowed_methods(request))
+        detail = f"{request.url.path} takes {allowed}, not {request.method}"
+    response = problem_response(_HttpProblem(error.status_code, detail), request.scope)
+    response.headers.update(headers)
     return response
 
 
-def _allowed_methods(request: Request, error: HTTPException) -> str | None:
-    """Return which methods the path takes, for a request with another one."""
-    allowed = (error.headers or {}).get("Allow")
-    return f"{request.url.path} takes {allowed}, not {request.method}" if allowed else None
+def _allowed_methods(request: Request) -> list[str]:
+    """Return the methods that the request's path takes on any of its routes."""
+    routes = request.app.router.routes
+    allowed = [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes
+        )
+    ]
+    return sorted({*allowed, "HEAD"} if "GET" in allowed else allowed)
 
 
 def _on_unexpected(request: Request, error: Exception) -> Response:

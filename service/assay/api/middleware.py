@@ -1,5 +1,6 @@
 """AccessMiddleware, the outermost layer: request ids, API keys, size limits, request metrics."""
 
+import asyncio
 import base64
 import binascii
 import re
@@ -11,8 +12,17 @@ from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from assay.api.disconnect import disconnected_response
+from assay.api.encodings import coding_of, decompress
 from assay.api.errors import problem_response
-from assay.errors import AssayError, Forbidden, RequestTooLarge, Unauthorized
+from assay.api.paths import below_root, clean_path, route_path
+from assay.errors import (
+    AssayError,
+    Forbidden,
+    HeadersTooLarge,
+    RequestTooLarge,
+    ShuttingDown,
+    Unauthorized,
+)
 from assay.metrics import Metrics
 
 Headers = Mapping[bytes, bytes]
@@ -20,10 +30,55 @@ Headers = Mapping[bytes, bytes]
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 MAX_HEADER_BYTES = 65_536
 READ_METHODS = frozenset(("GET", "HEAD"))
+ENCODING_HEADERS = frozenset((b"content-encoding", b"content-length", b"transfer-encoding"))
+
+
+class UnfinishedBodies:
+    """The requests that wait for the rest of their body. A shutdown ends them."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Task[object]] = set()
+        self._ended: set[asyncio.Task[object]] = set()
+
+    def end(self) -> None:
+        """Let each `receive` that waits for a part of a body raise `ShuttingDown`."""
+        for task in self._waiting:
+            self._ended.add(task)
+            task.cancel()
+
+    def watched(self, receive: Receive) -> Receive:
+        """Return a `receive` that `end` ends until the body is complete."""
+        is_complete = False
+
+        async def receive_watched() -> Message:
+            nonlocal is_complete
+            if is_complete:
+                return await receive()
+            message = await self._receive(receive)
+            is_complete = not message.get("more_body", False)
+            return message
+
+        return receive_watched
+
+    async def _receive(self, receive: Receive) -> Message:
+        task = asyncio.current_task()
+        assert task is not None
+        self._waiting.add(task)
+        try:
+            return await receive()
+        except asyncio.CancelledError:
+            if task not in self._ended or task.uncancel():
+                raise
+            raise ShuttingDown("the server stopped before the body was complete") from None
+        finally:
+            self._waiting.discard(task)
+            self._ended.discard(task)
 
 
 class AccessMiddleware:
     """Middleware that gives each request an id, checks its key and its size, and counts it.
+
+    It decompresses bodies, and answers HEAD wherever GET is answered.
 
     Args:
         app: the protected app.
@@ -31,6 +86,8 @@ class AccessMiddleware:
         public_paths: paths that may be read without a key.
         max_body_bytes: the limit of a request's body.
         metrics: counters of requests, by route and status.
+        root_path: the path below which a proxy serves the app.
+        bodies: the requests whose bodies are unfinished.
     """
 
     def __init__(
@@ -41,12 +98,16 @@ class AccessMiddleware:
         public_paths: Collection[str],
         max_body_bytes: int,
         metrics: Metrics,
+        root_path: str = "",
+        bodies: UnfinishedBodies | None = None,
     ) -> None:
         self._app = app
         self._keys = [key.encode() for key in keys]
         self._public_paths = public_paths
         self._max_body_bytes = max_body_bytes
         self._count = _request_counter(metrics)
+        self._root_path = root_path
+        self._bodies = UnfinishedBodies() if bodies is None else bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; pass other scopes (lifespan, websocket) to the app."""
@@ -55,6 +116,10 @@ class AccessMiddleware:
             return
         headers = headers_of(scope)
         request_id = _request_id(headers)
+        if self._root_path:
+            scope = below_root(scope, self._root_path)
+        if scope["method"] == "HEAD":
+            scope, send = {**scope, "method": "GET"}, _without_body(send)
         scope["request_id"] = request_id.decode()
         began, status = time.perf_counter(), 500
 
@@ -75,33 +140,62 @@ class AccessMiddleware:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         try:
             _check_headers(scope)
-            self._check_key(scope, headers)
-            if not self._has_valid_length(scope, headers):
-                content = await read_body(receive, self._max_body_bytes)
+            scope["is_trusted"] = self._check_key(scope, headers)
+            has_length = self._has_valid_length(scope, headers)
+            if not has_length or headers.get(b"content-length", b"0") != b"0":
+                receive = self._bodies.watched(receive)
+            if not has_length or b"content-encoding" in headers:
+                content = await self._read_plain_body(scope, receive, headers)
                 if content is None:
                     await disconnected_response()(scope, receive, send)
                     return
                 receive = replay(content, receive)
+            await self._app(scope, receive, send)
         except AssayError as error:
             response = problem_response(error, scope)
             response.headers["Connection"] = "close"
             await response(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
 
-    def _check_key(self, scope: Scope, headers: Headers) -> None:
-        is_public = scope["path"] in self._public_paths and scope["method"] in READ_METHODS
-        if not self._keys or is_public:
-            return
+    async def _read_plain_body(
+        self, scope: Scope, receive: Receive, headers: Headers
+    ) -> bytes | None:
+        """Return the body, decompressed; None if the client disconnected before it was complete.
+
+        Raises:
+            RequestTooLarge: it exceeds the limit.
+            UnsupportedEncoding: its encoding is unknown.
+            UnreadableBody: it is damaged.
+        """
+        coding = coding_of(headers.get(b"content-encoding", b""))
+        content = await read_body(receive, self._max_body_bytes)
+        if not content or coding is None:
+            return content
+        content = await asyncio.to_thread(decompress, content, coding, self._max_body_bytes)
+        others = [pair for pair in scope["headers"] if pair[0] not in ENCODING_HEADERS]
+        scope["headers"] = [*others, (b"content-length", str(len(content)).encode())]
+        return content
+
+    def _check_key(self, scope: Scope, headers: Headers) -> bool:
+        """Return whether the request is trusted with details; a public path needs no key.
+
+        Raises:
+            Unauthorized: the path needs a key, and the request has none.
+            Forbidden: the path needs a key, and the request's is not accepted.
+        """
+        if not self._keys:
+            return True
         key = _key_of(headers)
+        matches = [secrets.compare_digest(key, known) for known in self._keys]
+        if any(matches):
+            return True
+        if scope["method"] in READ_METHODS and clean_path(route_path(scope)) in self._public_paths:
+            return False
         if not key:
             raise Unauthorized(
                 "this server wants an API key",
                 hint="Authorization: Bearer KEY, or http://:KEY@HOST where only a URL can be set",
             )
-        matches = [secrets.compare_digest(key, known) for known in self._keys]
-        if not any(matches):
-            raise Forbidden("this API key is not accepted")
+        raise Forbidden("this API key is not accepted")
 
     def _has_valid_length(self, scope: Scope, headers: Headers) -> bool:
         """Return whether the headers state a body length within the limit, or no body.
@@ -162,6 +256,17 @@ def replay(content: bytes, receive: Receive) -> Receive:
     return replayed
 
 
+def _without_body(send: Send) -> Send:
+    """Return a `send` that answers HEAD: it ends the response after its headers."""
+
+    async def send_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b""})
+
+    return send_headers
+
+
 def _request_id(headers: Headers) -> bytes:
     """Return the client's request id if it is well-formed, else a new one."""
     given = headers.get(b"x-request-id")
@@ -172,7 +277,7 @@ def _request_id(headers: Headers) -> bytes:
 
 def _check_headers(scope: Scope) -> None:
     if sum([len(name) + len(value) for name, value in scope["headers"]]) > MAX_HEADER_BYTES:
-        raise RequestTooLarge(
+        raise HeadersTooLarge(
             f"the headers are larger than {MAX_HEADER_BYTES} bytes", hint="send fewer"
         )
 

@@ -15,23 +15,39 @@ from assay.served_model import Ready, ServedModel
 router = APIRouter(tags=["operation"])
 
 
-@router.get("/healthz", response_class=PlainTextResponse)
-@router.get("/v2/health/live", response_class=PlainTextResponse)
+LIVENESS_PATHS = ("/healthz", "/livez", "/health", "/ping", "/v2/health/live")
+READINESS_PATHS = ("/readyz", "/v2/health/ready")
+PROBE_PATHS = frozenset((*LIVENESS_PATHS, *READINESS_PATHS))
+
+
 async def healthz() -> str:
     """Return 200 while the process is alive. For the models' state see /readyz."""
     return "ok"
 
 
-@router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
-@router.get("/v2/health/ready", response_model=Readiness, responses={503: {"model": Readiness}})
 async def readyz(request: Request) -> Response:
-    """Return 200 if every model computed recently or computes now, else 503 and the reasons."""
-    models = components_of(request.app).service.models()
-    states = await asyncio.gather(*map(_state, models))
-    ready = all(state == "ready" for state in states)
+    """Return 200 if every model computed recently or computes now, else 503 and the reasons.
+
+    It is 503 too once a stop was requested, and never because of Redis.
+    """
+    components = components_of(request.app)
+    models = components.service.models()
     names = [served.id for served in models]
-    answer = Readiness(ready=ready, models=dict(zip(names, states, strict=True)))
+    states = dict(zip(names, await asyncio.gather(*map(_state, models)), strict=True))
+    redis = None if components.redis is None else components.redis.state
+    is_stopping = components.shutdown.is_announced
+    ready = not is_stopping and all(state == "ready" for state in states.values())
+    if not request.scope.get("is_trusted"):  # a reason may name files and hosts
+        states = {name: _without_reason(state) for name, state in states.items()}
+        redis = redis and _without_reason(redis)
+    answer = Readiness(ready=ready, shutting_down=is_stopping, models=states, redis=redis)
     return json_response(answer, 200 if ready else 503)
+
+
+for _path in LIVENESS_PATHS:
+    router.get(_path, response_class=PlainTextResponse)(healthz)
+for _path in READINESS_PATHS:
+    router.get(_path, response_model=Readiness, responses={503: {"model": Readiness}})(readyz)
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
@@ -47,6 +63,10 @@ async def metrics(request: Request) -> Response:
 async def version() -> dict[str, str]:
     """Return the server's version."""
     return {"version": __version__}
+
+
+def _without_reason(state: str) -> str:
+    return state.partition(":")[0]
 
 
 async def _state(served: ServedModel) -> str:

@@ -196,7 +196,12 @@ class ModelDetail(ModelSummary):
 
 
 class Readiness(BaseModel):
-    """The state of each model: `ready`, or the reason why it is not."""
+    """The state of each model: `ready`, or the reason why it is not; and that of Redis.
+
+    `redis` is `working`, `connecting`, or `failing` and the reason; null if none is set.
+    """
 
     ready: bool
+    shutting_down: bool
     models: dict[str, str]
+    redis: str | None

@@ -1,6 +1,8 @@
 """The command line: serve, score a file, rank candidates, manage models, print the API."""
 
 import json
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -9,11 +11,13 @@ from assay import __version__
 from assay.app import create_app
 from assay.cli.best_of_n import best_of_n
 from assay.cli.models import models_app
+from assay.cli.process import QuietPipes, silence_progress_bars
 from assay.cli.score import score
 from assay.cli.serve import serve
 from assay.settings import Settings
 
 app = typer.Typer(
+    cls=QuietPipes,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -42,6 +46,7 @@ def main(
     ] = False,
 ) -> None:
     """Run Assay, a server for reward models."""
+    silence_progress_bars(os.environ, sys.stderr)
 
 
 @app.command(epilog="Example: assay openapi > openapi.json")

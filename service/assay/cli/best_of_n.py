@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +11,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from assay.cli.models import PIPE_WIDTH
-from assay.cli.process import Exit, LogLevel, exit_with, on_errors, print_message
+from assay.cli.process import Exit, LogLevel, exit_with, on_errors, print_message, print_table
 from assay.cli.score import Truncation, remote_client, settings_for
 from assay.errors import SettingsError
 from assay.offline.files import FileError, opened_input
@@ -212,8 +209,7 @@ def _show(reply: BestOfNReply, offered: Sequence[Candidate]) -> None:
         values = [place.score, place.margin, *(result.channels.get(name) for name in channels)]
         text = _printable(offered[place.index])
         table.add_row(str(rank), *(_format(value) for value in values), text, _notes(reply, result))
-    width = None if os.isatty(1) else PIPE_WIDTH
-    Console(width=width, highlight=False, markup=False).print(table)
+    print_table(table)
 
 
 def _printable(candidate: Candidate) -> str:

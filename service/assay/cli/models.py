@@ -13,11 +13,10 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from assay.app import open_repository, select_entries
-from assay.cli.process import Exit, LogLevel, exit_with, local_settings, on_errors
+from assay.cli.process import Exit, LogLevel, exit_with, local_settings, on_errors, print_table
 from assay.errors import SettingsError
 from assay.offline.local import running_service
 from assay.served_model import SelfTest
@@ -30,8 +29,6 @@ from assay_models.repository import (
     digest_of,
     missing_weights,
 )
-
-PIPE_WIDTH = 10_000
 
 models_app = typer.Typer(
     no_args_is_help=True,
@@ -79,8 +76,7 @@ def list_models() -> None:
         quality = _headline(card)
         weights = weights_state(repository, entry)
         table.add_row(card.id, default, card.family, weights, _licence(card), quality)
-    width = None if os.isatty(1) else PIPE_WIDTH
-    Console(width=width, highlight=False, markup=False).print(table)
+    print_table(table)
 
 
 @models_app.command("show", epilog="Example: assay models show reference")

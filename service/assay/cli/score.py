@@ -73,7 +73,7 @@ def score(
     """Score a file of items. If the output exists, scoring continues where it stopped.
 
     Exit code 0: all lines were scored; 1: some could not be scored; 2: usage error; 3: stopped
-    before the end; 130: interrupted.
+    before the end; 130: interrupted; 141: the reader of the output has gone.
     """
     logging.basicConfig(level=log_level.upper())
     with on_errors((SettingsError, ModelNotFound, FileError, CannotResume)):

@@ -7,7 +7,9 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
@@ -18,31 +20,39 @@ from uvicorn.config import LOGGING_CONFIG
 from assay import __version__
 from assay.api.components import components_of
 from assay.app import create_app
+from assay.cli.listeners import (
+    BACKLOG,
+    CannotListen,
+    Listeners,
+    address_of,
+    is_private,
+    open_listeners,
+)
 from assay.cli.memory import bound_kernel_caches, releasing_free_memory
 from assay.cli.process import Exit, LogLevel, exit_with, on_errors, print_message
 from assay.errors import SettingsError
 from assay.scoring.service import ScoringService
 from assay.served_model import DEVICE_THREAD
-from assay.settings import Settings, read_settings
+from assay.settings import Settings, read_settings, variable_name
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 4096
-# Longer than the minute after which load balancers drop an idle connection: they close it first.
-KEEP_ALIVE_SECONDS = 75
 # After the drain, so that requests that it aborted still receive their reply.
 LAST_REPLIES_SECONDS = 5
+# Longer than a body takes whose client is still sending it.
+LAST_BODIES_SECONDS = 2.0
+# After a second interrupt, in all.
+FORCED_SECONDS = 2.0
 # The device's thread returns to Python after each kernel. At the default of 5 ms it would often
 # wait for the event loop while its cores are idle.
 SWITCH_SECONDS = 0.0005
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def serve(
     checkpoint: Annotated[str | None, typer.Argument(hidden=True, metavar="")] = None,
     *,
     model: Annotated[str | None, typer.Option("--model", hidden=True)] = None,
-    host: Annotated[str | None, typer.Option(help="The address; overrides ASSAY_HOST.")] = None,
+    host: Annotated[str | None, typer.Option(help="The addresses; overrides ASSAY_HOST.")] = None,
     port: Annotated[
         int | None,
         typer.Option(min=0, max=65535, help="The port; overrides ASSAY_PORT. 0: any free port."),
@@ -57,17 +67,16 @@ def serve(
         raise _refuse_model(checkpoint or model or "")
     bound_kernel_caches(os.environ)
     with on_errors((SettingsError,)):
-        given = {"host": host, "port": port}
-        overrides = {name: value for name, value in given.items() if value is not None}
-        settings = read_settings(os.environ).model_copy(update=overrides)
+        options = {variable_name("host"): host, variable_name("port"): port}
+        given = {name: str(value) for name, value in options.items() if value is not None}
+        settings = read_settings({**os.environ, **given})
         death = _DeathHandler()
         application = create_app(settings, death)
-        listening = _listen(settings.host, settings.port)
-    _announce(settings, components_of(application).service, listening)
     sys.setswitchinterval(SWITCH_SECONDS)
-    with listening, releasing_free_memory():
+    with _listening(settings) as listeners, releasing_free_memory():
+        _announce(settings, components_of(application).service, listeners.sockets)
         config = _server_config(application, settings, access_log, log_level)
-        _run_server(_Server(config, application, settings.drain_timeout), listening, death)
+        _run_server(_Server(config, application, settings, listeners), death)
 
 
 def _refuse_model(name: str) -> typer.Exit:
@@ -81,21 +90,24 @@ def _refuse_model(name: str) -> typer.Exit:
     return exit_with(Exit.USAGE, "serve takes no model: ASSAY_MODELS names those to serve", hint)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+@contextmanager
+def _listening(settings: Settings) -> Iterator[Listeners]:
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        reason = f"cannot listen on {host} port {port}: {error.strerror}"
-        raise exit_with(Exit.STOPPED, reason, "choose another with --host and --port") from error
+        mode = int(settings.socket_mode, 8)
+        with open_listeners(settings.host, settings.port, mode) as listeners:
+            yield listeners
+    except CannotListen as error:
+        hint = "choose another with --host and --port"
+        raise exit_with(Exit.STOPPED, str(error), hint) from error
 
 
-def _announce(settings: Settings, service: ScoringService, listening: socket.socket) -> None:
+def _announce(
+    settings: Settings, service: ScoringService, listeners: Sequence[socket.socket]
+) -> None:
     models = ", ".join(served.card.id for served in service.models())
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    port = listening.getsockname()[1]
-    print_message(f"Assay {__version__} serves {models} on http://{host}:{port}")
-    if settings.host not in LOOPBACK and not settings.api_keys:
+    addresses = ", ".join(map(address_of, settings.host, listeners))
+    print_message(f"Assay {__version__} serves {models} on {addresses}{settings.root_path}")
+    if not settings.api_keys and not all(map(is_private, settings.host)):
         print_message(
             "warning: ASSAY_API_KEYS is not set: any client that reaches this address can use it"
         )
@@ -113,7 +125,7 @@ def _server_config(
         access_log=access_log,
         lifespan="on",
         backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout) + LAST_REPLIES_SECONDS,
     )
 
@@ -125,28 +137,69 @@ def _log_config(log_level: LogLevel) -> dict[str, Any]:
 
 
 class _Server(uvicorn.Server):
-    """Server that fails waiting requests at the end of the drain, while connections are open."""
+    """Server that announces its stop, and fails waiting requests while connections are open."""
 
-    def __init__(self, config: uvicorn.Config, application: FastAPI, drain_timeout: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        application: FastAPI,
+        settings: Settings,
+        listeners: Listeners,
+    ) -> None:
         super().__init__(config)
-        self._abort = components_of(application).abort
-        self._subscribers = components_of(application).subscribers
-        self._drain_timeout = drain_timeout
+        self.listeners = listeners
+        self.components = components_of(application)
+        self._settings = settings
+        self._closes_at: float | None = None
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether to shut down now: a delay after the stop was requested."""
+        if not await super().on_tick(counter):
+            return False
+        if self._closes_at is None:
+            self.components.shutdown.is_announced = True
+            self._closes_at = time.monotonic() + self._settings.shutdown_delay
+        return self.force_exit or time.monotonic() >= self._closes_at
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shut down as uvicorn does, after ending the event streams, which never end themselves."""
-        self._subscribers.close()
-        aborting = asyncio.create_task(self._abort_after_drain())
+        self.components.shutdown.is_announced = True
+        self.components.subscribers.close()
+        self.listeners.remove_files()  # here, because a signal ends the process after `run`
+        ending = asyncio.create_task(self._end_requests())
         await super().shutdown(sockets)
-        aborting.cancel()
+        ending.cancel()
+        if self.force_exit:
+            await self._end_at_once()
 
-    async def _abort_after_drain(self) -> None:
-        await asyncio.sleep(self._drain_timeout)
+    async def _end_requests(self) -> None:
+        drain = self._settings.drain_timeout
+        unfinished = min(drain, LAST_BODIES_SECONDS)
+        await asyncio.sleep(unfinished)
+        self.components.end_bodies()
+        await asyncio.sleep(drain - unfinished)
         await self._abort()
+
+    async def _abort(self) -> None:
+        self.components.end_bodies()
+        await self.components.abort()
+
+    async def _end_at_once(self) -> None:
+        """Answer all requests and close the parts, within a few seconds."""
+        self.components.shutdown.is_forced = True
+        await self._abort()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FORCED_SECONDS):
+                if self.server_state.tasks:
+                    await asyncio.wait(self.server_state.tasks)
+                await self.lifespan.shutdown()
 
 
 class _DeathHandler:
-    """Handler of a model's death: it stops the server, as only a new process recovers a model."""
+    """Handler of a model's death: it stops the server, as only a new process recovers a model.
+
+    A server of which no model could be loaded is stopped as well.
+    """
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -167,17 +220,19 @@ class _DeathHandler:
             self._server.should_exit = True
 
 
-def _run_server(server: _Server, listening: socket.socket, death: _DeathHandler) -> None:
+def _run_server(server: _Server, death: _DeathHandler) -> None:
     death.attach(server)
     interrupted = False
     try:
-        server.run(sockets=[listening])
+        server.run(sockets=server.listeners.sockets)
     except KeyboardInterrupt:  # never raised where a shell makes its background jobs ignore it
         interrupted = True
     if not server.started and not interrupted:
         raise exit_with(Exit.STOPPED, "the server did not start; the log above says why")
     if death.reason is not None:
-        stopped = exit_with(Exit.FAILED, death.reason, "start it again")
+        was_ready = any(served.failure is None for served in server.components.service.models())
+        code = Exit.FAILED if was_ready else Exit.STOPPED
+        stopped = exit_with(code, death.reason, "mend the reason and start it again")
         _leave_hung_devices(stopped.exit_code)
         raise stopped
     _leave_hung_devices(Exit.DONE)

@@ -188,6 +188,8 @@ def test_the_fingerprint_changes_with_python_and_isolation(
         ({"cpu": 3}, "options.cpu: "),
         ({"isolation": "none"}, "options.isolation: "),
         ({"at_once": 65}, "options.at_once: "),
+        ({"memory_mb": 1 << 44}, "options.memory_mb: "),
+        ({"disk_mb": 1 << 44}, "options.disk_mb: "),
         ({"cpu_seconds": 13}, "options: .*does not hold"),
         ({"total_cpu_seconds": 60}, "options: .*does not hold"),
     ],

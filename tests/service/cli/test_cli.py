@@ -1,11 +1,15 @@
 """The commands that end at once: help, settings, models, OpenAPI document."""
 
+import io
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from support.item_files import run
+from support.item_files import distinct_items, run, write_items
 from support.paths import DOCS
 from typer.core import TyperGroup
 from typer.main import get_command
@@ -14,6 +18,7 @@ from assay import __version__
 from assay.app import create_app
 from assay.cli import app
 from assay.cli.models import weights_state
+from assay.cli.process import silence_progress_bars
 from assay.settings import Settings
 from assay_models.repository import ModelRepository
 
@@ -197,6 +202,50 @@ class TestSettings:
         result = run("serve", ASSAY_MODELS="unknown")
         assert result.exit_code == 2
         assert result.stderr.startswith("error: ASSAY_MODELS: no model 'unknown'")
+
+
+class TestPipes:
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ["--help"],
+            ["models", "list"],
+            ["models", "show", "reference"],
+            ["openapi"],
+            ["best-of-n", "--model", "reference", "--field", "prompt=a", "a", "b"],
+            ["score", "{items}", "--model", "reference", "-o", "-"],
+        ],
+        ids=lambda command: " ".join(command[:2]),
+    )
+    def test_a_closed_pipe_ends_a_command_quietly(self, tmp_path: Path, command: list[str]) -> None:
+        items = write_items(tmp_path / "items.jsonl", distinct_items(10))
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [
+                *(sys.executable, "-c", "from assay.cli import app; app()"),
+                *(word.format(items=items) for word in command),
+            ],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        os.close(writer)
+        assert (done.returncode, b"Traceback" in done.stderr) == (141, False), done.stderr
+
+    @pytest.mark.parametrize("is_terminal", [False, True])
+    def test_progress_bars_are_silent_in_a_log(self, is_terminal: bool) -> None:
+        stream = io.StringIO()
+        stream.isatty = lambda: is_terminal  # type: ignore[method-assign]
+        environment = dict(os.environ)
+        for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):
+            environment.pop(name, None)
+        silence_progress_bars(environment, stream)
+        program = "from tqdm.auto import tqdm; list(tqdm(range(3)))"
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, check=True
+        )
+        assert bool(done.stderr) is is_terminal
 
 
 class TestOpenapi:

@@ -27,6 +27,12 @@ ITEMS = "".join(
     + "\n"
     for n in range(300)
 )
+BROKEN_CARD = """
+name = "broken"
+version = 1
+family = "reference"
+example = { item = { text = "a", text_pair = "a" }, score = 9.0, tolerance = 0.1 }
+"""
 BAD_LINES = '{"prompt": "broken\n[1]\n{"text": "t", "typo": 1}\n{"prompt": "only a prompt"}\n'
 
 
@@ -108,6 +114,71 @@ class TestServing:
         assert result.exit_code == 3
         assert f"cannot listen on 127.0.0.1 port {server.port}" in result.stderr
         assert "Traceback" not in result.output
+
+    def test_a_unix_socket_serves_beside_a_port_and_goes_at_the_end(self, tmp_path: Path) -> None:
+        path = tmp_path / "assay.sock"
+        body = {"model": "reference", "items": [{"text": "a b", "text_pair": "a"}]}
+        with serving("--port", "0", ASSAY_HOST=f"127.0.0.1,unix:{path}") as server:
+            assert f", unix:{path}" in server.output
+            transport = httpx2.HTTPTransport(uds=str(path))
+            with httpx2.Client(transport=transport, base_url="http://assay") as client:
+                assert client.post("/v1/score", json=body).status_code == 200
+                assert httpx2.get(f"{server.url}/readyz").status_code == 200
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(30) == -signal.SIGTERM
+        assert not path.exists()
+
+    def test_variables_of_kubernetes_services_do_not_stop_it(self) -> None:
+        links = {"ASSAY_PORT_80_TCP": "tcp://10.0.0.1:80", "ASSAY_SERVICE_HOST": "10.0.0.1"}
+        with serving("--port", "0", **links) as server:
+            assert server.output.count("ASSAY_PORT_80_TCP, ASSAY_SERVICE_HOST") == 1
+            assert httpx2.get(f"{server.url}/readyz").status_code == 200
+
+    def test_the_prefix_of_a_proxy_is_part_of_the_address(self) -> None:
+        with serving("--port", "0", ASSAY_ROOT_PATH="/assay") as server:
+            assert re.search(r"http://127\.0\.0\.1:\d+/assay\n", server.output)
+            assert httpx2.get(f"{server.url}/assay/readyz").status_code == 200
+
+    def test_a_malformed_address_is_a_usage_error(self) -> None:
+        result = run("serve", "--host", "unix:relative", ASSAY_MODELS="reference")
+        assert result.exit_code == 2
+        assert "ASSAY_HOST: a Unix socket is unix: and an absolute path" in result.stderr
+
+    def test_it_ends_with_the_reason_if_no_model_can_be_loaded(self, tmp_path: Path) -> None:
+        add_broken_card(tmp_path)
+        result = serve_until_end(ASSAY_MODELS="broken", ASSAY_REPOSITORY=str(tmp_path))
+        assert result.returncode == 3
+        error, hint = result.stderr.splitlines()[-2:]
+        assert error.startswith("error: no model could be loaded: the card's example scores")
+        assert hint == "hint: mend the reason and start it again"
+        assert "Traceback" not in result.stderr
+
+    def test_it_serves_the_other_models_if_one_cannot_be_loaded(self, tmp_path: Path) -> None:
+        add_broken_card(tmp_path)
+        variables = {"ASSAY_MODELS": "broken,reference", "ASSAY_REPOSITORY": str(tmp_path)}
+        with serving("--port", "0", **variables) as server:
+            answer = httpx2.get(f"{server.url}/readyz")
+            assert answer.status_code == 503
+            assert answer.json()["models"]["reference@1"] == "ready"
+
+
+def add_broken_card(root: Path) -> None:
+    """Write a card whose example has another score than the model computes."""
+    folder = root / "broken" / "1"
+    folder.mkdir(parents=True)
+    (folder / "card.toml").write_text(BROKEN_CARD)
+
+
+def serve_until_end(**variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `assay serve`, which ends by itself."""
+    environment = {name: text for name, text in os.environ.items() if "ASSAY_" not in name}
+    return subprocess.run(
+        [*ASSAY, "serve", "--port", "0"],
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 class TestScoringOnAServer:

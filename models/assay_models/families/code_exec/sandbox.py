@@ -70,9 +70,9 @@ class Bounds(BaseModel):
     cpu_seconds: int = Field(default=4, ge=1, le=60)
     total_cpu_seconds: int = Field(default=12, ge=1, le=100)
     wall_seconds: float = Field(default=60.0, gt=0, le=110)
-    memory_mb: int = Field(default=512, ge=64)
+    memory_mb: int = Field(default=512, ge=64, le=1 << 20)
     processes: int = Field(default=8, ge=1, le=1024)
-    disk_mb: int = Field(default=16, ge=1)
+    disk_mb: int = Field(default=16, ge=1, le=1 << 16)
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
