@@ -9,18 +9,21 @@ from assay_monitors.gold import GoldPoint
 from assay_monitors.health import (
     DEFAULT_RULES,
     ChannelHealth,
+    Evaluation,
+    State,
     Status,
     channel_health,
     evaluate_rules,
+    overall_status,
 )
 from assay_monitors.history import TRAINER_STREAM, Run, RunHistory, Stream
 from assay_monitors.intervals import Estimate
 from assay_monitors.moments import Moments
-from assay_monitors.rules.base import Finding, Rule, Severity
+from assay_monitors.rules.base import Rule, Severity, Unit
 from assay_monitors.sketch import QuantileSketch
 from assay_monitors.summaries import Point, Summary
 
-RANK: dict[Status, int] = {"ok": 0, "warn": 1, "critical": 2}
+RANK: dict[Status, int] = {"waiting": -1, "ok": 0, "warn": 1, "critical": 2}
 QUANTILES = (0.1, 0.5, 0.9)
 
 
@@ -52,19 +55,31 @@ class RunReport:
     gold_sources: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class RuleProgress:
+    """The data that a rule has seen in the latest steps, of those that it needs to decide."""
+
+    seen: int
+    needed: int
+    unit: Unit
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleState:
     """A rule at a stream's latest step.
 
-    Without a severity it is silent: nothing passed a threshold, or there was too little data to
-    evaluate. `since_step` is the step since which it has fired without a break. `value` was
+    `state` is `fired`, `quiet` (it had what it needs, and nothing passed a threshold), `waiting`
+    for more data (see `progress`), or `not_fed` (its input never came). It has a severity only
+    where it fired. `since_step` is the step since which it has fired without a break. `value` was
     measured and passed `threshold`; `about` names the channels, labels or scripts concerned, and
     `evidence` the other numbers that it rests on. `thresholds` are the rule's own, and `limits`
     is what it cannot distinguish.
     """
 
     rule: str
+    state: State
     severity: Severity | None
+    progress: RuleProgress
     since_step: int | None
     value: float | None
     threshold: float | None
@@ -78,8 +93,9 @@ class RuleState:
 class StreamHealth:
     """The health of one model's scores in one split, at the latest `step`.
 
-    Where nothing was scored for a run, it is the health of the trainer's telemetry, without a model
-    and a split.
+    `status` is the worst severity; without any it is `ok` once more rules are quiet than wait, and
+    `waiting` until then. Where nothing was scored for a run, it is the health of the trainer's
+    telemetry, without a model and a split.
     """
 
     model: str | None
@@ -126,8 +142,9 @@ class GoldHealth:
 class RunHealth:
     """The health of a run.
 
-    `status` is the worst of its streams and gold sources. A gold source that advises to stop is
-    critical, any other advice warns.
+    `status` is the worst of its streams and gold sources, and `waiting` where none of them is
+    judged. A gold source that advises to stop is critical, any other advice warns, and one with a
+    single measurement waits.
     """
 
     run: str
@@ -136,11 +153,14 @@ class RunHealth:
     gold: list[GoldHealth]
 
     def severities(self) -> dict[str, int]:
-        """Return each rule's worst severity over all streams: 0 silent, 1 warn, 2 critical."""
+        """Return each rule's worst severity over all streams.
+
+        It is -1 for a rule that waits or was not fed, 0 quiet, 1 warn, 2 critical.
+        """
         worst_by_rule: dict[str, int] = {}
         for state in (rule for stream in self.streams for rule in stream.rules):
-            rank = RANK[state.severity or "ok"]
-            worst_by_rule[state.rule] = max(worst_by_rule.get(state.rule, 0), rank)
+            rank = RANK[state.severity or ("ok" if state.state == "quiet" else "waiting")]
+            worst_by_rule[state.rule] = max(worst_by_rule.get(state.rule, rank), rank)
         return worst_by_rule
 
 
@@ -226,7 +246,7 @@ def run_health(
     ]
     gold = [gold_health(source, points) for source, points in history.gold(run).items()]
     statuses = [stream.status for stream in streams]
-    statuses += [_gold_status(source.advice) for source in gold]
+    statuses += [_gold_status(source) for source in gold]
     return RunHealth(run, worst(statuses), streams, gold)
 
 
@@ -269,8 +289,8 @@ def gold_measure(point: GoldPoint) -> GoldMeasure:
 
 
 def worst(statuses: Sequence[Status]) -> Status:
-    """Return the worst status; `ok` if there are none."""
-    return max(statuses, key=RANK.__getitem__, default="ok")
+    """Return the worst status; `waiting` if there are none."""
+    return max(statuses, key=RANK.__getitem__, default="waiting")
 
 
 def _find(history: RunHistory, run: str) -> Run | None:
@@ -286,23 +306,25 @@ def _names_or_none(stream: Stream) -> tuple[str | None, str | None]:
 
 
 def _stream_health(stream: Stream, series: Sequence[Point], rules: Sequence[Rule]) -> StreamHealth:
-    states = [_state(*evaluation) for evaluation in evaluate_rules(series, rules)]
-    severities: list[Status] = [state.severity for state in states if state.severity is not None]
+    evaluations = evaluate_rules(series, rules)
     model, split = _names_or_none(stream)
     return StreamHealth(
         model=model,
         split=split,
         step=series[-1].step,
-        status=worst(severities),
-        rules=states,
+        status=overall_status(series, evaluations),
+        rules=list(map(_state, evaluations)),
         channels=channel_health(series),
     )
 
 
-def _state(rule: Rule, since_step: int, finding: Finding | None) -> RuleState:
+def _state(evaluation: Evaluation) -> RuleState:
+    rule, since_step, finding, progress = evaluation
     return RuleState(
         rule=rule.id,
+        state=evaluation.state,
         severity=finding.severity if finding else None,
+        progress=RuleProgress(*progress),
         since_step=since_step if finding else None,
         value=finding.value if finding else None,
         threshold=finding.threshold if finding else None,
@@ -317,10 +339,10 @@ def _thresholds(rule: Any) -> dict[str, float | str]:
     return {field.name: getattr(rule, field.name) for field in fields(rule)}
 
 
-def _gold_status(advice: Advice | None) -> Status:
-    if advice is None:
-        return "ok"
-    return "critical" if advice.action == "stop" else "warn"
+def _gold_status(source: GoldHealth) -> Status:
+    if source.advice is None:
+        return "ok" if len(source.points) > 1 else "waiting"
+    return "critical" if source.advice.action == "stop" else "warn"
 
 
 def _interval(estimate: Estimate | None) -> Interval | None:
