@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 OnError = Literal["raise", "none"]
 Priority = Literal["interactive", "training", "bulk"]
-Status = Literal["ok", "warn", "critical"]
+Status = Literal["waiting", "ok", "warn", "critical"]
 Severity = Literal["warn", "critical"]
+State = Literal["fired", "quiet", "waiting", "not_fed"]
 
 
 @dataclass(frozen=True)
@@ -189,12 +190,27 @@ class Model:
 
 
 @dataclass(frozen=True)
+class RuleProgress:
+    """The data that a rule has seen in the latest steps, of those that it needs to decide.
+
+    Attributes:
+        unit: `items`, `groups`, `labels` or `steps`.
+    """
+
+    seen: int
+    needed: int
+    unit: str
+
+
+@dataclass(frozen=True)
 class RuleState:
     """A rule at the latest step of a model's scores in one split.
 
     Attributes:
-        severity: None if the rule is silent: nothing passed a threshold, or there is too little
-            data.
+        state: `fired`; `quiet`: nothing passed a threshold; `waiting` for more data; `not_fed`: its
+            input never came.
+        severity: None unless it fired.
+        progress: the data that it has, of those that it needs.
         since_step: the step since which it fires without a break.
         value: the measured value; `threshold`: the one that it passed, in the same unit.
         about: the channels, labels or scripts it is about.
@@ -204,7 +220,9 @@ class RuleState:
     """
 
     rule: str
+    state: State
     severity: Severity | None
+    progress: RuleProgress
     since_step: int | None
     value: float | None
     threshold: float | None
@@ -304,12 +322,16 @@ class GoldHealth:
 
 @dataclass(frozen=True)
 class RunHealth:
-    """The health of a training run: the worst `status` of its streams and gold sources."""
+    """The health of a training run: the worst `status` of its streams and gold sources.
+
+    It is `waiting` while nothing is judged, as right after the first score.
+    """
 
     run: str
     status: Status
     streams: tuple[StreamHealth, ...]
     gold: tuple[GoldHealth, ...]
+    note: str | None = None
 
     @property
     def firing(self) -> tuple[RuleState, ...]:

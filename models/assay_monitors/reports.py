@@ -29,11 +29,12 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 @dataclass(frozen=True, slots=True)
 class KeptRun:
-    """A run that is kept, and when it was first and last seen, in seconds since the epoch."""
+    """A run that is kept, when it was first and last seen in seconds since the epoch, its note."""
 
     run: str
     first_seen: float
     last_seen: float
+    note: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,12 @@ class StreamName:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """A run, what it was scored with, and the gold sources it was measured against."""
+    """A run, its note, what it was scored with, and the gold sources it was measured against."""
 
     run: str
     first_seen: float
     last_seen: float
+    note: str | None
     streams: list[StreamName]
     gold_sources: list[str]
 
@@ -151,6 +153,7 @@ class RunHealth:
     status: Status
     streams: list[StreamHealth]
     gold: list[GoldHealth]
+    note: str | None = None
 
     def severities(self) -> dict[str, int]:
         """Return each rule's worst severity over all streams.
@@ -228,6 +231,7 @@ def run_report(history: RunHistory, run: str) -> RunReport | None:
         run=known.run,
         first_seen=known.first_seen,
         last_seen=known.last_seen,
+        note=known.note,
         streams=[StreamName(*stream) for stream in history.streams(run)],
         gold_sources=list(history.gold(run)),
     )
@@ -237,7 +241,8 @@ def run_health(
     history: RunHistory, run: str, rules: Sequence[Rule] = DEFAULT_RULES
 ) -> RunHealth | None:
     """Evaluate the rules at the run's latest step; return None if the run is unknown."""
-    if _find(history, run) is None:
+    known = _find(history, run)
+    if known is None:
         return None
     streams = [
         _stream_health(stream, series, rules)
@@ -247,7 +252,7 @@ def run_health(
     gold = [gold_health(source, points) for source, points in history.gold(run).items()]
     statuses = [stream.status for stream in streams]
     statuses += [_gold_status(source) for source in gold]
-    return RunHealth(run, worst(statuses), streams, gold)
+    return RunHealth(run, worst(statuses), streams, gold, known.note)
 
 
 def run_series(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from assay_client import Advice, Interval, ProtocolError
+from assay_client import Advice, Interval, ProtocolError, RuleProgress
 from assay_client._transport.health import read_health
 from assay_client._transport.replies import read_best_of_n, read_models, read_score
 
@@ -198,6 +198,7 @@ def test_a_model_without_a_name_is_refused() -> None:
 BROKEN_HEALTH = {
     "no run": (_drop("run"), "run is missing"),
     "odd status": (_set("status", to="fine"), "neither warn nor critical"),
+    "odd state": (_set("streams", 0, "rules", 0, "state", to="silent"), "none of fired, quiet"),
     "odd severity": (_set("streams", 0, "rules", 0, "severity", to="ok"), "neither warn nor"),
     "no rules": (_drop("streams", 0, "rules"), "rules is missing"),
     "no limit": (_drop("streams", 0, "rules", 0, "limits"), "limits is missing"),
@@ -226,6 +227,9 @@ def test_run_health_is_parsed(connect: Any, server: Any) -> None:
         "critical", 3, 0.5, 0.2,
     )  # fmt: skip
     assert (silent.severity, silent.since_step, silent.value) == (None, None, None)
+    assert (firing.state, silent.state, silent.progress) == (
+        "fired", "waiting", RuleProgress(3, 6, "steps"),
+    )  # fmt: skip
     assert stream.channels["score"].peak_step == 1
     (gold,) = health.gold
     assert gold.points[0].accuracy == Interval(0.5, 0.25, 0.75, 200)

@@ -75,6 +75,7 @@ def client(url: str) -> Iterator[Client]:
         (reports.RunHealth, types.RunHealth),
         (reports.StreamHealth, types.StreamHealth),
         (reports.RuleState, types.RuleState),
+        (reports.RuleProgress, types.RuleProgress),
         (reports.GoldHealth, types.GoldHealth),
         (reports.GoldMeasure, types.GoldMeasure),
         (reports.Interval, types.Interval),

@@ -5,13 +5,22 @@ from typing import Any
 
 from assay_monitors.advice import Advice
 from assay_monitors.alerts import AlertChange, AlertTracker
-from assay_monitors.reports import GoldHealth, GoldMeasure, RuleState, RunHealth, StreamHealth
+from assay_monitors.reports import (
+    GoldHealth,
+    GoldMeasure,
+    RuleProgress,
+    RuleState,
+    RunHealth,
+    StreamHealth,
+)
 
 
 def rule(severity: Any, since: int | None = 3) -> RuleState:
     return RuleState(
         rule="null_share",
+        state="quiet" if severity is None else "fired",
         severity=severity,
+        progress=RuleProgress(200, 200, "items"),
         since_step=since,
         value=0.5,
         threshold=0.2,

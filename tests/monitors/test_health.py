@@ -9,7 +9,7 @@ import pytest
 from assay_monitors.health import ChannelHealth, FiringRule, channel_health, firing_rules
 from assay_monitors.observations import Observation
 from assay_monitors.reports import worst
-from assay_monitors.rules.base import Finding, Severity
+from assay_monitors.rules.base import Finding, Progress, Severity
 from assay_monitors.summaries import Point, Summary, summarise
 
 
@@ -22,11 +22,15 @@ class ScriptedRule:
     limits: ClassVar[str] = "anything"
 
     script: tuple[Severity | None, ...]
+    seen_and_needed: tuple[int, int] = (1, 1)
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
         return [
             severity and Finding(severity, value=1.0, threshold=0.5) for severity in self.script
         ]
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        return Progress(*self.seen_and_needed, "items")
 
 
 SERIES = [Point(step, Summary()) for step in (0, 10, 20, 30)]
@@ -56,9 +60,10 @@ def test_a_rule_that_is_silent_at_the_latest_step_does_not_fire() -> None:
     assert firing_rules(SERIES, [rule]) == []
 
 
-def test_the_worst_status_is_critical_and_ok_without_any() -> None:
+def test_the_worst_status_is_critical_and_waiting_without_any() -> None:
     assert worst(["warn", "critical", "warn"]) == "critical"
-    assert worst([]) == "ok"
+    assert worst(["waiting", "ok"]) == "ok"
+    assert worst([]) == "waiting"
 
 
 def test_channel_health_is_of_the_latest_step_and_the_run() -> None:

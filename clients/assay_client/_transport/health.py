@@ -9,9 +9,11 @@ from assay_client.types import (
     GoldHealth,
     GoldMeasure,
     Interval,
+    RuleProgress,
     RuleState,
     RunHealth,
     Severity,
+    State,
     Status,
     StreamHealth,
 )
@@ -29,11 +31,13 @@ def read_health(body: bytes) -> RunHealth:
         status=_status(reply),
         streams=tuple(map(_stream, reply.objects("streams"))),
         gold=tuple(map(_gold, reply.objects("gold"))),
+        note=reply.text("note") if "note" in reply else None,
     )
 
 
 def _status(fields: Fields) -> Status:
-    return "ok" if fields.text("status") == "ok" else _severity(fields, "status")
+    unfired: dict[str, Status] = {"ok": "ok", "waiting": "waiting"}
+    return unfired.get(fields.text("status")) or _severity(fields, "status")
 
 
 def _severity(fields: Fields, name: str) -> Severity:
@@ -58,7 +62,9 @@ def _stream(fields: Fields) -> StreamHealth:
 def _rule(fields: Fields) -> RuleState:
     return RuleState(
         rule=fields.text("rule"),
+        state=_state(fields),
         severity=_severity(fields, "severity") if "severity" in fields else None,
+        progress=_progress(fields.object("progress")),
         since_step=fields.integer("since_step") if "since_step" in fields else None,
         value=fields.number_or_none("value"),
         threshold=fields.number_or_none("threshold"),
@@ -66,6 +72,20 @@ def _rule(fields: Fields) -> RuleState:
         evidence=fields.numbers("evidence"),
         thresholds=fields.object("thresholds").all,
         limits=fields.text("limits"),
+    )
+
+
+def _state(fields: Fields) -> State:
+    states: tuple[State, ...] = ("fired", "quiet", "waiting", "not_fed")
+    state = next((state for state in states if state == fields.text("state")), None)
+    if state is None:
+        fields.fail(f"has a state that is none of {', '.join(states)}")
+    return state
+
+
+def _progress(fields: Fields) -> RuleProgress:
+    return RuleProgress(
+        seen=fields.integer("seen"), needed=fields.integer("needed"), unit=fields.text("unit")
     )
 
 

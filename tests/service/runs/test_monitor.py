@@ -14,7 +14,7 @@ from support.servers import Served, serving
 import assay.runs.monitor
 from assay.api.components import components_of
 from assay.app import create_app
-from assay.runs.monitor import PolicyResponse, observation
+from assay.runs.measures import PolicyResponse, observation, response_text
 from assay.settings import Settings
 from assay.types import ItemFailure, ItemResult
 from assay_monitors.history import RunHistory, Stream
@@ -258,7 +258,7 @@ def test_the_items_tokens_are_not_recorded_as_the_responses() -> None:
 def test_the_response_text_is_taken_from_the_items_fields(
     fields: dict[str, Any], response: str | None
 ) -> None:
-    assert assay.runs.monitor.response_text(fields, "hypothesis") == response
+    assert response_text(fields, "hypothesis") == response
 
 
 async def test_calls_and_response_tokens_in_an_item_are_recorded_and_do_not_affect_its_score(
