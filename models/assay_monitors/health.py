@@ -127,11 +127,10 @@ def overall_status(series: Sequence[Point], evaluations: Sequence[Evaluation]) -
     if severities:
         return "critical" if "critical" in severities else "warn"
     has_items = any(summary.items for _, summary in series)
-    states = {found.rule.id: found.state for found in evaluations}
-    counts = Counter(states.values())
-    is_judged = counts["quiet"] > counts["waiting"] and has_items
-    required = {states.get(rule) for rule in REQUIRED}
-    return "ok" if is_judged and "waiting" not in required else "waiting"
+    states = Counter(found.state for found in evaluations)
+    required = {found.state for found in evaluations if found.rule.id in REQUIRED}
+    is_judged = states["quiet"] > states["waiting"] and "waiting" not in required
+    return "ok" if has_items and is_judged else "waiting"
 
 
 def firing_rules(

@@ -24,7 +24,7 @@ class NullShare:
 
     Where a trainer reads these as zero, a broken scorer appears to be a bad policy. It cannot
     distinguish the reasons: the error codes of the items can. It fires once the interval of the
-    share is clear of the threshold: where every item fails, after one to warn and six to be
+    share is clear of the threshold: where every item fails, after three to warn and six to be
     critical.
 
     From: the judge-health rule, unparseable replies above 2 % (ExpRL, arXiv 2606.17024, masks such

@@ -47,7 +47,7 @@ class GroupDegeneracy:
     warn: float = 0.8
     critical: float = 0.9
     least_groups: int = 32
-    surely_groups: int = 128
+    surely_groups: int = 256
     resolution: float = 0.0
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
