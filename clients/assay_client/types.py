@@ -324,7 +324,7 @@ class GoldHealth:
 class RunHealth:
     """The health of a training run: the worst `status` of its streams and gold sources.
 
-    It is `waiting` while nothing is judged, as right after the first score.
+    It is `waiting` while nothing is assessed, as right after the first score.
     """
 
     run: str

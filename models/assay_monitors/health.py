@@ -117,11 +117,11 @@ def evaluate_rules(
 
 
 def overall_status(series: Sequence[Point], evaluations: Sequence[Evaluation]) -> Status:
-    """Return the worst severity, else whether the series is judged: `ok`, or `waiting`.
+    """Return the worst severity, else whether the series is assessed: `ok`, or `waiting`.
 
-    It is judged once more rules are quiet than wait, and none of `REQUIRED` waits. Rules that were
-    not fed count for neither, but a series without items, of telemetry alone, is never judged: most
-    rules are about items.
+    It is assessed once more rules are quiet than wait, and none of `REQUIRED` waits. Rules that were
+    not fed count for neither. A series without items, of telemetry alone, never is: most rules are
+    about items.
     """
     severities = [found.finding.severity for found in evaluations if found.finding is not None]
     if severities:
@@ -129,8 +129,8 @@ def overall_status(series: Sequence[Point], evaluations: Sequence[Evaluation]) -
     has_items = any(summary.items for _, summary in series)
     states = Counter(found.state for found in evaluations)
     required = {found.state for found in evaluations if found.rule.id in REQUIRED}
-    is_judged = states["quiet"] > states["waiting"] and "waiting" not in required
-    return "ok" if has_items and is_judged else "waiting"
+    is_assessed = states["quiet"] > states["waiting"] and "waiting" not in required
+    return "ok" if has_items and is_assessed else "waiting"
 
 
 def firing_rules(

@@ -1,6 +1,6 @@
-"""Reports of a run, as the service returns them: streams, health, steps, and gold."""
+"""Reports of a run, as the service returns them: streams, health, and gold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,13 +18,10 @@ from assay_monitors.health import (
 )
 from assay_monitors.history import TRAINER_STREAM, Run, RunHistory, Stream
 from assay_monitors.intervals import Estimate
-from assay_monitors.moments import Moments
 from assay_monitors.rules.base import Rule, Severity, Unit
-from assay_monitors.sketch import QuantileSketch
-from assay_monitors.summaries import Point, Summary
+from assay_monitors.summaries import Point
 
 RANK: dict[Status, int] = {"waiting": -1, "ok": 0, "warn": 1, "critical": 2}
-QUANTILES = (0.1, 0.5, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +142,7 @@ class RunHealth:
     """The health of a run.
 
     `status` is the worst of its streams and gold sources, and `waiting` where none of them is
-    judged. A gold source that advises to stop is critical, any other advice warns, and one with a
+    assessed. A gold source that advises to stop is critical, any other advice warns, and one with a
     single measurement waits.
     """
 
@@ -167,56 +164,6 @@ class RunHealth:
         return worst_by_rule
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
-    """The count, mean, standard deviation, minimum and maximum of values."""
-
-    count: int
-    mean: float | None
-    std: float | None
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepReport:
-    """The statistics of a step.
-
-    `…_quantiles` are the tenth, fiftieth and ninetieth percentile, with an error of 2 %. `groups`
-    counts those of two scored items or more in a sample, `groups_without_variance` those of them
-    that do not vary on any channel. `telemetry` has the means of the trainer's values.
-    """
-
-    step: int
-    items: int
-    nulls: int
-    truncated: int
-    invalid: int
-    score: Spread
-    score_quantiles: list[float]
-    channels: dict[str, Spread]
-    character_quantiles: list[float]
-    token_quantiles: list[float]
-    length_score: float | None
-    labels: dict[str, int]
-    flags: dict[str, int]
-    sources: dict[str, int]
-    scripts: dict[str, int]
-    calls: dict[str, int]
-    groups: int
-    groups_without_variance: int
-    telemetry: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSeries:
-    """The steps of a stream, rising; streams as in `StreamHealth`."""
-
-    model: str | None
-    split: str | None
-    steps: list[StepReport]
-
-
 def kept_runs(history: RunHistory) -> list[KeptRun]:
     """Return all runs, the one that was seen last first."""
     return [KeptRun(*run) for run in history.runs()]
@@ -224,7 +171,7 @@ def kept_runs(history: RunHistory) -> list[KeptRun]:
 
 def run_report(history: RunHistory, run: str) -> RunReport | None:
     """Return a run's streams and gold sources; None if the run is unknown."""
-    known = _find(history, run)
+    known = find_run(history, run)
     if known is None:
         return None
     return RunReport(
@@ -241,38 +188,18 @@ def run_health(
     history: RunHistory, run: str, rules: Sequence[Rule] = DEFAULT_RULES
 ) -> RunHealth | None:
     """Evaluate the rules at the run's latest step; return None if the run is unknown."""
-    known = _find(history, run)
+    known = find_run(history, run)
     if known is None:
         return None
     streams = [
         _stream_health(stream, series, rules)
-        for stream in _streams(history, run)
+        for stream in streams_of(history, run)
         if (series := history.series(run, stream))
     ]
     gold = [gold_health(source, points) for source, points in history.gold(run).items()]
     statuses = [stream.status for stream in streams]
     statuses += [_gold_status(source) for source in gold]
     return RunHealth(run, worst(statuses), streams, gold, known.note)
-
-
-def run_series(
-    history: RunHistory, run: str, *, model: str | None, split: str | None, since: int
-) -> list[StreamSeries] | None:
-    """Return the steps from `since` on of all streams, or of those of a model or a split.
-
-    Returns:
-        The steps by stream; None if the run is unknown.
-    """
-    if _find(history, run) is None:
-        return None
-    return [
-        StreamSeries(
-            *_names_or_none(stream),
-            [_step_report(point) for point in history.series(run, stream) if point.step >= since],
-        )
-        for stream in _streams(history, run)
-        if model in (None, stream.model) and split in (None, stream.split)
-    ]
 
 
 def gold_health(source: str, points: Sequence[GoldPoint]) -> GoldHealth:
@@ -298,21 +225,24 @@ def worst(statuses: Sequence[Status]) -> Status:
     return max(statuses, key=RANK.__getitem__, default="waiting")
 
 
-def _find(history: RunHistory, run: str) -> Run | None:
+def find_run(history: RunHistory, run: str) -> Run | None:
+    """Return a run and its times; None if the run is unknown."""
     return next((kept for kept in history.runs() if kept.run == run), None)
 
 
-def _streams(history: RunHistory, run: str) -> list[Stream]:
+def streams_of(history: RunHistory, run: str) -> list[Stream]:
+    """Return the streams of a run, or that of the trainer's telemetry where nothing was scored."""
     return history.streams(run) or [TRAINER_STREAM]
 
 
-def _names_or_none(stream: Stream) -> tuple[str | None, str | None]:
+def names_or_none(stream: Stream) -> tuple[str | None, str | None]:
+    """Return the model and the split of a stream; None for the trainer's telemetry."""
     return stream.model or None, stream.split or None
 
 
 def _stream_health(stream: Stream, series: Sequence[Point], rules: Sequence[Rule]) -> StreamHealth:
     evaluations = evaluate_rules(series, rules)
-    model, split = _names_or_none(stream)
+    model, split = names_or_none(stream)
     return StreamHealth(
         model=model,
         split=split,
@@ -352,55 +282,3 @@ def _gold_status(source: GoldHealth) -> Status:
 
 def _interval(estimate: Estimate | None) -> Interval | None:
     return None if estimate is None else Interval(*estimate)
-
-
-def _step_report(point: Point) -> StepReport:
-    step, summary = point
-    constant, groups = summary.groups.count_zero_variance(0.0)
-    return StepReport(
-        step=step,
-        items=summary.items,
-        nulls=summary.nulls,
-        truncated=summary.truncated,
-        invalid=summary.invalid,
-        score=_spread(summary.score),
-        score_quantiles=_quantiles(summary.scores),
-        channels=_spreads(summary.channels),
-        character_quantiles=_quantiles(summary.characters),
-        token_quantiles=_quantiles(summary.tokens),
-        length_score=summary.length_score.correlation,
-        labels=summary.labels,
-        flags=summary.flags,
-        sources=summary.sources,
-        scripts=summary.scripts,
-        calls=summary.calls,
-        groups=groups,
-        groups_without_variance=constant,
-        telemetry=_means(summary),
-    )
-
-
-def _spreads(moments: Mapping[str, Moments]) -> dict[str, Spread]:
-    return {name: _spread(channel) for name, channel in moments.items()}
-
-
-def _spread(moments: Moments) -> Spread:
-    if not moments.count:
-        return Spread(count=0, mean=None, std=None, low=None, high=None)
-    return Spread(
-        count=moments.count,
-        mean=moments.mean,
-        std=moments.std,
-        low=moments.low,
-        high=moments.high,
-    )
-
-
-def _quantiles(sketch: QuantileSketch) -> list[float]:
-    values = [sketch.quantile(share) for share in QUANTILES]
-    return [value for value in values if value is not None]
-
-
-def _means(summary: Summary) -> dict[str, float]:
-    means = {name: moments.mean for name, moments in summary.telemetry.items()}
-    return {name: mean for name, mean in means.items() if mean is not None}

@@ -150,7 +150,7 @@ class RunSeries:
         )
         self.status = gauge(
             "assay_run_status",
-            "The run's status: -1 waiting to be judged, 0 ok, 1 warn, 2 critical.",
+            "The run's status: -1 waiting to be assessed, 0 ok, 1 warn, 2 critical.",
             ["run"],
         )
         self.step = gauge("assay_run_step", "The run's latest step.", of_stream)

@@ -42,7 +42,7 @@ def share_parts(counts: Counts) -> list[Tally]:
 
 
 def share_progress(counts: Counts) -> Progress:
-    """Return the progress to the items from which a share is judged in any case."""
+    """Return the progress to the items from which a share is assessed in any case."""
     return pooled(share_parts(counts), MIN_ITEMS)
 
 

@@ -28,13 +28,12 @@ from assay_monitors.reports import (
     KeptRun,
     RunHealth,
     RunReport,
-    StreamSeries,
     gold_measure,
     kept_runs,
     run_health,
     run_report,
-    run_series,
 )
+from assay_monitors.step_reports import StreamSeries, run_series
 
 T = TypeVar("T")
 

@@ -38,7 +38,7 @@ function silentNotice(stream) {
   if (!stream) return h("p", { class: "notice" }, "There are no scores to evaluate yet.");
   const text =
     stream.status === "waiting"
-      ? "These scores are not judged yet: no rule fires, and too many rules wait for more of them."
+      ? "These scores are not assessed yet: no rule fires, and too many rules wait for more of them."
       : "No rule fires at the latest step of these scores.";
   return h("p", { class: "notice" }, text);
 }

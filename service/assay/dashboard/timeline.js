@@ -1,6 +1,6 @@
 // Episodes of rules: a track for each rule that fired, and the evidence of each episode.
 
-import { fill, h, status, table, tableOf } from "./dom.js";
+import { fill, h, status, tableOf } from "./dom.js";
 import { asWords, capitalize, number } from "./format.js";
 import { valueText } from "./rule_values.js";
 
@@ -24,7 +24,7 @@ export class Timeline {
     this.drawList(episodes);
     this.drawTracks(episodes, names, chart.columns);
     this.older.textContent = chart.left_off ? `${chart.left_off} older episodes are not shown.` : "";
-    fill(this.states, stateTable(rules));
+    fill(this.states, stateList(rules));
     this.list.hidden = !names.length;
     this.numbers.element.hidden = !names.length;
     this.numbers.update(() => [COLUMNS, episodes.map(tableRow), [2, 3, 4, 5, 6]]);
@@ -89,13 +89,15 @@ const nameOf = (episode) => `${episode.rule}-${episode.since_step}`;
 // Rules that fire first, then those that are quiet, that wait, and that were not fed.
 const STATES = ["fired", "quiet", "waiting", "not_fed"];
 
-function stateTable(rules) {
-  const rows = STATES.flatMap((state) =>
-    rules
-      .filter((rule) => rule.state === state)
-      .map((rule) => [asWords(rule.rule), status(rule.severity ?? state, stateText(rule))]),
+function stateList(rules) {
+  const inOrder = STATES.flatMap((state) => rules.filter((rule) => rule.state === state));
+  return h(
+    "ul",
+    { class: "states", "aria-label": "Rules at the latest step" },
+    inOrder.map((rule) =>
+      h("li", {}, capitalize(asWords(rule.rule)), status(rule.severity ?? rule.state, stateText(rule))),
+    ),
   );
-  return rows.length ? table("Rules at the latest step", ["Rule", "State"], rows) : null;
 }
 
 // `waiting (160/256 items)`.
