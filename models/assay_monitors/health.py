@@ -119,8 +119,8 @@ def evaluate_rules(
 def overall_status(series: Sequence[Point], evaluations: Sequence[Evaluation]) -> Status:
     """Return the worst severity, else whether the series is assessed: `ok`, or `waiting`.
 
-    It is assessed once more rules are quiet than wait, and none of `REQUIRED` waits. Rules that were
-    not fed count for neither. A series without items, of telemetry alone, never is: most rules are
+    It is assessed once more rules are quiet than wait, and none of `REQUIRED` waits. Rules not fed
+    count for neither. A series without items, of telemetry alone, never is: most rules are
     about items.
     """
     severities = [found.finding.severity for found in evaluations if found.finding is not None]
