@@ -42,8 +42,9 @@ class GoldAdvisor:
 
     Grounds, each with the interval clear of the value that it is compared to:
 
-    - `reversed`: the rank correlation of reward and gold is below zero by two half widths of its
-      interval, over `min_responses` or more, whatever it was at first.
+    - `reversed`: whatever they were at first, the rank correlation of reward and gold, over
+      `min_responses` or more, is below zero, and the accuracy below one half, each by two half
+      widths of its interval. Prompts that differ make the one, and ties the other, not both.
     - `accuracy`: below its first value by more than `accuracy_drop`.
     - `loss`: above its first value by more than `loss_rise` nats.
     - `slopes`: over the last `trend_points` points the proxy rises while gold falls, by at least
@@ -84,7 +85,7 @@ class GoldAdvisor:
         return Advice(points[-1].step, action, grounds, self._healthy_step(points))
 
     def _grounds(self, points: Sequence[GoldPoint]) -> Iterator[Ground]:
-        if self._is_reversed(points[-1].rank):
+        if self._is_reversed(points[-1]):
             yield "reversed"
         if self._accuracy_fell([point.accuracy for point in points]):
             yield "accuracy"
@@ -103,10 +104,11 @@ class GoldAdvisor:
         if self._norm_jumped([point.gradient_norm for point in points]):
             yield "gradient_norm"
 
-    def _is_reversed(self, rank: Estimate | None) -> bool:
-        if rank is None or rank.n < self.min_responses:
+    def _is_reversed(self, point: GoldPoint) -> bool:
+        rank, accuracy = point.rank, point.accuracy
+        if rank is None or accuracy is None or rank.n < self.min_responses:
             return False
-        return rank.value + 2 * (rank.high - rank.value) < 0
+        return _surely_below(rank, 0.0) and _surely_below(accuracy, 0.5)
 
     def _accuracy_fell(self, accuracies: Sequence[Estimate | None]) -> bool:
         first = next((accuracy for accuracy in accuracies if accuracy is not None), None)
@@ -160,6 +162,10 @@ class GoldAdvisor:
         ]
         best = max(healthy, key=lambda point: (_quality(point), point.step), default=None)
         return None if best is None else best.step
+
+
+def _surely_below(estimate: Estimate, bound: float) -> bool:
+    return estimate.value + 2 * (estimate.high - estimate.value) < bound
 
 
 def _quality(point: GoldPoint) -> tuple[float, float]:

@@ -107,6 +107,15 @@ def test_gold_that_the_reward_reverses_asks_for_a_stop_at_once() -> None:
         assert (advice and advice.action) == action
 
 
+def test_gold_whose_prompts_differ_the_other_way_round_is_not_reversed() -> None:
+    items = [
+        GoldItem(f"{prompt}", 10.0 * prompt + better, -10.0 * prompt + better)
+        for prompt in range(50)
+        for better in (0.0, 1.0)
+    ]
+    assert GoldAdvisor().advise([measure(0, items)]) is None
+
+
 def test_gold_that_ties_with_the_reward_is_not_reversed() -> None:
     items = [GoldItem(f"{place // 2}", 0.0, float(place % 2)) for place in range(100)]
     assert GoldAdvisor().advise([measure(0, items)]) is None
