@@ -6,15 +6,8 @@ from typing import ClassVar
 
 from assay_monitors.rules.base import Finding, Progress, grade
 from assay_monitors.rules.progress import known_points, staged
-from assay_monitors.rules.rolling import Tally, early_median, pool_recent
-from assay_monitors.rules.shares import (
-    MIN_ITEMS,
-    YES,
-    Counts,
-    share_findings,
-    share_parts,
-    share_progress,
-)
+from assay_monitors.rules.rolling import early_median
+from assay_monitors.rules.shares import Counts, pooled_shares, share_findings, share_progress
 from assay_monitors.summaries import Point
 
 
@@ -132,7 +125,7 @@ class InvalidShare:
         share itself where it is above the level.
         """
         counts = self._counts(series)
-        shares = _pooled_shares(counts)
+        shares = pooled_shares(counts)
         levels = share_findings(counts, self.level, self.level)
         rows = zip(levels, shares, early_median(shares), strict=True)
         return [level or self._rise(*row) for level, *row in rows]
@@ -140,7 +133,7 @@ class InvalidShare:
     def progress(self, series: Sequence[Point]) -> Progress:
         """Return the items of the latest points, then the points, of those that are needed."""
         counts = self._counts(series)
-        return staged(share_progress(counts), known_points(_pooled_shares(counts)))
+        return staged(share_progress(counts), known_points(pooled_shares(counts)))
 
     def _counts(self, series: Sequence[Point]) -> Counts:
         return [(summary.invalid, summary.items) for _, summary in series]
@@ -157,8 +150,3 @@ class InvalidShare:
             threshold=self.critical if severity == "critical" else self.warn,
             evidence={"share": share, "share_before": before},
         )
-
-
-def _pooled_shares(counts: Counts) -> list[float | None]:
-    pools = pool_recent(share_parts(counts), Tally, MIN_ITEMS)
-    return [None if pool is None else pool.share(YES) for pool in pools]

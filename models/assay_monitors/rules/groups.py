@@ -12,14 +12,12 @@ from assay_monitors.rules.progress import least, pooled
 from assay_monitors.rules.rolling import (
     MAX_POOLED_POINTS,
     SCORE,
-    Tally,
     merge_all,
     moments_of,
-    pool_early,
     pool_recent,
     switch_once_known,
 )
-from assay_monitors.rules.shares import YES, share_parts
+from assay_monitors.rules.shares import Counts, PooledCount, pool_counts, share_progress
 from assay_monitors.summaries import Point
 
 
@@ -52,37 +50,33 @@ class GroupDegeneracy:
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
         """Return findings whose `value` is the share of degenerate groups."""
-        parts = self._parts(series)
-        few = pool_recent(parts, Tally, self.least_groups)
-        many = pool_recent(parts, Tally, self.surely_groups)
-        early = pool_early(parts, Tally, self.surely_groups)
+        counts = self._counts(series)
+        few, many = (pool_counts(counts, n) for n in (self.least_groups, self.surely_groups))
         return [
-            self._critical(most or first) or self._warning(some)
-            for some, most, first in zip(few, many, early, strict=True)
+            self._critical(most) or self._warning(some)
+            for some, most in zip(few, many, strict=True)
         ]
 
     def progress(self, series: Sequence[Point]) -> Progress:
         """Return the groups of the latest points, of those that are needed."""
-        return pooled(self._parts(series), self.least_groups, "groups")
+        return share_progress(self._counts(series), self.least_groups, "groups")
 
-    def _parts(self, series: Sequence[Point]) -> list[Tally]:
-        counts = [summary.groups.count_zero_variance(self.resolution) for _, summary in series]
-        return share_parts(counts)
+    def _counts(self, series: Sequence[Point]) -> Counts:
+        return [summary.groups.count_zero_variance(self.resolution) for _, summary in series]
 
-    def _critical(self, tally: Tally | None) -> Finding | None:
-        if tally is None:
-            return None
-        share = share_at_any_time(tally.counts[YES], tally.count)
+    def _critical(self, pool: PooledCount) -> Finding | None:
+        share = share_at_any_time(pool.hits, pool.items)
         if share.low < self.critical:
             return None
         evidence = {"groups": float(share.n), "low": share.low}
         return Finding("critical", value=share.value, threshold=self.critical, evidence=evidence)
 
-    def _warning(self, tally: Tally | None) -> Finding | None:
-        if tally is None or tally.share(YES) < self.warn:
+    def _warning(self, pool: PooledCount) -> Finding | None:
+        share = pool.hits / pool.items if pool.is_enough else 0.0
+        if share < self.warn:
             return None
-        evidence = {"groups": float(tally.count)}
-        return Finding("warn", value=tally.share(YES), threshold=self.warn, evidence=evidence)
+        evidence = {"groups": float(pool.items)}
+        return Finding("warn", value=share, threshold=self.warn, evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True)

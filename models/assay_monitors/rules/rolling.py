@@ -75,22 +75,6 @@ def pool_recent(parts: Sequence[P], empty: type[P], min_count: int) -> list[P | 
     return [_pool_latest(some, empty, min_count) for some in recent]
 
 
-def pool_early(parts: Sequence[P], empty: type[P], min_count: int) -> list[P | None]:
-    """Merge, at each point, the hundred latest parts while they hold fewer than `min_count` values.
-
-    Returns:
-        One pool for each point, None where `pool_recent` has one, or where there are no values.
-    """
-    counts = [part.count for part in parts]
-    starts = [max(0, end - MAX_POOLED_POINTS) for end in range(1, len(parts) + 1)]
-    return [
-        merge_all(parts[start : end + 1], empty)
-        if 0 < sum(counts[start : end + 1]) < min_count
-        else None
-        for end, start in enumerate(starts)
-    ]
-
-
 def merge_all(parts: Iterable[P], empty: type[P]) -> P:
     """Return all parts as one."""
     whole = empty()

@@ -1,17 +1,42 @@
 """Findings about the share of items that have something, by bounds that are sure of it."""
 
 from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 from assay_monitors.intervals import Estimate, share_at_any_time, wilson
-from assay_monitors.rules.base import Finding, Progress, grade
-from assay_monitors.rules.progress import pooled
-from assay_monitors.rules.rolling import Tally, pool_early, pool_recent, tallies
+from assay_monitors.rules.base import Finding, Progress, Unit, grade
+from assay_monitors.rules.rolling import MAX_POOLED_POINTS
 
 MIN_ITEMS = 200
-YES, NO = "yes", "no"
 
 Counts = Sequence[tuple[int, int]]
 """By point, the items that have it, and all items."""
+
+
+class PooledCount(NamedTuple):
+    """The items of the latest points that have it, all of them, and whether they are enough."""
+
+    hits: int
+    items: int
+    is_enough: bool
+
+
+def pool_counts(counts: Counts, min_items: int) -> list[PooledCount]:
+    """Add up, at each point, the fewest latest points that hold enough items, as `pool_recent`.
+
+    Where the hundred latest points hold fewer, those are added up.
+    """
+    hits = [0, *accumulate(hit for hit, _ in counts)]
+    items = [0, *accumulate(total for _, total in counts)]
+    pools, start = [], 0
+    for end in range(1, len(items)):
+        start = max(start, end - MAX_POOLED_POINTS)
+        while start + 1 < end and items[end] - items[start + 1] >= min_items:
+            start += 1
+        total = items[end] - items[start]
+        pools.append(PooledCount(hits[end] - hits[start], total, total >= min_items))
+    return pools
 
 
 def share_findings(counts: Counts, warn: float, critical: float) -> list[Finding | None]:
@@ -21,32 +46,29 @@ def share_findings(counts: Counts, warn: float, critical: float) -> list[Finding
     Before, that of all items so far, which may be read at every step: in 999 of 1000 runs it never
     fires while the share is below the threshold.
     """
-    parts = share_parts(counts)
-    rows = zip(
-        pool_recent(parts, Tally, MIN_ITEMS), pool_early(parts, Tally, MIN_ITEMS), strict=True
-    )
-    shares = [
-        wilson(pool.counts[YES], pool.count)
-        if pool is not None
-        else share_at_any_time(early.counts[YES], early.count)
-        if early is not None
-        else None
-        for pool, early in rows
+    return [
+        _finding(
+            (wilson if is_enough else share_at_any_time)(hits, items), warn=warn, critical=critical
+        )
+        for hits, items, is_enough in pool_counts(counts, MIN_ITEMS)
     ]
-    return [None if share is None else _finding(share, warn, critical) for share in shares]
 
 
-def share_parts(counts: Counts) -> list[Tally]:
-    """Return counts as tallies of `yes` and `no`, which can be pooled."""
-    return tallies([{YES: hits, NO: items - hits} for hits, items in counts])
+def pooled_shares(counts: Counts) -> list[float | None]:
+    """Return the share of the latest points, None where they hold fewer than 200 items."""
+    return [
+        hits / items if is_enough else None
+        for hits, items, is_enough in pool_counts(counts, MIN_ITEMS)
+    ]
 
 
-def share_progress(counts: Counts) -> Progress:
+def share_progress(counts: Counts, needed: int = MIN_ITEMS, unit: Unit = "items") -> Progress:
     """Return the progress to the items from which a share is assessed in any case."""
-    return pooled(share_parts(counts), MIN_ITEMS)
+    seen = sum(items for _, items in counts[-MAX_POOLED_POINTS:])
+    return Progress(min(seen, needed), needed, unit)
 
 
-def _finding(share: Estimate, warn: float, critical: float) -> Finding | None:
+def _finding(share: Estimate, *, warn: float, critical: float) -> Finding | None:
     severity = grade(share.low, warn, critical)
     if severity is None:
         return None
