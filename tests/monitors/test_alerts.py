@@ -111,3 +111,20 @@ def test_the_least_recently_updated_run_is_forgotten() -> None:
         tracker.update(health(run, rule("warn")))
     assert tracker.update(health("a", rule("warn"))) == []
     assert len(tracker.update(health("b", rule("warn")))) == 1
+
+
+def test_the_alerts_of_a_run_that_is_no_longer_kept_end() -> None:
+    tracker = AlertTracker()
+    tracker.update(health("r", rule("warn")))
+    assert brief(tracker.forget("r")) == [("resolved", "null_share", "warn", 5)]
+    assert (tracker.forget("r"), tracker.forget("unknown")) == ([], [])
+
+
+def test_the_alerts_of_a_renamed_run_go_on_under_its_new_name() -> None:
+    tracker = AlertTracker()
+    tracker.update(health("old", rule("warn")))
+    tracker.rename("old", "new")
+    assert tracker.forget("old") == []
+    assert tracker.update(health("new", rule("warn"), step=6)) == []
+    (ended,) = tracker.update(health("new", rule(None, None), step=7))
+    assert (ended.kind, ended.alert.run) == ("resolved", "new")
