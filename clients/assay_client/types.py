@@ -188,12 +188,27 @@ class Model:
 
 
 @dataclass(frozen=True)
+class RuleProgress:
+    """The data that a rule has seen in the latest steps, of those that it needs to decide.
+
+    Attributes:
+        unit: `items`, `groups`, `labels` or `steps`.
+    """
+
+    seen: int
+    needed: int
+    unit: str
+
+
+@dataclass(frozen=True)
 class RuleState:
     """A rule at the latest step of a model's scores in one split.
 
     Attributes:
-        severity: None if the rule is silent: nothing passed a threshold, or there is too little
-            data.
+        state: `fired`; `quiet`: nothing passed a threshold; `waiting` for more data; `not_fed`: its
+            input never came.
+        severity: None unless it fired.
+        progress: the data that it has, of those that it needs.
         since_step: the step since which it fires without a break.
         value: the measured value; `threshold`: the one that it passed, in the same unit.
         about: the channels, labels or scripts it is about.
@@ -203,7 +218,9 @@ class RuleState:
     """
 
     rule: str
+    state: str
     severity: str | None
+    progress: RuleProgress
     since_step: int | None
     value: float | None
     threshold: float | None
@@ -305,13 +322,15 @@ class GoldHealth:
 class RunHealth:
     """The health of a training run: the worst `status` of its streams and gold sources.
 
-    A newer server may send other statuses and severities than those that this client knows.
+    It is `waiting` while nothing is assessed, as right after the first score. A newer server may
+    send other statuses, states and severities than those that this client knows.
     """
 
     run: str
     status: str
     streams: tuple[StreamHealth, ...]
     gold: tuple[GoldHealth, ...]
+    note: str | None = None
 
     @property
     def firing(self) -> tuple[RuleState, ...]:

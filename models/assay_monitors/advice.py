@@ -10,7 +10,7 @@ from assay_monitors.gold import GoldPoint
 from assay_monitors.intervals import Z_95, Estimate, slope
 
 Action = Literal["raise_regularisation", "reset_reference", "stop"]
-Ground = Literal["accuracy", "loss", "slopes", "drawdown", "gradient_norm"]
+Ground = Literal["reversed", "accuracy", "loss", "slopes", "drawdown", "gradient_norm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,9 @@ class GoldAdvisor:
 
     Grounds, each with the interval clear of the value that it is compared to:
 
+    - `reversed`: whatever they were at first, the rank correlation of reward and gold, over
+      `min_responses` or more, is below zero, and the accuracy below one half, each by two half
+      widths of its interval. Prompts that differ make the one, and ties the other, not both.
     - `accuracy`: below its first value by more than `accuracy_drop`.
     - `loss`: above its first value by more than `loss_rise` nats.
     - `slopes`: over the last `trend_points` points the proxy rises while gold falls, by at least
@@ -49,15 +52,17 @@ class GoldAdvisor:
     - `drawdown`: gold below its peak by `drawdown` of it, the proxy no lower than it was there.
     - `gradient_norm`: above `norm_factor` times the median of at least `min_norms` before it.
 
-    A gradient norm alone asks for more regularisation, the others for a reset of the reference, and
-    a gold that has lost `stop_drawdown` of its peak for a stop. It cannot distinguish a reward that
-    is exploited from a gold source that has changed, and sees nothing between two measurements.
+    A gradient norm alone asks for more regularisation, the others for a reset of the reference. A
+    reward that is reversed asks for a stop, and so does a gold that has lost `stop_drawdown` of its
+    peak. It cannot distinguish a reward that is exploited from a gold source that has changed, and
+    sees nothing between two measurements.
 
     From: Ackermann et al., arXiv 2602.18037 (reference resets act as gradient regularisation; the
     gold curve of the hacked judge shows by step 200 what the proxy does not until 400). The grounds
     and their thresholds are starting values of our own.
     """
 
+    min_responses: int = 20
     accuracy_drop: float = 0.05
     loss_rise: float = 0.1
     trend_points: int = 3
@@ -75,11 +80,13 @@ class GoldAdvisor:
         action: Action = "reset_reference"
         if grounds == ("gradient_norm",):
             action = "raise_regularisation"
-        elif _gold_drawdown(points) >= self.stop_drawdown:
+        elif "reversed" in grounds or _gold_drawdown(points) >= self.stop_drawdown:
             action = "stop"
         return Advice(points[-1].step, action, grounds, self._healthy_step(points))
 
     def _grounds(self, points: Sequence[GoldPoint]) -> Iterator[Ground]:
+        if self._is_reversed(points[-1]):
+            yield "reversed"
         if self._accuracy_fell([point.accuracy for point in points]):
             yield "accuracy"
         if self._loss_rose([point.loss for point in points]):
@@ -96,6 +103,12 @@ class GoldAdvisor:
                 yield "drawdown"
         if self._norm_jumped([point.gradient_norm for point in points]):
             yield "gradient_norm"
+
+    def _is_reversed(self, point: GoldPoint) -> bool:
+        rank, accuracy = point.rank, point.accuracy
+        if rank is None or accuracy is None or rank.n < self.min_responses:
+            return False
+        return _surely_below(rank, 0.0) and _surely_below(accuracy, 0.5)
 
     def _accuracy_fell(self, accuracies: Sequence[Estimate | None]) -> bool:
         first = next((accuracy for accuracy in accuracies if accuracy is not None), None)
@@ -149,6 +162,10 @@ class GoldAdvisor:
         ]
         best = max(healthy, key=lambda point: (_quality(point), point.step), default=None)
         return None if best is None else best.step
+
+
+def _surely_below(estimate: Estimate, bound: float) -> bool:
+    return estimate.value + 2 * (estimate.high - estimate.value) < bound
 
 
 def _quality(point: GoldPoint) -> tuple[float, float]:

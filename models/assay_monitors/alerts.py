@@ -105,6 +105,16 @@ class AlertTracker:
             if key not in before or before[key].severity != alert.severity
         ]
 
+    def forget(self, run: str) -> list[AlertChange]:
+        """Forget a run that is no longer kept, and return its alerts, which end with it."""
+        return [AlertChange("resolved", alert) for alert in self._firing.pop(run, {}).values()]
+
+    def rename(self, run: str, name: str) -> None:
+        """Keep a run's alerts under another name; none begins or ends."""
+        firing = self._firing.pop(run, None)
+        if firing:
+            self._firing[name] = {key: replace(alert, run=name) for key, alert in firing.items()}
+
 
 def _latest_steps(health: RunHealth) -> Iterator[tuple[StreamKey, int]]:
     for stream in health.streams:

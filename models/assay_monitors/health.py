@@ -1,12 +1,13 @@
 """Health of a series: each rule's result at the latest step, and the state of each channel."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from assay_monitors.rules.base import Finding, Rule
-from assay_monitors.rules.failures import InvalidShare, NullShare, TruncatedShare
-from assay_monitors.rules.groups import DeadChannel, GroupDegeneracy
+from assay_monitors.rules.base import Finding, Progress, Rule
+from assay_monitors.rules.failures import EmptyShare, InvalidShare, NullShare, TruncatedShare
+from assay_monitors.rules.groups import ConstantScore, DeadChannel, GroupDegeneracy
 from assay_monitors.rules.labels import SignalCollapse, StrongSupport
 from assay_monitors.rules.language import ScriptDrift
 from assay_monitors.rules.lengths import LengthCollapse, LengthScore
@@ -17,15 +18,18 @@ from assay_monitors.rules.saturation import Saturation
 from assay_monitors.rules.telemetry import (
     AnswerCollapse,
     CallsWithoutSearch,
+    ClippedShare,
     KlJump,
     PolicyEntropy,
     TokenCollapse,
 )
 from assay_monitors.summaries import Point
 
-Status = Literal["ok", "warn", "critical"]
+Status = Literal["waiting", "ok", "warn", "critical"]
+State = Literal["fired", "quiet", "waiting", "not_fed"]
 
 RULES: tuple[Rule, ...] = (
+    ConstantScore(),
     GroupDegeneracy(),
     DeadChannel(),
     SignalCollapse(),
@@ -40,13 +44,17 @@ RULES: tuple[Rule, ...] = (
     ScriptDrift(),
     NullShare(),
     TruncatedShare(),
+    EmptyShare(),
     InvalidShare(),
     PolicyEntropy(),
     TokenCollapse(),
     AnswerCollapse(),
     KlJump(),
     CallsWithoutSearch(),
+    ClippedShare(),
 )
+# A reward that fails in one of these ways from its first step must never appear to be healthy.
+REQUIRED = (ConstantScore.id, GroupDegeneracy.id, SignalCollapse.id, NullShare.id)
 DEFAULT_RULES = tuple(rule for rule in RULES if rule.is_default)
 
 
@@ -59,6 +67,16 @@ class Evaluation(NamedTuple):
     rule: Rule
     since_step: int
     finding: Finding | None
+    progress: Progress
+
+    @property
+    def state(self) -> State:
+        """Whether it fired, is quiet with all that it needs, waits for more, or got nothing."""
+        if self.finding is not None:
+            return "fired"
+        if self.progress.is_complete:
+            return "quiet"
+        return "waiting" if self.progress.seen else "not_fed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +111,26 @@ def evaluate_rules(
     """Return each rule's result at the latest point, points by rising step; [] without points."""
     results = [(rule, rule.findings(series)) for rule in rules] if series else []
     return [
-        Evaluation(rule, _since_step(series, findings), findings[-1]) for rule, findings in results
+        Evaluation(rule, _since_step(series, findings), findings[-1], rule.progress(series))
+        for rule, findings in results
     ]
+
+
+def overall_status(series: Sequence[Point], evaluations: Sequence[Evaluation]) -> Status:
+    """Return the worst severity, else whether the series is assessed: `ok`, or `waiting`.
+
+    It is assessed once more rules are quiet than wait, and none of `REQUIRED` waits. Rules not fed
+    count for neither. A series without items, of telemetry alone, never is: most rules are
+    about items.
+    """
+    severities = [found.finding.severity for found in evaluations if found.finding is not None]
+    if severities:
+        return "critical" if "critical" in severities else "warn"
+    has_items = any(summary.items for _, summary in series)
+    states = Counter(found.state for found in evaluations)
+    required = {found.state for found in evaluations if found.rule.id in REQUIRED}
+    is_assessed = states["quiet"] > states["waiting"] and "waiting" not in required
+    return "ok" if has_items and is_assessed else "waiting"
 
 
 def firing_rules(
@@ -103,7 +139,7 @@ def firing_rules(
     """Return the rules that fire at the latest step, in the order of the rules."""
     return [
         FiringRule(rule.id, since_step, finding)
-        for rule, since_step, finding in evaluate_rules(series, rules)
+        for rule, since_step, finding, _ in evaluate_rules(series, rules)
         if finding is not None
     ]
 

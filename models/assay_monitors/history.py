@@ -1,7 +1,7 @@
 """RunHistory: reads the file of runs, also while other processes write it."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -13,12 +13,25 @@ from assay_monitors.summaries import Point, Summary
 BUSY_SECONDS = 5.0
 
 
+ExpectedRuns = Callable[[], Mapping[str, float]]
+"""Returns the runs that were named and may not be stored yet, and when, in seconds since the epoch.
+"""
+
+
 class Run(NamedTuple):
-    """A run, and the times of its first and latest data, in seconds since the epoch."""
+    """A run, the times of its first and latest data in seconds since the epoch, and its note."""
 
     run: str
     first_seen: float
     last_seen: float
+    note: str | None = None
+
+
+class StepOrigin(NamedTuple):
+    """The step that a run's trainer named last, if any, and the time of the run's first data."""
+
+    last_step: int | None
+    first_seen: float
 
 
 class Stream(NamedTuple):
@@ -43,23 +56,48 @@ TRAINER_STREAM = Stream("", "")
 
 
 class RunHistory:
-    """Reads the file that a `RunStore` writes, each time as it was last committed."""
+    """Reads the file that a `RunStore` writes, each time as it was last committed.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the file.
+        expected: the runs that are known though nothing of them is stored yet; they have no data.
+    """
+
+    def __init__(self, path: Path, expected: ExpectedRuns = dict) -> None:
         self._address = f"{path.absolute().as_uri()}?mode=ro"
+        self._expected = expected
 
     def runs(self) -> list[Run]:
         """Return all runs that are kept, the most recently recorded first."""
+        expected = self._expected()
         with self._connect() as connection:
-            rows = connection.execute("SELECT * FROM runs ORDER BY last_seen DESC, run")
-            return [Run(*row) for row in rows]
+            rows = connection.execute(
+                "SELECT runs.*, note FROM runs LEFT JOIN details USING (run)"
+                " ORDER BY last_seen DESC, run"
+            )
+            runs = [Run(*row) for row in rows]
+        stored = {run.run for run in runs}
+        new = [Run(run, seen, seen) for run, seen in expected.items() if run not in stored]
+        return sorted(new, key=lambda run: -run.last_seen) + runs
+
+    def step_origin(self, run: str) -> StepOrigin | None:
+        """Return from where a run's items without a step are filed; None if it is not stored."""
+        with self._connect() as connection:
+            row = connection.execute(
+                "SELECT last_step, first_seen FROM runs LEFT JOIN details USING (run)"
+                " WHERE run = ?",
+                (run,),
+            ).fetchone()
+        return None if row is None else StepOrigin(*row)
 
     def updates(self, runs: Iterable[str]) -> dict[str, Update]:
         """Return the latest update of each of these runs that is kept; no summary is read."""
+        wanted, expected = list(runs), self._expected()
         with self._connect() as connection:
-            return {
+            new = {run: Update(expected[run], None) for run in wanted if run in expected}
+            return new | {
                 run: Update(*row)
-                for run in runs
+                for run in wanted
                 for row in connection.execute(
                     "SELECT last_seen, (SELECT max(step) FROM windows WHERE windows.run = runs.run)"
                     " FROM runs WHERE run = ?",

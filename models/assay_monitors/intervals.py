@@ -2,9 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache, lru_cache
+from itertools import count
 from typing import NamedTuple
 
 Z_95 = 1.96
+FALSE_ALARM_RATE = 0.001
+"""The chance that an interval of `share_at_any_time` ever misses the share that it estimates."""
+BISECTIONS = 40
 
 
 class Estimate(NamedTuple):
@@ -39,6 +44,24 @@ def wilson(hits: int, total: int) -> Estimate:
     middle = (share + weight / 2) / (1 + weight)
     half = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
     return Estimate(share, max(0.0, middle - half), min(1.0, middle + half), total)
+
+
+@lru_cache(maxsize=4096)
+def share_at_any_time(hits: int, total: int) -> Estimate:
+    """Return a share with an interval that may be read after every item: a confidence sequence.
+
+    The intervals of a growing sample all hold the share, with a chance of 99.9 %, however often
+    they are read; a Wilson interval is right for one reading only. It is the beta-binomial mixture
+    with a uniform prior (Robbins, Ann. Math. Statist. 1970; Howard et al., arXiv 1810.08240).
+    """
+    low, high = _lowest_share(hits, total), 1 - _lowest_share(total - hits, total)
+    return Estimate(hits / total if total else 0.0, low, high, total)
+
+
+@cache
+def items_to_exclude(share: float) -> int:
+    """Return the fewest items, all alike, after which others surely have less than that share."""
+    return next(total for total in count(1) if share_at_any_time(0, total).high <= share)
 
 
 def mean(values: Sequence[float]) -> Estimate:
@@ -83,6 +106,21 @@ def spearman(xs: Sequence[float], ys: Sequence[float]) -> Estimate | None:
     half = Z_95 * math.sqrt((1 + value**2 / 2) / (n - 3))
     middle = math.atanh(value)
     return Estimate(value, math.tanh(middle - half), math.tanh(middle + half), n)
+
+
+def _lowest_share(hits: int, total: int) -> float:
+    """Return the lowest share at which the mixture's likelihood ratio is below 1 / 0.001."""
+    if not hits:
+        return 0.0
+    misses = total - hits
+    log_mixture = math.lgamma(hits + 1) + math.lgamma(misses + 1) - math.lgamma(total + 2)
+    log_bound = log_mixture + math.log(FALSE_ALARM_RATE)
+    low, high = 0.0, hits / total
+    for _ in range(BISECTIONS):
+        share = (low + high) / 2
+        log_likelihood = hits * math.log(share) + (misses and misses * math.log1p(-share))
+        low, high = (low, share) if log_likelihood > log_bound else (share, high)
+    return low
 
 
 def _ranks(values: Sequence[float]) -> list[float]:

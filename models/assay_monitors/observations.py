@@ -13,7 +13,7 @@ class Window(NamedTuple):
     """The key under which observations are summed: run, model, split and step.
 
     Scores of different models have different scales, and a policy is evaluated otherwise than it is
-    trained, so neither is ever summed together. A run that names no step has all in step 0.
+    trained, so neither is ever summed together.
     """
 
     run: str

@@ -4,14 +4,15 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import TRAINER_STREAM
 from assay_monitors.observations import Observation, Window
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import Changes, Edit, RunStore
 from assay_monitors.summaries import Summary
 
 COMMIT_SECONDS = 0.25
@@ -21,14 +22,19 @@ MAX_KNOWN_RUNS = 10_000
 
 Apply = Callable[[Changes], None]
 OnCommit = Callable[[set[str]], None]
+T = TypeVar("T")
 
 
 class QueuedChange(NamedTuple):
-    """A change that waits in the queue: its run, its observations, and how it is applied."""
+    """A change that waits in the queue: its run, its observations, and how it is applied.
+
+    An order is work on the store, for which there is always room.
+    """
 
     run: str
     size: int
     apply: Apply
+    is_order: bool = False
 
 
 @dataclass(slots=True)
@@ -93,9 +99,17 @@ class Recorder:
         """Begin to write."""
         self._thread.start()
 
-    def record(self, window: Window, observations: Sequence[Observation]) -> bool:
-        """Queue the observations of a request; return False where they are dropped."""
-        apply = partial(_observe, window, tuple(observations))
+    def record(
+        self, window: Window, observations: Sequence[Observation], *, names_step: bool = True
+    ) -> bool:
+        """Queue the observations of a request; return False where they are dropped.
+
+        Args:
+            window: the key that they are summed under.
+            observations: of the request's items.
+            names_step: whether the request named the window's step.
+        """
+        apply = partial(_observe, window, tuple(observations), names_step)
         return self._enqueue(QueuedChange(window.run, len(observations), apply))
 
     def record_telemetry(self, run: str, step: int, values: Mapping[str, float]) -> bool:
@@ -110,6 +124,20 @@ class Recorder:
         """
         apply = partial(_add_gold, (run, source, point.step), point)
         return self._enqueue(QueuedChange(run, 1, apply))
+
+    def delete(self, run: str) -> Future[bool]:
+        """Delete a run, with all that was recorded of it before; False where it is not kept.
+
+        The future raises sqlite3.Error where the file cannot be written.
+        """
+        return self._order(partial(self._delete, run))
+
+    def edit(self, run: str, *, name: str | None, note: str | None) -> Future[Edit]:
+        """Give a run another name, a note, or both, with all that was recorded of it before.
+
+        The future raises sqlite3.Error where the file cannot be written.
+        """
+        return self._order(partial(self._edit, run, name, note))
 
     @property
     def is_alive(self) -> bool:
@@ -159,6 +187,32 @@ class Recorder:
         """Whether a commit must make room; one that has just failed is not repeated for that."""
         return not self._has_room and not self._is_failing
 
+    def _order(self, work: Callable[[], T]) -> Future[T]:
+        """Queue work on the store, which is done once all that waits before it is committed."""
+        future: Future[T] = Future()
+
+        def apply(_: Changes) -> None:
+            self._commit()
+            try:
+                if self._changes:
+                    raise sqlite3.OperationalError("earlier changes could not be written")
+                future.set_result(work())
+            except sqlite3.Error as error:
+                future.set_exception(error)
+
+        if not self._enqueue(QueuedChange("", 0, apply, is_order=True)):
+            future.set_exception(sqlite3.OperationalError("the writer has stopped"))
+        self._wake.set()
+        return future
+
+    def _delete(self, run: str) -> bool:
+        self._known.discard(run)
+        return self._store.delete(run)
+
+    def _edit(self, run: str, name: str | None, note: str | None) -> Edit:
+        self._known.discard(run)
+        return self._store.edit(run, name=name, note=note)
+
     def _enqueue(self, change: QueuedChange) -> bool:
         with self._lock:
             if self._is_closing or self._size + change.size > self._capacity:
@@ -179,6 +233,9 @@ class Recorder:
             return taken
 
     def _add(self, change: QueuedChange) -> None:
+        if change.is_order:
+            change.apply(self._changes)
+            return
         has_room = self._has_room
         with self._lock:
             self._size -= change.size
@@ -225,15 +282,22 @@ class Recorder:
         self._store.close()
 
 
-def _observe(window: Window, observations: Sequence[Observation], changes: Changes) -> None:
+def _observe(
+    window: Window, observations: Sequence[Observation], names_step: bool, changes: Changes
+) -> None:
+    if names_step:
+        changes.last_steps[window.run] = window.step
     summary = changes.windows.setdefault(window, Summary())
     for observation in observations:
         summary.add(observation)
 
 
 def _add_telemetry(window: Window, values: Mapping[str, float], changes: Changes) -> None:
+    changes.last_steps[window.run] = window.step
     changes.windows.setdefault(window, Summary()).add_telemetry(values)
 
 
 def _add_gold(key: tuple[str, str, int], point: GoldPoint, changes: Changes) -> None:
+    run, _, step = key
+    changes.last_steps[run] = step
     changes.gold[key] = point

@@ -1,6 +1,6 @@
-"""Reports of a run, as the service returns them: streams, health, steps, and gold."""
+"""Reports of a run, as the service returns them: streams, health, and gold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,28 +9,29 @@ from assay_monitors.gold import GoldPoint
 from assay_monitors.health import (
     DEFAULT_RULES,
     ChannelHealth,
+    Evaluation,
+    State,
     Status,
     channel_health,
     evaluate_rules,
+    overall_status,
 )
 from assay_monitors.history import TRAINER_STREAM, Run, RunHistory, Stream
 from assay_monitors.intervals import Estimate
-from assay_monitors.moments import Moments
-from assay_monitors.rules.base import Finding, Rule, Severity
-from assay_monitors.sketch import QuantileSketch
-from assay_monitors.summaries import Point, Summary
+from assay_monitors.rules.base import Rule, Severity, Unit
+from assay_monitors.summaries import Point
 
-RANK: dict[Status, int] = {"ok": 0, "warn": 1, "critical": 2}
-QUANTILES = (0.1, 0.5, 0.9)
+RANK: dict[Status, int] = {"waiting": -1, "ok": 0, "warn": 1, "critical": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class KeptRun:
-    """A run that is kept, and when it was first and last seen, in seconds since the epoch."""
+    """A run that is kept, when it was first and last seen in seconds since the epoch, its note."""
 
     run: str
     first_seen: float
     last_seen: float
+    note: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +44,41 @@ class StreamName:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """A run, what it was scored with, and the gold sources it was measured against."""
+    """A run, its note, what it was scored with, and the gold sources it was measured against."""
 
     run: str
     first_seen: float
     last_seen: float
+    note: str | None
     streams: list[StreamName]
     gold_sources: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleProgress:
+    """The data that a rule has seen in the latest steps, of those that it needs to decide."""
+
+    seen: int
+    needed: int
+    unit: Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleState:
     """A rule at a stream's latest step.
 
-    Without a severity it is silent: nothing passed a threshold, or there was too little data to
-    evaluate. `since_step` is the step since which it has fired without a break. `value` was
+    `state` is `fired`, `quiet` (it had what it needs, and nothing passed a threshold), `waiting`
+    for more data (see `progress`), or `not_fed` (its input never came). It has a severity only
+    where it fired. `since_step` is the step since which it has fired without a break. `value` was
     measured and passed `threshold`; `about` names the channels, labels or scripts concerned, and
     `evidence` the other numbers that it rests on. `thresholds` are the rule's own, and `limits`
     is what it cannot distinguish.
     """
 
     rule: str
+    state: State
     severity: Severity | None
+    progress: RuleProgress
     since_step: int | None
     value: float | None
     threshold: float | None
@@ -78,8 +92,9 @@ class RuleState:
 class StreamHealth:
     """The health of one model's scores in one split, at the latest `step`.
 
-    Where nothing was scored for a run, it is the health of the trainer's telemetry, without a model
-    and a split.
+    `status` is the worst severity; without any it is `ok` once more rules are quiet than wait, and
+    `waiting` until then. Where nothing was scored for a run, it is the health of the trainer's
+    telemetry, without a model and a split.
     """
 
     model: str | None
@@ -126,72 +141,27 @@ class GoldHealth:
 class RunHealth:
     """The health of a run.
 
-    `status` is the worst of its streams and gold sources. A gold source that advises to stop is
-    critical, any other advice warns.
+    `status` is the worst of its streams and gold sources, and `waiting` where none of them is
+    assessed. A gold source that advises to stop is critical, any other advice warns, and one with a
+    single measurement waits.
     """
 
     run: str
     status: Status
     streams: list[StreamHealth]
     gold: list[GoldHealth]
+    note: str | None = None
 
     def severities(self) -> dict[str, int]:
-        """Return each rule's worst severity over all streams: 0 silent, 1 warn, 2 critical."""
+        """Return each rule's worst severity over all streams.
+
+        It is -1 for a rule that waits or was not fed, 0 quiet, 1 warn, 2 critical.
+        """
         worst_by_rule: dict[str, int] = {}
         for state in (rule for stream in self.streams for rule in stream.rules):
-            rank = RANK[state.severity or "ok"]
-            worst_by_rule[state.rule] = max(worst_by_rule.get(state.rule, 0), rank)
+            rank = RANK[state.severity or ("ok" if state.state == "quiet" else "waiting")]
+            worst_by_rule[state.rule] = max(worst_by_rule.get(state.rule, rank), rank)
         return worst_by_rule
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
-    """The count, mean, standard deviation, minimum and maximum of values."""
-
-    count: int
-    mean: float | None
-    std: float | None
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepReport:
-    """The statistics of a step.
-
-    `…_quantiles` are the tenth, fiftieth and ninetieth percentile, with an error of 2 %. `groups`
-    counts those of two scored items or more in a sample, `groups_without_variance` those of them
-    that do not vary on any channel. `telemetry` has the means of the trainer's values.
-    """
-
-    step: int
-    items: int
-    nulls: int
-    truncated: int
-    invalid: int
-    score: Spread
-    score_quantiles: list[float]
-    channels: dict[str, Spread]
-    character_quantiles: list[float]
-    token_quantiles: list[float]
-    length_score: float | None
-    labels: dict[str, int]
-    flags: dict[str, int]
-    sources: dict[str, int]
-    scripts: dict[str, int]
-    calls: dict[str, int]
-    groups: int
-    groups_without_variance: int
-    telemetry: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSeries:
-    """The steps of a stream, rising; streams as in `StreamHealth`."""
-
-    model: str | None
-    split: str | None
-    steps: list[StepReport]
 
 
 def kept_runs(history: RunHistory) -> list[KeptRun]:
@@ -201,13 +171,14 @@ def kept_runs(history: RunHistory) -> list[KeptRun]:
 
 def run_report(history: RunHistory, run: str) -> RunReport | None:
     """Return a run's streams and gold sources; None if the run is unknown."""
-    known = _find(history, run)
+    known = find_run(history, run)
     if known is None:
         return None
     return RunReport(
         run=known.run,
         first_seen=known.first_seen,
         last_seen=known.last_seen,
+        note=known.note,
         streams=[StreamName(*stream) for stream in history.streams(run)],
         gold_sources=list(history.gold(run)),
     )
@@ -217,37 +188,18 @@ def run_health(
     history: RunHistory, run: str, rules: Sequence[Rule] = DEFAULT_RULES
 ) -> RunHealth | None:
     """Evaluate the rules at the run's latest step; return None if the run is unknown."""
-    if _find(history, run) is None:
+    known = find_run(history, run)
+    if known is None:
         return None
     streams = [
         _stream_health(stream, series, rules)
-        for stream in _streams(history, run)
+        for stream in streams_of(history, run)
         if (series := history.series(run, stream))
     ]
     gold = [gold_health(source, points) for source, points in history.gold(run).items()]
     statuses = [stream.status for stream in streams]
-    statuses += [_gold_status(source.advice) for source in gold]
-    return RunHealth(run, worst(statuses), streams, gold)
-
-
-def run_series(
-    history: RunHistory, run: str, *, model: str | None, split: str | None, since: int
-) -> list[StreamSeries] | None:
-    """Return the steps from `since` on of all streams, or of those of a model or a split.
-
-    Returns:
-        The steps by stream; None if the run is unknown.
-    """
-    if _find(history, run) is None:
-        return None
-    return [
-        StreamSeries(
-            *_names_or_none(stream),
-            [_step_report(point) for point in history.series(run, stream) if point.step >= since],
-        )
-        for stream in _streams(history, run)
-        if model in (None, stream.model) and split in (None, stream.split)
-    ]
+    statuses += [_gold_status(source) for source in gold]
+    return RunHealth(run, worst(statuses), streams, gold, known.note)
 
 
 def gold_health(source: str, points: Sequence[GoldPoint]) -> GoldHealth:
@@ -269,40 +221,45 @@ def gold_measure(point: GoldPoint) -> GoldMeasure:
 
 
 def worst(statuses: Sequence[Status]) -> Status:
-    """Return the worst status; `ok` if there are none."""
-    return max(statuses, key=RANK.__getitem__, default="ok")
+    """Return the worst status; `waiting` if there are none."""
+    return max(statuses, key=RANK.__getitem__, default="waiting")
 
 
-def _find(history: RunHistory, run: str) -> Run | None:
+def find_run(history: RunHistory, run: str) -> Run | None:
+    """Return a run and its times; None if the run is unknown."""
     return next((kept for kept in history.runs() if kept.run == run), None)
 
 
-def _streams(history: RunHistory, run: str) -> list[Stream]:
+def streams_of(history: RunHistory, run: str) -> list[Stream]:
+    """Return the streams of a run, or that of the trainer's telemetry where nothing was scored."""
     return history.streams(run) or [TRAINER_STREAM]
 
 
-def _names_or_none(stream: Stream) -> tuple[str | None, str | None]:
+def names_or_none(stream: Stream) -> tuple[str | None, str | None]:
+    """Return the model and the split of a stream; None for the trainer's telemetry."""
     return stream.model or None, stream.split or None
 
 
 def _stream_health(stream: Stream, series: Sequence[Point], rules: Sequence[Rule]) -> StreamHealth:
-    states = [_state(*evaluation) for evaluation in evaluate_rules(series, rules)]
-    severities: list[Status] = [state.severity for state in states if state.severity is not None]
-    model, split = _names_or_none(stream)
+    evaluations = evaluate_rules(series, rules)
+    model, split = names_or_none(stream)
     return StreamHealth(
         model=model,
         split=split,
         step=series[-1].step,
-        status=worst(severities),
-        rules=states,
+        status=overall_status(series, evaluations),
+        rules=list(map(_state, evaluations)),
         channels=channel_health(series),
     )
 
 
-def _state(rule: Rule, since_step: int, finding: Finding | None) -> RuleState:
+def _state(evaluation: Evaluation) -> RuleState:
+    rule, since_step, finding, progress = evaluation
     return RuleState(
         rule=rule.id,
+        state=evaluation.state,
         severity=finding.severity if finding else None,
+        progress=RuleProgress(*progress),
         since_step=since_step if finding else None,
         value=finding.value if finding else None,
         threshold=finding.threshold if finding else None,
@@ -317,63 +274,11 @@ def _thresholds(rule: Any) -> dict[str, float | str]:
     return {field.name: getattr(rule, field.name) for field in fields(rule)}
 
 
-def _gold_status(advice: Advice | None) -> Status:
-    if advice is None:
-        return "ok"
-    return "critical" if advice.action == "stop" else "warn"
+def _gold_status(source: GoldHealth) -> Status:
+    if source.advice is None:
+        return "ok" if len(source.points) > 1 else "waiting"
+    return "critical" if source.advice.action == "stop" else "warn"
 
 
 def _interval(estimate: Estimate | None) -> Interval | None:
     return None if estimate is None else Interval(*estimate)
-
-
-def _step_report(point: Point) -> StepReport:
-    step, summary = point
-    constant, groups = summary.groups.count_zero_variance(0.0)
-    return StepReport(
-        step=step,
-        items=summary.items,
-        nulls=summary.nulls,
-        truncated=summary.truncated,
-        invalid=summary.invalid,
-        score=_spread(summary.score),
-        score_quantiles=_quantiles(summary.scores),
-        channels=_spreads(summary.channels),
-        character_quantiles=_quantiles(summary.characters),
-        token_quantiles=_quantiles(summary.tokens),
-        length_score=summary.length_score.correlation,
-        labels=summary.labels,
-        flags=summary.flags,
-        sources=summary.sources,
-        scripts=summary.scripts,
-        calls=summary.calls,
-        groups=groups,
-        groups_without_variance=constant,
-        telemetry=_means(summary),
-    )
-
-
-def _spreads(moments: Mapping[str, Moments]) -> dict[str, Spread]:
-    return {name: _spread(channel) for name, channel in moments.items()}
-
-
-def _spread(moments: Moments) -> Spread:
-    if not moments.count:
-        return Spread(count=0, mean=None, std=None, low=None, high=None)
-    return Spread(
-        count=moments.count,
-        mean=moments.mean,
-        std=moments.std,
-        low=moments.low,
-        high=moments.high,
-    )
-
-
-def _quantiles(sketch: QuantileSketch) -> list[float]:
-    values = [sketch.quantile(share) for share in QUANTILES]
-    return [value for value in values if value is not None]
-
-
-def _means(summary: Summary) -> dict[str, float]:
-    means = {name: moments.mean for name, moments in summary.telemetry.items()}
-    return {name: mean for name, mean in means.items() if mean is not None}

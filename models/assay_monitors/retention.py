@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from assay_monitors.codec import pack_summary, unpack_summary
 
+TABLES = ("windows", "gold", "details", "runs")
+"""The tables of the file; each has the run's name in its column `run`."""
+
 RunStream = tuple[str, str, str]
 """The run, the model and the split of a stream."""
 
@@ -28,7 +31,7 @@ def retain(connection: sqlite3.Connection, retention: Retention) -> None:
     for (run,) in connection.execute(
         "SELECT run FROM runs ORDER BY last_seen DESC, run LIMIT -1 OFFSET ?", (retention.runs,)
     ).fetchall():
-        _delete_run(connection, run)
+        delete_run(connection, run)
     for *stream, _ in connection.execute(
         "SELECT run, model, split, count(*) AS steps FROM windows"
         " GROUP BY run, model, split HAVING steps > ?",
@@ -39,8 +42,9 @@ def retain(connection: sqlite3.Connection, retention: Retention) -> None:
         pass
 
 
-def _delete_run(connection: sqlite3.Connection, run: str) -> None:
-    for table in ("windows", "gold", "runs"):
+def delete_run(connection: sqlite3.Connection, run: str) -> None:
+    """Delete all that is kept of a run, inside a transaction of the caller."""
+    for table in TABLES:
         connection.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608 our own names
 
 
@@ -52,7 +56,7 @@ def _free_space(connection: sqlite3.Connection) -> bool:
     """
     runs = connection.execute("SELECT run FROM runs ORDER BY last_seen, run LIMIT 2").fetchall()
     if len(runs) > 1:
-        _delete_run(connection, runs[0][0])
+        delete_run(connection, runs[0][0])
         return True
     streams = connection.execute("SELECT DISTINCT run, model, split FROM windows").fetchall()
     merged = [_merge_older_half(connection, stream) for stream in streams]

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from assay_monitors.codec import gold_to_json, pack_summary, unpack_summary
 from assay_monitors.gold import GoldPoint
 from assay_monitors.observations import Window
-from assay_monitors.retention import Retention, retain
+from assay_monitors.retention import TABLES, Retention, delete_run, retain
 from assay_monitors.summaries import Summary
 
 VERSION = 1
@@ -28,11 +29,14 @@ CREATE TABLE IF NOT EXISTS windows (
 CREATE TABLE IF NOT EXISTS gold (
     run TEXT NOT NULL, source TEXT NOT NULL, step INTEGER NOT NULL,
     point TEXT NOT NULL, PRIMARY KEY (run, source, step));
+CREATE TABLE IF NOT EXISTS details (run TEXT PRIMARY KEY, note TEXT, last_step INTEGER);
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
 
 GoldKey = tuple[str, str, int]
+Edit = Literal["done", "not_found", "name_taken"]
+"""The outcome of an edit of a run."""
 
 
 class StoreError(Exception):
@@ -41,10 +45,14 @@ class StoreError(Exception):
 
 @dataclass(slots=True)
 class Changes:
-    """Data not yet written: additions by window, gold by run, source and step."""
+    """Data not yet written: additions by window, gold by run, source and step.
+
+    `last_steps` has the step that the trainer named last, by run.
+    """
 
     windows: dict[Window, Summary] = field(default_factory=dict)
     gold: dict[GoldKey, GoldPoint] = field(default_factory=dict)
+    last_steps: dict[str, int] = field(default_factory=dict)
 
     @property
     def runs(self) -> set[str]:
@@ -108,13 +116,55 @@ class RunStore:
                 "INSERT OR REPLACE INTO gold VALUES (?, ?, ?, ?)",
                 [(*key, gold_to_json(point)) for key, point in changes.gold.items()],
             )
+            self._connection.executemany(
+                "INSERT INTO details (run, last_step) VALUES (?, ?)"
+                " ON CONFLICT (run) DO UPDATE SET last_step = excluded.last_step",
+                changes.last_steps.items(),
+            )
             if self._commits % COMMITS_PER_RETENTION == 0:
                 retain(self._connection, self._retention)
         self._commits += 1
 
+    def delete(self, run: str) -> bool:
+        """Delete a run; return False where it is not kept.
+
+        Raises:
+            sqlite3.Error: nothing was deleted.
+        """
+        with self._transaction():
+            is_kept = self._has(run)
+            delete_run(self._connection, run)
+        return is_kept
+
+    def edit(self, run: str, *, name: str | None = None, note: str | None = None) -> Edit:
+        """Give a run another name, a note, or both; an empty note removes it.
+
+        Raises:
+            sqlite3.Error: nothing was changed.
+        """
+        with self._transaction():
+            if not self._has(run):
+                return "not_found"
+            if name is not None and name != run and self._has(name):
+                return "name_taken"
+            if note is not None:
+                self._connection.execute(
+                    "INSERT INTO details (run, note) VALUES (?, ?)"
+                    " ON CONFLICT (run) DO UPDATE SET note = excluded.note",
+                    (run, note or None),
+                )
+            for table in TABLES if name is not None else ():
+                statement = f"UPDATE {table} SET run = ? WHERE run = ?"  # noqa: S608 our own names
+                self._connection.execute(statement, (name, run))
+        return "done"
+
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+    def _has(self, run: str) -> bool:
+        statement = "SELECT count(*) FROM runs WHERE run = ?"
+        return bool(self._connection.execute(statement, (run,)).fetchone()[0])
 
     def _touch(self, run: str, now: float) -> None:
         self._connection.execute(

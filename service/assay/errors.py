@@ -9,8 +9,9 @@
     ├── ItemsFailed           422      │   └── OutOfTime     503
     ├── JobNotFound           404      ├── InferenceFailed   500
     ├── RunNotFound           404      ├── NonFiniteScore    500
-    ├── RunsOff               404      ├── HeadersTooLarge   431
-    ├── UnreadableBody        400      └── SettingsError
+    ├── RunExists             409      ├── HeadersTooLarge   431
+    ├── RunsOff               404      └── SettingsError
+    ├── UnreadableBody        400
     └── UnsupportedEncoding   415
 
 `InferenceFailed`, `NonFiniteScore` and `DeadlineExceeded` may concern a single item. A 200 reply
@@ -103,13 +104,21 @@ class JobNotFound(AssayError):
 
 
 class RunNotFound(AssayError):
-    """No run of that name is stored: nothing was scored or recorded for it, or it has expired. A
-    new run is stored within a second of its first request.
+    """No run of that name is stored: nothing was scored or recorded for it, it was deleted or
+    renamed, or it has expired. The server that scored for a run knows it from then on.
     """
 
     code = "run_not_found"
     status = 404
     title = "Run not found"
+
+
+class RunExists(AssayError):
+    """A run cannot be given this name: another run has it. Delete or rename that one first."""
+
+    code = "run_exists"
+    status = 409
+    title = "Run exists"
 
 
 class RunsOff(AssayError):

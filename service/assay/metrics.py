@@ -144,12 +144,15 @@ class RunSeries:
         of_stream = ["run", "model", "split"]
         self.severity = gauge(
             "assay_run_severity",
-            "A rule's state at the run's latest evaluation: 0 silent, 1 warn, 2 critical. This and"
-            " the next five series cover the 16 runs evaluated last, four streams of each.",
+            "A rule's state at the run's latest evaluation: -1 waiting or not fed, 0 quiet, 1 warn,"
+            " 2 critical. This and the next five series cover the 16 runs evaluated last, four"
+            " streams of each.",
             ["run", "rule"],
         )
         self.status = gauge(
-            "assay_run_status", "The run's status: 0 ok, 1 warn, 2 critical.", ["run"]
+            "assay_run_status",
+            "The run's status: -1 waiting to be assessed, 0 ok, 1 warn, 2 critical.",
+            ["run"],
         )
         self.step = gauge("assay_run_step", "The run's latest step.", of_stream)
         self.score_mean = gauge("assay_run_score_mean", "The latest step's mean score.", of_stream)

@@ -36,7 +36,7 @@ async def test_a_killed_server_loses_at_most_one_second_and_no_run(tmp_path: Pat
     history = RunHistory(path)
     stored = {
         run: sum(point.summary.items for point in history.series(run, STREAM))
-        for run, _, _ in history.runs()
+        for run, *_ in history.runs()
     }
     safe = Counter(run for run, when in answered if when <= killed - COMMITTED_AFTER_SECONDS)
     sent = Counter(run for run, _ in answered)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from assay_client import Advice, Interval, ProtocolError
+from assay_client import Advice, Interval, ProtocolError, RuleProgress
 from assay_client._transport.health import read_health
 from assay_client._transport.replies import read_best_of_n, read_models, read_score
 
@@ -199,6 +199,7 @@ BROKEN_HEALTH = {
     "no run": (_drop("run"), "run is missing"),
     "odd status": (_set("status", to=3), "status should be a string"),
     "odd severity": (_set("streams", 0, "rules", 0, "severity", to=3), "severity should be a"),
+    "odd state": (_set("streams", 0, "rules", 0, "state", to=3), "state should be a"),
     "no rules": (_drop("streams", 0, "rules"), "rules is missing"),
     "no limit": (_drop("streams", 0, "rules", 0, "limits"), "limits is missing"),
     "odd peak": (_set("streams", 0, "channels", "score", "peak", to=None), "peak should be"),
@@ -226,6 +227,9 @@ def test_run_health_is_parsed(connect: Any, server: Any) -> None:
         "critical", 3, 0.5, 0.2,
     )  # fmt: skip
     assert (silent.severity, silent.since_step, silent.value) == (None, None, None)
+    assert (firing.state, silent.state, silent.progress) == (
+        "fired", "waiting", RuleProgress(3, 6, "steps"),
+    )  # fmt: skip
     assert stream.channels["score"].peak_step == 1
     (gold,) = health.gold
     assert gold.points[0].accuracy == Interval(0.5, 0.25, 0.75, 200)
@@ -244,6 +248,6 @@ def test_record_telemetry_sends_finite_numbers_only(connect: Any, server: Any) -
 
 def test_states_of_a_newer_server_are_passed_on(canned: Any) -> None:
     reply = copy.deepcopy(canned.health) | {"status": "waiting"}
-    reply["streams"][0]["rules"][0] |= {"severity": "notice", "state": "fired"}
+    reply["streams"][0]["rules"][0] |= {"severity": "notice", "state": "paused"}
     health = read_health(json.dumps(reply).encode())
     assert (health.status, health.firing[0].severity) == ("waiting", "notice")

@@ -75,6 +75,7 @@ def client(url: str) -> Iterator[Client]:
         (reports.RunHealth, types.RunHealth),
         (reports.StreamHealth, types.StreamHealth),
         (reports.RuleState, types.RuleState),
+        (reports.RuleProgress, types.RuleProgress),
         (reports.GoldHealth, types.GoldHealth),
         (reports.GoldMeasure, types.GoldMeasure),
         (reports.Interval, types.Interval),
@@ -137,11 +138,12 @@ def test_the_health_of_a_run_is_typed(client: Client, monkeypatch: pytest.Monkey
     client.score("scripted", [{"text": "abc"}, {"text": "a"}], run=run)
     assert written.wait(30)
     health = client.run_health("a/b c?")
-    assert (health.run, health.status, health.firing) == ("a/b c?", "ok", ())
+    assert (health.run, health.status, health.firing) == ("a/b c?", "waiting", ())
     (stream,) = health.streams
     assert (stream.model, stream.split, stream.step) == ("scripted@1", "train", 7)
     assert stream.channels["score"].mean == 2.0
-    assert stream.rules[0].thresholds["critical"] == 0.95
+    assert (stream.rules[0].rule, stream.rules[0].state) == ("constant_score", "quiet")
+    assert stream.rules[0].thresholds["other"] == 0.05
     with pytest.raises(NotFoundError) as missing:
         client.run_health("unknown")
     assert missing.value.code == "run_not_found"

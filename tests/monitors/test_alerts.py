@@ -5,13 +5,22 @@ from typing import Any
 
 from assay_monitors.advice import Advice
 from assay_monitors.alerts import AlertChange, AlertTracker
-from assay_monitors.reports import GoldHealth, GoldMeasure, RuleState, RunHealth, StreamHealth
+from assay_monitors.reports import (
+    GoldHealth,
+    GoldMeasure,
+    RuleProgress,
+    RuleState,
+    RunHealth,
+    StreamHealth,
+)
 
 
 def rule(severity: Any, since: int | None = 3) -> RuleState:
     return RuleState(
         rule="null_share",
+        state="quiet" if severity is None else "fired",
         severity=severity,
+        progress=RuleProgress(200, 200, "items"),
         since_step=since,
         value=0.5,
         threshold=0.2,
@@ -102,3 +111,20 @@ def test_the_least_recently_updated_run_is_forgotten() -> None:
         tracker.update(health(run, rule("warn")))
     assert tracker.update(health("a", rule("warn"))) == []
     assert len(tracker.update(health("b", rule("warn")))) == 1
+
+
+def test_the_alerts_of_a_run_that_is_no_longer_kept_end() -> None:
+    tracker = AlertTracker()
+    tracker.update(health("r", rule("warn")))
+    assert brief(tracker.forget("r")) == [("resolved", "null_share", "warn", 5)]
+    assert (tracker.forget("r"), tracker.forget("unknown")) == ([], [])
+
+
+def test_the_alerts_of_a_renamed_run_go_on_under_its_new_name() -> None:
+    tracker = AlertTracker()
+    tracker.update(health("old", rule("warn")))
+    tracker.rename("old", "new")
+    assert tracker.forget("old") == []
+    assert tracker.update(health("new", rule("warn"), step=6)) == []
+    (ended,) = tracker.update(health("new", rule(None, None), step=7))
+    assert (ended.kind, ended.alert.run) == ("resolved", "new")

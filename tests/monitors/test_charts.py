@@ -23,7 +23,7 @@ from assay_monitors.distribution import ROWS, distribution
 from assay_monitors.history import RunHistory
 from assay_monitors.observations import Observation, Window, group_digest
 from assay_monitors.retention import Retention
-from assay_monitors.rules.base import Finding, Severity
+from assay_monitors.rules.base import Finding, Progress, Severity
 from assay_monitors.store import Changes, RunStore
 from assay_monitors.summaries import Point, Summary, summarise
 
@@ -39,6 +39,9 @@ class ScriptedRule:
     limits: ClassVar[str] = "anything"
 
     script: Script
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        return Progress(len(series), 1, "steps")
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
         return [

@@ -6,11 +6,22 @@ from typing import ClassVar
 
 import pytest
 
-from assay_monitors.health import ChannelHealth, FiringRule, channel_health, firing_rules
+from assay_monitors.health import (
+    RULES,
+    ChannelHealth,
+    FiringRule,
+    channel_health,
+    evaluate_rules,
+    firing_rules,
+    overall_status,
+)
 from assay_monitors.observations import Observation
 from assay_monitors.reports import worst
-from assay_monitors.rules.base import Finding, Severity
+from assay_monitors.rules.base import Finding, Progress, Rule, Severity
+from assay_monitors.rules.groups import ConstantScore
 from assay_monitors.summaries import Point, Summary, summarise
+
+from .series import run
 
 
 @dataclass(frozen=True)
@@ -22,11 +33,15 @@ class ScriptedRule:
     limits: ClassVar[str] = "anything"
 
     script: tuple[Severity | None, ...]
+    seen_and_needed: tuple[int, int] = (1, 1)
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
         return [
             severity and Finding(severity, value=1.0, threshold=0.5) for severity in self.script
         ]
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        return Progress(*self.seen_and_needed, "items")
 
 
 SERIES = [Point(step, Summary()) for step in (0, 10, 20, 30)]
@@ -56,9 +71,61 @@ def test_a_rule_that_is_silent_at_the_latest_step_does_not_fire() -> None:
     assert firing_rules(SERIES, [rule]) == []
 
 
-def test_the_worst_status_is_critical_and_ok_without_any() -> None:
+@pytest.mark.parametrize(
+    ("script", "seen", "state"),
+    [
+        ("warn", 0, "fired"),
+        (None, 256, "quiet"),
+        (None, 255, "waiting"),
+        (None, 0, "not_fed"),
+    ],
+)
+def test_a_rule_is_fired_quiet_waiting_or_not_fed(
+    script: Severity | None, seen: int, state: str
+) -> None:
+    (evaluation,) = evaluate_rules(SERIES, [ScriptedRule((None, None, None, script), (seen, 256))])
+    assert evaluation.state == state
+
+
+SCORED = [Point(0, summarise([Observation(1.0)]))]
+FIRED, QUIET = ScriptedRule(("warn",)), ScriptedRule((None,))
+WAITING, NOT_FED = ScriptedRule((None,), (1, 2)), ScriptedRule((None,), (0, 2))
+
+
+@pytest.mark.parametrize(
+    ("series", "rules", "status"),
+    [
+        (SCORED, [QUIET, QUIET, WAITING], "ok"),
+        (SCORED, [QUIET, WAITING], "waiting"),
+        (SCORED, [QUIET, *[NOT_FED] * 9], "ok"),
+        (SCORED, [NOT_FED], "waiting"),
+        (SCORED, [FIRED, *[WAITING] * 9], "warn"),
+        (SERIES[:1], [QUIET], "waiting"),
+        (SCORED, [QUIET, QUIET, ConstantScore()], "waiting"),
+    ],
+)
+def test_a_series_is_ok_only_where_most_of_its_rules_have_decided(
+    series: list[Point], rules: list[Rule], status: str
+) -> None:
+    assert overall_status(series, evaluate_rules(series, rules)) == status
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_a_rule_waits_for_its_input_and_is_quiet_once_it_has_enough(rule: Rule) -> None:
+    (nothing,) = evaluate_rules(SERIES[:1], [rule])
+    assert nothing.state == "not_fed"
+    series = run(4, items=96)
+    (latest,) = evaluate_rules(series, [rule])
+    assert latest.state == ("not_fed" if rule.id == "clipped_share" else "quiet")
+    (first,) = evaluate_rules(series[:1], [rule])
+    assert first.progress.seen <= first.progress.needed
+    assert first.state in ("waiting", "quiet", "not_fed")
+
+
+def test_the_worst_status_is_critical_and_waiting_without_any() -> None:
     assert worst(["warn", "critical", "warn"]) == "critical"
-    assert worst([]) == "ok"
+    assert worst(["waiting", "ok"]) == "ok"
+    assert worst([]) == "waiting"
 
 
 def test_channel_health_is_of_the_latest_step_and_the_run() -> None:

@@ -55,7 +55,7 @@ def stored_items(path: Path) -> dict[str, int]:
     history = RunHistory(path)
     return {
         run: sum(point.summary.items for point in history.series(run, STREAM))
-        for run, _, _ in history.runs()
+        for run, *_ in history.runs()
     }
 
 

@@ -289,3 +289,51 @@ def test_on_commit_gets_the_runs_that_were_written(disk: Disk, clock: Clock) -> 
     recorder.process_queue()
     assert committed == [{"a", "b"}]
     recorder.close()
+
+
+def test_a_deletion_includes_what_was_recorded_before_and_nothing_after(
+    recorder: Recorder, history: RunHistory
+) -> None:
+    recorder.record(window(), items(3))
+    deleted = recorder.delete("r")
+    recorder.record(window(), items(2))
+    recorder.process_queue()
+    assert deleted.result(timeout=0) is True
+    assert stored_items(history) == 2
+
+
+def test_an_edit_follows_what_was_recorded_before(recorder: Recorder, history: RunHistory) -> None:
+    recorder.record(window(), items(3))
+    edited = recorder.edit("r", name="new", note="why")
+    unknown = recorder.edit("r", name="new", note=None)
+    recorder.process_queue()
+    assert (edited.result(timeout=0), unknown.result(timeout=0)) == ("done", "not_found")
+    assert (stored_items(history, "new"), history.runs()[0].note) == (3, "why")
+
+
+def test_a_deletion_fails_while_earlier_data_cannot_be_written(
+    recorder: Recorder, disk: Disk, history: RunHistory
+) -> None:
+    disk.is_full = True
+    recorder.record(window(), items(3))
+    deleted = recorder.delete("r")
+    recorder.process_queue()
+    with pytest.raises(sqlite3.OperationalError, match="could not be written"):
+        deleted.result(timeout=0)
+    disk.is_full = False
+
+
+def test_a_deletion_after_the_end_fails_at_once(recorder: Recorder) -> None:
+    recorder.close()
+    with pytest.raises(sqlite3.OperationalError, match="stopped"):
+        recorder.delete("r").result(timeout=0)
+
+
+def test_the_step_that_was_named_last_is_stored(recorder: Recorder, history: RunHistory) -> None:
+    recorder.record(window(step=5), items(1))
+    recorder.record(window(step=9), items(1), names_step=False)
+    recorder.record(window("other", 2), items(1), names_step=False)
+    recorder.record_telemetry("r", 6, {"kl": 0.1})
+    recorder.process_queue()
+    origins = [history.step_origin(run) for run in ("r", "other", "unknown")]
+    assert origins == [(6, 0.0), (None, 0.0), None]

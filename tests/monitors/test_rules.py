@@ -9,13 +9,18 @@ from hypothesis import strategies as st
 from assay_monitors.health import DEFAULT_RULES, RULES, channel_health, firing_rules
 from assay_monitors.observations import Observation
 from assay_monitors.rules.base import Rule
-from assay_monitors.rules.failures import NullShare
-from assay_monitors.rules.groups import DeadChannel, GroupDegeneracy
+from assay_monitors.rules.failures import InvalidShare, NullShare
+from assay_monitors.rules.groups import ConstantScore, DeadChannel, GroupDegeneracy
 from assay_monitors.rules.labels import SignalCollapse, StrongSupport
 from assay_monitors.rules.lengths import LengthCollapse
 from assay_monitors.rules.lock_in import BehaviourLock, ChannelLock
 from assay_monitors.rules.outcome import OutcomeDrawdown, ProxyDivergence
-from assay_monitors.rules.telemetry import AnswerCollapse
+from assay_monitors.rules.telemetry import (
+    AnswerCollapse,
+    ClippedShare,
+    KlJump,
+    PolicyEntropy,
+)
 from assay_monitors.summaries import Point, Summary, summarise
 
 from .series import observations
@@ -182,12 +187,27 @@ def groups(flat: int, of: int) -> Summary:
     )
 
 
-@pytest.mark.parametrize(("flat", "severity"), [(79, None), (81, "warn"), (96, "critical")])
+@pytest.mark.parametrize(
+    ("flat", "of", "severity"),
+    [
+        (79, 100, None),
+        (81, 100, "warn"),
+        (96, 100, "warn"),
+        (32, 32, "warn"),
+        (110, 110, "warn"),
+        (111, 111, "critical"),
+    ],
+)
 def test_the_share_of_degenerate_groups_decides_the_severity(
-    flat: int, severity: str | None
+    flat: int, of: int, severity: str | None
 ) -> None:
-    (finding,) = GroupDegeneracy().findings(steps(groups(flat, 100)))
+    (finding,) = GroupDegeneracy().findings(steps(groups(flat, of)))
     assert (finding and finding.severity) == severity
+
+
+def test_a_few_groups_that_vary_are_no_reason_to_be_less_sure_of_many_that_do_not() -> None:
+    findings = GroupDegeneracy().findings(steps(groups(125, 128), groups(125, 128)))
+    assert [finding and finding.severity for finding in findings] == ["warn", "critical"]
 
 
 def test_groups_within_the_resolution_are_degenerate() -> None:
@@ -216,6 +236,75 @@ def test_a_few_nulls_in_few_items_do_not_fire() -> None:
     many = summarise([Observation(None)] * 60 + [Observation(1.0)] * 1940)
     assert fires(NullShare(), few) == [False]
     assert fires(NullShare(), many) == [True]
+
+
+def constants(items: int, score: float | None = 0.0) -> Summary:
+    return summarise([Observation(score, characters=40)] * items)
+
+
+@pytest.mark.parametrize(
+    ("items", "severity"), [(2, None), (3, "warn"), (5, "warn"), (6, "critical"), (8, "critical")]
+)
+def test_items_that_all_fail_are_found_at_the_first_step(items: int, severity: str | None) -> None:
+    (finding,) = NullShare().findings(steps(constants(items, None)))
+    assert (finding and finding.severity) == severity
+
+
+def test_twenty_steps_of_eight_failed_items_are_critical_from_the_first_on() -> None:
+    findings = NullShare().findings(steps(*[constants(8, None)] * 20))
+    assert [finding and finding.severity for finding in findings] == ["critical"] * 20
+
+
+def test_a_constant_score_is_critical_once_others_are_surely_rare() -> None:
+    rule = ConstantScore()
+    assert fires(rule, *[constants(24)] * 20) == [False] * 10 + [True] * 10
+    assert fires(rule, constants(241), constants(1)) == [False, True]
+    assert fires(rule, *[constants(100)] * 3, constants(1, 0.5)) == [False, False, True, False]
+
+
+def test_a_group_counts_as_one_item_of_a_constant_score() -> None:
+    grouped = summarise([Observation(0.0, group=f"{n // 8}") for n in range(960)])
+    again = summarise([Observation(0.0, group=f"b{n // 8}") for n in range(984)])
+    assert fires(ConstantScore(), grouped) == [False]
+    assert fires(ConstantScore(), grouped, again) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("invalid", "of", "severity"),
+    [(110, 110, None), (111, 111, "critical"), (190, 200, "critical")],
+)
+def test_responses_that_are_nearly_all_invalid_are_critical_from_the_start(
+    invalid: int, of: int, severity: str | None
+) -> None:
+    items = [Observation(0.0, invalid=number < invalid) for number in range(of)]
+    (finding,) = InvalidShare().findings(steps(summarise(items)))
+    assert (finding and finding.severity) == severity
+
+
+def telemetry(name: str, *values: float | None) -> list[Summary]:
+    summaries = [Summary() for _ in values]
+    for summary, value in zip(summaries, values, strict=True):
+        summary.add_telemetry({} if value is None else {name: value})
+    return summaries
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "beyond", "within"),
+    [
+        (PolicyEntropy(), "entropy_nats", 0.005, 0.02),
+        (KlJump(), "kl", 100.0, 99.0),
+        (ClippedShare(), "clipped_share", 0.95, 0.4),
+    ],
+)
+def test_a_level_is_critical_at_three_recorded_points_in_a_row(
+    rule: Rule, name: str, beyond: float, within: float
+) -> None:
+    assert fires(rule, *telemetry(name, beyond, None, beyond)) == [False] * 3
+    assert fires(rule, *telemetry(name, beyond, within, beyond, beyond)) == [False] * 4
+    findings = rule.findings(steps(*telemetry(name, beyond, beyond, None, beyond)))
+    assert [finding and finding.severity for finding in findings] == [*[None] * 3, "critical"]
+    assert findings[-1] is not None
+    assert findings[-1].value == pytest.approx(beyond)
 
 
 def test_agreement_without_rising_length_is_no_collapse() -> None:

@@ -17,7 +17,7 @@ from assay_monitors.codec import (
 )
 from assay_monitors.gold import GoldItem, GoldPoint, measure
 from assay_monitors.health import channel_health, evaluate_rules
-from assay_monitors.history import TRAINER_STREAM, RunHistory, Stream
+from assay_monitors.history import TRAINER_STREAM, RunHistory, StepOrigin, Stream, Update
 from assay_monitors.intervals import exact
 from assay_monitors.observations import Observation, Window
 from assay_monitors.retention import Retention
@@ -250,3 +250,73 @@ def test_the_largest_values_are_stored_exactly(path: Path, store: RunStore) -> N
     store.write(Changes({Window("r", *CODE, 0): summary}))
     (point,) = RunHistory(path).series("r", CODE)
     assert point.summary == summary
+
+
+def test_a_deleted_run_leaves_nothing_behind(path: Path, store: RunStore) -> None:
+    store.write(changes_of("r", 1))
+    store.write(Changes(gold={("r", "tests", 1): GoldPoint(1)}, last_steps={"r": 1}))
+    store.write(changes_of("other", 1))
+    assert store.edit("r", note="a note") == "done"
+    assert (store.delete("r"), store.delete("r")) == (True, False)
+    assert [known.run for known in RunHistory(path).runs()] == ["other"]
+    with sqlite3.connect(path) as connection:
+        for table in ("windows", "gold", "details"):
+            query = f"SELECT count(*) FROM {table} WHERE run = 'r'"
+            assert connection.execute(query).fetchone() == (0,)
+
+
+def test_a_renamed_run_keeps_its_steps_gold_note_and_times(path: Path, store: RunStore) -> None:
+    history = RunHistory(path)
+    store.write(changes_of("old", 3))
+    store.write(Changes(gold={("old", "tests", 4): GoldPoint(4)}, last_steps={"old": 4}))
+    (before,) = history.runs()
+    assert store.edit("old", name="new", note="why") == "done"
+    assert history.runs() == [before._replace(run="new", note="why")]
+    assert [point.step for point in history.series("new", CODE)] == [3]
+    assert (list(history.gold("new")), history.gold("old")) == (["tests"], {})
+    assert history.step_origin("new") == StepOrigin(4, before.first_seen)
+
+
+def test_a_run_is_not_renamed_to_another_and_nothing_is_changed(
+    path: Path, store: RunStore
+) -> None:
+    store.write(changes_of("a", 1))
+    store.write(changes_of("b", 1))
+    before = RunHistory(path).runs()
+    assert store.edit("a", name="b", note="lost") == "name_taken"
+    assert store.edit("unknown", name="c", note="lost") == "not_found"
+    assert RunHistory(path).runs() == before
+    assert store.edit("a", name="a") == "done"
+
+
+def test_an_empty_note_removes_the_note(path: Path, store: RunStore) -> None:
+    store.write(changes_of("r", 1))
+    for note, kept in (("first", "first"), ("second", "second"), ("", None)):
+        assert store.edit("r", note=note) == "done"
+        assert RunHistory(path).runs()[0].note == kept
+
+
+def test_a_file_without_notes_is_read_and_takes_them(path: Path) -> None:
+    store = open_store(path)
+    store.write(changes_of("r", 1))
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE details")
+    store = open_store(path)
+    assert RunHistory(path).runs()[0].note is None
+    assert store.edit("r", note="new") == "done"
+    store.close()
+
+
+def test_expected_runs_are_known_before_they_are_stored(path: Path, store: RunStore) -> None:
+    history = RunHistory(path, lambda: {"stored": 99.0, "new": 98.0})
+    store.write(changes_of("stored", 7))
+    assert [(known.run, known.first_seen) for known in history.runs()] == [
+        ("new", 98.0),
+        ("stored", 1.0),
+    ]
+    assert history.updates(["new", "stored", "unknown"]) == {
+        "new": Update(98.0, None),
+        "stored": Update(1.0, 7),
+    }
+    assert history.series("new", CODE) == []

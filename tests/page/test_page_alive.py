@@ -134,6 +134,34 @@ async def test_a_run_without_gold_or_groups_shows_how_to_record_them(settings: S
             await expect(visit.page.locator("#scores")).to_contain_text("No item of this run")
 
 
+async def test_a_run_that_is_not_assessed_is_grey_and_shows_how_far_its_rules_are(
+    settings: Settings,
+) -> None:
+    with listening(settings) as address:
+        note = {"note": "with <b>more</b> dropout"}
+        httpx2.patch(f"{address}/v1/runs/{RUN}", json=note).raise_for_status()
+        httpx2.get(f"{address}/v1/runs/{RUN}/health").raise_for_status()
+        async with visiting(address) as visit:
+            await visit.go()
+            row = visit.page.get_by_role("row", name=RUN)
+            await expect(row.locator(".status")).to_have_text("waiting")
+            await expect(row).to_contain_text(note["note"])
+            await visit.go(VIEW)
+            status = visit.page.locator(".facts .status")
+            await expect(status).to_have_text("waiting")
+            await expect(status).to_have_attribute("data-level", "waiting")
+            await expect(visit.page.locator("main .note")).to_have_text(note["note"])
+            await expect(visit.page.locator("#alerts")).to_contain_text("not assessed yet")
+            rules = visit.page.get_by_role("list", name="Rules at the latest step")
+            for rule, state in (
+                ("Null share", "waiting (80/200 items)"),
+                ("Constant score", "quiet"),
+                ("Clipped share", "not fed"),
+            ):
+                item = rules.get_by_role("listitem").filter(has_text=rule)
+                await expect(item.locator(".status")).to_have_text(state)
+
+
 async def test_errors_are_shown_and_can_be_retried(settings: Settings) -> None:
     with listening(settings) as address:
         async with visiting(address) as visit:

@@ -77,7 +77,9 @@ MODEL = {"id": "code@1", "name": "code", "version": 1, "family": "code", "title"
 
 RULE = {
     "rule": "null_share",
+    "state": "fired",
     "severity": "critical",
+    "progress": {"seen": 200, "needed": 200, "unit": "items"},
     "since_step": 3,
     "value": 0.5,
     "threshold": 0.2,
@@ -90,6 +92,8 @@ SILENT = {
     **RULE,
     **dict.fromkeys(("severity", "since_step", "value", "threshold")),
     "rule": "kl_jump",
+    "state": "waiting",
+    "progress": {"seen": 3, "needed": 6, "unit": "steps"},
     "about": [],
     "evidence": {},
 }

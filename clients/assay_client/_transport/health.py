@@ -9,6 +9,7 @@ from assay_client.types import (
     GoldHealth,
     GoldMeasure,
     Interval,
+    RuleProgress,
     RuleState,
     RunHealth,
     StreamHealth,
@@ -27,6 +28,7 @@ def read_health(body: bytes) -> RunHealth:
         status=reply.text("status"),
         streams=tuple(map(_stream, reply.objects("streams"))),
         gold=tuple(map(_gold, reply.objects("gold"))),
+        note=reply.text("note") if "note" in reply else None,
     )
 
 
@@ -45,7 +47,9 @@ def _stream(fields: Fields) -> StreamHealth:
 def _rule(fields: Fields) -> RuleState:
     return RuleState(
         rule=fields.text("rule"),
+        state=fields.text("state"),
         severity=fields.text("severity") if "severity" in fields else None,
+        progress=_progress(fields.object("progress")),
         since_step=fields.integer("since_step") if "since_step" in fields else None,
         value=fields.number_or_none("value"),
         threshold=fields.number_or_none("threshold"),
@@ -53,6 +57,12 @@ def _rule(fields: Fields) -> RuleState:
         evidence=fields.numbers("evidence"),
         thresholds=fields.object("thresholds").all,
         limits=fields.text("limits"),
+    )
+
+
+def _progress(fields: Fields) -> RuleProgress:
+    return RuleProgress(
+        seen=fields.integer("seen"), needed=fields.integer("needed"), unit=fields.text("unit")
     )
 
 

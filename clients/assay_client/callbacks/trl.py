@@ -22,6 +22,7 @@ TELEMETRY: Mapping[str, str] = {
     "objective/kl": "kl",
     "objective/entropy": "entropy_nats",
     "completions/mean_length": "response_tokens_mean",
+    "completions/clipped_ratio": "clipped_share",
 }
 
 

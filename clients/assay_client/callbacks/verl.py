@@ -21,6 +21,7 @@ TELEMETRY: Mapping[str, str] = {
     "actor/kl_loss": "kl",
     "actor/reward_kl_penalty": "kl",
     "response_length/mean": "response_tokens_mean",
+    "response_length/clip_ratio": "clipped_share",
 }
 
 

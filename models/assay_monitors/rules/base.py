@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from assay_monitors.summaries import Point
 
 Severity = Literal["warn", "critical"]
+Unit = Literal["items", "groups", "labels", "steps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,19 @@ class Finding:
     evidence: Mapping[str, float] = field(default_factory=dict)
 
 
+class Progress(NamedTuple):
+    """The data that a rule has at the latest point, and those that it needs to decide."""
+
+    seen: int
+    needed: int
+    unit: Unit
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the rule has what it needs: if it does not fire then, it found nothing."""
+        return self.seen >= self.needed
+
+
 class Rule(Protocol):
     """One detector.
 
@@ -45,6 +59,12 @@ class Rule(Protocol):
 
         Points come by rising step, and no result depends on a later point. Where a step adds
         nothing that the rule measures, its result is that of the values known before.
+        """
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return what the rule has at the latest point of one or more, and what it needs.
+
+        It may fire before that is complete. Nothing seen means that its input never came.
         """
 
 

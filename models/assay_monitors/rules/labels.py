@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from assay_monitors.rules.base import Finding, grade
+from assay_monitors.rules.base import Finding, Progress, grade
+from assay_monitors.rules.progress import pooled
 from assay_monitors.rules.rolling import Tally, pool_recent, tallies
 from assay_monitors.summaries import Point
 
@@ -37,6 +38,10 @@ class SignalCollapse:
         """
         pools = _pool_labels(series, self.least_labels)
         return [None if tally is None else self._finding(tally) for tally in pools]
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the labels of the latest points, of those that are needed."""
+        return pooled(_label_tallies(series), self.least_labels, "labels")
 
     def _finding(self, tally: Tally) -> Finding | None:
         share = tally.share(tally.top)
@@ -75,6 +80,10 @@ class StrongSupport:
         pools = _pool_labels(series, self.least_labels)
         return [None if tally is None else self._finding(tally) for tally in pools]
 
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the labels of the latest points, of those that are needed."""
+        return pooled(_label_tallies(series), self.least_labels, "labels")
+
     def _finding(self, tally: Tally) -> Finding | None:
         share = tally.share(self.label)
         if share < self.warn:
@@ -89,4 +98,8 @@ def entropy_bits(tally: Tally) -> float:
 
 
 def _pool_labels(series: Sequence[Point], min_count: int) -> list[Tally | None]:
-    return pool_recent(tallies([summary.labels for _, summary in series]), Tally, min_count)
+    return pool_recent(_label_tallies(series), Tally, min_count)
+
+
+def _label_tallies(series: Sequence[Point]) -> list[Tally]:
+    return tallies([summary.labels for _, summary in series])

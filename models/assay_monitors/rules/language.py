@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from assay_monitors.rules.base import Finding, grade
+from assay_monitors.rules.base import Finding, Progress, grade
+from assay_monitors.rules.progress import known_points, pooled, staged
 from assay_monitors.rules.rolling import Tally, pool_recent, tallies
 from assay_monitors.summaries import Point
 
@@ -33,12 +34,17 @@ class ScriptDrift:
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
         """Return findings whose `value` is the distance, about the script that gained most."""
-        scripts = tallies([summary.scripts for _, summary in series])
-        pools = pool_recent(scripts, Tally, self.least_items)
+        pools = pool_recent(_script_tallies(series), Tally, self.least_items)
         first = next((pool for pool in pools if pool is not None), None)
         if first is None:
             return [None] * len(series)
         return [None if pool is None else self._finding(first, pool) for pool in pools]
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the responses of the latest points, then the points, of those needed."""
+        scripts = _script_tallies(series)
+        pools = pool_recent(scripts, Tally, self.least_items)
+        return staged(pooled(scripts, self.least_items), known_points(pools, 2))
 
     def _finding(self, first: Tally, pool: Tally) -> Finding | None:
         names = sorted({*first.counts, *pool.counts})
@@ -55,3 +61,7 @@ class ScriptDrift:
             about=(gained,),
             evidence={"share": pool.share(gained), "share_before": first.share(gained)},
         )
+
+
+def _script_tallies(series: Sequence[Point]) -> list[Tally]:
+    return tallies([summary.scripts for _, summary in series])

@@ -7,7 +7,8 @@ from statistics import median
 from typing import ClassVar
 
 from assay_monitors.moments import Comoments
-from assay_monitors.rules.base import Finding, grade
+from assay_monitors.rules.base import Finding, Progress, grade
+from assay_monitors.rules.progress import furthest, known_points, pooled, staged
 from assay_monitors.rules.rolling import (
     TRAILING_POINTS,
     early_median,
@@ -47,6 +48,17 @@ class LengthCollapse:
         tokens = [summary.tokens for _, summary in series]
         known = [bool(part.buckets) for part in characters]
         return list(switch_once_known(known, self._findings(characters), self._findings(tokens)))
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the responses of the latest points, then the points, of those needed."""
+        return furthest(
+            self._progress([summary.characters for _, summary in series]),
+            self._progress([summary.tokens for _, summary in series]),
+        )
+
+    def _progress(self, parts: Sequence[QuantileSketch]) -> Progress:
+        pools = pool_recent(parts, QuantileSketch, self.least_items)
+        return staged(pooled(parts, self.least_items), known_points(pools))
 
     def _findings(self, parts: Sequence[QuantileSketch]) -> list[Finding | None]:
         pools = pool_recent(parts, QuantileSketch, self.least_items)
@@ -104,6 +116,10 @@ class LengthScore:
         parts = [summary.length_score for _, summary in series]
         pools = pool_recent(parts, Comoments, self.least_items)
         return [None if pool is None else self._finding(pool) for pool in pools]
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the scored responses of the latest points, of those that are needed."""
+        return pooled([summary.length_score for _, summary in series], self.least_items)
 
     def _finding(self, pool: Comoments) -> Finding | None:
         value = pool.correlation

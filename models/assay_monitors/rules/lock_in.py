@@ -7,7 +7,8 @@ from statistics import median
 from typing import ClassVar
 
 from assay_monitors.moments import Comoments
-from assay_monitors.rules.base import Finding
+from assay_monitors.rules.base import Finding, Progress
+from assay_monitors.rules.progress import furthest, known_points, pooled, staged
 from assay_monitors.rules.rolling import MAX_POOLED_POINTS, Tally, pool_recent, tallies
 from assay_monitors.summaries import Point, Summary
 
@@ -45,6 +46,13 @@ class ChannelLock:
             values = {pair: row[index] for pair, row in zip(pairs, locked, strict=True)}
             findings.append(self._finding(values))
         return findings
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the items of the pair of channels that has most, of those that are needed."""
+        pairs = sorted({pair for _, summary in series for pair in summary.pairs})
+        empty = Comoments()
+        parts = [[summary.pairs.get(pair, empty) for _, summary in series] for pair in pairs]
+        return furthest(*[pooled(part, self.least_items) for part in parts or [[empty]]])
 
     def _finding(self, values: dict[Pair, float | None]) -> Finding | None:
         known = {pair: value for pair, value in values.items() if value is not None}
@@ -122,6 +130,12 @@ class BehaviourLock:
                     before.append(mean)
             findings.append(finding)
         return findings
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the items with calls in the latest points, then the points, of those needed."""
+        calls = tallies([summary.calls for _, summary in series])
+        pools = pool_recent(calls, Tally, self.least_items)
+        return staged(pooled(calls, self.least_items), known_points(pools, self.least_points + 1))
 
     def _finding(self, pool: Tally, mean: float, usual: float) -> Finding | None:
         share = pool.share(pool.top)

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from assay_monitors.rules.base import Finding, grade
-from assay_monitors.rules.rolling import SCORE, Average, exponential_averages
+from assay_monitors.rules.base import Finding, Progress, grade
+from assay_monitors.rules.progress import known_points, least
+from assay_monitors.rules.rolling import SCORE, Average, exponential_averages, moments_of
 from assay_monitors.summaries import Point
 
 HALF_LIFE = 5.0
@@ -39,6 +40,10 @@ class OutcomeDrawdown:
         """Return findings whose `value` is the fall as a share of the peak."""
         averages = exponential_averages(series, self.channel, self.half_life)
         return [None if average is None else self._finding(average) for average in averages]
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the points with an outcome, of the two that can be compared."""
+        return _points_with(series, self.channel)
 
     def _finding(self, average: Average) -> Finding | None:
         severity = grade(average.drawdown, self.warn, self.critical)
@@ -81,6 +86,10 @@ class ProxyDivergence:
         totals = exponential_averages(series, self.total, self.half_life)
         return [self._finding(*both) for both in zip(outcomes, totals, strict=True)]
 
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the points with an outcome, and with a total, of two that can be compared."""
+        return least(_points_with(series, self.channel), _points_with(series, self.total))
+
     def _finding(self, outcome: Average | None, total: Average | None) -> Finding | None:
         if outcome is None or total is None:
             return None
@@ -97,6 +106,10 @@ class ProxyDivergence:
             about=(self.channel, self.total),
             evidence={**_peak_evidence(outcome), **totals},
         )
+
+
+def _points_with(series: Sequence[Point], name: str) -> Progress:
+    return known_points([moments_of(summary, name).mean for _, summary in series], 2)
 
 
 def _peak_evidence(average: Average) -> dict[str, float]:

@@ -75,6 +75,14 @@ def pool_recent(parts: Sequence[P], empty: type[P], min_count: int) -> list[P | 
     return [_pool_latest(some, empty, min_count) for some in recent]
 
 
+def merge_all(parts: Iterable[P], empty: type[P]) -> P:
+    """Return all parts as one."""
+    whole = empty()
+    for part in parts:
+        whole.merge(part)
+    return whole
+
+
 def early_median(values: Sequence[float | None]) -> list[float | None]:
     """Return, for each point, the median of the first five values, once they lie before it."""
     known = [(place, value) for place, value in enumerate(values) if value is not None]
@@ -110,8 +118,23 @@ def switch_once_known(
 
 def telemetry_values(series: Sequence[Point], name: str) -> list[float | None]:
     """Return a telemetry value by point, forward filled where none was recorded."""
+    return forward_fill(recorded_values(series, name))
+
+
+def recorded_values(series: Sequence[Point], name: str) -> list[float | None]:
+    """Return a telemetry value by point, None where none was recorded."""
     moments = [summary.telemetry.get(name) for _, summary in series]
-    return forward_fill([None if known is None else known.mean for known in moments])
+    return [None if known is None else known.mean for known in moments]
+
+
+def latest_values(values: Sequence[float | None], number: int) -> list[tuple[float, ...]]:
+    """Return, for each point, the latest known values, at most `number` of them."""
+    latest: tuple[float, ...] = ()
+    by_point = []
+    for value in values:
+        latest = latest if value is None else (*latest, value)[-number:]
+        by_point.append(latest)
+    return by_point
 
 
 def moments_of(summary: Summary, name: str) -> Moments:

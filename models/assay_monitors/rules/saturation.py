@@ -6,7 +6,8 @@ from itertools import accumulate
 from typing import ClassVar
 
 from assay_monitors.moments import Moments
-from assay_monitors.rules.base import Finding
+from assay_monitors.rules.base import Finding, Progress
+from assay_monitors.rules.progress import known_points, pooled, staged
 from assay_monitors.rules.rolling import early_median, pool_recent
 from assay_monitors.summaries import Point
 
@@ -38,6 +39,12 @@ class Saturation:
         highs = list(accumulate([part.high for part in parts], max))
         rows = zip(pools, before, lows, highs, strict=True)
         return [self._finding(*row) for row in rows]
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the scores of the latest points, then the points, of those that are needed."""
+        parts = [summary.score for _, summary in series]
+        pools = pool_recent(parts, Moments, self.least_items)
+        return staged(pooled(parts, self.least_items), known_points(pools))
 
     def _finding(
         self, pool: Moments | None, before: float | None, low: float, high: float

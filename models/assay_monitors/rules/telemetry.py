@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from statistics import median
 from typing import ClassVar
 
-from assay_monitors.rules.base import Finding, grade
+from assay_monitors.rules.base import Finding, Progress, Severity, grade
+from assay_monitors.rules.progress import furthest, known_points, least, pooled, staged
 from assay_monitors.rules.rolling import (
     TRAILING_POINTS,
     Tally,
     early_median,
     forward_fill,
+    latest_values,
     pool_recent,
+    recorded_values,
     switch_once_known,
     tallies,
     telemetry_values,
@@ -28,17 +31,22 @@ LENGTH = "response_tokens_mean"
 MAJORITY = "majority_share"
 CLUSTERS = "clusters_mean"
 NO_SEARCH = "no_search_share"
+CLIPPED = "clipped_share"
+
+POINTS_IN_A_ROW = 3
+"""Points that must all be beyond a level: one value may be an outlier."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyEntropy:
-    """The policy's entropy as a share of its early median: below 10 % warns.
+    """The policy's entropy as a share of its early median: below 10 % warns. At most `floor` nats
+    at three points in a row is critical, whatever it was at first.
 
     Such a policy explores no more. It cannot distinguish certainty that is earned from collapse:
     for that see whether the outcome holds. Measured against the median of the first five points.
 
     From: the entropy half of the token-collapse rule, a tenth of the early median, made for
-    certainty as the only reward (arXiv 2605.22620).
+    certainty as the only reward (arXiv 2605.22620); the floor is a starting value.
     """
 
     id: ClassVar[str] = "policy_entropy"
@@ -46,11 +54,19 @@ class PolicyEntropy:
     limits: ClassVar[str] = "earned certainty from collapse"
 
     share: float = 0.1
+    floor: float = 0.01
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
-        """Return findings whose `value` is the entropy as a share of the early median."""
+        """Return findings whose `value` is the entropy as a share of the early median, or the
+        entropy in nats where that is critical.
+        """
+        floors = _findings_below(recorded_values(series, ENTROPY), self.floor)
         shares = _shares_of_early(telemetry_values(series, ENTROPY))
-        return [self._finding(share) for share in shares]
+        return [floor or self._finding(share) for floor, share in zip(floors, shares, strict=True)]
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the points with an entropy, of those that are needed."""
+        return known_points(recorded_values(series, ENTROPY))
 
     def _finding(self, share: float | None) -> Finding | None:
         if share is None or share >= self.share:
@@ -82,6 +98,10 @@ class TokenCollapse:
         entropies = _shares_of_early(telemetry_values(series, ENTROPY))
         lengths = _length_shares(series)
         return [self._finding(*both) for both in zip(entropies, lengths, strict=True)]
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the points with an entropy, and with a length, of those that are needed."""
+        return least(known_points(recorded_values(series, ENTROPY)), _length_progress(series))
 
     def _finding(self, entropy: float | None, length: float | None) -> Finding | None:
         if entropy is None or length is None:
@@ -123,6 +143,14 @@ class AnswerCollapse:
         )
         return [self._finding(*row) for row in zip(*columns, strict=True)]
 
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the points with a majority, and with a length or an entropy, of those needed."""
+        entropies = known_points(recorded_values(series, ENTROPY))
+        return least(
+            known_points(recorded_values(series, MAJORITY)),
+            furthest(entropies, _length_progress(series)),
+        )
+
     def _finding(
         self,
         majority: float | None,
@@ -144,12 +172,13 @@ class AnswerCollapse:
 @dataclass(frozen=True, slots=True)
 class KlJump:
     """A divergence from the reference of ten times its recent median, and above 0.1 nats: warns.
+    At least `explosion` nats at three points in a row is critical.
 
     Growth is normal, a jump is not. It cannot distinguish a broken update from a reference or an
     estimator that was changed. Measured against the median of the last twenty points that were
-    silent.
+    silent. The level is for sums over a response as well as for means over its tokens.
 
-    No source gives thresholds: ten times, and 0.1 nats at least, are starting values.
+    No source gives thresholds: ten times, 0.1 nats at least, and 100 nats are starting values.
     """
 
     id: ClassVar[str] = "kl_jump"
@@ -158,10 +187,20 @@ class KlJump:
 
     times: float = 10.0
     least: float = 0.1
+    explosion: float = 100.0
     least_points: int = 5
 
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
         """Return findings whose `value` is the divergence in the trainer's unit."""
+        levels = _findings_above(recorded_values(series, KL), self.explosion)
+        jumps = self._jumps(series)
+        return [level or jump for level, jump in zip(levels, jumps, strict=True)]
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the points with a divergence, of those that are needed."""
+        return known_points(recorded_values(series, KL), self.least_points + 1)
+
+    def _jumps(self, series: Sequence[Point]) -> list[Finding | None]:
         recent: deque[float] = deque(maxlen=TRAILING_POINTS)
         findings: list[Finding | None] = []
         for value in telemetry_values(series, KL):
@@ -211,6 +250,13 @@ class CallsWithoutSearch:
         shares = telemetry_values(series, NO_SEARCH)
         return list(switch_once_known(_are_known(shares), self._findings(shares), counted))
 
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the items with calls, then the points, of those needed; or the telemetry's."""
+        calls = tallies([summary.calls for _, summary in series])
+        pools = pool_recent(calls, Tally, self.least_items)
+        counted = staged(pooled(calls, self.least_items), known_points(pools))
+        return furthest(known_points(recorded_values(series, NO_SEARCH)), counted)
+
     def _findings(self, shares: Sequence[float | None]) -> list[Finding | None]:
         return [self._finding(*both) for both in zip(shares, early_median(shares), strict=True)]
 
@@ -226,6 +272,67 @@ class CallsWithoutSearch:
             threshold=self.critical if severity == "critical" else self.warn,
             evidence={"share_before": before},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ClippedShare:
+    """The share of responses that were cut at the trainer's limit of length, at three points in a
+    row: 50 % warns, 90 % is critical.
+
+    Such a response has no end, and often no answer. It cannot distinguish a policy that never stops
+    from a limit that is too low. No source gives a threshold; half, and nine tenths, are starting
+    values.
+    """
+
+    id: ClassVar[str] = "clipped_share"
+    is_default: ClassVar[bool] = True
+    limits: ClassVar[str] = "a policy that never stops from a limit that is too low"
+
+    warn: float = 0.5
+    critical: float = 0.9
+
+    def findings(self, series: Sequence[Point]) -> list[Finding | None]:
+        """Return findings whose `value` is the latest share of responses that were cut."""
+        shares = recorded_values(series, CLIPPED)
+        grades = (
+            _findings_above(shares, self.critical),
+            _findings_above(shares, self.warn, "warn"),
+        )
+        return [critical or warn for critical, warn in zip(*grades, strict=True)]
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the points with a share, of the three that are needed."""
+        return known_points(recorded_values(series, CLIPPED), POINTS_IN_A_ROW)
+
+
+def _findings_above(
+    values: Sequence[float | None], level: float, severity: Severity = "critical"
+) -> list[Finding | None]:
+    """Return findings where the latest three values are all at the level or above."""
+    return [
+        Finding(severity, value=latest[-1], threshold=level)
+        if len(latest) == POINTS_IN_A_ROW and min(latest) >= level
+        else None
+        for latest in latest_values(values, POINTS_IN_A_ROW)
+    ]
+
+
+def _findings_below(values: Sequence[float | None], level: float) -> list[Finding | None]:
+    """Return critical findings where the latest three values are all at the level or below."""
+    negated = [None if value is None else -value for value in values]
+    return [
+        finding and Finding("critical", value=-finding.value, threshold=level)
+        for finding in _findings_above(negated, -level)
+    ]
+
+
+def _length_progress(series: Sequence[Point]) -> Progress:
+    sketches = [(summary.characters, summary.tokens) for _, summary in series]
+    return furthest(
+        known_points(recorded_values(series, LENGTH)),
+        known_points([tokens.quantile(0.5) for _, tokens in sketches]),
+        known_points([characters.quantile(0.5) for characters, _ in sketches]),
+    )
 
 
 def _shares_of_early(values: Sequence[float | None]) -> list[float | None]:

@@ -1,4 +1,4 @@
-"""The routes of run health: reports, charts, events, telemetry and gold of a run."""
+"""The routes of run health: reports, charts, events, telemetry, gold, names and notes of a run."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -15,8 +15,10 @@ from assay.api.components import components_of
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
-from assay.errors import RunNotFound
+from assay.api.schemas import RunName
+from assay.errors import InvalidRequest, RunExists, RunNotFound
 from assay.runs.monitor import RunMonitor
+from assay.runs.names import MAX_NAME_LENGTH, check_run_name
 from assay.runs.subscribers import Subscriber, Subscribers
 from assay_monitors.charts import DEFAULT_COLUMNS, RunChart, run_chart
 from assay_monitors.gold import GoldItem, measure
@@ -26,18 +28,18 @@ from assay_monitors.reports import (
     KeptRun,
     RunHealth,
     RunReport,
-    StreamSeries,
     gold_measure,
     kept_runs,
     run_health,
     run_report,
-    run_series,
 )
+from assay_monitors.step_reports import StreamSeries, run_series
 
 T = TypeVar("T")
 
 MAX_ITEMS_PER_PROMPT = 64
 MAX_COLUMNS = 500
+MAX_NOTE_LENGTH = 2_000
 EVENT_STREAM = "text/event-stream"
 # Proxies must neither store the events nor hold them back.
 UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -45,10 +47,13 @@ STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}
 }
 ABSENT: dict[int | str, dict[str, Any]] = {404: {**PROBLEMS[404], "description": "Run not found"}}
+TAKEN: dict[int | str, dict[str, Any]] = {
+    409: {**PROBLEMS[404], "description": "Another run has the name"}
+}
 
 router = APIRouter(route_class=JsonRoute, responses={**PROBLEMS, **ABSENT}, tags=["runs"])
 
-RunName = Annotated[str, Path(min_length=1, max_length=256)]
+RunPath = Annotated[str, Path(min_length=1, max_length=MAX_NAME_LENGTH)]
 Step = Annotated[int, Field(ge=0, le=2**53)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Measured = Annotated[FiniteFloat, Field(ge=-1e12, le=1e12)]
@@ -94,6 +99,19 @@ class Gold(_Body):
         return self
 
 
+class RunEdit(_Body):
+    """A run's new name `id`, a `note` about it (an empty one removes it), or both."""
+
+    id: RunName | None = None
+    note: Annotated[str, Field(max_length=MAX_NOTE_LENGTH)] | None = None
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> "RunEdit":
+        if self.id is None and self.note is None:
+            raise ValueError("neither id nor note: there is nothing to change")
+        return self
+
+
 class RunList(BaseModel):
     """The recorded runs, the most recently seen first."""
 
@@ -133,7 +151,7 @@ async def list_runs(request: Request) -> Response:
 
 
 @router.get("/v1/runs/{run:path}/health", response_model=RunHealth)
-async def show_health(request: Request, run: RunName) -> Response:
+async def show_health(request: Request, run: RunPath) -> Response:
     """Return a run's health: each rule's state in each stream, its channels, and its gold."""
     health = await _read(request, run, lambda history: run_health(history, run))
     _monitor(request).show(health)
@@ -143,7 +161,7 @@ async def show_health(request: Request, run: RunName) -> Response:
 @router.get("/v1/runs/{run:path}/series", response_model=RunSeriesReply)
 async def show_series(
     request: Request,
-    run: RunName,
+    run: RunPath,
     *,
     model: str | None = None,
     split: str | None = None,
@@ -161,7 +179,7 @@ async def show_series(
 @router.get("/v1/runs/{run:path}/chart", response_model=RunChart)
 async def show_chart(
     request: Request,
-    run: RunName,
+    run: RunPath,
     *,
     model: str | None = None,
     split: str | None = None,
@@ -177,7 +195,7 @@ async def show_chart(
 
 
 @router.get("/v1/runs/{run:path}/events", response_model=RunUpdate, responses=STREAMED)
-async def stream_events(request: Request, run: RunName) -> Response:
+async def stream_events(request: Request, run: RunPath) -> Response:
     """Return a run's latest update; with `Accept: text/event-stream`, stream later ones too."""
     subscribers = components_of(request.app).subscribers
     update = await subscribers.latest(run)
@@ -189,14 +207,35 @@ async def stream_events(request: Request, run: RunName) -> Response:
 
 
 @router.get("/v1/runs/{run:path}", response_model=RunReport)
-async def show_run(request: Request, run: RunName) -> Response:
+async def show_run(request: Request, run: RunPath) -> Response:
     """Return a run's summary: when it was seen, its models and splits, and its gold sources."""
     return json_response(await _read(request, run, lambda history: run_report(history, run)))
 
 
+@router.delete("/v1/runs/{run:path}", status_code=204)
+async def delete_run(request: Request, run: RunPath) -> Response:
+    """Delete a run and its records. A request that names it later begins it anew."""
+    if not await _monitor(request).delete(run):
+        raise _run_not_found(run)
+    return Response(status_code=204)
+
+
+@router.patch("/v1/runs/{run:path}", response_model=RunReport, responses=TAKEN)
+async def edit_run(request: Request, run: RunPath, edit: RunEdit) -> Response:
+    """Give a run another name, a note, or both. Its alerts go on under the new name."""
+    outcome = await _monitor(request).edit(run, name=edit.id, note=edit.note)
+    if outcome == "name_taken":
+        raise RunExists(f"a run {edit.id!r} is kept already", hint="delete or rename it first")
+    if outcome == "not_found":
+        raise _run_not_found(run)
+    name = run if edit.id is None else edit.id
+    return json_response(await _read(request, name, lambda history: run_report(history, name)))
+
+
 @router.post("/v1/runs/{run:path}/telemetry", response_model=TelemetryReceipt)
-async def record_telemetry(request: Request, run: RunName, telemetry: Telemetry) -> Response:
+async def record_telemetry(request: Request, run: RunPath, telemetry: Telemetry) -> Response:
     """Record a trainer's own values of a step, such as entropy, divergence, lengths, outcome."""
+    _check_name(run)
     _monitor(request).record_telemetry(run, telemetry.step, telemetry.values)
     return json_response(
         TelemetryReceipt(run=run, step=telemetry.step, values=len(telemetry.values))
@@ -204,8 +243,9 @@ async def record_telemetry(request: Request, run: RunName, telemetry: Telemetry)
 
 
 @router.post("/v1/runs/{run:path}/gold", response_model=GoldMeasure)
-async def record_gold(request: Request, run: RunName, gold: Gold) -> Response:
+async def record_gold(request: Request, run: RunPath, gold: Gold) -> Response:
     """Measure and record the reward's agreement with gold at a step, replacing an earlier one."""
+    _check_name(run)
     monitor = _monitor(request)
     items = [GoldItem(item.prompt, item.proxy, item.gold) for item in gold.items]
     point = await monitor.compute(lambda: measure(gold.step, items, gold.gradient_norm))
@@ -223,6 +263,15 @@ async def _read(request: Request, run: str, query: Callable[[RunHistory], T | No
     if result is None:
         raise _run_not_found(run)
     return result
+
+
+def _check_name(run: str) -> None:
+    """Raise InvalidRequest if no run can have the name."""
+    try:
+        check_run_name(run)
+    except ValueError as error:
+        problem = {"field": "run", "problem": str(error)}
+        raise InvalidRequest("the run in the path", problems=[problem]) from error
 
 
 def _run_not_found(run: str) -> RunNotFound:

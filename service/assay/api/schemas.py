@@ -3,10 +3,19 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import Header
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, GetJsonSchemaHandler, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from assay.runs.names import MAX_NAME_LENGTH, check_run_name
 from assay.types import Lane
 from assay_models.base import Truncation
 from assay_models.card import (
@@ -102,10 +111,18 @@ class OptionsBody(_Body):
     min_confidence: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
 
 
-class RunBody(_Body):
-    """The training run and its step, for run health. They never affect the score."""
+RunName = Annotated[
+    str, Field(min_length=1, max_length=MAX_NAME_LENGTH), AfterValidator(check_run_name)
+]
 
-    id: Annotated[str, Field(min_length=1, max_length=256)]
+
+class RunBody(_Body):
+    """The training run and its step, for run health. They never affect the score.
+
+    Items without a step are recorded under the last step that the run named, or by the minute.
+    """
+
+    id: RunName
     step: Annotated[int, Field(ge=0, le=2**53)] | None = None
     split: Annotated[str, Field(min_length=1, max_length=64)] | None = None
 

@@ -17,7 +17,9 @@ export class Alerts {
     const critical = firing.filter((rule) => rule.severity === "critical");
     const warnings = firing.filter((rule) => rule.severity !== "critical");
     const advising = health.gold.filter((source) => source.advice !== null);
-    const others = health.streams.filter((other) => other !== stream && other.status !== "ok");
+    const others = health.streams.filter(
+      (other) => other !== stream && ["warn", "critical"].includes(other.status),
+    );
     const cards = [...advising.map(adviceCard), ...critical.map(ruleCard), ...warnings.map(ruleCard)];
     fill(this.element, cards.length ? cards : silentNotice(stream), others.map(otherStreamNotice));
     this.announceNew(health.run, firing);
@@ -33,9 +35,11 @@ export class Alerts {
 }
 
 function silentNotice(stream) {
-  const text = stream
-    ? "No rule fires at the latest step of these scores."
-    : "There are no scores to evaluate yet.";
+  if (!stream) return h("p", { class: "notice" }, "There are no scores to evaluate yet.");
+  const text =
+    stream.status === "waiting"
+      ? "These scores are not assessed yet: no rule fires, and too many rules wait for more of them."
+      : "No rule fires at the latest step of these scores.";
   return h("p", { class: "notice" }, text);
 }
 

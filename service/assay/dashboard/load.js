@@ -42,7 +42,7 @@ export class Load {
   }
 }
 
-// By run, the severity of its latest evaluation, gold included: 0 ok, 1 warn, 2 critical.
+// By run, the status of its latest evaluation, gold included: -1 waiting, 0 ok, 1 warn, 2 critical.
 export function severities(metrics) {
   return new Map(
     (metrics.get("assay_run_status") ?? []).map(({ labels, value }) => [labels.run, value]),

@@ -7,7 +7,7 @@ import { showConnection } from "./live.js";
 import { Load, severities } from "./load.js";
 
 const REFRESH_MS = 5000;
-const LEVELS = ["ok", "warn", "critical"];
+const LEVELS = { "-1": "waiting", 0: "ok", 1: "warn", 2: "critical" };
 const STATE_LEVELS = { ready: "ok", loading: "warn", failed: "critical" };
 const EXAMPLE = `from assay_client import Client
 
@@ -189,7 +189,12 @@ function runRow(run, severity) {
   return h(
     "tr",
     { "data-name": run.run },
-    h("th", { scope: "row" }, h("a", { href: `#/runs/${encodeURIComponent(run.run)}` }, run.run)),
+    h(
+      "th",
+      { scope: "row" },
+      h("a", { href: `#/runs/${encodeURIComponent(run.run)}` }, run.run),
+      run.note ? h("div", { class: "note small quiet" }, run.note) : null,
+    ),
     h("td", {}, health),
     h("td", { title: dateOf(run.last_seen) }, ago(run.last_seen)),
     h("td", { class: "optional" }, dateOf(run.first_seen)),

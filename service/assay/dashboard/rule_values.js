@@ -6,6 +6,7 @@ const share = (meaning) => ({ meaning, format: percent });
 const plain = (meaning) => ({ meaning, format: number });
 
 const VALUES = {
+  constant_score: plain("is the range of the scores"),
   group_degeneracy: share("of the groups score the same on every channel"),
   dead_channel: plain("is the range of the channel's values"),
   signal_collapse: share("of the verdicts are the same"),
@@ -20,11 +21,13 @@ const VALUES = {
   script_drift: share("of the responses are in other scripts than at the start"),
   null_share: share("of the items have no score"),
   truncated_share: share("of the items were truncated"),
+  empty_share: share("of the responses are empty"),
   invalid_share: share("more of the responses than early have nothing to score"),
   policy_entropy: share("of the early entropy is left"),
   token_collapse: share("of the early entropy is left"),
   answer_collapse: share("of the answers to a prompt are the same"),
   kl_jump: plain("nats is the KL divergence"),
+  clipped_share: share("of the responses reach the trainer's limit of length"),
   calls_without_search: share("of the responses make no call"),
 };
 

@@ -68,6 +68,7 @@ class RunView {
     this.report = report;
     this.stream = stream;
     this.level = h("span");
+    this.note = h("p", { class: "note" });
     this.time = h("span");
     this.size = h("span");
     this.alerts = new Alerts();
@@ -134,6 +135,7 @@ class RunView {
     const streamHealth = health.streams.find((entry) => isSameStream(entry, this.stream)) ?? null;
     const columns = streamChart?.columns.last.length ? streamChart.columns : null;
     fill(this.level, status(health.status));
+    this.note.textContent = health.note ?? "";
     this.showTime();
     this.alerts.update(health, streamHealth);
     this.gold.update(health.gold);
@@ -188,6 +190,7 @@ class RunView {
     return [
       h("p", { class: "breadcrumbs" }, h("a", { href: "#/" }, "Overview"), " / Run"),
       h("h1", {}, this.name),
+      this.note,
       h(
         "p",
         { class: "facts" },

@@ -10,18 +10,21 @@ export class Timeline {
   constructor() {
     this.tracks = h("div", { class: "timeline" });
     this.list = h("div", { class: "episodes" });
-    this.silent = h("p", { class: "small quiet" });
+    this.older = h("p", { class: "small quiet" });
+    this.states = h("div");
     this.numbers = tableOf("When rules fired");
-    this.element = h("div", { class: "panel" }, this.tracks, this.list, this.silent, this.numbers.element);
+    const drawn = [this.tracks, this.list, this.older, this.numbers.element, this.states];
+    this.element = h("div", { class: "panel" }, drawn);
   }
 
-  // `rules` are the rule states of the stream's health; they name the silent rules.
+  // `rules` are the rule states of the stream's health at the latest step.
   update(chart, rules) {
     const { episodes } = chart;
     const names = [...new Set(episodes.map((episode) => episode.rule))];
     this.drawList(episodes);
     this.drawTracks(episodes, names, chart.columns);
-    this.silent.textContent = silentText(rules, names, chart.left_off);
+    this.older.textContent = chart.left_off ? `${chart.left_off} older episodes are not shown.` : "";
+    fill(this.states, stateList(rules));
     this.list.hidden = !names.length;
     this.numbers.element.hidden = !names.length;
     this.numbers.update(() => [COLUMNS, episodes.map(tableRow), [2, 3, 4, 5, 6]]);
@@ -83,13 +86,24 @@ export class Timeline {
 
 const nameOf = (episode) => `${episode.rule}-${episode.since_step}`;
 
-function silentText(rules, fired, leftOff) {
-  const silent = rules.map((state) => state.rule).filter((rule) => !fired.includes(rule));
-  const names = silent.map(asWords).join(", ");
-  const older = leftOff ? ` ${leftOff} older episodes are not shown.` : "";
-  return fired.length
-    ? `${silent.length} more rules were silent throughout: ${names}.${older}`
-    : `None of the ${silent.length} rules has fired: no threshold was passed, or there was too little data to evaluate: ${names}.`;
+// Rules that fire first, then those that are quiet, that wait, and that were not fed.
+const STATES = ["fired", "quiet", "waiting", "not_fed"];
+
+function stateList(rules) {
+  const inOrder = STATES.flatMap((state) => rules.filter((rule) => rule.state === state));
+  return h(
+    "ul",
+    { class: "states", "aria-label": "Rules at the latest step" },
+    inOrder.map((rule) =>
+      h("li", {}, capitalize(asWords(rule.rule)), status(rule.severity ?? rule.state, stateText(rule))),
+    ),
+  );
+}
+
+// `waiting (160/256 items)`.
+function stateText({ state, severity, progress: { seen, needed, unit } }) {
+  if (state === "waiting") return `waiting (${seen}/${needed} ${unit})`;
+  return severity ?? asWords(state);
 }
 
 const tableRow = (episode) => [

@@ -84,17 +84,27 @@ class RunEvaluator:
             with suppress(RuntimeError):  # the loop is closed: the server has stopped
                 loop.call_soon_threadsafe(self._schedule, names)
 
+    def rename(self, run: str, name: str) -> None:
+        """Take in that a run has another name; its alerts go on under that. Never waits."""
+        with suppress(RuntimeError):  # the pool is closed: the server stops
+            self._pool.submit(self._alerts.rename, run, name)
+        self.on_commit((run, name))
+
     def evaluate(self, history: RunHistory, run: str) -> None:
         """Evaluate a run once, show its health, and send its changed alerts.
+
+        The alerts of a run that is no longer kept end, and its health is no longer shown.
 
         Raises:
             sqlite3.Error, ValueError, zlib.error: the file cannot be read now.
         """
         health = run_health(history, run)
         if health is None:
-            return
-        self.gauges.show(health)
-        changes = self._alerts.update(health)
+            self.gauges.remove(run)
+            changes = self._alerts.forget(run)
+        else:
+            self.gauges.show(health)
+            changes = self._alerts.update(health)
         if self._notify is not None and self._loop is not None:
             for change in changes:
                 self._notify(change)

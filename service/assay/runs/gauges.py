@@ -44,6 +44,11 @@ class RunGauges:
             if len(self._shown) > MAX_RUNS:
                 _remove(self._shown.pop(next(iter(self._shown))))
 
+    def remove(self, run: str) -> None:
+        """Remove the series of a run that is no longer kept."""
+        with self._lock:
+            _remove(self._shown.pop(run, []))
+
     def _samples(self, health: RunHealth) -> Iterator[Sample]:
         series = self._series
         yield series.status, (health.run,), RANK[health.status]

@@ -6,33 +6,34 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from assay.errors import Overloaded, RunsOff
 from assay.metrics import Metrics
 from assay.runs.evaluator import RunEvaluator
 from assay.runs.gauges import RunGauges
-from assay.types import ItemResult
+from assay.runs.measures import Item, PolicyResponse, observation, policy_response
+from assay.runs.new_runs import NewRuns
+from assay.runs.steps import StepFiling
+from assay.types import Clock, ItemResult
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import RunHistory
-from assay_monitors.observations import Observation, Window, measure_text
+from assay_monitors.observations import Window
 from assay_monitors.recorder import Counts, Recorder
 from assay_monitors.reports import RunHealth
 from assay_monitors.retention import Retention
-from assay_monitors.store import RunStore, StoreError
+from assay_monitors.store import Edit, RunStore, StoreError
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Clock = Callable[[], float]
-Item = Mapping[str, Any]
 
 # Bounds of the results that wait to be measured: items, and characters of their responses.
 MAX_WAITING_ITEMS, MAX_WAITING_CHARACTERS = 8_192, 16 * 2**20
@@ -41,25 +42,16 @@ CLOSING_SECONDS = 5.0
 # the event loop more than the measuring itself.
 GATHER_SECONDS = 0.1
 RETRY_SECONDS = 1.0
+EDIT_SECONDS = 10.0
 FILE = "runs.db"
 SPLIT = "train"
-# Codes and flags of a response in which there was nothing to score.
-INVALID = frozenset(("invalid_code", "no_claims"))
-UNSURE = "low_confidence"
-
-
-class PolicyResponse(NamedTuple):
-    """The policy's response in an item: its text, the number of tool calls, and its tokens."""
-
-    text: str | None
-    calls: int | None = None
-    tokens: int | None = None
 
 
 class PendingResults(NamedTuple):
     """A request's results that wait to be measured."""
 
-    window: Window
+    step: "RunStep"
+    model: str
     responses: Sequence[PolicyResponse]
     results: Sequence[ItemResult]
     characters: int
@@ -69,16 +61,12 @@ class PendingResults(NamedTuple):
 class RunStep:
     """The training run and step that a request belongs to.
 
-    The default step is 0, the default split `train`.
+    The default split is `train`. Without a step, see `StepFiling`.
     """
 
     id: str
     step: int | None = None
     split: str | None = None
-
-    def window(self, model: str) -> Window:
-        """Return the window that the results of a model are added to."""
-        return Window(self.id, model, self.split or SPLIT, self.step or 0)
 
 
 class RunMonitor:
@@ -91,6 +79,7 @@ class RunMonitor:
         path: the file; None for a temporary one that is deleted with the process.
         metrics: counters of observations.
         clock: monotonic seconds.
+        epoch_clock: seconds since the epoch.
         enabled: whether anything is recorded at all.
         evaluator: evaluates runs after a commit; None for no evaluation.
     """
@@ -101,6 +90,7 @@ class RunMonitor:
         metrics: Metrics,
         clock: Clock,
         *,
+        epoch_clock: Clock = time.time,
         enabled: bool = True,
         evaluator: RunEvaluator | None = None,
     ) -> None:
@@ -110,6 +100,9 @@ class RunMonitor:
         self._evaluator = evaluator
         self._gauges = evaluator.gauges if evaluator else RunGauges(metrics.runs)
         self._clock = clock
+        self._epoch_clock = epoch_clock
+        self._new_runs = NewRuns(epoch_clock)
+        self._steps = StepFiling(epoch_clock)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._recorder: Recorder | None = None
         self._history: RunHistory | None = None
@@ -162,20 +155,20 @@ class RunMonitor:
             items: the fields of each item, as the client sent them.
             results: the result of each item.
         """
-        if self._recorder is None:
+        if self._recorder is None or self._history is None:
             return
-        responses = [_policy_response(fields, candidate) for fields in items]
+        responses = [policy_response(fields, candidate) for fields in items]
         texts = [response.text for response in responses if response.text is not None]
         characters = sum(map(len, texts))
         if not self._capacity.reserve(len(items), characters):
             self._series.observations.labels("dropped").inc(len(items))
             return
-        window = step.window(model)
-        self._pending.append(PendingResults(window, responses, list(results), characters))
+        self._new_runs.add(step.id)
+        self._pending.append(PendingResults(step, model, responses, list(results), characters))
         if not self._gathering:
             self._gathering = True
             with suppress(RuntimeError):  # the pool is closed: the server stops
-                self._measuring.submit(self._measure, self._recorder)
+                self._measuring.submit(self._measure, self._recorder, self._history)
 
     async def read(self, query: Callable[[RunHistory], T]) -> T:
         """Run `query` on the history, off the event loop, and return its result.
@@ -195,6 +188,37 @@ class RunMonitor:
         """Run `work` off the event loop, on the reading thread, and return its result."""
         return await self._run_in(self._reading, work)
 
+    async def delete(self, run: str) -> bool:
+        """Delete a run, with all that was scored for it until now; False where it is not kept.
+
+        A request that names it later begins it anew.
+
+        Raises:
+            RunsOff: nothing is recorded.
+            Overloaded: the file cannot be written now.
+        """
+        is_kept = await self._edit(lambda recorder: recorder.delete(run))
+        self._forget(run)
+        if self._evaluator is not None:
+            self._evaluator.on_commit({run})
+        return is_kept
+
+    async def edit(self, run: str, *, name: str | None = None, note: str | None = None) -> Edit:
+        """Give a run another name, a note, or both; an empty note removes it.
+
+        A request that names a renamed run by its old name begins a new one.
+
+        Raises:
+            RunsOff: nothing is recorded.
+            Overloaded: the file cannot be written now.
+        """
+        outcome = await self._edit(lambda recorder: recorder.edit(run, name=name, note=note))
+        if outcome == "done" and name is not None and name != run:
+            self._forget(run)
+            if self._evaluator is not None:
+                self._evaluator.rename(run, name)
+        return outcome
+
     def record_telemetry(self, run: str, step: int, values: Mapping[str, float]) -> None:
         """Record the values that a trainer reports for a step.
 
@@ -204,6 +228,7 @@ class RunMonitor:
         """
         if not self._open_recorder().record_telemetry(run, step, values):
             raise _busy("the writer of runs cannot keep up")
+        self._name_step(run, step)
 
     def record_gold(self, run: str, source: str, point: GoldPoint) -> None:
         """Record a gold measurement.
@@ -214,6 +239,7 @@ class RunMonitor:
         """
         if not self._open_recorder().record_gold(run, source, point):
             raise _busy("the writer of runs cannot keep up")
+        self._name_step(run, point.step)
 
     def publish(self) -> None:
         """Update the Prometheus series from the writer's counts."""
@@ -247,30 +273,64 @@ class RunMonitor:
     def _record_in(self, path: Path) -> bool:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            on_commit = self._evaluator.on_commit if self._evaluator else None
-            store = RunStore(path, Retention(), time.time)
-            recorder = Recorder(store, self._clock, on_commit=on_commit)
+            store = RunStore(path, Retention(), self._epoch_clock)
+            recorder = Recorder(store, self._clock, on_commit=self._on_commit)
         except (OSError, sqlite3.Error, StoreError) as error:
             logger.error("runs cannot be kept in %s: %s", path, error)
             return False
         recorder.start()
-        self._recorder, self._history = recorder, RunHistory(path)
+        self._recorder, self._history = recorder, RunHistory(path, self._new_runs.seen)
         return True
+
+    def _on_commit(self, runs: Iterable[str]) -> None:
+        self._new_runs.store(runs)
+        if self._evaluator is not None:
+            self._evaluator.on_commit(runs)
 
     def _temporary_path(self) -> Path:
         self._folder = tempfile.TemporaryDirectory(prefix="assay-runs-", ignore_cleanup_errors=True)
         return Path(self._folder.name) / FILE
 
-    def _measure(self, recorder: Recorder) -> None:
+    def _measure(self, recorder: Recorder, history: RunHistory) -> None:
         self._closing.wait(GATHER_SECONDS)
         self._gathering = False  # a request from here on submits the next measurement
         while self._pending:
             pending = self._pending.popleft()
             try:
                 observations = list(map(observation, pending.responses, pending.results))
-                recorder.record(pending.window, observations)
+                names_step = pending.step.step is not None
+                window = self._window(pending.step, pending.model, history)
+                recorder.record(window, observations, names_step=names_step)
             finally:
                 self._capacity.release(len(pending.results), pending.characters)
+
+    def _window(self, named: RunStep, model: str, history: RunHistory) -> Window:
+        """Return the window that the results of a model are added to."""
+        step = named.step
+        if step is None:
+            step = self._steps.step_of(named.id, history)
+        else:
+            self._steps.name(named.id, step)
+        return Window(named.id, model, named.split or SPLIT, step)
+
+    def _name_step(self, run: str, step: int) -> None:
+        self._new_runs.add(run)
+        self._steps.name(run, step)
+
+    def _forget(self, run: str) -> None:
+        self._new_runs.remove(run)
+        self._steps.forget(run)
+
+    async def _edit(self, order: Callable[[Recorder], Future[T]]) -> T:
+        """Run an order of the recorder after all results that wait to be measured."""
+        recorder = self._open_recorder()
+        # One thread measures: what waits is handed to the recorder before this is run.
+        future = await self._run_in(self._measuring, partial(order, recorder))
+        try:
+            async with asyncio.timeout(EDIT_SECONDS):
+                return await asyncio.wrap_future(future)
+        except (sqlite3.Error, TimeoutError) as error:
+            raise _busy("the file in which runs are kept cannot be written now") from error
 
     def _open_recorder(self) -> Recorder:
         if self._recorder is None:
@@ -301,75 +361,6 @@ class _Capacity:
         with self._lock:
             self._items += items
             self._characters += characters
-
-
-def observation(response: PolicyResponse, result: ItemResult) -> Observation:
-    """Return what is recorded of an item: its result, and measures of the response's text."""
-    scored = result.status == "ok"
-    measures = None if response.text is None else measure_text(response.text)
-    return Observation(
-        score=result.score if scored else None,
-        channels=result.channels,
-        labels=_labels(result.details),
-        flags=_flags(result),
-        group=result.group,
-        source=result.source,
-        invalid=_invalid(result),
-        characters=measures and measures.characters,
-        tokens=response.tokens,
-        script=measures and measures.script,
-        calls=response.calls,
-    )
-
-
-def _invalid(result: ItemResult) -> bool:
-    return "invalid_code" in result.flags or (
-        result.error is not None and result.error.code in INVALID
-    )
-
-
-def _flags(result: ItemResult) -> tuple[str, ...]:
-    """Return the flags of a result, with `error:CODE` for one without a score."""
-    if result.error is None:
-        return tuple(result.flags)
-    return (*result.flags, f"error:{result.error.code}")
-
-
-def _labels(details: Mapping[str, Any]) -> dict[str, int]:
-    """Count the label of a pair, or of each claim of an answer.
-
-    A label below the model's own confidence bound counts as `low_confidence`.
-    """
-    claims = details.get("claims")
-    verdicts = claims if isinstance(claims, list) else [details]
-    return Counter(
-        [
-            UNSURE if verdict.get("status") == UNSURE else verdict["label"]
-            for verdict in verdicts
-            if isinstance(verdict.get("label"), str)
-        ]
-    )
-
-
-def _policy_response(fields: Item, candidate: str) -> PolicyResponse:
-    text = response_text(fields, candidate)
-    return PolicyResponse(text, _calls(fields), fields.get("response_tokens"))
-
-
-def _calls(fields: Item) -> int | None:
-    """Return the number of tool calls; `searched` without `calls` counts as one or none."""
-    calls, searched = fields.get("calls"), fields.get("searched")
-    if calls is None and isinstance(searched, bool):
-        return int(searched)
-    return calls
-
-
-def response_text(fields: Item, candidate: str) -> str | None:
-    """Return the response, the field in which candidates vary, or the last message's content."""
-    messages = fields.get("messages")
-    last = messages[-1].get("content") if messages and isinstance(messages, Sequence) else None
-    texts = (fields.get("response"), fields.get(candidate), last)
-    return next((text for text in texts if isinstance(text, str)), None)
 
 
 def _off() -> RunsOff:

@@ -76,8 +76,11 @@ async def test_health_has_each_rule_with_its_value_and_thresholds(
     assert (health["status"], failing["status"], healthy["status"]) == (
         "critical",
         "critical",
-        "ok",
+        "waiting",
     )
+    nulls = next(rule for rule in healthy["rules"] if rule["rule"] == "null_share")
+    assert (nulls["state"], nulls["severity"]) == ("waiting", None)
+    assert nulls["progress"] == {"seen": 192, "needed": 200, "unit": "items"}
     (state,) = [rule for rule in failing["rules"] if rule["severity"]]
     assert (state["rule"], state["severity"], state["since_step"]) == ("null_share", "critical", 3)
     assert (state["value"], state["threshold"]) == (0.5, 0.2)

@@ -2,11 +2,12 @@
 
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.doubles import value
+from support.doubles import new_metrics, value
 from support.item_files import score
 from support.scoring_requests import post
 from support.servers import Served, serving
@@ -14,7 +15,8 @@ from support.servers import Served, serving
 import assay.runs.monitor
 from assay.api.components import components_of
 from assay.app import create_app
-from assay.runs.monitor import PolicyResponse, observation
+from assay.runs.measures import PolicyResponse, observation, response_text
+from assay.runs.monitor import RunMonitor, RunStep
 from assay.settings import Settings
 from assay.types import ItemFailure, ItemResult
 from assay_monitors.history import RunHistory, Stream
@@ -42,7 +44,7 @@ async def test_results_are_summed_by_step_and_split(
     async with served(kept_settings) as client:
         await post(client, ["a", "bbb", "poison"], run=RUN)
         await post(client, ["a"], run=RUN)
-        await post(client, ["cc"], run={"id": "team/exp-17"})
+        await post(client, ["cc"], run={"id": "team/exp-17", "step": 0})
     summary = stored_summary(kept_settings, "team/exp-17", "eval", 3)
     assert (summary.items, summary.nulls, summary.score.mean) == (4, 1, 5 / 3)
     assert summary.channels["reward"].count == 3
@@ -74,6 +76,66 @@ async def test_every_native_route_records_runs(served: Served, kept_settings: Se
     groups = stored_summary(kept_settings, "team/exp-17", "eval", 3).groups
     assert groups.count_zero_variance(0.0) == (0, 1)
     assert stored_summary(kept_settings, "ranked").items == 2
+
+
+async def test_a_run_is_known_as_soon_as_its_first_request_is_answered(
+    served: Served, kept_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, write = threading.Event(), RunStore.write
+
+    def held_write(store: RunStore, changes: Changes) -> None:
+        assert go.wait(30)
+        write(store, changes)
+
+    monkeypatch.setattr(RunStore, "write", held_write)
+    async with served(kept_settings) as client:
+        await post(client, ["a"], run={"id": "team/new"})
+        await client.post("/v1/runs/told/telemetry", json={"step": 1, "values": {"kl": 0.1}})
+        for run in ("team/new", "told"):
+            health = (await client.get(f"/v1/runs/{run}/health")).json()
+            assert (health["run"], health["status"], health["streams"]) == (run, "waiting", [])
+            for path in ("", "/series", "/chart", "/events"):
+                assert (await client.get(f"/v1/runs/{run}{path}")).status_code == 200, path
+        listed = (await client.get("/v1/runs")).json()["runs"]
+        assert {run["run"] for run in listed} == {"team/new", "told"}
+        assert (await client.get("/v1/runs/never/health")).status_code == 404
+        go.set()
+    assert stored_summary(kept_settings, "team/new").items == 1
+
+
+async def test_items_without_a_step_are_filed_under_the_step_that_was_named_last(
+    served: Served, kept_settings: Settings
+) -> None:
+    async with served(kept_settings) as client:
+        await post(client, ["a"], run={"id": "r", "step": 7})
+        await post(client, ["bb"], run={"id": "r"})
+        await client.post("/v1/runs/r/telemetry", json={"step": 9, "values": {"kl": 0.1}})
+    async with served(kept_settings) as client:
+        await post(client, ["bb", "a"], run={"id": "r"})
+    assert stored_summary(kept_settings, "r", step=7).items == 2
+    assert stored_summary(kept_settings, "r", step=9).items == 2
+
+
+async def test_items_of_a_run_that_names_no_step_are_filed_by_the_minute(
+    tmp_path: Path,
+) -> None:
+    now = 1_000.0
+    path = tmp_path / "runs.db"
+
+    async def observe(times: int) -> None:
+        monitor = RunMonitor(path, new_metrics(), time.monotonic, epoch_clock=lambda: now)
+        await monitor.open()
+        texts = [{"text": "a"}] * times
+        monitor.observe(
+            RunStep("r"), "scripted@1", candidate="text", items=texts, results=[result()] * times
+        )
+        await monitor.close()
+
+    for seconds, times in ((0.0, 1), (59.0, 2), (1.5, 4), (120.0, 8)):
+        now += seconds
+        await observe(times)
+    series = RunHistory(path).series("r", Stream("scripted@1", "train"))
+    assert [(point.step, point.summary.items) for point in series] == [(0, 3), (1, 4), (3, 8)]
 
 
 async def test_a_request_without_a_run_is_not_recorded(
@@ -258,7 +320,7 @@ def test_the_items_tokens_are_not_recorded_as_the_responses() -> None:
 def test_the_response_text_is_taken_from_the_items_fields(
     fields: dict[str, Any], response: str | None
 ) -> None:
-    assert assay.runs.monitor.response_text(fields, "hypothesis") == response
+    assert response_text(fields, "hypothesis") == response
 
 
 async def test_calls_and_response_tokens_in_an_item_are_recorded_and_do_not_affect_its_score(

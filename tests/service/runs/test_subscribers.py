@@ -33,7 +33,8 @@ async def monitor(tmp_path: Path) -> AsyncIterator[RunMonitor]:
 async def wait_until_recorded(subscribers: Subscribers, run: str) -> Update:
     """Return the run's update, once the writer has written it."""
     for _ in range(10_000):
-        if (update := await subscribers.latest(run)) is not None:
+        update = await subscribers.latest(run)
+        if update is not None and update.step is not None:
             return update
     raise AssertionError("the run was never written")
 
