@@ -63,7 +63,7 @@ class Message(NullIsAbsent):
             raise PydanticCustomError(
                 UNSCORABLE_MESSAGE, "only text can be scored: send content as a string"
             )
-        return "".join(texts)
+        return "".join(map(str, texts))
 
     @field_validator("tool_calls")
     @classmethod

@@ -143,9 +143,7 @@ def _escape_all(value: Any, pattern: re.Pattern[str]) -> Any:
     if isinstance(value, str):
         return _escape(value, pattern)
     if isinstance(value, Mapping):
-        return {
-            _escape(name, pattern): _escape_all(part, pattern) for name, part in value.items()
-        }
+        return {_escape(name, pattern): _escape_all(part, pattern) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [_escape_all(part, pattern) for part in value]
     return value
