@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -172,15 +173,18 @@ async def test_the_run_of_the_body_agrees_with_the_url(
         assert [call.run for call in calls] == [expected]
 
 
-async def test_items_of_a_run_in_a_header_reach_its_health(client: httpx2.AsyncClient) -> None:
-    scoring = FOREIGN[0]
-    assert (await post(client, scoring, x_assay_run="by-header", x_assay_step="3")).is_success
-    for _ in range(200):
-        runs = (await client.get("/v1/runs")).json()["runs"]
-        if runs:
-            break
-        await client.get("/v1/runs/by-header/events")
-    assert [run["run"] for run in runs] == ["by-header"]
+async def test_items_of_a_run_in_a_header_reach_its_record(
+    served: Served, scripted_settings: Settings, tmp_path: Path
+) -> None:
+    settings = scripted_settings.model_copy(update={"runs": tmp_path / "runs.db"})
+    async with served(settings) as client:
+        for scoring in SCORING:
+            answer = await post(client, scoring, x_assay_run="by-header", x_assay_step="3")
+            assert answer.is_success, scoring.route
+    async with served(settings) as client:  # the first server wrote what it had when it closed
+        (stream,) = (await client.get("/v1/runs/by-header/series")).json()["streams"]
+    (step,) = stream["steps"]
+    assert (step["step"], step["items"]) == (3, len(SCORING))
 
 
 @pytest.mark.parametrize("kind", [HOT, COLD])
