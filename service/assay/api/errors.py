@@ -131,7 +131,7 @@ def _on_malformed(request: Request, error: Exception) -> Response:
 
 def _invalid_values(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     values = dict.fromkeys(item["input"] for item in errors if _is_invalid(item.get("input")))
-    return [{"field": value.place, "problem": value.problem} for value in values]
+    return [{"field": value.place or "body", "problem": value.problem} for value in values]
 
 
 def _is_invalid(value: object) -> bool:
