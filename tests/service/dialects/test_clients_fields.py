@@ -19,6 +19,7 @@ TEXTS = {"query": "q", "texts": DOCUMENTS}
 RERANKERS: dict[str, dict[str, Any]] = {
     "langchain-cohere CohereRerank": {"top_n": 3, "max_tokens_per_doc": None},
     "@langchain/cohere CohereRerank": {"topN": None, "max_chunks_per_doc": None},
+    "Flowise": {"topN": 3, "max_chunks_per_doc": 10, "return_documents": False},
     "cohere-haystack CohereRanker": {"top_n": 3, "max_tokens_per_doc": 4096},
     "infinity_client": {"raw_scores": False, "return_documents": False, "top_n": None},
     "xinference-client": {
@@ -162,38 +163,37 @@ async def test_a_document_above_the_clients_own_limit_is_refused(
         assert "max_tokens_per_doc" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("top_n", [None, 0, 1, 2, 4])
+@pytest.mark.parametrize("top_n", [None, 0, 1, 2, 3, 4])
 @pytest.mark.parametrize("blank", ["", "  \n"])
-async def test_an_empty_document_is_left_out_of_the_ranking(
+async def test_an_empty_document_comes_last_without_a_score(
     scripted: httpx2.AsyncClient, blank: str, top_n: int | None
 ) -> None:
     documents = ["aa", blank, "aaaa"]
+    ranking = [(2, sigmoid(4)), (0, sigmoid(2)), (1, None)][: top_n or None]
     body = {"query": "q", "documents": documents, "top_n": top_n}
     reply = (await scripted.post("/v2/rerank", json=body)).json()
-    kept = 1 if top_n == 1 else 2
-    assert [entry["index"] for entry in reply["results"]] == [2, 0][:kept]
-    assert reply["meta"]["warnings"] == ["documents.1 is empty and not in results"]
+    assert [(entry["index"], entry["relevance_score"]) for entry in reply["results"]] == ranking
+    assert reply["meta"]["warnings"] == ["documents.1 is empty and has no score"]
     texts = {"query": "q", "texts": documents, "top_n": top_n}
-    ranked = (await scripted.post("/rerank", json=texts)).json()
-    assert [entry["index"] for entry in ranked] == [2, 0][:kept]
+    entries = (await scripted.post("/rerank", json=texts)).json()
+    assert [(entry["index"], entry["score"]) for entry in entries] == ranking
 
 
 @pytest.mark.parametrize(
-    ("documents", "top_n"),
-    [(["aa", "", "aaaa"], 3), (["", " "], None), (["aa", "", "refused"], None), (["nan", ""], 1)],
-    ids=["a result for each", "only empty ones", "another failure", "a failing model"],
+    ("documents", "failed"),
+    [
+        (["", " "], ["items.0", "items.1"]),
+        (["aa", "", "refused"], ["items.1", "items.2"]),
+        (["nan", "", "a"], ["items.0", "items.1"]),
+    ],
 )
-async def test_a_ranking_that_cannot_be_honest_fails(
-    scripted: httpx2.AsyncClient, documents: list[str], top_n: int | None
+async def test_a_ranking_in_which_a_text_has_no_score_fails(
+    scripted: httpx2.AsyncClient, documents: list[str], failed: list[str]
 ) -> None:
-    for body in (
-        {"query": "q", "documents": documents, "top_n": top_n},
-        {"query": "q", "texts": documents, "top_n": top_n},
-    ):
-        answer = await scripted.post("/rerank", json=body)
-        assert answer.json()["code"] == "items_failed", answer.text
-        failed = {error["field"] for error in answer.json()["errors"]}
-        assert f"items.{documents.index('') if '' in documents else 0}" in failed
+    for name in ("documents", "texts"):
+        problem = (await scripted.post("/rerank", json={"query": "q", name: documents})).json()
+        assert problem["code"] == "items_failed"
+        assert [error["field"] for error in problem["errors"]] == failed
 
 
 async def test_tensors_whose_shape_does_not_fit_name_their_shape(

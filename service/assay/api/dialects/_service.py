@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
@@ -175,22 +175,28 @@ async def score(
         call = replace(call, timeout=left)
 
 
-def scored_documents(
-    reply: ScoreReply, texts: Sequence[str], top_n: int | None
+def ranked_documents(
+    reply: ScoreReply, texts: Sequence[str], key: Callable[[ItemResult], tuple[float, float]]
 ) -> list[ItemResult]:
-    """Return the results of a ranking's documents that have a score.
+    """Return the results of a ranking's documents, best first.
 
-    An empty document may be without one. It is left out, because no number stands for it, unless
-    the client asks for as many results as it sent documents: such clients read them by position.
+    An empty document may be without a score. It comes last, with null for its score: no number
+    stands for it, and clients that read results by position do not shift the others.
+
+    Args:
+        reply: the reply to one item for each document.
+        texts: the documents.
+        key: the function by which results with a score are sorted, the highest first.
 
     Raises:
         ItemsFailed: another document has no score, or none has one.
     """
     failed = [result for result in reply.results if result.error is not None]
-    is_all = len(failed) == len(texts) or top_n == len(texts)
-    if failed and (is_all or any(texts[result.index].strip() for result in failed)):
+    is_any_text = any(texts[result.index].strip() for result in failed)
+    if failed and (is_any_text or len(failed) == len(texts)):
         raise _failure(failed)
-    return [result for result in reply.results if result.error is None]
+    scored = [result for result in reply.results if result.error is None]
+    return sorted(scored, key=key, reverse=True) + failed
 
 
 def scores_of(reply: ScoreReply) -> list[float]:

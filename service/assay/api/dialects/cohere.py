@@ -5,14 +5,14 @@ import secrets
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
 
 from assay.api.dialects._items import pair_item
 from assay.api.dialects._service import (
     merge_truncation,
     probability,
+    ranked_documents,
     score,
-    scored_documents,
     select_model,
 )
 from assay.api.errors import PROBLEMS
@@ -24,6 +24,9 @@ from assay.api.schemas import Accepted, EngineBody
 from assay.errors import InvalidRequest
 from assay.types import ItemResult, ScoreReply
 from assay_models.base import NullIsAbsent, Options
+
+# Flowise writes it as Cohere's SDK for JavaScript does.
+TOP_N = Field(None, validation_alias=AliasChoices("top_n", "topN"))
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
 
@@ -48,7 +51,7 @@ class RerankBody(EngineBody):
     query: str
     documents: Annotated[list[str | Document], Field(min_length=1)]
     model: str | None = None
-    top_n: Annotated[int, Field(ge=-1)] | None = None
+    top_n: Annotated[int, Field(ge=-1)] | None = TOP_N
     return_documents: bool | None = None
     return_text: bool | None = None
     return_len: bool = False
@@ -99,10 +102,13 @@ class RerankBody(EngineBody):
 
 
 class RerankResult(BaseModel):
-    """One document. `relevance_score` is the logistic of the raw, from 0 to 1."""
+    """One document. `relevance_score` is the logistic of the raw, from 0 to 1.
+
+    It is null for an empty document that has no score.
+    """
 
     index: int
-    relevance_score: float
+    relevance_score: float | None
     document: Document | None = None
 
 
@@ -116,7 +122,7 @@ class RerankUsage(BaseModel):
 class RerankMeta(BaseModel):
     """Metadata that Cohere's clients expect.
 
-    `warnings` name the documents that `results` leave out; `tokens` are there with `return_len`.
+    `warnings` name the documents without a score; `tokens` are there with `return_len`.
     """
 
     api_version: dict[str, str]
@@ -155,7 +161,7 @@ async def rerank_v2(request: Request, body: RerankBody, parameters: ForeignParam
 async def _rerank(
     request: Request, body: RerankBody, parameters: Parameters, *, with_documents: bool
 ) -> Response:
-    """Return the ranking of the documents that have a score; see `scored_documents`."""
+    """Return the ranking; see `ranked_documents`."""
     served, texts = select_model(request, parameters, body.model), body.texts
     reply = await score(
         request,
@@ -166,8 +172,7 @@ async def _rerank(
         options=body.options(parameters),
     )
     _check_tokens(reply.results, body.max_tokens_per_doc)
-    results = scored_documents(reply, texts, body.top_n)
-    best = sorted(results, key=_sort_key, reverse=True)[: body.limit]
+    best = ranked_documents(reply, texts, _sort_key)[: body.limit]
     documents = body.objects if with_documents else None
     tokens = reply.usage.tokens
     return json_response(
@@ -208,7 +213,7 @@ def _meta(reply: ScoreReply, *, with_tokens: bool) -> dict[str, Any]:
     }
     empty = [result.index for result in reply.results if result.error is not None]
     if empty:
-        meta["warnings"] = [f"documents.{index} is empty and not in results" for index in empty]
+        meta["warnings"] = [f"documents.{index} is empty and has no score" for index in empty]
     if with_tokens:
         meta["tokens"] = {"input_tokens": reply.usage.tokens, "output_tokens": 0}
     return meta
@@ -220,5 +225,6 @@ def _sort_key(result: ItemResult) -> tuple[float, float]:
 
 
 def _entry(result: ItemResult, documents: list[dict[str, Any]] | None) -> dict[str, Any]:
-    entry: dict[str, Any] = {"index": result.index, "relevance_score": probability(result)}
+    relevance = None if result.error is not None else probability(result)
+    entry: dict[str, Any] = {"index": result.index, "relevance_score": relevance}
     return entry if documents is None else {**entry, "document": documents[result.index]}

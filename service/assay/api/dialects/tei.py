@@ -10,9 +10,9 @@ from assay.api.dialects._items import Fields, pair_item, text_item
 from assay.api.dialects._service import (
     merge_truncation,
     probability,
+    ranked_documents,
     require_scores,
     score,
-    scored_documents,
     select_model,
 )
 from assay.api.errors import PROBLEMS
@@ -127,10 +127,10 @@ class TeiPrediction(BaseModel):
 
 
 class TeiRank(BaseModel):
-    """One text; `index` is its position in the request."""
+    """One text; `index` is its position in the request. An empty text may have no score."""
 
     index: int
-    score: float
+    score: float | None
     text: str | None = None
 
 
@@ -164,8 +164,7 @@ async def rerank_texts(
         lane="interactive",
         options=body.options(parameters),
     )
-    results = scored_documents(reply, body.texts, body.top_n)
-    best = sorted(results, key=lambda result: _sort_key(result, body), reverse=True)
+    best = ranked_documents(reply, body.texts, lambda result: _sort_key(result, body))
     limit = body.top_n if body.top_n is not None and body.top_n > 0 else None
     return json_response([_rank(result, body) for result in best[:limit]])
 
@@ -184,6 +183,7 @@ def _sort_key(result: ItemResult, body: _TeiBody) -> tuple[float, float]:
 
 
 def _rank(result: ItemResult, body: TeiRerankBody) -> dict[str, Any]:
-    entry: dict[str, Any] = {"index": result.index, "score": body.value_of(result)}
+    value = None if result.error is not None else body.value_of(result)
+    entry: dict[str, Any] = {"index": result.index, "score": value}
     has_text = body.return_text or body.return_documents
     return {**entry, "text": body.texts[result.index]} if has_text else entry
