@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -18,6 +18,7 @@ from assay.api.encodings import SUPPORTED_CODINGS
 from assay.api.hints import DIALECTS, field_hint, native_hint, route_hint
 from assay.api.paths import route_path
 from assay.errors import AssayError, InvalidRequest
+from assay.types import InvalidValue
 
 logger = logging.getLogger(__name__)
 
@@ -123,14 +124,25 @@ def _on_assay_error(request: Request, error: Exception) -> Response:
 
 def _on_malformed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    problems = [_field_problem(item) for item in error.errors()]
+    errors = error.errors()
+    # An invalid value is wrong for each type that its field may have: it is reported once.
+    problems = _invalid_values(errors) or [_field_problem(item) for item in errors]
     first = problems[0]
     problem = InvalidRequest(
         f"{first['field']}: {first['problem']}",
-        hint=_hint(request, error.body, problems),
+        hint=_query_hint(request, errors) or _hint(request, error.body, problems),
         problems=problems[:MAX_PROBLEMS],
     )
     return problem_response(problem, request.scope)
+
+
+def _invalid_values(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    values = dict.fromkeys(item["input"] for item in errors if _is_invalid(item.get("input")))
+    return [{"field": value.place or "body", "problem": value.problem} for value in values]
+
+
+def _is_invalid(value: object) -> bool:
+    return isinstance(value, InvalidValue)
 
 
 def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
@@ -143,6 +155,14 @@ def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
     return {"field": field, "problem": error["msg"]}
 
 
+def _query_hint(request: Request, errors: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the parameters that a scoring route's URL may have, if one of them is wrong."""
+    query_type = getattr(request.scope.get("route"), "query_type", None)
+    if query_type is None or not any(item["loc"][0] == "query" for item in errors):
+        return None
+    return f"parameters of this URL: {', '.join(query_type.model_fields)}"
+
+
 def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str:
     if BINARY in request.headers:
         return "tensors are JSON here: say binary_data=False wherever the client lets you"
@@ -151,7 +171,8 @@ def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str
     hints = [route_hint(body, route), native_hint(fields, route), field_hint(fields)]
     if any(hints):
         return "; ".join(hint for hint in hints if hint)
-    if request.method == "POST" and "json" not in request.headers.get("content-type", ""):
+    is_read = isinstance(body, Mapping) or "json" in request.headers.get("content-type", "")
+    if request.method == "POST" and not is_read:
         return "send a JSON object with Content-Type: application/json"
     return "the shapes of all requests are at /docs"
 

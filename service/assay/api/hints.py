@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 Check = Callable[[Any], bool]
 
+MAX_ROUTES = 4
+"""The number of routes that a hint names; the first ones are the shortest."""
+
 
 class BodyShape(NamedTuple):
     """A body of one dialect: the fields that identify it, and the routes that accept it."""
@@ -38,11 +41,24 @@ def _is_list(value: object) -> bool:
     return isinstance(value, list)
 
 
-_RERANK = ("/v1/rerank", "/v2/rerank", "/rerank")
+_RERANK = (
+    "/v1/rerank",
+    "/v2/rerank",
+    "/rerank",
+    "/compat/cohere/{model}/v2/rerank",
+    "/compat/cohere/{model}/v1/rerank",
+    "/compat/jina/{model}/v1/rerank",
+    "/compat/vllm/{model}/rerank",
+    "/compat/vllm/{model}/v1/rerank",
+)
 _POOLING = ("/pooling", "/compat/vllm/{model}/pooling")
 _VLLM = ("/classify", "/compat/vllm/{model}/classify")
 _SGLANG = ("/classify", "/compat/sglang/{model}/classify")
-_EMBEDDINGS = ("/v1/embeddings", "/compat/sglang/{model}/v1/embeddings")
+_EMBEDDINGS = (
+    "/v1/embeddings",
+    "/compat/sglang/{model}/v1/embeddings",
+    "/compat/vllm/{model}/v1/embeddings",
+)
 _SCORE = ("/v1/score", "/v1/models/{model}/score", "/score")
 
 # The first match is reported, so a shape with more fields comes before one with fewer.
@@ -108,16 +124,27 @@ NATIVE_HINTS = {
     "items.0": 'an item is an object of fields, such as {"prompt": "…", "response": "…"}',
 }
 
-# By field: options that would change a score and are not supported.
+# By field: those of other servers that would change a score and are not supported.
 FIELD_HINTS = {
-    "max_tokens_per_doc": "no document is cut to a number of tokens: leave it out and send what "
-    "shall be compared, or cut to the model's own limit with truncate_prompt_tokens: -1",
+    "max_tokens_per_doc": "no document is cut to a number of tokens: send shorter ones, or cut to "
+    "the model's own limit with truncate_prompt_tokens: -1",
     "max_chunks_per_doc": "no document is taken apart: leave it out",
     "max_tokens_per_query": "no query is cut: leave it out",
+    "truncate_prompt_tokens": "-1 cuts to the model's own limit; there is no other",
     "rank_fields": "documents are ranked by their `text`: leave it out",
     "relevant_spans": "a document has one score and no spans: leave it out",
     "instruction": "the model's own template has no place for it: leave it out",
+    "instruct": "the model's own template has no place for it: leave it out",
     "dimensions": "a reward is one number: leave it out",
+    "raw_scores": "relevance is the logistic of the raw: POST /v1/score gives the raw itself",
+    "use_activation": "relevance is the logistic of the raw: POST /v1/score gives the raw itself",
+    "activation": "it is called use_activation now",
+    "softmax": "it is called use_activation now",
+    "chat_template": "the model's own template is used: leave it out",
+    "chat_template_kwargs": "the model's own template is used as it is: leave it out",
+    "mm_processor_kwargs": "only text is scored: leave it out",
+    "input_type": "texts are scored as they are: leave it out",
+    "return_embeddings": "a reward model has no embeddings: leave it out",
 }
 
 
@@ -131,7 +158,8 @@ def route_hint(body: object, route: str) -> str | None:
     shape = next((shape for shape in BODY_SHAPES if shape.matches(body)), None)
     if shape is None or route in shape.routes:
         return None
-    return f"this is how {shape.dialect} asks: POST it to {' or '.join(shape.routes)}"
+    routes = " or ".join(shape.routes[:MAX_ROUTES])
+    return f"this is how {shape.dialect} asks: POST it to {routes}"
 
 
 def native_hint(fields: Sequence[str], route: str) -> str | None:

@@ -16,11 +16,10 @@ from assay.api.errors import problem_response
 from assay.api.json import JSONDecodeError, is_json, parse_json
 from assay.api.json_route import JsonRoute
 from assay.api.middleware import headers_of, read_body, replay
-from assay.api.schemas import MAX_TIMEOUT_MS
-from assay.errors import AssayError
-from assay.types import LANES
+from assay.api.parameters import HEADERS, NO_PARAMETERS, read_parameters
+from assay.errors import AssayError, InvalidRequest
 
-LANE_NAMES = frozenset(lane.encode() for lane in LANES)
+KEYS = frozenset(HEADERS)
 
 
 class HotEndpoint:
@@ -34,7 +33,10 @@ class HotEndpoint:
     """
 
     def __init__(self, route: JsonRoute, app: ASGIApp) -> None:
+        assert route.body_type is not None
         self._route = route
+        self._body_type, self._query_type = route.body_type, route.query_type
+        self._path_arguments = route.arguments & set(route.param_convertors)
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,27 +65,22 @@ class HotEndpoint:
         headers = headers_of(scope)
         if not is_json(headers.get(b"content-type", b"")):
             return None
-        arguments = dict(scope.get("path_params", {}))
-        timeout = headers.get(b"x-assay-timeout-ms")
-        if timeout is not None and "timeout" in self._route.parameters:
-            if not timeout.isdigit() or not 1 <= int(timeout[:8]) <= MAX_TIMEOUT_MS:
-                return None
-            arguments["timeout"] = int(timeout[:8])
-        lane = headers.get(b"x-assay-priority")
-        if lane is not None and "priority" in self._route.parameters:
-            if lane not in LANE_NAMES:
-                return None
-            arguments["priority"] = lane.decode()
-        assert self._route.body_type is not None
+        path = scope["path_params"]
+        arguments = {name: path[name] for name in self._path_arguments}
         try:
-            arguments["body"] = self._route.body_type.model_validate(parse_json(content))
-        except (JSONDecodeError, ValidationError):
+            if self._query_type is not None:
+                is_bare = not path and not scope["query_string"] and KEYS.isdisjoint(headers)
+                arguments["parameters"] = (
+                    NO_PARAMETERS if is_bare else read_parameters(self._query_type, scope, headers)
+                )
+            arguments["body"] = self._body_type.model_validate(parse_json(content))
+        except (JSONDecodeError, ValidationError, InvalidRequest):
             return None
         return arguments
 
 
 class HotRoutes:
-    """Middleware with the routes that need only their body and two headers.
+    """Middleware with the routes that need only their body, the scoring headers and the query.
 
     Args:
         app: serves every other request.

@@ -20,6 +20,7 @@ from assay.errors import InvalidRequest, RunExists, RunNotFound
 from assay.runs.monitor import RunMonitor
 from assay.runs.names import MAX_NAME_LENGTH, check_run_name
 from assay.runs.subscribers import Subscriber, Subscribers
+from assay_models.base import NullIsAbsent
 from assay_monitors.charts import DEFAULT_COLUMNS, RunChart, run_chart
 from assay_monitors.gold import GoldItem, measure
 from assay_monitors.history import RunHistory
@@ -59,7 +60,7 @@ Name = Annotated[str, Field(min_length=1, max_length=128)]
 Measured = Annotated[FiniteFloat, Field(ge=-1e12, le=1e12)]
 
 
-class _Body(BaseModel):
+class _Body(NullIsAbsent):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import Header
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -16,8 +15,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from assay.runs.names import MAX_NAME_LENGTH, check_run_name
-from assay.types import Lane
-from assay_models.base import Truncation
+from assay_models.base import NullIsAbsent, Truncation
 from assay_models.card import (
     Calibration,
     Example,
@@ -37,27 +35,15 @@ from assay_models.items import (
     VideoQppItem,
 )
 
-MAX_TIMEOUT_MS = 3_600_000
-
-Timeout = Annotated[
-    int | None,
-    Header(
-        alias="X-Assay-Timeout-Ms",
-        ge=1,
-        le=MAX_TIMEOUT_MS,
-        description="Milliseconds the client waits. Items not scored by then are dropped.",
-    ),
-]
-
-Priority = Annotated[
-    Lane,
-    Header(
-        alias="X-Assay-Priority",
-        description="The priority lane: a higher lane is computed first on a busy device.",
-    ),
-]
-
 ItemName = Annotated[str, Field(min_length=1, max_length=128)]
+RunName = Annotated[
+    str, Field(min_length=1, max_length=MAX_NAME_LENGTH), AfterValidator(check_run_name)
+]
+RunStepNumber = Annotated[int, Field(ge=0, le=2**53)]
+RunSplit = Annotated[str, Field(min_length=1, max_length=64)]
+
+Accepted = Any
+"""A field of other servers' clients on which no number here depends, with any value."""
 
 
 class _AnyItem:
@@ -76,11 +62,28 @@ class _AnyItem:
 ItemFields = Annotated[dict[str, Any], _AnyItem]
 
 
-class _Body(BaseModel):
+class Body(NullIsAbsent):
+    """The body of a request, or an object in it. Null is absent; unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Substitute(_Body):
+class EngineBody(Body):
+    """A body of another server's engine route, with fields for tracing and scheduling.
+
+    A class lists the fields that its clients send: those that change no number accept any value,
+    and those that would change one only the value that asks for nothing.
+    """
+
+    user: Accepted = None
+    request_id: Accepted = None
+    rid: Accepted = None
+    metadata: Accepted = None
+    priority: Accepted = None
+    cache_salt: Accepted = None
+
+
+class Substitute(Body):
     """The score served for an item that failed; the item is flagged `substituted`."""
 
     substitute: FiniteFloat
@@ -89,7 +92,7 @@ class Substitute(_Body):
 Weight = Annotated[FiniteFloat, Field(ge=-100, le=100)]
 
 
-class PhiWeights(_Body):
+class PhiWeights(Body):
     """The weight of each label in phi, times the claim's confidence (family `nli`)."""
 
     entailment: Weight | None = None
@@ -98,7 +101,7 @@ class PhiWeights(_Body):
     not_entailment: Weight | None = None
 
 
-class OptionsBody(_Body):
+class OptionsBody(Body):
     """The options of a request's scores.
 
     `weights` and `min_confidence` apply to models of the family `nli`; others reject them.
@@ -111,23 +114,18 @@ class OptionsBody(_Body):
     min_confidence: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
 
 
-RunName = Annotated[
-    str, Field(min_length=1, max_length=MAX_NAME_LENGTH), AfterValidator(check_run_name)
-]
-
-
-class RunBody(_Body):
+class RunBody(Body):
     """The training run and its step, for run health. They never affect the score.
 
     Items without a step are recorded under the last step that the run named, or by the minute.
     """
 
     id: RunName
-    step: Annotated[int, Field(ge=0, le=2**53)] | None = None
-    split: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    step: RunStepNumber | None = None
+    split: RunSplit | None = None
 
 
-class ModelScoreBody(_Body):
+class ModelScoreBody(Body):
     """Items to score with the model in the path."""
 
     items: Annotated[list[ItemFields], Field(min_length=1)]
@@ -141,7 +139,7 @@ class ScoreBody(ModelScoreBody):
     model: ItemName
 
 
-class BestOfNBody(BaseModel):
+class BestOfNBody(NullIsAbsent):
     """Candidates of one prompt. Any additional field is shared by all candidates' items."""
 
     model_config = ConfigDict(extra="allow", frozen=True)

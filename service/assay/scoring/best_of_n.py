@@ -63,10 +63,7 @@ async def best_of_n(service: ScoringService, call: BestOfNCall) -> BestOfNReply:
 
 async def _score(service: ScoringService, call: BestOfNCall, varying: str) -> ScoreReply:
     """Score the candidates; the problems of a refused request name them as the caller sent them."""
-    own = [
-        candidate if isinstance(candidate, Mapping) else {varying: candidate}
-        for candidate in call.candidates
-    ]
+    own = [_fields(candidate, varying) for candidate in call.candidates]
     items = [{**call.shared, **fields} for fields in own]
     try:
         return await service.score(replace(call.score, items=items))
@@ -101,6 +98,13 @@ def _rename_fields(
             field = f"candidates.{index}"
         renamed[field, problem["problem"]] = None
     return [{"field": field, "problem": problem} for field, problem in renamed]
+
+
+def _fields(candidate: str | Mapping[str, Any], varying: str) -> Mapping[str, Any]:
+    """Return the fields of a candidate; null leaves the shared field in place."""
+    if not isinstance(candidate, Mapping):
+        return {varying: candidate}
+    return {name: value for name, value in candidate.items() if value is not None}
 
 
 def _best(

@@ -4,22 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 from assay.api.dialects._items import Fields, response_item
-from assay.api.dialects._service import (
-    TRUNCATION_PARAMETER,
-    options_from_query,
-    resolve_model,
-    score,
-)
+from assay.api.dialects._service import resolve_model, score, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
-from assay.api.schemas import Priority, Timeout
+from assay.api.parameters import ForeignParameters
 from assay.errors import InvalidRequest
 from assay.served_model import ServedModel
 from assay.types import ItemResult
+from assay_models.base import NullIsAbsent
 
 Entry = Mapping[str, JsonValue]
 # Fields of a reply; a rollout that was verified before carries them already.
@@ -41,7 +37,7 @@ CLIENT_TIMEOUT_SECONDS = 300.0
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
 
-class _Open(BaseModel):
+class _Open(NullIsAbsent):
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, JsonValue]
 
@@ -84,22 +80,11 @@ class SeedBody(_Open):
     """An empty object: no state is kept between requests."""
 
 
-@router.post("/verify", response_model=VerifyReply, openapi_extra=TRUNCATION_PARAMETER)
-@router.post(
-    "/compat/nemo-gym/{model}/verify",
-    response_model=VerifyReply,
-    openapi_extra=TRUNCATION_PARAMETER,
-)
-async def verify(
-    request: Request,
-    body: VerifyBody,
-    *,
-    model: str | None = None,
-    timeout: Timeout = None,
-    priority: Priority = "training",
-) -> Response:
+@router.post("/verify", response_model=VerifyReply)
+@router.post("/compat/nemo-gym/{model}/verify", response_model=VerifyReply)
+async def verify(request: Request, body: VerifyBody, parameters: ForeignParameters) -> Response:
     """Verify a rollout for NeMo-Gym. Without a score, it is marked `judge_failed`, not zero."""
-    served = resolve_model(request, model)
+    served = select_model(request, parameters)
     try:
         item = _item(served, body)
     except InvalidRequest as error:
@@ -108,10 +93,8 @@ async def verify(
         request,
         served,
         [item],
-        timeout=timeout,
-        lane=priority,
+        parameters=parameters,
         client_timeout=CLIENT_TIMEOUT_SECONDS,
-        options=options_from_query(request),
     )
     (result,) = reply.results
     return json_response({**_rollout(body), **_reward(result)})
