@@ -10,7 +10,7 @@ from assay.served_model import ServedModel
 from assay_models.items import read_fields
 
 Fields = dict[str, Any]
-Messages = list[dict[str, str]]
+Messages = list[dict[str, Any]]
 
 PAIR_FIELDS = (("text", "text_pair"), ("premise", "hypothesis"), ("prompt", "response"))
 TEXT_FIELDS = ("text", "query")
