@@ -16,7 +16,7 @@ INDICES = frozenset((TASK, ROLLOUT))
 
 
 class MetricsError(Exception):
-    """The rollouts have equal indices, or an index that is no integer."""
+    """Two rollouts have the same indices, or an index is not an integer."""
 
 
 def aggregate(rollouts: Sequence[Rollout]) -> dict[str, Any]:
@@ -54,7 +54,13 @@ def _group(task: int, rollouts: Mapping[int, Rollout]) -> dict[str, Any]:
         "missing_num_rollouts": 0,
         "reward_profile_completion_pct": 100.0,
         "rollout_infos": [
-            {"rollout_id": f"{task}:{index}", TASK: task, ROLLOUT: index, **values}
+            {
+                "rollout_id": f"{task}:{index}",
+                TASK: task,
+                ROLLOUT: index,
+                **({"reward": None} if "reward" in rollouts[index] else {}),
+                **values,
+            }
             for index, values in numbers.items()
         ],
     }
