@@ -110,8 +110,8 @@ def _read_entry(where: str, entry: Entry) -> dict[str, Any]:
         case {"role": str(role)}:
             calls = {name: entry[name] for name in CALL_FIELDS if entry.get(name)}
             is_call = "tool_calls" in calls and entry.get("content") is None
-            content = None if is_call else _read_text(where, entry.get("content"))
-            return {"role": ROLE_NAMES.get(role, role), "content": content, **calls}
+            text = None if is_call else _read_text(where, entry.get("content"))
+            return {"role": ROLE_NAMES.get(role, role), "content": text, **calls}
     raise InvalidRequest(f"{where}: an entry of type {entry.get('type')!r} cannot be a message")
 
 
