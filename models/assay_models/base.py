@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Truncation = Literal["error", "left", "right", "middle"]
 
@@ -30,7 +30,24 @@ class DeviceOutOfMemory(Exception):
     """A lack of device memory during `predict`; a smaller batch may fit."""
 
 
-class Item(BaseModel):
+class NullIsAbsent(BaseModel):
+    """An object of a request. A field that is null counts as absent, as many clients mean it.
+
+    A class that allows other fields keeps their nulls, because they belong to the caller.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: object) -> object:
+        if not isinstance(data, dict) or None not in data.values():
+            return data
+        known = cls.model_fields.keys() if cls.model_config.get("extra") == "allow" else data.keys()
+        return {
+            name: value for name, value in data.items() if value is not None or name not in known
+        }
+
+
+class Item(NullIsAbsent):
     """One thing to score. Each family subclasses this with its own fields (see `items`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,11 +1,24 @@
 """The fields of an item, one class for each kind of input; the registry assigns them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, get_args
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from assay_models.base import Item
+from assay_models.base import Item, NullIsAbsent
+
+UNSCORABLE_MESSAGE = "unscorable_message"
+"""The type of Pydantic's error for a message that no text stands for: its own item fails alone."""
 
 Text = Annotated[str, Field(max_length=4_000_000)]
 Count = Annotated[int, Field(strict=True, ge=0, le=2**31)]
@@ -23,13 +36,59 @@ class ResponseItem(Item):
     response_tokens: Count | None = None
 
 
-class Message(BaseModel):
-    """One message of a conversation, as chat templates take it."""
+class Message(NullIsAbsent):
+    """One message of a conversation, as chat templates take it.
+
+    `content` may be sent as parts of type text, which are joined. It may be null or absent beside
+    `tool_calls`. Their `arguments`, which OpenAI's format writes as text, become the object that
+    chat templates expect.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     role: Annotated[str, Field(min_length=1, max_length=64)]
-    content: Text
+    content: Text | None = None
+    name: Text | None = None
+    reasoning_content: Text | None = None
+    tool_call_id: Text | None = None
+    tool_calls: Annotated[tuple[dict[str, JsonValue], ...], Field(max_length=1024)] | None = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _join_parts(cls, content: object) -> object:
+        if not isinstance(content, list):
+            return content
+        texts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
+        if not all(isinstance(text, str) for text in texts):
+            raise PydanticCustomError(
+                UNSCORABLE_MESSAGE, "only text can be scored: send content as a string"
+            )
+        return "".join(map(str, texts))
+
+    @field_validator("tool_calls")
+    @classmethod
+    def _parse_arguments(
+        cls, calls: tuple[dict[str, JsonValue], ...] | None
+    ) -> tuple[dict[str, JsonValue], ...] | None:
+        return None if calls is None else tuple(map(_with_parsed_arguments, calls))
+
+    @model_validator(mode="after")
+    def _check_content(self) -> "Message":
+        if self.content is None and not self.tool_calls:
+            raise PydanticCustomError(
+                UNSCORABLE_MESSAGE, "a message has neither content nor tool calls"
+            )
+        return self
+
+    def template_fields(self) -> dict[str, Any]:
+        """Return the fields that a chat template reads; beside tool calls `content` may be None."""
+        fields = {name: value for name, value in self if value is not None}
+        return fields if "content" in fields else {**fields, "content": None}
+
+    def texts(self) -> Iterator[str]:
+        """Yield every text that a chat template may write."""
+        for value in self.template_fields().values():
+            yield from strings(value)
 
 
 Messages = Annotated[tuple[Message, ...], Field(min_length=1, max_length=1024)]
@@ -68,7 +127,7 @@ class CodeExecItem(ResponseItem):
 Embedding = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=8192)]
 
 
-class RetrievedResult(BaseModel):
+class RetrievedResult(NullIsAbsent):
     """One entry of a retrieved list, best first."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -124,6 +183,34 @@ class NliItem(ResponseItem):
 
 _REFUSED: Mapping[type[BaseModel], frozenset[str]] = {VideoQppItem: frozenset({"results"})}
 """Fields of a class that its family refuses, with an explanation."""
+
+
+def strings(value: object) -> Iterator[str]:
+    """Yield the texts of a value of JSON, names of fields included, in order."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield name
+            yield from strings(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from strings(part)
+
+
+def _with_parsed_arguments(call: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return a tool call whose `arguments`, where they are a JSON object in a text, are parsed."""
+    function = call.get("function")
+    if isinstance(function, dict):
+        return {**call, "function": _with_parsed_arguments(function)}
+    arguments = call.get("arguments")
+    if not isinstance(arguments, str):
+        return call
+    try:
+        parsed = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return call
+    return {**call, "arguments": parsed} if isinstance(parsed, dict) else call
 
 
 def read_fields(schema: type[BaseModel]) -> list[str]:

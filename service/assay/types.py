@@ -20,6 +20,18 @@ identical item in flight; `rule`: no forward pass was needed.
 
 
 @dataclass(frozen=True, slots=True)
+class InvalidValue:
+    """A value of a request that JSON does not have: NaN, an infinity, half of a surrogate pair.
+
+    It takes the value's place in the parsed body, so that only its own item or field is refused.
+    `place` is the path of the field, such as `items.1.text`.
+    """
+
+    place: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class ItemFailure:
     """The reason why an item has no score."""
 

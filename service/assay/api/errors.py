@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from assay.api.hints import DIALECTS, field_hint, native_hint, route_hint
 from assay.errors import AssayError, InvalidRequest, ModelNotFound
+from assay.types import InvalidValue
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ MAX_PROBLEMS = 20
 TEXT_ERROR_PATHS = ("/v2/models/", "/compat/tei/", "/predict")
 INVALID = "invalid_request_error"
 ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+SHAPES = "the shapes of all requests are at /docs"
 BINARY = "inference-header-content-length"
 
 
@@ -140,7 +142,9 @@ def _on_assay_error(request: Request, error: Exception) -> Response:
 
 def _on_malformed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    problems = [_field_problem(item) for item in error.errors()]
+    errors = error.errors()
+    # An invalid value is wrong for each type that its field may have: it is reported once.
+    problems = _invalid_values(errors) or [_field_problem(item) for item in errors]
     first = problems[0]
     problem = InvalidRequest(
         f"{first['field']}: {first['problem']}",
@@ -150,10 +154,21 @@ def _on_malformed(request: Request, error: Exception) -> Response:
     return problem_response(problem, request.scope)
 
 
+def _invalid_values(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    values = dict.fromkeys(item["input"] for item in errors if _is_invalid(item.get("input")))
+    return [{"field": value.place, "problem": value.problem} for value in values]
+
+
+def _is_invalid(value: object) -> bool:
+    return isinstance(value, InvalidValue)
+
+
 def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
     if error["type"] == "json_invalid":
         return {"field": "body", "problem": f"not valid JSON: {error['ctx']['error']}"}
-    parts = error["loc"][1:]
+    place, *parts = error["loc"]
+    if place == "query" and parts:
+        return {"field": f"?{parts[0]}=", "problem": error["msg"]}
     if parts and parts[0] in DIALECTS:  # the tag of a path that two dialects share
         parts = parts[1:]
     field = ".".join(str(part) for part in parts) or "body"
@@ -165,14 +180,20 @@ def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str
         return "tensors are JSON here: say binary_data=False wherever the client lets you"
     if "content-encoding" in request.headers:
         return "send the body as it is: nothing is decompressed here"
-    route = getattr(request.scope.get("route"), "path", "")
+    matched = request.scope.get("route")
+    route = getattr(matched, "path", "")
     fields = [problem["field"] for problem in problems]
     hints = [route_hint(body, route), native_hint(fields, route), field_hint(fields)]
     if any(hints):
         return "; ".join(hint for hint in hints if hint)
-    if request.method == "POST" and "json" not in request.headers.get("content-type", ""):
+    if any(field.startswith("?") for field in fields):
+        known = getattr(getattr(matched, "query_type", None), "model_fields", ())
+        return f"parameters of this URL: {', '.join(known)}" if known else SHAPES
+    is_read = isinstance(body, Mapping)
+    has_json = "json" in request.headers.get("content-type", "")
+    if request.method == "POST" and not is_read and not has_json:
         return "send a JSON object with Content-Type: application/json"
-    return "the shapes of all requests are at /docs"
+    return SHAPES
 
 
 def _on_http_error(request: Request, error: Exception) -> Response:

@@ -108,16 +108,27 @@ NATIVE_HINTS = {
     "items.0": 'an item is an object of fields, such as {"prompt": "…", "response": "…"}',
 }
 
-# By field: options that would change a score and are not supported.
+# By field: those of other servers that would change a score and are not supported.
 FIELD_HINTS = {
-    "max_tokens_per_doc": "no document is cut to a number of tokens: leave it out and send what "
-    "shall be compared, or cut to the model's own limit with truncate_prompt_tokens: -1",
+    "max_tokens_per_doc": "no document is cut to a number of tokens: send shorter ones, or cut to "
+    "the model's own limit with truncate_prompt_tokens: -1",
     "max_chunks_per_doc": "no document is taken apart: leave it out",
     "max_tokens_per_query": "no query is cut: leave it out",
+    "truncate_prompt_tokens": "-1 cuts to the model's own limit; there is no other",
     "rank_fields": "documents are ranked by their `text`: leave it out",
     "relevant_spans": "a document has one score and no spans: leave it out",
     "instruction": "the model's own template has no place for it: leave it out",
+    "instruct": "the model's own template has no place for it: leave it out",
     "dimensions": "a reward is one number: leave it out",
+    "raw_scores": "relevance is the logistic of the raw: POST /v1/score gives the raw itself",
+    "use_activation": "relevance is the logistic of the raw: POST /v1/score gives the raw itself",
+    "activation": "it is called use_activation now",
+    "softmax": "it is called use_activation now",
+    "chat_template": "the model's own template is used: leave it out",
+    "chat_template_kwargs": "the model's own template is used as it is: leave it out",
+    "mm_processor_kwargs": "only text is scored: leave it out",
+    "input_type": "texts are scored as they are: leave it out",
+    "return_embeddings": "a reward model has no embeddings: leave it out",
 }
 
 

@@ -16,11 +16,8 @@ from assay.api.errors import problem_response
 from assay.api.json import JSONDecodeError, is_json, parse_json
 from assay.api.json_route import JsonRoute
 from assay.api.middleware import headers_of, read_body, replay
-from assay.api.schemas import MAX_TIMEOUT_MS
-from assay.errors import AssayError
-from assay.types import LANES
-
-LANE_NAMES = frozenset(lane.encode() for lane in LANES)
+from assay.api.parameters import read_parameters
+from assay.errors import AssayError, InvalidRequest
 
 
 class HotEndpoint:
@@ -63,27 +60,21 @@ class HotEndpoint:
         headers = headers_of(scope)
         if not is_json(headers.get(b"content-type", b"")):
             return None
-        arguments = dict(scope.get("path_params", {}))
-        timeout = headers.get(b"x-assay-timeout-ms")
-        if timeout is not None and "timeout" in self._route.parameters:
-            if not timeout.isdigit() or not 1 <= int(timeout[:8]) <= MAX_TIMEOUT_MS:
-                return None
-            arguments["timeout"] = int(timeout[:8])
-        lane = headers.get(b"x-assay-priority")
-        if lane is not None and "priority" in self._route.parameters:
-            if lane not in LANE_NAMES:
-                return None
-            arguments["priority"] = lane.decode()
-        assert self._route.body_type is not None
+        route = self._route
+        assert route.body_type is not None
+        path = scope.get("path_params", {})
+        arguments = {name: value for name, value in path.items() if name in route.arguments}
         try:
-            arguments["body"] = self._route.body_type.model_validate(parse_json(content))
-        except (JSONDecodeError, ValidationError):
+            if route.query_type is not None:
+                arguments["parameters"] = read_parameters(route.query_type, scope, headers)
+            arguments["body"] = route.body_type.model_validate(parse_json(content))
+        except (JSONDecodeError, ValidationError, InvalidRequest):
             return None
         return arguments
 
 
 class HotRoutes:
-    """Middleware with the routes that need only their body and two headers.
+    """Middleware with the routes that need only their body, the scoring headers and the query.
 
     Args:
         app: serves every other request.

@@ -1,23 +1,36 @@
 """The JSON codec of all routes: strict decoding, direct encoding of dataclasses."""
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from functools import partial
 from typing import Any
 
 import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel
 
+from assay.types import InvalidValue
+
 JSON = "application/json"
 JSONDecodeError = orjson.JSONDecodeError
+NOT_A_NUMBER = "{} is no number of JSON"
+NOT_UNICODE = "half of a surrogate pair is not Unicode text"
 
 
 class StrictRequest(Request):
-    """A request whose body refuses NaN, lone surrogates and unbounded depth."""
+    """A request whose body refuses unbounded depth, and in which `InvalidValue` marks NaN,
+    infinities and lone surrogates.
+    """
 
     async def json(self) -> Any:
         """Return the body's value."""
-        return parse_json(await self.body())
+        content = await self.body()
+        try:
+            return parse_json(content)
+        except JSONDecodeError as error:
+            return _parse_marked(content, error)
 
 
 def parse_json(content: bytes) -> Any:
@@ -39,3 +52,53 @@ def json_response(value: Any, status: int = 200) -> Response:
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     assert is_dataclass(plain) or isinstance(plain, Mapping | list | float)
     return Response(orjson.dumps(plain), status, media_type=JSON)
+
+
+def _parse_marked(content: bytes, error: JSONDecodeError) -> Any:
+    """Return the value of a text that is JSON but for some values, which are marked.
+
+    Raises:
+        JSONDecodeError: the given error, if more is wrong with the text.
+    """
+    number = partial(InvalidValue, "")
+    try:
+        value = json.loads(content.decode(), parse_constant=number, parse_float=_finite)
+        return _marked(value, "")
+    except (ValueError, RecursionError):
+        raise error from None
+
+
+def _finite(digits: str) -> float | InvalidValue:
+    value = float(digits)
+    return value if math.isfinite(value) else InvalidValue("", digits)
+
+
+def _marked(value: Any, place: str) -> Any:
+    """Return a value in which each invalid value has its place and its problem."""
+    match value:
+        case dict():
+            # An invalid name of a field is escaped, and then refused as any unknown name is.
+            names = {name: name.encode(errors="backslashreplace").decode() for name in value}
+            return {
+                names[name]: _marked(part, _join(place, names[name]))
+                for name, part in value.items()
+            }
+        case list():
+            return [_marked(part, _join(place, index)) for index, part in enumerate(value)]
+        case InvalidValue():
+            return InvalidValue(place, NOT_A_NUMBER.format(value.problem))
+        case str() if not _is_unicode(value):
+            return InvalidValue(place, NOT_UNICODE)
+    return value
+
+
+def _join(place: str, part: str | int) -> str:
+    return f"{place}.{part}" if place else str(part)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -2,13 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import Header
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, GetJsonSchemaHandler, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from assay.types import Lane
-from assay_models.base import Truncation
+from assay_models.base import NullIsAbsent, Truncation
 from assay_models.card import (
     Calibration,
     Example,
@@ -28,27 +26,13 @@ from assay_models.items import (
     VideoQppItem,
 )
 
-MAX_TIMEOUT_MS = 3_600_000
-
-Timeout = Annotated[
-    int | None,
-    Header(
-        alias="X-Assay-Timeout-Ms",
-        ge=1,
-        le=MAX_TIMEOUT_MS,
-        description="Milliseconds the client waits. Items not scored by then are dropped.",
-    ),
-]
-
-Priority = Annotated[
-    Lane,
-    Header(
-        alias="X-Assay-Priority",
-        description="The priority lane: a higher lane is computed first on a busy device.",
-    ),
-]
-
 ItemName = Annotated[str, Field(min_length=1, max_length=128)]
+RunName = Annotated[str, Field(min_length=1, max_length=256)]
+RunStepNumber = Annotated[int, Field(ge=0, le=2**53)]
+RunSplit = Annotated[str, Field(min_length=1, max_length=64)]
+
+Accepted = Any
+"""A field of other servers' clients on which no number here depends, with any value."""
 
 
 class _AnyItem:
@@ -67,11 +51,28 @@ class _AnyItem:
 ItemFields = Annotated[dict[str, Any], _AnyItem]
 
 
-class _Body(BaseModel):
+class Body(NullIsAbsent):
+    """The body of a request, or an object in it. Null is absent; unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Substitute(_Body):
+class EngineBody(Body):
+    """A body of another server's engine route, with fields for tracing and scheduling.
+
+    A class lists the fields that its clients send: those that change no number accept any value,
+    and those that would change one only the value that asks for nothing.
+    """
+
+    user: Accepted = None
+    request_id: Accepted = None
+    rid: Accepted = None
+    metadata: Accepted = None
+    priority: Accepted = None
+    cache_salt: Accepted = None
+
+
+class Substitute(Body):
     """The score served for an item that failed; the item is flagged `substituted`."""
 
     substitute: FiniteFloat
@@ -80,7 +81,7 @@ class Substitute(_Body):
 Weight = Annotated[FiniteFloat, Field(ge=-100, le=100)]
 
 
-class PhiWeights(_Body):
+class PhiWeights(Body):
     """The weight of each label in phi, times the claim's confidence (family `nli`)."""
 
     entailment: Weight | None = None
@@ -89,7 +90,7 @@ class PhiWeights(_Body):
     not_entailment: Weight | None = None
 
 
-class OptionsBody(_Body):
+class OptionsBody(Body):
     """The options of a request's scores.
 
     `weights` and `min_confidence` apply to models of the family `nli`; others reject them.
@@ -102,15 +103,15 @@ class OptionsBody(_Body):
     min_confidence: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
 
 
-class RunBody(_Body):
+class RunBody(Body):
     """The training run and its step, for run health. They never affect the score."""
 
-    id: Annotated[str, Field(min_length=1, max_length=256)]
-    step: Annotated[int, Field(ge=0, le=2**53)] | None = None
-    split: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    id: RunName
+    step: RunStepNumber | None = None
+    split: RunSplit | None = None
 
 
-class ModelScoreBody(_Body):
+class ModelScoreBody(Body):
     """Items to score with the model in the path."""
 
     items: Annotated[list[ItemFields], Field(min_length=1)]
@@ -124,7 +125,7 @@ class ScoreBody(ModelScoreBody):
     model: ItemName
 
 
-class BestOfNBody(BaseModel):
+class BestOfNBody(NullIsAbsent):
     """Candidates of one prompt. Any additional field is shared by all candidates' items."""
 
     model_config = ConfigDict(extra="allow", frozen=True)

@@ -10,6 +10,7 @@ from assay.api.components import components_of
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
+from assay.api.parameters import NativeParameters, Parameters
 from assay.api.schemas import (
     BestOfNBody,
     ModelDetail,
@@ -18,11 +19,8 @@ from assay.api.schemas import (
     ModelSummary,
     OpenAIModel,
     OptionsBody,
-    Priority,
     ScoreBody,
-    Timeout,
 )
-from assay.runs.monitor import RunStep
 from assay.scoring.best_of_n import BestOfNCall, best_of_n
 from assay.scoring.service import ScoreCall, ScoringService
 from assay.served_model import Ready, ServedModel
@@ -41,18 +39,18 @@ def _score_call(
     *,
     model: str,
     items: Sequence[Mapping[str, Any]],
-    timeout: int | None,
+    parameters: Parameters,
     lane: Lane,
 ) -> ScoreCall:
-    fallback, run = body.options.on_error, body.run
+    fallback, timeout = body.options.on_error, parameters.timeout
     return ScoreCall(
         model=model,
         items=items,
         options=parse_options(body.options),
         substitute=None if fallback is None else fallback.substitute,
         timeout=None if timeout is None else timeout / 1e3,
-        lane=lane,
-        run=None if run is None else RunStep(run.id, run.step, run.split),
+        lane=parameters.lane or lane,
+        run=parameters.run_step(body.run),
     )
 
 
@@ -69,35 +67,32 @@ def parse_options(options: OptionsBody) -> Options:
 
 @router.post("/v1/score", response_model=ScoreReply, tags=["scoring"])
 @router.post("/score", response_model=ScoreReply, tags=["scoring"], include_in_schema=False)
-async def score(
-    request: Request, body: ScoreBody, timeout: Timeout = None, priority: Priority = "training"
-) -> Response:
+async def score(request: Request, body: ScoreBody, parameters: NativeParameters) -> Response:
     """Score items. An item that fails carries an error and no score; the others are unaffected."""
-    call = _score_call(body, model=body.model, items=body.items, timeout=timeout, lane=priority)
+    call = _score_call(
+        body, model=body.model, items=body.items, parameters=parameters, lane="training"
+    )
     return json_response(await _service(request).score(call))
 
 
 @router.post("/v1/models/{model}/score", response_model=ScoreReply, tags=["scoring"])
 async def score_with_model(
-    request: Request,
-    model: str,
-    *,
-    body: ModelScoreBody,
-    timeout: Timeout = None,
-    priority: Priority = "training",
+    request: Request, model: str, *, body: ModelScoreBody, parameters: NativeParameters
 ) -> Response:
     """Score items with the model in the path."""
-    call = _score_call(body, model=model, items=body.items, timeout=timeout, lane=priority)
+    call = _score_call(body, model=model, items=body.items, parameters=parameters, lane="training")
     return json_response(await _service(request).score(call))
 
 
 @router.post("/v1/best-of-n", response_model=BestOfNReply, tags=["scoring"])
 async def rank_candidates(
-    request: Request, body: BestOfNBody, timeout: Timeout = None, priority: Priority = "interactive"
+    request: Request, body: BestOfNBody, parameters: NativeParameters
 ) -> Response:
     """Rank the candidates of one prompt. Candidates that could not be scored come last."""
     call = BestOfNCall(
-        score=_score_call(body, model=body.model, items=(), timeout=timeout, lane=priority),
+        score=_score_call(
+            body, model=body.model, items=(), parameters=parameters, lane="interactive"
+        ),
         candidates=body.candidates,
         shared=body.__pydantic_extra__,
         top_n=body.top_n,

@@ -44,10 +44,7 @@ async def best_of_n(service: ScoringService, call: BestOfNCall) -> BestOfNReply:
             hint="leave min_confidence out; abstain_below takes a score instead",
         )
     varying = served.family.candidate
-    items = [
-        {**call.shared, **(candidate if isinstance(candidate, Mapping) else {varying: candidate})}
-        for candidate in call.candidates
-    ]
+    items = [{**call.shared, **_fields(candidate, varying)} for candidate in call.candidates]
     reply = await service.score(replace(call.score, items=items))
     places = ranking(reply.results, calibration)
     margin = served.card.resolution if call.tie_margin is None else call.tie_margin
@@ -61,6 +58,13 @@ async def best_of_n(service: ScoringService, call: BestOfNCall) -> BestOfNReply:
         abstained=best is None,
         results=reply.results,
     )
+
+
+def _fields(candidate: str | Mapping[str, Any], varying: str) -> Mapping[str, Any]:
+    """Return the fields of a candidate; null leaves the shared field in place."""
+    if not isinstance(candidate, Mapping):
+        return {varying: candidate}
+    return {name: value for name, value in candidate.items() if value is not None}
 
 
 def _best(places: Sequence[RankedCandidate], call: BestOfNCall) -> int | None:

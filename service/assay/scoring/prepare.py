@@ -6,15 +6,16 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from itertools import chain
 from typing import Any, ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
 from assay.errors import InvalidRequest
 from assay.scoring.prepared_cache import PreparedCache, PreparedItems, digest_of, prepared_items
-from assay.types import ItemFailure
+from assay.types import InvalidValue, ItemFailure
 from assay_models.base import Item, ItemError, Options, RewardModel
-from assay_models.items import fields_hint
+from assay_models.items import UNSCORABLE_MESSAGE, fields_hint
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Preparer:
             InvalidRequest: an item does not match the schema.
         """
         groups = _group(model, items)
-        entries: list[PreparedItems | None] = []
+        entries: list[Sequence[PreparedItems]] = []
         digests: list[bytes | None] = []
         for indices in groups:
             fields = [items[index] for index in indices]
@@ -72,7 +73,7 @@ class Preparer:
             entries.append(self._cached(digest, indices, fields))
             if len(entries) % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
-        missing = [number for number, entry in enumerate(entries) if entry is None]
+        missing = [number for number, cached in enumerate(entries) if not cached]
         if missing:
             fresh = await self._prepare(
                 model,
@@ -81,26 +82,27 @@ class Preparer:
                 options=options,
                 groups=[groups[number] for number in missing],
             )
-            for number, entry in zip(missing, fresh, strict=True):
-                entries[number] = entry
-                self._keep(digests[number], entry)
-        return _complete(entries), len(missing)
+            for number, prepared in zip(missing, fresh, strict=True):
+                entries[number] = prepared
+                self._keep(digests[number], prepared)
+        return list(chain.from_iterable(entries)), len(missing)
 
     def _cached(
         self, digest: bytes | None, indices: tuple[int, ...], fields: Sequence[Fields]
-    ) -> PreparedItems | None:
+    ) -> Sequence[PreparedItems]:
         entry = None if digest is None else self._cache.get(digest)
         if entry is None:
-            return None
+            return ()
         names = [_names(item) for item in fields]
         items = tuple([name for name in names if name is not None])
         if len(items) < len(fields):
-            return None
-        return PreparedItems(*entry[:4], indices, items)  # several times as fast as `_replace`
+            return ()
+        return (PreparedItems(*entry[:4], indices, items),)  # several times as fast as `_replace`
 
-    def _keep(self, digest: bytes | None, entry: PreparedItems) -> None:
-        if digest is not None and not isinstance(entry.prepared, ItemFailure):
-            self._cache.put(digest, entry)
+    def _keep(self, digest: bytes | None, entries: Sequence[PreparedItems]) -> None:
+        if digest is None or len(entries) > 1 or isinstance(entries[0].prepared, ItemFailure):
+            return
+        self._cache.put(digest, entries[0])
 
     async def _prepare(
         self,
@@ -110,15 +112,20 @@ class Preparer:
         items: Sequence[Fields],
         options: Options,
         groups: Sequence[tuple[int, ...]],
-    ) -> list[PreparedItems]:
+    ) -> list[list[PreparedItems]]:
+        """Return the entries of each group: one, and one more for each item that is invalid."""
         all_indices = sorted(index for indices in groups for index in indices)
-        valid = _validate(schema, {index: items[index] for index in all_indices})
-        grouped = [tuple(valid[index] for index in indices) for indices in groups]
+        valid, failed = _validate(schema, {index: items[index] for index in all_indices})
+        kept = [tuple(index for index in indices if index in valid) for indices in groups]
+        grouped = [tuple(valid[index] for index in indices) for indices in kept]
         work = partial(_prepare_all, model, grouped, options)
         prepared = await asyncio.get_running_loop().run_in_executor(self._pool, work)
         return [
-            entry._replace(indices=indices, items=group)
-            for indices, group, entry in zip(groups, grouped, prepared, strict=True)
+            [
+                *(entry._replace(indices=rest, items=group) for entry in entries),
+                *(failed[index] for index in indices if index in failed),
+            ]
+            for indices, rest, group, entries in zip(groups, kept, grouped, prepared, strict=True)
         ]
 
 
@@ -133,12 +140,6 @@ def catch_item_errors(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -
         kind = type(error).__name__
         logger.error("%s in %s, line %s of %s", kind, frame.name, frame.lineno, frame.filename)
         return ItemFailure("item_failed", f"the model raised {kind} on this item")
-
-
-def _complete(entries: Sequence[PreparedItems | None]) -> list[PreparedItems]:
-    complete = [entry for entry in entries if entry is not None]
-    assert len(complete) == len(entries), "every item is prepared exactly once"
-    return complete
 
 
 def _group(model: RewardModel, items: Sequence[Fields]) -> list[tuple[int, ...]]:
@@ -162,14 +163,27 @@ def _names(fields: Fields) -> Item | None:
         return None
 
 
-def _validate(schema: type[Item], items: Mapping[int, Fields]) -> dict[int, Item]:
+def _validate(
+    schema: type[Item], items: Mapping[int, Fields]
+) -> tuple[dict[int, Item], dict[int, PreparedItems]]:
+    """Return the valid items, and the entries of those that fail alone.
+
+    Raises:
+        InvalidRequest: an item does not match the schema.
+    """
     valid: dict[int, Item] = {}
+    failed: dict[int, PreparedItems] = {}
     problems: list[dict[str, str]] = []
     hint: str | None = None
     for index, fields in items.items():
         try:
             valid[index] = schema.model_validate(fields)
         except ValidationError as error:
+            failure = _failure(error)
+            if failure is not None:
+                names = _names(fields) or NAMELESS
+                failed[index] = PreparedItems(failure, indices=(index,), items=(names,))
+                continue
             problems.extend(_problems(index, error))
             hint = hint or fields_hint(schema, [problem["loc"] for problem in error.errors()])
     if problems:
@@ -178,7 +192,25 @@ def _validate(schema: type[Item], items: Mapping[int, Fields]) -> dict[int, Item
             hint=hint,
             problems=problems[:MAX_PROBLEMS],
         )
-    return valid
+    return valid, failed
+
+
+def _failure(error: ValidationError) -> ItemFailure | None:
+    """Return the failure of an item that is wrong in its data; None if its shape is wrong.
+
+    A field of several types has a problem for each of them, and one of its data explains the rest.
+    """
+    failures: dict[object, ItemFailure | None] = {}
+    for problem in error.errors(include_url=False, include_context=False):
+        field, value = problem["loc"][:1], problem["input"]
+        if isinstance(value, InvalidValue):
+            failures[field] = ItemFailure("invalid_json", f"{value.place}: {value.problem}")
+        elif problem["type"] == UNSCORABLE_MESSAGE:
+            failures[field] = ItemFailure("invalid_item", problem["msg"])
+        else:
+            failures.setdefault(field, None)
+    found = [failure for failure in failures.values() if failure is not None]
+    return found[0] if len(found) == len(failures) else None
 
 
 def _problems(index: int, error: ValidationError) -> list[dict[str, str]]:
@@ -193,12 +225,13 @@ def _problems(index: int, error: ValidationError) -> list[dict[str, str]]:
 
 def _prepare_all(
     model: RewardModel, grouped: Sequence[Sequence[Item]], options: Options
-) -> list[PreparedItems]:
-    entries: list[PreparedItems] = []
-    for items in grouped:
-        prepared = catch_item_errors(model.prepare, items, options)
-        if isinstance(prepared, ItemFailure):
-            entries.append(PreparedItems(prepared))
-        else:
-            entries.append(prepared_items(model.fingerprint, prepared))
-    return entries
+) -> list[list[PreparedItems]]:
+    """Return the entry of each group, and none of a group without items."""
+    return [[_prepare_group(model, items, options)] if items else [] for items in grouped]
+
+
+def _prepare_group(model: RewardModel, items: Sequence[Item], options: Options) -> PreparedItems:
+    prepared = catch_item_errors(model.prepare, items, options)
+    if isinstance(prepared, ItemFailure):
+        return PreparedItems(prepared)
+    return prepared_items(model.fingerprint, prepared)

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import httpx2
 import pytest
-from support.checkpoints import PlainTransformers, build_checkpoint
+from support.checkpoints import TEMPLATE, PlainTransformers, build_checkpoint
 from support.dialect_messages import nemo_gym_failure, rollout
 from support.servers import Served
 
@@ -119,10 +119,45 @@ async def test_the_reward_is_the_logit_of_all_messages_that_the_policy_saw(
             body = {"responses_create_params": params, "response": response}
             reply = (await client.post(ROUTE.format(model="tiny"), json=body)).json()
             answer = {"role": "assistant", "content": "two three"}
-            assert {name: reply[name] for name in body} == body
+            returned = {**params, **reply["responses_create_params"]}
+            assert (returned, reply["response"]) == (params, response)
             assert reply["reward"] == pytest.approx(plain.chat([*messages, answer])[0], abs=1e-5)
             rewards.append(round(reply["reward"], 4))
     assert len(set(rewards)) == len({str(messages) for _, messages in ASKED})
+
+
+CALLS_TEMPLATE = (
+    "{% for message in messages %}<{{ message.role }}>{{ message.content or '' }}"
+    "{% for call in message.tool_calls or [] %}"
+    "{{ call.function.name }}({{ call.function.arguments.x }}){% endfor %}{% endfor %}"
+)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(("template", "is_rendered"), [(CALLS_TEMPLATE, True), (TEMPLATE, False)])
+async def test_calls_of_tools_are_rendered_by_the_template_or_the_rollout_has_no_reward(
+    served: Served, tmp_path: Path, template: str, is_rendered: bool
+) -> None:
+    plain = PlainTransformers(build_checkpoint("qwen3", tmp_path, template=template))
+    output = [
+        {"type": "function_call", "name": "add", "arguments": '{"x": 2}', "call_id": "a"},
+        {"type": "function_call_output", "call_id": "a", "output": "4"},
+        message("assistant", "four"),
+    ]
+    body = {"responses_create_params": {"input": [USER]}, "response": {"output": output}}
+    async with served(Settings(models=("tiny",), repository=(tmp_path,))) as client:
+        answer = await client.post(ROUTE.format(model="tiny"), json=body)
+    if not is_rendered:
+        assert "the chat template refuses this conversation" in nemo_gym_failure(answer)
+        return
+    call = {"type": "function", "function": {"name": "add", "arguments": {"x": 2}}}
+    messages: list[dict[str, Any]] = [
+        USER,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "4"},
+        {"role": "assistant", "content": "four"},
+    ]
+    assert answer.json()["reward"] == pytest.approx(plain.chat(messages)[0], abs=1e-5)
 
 
 @pytest.mark.parametrize(

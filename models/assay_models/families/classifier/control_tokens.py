@@ -14,14 +14,18 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
 from tokenizers import Tokenizer, normalizers
+
+from assay_models.base import ItemError
+from assay_models.items import strings
 
 # No character (Unicode, section 23.7), so nothing is lost where a text has it already.
 _MARK = "\ufdd0"
 _IN_PIPES = re.compile(r"<\|.*\|>")
 
 MessageFields = dict[str, Any]
-"""The role and the content of a message, as chat templates take them."""
+"""The role, the content and the tool calls of a message, as chat templates take them."""
 
 
 class ForgedToken(Exception):
@@ -69,20 +73,23 @@ class ControlTokens:
 
         Raises:
             ForgedToken: the tokenizer makes a control token out of its letters.
+            ItemError: the template leaves out the tool calls of a message.
         """
         pattern = self.control_pattern if escape_control_tokens else self.special_pattern
         forged = {
             token
             for message in messages
-            for text in message.values()
+            for value in message.values()
+            for text in strings(value)
             for token in pattern.findall(text)
         }
-        rendered = render(
-            [
-                {name: _escape(text, pattern) for name, text in message.items()}
-                for message in messages
-            ]
-        )
+        escaped = [
+            {name: _escape_all(value, pattern) for name, value in message.items()}
+            for message in messages
+        ]
+        rendered = render(escaped)
+        if any("tool_calls" in message for message in escaped):
+            _check_tool_calls(escaped, rendered, render)
         ids: list[int] = self.backend.encode(rendered, add_special_tokens=False).ids
         if forged:
             self._refuse(forged, Counter(self.control_pattern.findall(rendered)), Counter(ids))
@@ -94,6 +101,24 @@ class ControlTokens:
         for token in forged:
             if counted.get(self.ids[token], 0) > written.get(token, 0):
                 raise ForgedToken(token)
+
+
+def _check_tool_calls(
+    messages: Sequence[MessageFields],
+    rendered: str,
+    render: Callable[[list[MessageFields]], str],
+) -> None:
+    """Refuse tool calls that the template leaves out: it would write another conversation."""
+    without = [
+        {name: value for name, value in message.items() if name != "tool_calls"}
+        for message in messages
+    ]
+    try:
+        is_same = render(without) == rendered
+    except (TemplateError, TypeError):
+        return
+    if is_same:
+        raise ItemError("invalid_item", "the chat template does not write tool calls")
 
 
 def _added(tokenizer: Any) -> Sequence[tuple[int, Any]]:
@@ -111,6 +136,17 @@ def _any_of(tokens: Collection[str]) -> re.Pattern[str]:
     choice = "|".join(map(re.escape, longest_first)) or r"(?!)"
     # A token of one character cannot be split: with the mark behind it it is not the template's.
     return re.compile(f"(?:{choice})(?!{_MARK})")
+
+
+def _escape_all(value: Any, pattern: re.Pattern[str]) -> Any:
+    """Return a value of JSON whose texts, names of fields included, are escaped."""
+    if isinstance(value, str):
+        return _escape(value, pattern)
+    if isinstance(value, Mapping):
+        return {_escape(name, pattern): _escape_all(part, pattern) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escape_all(part, pattern) for part in value]
+    return value
 
 
 def _escape(text: str, pattern: re.Pattern[str]) -> str:

@@ -176,13 +176,13 @@ class PromptFormatter:
         Raises:
             ItemError: the template refuses the conversation, or it is too long for the model.
         """
-        texts = (text for message in messages for text in (message.role, message.content))
-        _refuse_lone_surrogates(*texts)
-        ids = self._chat_ids([message.model_dump() for message in messages], escape_control_tokens)
+        _refuse_lone_surrogates(*(text for message in messages for text in message.texts()))
+        fields = [message.template_fields() for message in messages]
+        ids = self._chat_ids(fields, escape_control_tokens)
         excess = self._excess(len(ids), truncation)
         kept = self._truncated_chat(ids, excess, truncation)
         type_ids = [0] * len(ids) if self.has_type_ids else None
-        prompt = (text for message in messages[:-1] for text in (message.role, message.content))
+        prompt = (text for message in messages[:-1] for text in message.texts())
         prefix_key = self._prefix_key(*prompt)
         return self._sequence(ids, type_ids, kept=kept, truncated=excess, prefix_key=prefix_key)
 

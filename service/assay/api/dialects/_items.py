@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import ConfigDict, JsonValue
 
 from assay.errors import InvalidRequest
 from assay.served_model import ServedModel
+from assay_models.base import NullIsAbsent
 from assay_models.items import read_fields
 
 Fields = dict[str, Any]
@@ -19,13 +20,20 @@ TEXT_FIELDS = ("text", "query")
 CONTEXT_FIELDS = frozenset(("collection", "evidence", "language", "system", "tests"))
 
 
-class ChatMessage(BaseModel):
-    """One message as chat APIs write it; only its role and its text are scored."""
+class ChatMessage(NullIsAbsent):
+    """One message as chat APIs write it; other fields than these are ignored.
+
+    `content` is text, or parts of type text. It may be absent beside `tool_calls`.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     role: str
-    content: str | list[JsonValue]
+    content: str | list[JsonValue] | None = None
+    name: str | None = None
+    reasoning_content: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: list[dict[str, JsonValue]] | None = None
 
 
 def response_item(
@@ -58,14 +66,23 @@ def conversation_item(served: ServedModel, messages: Messages, label: object = N
     """Return the item of a conversation; its last message is scored.
 
     Raises:
-        InvalidRequest: the last message is not the assistant's, or no message precedes it.
+        InvalidRequest: the last message is not the assistant's, no message precedes it, or it is
+            not only text and the model reads no other.
     """
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
         raise InvalidRequest(
             "messages: there is no answer to score",
             hint="the last message is the assistant's answer, after at least one other",
         )
-    return response_item(served, messages[:-1], messages[-1]["content"], label)
+    *prompt, answer = messages
+    if answer.keys() == {"role", "content"} and isinstance(answer["content"], str):
+        return response_item(served, prompt, answer["content"], label)
+    if "messages" in served.family.item.model_fields:
+        return {"messages": messages}
+    raise InvalidRequest(
+        "messages: the answer is not only text",
+        hint=f"{served.id} scores the text of an answer; send its content as a string",
+    )
 
 
 def pair_item(served: ServedModel, first: str, second: str) -> Fields:
@@ -93,32 +110,32 @@ def text_item(served: ServedModel, text: str) -> Fields:
 
 
 def text_messages(messages: Sequence[ChatMessage]) -> Messages:
-    """Return each message's role and text.
+    """Return each message's fields, with its parts of text joined."""
+    return [
+        message.model_dump(exclude_none=True) | {"content": _join_text(message.content)}
+        for message in messages
+    ]
 
-    Raises:
-        InvalidRequest: a message's content is not only text.
-    """
-    return [{"role": message.role, "content": _join_text(message.content)} for message in messages]
 
-
-def _join_text(content: str | list[JsonValue]) -> str:
-    if isinstance(content, str):
+def _join_text(content: str | list[JsonValue] | None) -> str | list[JsonValue] | None:
+    """Return the text of parts of text; other content as it is, for its item to be refused."""
+    if not isinstance(content, list):
         return content
     texts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
-    if not all(isinstance(text, str) for text in texts):
-        raise InvalidRequest("messages: only text can be scored", hint="send content as a string")
-    return "".join(str(text) for text in texts)
+    return "".join(map(str, texts)) if all(isinstance(text, str) for text in texts) else content
 
 
 def _simplify(messages: Messages) -> str | Messages:
     """Return the text of a single user message, which is equivalent and accepted by every family;
     else the messages.
     """
-    is_user_only = len(messages) == 1 and messages[0]["role"] == "user"
-    return messages[0]["content"] if is_user_only else messages
+    is_user_only = len(messages) == 1 and messages[0].keys() == {"role", "content"}
+    if is_user_only and messages[0]["role"] == "user" and isinstance(messages[0]["content"], str):
+        return messages[0]["content"]
+    return messages
 
 
-def _user_texts(messages: Messages) -> list[str]:
+def _user_texts(messages: Messages) -> list[Any]:
     return [message["content"] for message in messages if message["role"] == "user"]
 
 

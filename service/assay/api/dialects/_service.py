@@ -3,18 +3,21 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any, get_args
+from typing import Any
 
 from fastapi import Request
 
 from assay.api.components import components_of
+from assay.api.parameters import Parameters
 from assay.errors import (
     AssayError,
     DeadlineExceeded,
     InvalidRequest,
     ItemsFailed,
+    ModelNotFound,
     ModelNotReady,
     OutOfTime,
     Overloaded,
@@ -31,19 +34,9 @@ RETRYABLE_CODES = frozenset(("parser_unavailable", "shutting_down"))
 SERVER_CODES = frozenset(
     ("inference_failed", "item_failed", "non_finite_score", "not_finished", "sandbox_failed")
 )
-DEFAULT_OPTIONS, RAW_OPTIONS = Options(), Options(raw=True)
-TRUNCATION_OPTIONS = [Options(truncation) for truncation in get_args(Truncation)]
-TRUNCATION_PARAMETER: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": "truncation",
-            "in": "query",
-            "required": False,
-            "description": "The side on which an over-long item is truncated; `error`: none.",
-            "schema": {"enum": list(get_args(Truncation)), "default": "error"},
-        }
-    ]
-}
+DEFAULT_OPTIONS = Options()
+# Where a native request sets the option that an item's error names, and a foreign one.
+NATIVE_OPTION, FOREIGN_OPTION = "options.truncation", "?truncation="
 
 
 def resolve_model(request: Request, model: str | None) -> ServedModel:
@@ -66,20 +59,62 @@ def resolve_model(request: Request, model: str | None) -> ServedModel:
     return models[0]
 
 
-def options_from_query(request: Request) -> Options:
-    """Return the options in the URL's query, the only place that a trainer lets its user set.
+def select_model(
+    request: Request, parameters: Parameters, body_model: str | None = None
+) -> ServedModel:
+    """Return the model that the path, the query or the body names, or else the only served one.
+
+    Args:
+        request: the request.
+        parameters: its parameters outside the body.
+        body_model: the model in the body. Beside a path or a query that names one, it may be any
+            name of the client's own, as long as no other served model has it.
 
     Raises:
-        InvalidRequest: `truncation` has an unknown value.
+        ModelNotFound: no model of that name is served.
+        InvalidRequest: two places name different models, or none names one of several.
     """
-    wanted = request.query_params.get("truncation", "error")
-    for options in TRUNCATION_OPTIONS:
-        if options.truncation == wanted:
-            return options
-    raise InvalidRequest(
-        f"truncation: there is no {wanted!r}",
-        hint=f"one of {', '.join(options.truncation for options in TRUNCATION_OPTIONS)}",
-    )
+    given = (parameters.path_model, parameters.query_model)
+    names = [name for name in given if name is not None]
+    if not names:
+        return resolve_model(request, body_model)
+    served, *others = (resolve_model(request, name) for name in names)
+    if body_model is not None:
+        with suppress(ModelNotFound):
+            others.append(resolve_model(request, body_model))
+    if any(other is not served for other in others):
+        raise InvalidRequest(
+            "model: the path, ?model= and the body name different ones",
+            hint=f"name it once; {served.id} is the first",
+        )
+    return served
+
+
+def merge_truncation(
+    parameters: Parameters, *, requested: bool, side: Truncation | None, default: Truncation
+) -> Truncation:
+    """Return the truncation that the body and the query ask for.
+
+    Args:
+        parameters: the request's parameters outside the body.
+        requested: whether the body asks for truncation at all.
+        side: the side that the body names; None if it names none.
+        default: the side on which the body's server cuts if none is named.
+
+    Raises:
+        InvalidRequest: body and query ask for different things.
+    """
+    wanted = parameters.truncation
+    if not requested:
+        return wanted or "error"
+    if wanted is None:
+        return side or default
+    if wanted == "error" or side not in (None, wanted):
+        raise InvalidRequest(
+            f"?truncation={wanted}: the body asks for truncation in another way",
+            hint="ask for it in one place",
+        )
+    return wanted
 
 
 async def score(
@@ -87,10 +122,10 @@ async def score(
     served: ServedModel,
     items: Sequence[Mapping[str, Any]],
     *,
-    timeout: int | None,
-    lane: Lane,
+    parameters: Parameters,
+    lane: Lane = "training",
     client_timeout: float | None = None,
-    options: Options = DEFAULT_OPTIONS,
+    options: Options | None = None,
 ) -> ScoreReply:
     """Score items, retrying within the client's timeout while the service cannot accept them.
 
@@ -98,13 +133,13 @@ async def score(
         request: the request, whose app holds the service.
         served: the model.
         items: the items, in the fields of the model's family.
-        timeout: the client's own limit in milliseconds, if the request sets one.
-        lane: the priority lane.
+        parameters: the request's parameters outside the body.
+        lane: the priority lane of a request that names none.
         client_timeout: seconds after which this dialect's client disconnects, less the time that
             the reply takes. While the queue is full or the model is loading, the request is held
             and retried within this time, because such a client retries too seldom or not at all.
             After it the reply is 503, also for a full queue: some clients give up on any 4xx.
-        options: options of the scores.
+        options: options of the scores; None for those of the query.
 
     Raises:
         OutOfTime: the time is over.
@@ -112,13 +147,21 @@ async def score(
             within the time.
         AssayError: the request as a whole cannot be served.
     """
+    timeout = parameters.timeout
     limits = [client_timeout, None if timeout is None else timeout / 1e3]
     seconds = min((limit for limit in limits if limit is not None), default=None)
     ends = None if client_timeout is None or seconds is None else time.monotonic() + seconds
-    call = ScoreCall(served.id, items, options, timeout=seconds, lane=lane)
+    call = ScoreCall(
+        served.id,
+        items,
+        Options(parameters.truncation or "error") if options is None else options,
+        timeout=seconds,
+        lane=parameters.lane or lane,
+        run=parameters.run_step(),
+    )
     while True:
         try:
-            return await _service(request).score(call)
+            return _with_foreign_options(await _service(request).score(call))
         except DeadlineExceeded as error:
             raise OutOfTime(error.detail, hint=error.hint, retry_after=RETRY_SECONDS) from error
         except (Overloaded, ModelNotReady) as error:
@@ -130,6 +173,24 @@ async def score(
                 raise _unavailable(error) from error
         await asyncio.sleep(pause)
         call = replace(call, timeout=left)
+
+
+def scored_documents(
+    reply: ScoreReply, texts: Sequence[str], top_n: int | None
+) -> list[ItemResult]:
+    """Return the results of a ranking's documents that have a score.
+
+    An empty document may be without one. It is left out, because no number stands for it, unless
+    the client asks for as many results as it sent documents: such clients read them by position.
+
+    Raises:
+        ItemsFailed: another document has no score, or none has one.
+    """
+    failed = [result for result in reply.results if result.error is not None]
+    is_all = len(failed) == len(texts) or top_n == len(texts)
+    if failed and (is_all or any(texts[result.index].strip() for result in failed)):
+        raise _failure(failed)
+    return [result for result in reply.results if result.error is None]
 
 
 def scores_of(reply: ScoreReply) -> list[float]:
@@ -168,6 +229,15 @@ def probability(result: ItemResult) -> float:
     if result.raw is None:
         return result.score
     return sigmoid(result.score if "probabilities" in result.details else result.raw)
+
+
+def _with_foreign_options(reply: ScoreReply) -> ScoreReply:
+    """Name options in items' errors as the request can set them."""
+    for result in reply.results:
+        if result.error is not None and NATIVE_OPTION in result.error.detail:
+            detail = result.error.detail.replace(NATIVE_OPTION, FOREIGN_OPTION)
+            result.error = replace(result.error, detail=detail)
+    return reply
 
 
 def _service(request: Request) -> ScoringService:

@@ -8,12 +8,21 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from assay.api.dialects._items import pair_item
-from assay.api.dialects._service import probability, require_scores, resolve_model, score
+from assay.api.dialects._service import (
+    merge_truncation,
+    probability,
+    score,
+    scored_documents,
+    select_model,
+)
 from assay.api.errors import PROBLEMS
+from assay.api.hints import field_hint
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
-from assay.api.schemas import Priority, Timeout
-from assay.types import ItemResult, Lane
+from assay.api.parameters import ForeignParameters, Parameters
+from assay.api.schemas import Accepted, EngineBody
+from assay.errors import InvalidRequest
+from assay.types import ItemResult, ScoreReply
 from assay_models.base import Options
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
@@ -28,25 +37,30 @@ class Document(BaseModel):
     text: str
 
 
-class RerankBody(BaseModel):
-    """A query and its documents. With `top_n` 0 or null, every document is returned.
+class RerankBody(EngineBody):
+    """A query and its documents. Without a positive `top_n` every document is returned.
 
     `truncate_prompt_tokens` may be -1, which truncates documents to the model's own limit, on the
-    right unless `truncation_side` is `left`.
+    right unless `truncation_side` is `left`. A document is one chunk, so it is within every
+    `max_chunks_per_doc`. A document above `max_tokens_per_doc` is an error: it is never cut there.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     query: str
     documents: Annotated[list[str | Document], Field(min_length=1)]
     model: str | None = None
-    top_n: Annotated[int, Field(ge=0)] | None = None
+    top_n: Annotated[int, Field(ge=-1)] | None = None
     return_documents: bool | None = None
+    return_text: bool | None = None
+    return_len: bool = False
     truncate_prompt_tokens: Literal[-1] | None = None
     truncation_side: Literal["left", "right"] | None = None
-    user: str | None = None
-    request_id: str | None = None
-    priority: int = 0
+    max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
+    max_chunks_per_doc: Annotated[int, Field(ge=1)] | None = None
+    overlap_tokens: Annotated[int, Field(ge=0)] | None = None
+    raw_scores: Literal[False] | None = None
+    use_activation: Literal[True] | None = None
+    return_embeddings: Literal[False] | None = None
+    kwargs: Accepted = None
 
     @property
     def texts(self) -> list[str]:
@@ -64,11 +78,24 @@ class RerankBody(BaseModel):
         ]
 
     @property
-    def options(self) -> Options:
-        """The options of the scores: no truncation unless requested."""
-        if self.truncate_prompt_tokens is None:
-            return Options()
-        return Options(self.truncation_side or "right")
+    def limit(self) -> int | None:
+        """The number of documents to return; None for all."""
+        return self.top_n if self.top_n is not None and self.top_n > 0 else None
+
+    def returns_documents(self, default: bool) -> bool:
+        """Return whether results carry their documents."""
+        given = self.return_text if self.return_documents is None else self.return_documents
+        return default if given is None else given
+
+    def options(self, parameters: Parameters) -> Options:
+        """Return the options of the scores: no truncation unless requested."""
+        truncation = merge_truncation(
+            parameters,
+            requested=self.truncate_prompt_tokens is not None,
+            side=self.truncation_side,
+            default="right",
+        )
+        return Options(truncation)
 
 
 class RerankResult(BaseModel):
@@ -87,10 +114,15 @@ class RerankUsage(BaseModel):
 
 
 class RerankMeta(BaseModel):
-    """Metadata that Cohere's clients expect."""
+    """Metadata that Cohere's clients expect.
+
+    `warnings` name the documents that `results` leave out; `tokens` are there with `return_len`.
+    """
 
     api_version: dict[str, str]
     billed_units: dict[str, int]
+    warnings: list[str] | None = None
+    tokens: dict[str, int] | None = None
 
 
 class RerankReply(BaseModel):
@@ -104,31 +136,38 @@ class RerankReply(BaseModel):
 
 
 @router.post("/v1/rerank", response_model=RerankReply)
-async def rerank_v1(
-    request: Request, body: RerankBody, timeout: Timeout = None, priority: Priority = "interactive"
-) -> Response:
+@router.post("/compat/jina/{model}/v1/rerank", response_model=RerankReply)
+@router.post("/compat/vllm/{model}/rerank", response_model=RerankReply)
+@router.post("/compat/vllm/{model}/v1/rerank", response_model=RerankReply)
+async def rerank_v1(request: Request, body: RerankBody, parameters: ForeignParameters) -> Response:
     """Rerank as Jina and vLLM do: results carry documents unless `return_documents` is false."""
-    with_documents = body.return_documents is not False
-    return await _rerank(request, body, with_documents, timeout=timeout, lane=priority)
+    return await _rerank(request, body, parameters, with_documents=body.returns_documents(True))
 
 
 @router.post("/v2/rerank", response_model=RerankReply)
-async def rerank_v2(
-    request: Request, body: RerankBody, timeout: Timeout = None, priority: Priority = "interactive"
-) -> Response:
+@router.post("/compat/cohere/{model}/v1/rerank", response_model=RerankReply)
+@router.post("/compat/cohere/{model}/v2/rerank", response_model=RerankReply)
+async def rerank_v2(request: Request, body: RerankBody, parameters: ForeignParameters) -> Response:
     """Rerank as Cohere does: results carry documents only if `return_documents` is true."""
-    with_documents = body.return_documents is True
-    return await _rerank(request, body, with_documents, timeout=timeout, lane=priority)
+    return await _rerank(request, body, parameters, with_documents=body.returns_documents(False))
 
 
 async def _rerank(
-    request: Request, body: RerankBody, with_documents: bool, *, timeout: int | None, lane: Lane
+    request: Request, body: RerankBody, parameters: Parameters, *, with_documents: bool
 ) -> Response:
-    """Return the ranking. A document without a score fails the request: none may be left out."""
-    served = resolve_model(request, body.model)
-    items = [pair_item(served, body.query, text) for text in body.texts]
-    reply = await score(request, served, items, timeout=timeout, lane=lane, options=body.options)
-    best = sorted(require_scores(reply), key=_sort_key, reverse=True)[: body.top_n or None]
+    """Return the ranking of the documents that have a score; see `scored_documents`."""
+    served, texts = select_model(request, parameters, body.model), body.texts
+    reply = await score(
+        request,
+        served,
+        [pair_item(served, body.query, text) for text in texts],
+        parameters=parameters,
+        lane="interactive",
+        options=body.options(parameters),
+    )
+    _check_tokens(reply.results, body.max_tokens_per_doc)
+    results = scored_documents(reply, texts, body.top_n)
+    best = sorted(results, key=_sort_key, reverse=True)[: body.limit]
     documents = body.objects if with_documents else None
     tokens = reply.usage.tokens
     return json_response(
@@ -137,9 +176,42 @@ async def _rerank(
             "model": reply.model,
             "results": [_entry(result, documents) for result in best],
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-            "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
+            "meta": _meta(reply, with_tokens=body.return_len),
         }
     )
+
+
+def _check_tokens(results: list[ItemResult], limit: int | None) -> None:
+    """Refuse documents that another server would have cut to `limit` tokens.
+
+    Only the tokens of query and document together are known; up to the limit nothing would be cut.
+
+    Raises:
+        InvalidRequest: a document may be longer than the limit.
+    """
+    if limit is None:
+        return
+    for result in results:
+        tokens = result.tokens + result.details.get("truncated_tokens", 0)
+        if tokens > limit:
+            raise InvalidRequest(
+                f"documents.{result.index}: {tokens} tokens with the query, more than "
+                f"max_tokens_per_doc, which is {limit}",
+                hint=str(field_hint(["max_tokens_per_doc"])),
+            )
+
+
+def _meta(reply: ScoreReply, *, with_tokens: bool) -> dict[str, Any]:
+    meta: dict[str, Any] = {
+        "api_version": {"version": "2"},
+        "billed_units": {"search_units": 1},
+    }
+    empty = [result.index for result in reply.results if result.error is not None]
+    if empty:
+        meta["warnings"] = [f"documents.{index} is empty and not in results" for index in empty]
+    if with_tokens:
+        meta["tokens"] = {"input_tokens": reply.usage.tokens, "output_tokens": 0}
+    return meta
 
 
 def _sort_key(result: ItemResult) -> tuple[float, float]:

@@ -1,20 +1,24 @@
 """The v2 inference protocol of KServe and Triton with JSON tensors, as NeMo-Aligner uses it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import ValidationInfo
 
 from assay.api.dialects._items import Fields, text_item
-from assay.api.dialects._service import resolve_model, score, scores_of
+from assay.api.dialects._service import resolve_model, score, scores_of, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
-from assay.api.schemas import Priority, Timeout
+from assay.api.parameters import ForeignParameters, Parameters
+from assay.api.schemas import Accepted, Body
 from assay.errors import InvalidRequest, ModelNotReady
 from assay.served_model import Ready, ServedModel
-from assay.types import Lane
+from assay_models.base import NullIsAbsent
 from assay_models.items import read_fields
 
 # Texts of a tensor with this name are scored unchanged; any other name is a field of the item.
@@ -31,22 +35,26 @@ Row = Annotated[list[Text], Field(min_length=1, max_length=1)]
 Version = Annotated[int, Path(ge=1, le=999_999)]
 
 
-class InferInput(BaseModel):
+class InferInput(Body):
     """A column with one text per item: shape [n] or [n, 1]."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=2)]
     datatype: Literal["BYTES"]
     data: list[Text] | list[Row]
-    parameters: dict[str, JsonValue] | None = None
+    parameters: Accepted = None
 
-    @model_validator(mode="after")
-    def _check_shape(self) -> "InferInput":
-        if self.shape not in ([len(self.data)], [len(self.data), 1]):
-            raise ValueError(f"shape {self.shape} does not fit {len(self.data)} texts")
-        return self
+    @field_validator("data")
+    @classmethod
+    def _check_shape(cls, data: list[Text] | list[Row], info: ValidationInfo) -> object:
+        n, shape = len(data), info.data.get("shape")
+        if shape not in ([n], [n, 1], None):
+            raise PydanticCustomError(
+                "shape",
+                "{n} texts do not have the shape {shape}: for n texts it is [n] or [n, 1]",
+                {"n": n, "shape": str(shape)},
+            )
+        return data
 
     @property
     def texts(self) -> list[str]:
@@ -54,16 +62,14 @@ class InferInput(BaseModel):
         return [row if isinstance(row, str) else row[0] for row in self.data]
 
 
-class RequestedOutput(BaseModel):
+class RequestedOutput(Body):
     """The requested output; the only one is `rewards`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: Literal["rewards"]
-    parameters: dict[str, JsonValue] | None = None
+    parameters: Accepted = None
 
 
-class InferParameters(BaseModel):
+class InferParameters(NullIsAbsent):
     """Parameters of a request: `timeout` is in microseconds; others do not affect the scores."""
 
     model_config = ConfigDict(frozen=True)
@@ -71,10 +77,8 @@ class InferParameters(BaseModel):
     timeout: Annotated[int, Field(ge=0)] | None = None
 
 
-class InferBody(BaseModel):
+class InferBody(Body):
     """Columns of equal length: `sentences`, or fields of the model's items."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     inputs: Annotated[list[InferInput], Field(min_length=1)]
     id: str | None = None
@@ -118,14 +122,11 @@ class ModelReadiness(BaseModel):
 @router.post("/v2/models/{model}/infer", response_model=InferReply)
 async def infer(
     request: Request,
-    model: str,
-    *,
     body: InferBody,
-    timeout: Timeout = None,
-    priority: Priority = "training",
+    parameters: ForeignParameters,
 ) -> Response:
     """Run v2 inference for KServe and Triton clients with the model's default version."""
-    return await _infer(request, model, body, timeout=timeout, lane=priority)
+    return await _infer(request, body, parameters)
 
 
 @router.post("/v2/models/{model}/versions/{version}/infer", response_model=InferReply)
@@ -135,11 +136,10 @@ async def infer_version(
     version: Version,
     *,
     body: InferBody,
-    timeout: Timeout = None,
-    priority: Priority = "training",
+    parameters: ForeignParameters,
 ) -> Response:
     """Run v2 inference for KServe and Triton clients: columns of texts in, rewards out."""
-    return await _infer(request, f"{model}@{version}", body, timeout=timeout, lane=priority)
+    return await _infer(request, body, replace(parameters, path_model=f"{model}@{version}"))
 
 
 @router.get("/v2/models/{model}/ready", response_model=ModelReadiness)
@@ -163,15 +163,13 @@ async def _ready(request: Request, model: str) -> Response:
     return json_response({"name": served.card.name, "ready": True})
 
 
-async def _infer(
-    request: Request, model: str, body: InferBody, *, timeout: int | None, lane: Lane
-) -> Response:
-    served = resolve_model(request, model)
+async def _infer(request: Request, body: InferBody, parameters: Parameters) -> Response:
+    served = select_model(request, parameters)
     items = list(_items(served, body))
     microseconds = body.parameters.timeout
     client_timeout = microseconds / 1e6 if microseconds else None
     reply = await score(
-        request, served, items, timeout=timeout, lane=lane, client_timeout=client_timeout
+        request, served, items, parameters=parameters, client_timeout=client_timeout
     )
     shape = [len(items), 1]
     output = {"name": REWARDS, "shape": shape, "datatype": "FP64", "data": scores_of(reply)}

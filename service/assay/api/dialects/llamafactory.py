@@ -4,21 +4,16 @@ import secrets
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assay.api.dialects._chat_templates import parse_messages, strip_trailing_tokens
 from assay.api.dialects._items import Fields, conversation_item, text_item
-from assay.api.dialects._service import (
-    TRUNCATION_PARAMETER,
-    options_from_query,
-    resolve_model,
-    score,
-    scores_of,
-)
+from assay.api.dialects._service import score, scores_of, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
-from assay.api.schemas import Priority, Timeout
+from assay.api.parameters import ForeignParameters
+from assay.api.schemas import Accepted, Body
 from assay.served_model import ServedModel
 
 # The client waits indefinitely, and any failure ends its run, so a late reply is better.
@@ -27,15 +22,13 @@ CLIENT_TIMEOUT_SECONDS = 600.0
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
 
-class LlamaFactoryBody(BaseModel):
+class LlamaFactoryBody(Body):
     """`messages` are texts, each a conversation rendered with the policy's own template.
 
-    `model` is a constant of the client and is ignored: the path names the model.
+    `model` is a constant of the client and is ignored: the path or the query names the model.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str
+    model: Accepted
     messages: list[str]
 
 
@@ -48,33 +41,21 @@ class LlamaFactoryReply(BaseModel):
     scores: list[float]
 
 
-@router.post(
-    "/v1/score/evaluation", response_model=LlamaFactoryReply, openapi_extra=TRUNCATION_PARAMETER
-)
-@router.post(
-    "/compat/llamafactory/{model}",
-    response_model=LlamaFactoryReply,
-    openapi_extra=TRUNCATION_PARAMETER,
-)
+@router.post("/v1/score/evaluation", response_model=LlamaFactoryReply)
+@router.post("/compat/llamafactory/{model}", response_model=LlamaFactoryReply)
+@router.post("/compat/llamafactory/{model}/v1/score/evaluation", response_model=LlamaFactoryReply)
 async def llamafactory(
-    request: Request,
-    body: LlamaFactoryBody,
-    *,
-    model: str | None = None,
-    timeout: Timeout = None,
-    priority: Priority = "training",
+    request: Request, body: LlamaFactoryBody, parameters: ForeignParameters
 ) -> Response:
     """Score decoded conversations for LLaMA-Factory. An item without a score fails the request."""
-    served = resolve_model(request, model)
+    served = select_model(request, parameters)
     items = [_item(served, text) for text in body.messages]
     reply = await score(
         request,
         served,
         items,
-        timeout=timeout,
-        lane=priority,
+        parameters=parameters,
         client_timeout=CLIENT_TIMEOUT_SECONDS,
-        options=options_from_query(request),
     )
     return json_response(
         {

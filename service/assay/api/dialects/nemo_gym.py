@@ -1,27 +1,22 @@
 """NeMo-Gym's resources server: verification of rollouts, with a failure class for no score."""
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from assay.api.dialects._rollout_metrics import MetricsError, aggregate
 from assay.api.dialects._rollouts import rollout_item
-from assay.api.dialects._service import (
-    TRUNCATION_PARAMETER,
-    options_from_query,
-    resolve_model,
-    score,
-)
+from assay.api.dialects._service import resolve_model, score, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
-from assay.api.schemas import Priority, Timeout
+from assay.api.parameters import ForeignParameters
 from assay.errors import InvalidRequest
 from assay.types import ItemResult
+from assay_models.base import NullIsAbsent
 
-Rollout = Annotated[str, Path(description="The rollout's id, which the score does not depend on.")]
 # Fields of a reply; a rollout that was verified before carries them already.
 REPLY_FIELDS = frozenset(
     (
@@ -41,7 +36,7 @@ CLIENT_TIMEOUT_SECONDS = 300.0
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
 
-class _Open(BaseModel):
+class _Open(NullIsAbsent):
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, JsonValue]
 
@@ -108,22 +103,16 @@ class AggregateMetrics(BaseModel):
     key_metrics: dict[str, float]
 
 
-@router.post("/verify", response_model=VerifyReply, openapi_extra=TRUNCATION_PARAMETER)
-@router.post(
-    "/compat/nemo-gym/{model}/verify",
-    response_model=VerifyReply,
-    openapi_extra=TRUNCATION_PARAMETER,
-)
-async def verify(
-    request: Request,
-    body: VerifyBody,
-    *,
-    model: str | None = None,
-    timeout: Timeout = None,
-    priority: Priority = "training",
-) -> Response:
-    """Verify a rollout for NeMo-Gym. Without a score, it is marked `judge_failed`, not zero."""
-    served, options = resolve_model(request, model), options_from_query(request)
+@router.post("/verify", response_model=VerifyReply)
+@router.post("/ng-rollout/{rollout}/verify", response_model=VerifyReply)
+@router.post("/compat/nemo-gym/{model}/verify", response_model=VerifyReply)
+@router.post("/compat/nemo-gym/{model}/ng-rollout/{rollout}/verify", response_model=VerifyReply)
+async def verify(request: Request, body: VerifyBody, parameters: ForeignParameters) -> Response:
+    """Verify a rollout for NeMo-Gym. Without a score, it is marked `judge_failed`, not zero.
+
+    NeMo-Gym puts a rollout's id before the path while it observes runs; no score depends on it.
+    """
+    served = select_model(request, parameters)
     try:
         item = rollout_item(
             served,
@@ -135,10 +124,8 @@ async def verify(
             request,
             served,
             [item],
-            timeout=timeout,
-            lane=priority,
+            parameters=parameters,
             client_timeout=CLIENT_TIMEOUT_SECONDS,
-            options=options,
         )
     except InvalidRequest as error:
         return json_response({**_rollout(body), **_failed(error.code, error.detail)})
@@ -147,35 +134,13 @@ async def verify(
 
 
 @router.post("/seed_session", response_model=SeedBody)
+@router.post("/ng-rollout/{rollout}/seed_session", response_model=SeedBody)
 @router.post("/compat/nemo-gym/{model}/seed_session", response_model=SeedBody)
+@router.post("/compat/nemo-gym/{model}/ng-rollout/{rollout}/seed_session", response_model=SeedBody)
 async def seed_session(request: Request, body: SeedBody, model: str | None = None) -> Response:
     """Return an empty object to NeMo-Gym, which seeds a session per rollout; nothing is stored."""
     resolve_model(request, model)
     return json_response({})
-
-
-@router.post("/ng-rollout/{rollout}/verify", response_model=VerifyReply)
-@router.post("/compat/nemo-gym/{model}/ng-rollout/{rollout}/verify", response_model=VerifyReply)
-async def verify_rollout(
-    request: Request,
-    rollout: Rollout,
-    *,
-    body: VerifyBody,
-    model: str | None = None,
-    timeout: Timeout = None,
-    priority: Priority = "training",
-) -> Response:
-    """Verify a rollout whose id NeMo-Gym put before the path, as it does while it observes runs."""
-    return await verify(request, body, model=model, timeout=timeout, priority=priority)
-
-
-@router.post("/ng-rollout/{rollout}/seed_session", response_model=SeedBody)
-@router.post("/compat/nemo-gym/{model}/ng-rollout/{rollout}/seed_session", response_model=SeedBody)
-async def seed_rollout(
-    request: Request, rollout: Rollout, *, body: SeedBody, model: str | None = None
-) -> Response:
-    """Return an empty object for a rollout whose id NeMo-Gym put before the path."""
-    return await seed_session(request, body, model)
 
 
 @router.post("/aggregate_metrics", response_model=AggregateMetrics)

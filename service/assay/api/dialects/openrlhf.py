@@ -7,7 +7,7 @@ split by the prompt that the request carries, or else by the template; the reply
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
+from pydantic import BaseModel, JsonValue, model_validator
 
 from assay.api.dialects._chat_templates import (
     Messages,
@@ -16,19 +16,13 @@ from assay.api.dialects._chat_templates import (
     strip_trailing_tokens,
 )
 from assay.api.dialects._items import Fields, response_item, text_item
-from assay.api.dialects._service import (
-    TRUNCATION_PARAMETER,
-    options_from_query,
-    resolve_model,
-    score,
-    scores_of,
-)
+from assay.api.dialects._service import score, scores_of, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
-from assay.api.schemas import Priority, Timeout
+from assay.api.parameters import ForeignParameters
+from assay.api.schemas import Body
 from assay.served_model import ServedModel
-from assay.types import Lane
 
 # The client waits 180 s.
 CLIENT_TIMEOUT_SECONDS = 150.0
@@ -40,14 +34,12 @@ MAX_ANCHOR_MATCHES = 8
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
 
-class OpenRlhfBody(BaseModel):
+class OpenRlhfBody(Body):
     """`query`: prompt and response in one text. `prompts` and `labels` are sent by later versions.
 
     A label that is an object adds its context (`evidence`, `tests`, `language`, …) to the item, as
     far as the model's family has these fields.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     query: list[str]
     prompts: list[str] | None = None
@@ -81,48 +73,12 @@ class SplitQuery(NamedTuple):
     is_exact: bool
 
 
-@router.post(
-    "/compat/openrlhf/{model}", response_model=OpenRlhfReply, openapi_extra=TRUNCATION_PARAMETER
-)
-@router.post(
-    "/compat/openrlhf/{model}/get_reward",
-    response_model=OpenRlhfReply,
-    openapi_extra=TRUNCATION_PARAMETER,
-)
-async def openrlhf(
-    request: Request,
-    model: str,
-    *,
-    body: OpenRlhfBody,
-    timeout: Timeout = None,
-    priority: Priority = "training",
-) -> Response:
+@router.post("/get_reward", response_model=OpenRlhfReply)
+@router.post("/compat/openrlhf/{model}", response_model=OpenRlhfReply)
+@router.post("/compat/openrlhf/{model}/get_reward", response_model=OpenRlhfReply)
+async def openrlhf(request: Request, body: OpenRlhfBody, parameters: ForeignParameters) -> Response:
     """Score queries for OpenRLHF. An item without a score fails the request."""
-    return await _rewards(request, model, body, timeout=timeout, lane=priority)
-
-
-@router.post("/get_reward", response_model=OpenRlhfReply, openapi_extra=TRUNCATION_PARAMETER)
-async def get_reward(
-    request: Request,
-    body: OpenRlhfBody,
-    *,
-    model: str | None = None,
-    timeout: Timeout = None,
-    priority: Priority = "training",
-) -> Response:
-    """Score queries for OpenRLHF with the only served model, or the one in `?model=`."""
-    return await _rewards(request, model, body, timeout=timeout, lane=priority)
-
-
-async def _rewards(
-    request: Request,
-    model: str | None,
-    body: OpenRlhfBody,
-    *,
-    timeout: int | None,
-    lane: Lane,
-) -> Response:
-    served = resolve_model(request, model)
+    served = select_model(request, parameters)
     absent: list[Any] = [None] * len(body.query)
     rows = zip(body.query, body.prompts or absent, body.labels or absent, strict=True)
     items, fallbacks = [], []
@@ -134,10 +90,8 @@ async def _rewards(
         request,
         served,
         items,
-        timeout=timeout,
-        lane=lane,
+        parameters=parameters,
         client_timeout=CLIENT_TIMEOUT_SECONDS,
-        options=options_from_query(request),
     )
     rewards = scores_of(reply)
     truncated = [float("truncated" in result.flags) for result in reply.results]

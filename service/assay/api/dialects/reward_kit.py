@@ -6,22 +6,17 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from assay.api.dialects._items import ChatMessage, conversation_item, text_messages
-from assay.api.dialects._service import (
-    TRUNCATION_PARAMETER,
-    options_from_query,
-    require_scores,
-    resolve_model,
-    score,
-)
+from assay.api.dialects._service import require_scores, score, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
-from assay.api.schemas import Priority, Timeout
+from assay.api.parameters import ForeignParameters
+from assay_models.base import NullIsAbsent
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
 
-class RewardKitBody(BaseModel):
+class RewardKitBody(NullIsAbsent):
     """A conversation whose last message is scored. `original_messages` is ignored.
 
     Other fields are the dataset's; those that are context (`evidence`, `tests`, …) and that the
@@ -57,24 +52,14 @@ class RewardKitReply(BaseModel):
     metrics: dict[str, RewardKitMetric]
 
 
-@router.post(
-    "/compat/reward-kit/{model}/reward",
-    response_model=RewardKitReply,
-    openapi_extra=TRUNCATION_PARAMETER,
-)
+@router.post("/compat/reward-kit/{model}/reward", response_model=RewardKitReply)
 async def reward_kit(
-    request: Request,
-    model: str,
-    *,
-    body: RewardKitBody,
-    timeout: Timeout = None,
-    priority: Priority = "training",
+    request: Request, body: RewardKitBody, parameters: ForeignParameters
 ) -> Response:
     """Score a conversation for reward-kit. An item without a score fails the request."""
-    served = resolve_model(request, model)
+    served = select_model(request, parameters)
     item = conversation_item(served, text_messages(body.messages), body.__pydantic_extra__)
-    options = options_from_query(request)
-    reply = await score(request, served, [item], timeout=timeout, lane=priority, options=options)
+    reply = await score(request, served, [item], parameters=parameters)
     (result,) = require_scores(reply)
     reason = f"scored by {reply.model}"
     metrics = {

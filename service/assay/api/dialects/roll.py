@@ -5,56 +5,45 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
 from assay.api.components import components_of
 from assay.api.dialects._items import Fields, response_item
-from assay.api.dialects._service import (
-    TRUNCATION_PARAMETER,
-    find_failure,
-    options_from_query,
-    resolve_model,
-    score,
-)
+from assay.api.dialects._service import find_failure, resolve_model, score, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.jobs import Jobs
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
-from assay.api.schemas import MAX_TIMEOUT_MS, Priority, Timeout
+from assay.api.parameters import MAX_TIMEOUT_MS, ForeignParameters, Parameters
+from assay.api.schemas import Accepted, Body
 from assay.errors import AssayError, JobNotFound
 from assay.served_model import ServedModel
-from assay.types import Lane
-from assay_models.base import Options
 
 SCORED, RUNNING, FAILED = 0, 1, 2
 # The client polls every two seconds and waits 20 s for a reply; a held poll saves repeated ones.
 MAX_POLL_SECONDS = 10.0
 
-Name = str | int | None
-
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
 
-class RollTask(BaseModel):
+class RollTask(Body):
     """One response to score. `timeout` is in seconds.
 
     `reward_info` adds its context (`evidence`, `tests`, `language`, …) to the item, as far as the
     model's family has these fields. The other fields identify the task and do not affect the score.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     prompt: str
     response: str
-    rollout_id: Name
-    data_id: Name = None
+    rollout_id: Accepted
+    data_id: Accepted = None
     reward_info: JsonValue = None
-    reward_manager: JsonValue = None
+    reward_manager: Accepted = None
     timeout: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_MS / 1e3)] = 300.0
-    priority: int = 1
-    project_id: Name = None
-    experiment_id: Name = None
-    global_step: Name = None
+    priority: Accepted = None
+    project_id: Accepted = None
+    experiment_id: Accepted = None
+    global_step: Accepted = None
 
 
 class RollSubmitReply(BaseModel):
@@ -65,10 +54,8 @@ class RollSubmitReply(BaseModel):
     reward_request_id: str
 
 
-class RollResultBody(BaseModel):
+class RollResultBody(Body):
     """The id of the result that is polled for."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     reward_request_id: str
 
@@ -84,32 +71,13 @@ class RollResult(BaseModel):
     end_time: str | None = None
 
 
-@router.post(
-    "/compat/roll/{model}/submit",
-    response_model=RollSubmitReply,
-    openapi_extra=TRUNCATION_PARAMETER,
-)
-async def roll_submit(
-    request: Request,
-    model: str,
-    *,
-    body: RollTask,
-    timeout: Timeout = None,
-    priority: Priority = "training",
-) -> Response:
+@router.post("/compat/roll/{model}/submit", response_model=RollSubmitReply)
+async def roll_submit(request: Request, body: RollTask, parameters: ForeignParameters) -> Response:
     """Accept a task from ROLL, to be scored asynchronously."""
-    served = resolve_model(request, model)
+    served = select_model(request, parameters)
     item = response_item(served, body.prompt, body.response, body.reward_info)
-    options = options_from_query(request)
-    work = _score_task(
-        request,
-        served,
-        item,
-        timeout=timeout,
-        lane=priority,
-        client_timeout=body.timeout,
-        options=options,
-    )
+    parameters.run_step()  # a run that is named wrongly fails the submission, not the task
+    work = _score_task(request, served, item, parameters, body.timeout)
     return json_response(
         {"errcode": SCORED, "errmsg": "", "reward_request_id": _jobs(request).start(work)}
     )
@@ -137,11 +105,8 @@ async def _score_task(
     request: Request,
     served: ServedModel,
     item: Fields,
-    *,
-    timeout: int | None,
-    lane: Lane,
+    parameters: Parameters,
     client_timeout: float,
-    options: Options,
 ) -> dict[str, Any]:
     began = datetime.now(UTC)
     try:
@@ -149,10 +114,8 @@ async def _score_task(
             request,
             served,
             [item],
-            timeout=timeout,
-            lane=lane,
+            parameters=parameters,
             client_timeout=client_timeout,
-            options=options,
         )
         failure: AssayError | None = find_failure(reply.results)
     except AssayError as error:

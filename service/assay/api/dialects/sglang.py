@@ -6,15 +6,17 @@ import struct
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from assay.api.dialects._items import text_item
-from assay.api.dialects._service import RAW_OPTIONS, resolve_model, score, scores_of
+from assay.api.dialects._service import score, scores_of, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
-from assay.api.schemas import Priority, Timeout
-from assay.types import Lane, ScoreReply
+from assay.api.parameters import ForeignParameters, Parameters
+from assay.api.schemas import EngineBody
+from assay.types import ScoreReply
+from assay_models.base import Options
 
 Texts = str | Annotated[list[str], Field(min_length=1)]
 
@@ -24,24 +26,19 @@ CLIENT_TIMEOUT_SECONDS = 300.0
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
 
 
-class SglangClassifyBody(BaseModel):
+class SglangClassifyBody(EngineBody):
     """Texts, rendered with the reward model's template. For a single text the reply is no list."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: Texts
     model: str | None = None
 
 
-class EmbeddingsBody(BaseModel):
+class EmbeddingsBody(EngineBody):
     """Texts in the format of OpenAI's embeddings; the embedding's only component is the reward."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     input: Texts
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
-    user: str | None = None
 
 
 class SglangMeta(BaseModel):
@@ -86,66 +83,11 @@ Entries = SglangEntry | list[SglangEntry]
 
 
 @router.post("/compat/sglang/{model}/classify", response_model=Entries)
-async def classify_texts(
-    request: Request,
-    model: str,
-    *,
-    body: SglangClassifyBody,
-    timeout: Timeout = None,
-    priority: Priority = "training",
+async def classify(
+    request: Request, body: SglangClassifyBody, parameters: ForeignParameters
 ) -> Response:
     """Score texts for clients of SGLang's /classify: raw logits as embeddings of length one."""
-    return await classify_reply(
-        request,
-        model,
-        body,
-        timeout=timeout,
-        lane=priority,
-        client_timeout=CLIENT_TIMEOUT_SECONDS,
-    )
-
-
-@router.post("/v1/embeddings", response_model=EmbeddingsReply)
-async def embeddings(
-    request: Request, body: EmbeddingsBody, timeout: Timeout = None, priority: Priority = "training"
-) -> Response:
-    """Score texts as verl reads rewards from SGLang: raw logits as embeddings of length one."""
-    return await _embeddings_reply(request, body.model, body, timeout=timeout, lane=priority)
-
-
-@router.post("/compat/sglang/{model}/v1/embeddings", response_model=EmbeddingsReply)
-async def embeddings_with_model(
-    request: Request,
-    model: str,
-    *,
-    body: EmbeddingsBody,
-    timeout: Timeout = None,
-    priority: Priority = "training",
-) -> Response:
-    """Score texts with the model in the path; verl sends a checkpoint's path in the body."""
-    return await _embeddings_reply(
-        request,
-        model,
-        body,
-        timeout=timeout,
-        lane=priority,
-        client_timeout=CLIENT_TIMEOUT_SECONDS,
-    )
-
-
-async def classify_reply(
-    request: Request,
-    model: str | None,
-    body: SglangClassifyBody,
-    *,
-    timeout: int | None,
-    lane: Lane,
-    client_timeout: float | None = None,
-) -> Response:
-    """Return the reply of `/classify`."""
-    reply = await _score_texts(
-        request, model, body.text, timeout=timeout, lane=lane, client_timeout=client_timeout
-    )
+    reply = await _score_texts(request, body.text, body.model, parameters)
     entries = [
         {
             "embedding": [value],
@@ -156,18 +98,17 @@ async def classify_reply(
     return json_response(entries[0] if isinstance(body.text, str) else entries)
 
 
-async def _embeddings_reply(
-    request: Request,
-    model: str | None,
-    body: EmbeddingsBody,
-    *,
-    timeout: int | None,
-    lane: Lane,
-    client_timeout: float | None = None,
+@router.post("/v1/embeddings", response_model=EmbeddingsReply)
+@router.post("/compat/sglang/{model}/v1/embeddings", response_model=EmbeddingsReply)
+@router.post("/compat/vllm/{model}/v1/embeddings", response_model=EmbeddingsReply)
+async def embeddings(
+    request: Request, body: EmbeddingsBody, parameters: ForeignParameters
 ) -> Response:
-    reply = await _score_texts(
-        request, model, body.input, timeout=timeout, lane=lane, client_timeout=client_timeout
-    )
+    """Score texts as verl reads rewards from SGLang: raw logits as embeddings of length one.
+
+    A path may name the model, because verl sends a checkpoint's path in the body.
+    """
+    reply = await _score_texts(request, body.input, body.model, parameters)
     tokens = reply.usage.tokens
     data: list[dict[str, Any]] = [
         {"object": "embedding", "index": index, "embedding": _encode(value, body.encoding_format)}
@@ -178,24 +119,17 @@ async def _embeddings_reply(
 
 
 async def _score_texts(
-    request: Request,
-    model: str | None,
-    texts: Texts,
-    *,
-    timeout: int | None,
-    lane: Lane,
-    client_timeout: float | None,
+    request: Request, texts: Texts, model: str | None, parameters: Parameters
 ) -> ScoreReply:
-    served = resolve_model(request, model)
+    served = select_model(request, parameters, model)
     items = [text_item(served, text) for text in ([texts] if isinstance(texts, str) else texts)]
     return await score(
         request,
         served,
         items,
-        timeout=timeout,
-        lane=lane,
-        client_timeout=client_timeout,
-        options=RAW_OPTIONS,
+        parameters=parameters,
+        client_timeout=None if parameters.path_model is None else CLIENT_TIMEOUT_SECONDS,
+        options=Options(parameters.truncation or "error", raw=True),
     )
 
 

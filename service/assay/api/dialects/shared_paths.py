@@ -9,7 +9,7 @@ from pydantic import Discriminator, Tag
 from assay.api.dialects import cohere, sglang, tei, vllm
 from assay.api.errors import PROBLEMS
 from assay.api.json_route import JsonRoute
-from assay.api.schemas import Priority, Timeout
+from assay.api.parameters import ForeignParameters
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
 
@@ -39,29 +39,17 @@ RerankBodies = Annotated[
 
 @router.post("/classify", response_model=vllm.VllmClassifyReply | sglang.Entries)
 async def classify(
-    request: Request,
-    body: ClassifyBodies,
-    timeout: Timeout = None,
-    priority: Priority = "training",
+    request: Request, body: ClassifyBodies, parameters: ForeignParameters
 ) -> Response:
     """Return raw logits to clients of vLLM (`input`, `messages`) and of SGLang (`text`)."""
     if isinstance(body, sglang.SglangClassifyBody):
-        return await sglang.classify_reply(
-            request, body.model, body, timeout=timeout, lane=priority
-        )
-    return await vllm.classify_reply(request, body.model, body, timeout=timeout, lane=priority)
+        return await sglang.classify(request, body, parameters)
+    return await vllm.classify(request, body, parameters)
 
 
 @router.post("/rerank", response_model=list[tei.TeiRank] | cohere.RerankReply)
-async def rerank(
-    request: Request,
-    body: RerankBodies,
-    *,
-    model: str | None = None,
-    timeout: Timeout = None,
-    priority: Priority = "interactive",
-) -> Response:
+async def rerank(request: Request, body: RerankBodies, parameters: ForeignParameters) -> Response:
     """Rerank for clients of text-embeddings-inference (`texts`) and of vLLM (`documents`)."""
     if isinstance(body, tei.TeiRerankBody):
-        return await tei.rerank_reply(request, model, body, timeout=timeout, lane=priority)
-    return await cohere.rerank_v1(request, body, timeout, priority)
+        return await tei.rerank_texts(request, body, parameters)
+    return await cohere.rerank_v1(request, body, parameters)

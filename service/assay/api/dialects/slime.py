@@ -4,19 +4,13 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from assay.api.dialects._items import ChatMessage, response_item, text_messages
-from assay.api.dialects._service import (
-    TRUNCATION_PARAMETER,
-    options_from_query,
-    require_scores,
-    resolve_model,
-    score,
-    scores_of,
-)
+from assay.api.dialects._service import require_scores, score, scores_of, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
-from assay.api.schemas import Priority, Timeout
-from assay.types import Lane, ScoreReply
+from assay.api.parameters import ForeignParameters, Parameters
+from assay.api.schemas import Body
+from assay.types import ScoreReply
 
 # The client waits 120 s.
 CLIENT_TIMEOUT_SECONDS = 100.0
@@ -24,12 +18,10 @@ CLIENT_TIMEOUT_SECONDS = 100.0
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
 
-class SlimeBody(BaseModel):
+class SlimeBody(Body):
     """One response. A `label` that is an object adds its context (`evidence`, `tests`, `language`,
     …) to the item, as far as the model's family has these fields.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompt: str | list[ChatMessage]
     response: str
@@ -45,51 +37,31 @@ class SlimeReward(BaseModel):
     score: float
 
 
-@router.post("/compat/slime/{model}", response_model=float, openapi_extra=TRUNCATION_PARAMETER)
-async def slime(
-    request: Request,
-    model: str,
-    *,
-    body: SlimeBody,
-    timeout: Timeout = None,
-    priority: Priority = "training",
-) -> Response:
+@router.post("/compat/slime/{model}", response_model=float)
+async def slime(request: Request, body: SlimeBody, parameters: ForeignParameters) -> Response:
     """Score a response for slime; the reply is a bare number. No score fails the request."""
-    (reward,) = scores_of(await _score(request, model, body, timeout=timeout, lane=priority))
+    (reward,) = scores_of(await _score(request, body, parameters))
     return json_response(reward)
 
 
-@router.post(
-    "/compat/slime/{model}/channels",
-    response_model=SlimeReward,
-    openapi_extra=TRUNCATION_PARAMETER,
-)
+@router.post("/compat/slime/{model}/channels", response_model=SlimeReward)
 async def slime_channels(
-    request: Request,
-    model: str,
-    *,
-    body: SlimeBody,
-    timeout: Timeout = None,
-    priority: Priority = "training",
+    request: Request, body: SlimeBody, parameters: ForeignParameters
 ) -> Response:
     """Score a response for slime with `--reward-key score`; the reply has the channels too."""
-    reply = await _score(request, model, body, timeout=timeout, lane=priority)
+    reply = await _score(request, body, parameters)
     (result,) = require_scores(reply)
     return json_response({**result.channels, "score": result.score})
 
 
-async def _score(
-    request: Request, model: str, body: SlimeBody, *, timeout: int | None, lane: Lane
-) -> ScoreReply:
-    served = resolve_model(request, model)
+async def _score(request: Request, body: SlimeBody, parameters: Parameters) -> ScoreReply:
+    served = select_model(request, parameters)
     prompt = body.prompt if isinstance(body.prompt, str) else text_messages(body.prompt)
     item = response_item(served, prompt, body.response, body.label)
     return await score(
         request,
         served,
         [item],
-        timeout=timeout,
-        lane=lane,
+        parameters=parameters,
         client_timeout=CLIENT_TIMEOUT_SECONDS,
-        options=options_from_query(request),
     )

@@ -4,50 +4,67 @@ import math
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from assay.api.dialects._items import Fields, pair_item, text_item
-from assay.api.dialects._service import probability, require_scores, resolve_model, score
+from assay.api.dialects._service import (
+    merge_truncation,
+    probability,
+    require_scores,
+    score,
+    scored_documents,
+    select_model,
+)
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
-from assay.api.schemas import Priority, Timeout
+from assay.api.parameters import ForeignParameters, Parameters
+from assay.api.schemas import Accepted, Body, EngineBody
 from assay.served_model import ServedModel
-from assay.types import ItemResult, Lane
-from assay_models.base import Options
+from assay.types import ItemResult
+from assay_models.base import Options, Truncation
 
 Inputs = Annotated[list[str], Field(min_length=1, max_length=2)]
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
 
 
-class TeiParameters(BaseModel):
+class TeiParameters(Body):
     """The parameters that `huggingface_hub` sends.
 
     The only supported function is `none`, which equals `raw_scores`. The reply contains the `top_k`
     highest labels.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     function_to_apply: Literal["none"] | None = None
     top_k: Annotated[int, Field(ge=1)] | None = None
 
 
-class _TeiBody(BaseModel):
-    """`raw_scores` returns logits. Without `truncate`, an item that is too long is an error."""
+class _TeiBody(EngineBody):
+    """`raw_scores` returns logits. Without `truncate`, an item that is too long is an error.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    `is_truncated` is another client's name for `truncate`. `model` may name one of several models.
+    """
 
+    model: str | None = None
     raw_scores: bool = False
     truncate: bool | None = None
-    truncation_direction: Literal["Left", "Right", "left", "right"] = "Right"
+    is_truncated: bool | None = None
+    truncation_direction: Literal["Left", "Right", "left", "right"] | None = None
 
-    @property
-    def options(self) -> Options:
-        """The options of the scores."""
-        left = self.truncation_direction.lower() == "left"
-        return Options(("left" if left else "right") if self.truncate else "error", self.raw)
+    def options(self, parameters: Parameters) -> Options:
+        """Return the options of the scores: no truncation unless requested."""
+        direction = self.truncation_direction
+        side: Truncation | None = None
+        if direction is not None:
+            side = "left" if direction.lower() == "left" else "right"
+        truncation = merge_truncation(
+            parameters,
+            requested=bool(self.truncate or self.is_truncated),
+            side=side,
+            default="right",
+        )
+        return Options(truncation, self.raw)
 
     @property
     def raw(self) -> bool:
@@ -92,11 +109,14 @@ class TeiPredictBody(_TeiBody):
 
 
 class TeiRerankBody(_TeiBody):
-    """A query and the texts to rank by relevance to it."""
+    """A query and the texts to rank by relevance to it; with a positive `top_n` only the best."""
 
     query: str
     texts: Annotated[list[str], Field(min_length=1)]
     return_text: bool = False
+    return_documents: bool = False
+    top_n: Annotated[int, Field(ge=-1)] | None = None
+    max_chunks_per_doc: Accepted = None
 
 
 class TeiPrediction(BaseModel):
@@ -120,46 +140,34 @@ Predictions = list[TeiPrediction] | list[list[TeiPrediction]]
 @router.post("/predict", response_model=Predictions)
 @router.post("/compat/tei/{model}/predict", response_model=Predictions)
 async def predict(
-    request: Request,
-    body: TeiPredictBody,
-    *,
-    model: str | None = None,
-    timeout: Timeout = None,
-    priority: Priority = "training",
+    request: Request, body: TeiPredictBody, parameters: ForeignParameters
 ) -> Response:
     """Score texts or pairs for clients of text-embeddings-inference; raw with `raw_scores`."""
-    served = resolve_model(request, model)
-    items = body.items(served)
-    reply = await score(
-        request, served, items, timeout=timeout, lane=priority, options=body.options
-    )
+    served = select_model(request, parameters, body.model)
+    items, options = body.items(served), body.options(parameters)
+    reply = await score(request, served, items, parameters=parameters, options=options)
     predictions = [_predictions(result, body) for result in require_scores(reply)]
     return json_response(predictions[0] if body.is_single else predictions)
 
 
 @router.post("/compat/tei/{model}/rerank", response_model=list[TeiRank])
 async def rerank_texts(
-    request: Request,
-    model: str,
-    *,
-    body: TeiRerankBody,
-    timeout: Timeout = None,
-    priority: Priority = "interactive",
+    request: Request, body: TeiRerankBody, parameters: ForeignParameters
 ) -> Response:
     """Rank texts for clients of text-embeddings-inference by relevance to a query, best first."""
-    return await rerank_reply(request, model, body, timeout=timeout, lane=priority)
-
-
-async def rerank_reply(
-    request: Request, model: str | None, body: TeiRerankBody, *, timeout: int | None, lane: Lane
-) -> Response:
-    """Return the reply of `/rerank`."""
-    served = resolve_model(request, model)
-    items = [pair_item(served, body.query, text) for text in body.texts]
-    reply = await score(request, served, items, timeout=timeout, lane=lane, options=body.options)
-    results = require_scores(reply)
+    served = select_model(request, parameters, body.model)
+    reply = await score(
+        request,
+        served,
+        [pair_item(served, body.query, text) for text in body.texts],
+        parameters=parameters,
+        lane="interactive",
+        options=body.options(parameters),
+    )
+    results = scored_documents(reply, body.texts, body.top_n)
     best = sorted(results, key=lambda result: _sort_key(result, body), reverse=True)
-    return json_response([_rank(result, body) for result in best])
+    limit = body.top_n if body.top_n is not None and body.top_n > 0 else None
+    return json_response([_rank(result, body) for result in best[:limit]])
 
 
 def _predictions(result: ItemResult, body: TeiPredictBody) -> list[dict[str, Any]]:
@@ -177,4 +185,5 @@ def _sort_key(result: ItemResult, body: _TeiBody) -> tuple[float, float]:
 
 def _rank(result: ItemResult, body: TeiRerankBody) -> dict[str, Any]:
     entry: dict[str, Any] = {"index": result.index, "score": body.value_of(result)}
-    return {**entry, "text": body.texts[result.index]} if body.return_text else entry
+    has_text = body.return_text or body.return_documents
+    return {**entry, "text": body.texts[result.index]} if has_text else entry

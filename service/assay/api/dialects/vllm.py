@@ -8,7 +8,7 @@ import time
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from assay.api.dialects._items import (
     ChatMessage,
@@ -17,13 +17,20 @@ from assay.api.dialects._items import (
     text_item,
     text_messages,
 )
-from assay.api.dialects._service import probability, require_scores, resolve_model, score
+from assay.api.dialects._service import (
+    merge_truncation,
+    probability,
+    require_scores,
+    score,
+    select_model,
+)
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
-from assay.api.schemas import Priority, Timeout
+from assay.api.parameters import ForeignParameters, Parameters
+from assay.api.schemas import EngineBody
 from assay.served_model import ServedModel
-from assay.types import ItemResult, Lane, ScoreReply
+from assay.types import ItemResult, ScoreReply
 from assay_models.base import Options
 
 # verl waits indefinitely, and gives up at once on a 4xx, including the 429 of a full queue.
@@ -32,15 +39,13 @@ CLIENT_TIMEOUT_SECONDS = 300.0
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
 
 
-class _PoolingBody(BaseModel):
+class _PoolingBody(EngineBody):
     """The fields of both routes: `input`, texts to tokenize unchanged, or `messages`, one
     conversation.
 
     `truncate_prompt_tokens` may be -1, which truncates to the model's own limit. `use_activation`
     returns the logistic of the raw. Scheduling and tracing fields do not affect the scores.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str | None = None
     input: str | Annotated[list[str], Field(min_length=1)] | None = None
@@ -51,10 +56,8 @@ class _PoolingBody(BaseModel):
     add_special_tokens: bool | None = None
     add_generation_prompt: Literal[False] = False
     continue_final_message: Literal[False] = False
-    user: str | None = None
-    request_id: str | None = None
-    priority: int = 0
-    cache_salt: str | None = None
+    padding: Literal["do_not_pad"] | None = None
+    embed_dtype: Literal["float32"] | None = None
 
     @model_validator(mode="after")
     def _check_input(self) -> "_PoolingBody":
@@ -71,13 +74,15 @@ class _PoolingBody(BaseModel):
         texts = [self.input] if isinstance(self.input, str) else self.input or []
         return [text_item(served, text) for text in texts]
 
-    @property
-    def options(self) -> Options:
-        """The options of the scores: raw unless activated, and no truncation unless requested."""
-        is_truncated = self.truncate_prompt_tokens is not None
-        return Options(
-            (self.truncation_side or "left") if is_truncated else "error", not self.use_activation
+    def options(self, parameters: Parameters) -> Options:
+        """Return the options: raw unless activated, no truncation unless requested."""
+        truncation = merge_truncation(
+            parameters,
+            requested=self.truncate_prompt_tokens is not None,
+            side=self.truncation_side,
+            default="left",
         )
+        return Options(truncation, not self.use_activation)
 
     def value_of(self, result: ItemResult) -> float | None:
         """Return the value served for a result: its score as a logit, or activated."""
@@ -144,72 +149,14 @@ class VllmPoolingReply(BaseModel):
 
 
 @router.post("/compat/vllm/{model}/classify", response_model=VllmClassifyReply)
-async def classify_with_model(
-    request: Request,
-    model: str,
-    *,
-    body: VllmClassifyBody,
-    timeout: Timeout = None,
-    priority: Priority = "training",
+async def classify(
+    request: Request, body: VllmClassifyBody, parameters: ForeignParameters
 ) -> Response:
     """Return raw logits to clients of vLLM, or their logistic with `use_activation`.
 
     The path names the model, because verl sends a checkpoint's path in the body.
     """
-    return await classify_reply(
-        request,
-        model,
-        body,
-        timeout=timeout,
-        lane=priority,
-        client_timeout=CLIENT_TIMEOUT_SECONDS,
-    )
-
-
-@router.post("/pooling", response_model=VllmPoolingReply)
-async def pooling(
-    request: Request,
-    body: VllmPoolingBody,
-    timeout: Timeout = None,
-    priority: Priority = "training",
-) -> Response:
-    """Return the same values as /classify to clients of vLLM, each as a vector of length one."""
-    return await _pooling_reply(request, body.model, body, timeout=timeout, lane=priority)
-
-
-@router.post("/compat/vllm/{model}/pooling", response_model=VllmPoolingReply)
-async def pooling_with_model(
-    request: Request,
-    model: str,
-    *,
-    body: VllmPoolingBody,
-    timeout: Timeout = None,
-    priority: Priority = "training",
-) -> Response:
-    """Return the same values as /pooling, with the model in the path."""
-    return await _pooling_reply(
-        request,
-        model,
-        body,
-        timeout=timeout,
-        lane=priority,
-        client_timeout=CLIENT_TIMEOUT_SECONDS,
-    )
-
-
-async def classify_reply(
-    request: Request,
-    model: str | None,
-    body: VllmClassifyBody,
-    *,
-    timeout: int | None,
-    lane: Lane,
-    client_timeout: float | None = None,
-) -> Response:
-    """Return the reply of `/classify`."""
-    reply = await _score(
-        request, model, body, timeout=timeout, lane=lane, client_timeout=client_timeout
-    )
+    reply = await _score(request, body, parameters)
     data = [
         {
             "index": result.index,
@@ -224,18 +171,13 @@ async def classify_reply(
     )
 
 
-async def _pooling_reply(
-    request: Request,
-    model: str | None,
-    body: VllmPoolingBody,
-    *,
-    timeout: int | None,
-    lane: Lane,
-    client_timeout: float | None = None,
+@router.post("/pooling", response_model=VllmPoolingReply)
+@router.post("/compat/vllm/{model}/pooling", response_model=VllmPoolingReply)
+async def pooling(
+    request: Request, body: VllmPoolingBody, parameters: ForeignParameters
 ) -> Response:
-    reply = await _score(
-        request, model, body, timeout=timeout, lane=lane, client_timeout=client_timeout
-    )
+    """Return the same values as /classify to clients of vLLM, each as a vector of length one."""
+    reply = await _score(request, body, parameters)
     data = [
         {"index": result.index, "object": "pooling", "data": [body.value_of(result)]}
         for result in require_scores(reply)
@@ -243,24 +185,15 @@ async def _pooling_reply(
     return json_response({"id": f"pool-{secrets.token_hex(16)}", **_envelope(reply), "data": data})
 
 
-async def _score(
-    request: Request,
-    model: str | None,
-    body: _PoolingBody,
-    *,
-    timeout: int | None,
-    lane: Lane,
-    client_timeout: float | None,
-) -> ScoreReply:
-    served = resolve_model(request, model)
+async def _score(request: Request, body: _PoolingBody, parameters: Parameters) -> ScoreReply:
+    served = select_model(request, parameters, body.model)
     return await score(
         request,
         served,
         body.items(served),
-        timeout=timeout,
-        lane=lane,
-        client_timeout=client_timeout,
-        options=body.options,
+        parameters=parameters,
+        client_timeout=None if parameters.path_model is None else CLIENT_TIMEOUT_SECONDS,
+        options=body.options(parameters),
     )
 
 
