@@ -17,7 +17,7 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
 from assay import __version__
-from assay.api import dashboard, ops, runs, v1
+from assay.api import dashboard, openapi, ops, runs, v1
 from assay.api.components import Components
 from assay.api.dialects.routers import ROUTERS
 from assay.api.errors import install_handlers
@@ -102,12 +102,13 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     routers = (v1.router, runs.router, *ROUTERS)
     for router in (*routers, ops.router, dashboard.router):
         app.include_router(router)
+    openapi.add_examples(app)
     install_handlers(app)
     app.add_middleware(HotRoutes, routes=[route for router in routers for route in router.routes])
     app.add_middleware(
         AccessMiddleware,
         keys=[key.get_secret_value() for key in settings.api_keys],
-        public_paths=dashboard.public_paths(),
+        public_paths=dashboard.public_paths() | openapi.public_paths(),
         max_body_bytes=settings.max_body_bytes,
         metrics=process.components.metrics,
     )
