@@ -39,9 +39,15 @@ EXAMPLES: Mapping[str, Example] = {
     "VllmPoolingBody": Example({"model": "code", "messages": [USER, ASSISTANT]}),
     "SglangClassifyBody": Example({"model": "video-qpp", "text": SEARCHES}, "video-qpp"),
     "EmbeddingsBody": Example({"model": "video-qpp", "input": SEARCHES}, "video-qpp"),
-    "RerankBody": Example({"model": "nli", "query": QUERY, "documents": DOCUMENTS}, "nli"),
-    "TeiRerankBody": Example({"model": "nli", "query": QUERY, "texts": DOCUMENTS}, "nli"),
-    "TeiPredictBody": Example({"model": "nli", "inputs": [[DOCUMENTS[0], QUERY]]}, "nli"),
+    "RerankBody": Example(
+        {"model": "nli-small", "query": QUERY, "documents": DOCUMENTS}, "nli-small"
+    ),
+    "TeiRerankBody": Example(
+        {"model": "nli-small", "query": QUERY, "texts": DOCUMENTS}, "nli-small"
+    ),
+    "TeiPredictBody": Example(
+        {"model": "nli-small", "inputs": [[DOCUMENTS[0], QUERY]]}, "nli-small"
+    ),
     "LlamaFactoryBody": Example({"model": "model", "messages": [CHAT]}),
     "VerifyBody": Example(
         {"responses_create_params": {"input": [USER]}, "response": {"output": [ASSISTANT]}}

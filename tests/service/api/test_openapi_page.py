@@ -37,16 +37,21 @@ def filled_in(path: str, operation: dict[str, Any]) -> str:
 
 @pytest.mark.slow
 @pytest.mark.weights
-async def test_every_example_is_answered_by_the_embedded_models(served: Served) -> None:
+@pytest.mark.parametrize("model", sorted({example.model for example in EXAMPLES.values()}))
+async def test_every_example_is_answered_by_its_embedded_model_beside_another(
+    served: Served, model: str
+) -> None:
+    assert ModelRepository([embedded_root()]).find(model).card.embedded
     refused = {}
-    models = tuple(sorted({example.model for example in EXAMPLES.values()}))
-    assert all(ModelRepository([embedded_root()]).find(name).card.embedded for name in models)
-    async with served(Settings(models=models)) as client:
+    async with served(Settings(models=(model, "reference"))) as client:
         for (method, path), operation in BODIES.items():
             body = operation["requestBody"]["content"]["application/json"]["example"]
-            answer = await client.request(method, filled_in(path, operation), json=body)
+            address = filled_in(path, operation)
+            if model not in {*re.split(r"[/=]", address), body.get("model")}:
+                continue
+            answer = await client.request(method, address, json=body)
             if not answer.is_success or '"error":{' in answer.text or "judge_failed" in answer.text:
-                refused[path] = answer.text
+                refused[address] = answer.text
     assert not refused
 
 

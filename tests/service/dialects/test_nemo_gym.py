@@ -182,13 +182,13 @@ async def test_what_the_policy_saw_and_a_message_cannot_hold_is_refused_by_name(
 
 def test_tools_are_no_matter_to_a_model_that_reads_no_conversation() -> None:
     tools = [{"type": "function", "name": "f"}]
-    answer = [message("assistant", "r")]
-    item = rollout_item(model("nli"), {"input": "p", "tools": tools}, output=answer, data={})
+    params: dict[str, Any] = {"input": "p", "tools": tools}
+    item = rollout_item(model("nli"), params, output=[message("assistant", "r")], data={})
     assert item == {"evidence": ["p"], "response": "r"}
 
 
 def test_calls_of_tools_are_messages_as_the_policy_saw_them() -> None:
-    given = [
+    given: list[Any] = [
         USER,
         {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f"}}]},
         {"role": "tool", "content": "1", "tool_call_id": "a"},
