@@ -41,7 +41,7 @@ class DialectClient:
         client_timeout: Seconds after which a held request is answered with 503, if it is held.
         takes_lists: Whether it sends more than one item a request.
         empty_reply: The reply to no items, or its scores; None if such a request is refused.
-        can_truncate: Whether its URL may ask for truncation.
+        scores_responses: Whether it sends prompt and response, and returns the score as it is.
         read_item_error: Read why an item has no score.
         fetch_result: Fetch the result, where the reply does not hold it.
         read_refusal: Read status and code of a request that was refused as a whole.
@@ -58,7 +58,7 @@ class DialectClient:
     client_timeout: float | None = None
     takes_lists: bool = True
     empty_reply: Any = None
-    can_truncate: bool = False
+    scores_responses: bool = False
     read_item_error: Callable[[httpx2.Response], str] = items_failed_problem
     fetch_result: Callable[[httpx2.AsyncClient, httpx2.Response], Awaitable[httpx2.Response]] = (
         same_reply
@@ -75,7 +75,7 @@ class DialectClient:
 DIALECT_CLIENTS = [
     DialectClient(
         name="OpenRLHF",
-        can_truncate=True,
+        scores_responses=True,
         route="/compat/openrlhf/{model}",
         build_body=lambda pairs: {
             "query": [prompt + response for prompt, response in pairs],
@@ -104,7 +104,7 @@ DIALECT_CLIENTS = [
     ),
     DialectClient(
         name="slime",
-        can_truncate=True,
+        scores_responses=True,
         route="/compat/slime/{model}",
         build_body=lambda pairs: {"prompt": pairs[0][0], "response": pairs[0][1], "label": None},
         read_scores=lambda reply: [reply],
@@ -212,7 +212,7 @@ DIALECT_CLIENTS = [
     ),
     DialectClient(
         name="LLaMA-Factory",
-        can_truncate=True,
+        scores_responses=True,
         route="/compat/llamafactory/{model}",
         build_body=lambda pairs: {"model": "model", "messages": [chatml(*pair) for pair in pairs]},
         read_scores=lambda reply: reply["scores"],
@@ -225,7 +225,7 @@ DIALECT_CLIENTS = [
     ),
     DialectClient(
         name="NeMo-Gym",
-        can_truncate=True,
+        scores_responses=True,
         route="/compat/nemo-gym/{model}/verify",
         build_body=lambda pairs: rollout(*pairs[0]),
         read_scores=lambda reply: [reply["reward"]],
@@ -263,7 +263,7 @@ DIALECT_CLIENTS = [
     ),
     DialectClient(
         name="reward-kit",
-        can_truncate=True,
+        scores_responses=True,
         route="/compat/reward-kit/{model}/reward",
         build_body=lambda pairs: {
             "messages": [
@@ -282,7 +282,7 @@ DIALECT_CLIENTS = [
     ),
     DialectClient(
         name="ROLL",
-        can_truncate=True,
+        scores_responses=True,
         route="/compat/roll/{model}/submit",
         build_body=lambda pairs: {
             "prompt": pairs[0][0],

@@ -66,7 +66,7 @@ class ScriptedModel:
 
     Of a pair it scores the second text, of a prompt with a response the response. `poison` raises
     in the forward pass, `nan` gives NaN, `unpreparable` raises where no family should, `refused`
-    is an ordinary item error.
+    is an ordinary item error, and so is a blank second text of a pair.
     """
 
     fingerprint: str = "sha256:scripted"
@@ -83,7 +83,8 @@ class ScriptedModel:
         (item,) = items
         assert isinstance(item, TextItem)
         text = item.text_pair or item.response or item.text or ""
-        if text == "refused":
+        is_blank = item.text_pair is not None and not item.text_pair.strip()
+        if text == "refused" or is_blank:
             raise ItemError("invalid_item", "scripted")
         if text == "unpreparable":
             raise KeyError(text)

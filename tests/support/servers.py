@@ -30,6 +30,16 @@ async def serving(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
             yield client
 
 
+@asynccontextmanager
+async def loaded(settings: Settings) -> AsyncIterator[FastAPI]:
+    """Yield an app within its lifespan, with its models loaded."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        for served in components_of(app).service.models():
+            await served.loaded()
+        yield app
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

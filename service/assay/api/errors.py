@@ -25,7 +25,6 @@ MAX_PROBLEMS = 20
 TEXT_ERROR_PATHS = ("/v2/models/", "/compat/tei/", "/predict")
 INVALID = "invalid_request_error"
 ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-SHAPES = "the shapes of all requests are at /docs"
 BINARY = "inference-header-content-length"
 
 
@@ -148,7 +147,7 @@ def _on_malformed(request: Request, error: Exception) -> Response:
     first = problems[0]
     problem = InvalidRequest(
         f"{first['field']}: {first['problem']}",
-        hint=_hint(request, error.body, problems),
+        hint=_query_hint(request, errors) or _hint(request, error.body, problems),
         problems=problems[:MAX_PROBLEMS],
     )
     return problem_response(problem, request.scope)
@@ -156,7 +155,7 @@ def _on_malformed(request: Request, error: Exception) -> Response:
 
 def _invalid_values(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     values = dict.fromkeys(item["input"] for item in errors if _is_invalid(item.get("input")))
-    return [{"field": value.place, "problem": value.problem} for value in values]
+    return [{"field": value.place or "body", "problem": value.problem} for value in values]
 
 
 def _is_invalid(value: object) -> bool:
@@ -166,13 +165,19 @@ def _is_invalid(value: object) -> bool:
 def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
     if error["type"] == "json_invalid":
         return {"field": "body", "problem": f"not valid JSON: {error['ctx']['error']}"}
-    place, *parts = error["loc"]
-    if place == "query" and parts:
-        return {"field": f"?{parts[0]}=", "problem": error["msg"]}
+    parts = error["loc"][1:]
     if parts and parts[0] in DIALECTS:  # the tag of a path that two dialects share
         parts = parts[1:]
     field = ".".join(str(part) for part in parts) or "body"
     return {"field": field, "problem": error["msg"]}
+
+
+def _query_hint(request: Request, errors: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the parameters that a scoring route's URL may have, if one of them is wrong."""
+    query_type = getattr(request.scope.get("route"), "query_type", None)
+    if query_type is None or not any(item["loc"][0] == "query" for item in errors):
+        return None
+    return f"parameters of this URL: {', '.join(query_type.model_fields)}"
 
 
 def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str:
@@ -180,20 +185,15 @@ def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str
         return "tensors are JSON here: say binary_data=False wherever the client lets you"
     if "content-encoding" in request.headers:
         return "send the body as it is: nothing is decompressed here"
-    matched = request.scope.get("route")
-    route = getattr(matched, "path", "")
+    route = getattr(request.scope.get("route"), "path", "")
     fields = [problem["field"] for problem in problems]
     hints = [route_hint(body, route), native_hint(fields, route), field_hint(fields)]
     if any(hints):
         return "; ".join(hint for hint in hints if hint)
-    if any(field.startswith("?") for field in fields):
-        known = getattr(getattr(matched, "query_type", None), "model_fields", ())
-        return f"parameters of this URL: {', '.join(known)}" if known else SHAPES
-    is_read = isinstance(body, Mapping)
-    has_json = "json" in request.headers.get("content-type", "")
-    if request.method == "POST" and not is_read and not has_json:
+    is_read = isinstance(body, Mapping) or "json" in request.headers.get("content-type", "")
+    if request.method == "POST" and not is_read:
         return "send a JSON object with Content-Type: application/json"
-    return SHAPES
+    return "the shapes of all requests are at /docs"
 
 
 def _on_http_error(request: Request, error: Exception) -> Response:

@@ -16,8 +16,10 @@ from assay.api.errors import problem_response
 from assay.api.json import JSONDecodeError, is_json, parse_json
 from assay.api.json_route import JsonRoute
 from assay.api.middleware import headers_of, read_body, replay
-from assay.api.parameters import read_parameters
+from assay.api.parameters import HEADERS, NO_PARAMETERS, read_parameters
 from assay.errors import AssayError, InvalidRequest
+
+KEYS = frozenset(HEADERS)
 
 
 class HotEndpoint:
@@ -31,7 +33,10 @@ class HotEndpoint:
     """
 
     def __init__(self, route: JsonRoute, app: ASGIApp) -> None:
+        assert route.body_type is not None
         self._route = route
+        self._body_type, self._query_type = route.body_type, route.query_type
+        self._path_arguments = route.arguments & set(route.param_convertors)
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,14 +65,15 @@ class HotEndpoint:
         headers = headers_of(scope)
         if not is_json(headers.get(b"content-type", b"")):
             return None
-        route = self._route
-        assert route.body_type is not None
-        path = scope.get("path_params", {})
-        arguments = {name: value for name, value in path.items() if name in route.arguments}
+        path = scope["path_params"]
+        arguments = {name: path[name] for name in self._path_arguments}
         try:
-            if route.query_type is not None:
-                arguments["parameters"] = read_parameters(route.query_type, scope, headers)
-            arguments["body"] = route.body_type.model_validate(parse_json(content))
+            if self._query_type is not None:
+                is_bare = not path and not scope["query_string"] and KEYS.isdisjoint(headers)
+                arguments["parameters"] = (
+                    NO_PARAMETERS if is_bare else read_parameters(self._query_type, scope, headers)
+                )
+            arguments["body"] = self._body_type.model_validate(parse_json(content))
         except (JSONDecodeError, ValidationError, InvalidRequest):
             return None
         return arguments

@@ -15,6 +15,7 @@ from assay.types import InvalidValue
 
 JSON = "application/json"
 JSONDecodeError = orjson.JSONDecodeError
+MIN_INTEGER, MAX_INTEGER, MAX_DIGITS = -(2**63), 2**64 - 1, 20
 NOT_A_NUMBER = "{} is no number of JSON"
 NOT_UNICODE = "half of a surrogate pair is not Unicode text"
 
@@ -62,10 +63,18 @@ def _parse_marked(content: bytes, error: JSONDecodeError) -> Any:
     """
     number = partial(InvalidValue, "")
     try:
-        value = json.loads(content.decode(), parse_constant=number, parse_float=_finite)
+        value = json.loads(
+            content.decode(), parse_constant=number, parse_float=_finite, parse_int=_integer
+        )
         return _marked(value, "")
     except (ValueError, RecursionError):
         raise error from None
+
+
+def _integer(digits: str) -> int | float | InvalidValue:
+    """Return an integer, as a float beyond 64 bits, as the fast codec does."""
+    value = int(digits) if len(digits) <= MAX_DIGITS else MAX_INTEGER + 1
+    return value if MIN_INTEGER <= value <= MAX_INTEGER else _finite(digits)
 
 
 def _finite(digits: str) -> float | InvalidValue:

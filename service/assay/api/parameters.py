@@ -118,10 +118,11 @@ class Parameters:
 NO_PARAMETERS = Parameters()
 NO_QUERY = ForeignQuery()
 NO_HEADERS = ScoringHeaders()
-HEADERS = tuple(
-    (str(field.alias), str(field.alias).lower().encode())
+HEADERS = {
+    str(field.alias).lower().encode(): str(field.alias)
     for field in ScoringHeaders.model_fields.values()
-)
+}
+"""The names of the headers, by their bytes on the wire."""
 
 
 async def native_parameters(
@@ -159,18 +160,16 @@ def read_parameters(
         ValidationError: a parameter is unknown or malformed.
         InvalidRequest: header and query disagree.
     """
-    path_model = scope["path_params"].get("model")
-    given = {name: headers[key].decode("latin-1") for name, key in HEADERS if key in headers}
-    text = scope["query_string"]
-    if not given and not text and path_model is None:
-        return NO_PARAMETERS
+    given = {
+        name: headers[key].decode("latin-1") for key, name in HEADERS.items() if key in headers
+    }
     query: ScoringQuery = NO_QUERY
+    text = scope["query_string"]
     if text:
         pairs = parse_qsl(text.decode("latin-1"), keep_blank_values=True)
         query = query_type.model_validate(dict(pairs))
-    return _combine(
-        query, ScoringHeaders.model_validate(given) if given else NO_HEADERS, path_model
-    )
+    parsed = ScoringHeaders.model_validate(given) if given else NO_HEADERS
+    return _combine(query, parsed, scope["path_params"].get("model"))
 
 
 def _combine(query: ScoringQuery, headers: ScoringHeaders, path_model: str | None) -> Parameters:

@@ -18,6 +18,7 @@ from assay.api.json_route import JsonRoute
 from assay.errors import RunNotFound
 from assay.runs.monitor import RunMonitor
 from assay.runs.subscribers import Subscriber, Subscribers
+from assay_models.base import NullIsAbsent
 from assay_monitors.charts import DEFAULT_COLUMNS, RunChart, run_chart
 from assay_monitors.gold import GoldItem, measure
 from assay_monitors.history import RunHistory
@@ -54,7 +55,7 @@ Name = Annotated[str, Field(min_length=1, max_length=128)]
 Measured = Annotated[FiniteFloat, Field(ge=-1e12, le=1e12)]
 
 
-class _Body(BaseModel):
+class _Body(NullIsAbsent):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 

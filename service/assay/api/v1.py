@@ -10,7 +10,7 @@ from assay.api.components import components_of
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
-from assay.api.parameters import NativeParameters, Parameters
+from assay.api.parameters import NO_RUN, NativeParameters, Parameters
 from assay.api.schemas import (
     BestOfNBody,
     ModelDetail,
@@ -43,6 +43,7 @@ def _score_call(
     lane: Lane,
 ) -> ScoreCall:
     fallback, timeout = body.options.on_error, parameters.timeout
+    has_run = body.run is not None or parameters.run != NO_RUN
     return ScoreCall(
         model=model,
         items=items,
@@ -50,7 +51,7 @@ def _score_call(
         substitute=None if fallback is None else fallback.substitute,
         timeout=None if timeout is None else timeout / 1e3,
         lane=parameters.lane or lane,
-        run=parameters.run_step(body.run),
+        run=parameters.run_step(body.run) if has_run else None,
     )
 
 

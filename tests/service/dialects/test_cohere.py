@@ -73,7 +73,7 @@ async def test_a_document_without_a_score_fails_the_request(scripted: httpx2.Asy
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_tokens_per_doc": 512}, {"rank_fields": ["text"]}, {"documents": [{"a": "b"}]}]
+    "wrong", [{"max_tokens_per_doc": 0}, {"rank_fields": ["text"]}, {"documents": [{"a": "b"}]}]
 )
 async def test_unsupported_options_are_rejected(
     scripted: httpx2.AsyncClient, wrong: dict[str, Any]
@@ -96,7 +96,7 @@ async def test_a_document_with_more_fields_is_returned_unchanged(
 @pytest.mark.parametrize(
     ("field", "value", "hint"),
     [
-        ("max_tokens_per_doc", 512, "truncate_prompt_tokens: -1"),
+        ("max_tokens_per_doc", 0, "truncate_prompt_tokens: -1"),
         ("rank_fields", ["text"], "leave it out"),
         ("instruction", "find code", "leave it out"),
     ],

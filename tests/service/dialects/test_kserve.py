@@ -34,7 +34,7 @@ async def test_the_path_selects_the_version(scripted: httpx2.AsyncClient) -> Non
     ("inputs", "reason"),
     [
         ([], "at least 1"),
-        ([{**text_tensor("text", ["a"]), "shape": [2]}], "does not fit"),
+        ([{**text_tensor("text", ["a"]), "shape": [2]}], "texts do not have the shape [2]"),
         ([{**text_tensor("text", ["a"]), "shape": [1, 1, 1]}], "at most 2"),
         ([{**text_tensor("tokens", []), "datatype": "INT64"}], "BYTES"),
         ([{**text_tensor("text", []), "data": [[1]]}], "valid string"),

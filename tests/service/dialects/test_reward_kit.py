@@ -24,7 +24,6 @@ async def test_a_reply_has_a_metric_for_each_channel(scripted: httpx2.AsyncClien
     [
         ({"messages": []}, "at least 1"),
         ({"messages": [QUESTION]}, "no answer to score"),
-        ({"messages": [QUESTION, {"role": "assistant", "content": None}]}, "valid string"),
         ({"messages": [QUESTION, ANSWER], "model": "scripted"}, "the path names the model"),
     ],
 )
@@ -34,3 +33,13 @@ async def test_a_conversation_without_a_response_is_rejected(
     answer = await scripted.post(ROUTE, json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert reason in str(answer.json())
+
+
+async def test_an_answer_without_text_is_an_item_without_a_score(
+    scripted: httpx2.AsyncClient,
+) -> None:
+    answer = await scripted.post(
+        ROUTE, json={"messages": [QUESTION, {"role": "assistant", "content": None}]}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (422, "items_failed")
+    assert "neither content nor tool calls" in answer.json()["detail"]

@@ -41,5 +41,5 @@ async def test_an_image_is_rejected(scripted: httpx2.AsyncClient) -> None:
     prompt = [{"role": "user", "content": [part]}]
     body = {"prompt": prompt, "response": "a cat", "label": None}
     answer = await scripted.post("/compat/slime/scripted", json=body)
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert (answer.status_code, answer.json()["code"]) == (422, "items_failed")
     assert "only text" in answer.json()["detail"]

@@ -109,12 +109,12 @@ def _check_tool_calls(
     render: Callable[[list[MessageFields]], str],
 ) -> None:
     """Refuse tool calls that the template leaves out: it would write another conversation."""
-    without = [
+    uncalled = [
         {name: value for name, value in message.items() if name != "tool_calls"}
         for message in messages
     ]
     try:
-        is_same = render(without) == rendered
+        is_same = render(uncalled) == rendered
     except (TemplateError, TypeError):
         return
     if is_same:

@@ -75,7 +75,7 @@ def conversation_item(served: ServedModel, messages: Messages, label: object = N
             hint="the last message is the assistant's answer, after at least one other",
         )
     *prompt, answer = messages
-    if answer.keys() == {"role", "content"} and isinstance(answer["content"], str):
+    if _is_text(answer):
         return response_item(served, prompt, answer["content"], label)
     if "messages" in served.family.item.model_fields:
         return {"messages": messages}
@@ -129,10 +129,13 @@ def _simplify(messages: Messages) -> str | Messages:
     """Return the text of a single user message, which is equivalent and accepted by every family;
     else the messages.
     """
-    is_user_only = len(messages) == 1 and messages[0].keys() == {"role", "content"}
-    if is_user_only and messages[0]["role"] == "user" and isinstance(messages[0]["content"], str):
-        return messages[0]["content"]
-    return messages
+    is_user_only = len(messages) == 1 and messages[0]["role"] == "user"
+    return messages[0]["content"] if is_user_only and _is_text(messages[0]) else messages
+
+
+def _is_text(message: Mapping[str, Any]) -> bool:
+    """Return whether a message is its text, besides its role and the name of its author."""
+    return isinstance(message["content"], str) and message.keys() <= {"role", "content", "name"}
 
 
 def _user_texts(messages: Messages) -> list[Any]:

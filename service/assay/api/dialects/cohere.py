@@ -23,12 +23,12 @@ from assay.api.parameters import ForeignParameters, Parameters
 from assay.api.schemas import Accepted, EngineBody
 from assay.errors import InvalidRequest
 from assay.types import ItemResult, ScoreReply
-from assay_models.base import Options
+from assay_models.base import NullIsAbsent, Options
 
 router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["engines"])
 
 
-class Document(BaseModel):
+class Document(NullIsAbsent):
     """A document that is an object. It is ranked by its `text` and returned unchanged."""
 
     model_config = ConfigDict(extra="allow", frozen=True)

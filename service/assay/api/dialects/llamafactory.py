@@ -43,7 +43,6 @@ class LlamaFactoryReply(BaseModel):
 
 @router.post("/v1/score/evaluation", response_model=LlamaFactoryReply)
 @router.post("/compat/llamafactory/{model}", response_model=LlamaFactoryReply)
-@router.post("/compat/llamafactory/{model}/v1/score/evaluation", response_model=LlamaFactoryReply)
 async def llamafactory(
     request: Request, body: LlamaFactoryBody, parameters: ForeignParameters
 ) -> Response:
