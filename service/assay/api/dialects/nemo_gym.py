@@ -120,15 +120,15 @@ async def verify(request: Request, body: VerifyBody, parameters: ForeignParamete
             output=body.response.output,
             data=body.__pydantic_extra__,
         )
-        reply = await score(
-            request,
-            served,
-            [item],
-            parameters=parameters,
-            client_timeout=CLIENT_TIMEOUT_SECONDS,
-        )
     except InvalidRequest as error:
         return json_response({**_rollout(body), **_failed(error.code, error.detail)})
+    reply = await score(
+        request,
+        served,
+        [item],
+        parameters=parameters,
+        client_timeout=CLIENT_TIMEOUT_SECONDS,
+    )
     (result,) = reply.results
     return json_response({**_rollout(body), **_reward(result)})
 
