@@ -31,20 +31,15 @@ class DeviceOutOfMemory(Exception):
 
 
 class NullIsAbsent(BaseModel):
-    """An object of a request. A field that is null counts as absent, as many clients mean it.
-
-    A class that allows other fields keeps their nulls, because they belong to the caller.
-    """
+    """An object of a request. Null counts as absent, but for fields of the caller's own."""
 
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, data: object) -> object:
         if not isinstance(data, dict) or None not in data.values():
             return data
-        known = cls.model_fields.keys() if cls.model_config.get("extra") == "allow" else data.keys()
-        return {
-            name: value for name, value in data.items() if value is not None or name not in known
-        }
+        own = data.keys() - cls.model_fields if cls.model_config.get("extra") == "allow" else ()
+        return {name: value for name, value in data.items() if value is not None or name in own}
 
 
 class Item(NullIsAbsent):

@@ -33,7 +33,8 @@ def check(request: FuzzedRequest, reply: Reply) -> str:
         _check_problem(value, reply)
         return f"{reply.status} {value['code']}"
     if request.path in NATIVE:
-        _check_results(request.body, value["results"])
+        field = "candidates" if request.path.endswith("best-of-n") else "items"
+        _check_results(request.body, field, value["results"])
     elif request.path in LISTS and isinstance(request.body, dict):
         field, entries = LISTS[request.path]
         if isinstance(sent := request.body.get(field), list):
@@ -52,10 +53,9 @@ def _check_problem(problem: dict[str, Any], reply: Reply) -> None:
         assert named or ": " in problem["detail"] or " cannot score " in problem["detail"]
 
 
-def _check_results(body: Any, results: list[dict[str, Any]]) -> None:
+def _check_results(body: Any, field: str, results: list[dict[str, Any]]) -> None:
     if isinstance(body, dict):
-        sent = body.get("items", body.get("candidates"))
-        assert sent is None or len(results) == len(sent), "no item is lost"
+        assert len(results) == len(body[field]), "no item is lost"
     assert [result["index"] for result in results] == list(range(len(results)))
     for result in results:
         if result["status"] == "ok":

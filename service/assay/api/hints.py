@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 Check = Callable[[Any], bool]
 
+MAX_ROUTES = 4
+"""The number of routes that a hint names; the first ones are the shortest."""
+
 
 class BodyShape(NamedTuple):
     """A body of one dialect: the fields that identify it, and the routes that accept it."""
@@ -38,11 +41,24 @@ def _is_list(value: object) -> bool:
     return isinstance(value, list)
 
 
-_RERANK = ("/v1/rerank", "/v2/rerank", "/rerank")
+_RERANK = (
+    "/v1/rerank",
+    "/v2/rerank",
+    "/rerank",
+    "/compat/cohere/{model}/v2/rerank",
+    "/compat/cohere/{model}/v1/rerank",
+    "/compat/jina/{model}/v1/rerank",
+    "/compat/vllm/{model}/rerank",
+    "/compat/vllm/{model}/v1/rerank",
+)
 _POOLING = ("/pooling", "/compat/vllm/{model}/pooling")
 _VLLM = ("/classify", "/compat/vllm/{model}/classify")
 _SGLANG = ("/classify", "/compat/sglang/{model}/classify")
-_EMBEDDINGS = ("/v1/embeddings", "/compat/sglang/{model}/v1/embeddings")
+_EMBEDDINGS = (
+    "/v1/embeddings",
+    "/compat/sglang/{model}/v1/embeddings",
+    "/compat/vllm/{model}/v1/embeddings",
+)
 _SCORE = ("/v1/score", "/v1/models/{model}/score", "/score")
 
 # The first match is reported, so a shape with more fields comes before one with fewer.
@@ -142,7 +158,8 @@ def route_hint(body: object, route: str) -> str | None:
     shape = next((shape for shape in BODY_SHAPES if shape.matches(body)), None)
     if shape is None or route in shape.routes:
         return None
-    return f"this is how {shape.dialect} asks: POST it to {' or '.join(shape.routes)}"
+    routes = " or ".join(shape.routes[:MAX_ROUTES])
+    return f"this is how {shape.dialect} asks: POST it to {routes}"
 
 
 def native_hint(fields: Sequence[str], route: str) -> str | None:

@@ -1,5 +1,6 @@
 """The JSON codec of all routes: strict decoding, direct encoding of dataclasses."""
 
+import asyncio
 import json
 import math
 from collections.abc import Mapping
@@ -31,7 +32,8 @@ class StrictRequest(Request):
         try:
             return parse_json(content)
         except JSONDecodeError as error:
-            return _parse_marked(content, error)
+            # Every value is visited, which the event loop must not wait for in a large body.
+            return await asyncio.to_thread(_parse_marked, content, error)
 
 
 def parse_json(content: bytes) -> Any:

@@ -352,8 +352,9 @@ def _labels(details: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _policy_response(fields: Item, candidate: str) -> PolicyResponse:
-    text = response_text(fields, candidate)
-    return PolicyResponse(text, _calls(fields), fields.get("response_tokens"))
+    """Return the response of an item; a failed item's fields may be of any type."""
+    text, tokens = response_text(fields, candidate), fields.get("response_tokens")
+    return PolicyResponse(text, _calls(fields), tokens if isinstance(tokens, int) else None)
 
 
 def _calls(fields: Item) -> int | None:
@@ -361,14 +362,15 @@ def _calls(fields: Item) -> int | None:
     calls, searched = fields.get("calls"), fields.get("searched")
     if calls is None and isinstance(searched, bool):
         return int(searched)
-    return calls
+    return calls if isinstance(calls, int) else None
 
 
 def response_text(fields: Item, candidate: str) -> str | None:
     """Return the response, the field in which candidates vary, or the last message's content."""
     messages = fields.get("messages")
-    last = messages[-1].get("content") if messages and isinstance(messages, Sequence) else None
-    texts = (fields.get("response"), fields.get(candidate), last)
+    last = messages[-1] if messages and isinstance(messages, Sequence) else None
+    content = last.get("content") if isinstance(last, Mapping) else None
+    texts = (fields.get("response"), fields.get(candidate), content)
     return next((text for text in texts if isinstance(text, str)), None)
 
 

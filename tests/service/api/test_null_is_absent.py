@@ -41,16 +41,16 @@ def with_nulls(schema: type[BaseModel], body: Body) -> Iterator[tuple[str, Body,
             rest = {other: value for other, value in body.items() if other != name}
             yield name, {**rest, name: None}, rest
         for nested in classes_of(field.annotation):
-            value = body.get(name, {})
+            value: Any = body.get(name, {})
             objects = value if isinstance(value, list) else [value]
             if not all(isinstance(entry, dict) for entry in objects) or not _fits(nested, objects):
                 continue
             first, *others = objects
             for path, *entries in with_nulls(nested, first):
-                null, rest = (
+                null, without = (
                     [entry, *others] if isinstance(value, list) else entry for entry in entries
                 )
-                yield f"{name}.{path}", {**body, name: null}, {**body, name: rest}
+                yield f"{name}.{path}", {**body, name: null}, {**body, name: without}
 
 
 def _fits(schema: type[BaseModel], objects: list[Any]) -> bool:
@@ -72,7 +72,7 @@ def body_classes() -> dict[str, list[type[BaseModel]]]:
             for schema in classes_of(hint)
         ]
         for route in routes
-        if isinstance(route, APIRoute) and "POST" in route.methods
+        if isinstance(route, APIRoute) and "POST" in (route.methods or ())
     }
 
 

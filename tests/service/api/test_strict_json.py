@@ -97,6 +97,24 @@ async def test_the_failed_item_keeps_its_names(client: httpx2.AsyncClient) -> No
     assert reply["groups"][0]["ranks"] == [None, 1]
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"messages": [NaN]',
+        '"text": NaN, "calls": NaN',
+        '"text": "a", "response_tokens": NaN',
+        '"prompt": "a", "response": NaN',
+    ],
+)
+async def test_an_invalid_item_of_a_run_fails_alone(
+    client: httpx2.AsyncClient, fields: str
+) -> None:
+    items = f"[{GOOD}, {{{fields}}}]"
+    body = f'{{"model": "scripted", "items": {items}, "run": {{"id": "exp"}}}}'
+    reply = (await post(client, "/v1/score", body)).json()
+    assert [result["status"] for result in reply["results"]] == ["ok", "error"]
+
+
 async def test_an_invalid_value_is_not_cached_as_null(client: httpx2.AsyncClient) -> None:
     for value, score in (("null", 3.0), ("NaN", None), ("null", 3.0)):
         body = f'{{"model": "scripted", "items": [{{"text": "aaa", "calls": {value}}}]}}'

@@ -16,7 +16,7 @@ RERANK = {"query": "q", "documents": DOCUMENTS}
 TEXTS = {"query": "q", "texts": DOCUMENTS}
 
 # As the clients send them, at the places named.
-RERANKERS = {
+RERANKERS: dict[str, dict[str, Any]] = {
     "langchain-cohere CohereRerank": {"top_n": 3, "max_tokens_per_doc": None},
     "@langchain/cohere CohereRerank": {"topN": None, "max_chunks_per_doc": None},
     "cohere-haystack CohereRanker": {"top_n": 3, "max_tokens_per_doc": 4096},
@@ -35,7 +35,7 @@ RERANKERS = {
     "LiteLLM": {"user": "me", "metadata": {"trace": 1}, "rank_fields": None},
     "a reranker that wants all": {"top_n": -1},
 }
-TEI_RERANKERS = {
+TEI_RERANKERS: dict[str, dict[str, Any]] = {
     "Elasticsearch": {"top_n": 3, "return_text": True, "model": "scripted"},
     "LiteLLM huggingface/": {
         "raw_scores": False,
