@@ -24,6 +24,10 @@ help: ## List the targets
 .venv/browser: .venv/dev tests/page/fetch_browser.py
 	-$(BIN)/python tests/page/fetch_browser.py $@
 
+# Rerankers of other projects, for the tests with them; without them these skip.
+.venv/third-party: .venv/dev $(addprefix tests/trainers/third_party/,install.py package.json requirements.txt)
+	-$(BIN)/python tests/trainers/third_party/install.py $@
+
 serve: .venv/serve ## Serve the embedded models on 127.0.0.1:8000
 	$(BIN)/assay serve
 
@@ -38,7 +42,7 @@ test: .venv/dev ## Run the tests of every change (ROOM=service: of one room)
 	@test -z '$(ROOM)' || test -n '$(TESTS)' || { echo "no room $(ROOM); there are: $(ROOMS)"; exit 2; }
 	$(PYTEST) -m "not slow" $(TESTS)
 
-test-all: .venv/dev .venv/browser ## Run every test (NIGHTLY=1: those for the night, too)
+test-all: .venv/dev .venv/browser .venv/third-party ## Run every test (NIGHTLY=1: those for the night, too)
 	$(PYTEST) $(TESTS)
 
 lint: .venv/dev ## Run the linters, the type checker and the import contracts

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from starlette.middleware.cors import CORSMiddleware
 
 from assay import __version__
-from assay.api import dashboard, ops, runs, v1
+from assay.api import dashboard, openapi, ops, runs, v1
 from assay.api.components import Components
 from assay.api.dialects.routers import ROUTERS
 from assay.api.errors import install_handlers
@@ -110,13 +110,13 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     routers = (v1.router, runs.router, *ROUTERS)
     for router in (*routers, ops.router, dashboard.router):
         app.include_router(router)
+    openapi.add_examples(app)
     install_handlers(app)
     app.add_middleware(HotRoutes, routes=[route for router in routers for route in router.routes])
     app.add_middleware(
         AccessMiddleware,
         keys=[key.get_secret_value() for key in settings.api_keys],
-        public_paths=dashboard.public_paths()
-        | (ops.PROBE_PATHS if settings.probes == "open" else frozenset()),
+        public_paths=_public_paths(settings),
         max_body_bytes=settings.max_body_bytes,
         metrics=process.components.metrics,
         root_path=settings.root_path,
@@ -131,6 +131,12 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
             expose_headers=["Retry-After", "X-Request-ID"],
         )
     return app
+
+
+def _public_paths(settings: Settings) -> frozenset[str]:
+    """Return the paths that need no key: the pages, and the probes unless they are keyed."""
+    pages = dashboard.public_paths() | openapi.public_paths()
+    return pages | ops.PROBE_PATHS if settings.probes == "open" else pages
 
 
 def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:

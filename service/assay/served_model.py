@@ -123,6 +123,7 @@ class ServedModel:
         self.family: Family = family_of(entry.card)
         self.state: State = Loading()
         self.self_test: SelfTest | None = None
+        self.created = int((entry.folder / "card.toml").stat().st_mtime)
         self._entry = entry
         self._limits = limits
         self._metrics = metrics

@@ -35,6 +35,8 @@ SCORING = [
         for route, body in [(client.path.format(model="scripted"), client.build_body(PAIRS))]
     ),
     Scoring("/verify?", rollout(*PAIRS[0])),
+    Scoring("/ng-rollout/0-0/verify?", rollout(*PAIRS[0])),
+    Scoring("/compat/nemo-gym/scripted/ng-rollout/0-0/verify?", rollout(*PAIRS[0])),
     Scoring("/v1/score/evaluation?", {"model": "model", "messages": ["a"]}),
     Scoring("/compat/openrlhf/scripted/get_reward?", {"query": ["a"]}),
     Scoring("/get_reward?", {"query": ["a"]}),

@@ -92,6 +92,11 @@ def problem_in_body(error: Any) -> dict[str, Any]:
     return body
 
 
+def problem_in_error(error: Any) -> dict[str, Any]:
+    """Return the problem of OpenAI's client, which keeps the body's `error` alone."""
+    return {"detail": error.body["message"], "code": error.code}
+
+
 def problem_in_message(error: Exception) -> dict[str, Any]:
     """Return the problem details of a client that puts the reply into its message."""
     text = str(error)
@@ -171,6 +176,7 @@ SDKS = [
         name="openai.embeddings",
         score=openai_embeddings,
         error="openai.APIStatusError",
+        read_problem=problem_in_error,
         attempts=3,
         clock_module="openai._base_client",
     ),
@@ -178,6 +184,7 @@ SDKS = [
         name="openai.post",
         score=openai_classify,
         error="openai.APIStatusError",
+        read_problem=problem_in_error,
         attempts=3,
         clock_module="openai._base_client",
     ),

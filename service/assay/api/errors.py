@@ -17,7 +17,7 @@ from starlette.routing import Match
 from assay.api.encodings import SUPPORTED_CODINGS
 from assay.api.hints import DIALECTS, field_hint, native_hint, route_hint
 from assay.api.paths import route_path
-from assay.errors import AssayError, InvalidRequest
+from assay.errors import AssayError, InvalidRequest, ModelNotFound
 from assay.types import InvalidValue
 
 logger = logging.getLogger(__name__)
@@ -25,8 +25,10 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 MAX_PROBLEMS = 20
 METHODS = ("DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT")
-# Clients of these routes read a text under `error`, as the v2 inference protocol defines it.
-V2 = "/v2/models/"
+# Clients of these routes read a text under `error`: the v2 inference protocol, and TEI.
+TEXT_ERROR_PATHS = ("/v2/models/", "/compat/tei/", "/predict")
+INVALID = "invalid_request_error"
+ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 BINARY = "inference-header-content-length"
 
 
@@ -37,11 +39,24 @@ class FieldProblem(BaseModel):
     problem: str
 
 
-class Problem(BaseModel):
-    """A problem detail (RFC 9457).
+class ErrorObject(BaseModel):
+    """A problem as OpenAI's API and its clients write it.
 
-    `retryable` says whether the same request may succeed later. On the routes of the v2 inference
-    protocol, `error` repeats `detail` and `hint` in one text.
+    `message` is `detail` and `hint` in one text, and `param` the first field at fault.
+    """
+
+    message: str
+    type: str
+    code: str
+    param: str | None
+
+
+class Problem(BaseModel):
+    """A problem detail (RFC 9457), with what clients of other servers read.
+
+    `retryable` says whether the same request may succeed later. `error` is an object, as OpenAI's
+    clients read it; on the routes of the v2 inference protocol and of TEI it is its message alone,
+    as theirs do. `error_type` is TEI's name of `code`.
     """
 
     type: str
@@ -53,7 +68,8 @@ class Problem(BaseModel):
     hint: str | None
     request_id: str
     errors: list[FieldProblem] | None
-    error: str | None = None
+    error: ErrorObject | str
+    error_type: str
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -92,7 +108,8 @@ def problem_response(error: AssayError, scope: Mapping[str, Any]) -> Response:
         hint=error.hint,
         request_id=request_id,
         errors=[FieldProblem(**problem) for problem in error.problems] if error.problems else None,
-        error=_v2_error(error) if route_path(scope).startswith(V2) else None,
+        error=_foreign_error(error, route_path(scope)),
+        error_type=error.code,
     )
     headers = {"X-Request-ID": request_id}
     if error.retry_after is not None:
@@ -101,8 +118,7 @@ def problem_response(error: AssayError, scope: Mapping[str, Any]) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if error.status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
         headers["Accept-Encoding"] = SUPPORTED_CODINGS
-    content = orjson.dumps(body.model_dump(exclude={"error"} if body.error is None else None))
-    return Response(content, error.status, headers, media_type=MEDIA_TYPE)
+    return Response(orjson.dumps(body.model_dump()), error.status, headers, media_type=MEDIA_TYPE)
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -113,8 +129,16 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_unexpected)
 
 
-def _v2_error(error: AssayError) -> str:
-    return error.detail if error.hint is None else f"{error.detail} ({error.hint})"
+def _foreign_error(error: AssayError, path: str) -> ErrorObject | str:
+    message = error.detail if error.hint is None else f"{error.detail} ({error.hint})"
+    if path.startswith(TEXT_ERROR_PATHS):
+        return message
+    kind = ERROR_TYPES.get(error.status, INVALID if error.status < 500 else "server_error")
+    fields = [problem["field"] for problem in error.problems or ()]
+    if isinstance(error, ModelNotFound):
+        fields = ["model"]
+    param = fields[0] if fields else None
+    return ErrorObject(message=message, type=kind, code=error.code, param=param)
 
 
 def _on_assay_error(request: Request, error: Exception) -> Response:
@@ -149,7 +173,7 @@ def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
     if error["type"] == "json_invalid":
         return {"field": "body", "problem": f"not valid JSON: {error['ctx']['error']}"}
     parts = error["loc"][1:]
-    if len(parts) > 1 and parts[0] in DIALECTS:  # the tag of a path that two dialects share
+    if parts and parts[0] in DIALECTS:  # the tag of a path that two dialects share
         parts = parts[1:]
     field = ".".join(str(part) for part in parts) or "body"
     return {"field": field, "problem": error["msg"]}

@@ -155,10 +155,20 @@ class BestOfNBody(NullIsAbsent):
     run: RunBody | None = None
 
 
-class ModelSummary(BaseModel):
-    """One served model. `default` is true if its bare name refers to this version."""
+class OpenAIModel(BaseModel):
+    """One served model as OpenAI's API lists it. `created` is when its card was written here, in
+    seconds since 1970.
+    """
 
     id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["assay"] = "assay"
+
+
+class ModelSummary(OpenAIModel):
+    """One served model. `default` is true if its bare name refers to this version."""
+
     name: str
     version: int
     default: bool
@@ -170,8 +180,10 @@ class ModelSummary(BaseModel):
 
 
 class ModelList(BaseModel):
-    """All served models."""
+    """All served models, under `models`; `data` lists them as OpenAI's API does."""
 
+    object: Literal["list"] = "list"
+    data: list[OpenAIModel]
     models: list[ModelSummary]
 
 

@@ -17,6 +17,7 @@ from assay.api.schemas import (
     ModelList,
     ModelScoreBody,
     ModelSummary,
+    OpenAIModel,
     OptionsBody,
     ScoreBody,
 )
@@ -110,7 +111,8 @@ async def list_models(request: Request) -> Response:
     models = [
         _summary(served, service.find(served.card.name) is served) for served in service.models()
     ]
-    return json_response(ModelList(models=models))
+    data = [OpenAIModel(id=model.id, created=model.created) for model in models]
+    return json_response(ModelList(data=data, models=models))
 
 
 @router.get("/v1/models/{model}", response_model=ModelDetail, tags=["models"])
@@ -132,6 +134,7 @@ def _summary(served: ServedModel, default: bool) -> ModelSummary:
     card = served.card
     return ModelSummary(
         id=card.id,
+        created=served.created,
         name=card.name,
         version=card.version,
         default=default,

@@ -82,7 +82,7 @@ CLASSES = body_classes()
 def path_of(scoring: Scoring) -> str:
     """Return the path of a scoring's route, with its parameters' names."""
     path = scoring.route.rstrip("?").replace("scripted", "{model}").replace("/1/", "/{version}/")
-    return path.replace("runs/exp", "runs/{run}")
+    return path.replace("runs/exp", "runs/{run}").replace("/0-0/", "/{rollout}/")
 
 
 def cases() -> Iterator[tuple[Scoring, str, Body, Body]]:

@@ -72,7 +72,10 @@ async def scoring_paths(client: httpx2.AsyncClient) -> list[str]:
 
 async def test_every_scoring_route_is_tested(scoring_paths: Sequence[str]) -> None:
     tested = {
-        scoring.route.rstrip("?").replace("scripted", "{model}").replace("ns/1/", "ns/{version}/")
+        scoring.route.rstrip("?")
+        .replace("scripted", "{model}")
+        .replace("ns/1/", "ns/{version}/")
+        .replace("/0-0/", "/{rollout}/")
         for scoring in SCORING
     }
     assert set(scoring_paths) == tested - {"/score"}, "which is the short form of /v1/score"

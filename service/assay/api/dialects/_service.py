@@ -37,6 +37,8 @@ SERVER_CODES = frozenset(
 DEFAULT_OPTIONS = Options()
 # Where a native request sets the option that an item's error names, and a foreign one.
 NATIVE_OPTION, FOREIGN_OPTION = "options.truncation", "?truncation="
+# The name that infinity's client sends where its user names no model.
+UNNAMED = "default/not-specified"
 
 
 def resolve_model(request: Request, model: str | None) -> ServedModel:
@@ -47,7 +49,7 @@ def resolve_model(request: Request, model: str | None) -> ServedModel:
         InvalidRequest: no model is named, and several are served.
     """
     service = _service(request)
-    if model is not None:
+    if model not in (None, UNNAMED):
         return service.find(model)
     models = service.models()
     if len(models) > 1:

@@ -1,23 +1,22 @@
 """NeMo-Gym's resources server: verification of rollouts, with a failure class for no score."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from assay.api.dialects._items import Fields, response_item
+from assay.api.dialects._rollout_metrics import MetricsError, aggregate
+from assay.api.dialects._rollouts import rollout_item
 from assay.api.dialects._service import resolve_model, score, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
 from assay.api.parameters import ForeignParameters
 from assay.errors import InvalidRequest
-from assay.served_model import ServedModel
 from assay.types import ItemResult
 from assay_models.base import NullIsAbsent
 
-Entry = Mapping[str, JsonValue]
 # Fields of a reply; a rollout that was verified before carries them already.
 REPLY_FIELDS = frozenset(
     (
@@ -43,15 +42,20 @@ class _Open(NullIsAbsent):
 
 
 class CreateParams(_Open):
-    """The policy's input: text, or entries of the Responses API."""
+    """The policy's input: `instructions`, and text or entries of the Responses API.
+
+    `tools`, `prompt` and `previous_response_id` are refused for a model that reads conversations:
+    the policy saw what they stand for, and a message cannot hold it.
+    """
 
     input: str | list[dict[str, JsonValue]]
+    instructions: str | None = None
 
 
 class PolicyResponse(_Open):
     """The policy's output; only its messages are scored."""
 
-    output: list[dict[str, JsonValue]]
+    output: list[JsonValue]
 
 
 class VerifyBody(_Open):
@@ -80,13 +84,42 @@ class SeedBody(_Open):
     """An empty object: no state is kept between requests."""
 
 
+class AggregateBody(_Open):
+    """Replies of `/verify`, without their texts. `_ng_task_index` and `_ng_rollout_index` are 0
+    where they are absent; no two may have both alike.
+    """
+
+    verify_responses: list[dict[str, JsonValue]]
+
+
+class AggregateMetrics(BaseModel):
+    """Statistics under names such as `mean/reward`: of each task, of all, and all the means.
+
+    `std` has the denominator n - 1. A number that a rollout lacks is left out of its statistics.
+    """
+
+    group_level_metrics: list[dict[str, JsonValue]]
+    agent_metrics: dict[str, float]
+    key_metrics: dict[str, float]
+
+
 @router.post("/verify", response_model=VerifyReply)
+@router.post("/ng-rollout/{rollout}/verify", response_model=VerifyReply)
 @router.post("/compat/nemo-gym/{model}/verify", response_model=VerifyReply)
+@router.post("/compat/nemo-gym/{model}/ng-rollout/{rollout}/verify", response_model=VerifyReply)
 async def verify(request: Request, body: VerifyBody, parameters: ForeignParameters) -> Response:
-    """Verify a rollout for NeMo-Gym. Without a score, it is marked `judge_failed`, not zero."""
+    """Verify a rollout for NeMo-Gym. Without a score, it is marked `judge_failed`, not zero.
+
+    NeMo-Gym puts a rollout's id before the path while it observes runs; no score depends on it.
+    """
     served = select_model(request, parameters)
     try:
-        item = _item(served, body)
+        item = rollout_item(
+            served,
+            body.responses_create_params.model_dump(exclude_unset=True),
+            output=body.response.output,
+            data=body.__pydantic_extra__,
+        )
     except InvalidRequest as error:
         return json_response({**_rollout(body), **_failed(error.code, error.detail)})
     reply = await score(
@@ -101,16 +134,41 @@ async def verify(request: Request, body: VerifyBody, parameters: ForeignParamete
 
 
 @router.post("/seed_session", response_model=SeedBody)
+@router.post("/ng-rollout/{rollout}/seed_session", response_model=SeedBody)
 @router.post("/compat/nemo-gym/{model}/seed_session", response_model=SeedBody)
+@router.post("/compat/nemo-gym/{model}/ng-rollout/{rollout}/seed_session", response_model=SeedBody)
 async def seed_session(request: Request, body: SeedBody, model: str | None = None) -> Response:
     """Return an empty object to NeMo-Gym, which seeds a session per rollout; nothing is stored."""
     resolve_model(request, model)
     return json_response({})
 
 
+@router.post("/aggregate_metrics", response_model=AggregateMetrics)
+@router.post("/compat/nemo-gym/{model}/aggregate_metrics", response_model=AggregateMetrics)
+async def aggregate_metrics(
+    request: Request, body: AggregateBody, model: str | None = None
+) -> Response:
+    """Summarise verified rollouts for NeMo-Gym: statistics of each number, by task and in all."""
+    resolve_model(request, model)
+    try:
+        metrics = await asyncio.to_thread(aggregate, body.verify_responses)
+    except MetricsError as error:
+        raise InvalidRequest(f"verify_responses: {error}") from None
+    return json_response(metrics)
+
+
+@router.get("/reverify_mode", response_model=Literal["stateless"])
+@router.get("/compat/nemo-gym/{model}/reverify_mode", response_model=Literal["stateless"])
+async def reverify_mode(request: Request, model: str | None = None) -> str:
+    """Return `stateless` to NeMo-Gym: a rollout has the same reward whenever it is verified."""
+    resolve_model(request, model)
+    return "stateless"
+
+
 def _rollout(body: VerifyBody) -> dict[str, Any]:
     """Return the fields of the request, without those of an earlier verification."""
-    return {name: value for name, value in body.model_dump().items() if name not in REPLY_FIELDS}
+    fields = body.model_dump(exclude_unset=True)
+    return {name: value for name, value in fields.items() if name not in REPLY_FIELDS}
 
 
 def _reward(result: ItemResult) -> dict[str, Any]:
@@ -128,35 +186,3 @@ def _failed(code: str, detail: str) -> dict[str, Any]:
         "_ng_failure_class": "judge_failed",
         "_ng_failure_judge_error": reason,
     }
-
-
-def _item(served: ServedModel, body: VerifyBody) -> Fields:
-    """Return the item: the assistant's last message, and everything before it as the prompt."""
-    given = body.responses_create_params.input
-    prompt = _messages([{"role": "user", "content": given}] if isinstance(given, str) else given)
-    output = _messages(body.response.output)
-    while output and output[-1]["role"] != "assistant":
-        output.pop()
-    if not output:
-        raise InvalidRequest("the rollout holds no message of the assistant")
-    *earlier, last = output
-    return response_item(served, prompt + earlier, last["content"], body.__pydantic_extra__)
-
-
-def _messages(entries: Sequence[Entry]) -> list[dict[str, str]]:
-    """Return the messages; reasoning, tool calls and their results have no role and are omitted."""
-    return [
-        {"role": str(entry["role"]), "content": _text(entry.get("content"))}
-        for entry in entries
-        if "role" in entry
-    ]
-
-
-def _text(content: JsonValue) -> str:
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    texts = [part.get("text") for part in parts if isinstance(part, Mapping)]
-    if len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
-        raise InvalidRequest("a message holds something else than text")
-    return "".join(str(text) for text in texts)
