@@ -24,7 +24,7 @@ from assay_models.items import NliItem
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
 
-VERSION = 2
+VERSION = 3
 # Claims of like length share the chunks of their evidence: window sizes are multiples of this.
 WINDOW_STEP_TOKENS = 32
 # The share of the model's tokens that a claim must leave to its evidence.
