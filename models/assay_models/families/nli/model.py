@@ -18,9 +18,9 @@ from assay_models.families.nli.label_mapping import (
     refuse_other_names,
     refuse_wrong_order,
 )
-from assay_models.families.nli.languages import Languages, known_codes
 from assay_models.families.nli.verdicts import ClaimScorer, ClassifiedClaims
 from assay_models.items import NliItem
+from assay_models.languages import Languages, known_codes
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
 
