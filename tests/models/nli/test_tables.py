@@ -13,8 +13,8 @@ def rows(text: str) -> list[str]:
     ("text", "sentences"),
     [
         (
-            "| City | Founded | Cars |\n|---|:-:|--:|\n| Arden | 1820 | 40,000 |\n| Belm | 1755 | |",
-            ["Arden: Founded 1820, Cars 40,000.", "Belm: Founded 1755."],
+            "| City | Founded | Cars |\n|---|:-:|--:|\n| Ard | 1820 | 40,000 |\n| Belm | 1755 | |",
+            ["Ard: Founded 1820, Cars 40,000.", "Belm: Founded 1755."],
         ),
         ("City | Founded\n--- | ---\nArden | 1820\nno row", ["Arden: Founded 1820."]),
         ("| | 2019 |\n|-|-|\n| Cars | 40 |", ["Cars: 2019 40."]),
