@@ -96,6 +96,8 @@ ALLOWED = {
     "docs/explanation/decisions/0012-batch-layouts.md": ("he", "an author's name"),
     "docs/explanation/decisions/0029-post-retrieval-prediction.md": ("he", "an author's name"),
     "models/assay_models/families/nli/label_mapping.py": ("his nobody", "example sentences"),
+    "models/assay_models/families/nli/statements.py": ("he tell", "words of a response"),
+    "models/assay_models/families/nli/verbs.py": ("he tell told", "the verbs themselves"),
     "models/assay_models/languages.py": ("he", "ISO 639 code of Hebrew"),
     "models/assay_models/families/qpp/predictors.py": ("he", "an author's name"),
     "models/assay_models/families/qpp/rewrites.py": ("he him his", "a list of stop words"),

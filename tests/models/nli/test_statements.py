@@ -1,4 +1,4 @@
-"""Statements: sentences that are judged, and those that ask, lead in or decline."""
+"""Statements: sentences that are classified, and those that ask, lead in or decline."""
 
 import pytest
 

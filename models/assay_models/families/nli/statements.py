@@ -1,4 +1,4 @@
-"""Which sentences of a response state something that evidence can support."""
+"""Statements: the sentences of a response that evidence can support."""
 
 import re
 from typing import Literal
@@ -99,9 +99,9 @@ _CLAUSES = re.compile(
 
 
 def read_statement(text: str) -> tuple[str, Reason | None]:
-    """Return a sentence as it is judged, and the reason if it is no claim.
+    """Return a sentence as it is classified, and the reason if it is no claim.
 
-    A question that states something is judged as that statement, and so is a sentence that ends
+    A question that states something is read as that statement, and so is a sentence that ends
     with a colon; others ask or lead in, and are no claims.
     """
     reason = _unstated(text)

@@ -1,4 +1,4 @@
-"""Finite verbs of English, enough to tell a sentence from a title."""
+"""Finite verbs of English, enough to distinguish a sentence from a title."""
 
 import re
 
