@@ -8,7 +8,7 @@ import gzip
 import json
 from pathlib import Path
 
-from assay_models.families.nli.languages import Languages
+from assay_models.languages import Languages
 
 FILES = ("dev", "diag_breaking_nli", "diag_binary_and_small", "diag_anli_dev")
 

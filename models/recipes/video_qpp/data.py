@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay_models.families.qpp.encoder import SentenceEmbedding
-from assay_models.families.qpp.features import normalise
+from assay_models.families.qpp.query_text import normalise
 
 Matrix = NDArray[np.float64]
 

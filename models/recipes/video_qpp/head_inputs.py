@@ -16,8 +16,9 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 
-from assay_models.families.qpp.features import BINS, normalise, read_features
+from assay_models.families.qpp.features import BINS, read_features
 from assay_models.families.qpp.heads import Neighbourhood, neighbour_features
+from assay_models.families.qpp.query_text import normalise
 from recipes.video_qpp.data import Matrix
 
 SEED = 20

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from assay_models.card import Baseline, Quality
-from assay_models.families.qpp.features import normalise, read_features
+from assay_models.families.qpp.features import read_features
+from assay_models.families.qpp.query_text import normalise
 from recipes.measure import Estimate, cluster_bootstrap
 from recipes.video_qpp.data import Matrix
 

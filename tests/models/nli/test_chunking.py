@@ -208,8 +208,53 @@ def test_passages_are_tokenized_once() -> None:
         tokenized.append(text)
         return words(text)
 
-    evidence = Evidence({0: "a b c. d e f.", 3: "g."}, counting)
-    first = evidence.chunks(3, 3)
-    assert first == evidence.chunks(3, 3)
+    evidence = Evidence({0: "a b c. d e f.", 3: "g."}, counting, 8)
+    first = list(evidence.chunks(3, 3))
+    assert first == list(evidence.chunks(3, 3))
     assert [chunk.passage for chunk in first] == [0, 0, 3]
     assert tokenized.count("a b c. d e f.") == 1
+
+
+def test_a_copied_sentence_is_a_chunk_of_its_own() -> None:
+    passages = {0: "The ferry leaves at nine. It is red.", 2: "Old. The ferry leaves at nine!"}
+    evidence = Evidence(passages, words, 8)
+    assert evidence.copied("the  ferry leaves at nine", 5) == [Chunk(0, 0, 25), Chunk(2, 5, 30)]
+    assert evidence.copied("The ferry leaves at nine.", 4) == []
+    assert evidence.copied("The ferry leaves at ten.", 9) == []
+
+
+@pytest.mark.parametrize(
+    "passage", ["The ferry leaves at nine.", "It is false that the ferry leaves at nine. So."]
+)
+def test_only_a_whole_sentence_among_others_is_copied(passage: str) -> None:
+    assert Evidence({0: passage}, words, 8).copied("The ferry leaves at nine.", 9) == []
+
+
+TABLE = "Prices of 2020:\n\n| Plan | Price |\n|:--|--:|\n| Basic | 9 euros |\n| Pro | 29 euros |\n"
+
+
+def test_each_row_of_a_table_is_a_chunk_that_has_its_headers() -> None:
+    evidence = Evidence({0: f"{TABLE}\nThat is all."}, words, 8)
+    chunks = list(evidence.chunks(9, 9))
+    assert [evidence.text(chunk).strip() for chunk in chunks] == [
+        "Prices of 2020:",
+        "Basic: Price 9 euros.",
+        "Pro: Price 29 euros.",
+        "That is all.",
+    ]
+    places = [evidence.passages[0][chunk.start : chunk.end] for chunk in chunks]
+    assert places[1:3] == ["| Basic | 9 euros |", "| Pro | 29 euros |"]
+
+
+def test_a_row_that_is_too_long_is_read_as_it_is_written() -> None:
+    evidence = Evidence({0: TABLE}, words, 3)
+    assert [evidence.text(chunk) for chunk in evidence.chunks(9, 9)][1] == "| Basic | 9 euros |"
+
+
+def test_a_claim_is_compared_with_a_row_and_not_with_the_table(marked: RewardModel) -> None:
+    row = prepare(marked, premise="Pro: Price 29 euros.", hypothesis="Pro costs 29 euros.")
+    keys = [
+        item.key for item in prepare(marked, evidence=TABLE, claims=["Pro costs 29 euros."]).inputs
+    ]
+    assert len(keys) == 3
+    assert row.inputs[0].key in keys

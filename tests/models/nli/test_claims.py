@@ -75,7 +75,26 @@ def test_a_response_can_have_no_claim(response: str) -> None:
 PIECES = (
     *("a", "b", " ", " ", ".", "!", "?", "\u2026", "\u3002", "\uff01", "\uff1f", "\n", "\r\n", "-"),
     *("1", '"', "'", ")", "(", "*", ">", "#", "```", "~~~", "\x00", "\u200b", "\ufeff", "\u2028"),
-    *("Dr. ", "e.g. ", "St. ", "[1]", "2.5 mg", "https://a.b/c ", "A claim that is long enough. "),
+    *(
+        "Dr. ",
+        "e.g. ",
+        "St. ",
+        "[1]",
+        "2.5 mg",
+        "[^1]",
+        "https://a.b/c ",
+        "A claim that is long enough. ",
+    ),
+    *(
+        "[^1]",
+        "<think>",
+        "</think>",
+        " (Smith, 2020)",
+        "\u30101\u3011",
+        ": ",
+        "[a](https://b.c)",
+        "\u2020",
+    ),
     *("\u6e21\u8f6e", "\U0001f600", "- ", "1. ", "# ", "e\u0301", "\ud800"),
 )
 
@@ -86,7 +105,11 @@ def test_claims_and_dropped_pieces_are_disjoint_and_leave_out_only_white_space(
 ) -> None:
     split = split_claims(response)
     for claim in split.claims:
-        assert response[claim.start : claim.end] == claim.text == claim.text.strip()
+        place = response[claim.start : claim.end]
+        assert place == place.strip()
+        assert claim.text == claim.text.strip() != ""
+        if place.isascii() and not claim.citations and place[-1] not in "?:":
+            assert claim.text == place
     starts = [claim.start for claim in split.claims]
     assert starts == sorted(starts)
     end = 0
@@ -107,7 +130,19 @@ def test_claims_and_dropped_pieces_are_disjoint_and_leave_out_only_white_space(
         ("## How the bridge was built", "heading"),
         ("**How the bridge was built:**", "heading"),
         ("```python\nbridge = build(steel)\n```", "code"),
-        ("~~~\nThe bridge is made of steel.", "code"),
+        ("~~~\nbridge = build(steel)", "code"),
+        ("```python\n# The bridge is made of steel.\nbridge = 1\n```", "code"),
+        ("Was the bridge ever made of wood?", "question"),
+        ("How many people built the bridge?", "question"),
+        ("Build the bridge like this:", "lead_in"),
+        ("The bridge has the following parts:", "lead_in"),
+        ("I do not know the answer.", "refusal"),
+        ("I don't know.", "refusal"),
+        ("The passages do not mention the bridge, so I cannot say.", "refusal"),
+        ("Source: Harbour Office, page 4", "source"),
+        ("[1]", "citation"),
+        ("<think>Was it really 1932? It may be.</think>", "thought"),
+        ("<think>\nWas it really 1932?\n\nThe bridge is made of wood.", "thought"),
         ("https://example.com/bridge.html", "url"),
         ("1932 1953 1954 1955 1956 1957", "no_letters"),
         ("\U0001f309\U0001f309\U0001f309", "no_letters"),
@@ -122,6 +157,65 @@ def test_a_dropped_piece_has_its_reason_and_place(piece: str, reason: str) -> No
     assert [claim.text for claim in split.claims] == ["The bridge opened in 1932."]
     (dropped,) = split.dropped
     assert (dropped.reason, response[dropped.start : dropped.end]) == (reason, piece)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "# The bridge is made of steel.",
+        "## The bridge is made of steel ##",
+        "**The bridge is made of steel**",
+        "__The bridge is made of steel.__",
+        "**The bridge is made of steel:**",
+        "```\nThe bridge is made of steel.\n```",
+        "```python\nThe bridge is made of steel.\n```",
+        "The bridge is made of steel?",
+        "The bridge is made of steel, isn't it?",
+        "Did you know that the bridge is made of steel?",
+        "Isn\u2019t it true that the bridge is made of steel?",
+        "The bridge is made of steel:",
+        "Is it so?\u200b The bridge is made of steel.",
+    ],
+)
+def test_a_statement_is_a_claim_wherever_it_stands(piece: str) -> None:
+    stated = {text.rstrip(".") for text in texts(f"The bridge opened in 1932.\n{piece}\n")}
+    assert stated == {"The bridge opened in 1932", "The bridge is made of steel"}
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("<think>Hm, nine.</think>The ferry leaves at nine.", "The ferry leaves at nine."),
+        ("Hm, nine.\n</think>\n\nThe ferry leaves at nine.", "The ferry leaves at nine."),
+        ("[THINK]Hm.[/THINK]The ferry leaves at nine.", "The ferry leaves at nine."),
+        (
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>"
+            "The ferry leaves at nine.",
+            "The ferry leaves at nine.",
+        ),
+        ("The tag `</think>` ends a thought.", "The tag `</think>` ends a thought."),
+        ("The tag <think> opens a thought.", "The tag <think> opens a thought."),
+    ],
+)
+def test_thoughts_are_no_part_of_the_answer(response: str, answer: str) -> None:
+    split = split_claims(response)
+    assert split.answer == answer
+    assert [claim.text for claim in split.claims] == [answer]
+
+
+@pytest.mark.parametrize(
+    ("response", "share"),
+    [
+        ("The bridge opened in 1932.", 0.0),
+        ("> - The bridge opened in 1932. [1]", 0.0),
+        ("<think>Did it?</think>The bridge opened in 1932.", 0.0),
+        ("The bridge opened in 1932. Did the bridge open in 1932?", 18 / 35),
+        ("abcdefghij:\n# abcdefghij\n```\nabcdefghij = 1\n```", 1.0),
+        ("", 0.0),
+    ],
+)
+def test_unjudged_is_the_share_of_letters_outside_of_claims(response: str, share: float) -> None:
+    assert split_claims(response).unjudged == pytest.approx(share)
 
 
 def test_text_after_a_closed_block_is_read() -> None:
@@ -140,7 +234,6 @@ def test_markers_are_dropped_pieces() -> None:
 @pytest.mark.parametrize(
     "claim",
     [
-        "The bridge (Smith et al., 2020) opened in 1932 [1].",
         "Dr. J. Osei of the U.S. team gave 2.5 mg, i.e. half of it.",
         "See https://example.com/a.b?c=d for the 1.2.3 release.",
         "The price fell by 2.1% to $3.50 at 5 p.m. in London.",

@@ -42,6 +42,12 @@ def test_flags_name_the_conspicuous_measures() -> None:
     assert measure_gaming_signals(looping, [looping], [EVIDENCE]).flags() == ("repetition",)
 
 
+@pytest.mark.parametrize(("unjudged", "flags"), [(0.09, ()), (0.1, ("unjudged_text",))])
+def test_a_tenth_of_unjudged_letters_is_flagged(unjudged: float, flags: tuple[str, ...]) -> None:
+    answer = "Nobody knows why the ferry does so on every single working day."
+    assert measure_gaming_signals(answer, [answer], [""], unjudged=unjudged).flags() == flags
+
+
 def test_claims_without_a_response_have_no_length() -> None:
     signals = measure_gaming_signals(None, ["It leaves."], [EVIDENCE])
     assert signals.characters is None
@@ -51,6 +57,7 @@ def test_claims_without_a_response_have_no_length() -> None:
         "overlap": 1.0,
         "copied": 0.0,
         "repetition": 0.0,
+        "unjudged": None,
     }
 
 

@@ -148,6 +148,50 @@ def test_phi_is_higher_for_the_response_that_the_evidence_supports(model: Reward
     assert len(faithful.details["claims"]) == len(TRIPLES)
 
 
+FERRY = (
+    "The ferry to the island leaves at nine in the morning. It carries forty cars and two hundred "
+    "passengers. The crossing takes two hours in calm weather. Tickets are sold at the office of "
+    "the harbour. In winter the ferry stays in port."
+)
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_a_sentence_copied_from_a_passage_of_five_is_entailed(
+    model: RewardModel, index: int
+) -> None:
+    copied = FERRY.split(". ")[index].removesuffix(".") + "."
+    pair = score(model, premise=copied, hypothesis=copied)
+    (claim,) = score(model, evidence=FERRY, response=copied).details["claims"]
+    assert claim["label"] == "entailment"
+    assert claim["confidence"] >= pair.channels["entailment"] - 1e-5
+
+
+@pytest.mark.parametrize(
+    "citation",
+    [
+        " [1]",
+        " [1, 3]",
+        " [doc_2]",
+        " (Source: page 4)",
+        " (Harbour Office, 2020)",
+        " (https://a.b/c)",
+    ],
+)
+def test_a_citation_changes_no_score(model: RewardModel, citation: str) -> None:
+    plain = score(model, evidence=FERRY, response="The ferry carries forty cars.")
+    cited = score(model, evidence=FERRY, response=f"The ferry carries forty cars{citation}.")
+    assert (cited.score, cited.channels) == (plain.score, plain.channels)
+    assert "citations_removed" in cited.flags
+
+
+def test_a_value_of_its_own_row_is_entailed(model: RewardModel) -> None:
+    table = "| Plan | Price |\n|---|---|\n| Basic | 9 euros |\n| Pro | 29 euros |"
+    result = score(model, evidence=table, claims=["The price of Basic is 9 euros."])
+    (claim,) = result.details["claims"]
+    assert claim["label"] == "entailment"
+    assert table[claim["chunk"]["start"] : claim["chunk"]["end"]] == "| Basic | 9 euros |"
+
+
 def test_the_one_of_forty_passages_that_supports_a_claim_is_found(model: RewardModel) -> None:
     filler = (
         "The library of the town has a collection of old maps that nobody has read for years.",

@@ -9,9 +9,9 @@ from assay_models.families.qpp.features import (
     FEATURES,
     bin_of,
     ngrams,
-    normalise,
     read_features,
 )
+from assay_models.families.qpp.query_text import normalise
 
 
 def test_the_five_word_features_of_a_sentence() -> None:
@@ -48,10 +48,6 @@ def test_a_text_without_words_has_no_bins(text: str) -> None:
     assert features.words == 0
     assert features.bins == ()
     assert features.numbers == (0, 0, len(text), 0, 0)
-
-
-def test_normalise_replaces_runs_of_white_space() -> None:
-    assert normalise("  a\tkite \n\n flies ") == "a kite flies"
 
 
 @given(st.text())

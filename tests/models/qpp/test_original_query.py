@@ -174,7 +174,7 @@ def test_results_are_the_same_alone_in_a_batch_and_from_the_cache() -> None:
     assert set(batch.results[-1].channels) == {"rr", "r10"}
 
 
-@pytest.mark.parametrize("original", ["", " \n", "\u200b"])
+@pytest.mark.parametrize("original", ["", " \n", "\u200b", "???", "123"])
 def test_an_empty_original_is_an_item_error_that_names_it(model: Any, original: str) -> None:
     with pytest.raises(ItemError, match="`original`") as caught:
         prepare(model, "a kite", original=original)

@@ -205,8 +205,17 @@ def test_missing_infinite_or_too_many_numbers_are_a_validation_error(
         RetrievalQppItem.model_validate({"query": "a kite", **fields})
 
 
+def test_hidden_characters_of_a_query_make_no_words() -> None:
+    plain, hidden = (
+        score(listed(3.0, 2.0), query=query) for query in ("a red kite", "a r\u200bed k\u2060ite")
+    )
+    assert hidden.channels == plain.channels
+    assert {*hidden.flags} - {*plain.flags} == {"hidden_characters"}
+
+
 def test_a_query_without_a_word_and_a_list_over_the_limit_are_item_errors() -> None:
     assert failure(listed(1.0), query=" ?! ").code == "empty_query"
+    assert failure(listed(1.0), query="\u200b\u2800").code == "empty_query"
     assert failure(listed()).code == "undefined_predictor"
     small = RetrievalQppModel(MODEL.fingerprint, 3, MODEL.options)
     assert score(listed(3.0, 2.0, 1.0), small).score > 0

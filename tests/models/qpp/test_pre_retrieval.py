@@ -208,6 +208,31 @@ def test_very_short_queries_are_flagged(model: Any, query: str, short: bool) -> 
     assert ("very_short" in score(model, query, collection="coco").flags) is short
 
 
+@pytest.mark.parametrize(
+    "query", ["a dog run\u200bs on\u2060 the beach", "\uff41 dog runs on the\u00a0bea\u00adch"]
+)
+def test_a_query_with_hidden_characters_scores_like_the_one_that_is_seen(
+    model: Any, query: str
+) -> None:
+    plain = prepare(model, "a dog runs on the beach", collection="msrvtt")
+    hidden = prepare(model, query, collection="msrvtt")
+    assert [row.key for row in hidden.inputs] == [row.key for row in plain.inputs]
+    assert hidden.flags == ("hidden_characters",)
+
+
+@pytest.mark.parametrize(
+    ("query", "flag"),
+    [
+        ("un homme joue de la guitare", "not_english"),
+        ("\u043c\u0443\u0436\u0447\u0438\u043d\u0430 \u043f\u043e\u0451\u0442", "foreign_script"),
+        ("asdkjh qweoiu zxcmn", "unknown_words"),
+    ],
+)
+def test_a_query_that_the_model_cannot_read_is_flagged(model: Any, query: str, flag: str) -> None:
+    assert flag in score(model, query, collection="vatex").flags
+    assert flag in score(model, "a man sings", original=query, collection="vatex").flags
+
+
 def test_channels_are_clipped_and_the_raw_is_not(model: Any) -> None:
     prepared = prepare(model, QUERIES[1], collection="msrvtt")
     raws = [(1.5, 0.6, 1.1, 0.8, 0.7)]
@@ -234,7 +259,10 @@ def test_nan_is_not_served_as_zero(model: Any) -> None:
     assert math.isnan(served.channels["rr"])
 
 
-@pytest.mark.parametrize("query", ["", " ", "\n\t ", "\x00", "\u200b"])
+@pytest.mark.parametrize(
+    "query",
+    ["", " ", "\n\t ", "\x00", "\u200b", "???", "12345 67890 !!!", "\U0001f600 \u2764"],
+)
 def test_an_empty_query_is_an_item_error(model: Any, query: str) -> None:
     with pytest.raises(ItemError) as caught:
         prepare(model, query)
@@ -273,7 +301,7 @@ def test_a_truncated_query_keeps_the_chosen_side(
     (row,) = prepared.inputs
     kept = row.key.rpartition(b"\0")[2].decode().split()
     assert row.tokens == len(row.payload.ids) == 256
-    assert prepared.flags == ("truncated",)
+    assert prepared.flags == ("truncated", "foreign_script")
     assert prepared.details == {"words": 254, "truncated_tokens": 146}
     assert kept[-1] == numerals[last - 1]
     assert kept[0] == numerals[first - 1]

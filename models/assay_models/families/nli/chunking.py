@@ -1,15 +1,19 @@
-"""Evidence in chunks that fit the encoder, cut at the ends of sentences."""
+"""Evidence in chunks that fit the encoder: whole sentences, and rows of tables."""
 
+import re
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from assay_models.families.nli.sentences import Span, sentences
+from assay_models.families.nli.sentences import Span, sentences, stripped
+from assay_models.families.nli.tables import tables
 
 # The share of a window that it may have in common with the one before: a sentence's pronouns need
 # the sentence before it.
 OVERLAP = 1 / 4
+_WORD = re.compile(r"\w+")
 
 Tokenize = Callable[[str], Sequence[Span]]
 """A function that returns the place of each token of a text, in characters."""
@@ -36,43 +40,103 @@ class Evidence:
     Args:
         passages: by their number in the request.
         tokenize: returns the place of each token of a text.
+        max_row_tokens: the most tokens of a table's row that is read as a sentence; longer ones are
+            read as they are written.
     """
 
     passages: dict[int, str]
     tokenize: Tokenize
+    max_row_tokens: int
     _tokens: dict[int, Sequence[Span]] = field(default_factory=dict)
-    _chunks: dict[tuple[int, int], list[Chunk]] = field(default_factory=dict)
+    _parts: dict[int, list[tuple[Chunk, Sequence[Span]]]] = field(default_factory=dict)
+    _chunks: dict[tuple[Chunk, int], list[Chunk]] = field(default_factory=dict)
+    _rows: dict[Chunk, str] = field(default_factory=dict)
+    _sentences: dict[tuple[str, ...], list[Chunk]] | None = None
 
     @property
     def tokens(self) -> int:
         """The number of tokens of all passages together."""
         return sum(len(self._tokens_of(number)) for number in self.passages)
 
-    def chunks(self, exact: int, window: int) -> list[Chunk]:
+    def chunks(self, exact: int, window: int) -> Iterator[Chunk]:
         """Cut every passage that has more than `exact` tokens into chunks of at most `window`.
 
-        Shorter passages are one chunk. Only white space is in no chunk.
+        Shorter passages are one chunk, but each row of a table is a chunk of its own. Only white
+        space, and the headers of tables, are in no chunk.
         """
-        return [chunk for number in self.passages for chunk in self._cut(number, exact, window)]
+        for number in self.passages:
+            yield from self._cut(number, exact, window)
+
+    def copied(self, claim: str, exact: int) -> list[Chunk]:
+        """Return the sentences, of at most `exact` tokens, that a claim repeats word for word.
+
+        Beside others of its passage even a copied sentence is a hard claim for a model.
+        """
+        if self._sentences is None:
+            self._sentences = self._by_words()
+        chunks = self._sentences.get(_words(claim), ())
+        return [chunk for chunk in chunks if len(self.tokenize(self.text(chunk))) <= exact]
 
     def text(self, chunk: Chunk) -> str:
-        """Return the text of a chunk."""
-        return self.passages[chunk.passage][chunk.start : chunk.end]
+        """Return the text of a chunk; a row of a table is a sentence that has its headers."""
+        row = self._rows.get(chunk)
+        return self.passages[chunk.passage][chunk.start : chunk.end] if row is None else row
 
-    def _cut(self, number: int, exact: int, window: int) -> list[Chunk]:
-        tokens = self._tokens_of(number)
-        if len(tokens) <= exact:
-            return [Chunk(number, 0, len(self.passages[number]))]
-        chunks = self._chunks.get((number, window))
-        if chunks is None:
-            spans = cut_text(self.passages[number], tokens, window, self.tokenize)
-            chunks = self._chunks[number, window] = [Chunk(number, *span) for span in spans]
-        return chunks
+    def _cut(self, number: int, exact: int, window: int) -> Iterator[Chunk]:
+        if number not in self._parts:
+            self._parts[number] = list(self._split(number))
+        for chunk, tokens in self._parts[number]:
+            if len(tokens) <= exact:
+                yield chunk
+            else:
+                yield from self._windows(chunk, tokens, window)
+
+    def _split(self, number: int) -> Iterator[tuple[Chunk, Sequence[Span]]]:
+        """Yield the rows of a passage's tables, and the text around these, with their tokens."""
+        text, reached = self.passages[number], 0
+        for table in tables(text):
+            yield from self._part(Chunk(number, reached, table.start))
+            for row in table.rows:
+                chunk = Chunk(number, *stripped(text, row.start, row.end))
+                if len(self.tokenize(row.sentence)) <= self.max_row_tokens:
+                    self._rows[chunk] = row.sentence
+                yield from self._part(chunk)
+            reached = table.end
+        yield from self._part(Chunk(number, reached, len(text)))
+
+    def _part(self, chunk: Chunk) -> Iterator[tuple[Chunk, Sequence[Span]]]:
+        if chunk.end - chunk.start == len(self.passages[chunk.passage]):
+            yield chunk, self._tokens_of(chunk.passage)
+        elif self.text(chunk).strip():
+            yield chunk, self.tokenize(self.text(chunk))
+
+    def _windows(self, chunk: Chunk, tokens: Sequence[Span], window: int) -> list[Chunk]:
+        """Cut a part that is too long for one chunk."""
+        if (chunk, window) not in self._chunks:
+            text = self.passages[chunk.passage][chunk.start : chunk.end]
+            self._chunks[chunk, window] = [
+                Chunk(chunk.passage, chunk.start + start, chunk.start + end)
+                for start, end in cut_text(text, tokens, window, self.tokenize)
+            ]
+        return self._chunks[chunk, window]
+
+    def _by_words(self) -> dict[tuple[str, ...], list[Chunk]]:
+        """Return the sentences by their words, without those that are passages of their own."""
+        by_words = defaultdict[tuple[str, ...], list[Chunk]](list)
+        for number, text in self.passages.items():
+            spans = list(sentences(text))
+            for span in spans if len(spans) > 1 else ():
+                by_words[_words(text[slice(*span)])].append(Chunk(number, *span))
+        return by_words
 
     def _tokens_of(self, number: int) -> Sequence[Span]:
         if number not in self._tokens:
             self._tokens[number] = self.tokenize(self.passages[number])
         return self._tokens[number]
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(_WORD.findall(text.casefold()))
 
 
 def cut_text(text: str, tokens: Sequence[Span], window: int, tokenize: Tokenize) -> list[Span]:

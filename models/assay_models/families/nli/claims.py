@@ -4,17 +4,18 @@ The formula is that of "What makes a medical checker trainable?" (arXiv 2605.259
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
-from unicodedata import east_asian_width
 
-from assay_models.families.nli.sentences import Span, lines, sentences, stripped
+from assay_models.extraction.hidden_characters import remove_hidden
+from assay_models.families.nli.citations import citations, without
+from assay_models.families.nli.pieces import pieces
+from assay_models.families.nli.sentences import Span, stripped
+from assay_models.families.nli.statements import Reason, read_statement
+from assay_models.families.nli.thoughts import thoughts
 from assay_models.items import LABELS, Label
 
-Reason = Literal[
-    "code", "heading", "marker", "no_letters", "no_words", "question", "too_short", "url"
-]
 WEIGHTS: Mapping[Label, float] = {
     "entailment": 1.0,
     "neutral": 0.0,
@@ -23,27 +24,20 @@ WEIGHTS: Mapping[Label, float] = {
 }
 """The weight s of each label in phi (arXiv 2605.25988); with two labels none is contradicted."""
 
-MIN_CLAIM_CHARACTERS = 16
-# A Chinese, Japanese or Korean character carries about as much as three Latin letters.
-WIDE_CHARACTER_LENGTH = 3
-MAX_WORD_LETTERS = 64
-MAX_MARKERS = 3
-_MARKER = re.compile(r"\s*(?:[-*+>\u2022\u2013]|\(?\d{1,3}[.)]|\(?[a-z]\))\s+")
-_FENCE = re.compile(r"\s*(?:>\s*)?(?:```|~~~)")
-_HEADING = re.compile(r"\s{0,3}(?:#{1,6}\s|\*\*[^*\n]{1,200}\*\*:?\s*$)")
-_QUESTION_MARKS = "?\uff1f\u061f"
-_CLOSING = "\"'\u201d\u2019)]\u300d\u300f\uff09*_!\uff01"
-_URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
-_LETTERS = re.compile(r"[^\W\d_]+")
+# Pieces of these kinds are no words of the answer.
+_NO_WORDS = frozenset({"citation", "marker", "thought", "url"})
+_VISIBLE = re.compile(r"\S")
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One claim and its place in the response, in characters."""
+    """One claim as it is classified, its place in the response in characters, and the number of
+    citations that were removed from it."""
 
     text: str
     start: int
     end: int
+    citations: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +51,19 @@ class DroppedPiece:
 
 @dataclass(frozen=True, slots=True)
 class ClaimSplit:
-    """The claims of a response, and the pieces that are none, each in order of their places."""
+    """The claims of a response, and the pieces that are none, each in order of their places.
+
+    Attributes:
+        claims: the sentences that are classified.
+        dropped: everything else but white space.
+        answer: the response without its thoughts.
+        unjudged: the share of the answer's letters that lie in no claim, 0 to 1.
+    """
 
     claims: tuple[Claim, ...]
     dropped: tuple[DroppedPiece, ...]
+    answer: str
+    unjudged: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +86,37 @@ def split_claims(response: str) -> ClaimSplit:
     """Split a response into claims, one for each sentence.
 
     A sentence ends at a line break, and at the ends that `sentences` finds. List and quotation
-    markers are removed. The following are no claims: lines in a fenced block (`code`), headings,
-    questions, and pieces without a letter (`no_letters`), with nothing but links (`url`), without a
-    word of at most 64 letters (`no_words`) or of 15 characters or fewer (`too_short`), where a wide
-    character counts as three. Only white space lies outside of claims and dropped pieces.
+    markers are removed, and so are citations, also from within a claim. The following are no
+    claims: thoughts, code in a fenced block, headings that are no sentences, questions that state
+    nothing, lead-ins of lists, refusals, names of sources, and pieces without a letter
+    (`no_letters`), with nothing but links (`url`), without a word of at most 64 letters
+    (`no_words`) or of 15 characters or fewer (`too_short`), where a wide character counts as three.
+    Only white space lies outside of claims and dropped pieces.
     """
+    thought = [stripped(response, *span) for span in thoughts(response)]
+    plain = _blanked(response, thought)
+    cited = citations(plain)
     claims: list[Claim] = []
-    dropped: list[DroppedPiece] = []
-    for start, end, reason in _pieces(response):
+    dropped = [DroppedPiece(*span, "thought") for span in thought]
+    for start, end, reason in pieces(_blanked(plain, cited)):
+        inside = _inside(cited, start, end)
+        text = remove_hidden(without(plain, start, end, inside))[0].strip()
         if reason is None:
-            claims.append(Claim(response[start:end], start, end))
+            text, reason = read_statement(text)
+        if reason is None:
+            claims.append(Claim(text, start, end, len(inside)))
         else:
             dropped.append(DroppedPiece(start, end, reason))
-    return ClaimSplit(tuple(claims), tuple(dropped))
+    dropped += [DroppedPiece(*span, "citation") for span in _outside(cited, [*claims, *dropped])]
+    dropped.sort(key=lambda piece: piece.start)
+    answer = without(response, 0, len(response), thought).strip() if thought else response
+    return ClaimSplit(tuple(claims), tuple(dropped), answer, _unjudged(plain, claims, dropped))
+
+
+def clean_claim(text: str) -> tuple[str, int]:
+    """Return a claim without its citations and hidden characters, and how many citations it had."""
+    cited = citations(text)
+    return remove_hidden(without(text, 0, len(text), cited))[0].strip(), len(cited)
 
 
 def phi(verdicts: Sequence[ClaimVerdict], weights: Mapping[Label, float] = WEIGHTS) -> Phi:
@@ -125,72 +146,32 @@ def has_content(text: str) -> bool:
     return any(character.isalnum() for character in text)
 
 
-Piece = tuple[int, int, Reason | None]
+def _blanked(text: str, spans: Iterable[Span]) -> str:
+    """Return a text of the same length with blanks in these spans; line breaks stay."""
+    kept, reached = list[str](), 0
+    for start, end in spans:
+        kept += [text[reached:start], _VISIBLE.sub(" ", text[start:end])]
+        reached = end
+    return "".join([*kept, text[reached:]])
 
 
-def _pieces(response: str) -> Iterator[Piece]:
-    """Yield the pieces of a response in order, with the reason for a piece that is no claim."""
-    block: int | None = None
-    for start, end in lines(response):
-        fence = _FENCE.match(response, start, end) is not None
-        if block is not None:
-            if fence:
-                yield (*stripped(response, block, end), "code")
-                block = None
-        elif fence:
-            block = start
-        else:
-            yield from _line_pieces(response, start, end)
-    if block is not None:
-        yield (*stripped(response, block, len(response)), "code")
+def _inside(spans: Sequence[Span], start: int, end: int) -> Sequence[Span]:
+    return spans[bisect_left(spans, (start, start)) : bisect_left(spans, (end, end))]
 
 
-def _line_pieces(response: str, start: int, end: int) -> Iterator[Piece]:
-    place = stripped(response, start, end)
-    if place[0] == place[1]:
-        return
-    if _HEADING.match(response[start : place[1]]):
-        yield (*place, "heading")
-        return
-    start = place[0]
-    for _ in range(MAX_MARKERS):
-        marker = _MARKER.match(response, start, place[1])
-        if marker is None:
-            break
-        yield (*stripped(response, start, marker.end()), "marker")
-        start = marker.end()
-    yield from _sentence_pieces(response, *stripped(response, start, place[1]))
+def _outside(spans: Sequence[Span], found: Sequence[Claim | DroppedPiece]) -> list[Span]:
+    """Return the spans that lie in no piece."""
+    places = sorted((piece.start, piece.end) for piece in found)
+    starts, ends = [start for start, _ in places], [0, *(end for _, end in places)]
+    return [span for span in spans if ends[bisect_right(starts, span[0])] <= span[0]]
 
 
-def _sentence_pieces(response: str, start: int, end: int) -> Iterator[Piece]:
-    for first, last in sentences(response, start, end):
-        if place := _remainder(response, start, first):
-            yield (*place, "no_letters")
-        yield first, last, _drop_reason(response[first:last])
-        start = last
-    if place := _remainder(response, start, end):
-        yield (*place, "no_letters")
+def _unjudged(plain: str, claims: Sequence[Claim], dropped: Sequence[DroppedPiece]) -> float:
+    claimed = sum(_letters(plain, claim) for claim in claims)
+    others = [piece for piece in dropped if piece.reason not in _NO_WORDS]
+    unjudged = sum(_letters(plain, piece) for piece in others)
+    return unjudged / (claimed + unjudged) if unjudged else 0.0
 
 
-def _remainder(response: str, start: int, end: int) -> Span | None:
-    place = stripped(response, start, end)
-    return place if place[0] < place[1] else None
-
-
-def _drop_reason(text: str) -> Reason | None:
-    words = [len(word) for word in _LETTERS.findall(text)]
-    if not words:
-        return "no_letters"
-    if not _LETTERS.search(_URL.sub("", text)):
-        return "url"
-    if min(words) > MAX_WORD_LETTERS and text.isascii():
-        return "no_words"
-    if text.rstrip(_CLOSING).endswith(tuple(_QUESTION_MARKS)):
-        return "question"
-    return "too_short" if _effective_length(text) < MIN_CLAIM_CHARACTERS else None
-
-
-def _effective_length(text: str) -> int:
-    if len(text) >= MIN_CLAIM_CHARACTERS:
-        return len(text)
-    return sum(WIDE_CHARACTER_LENGTH if east_asian_width(letter) in "WF" else 1 for letter in text)
+def _letters(plain: str, piece: Claim | DroppedPiece) -> int:
+    return sum(map(str.isalpha, plain[piece.start : piece.end]))

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
+from assay_models.extraction.hidden_characters import remove_hidden
+
 # The paper subtracts 0.3 from answers shorter than this.
 MIN_CHARACTERS = 50
 # A run of this many words is not written twice by chance.
@@ -21,8 +23,8 @@ REPEATED_RUN_WORDS = 4
 MAX_WORDS = 50_000
 COPIED_THRESHOLD = 0.8
 REPETITION_THRESHOLD = 0.3
+UNJUDGED_THRESHOLD = 0.1
 _WORD = re.compile(r"[^\W_]+")
-_HIDDEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +37,26 @@ class GamingSignals:
         copied: the share of the answer's words that lie in runs of eight or more that are in the
             evidence word for word.
         repetition: the share of the answer's runs of four words that it had before.
+        unjudged: the share of the answer's letters that lie in no claim; None where only its claims
+            are known.
     """
 
     characters: int | None
     overlap: float
     copied: float
     repetition: float
+    unjudged: float | None = None
 
     def flags(self) -> tuple[str, ...]:
-        """Return the flags of conspicuous measures: `short_answer`, `copied`, `repetition`."""
+        """Return the flags of conspicuous measures.
+
+        They are `short_answer`, `copied`, `repetition` and `unjudged_text`.
+        """
         conditions = {
             "short_answer": self.characters is not None and self.characters < MIN_CHARACTERS,
             "copied": self.copied >= COPIED_THRESHOLD,
             "repetition": self.repetition >= REPETITION_THRESHOLD,
+            "unjudged_text": (self.unjudged or 0.0) >= UNJUDGED_THRESHOLD,
         }
         return tuple(name for name, holds in conditions.items() if holds)
 
@@ -57,7 +66,11 @@ class GamingSignals:
 
 
 def measure_gaming_signals(
-    answer: str | None, claims: Sequence[str], evidence: Iterable[str]
+    answer: str | None,
+    claims: Sequence[str],
+    evidence: Iterable[str],
+    *,
+    unjudged: float | None = None,
 ) -> GamingSignals:
     """Measure an answer and its claims, with words compared without regard to case.
 
@@ -65,6 +78,7 @@ def measure_gaming_signals(
         answer: the response; None where only its claims are known, which then stand for it.
         claims: the claims of it that are classified.
         evidence: the passages.
+        unjudged: the share of the answer's letters that lie in no claim.
     """
     words = _words("\n".join(claims) if answer is None else answer)
     claimed = {word for claim in claims for word in _words(claim)}
@@ -80,12 +94,13 @@ def measure_gaming_signals(
         overlap=len(supported) / len(claimed) if claimed else 0.0,
         copied=_covered(words, shared) / len(words) if words else 0.0,
         repetition=_repeated(words),
+        unjudged=unjudged,
     )
 
 
 def has_hidden_characters(texts: Iterable[str]) -> bool:
     """Return whether a text holds characters without a glyph, or with a change of direction."""
-    return any(_HIDDEN.search(text) for text in texts)
+    return any(remove_hidden(text)[1] for text in texts)
 
 
 def _words(text: str) -> list[str]:

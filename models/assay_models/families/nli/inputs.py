@@ -1,11 +1,11 @@
 """Reading of an item: the claims and passages that are read, and a report on the others."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any, NamedTuple
 
 from assay_models.base import ItemError
-from assay_models.families.nli.claims import DroppedPiece, has_content, split_claims
+from assay_models.families.nli.claims import ClaimSplit, clean_claim, has_content, split_claims
 from assay_models.families.nli.gaming_signals import (
     GamingSignals,
     has_hidden_characters,
@@ -18,16 +18,31 @@ CanRead = Callable[[str], bool]
 
 # The dropped pieces that are reported with their places; all are counted.
 MAX_REPORTED_PIECES = 1_000
+_NO_TEXT = frozenset({"citation", "marker"})
 _COMBINATIONS = (
     "give `premise` and `hypothesis`, or `evidence` and `claims`, or `evidence` and `response`"
 )
 
 
 class NamedClaim(NamedTuple):
-    """A claim, and its name for the caller: `index`, and of a response `start` and `end`."""
+    """A claim as it is classified, and its name for the caller.
+
+    The name has `index`, of a response `start` and `end`, and `text` where that is not what the
+    caller wrote there.
+    """
 
     text: str
     name: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadClaims:
+    """The claims of an item, and the claims or pieces that are none; `split` is of a response."""
+
+    claims: Sequence[NamedClaim]
+    dropped: Sequence[Mapping[str, Any]]
+    citations: int
+    split: ClaimSplit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +77,7 @@ def read_pair(item: NliItem, can_read: CanRead) -> tuple[str, str] | None:
         return None
     premise, hypothesis = item.premise or "", item.hypothesis or ""
     _require_evidence([premise], item)
-    _require_claims([hypothesis])
+    _require_claims([hypothesis], ())
     for name, text in (("premise", premise), ("hypothesis", hypothesis)):
         if not can_read(text):
             raise _unsupported(f"the {name} is")
@@ -77,28 +92,37 @@ def read_claims(item: NliItem, can_read: CanRead) -> ClaimSet:
             claims are in a language that the model does not read.
     """
     evidence = _evidence(item)
-    all_claims, dropped = _claims(item)
+    read = _claims(item)
     passages = {number: text for number, text in enumerate(evidence) if has_content(text)}
     _require_evidence(evidence, item)
-    _require_claims([claim.text for claim in all_claims])
+    _require_claims([claim.text for claim in read.claims], read.dropped)
     readable = {number: text for number, text in passages.items() if can_read(text)}
     if not readable:
         raise _unsupported("the evidence is")
-    claims, unread = _readable_claims(all_claims, can_read)
-    texts = [claim.text for claim in claims]
-    signals = measure_gaming_signals(item.response, texts, list(readable.values()))
+    claims, unread = _readable_claims(read.claims, can_read)
+    signals = measure_gaming_signals(
+        None if read.split is None else read.split.answer,
+        [claim.text for claim in claims],
+        list(readable.values()),
+        unjudged=None if read.split is None else read.split.unjudged,
+    )
+    conditions = {
+        "unsupported_language": bool(unread) or len(readable) < len(passages),
+        "citations_removed": read.citations > 0,
+    }
     return ClaimSet(
         claims,
         readable,
         unread=unread,
         details={
-            "dropped_claims": sum(piece["reason"] != "marker" for piece in dropped),
-            "dropped": dropped[:MAX_REPORTED_PIECES],
+            "dropped_claims": sum(piece["reason"] not in _NO_TEXT for piece in read.dropped),
+            "dropped": read.dropped[:MAX_REPORTED_PIECES],
+            "citations": read.citations,
             "unsupported_claims": len(unread),
             "empty_passages": len(evidence) - len(passages),
             "unsupported_passages": len(passages) - len(readable),
         },
-        flags=_flags(item, bool(unread) or len(readable) < len(passages), signals),
+        flags=_flags(item, conditions, signals),
         signals=signals,
     )
 
@@ -126,30 +150,42 @@ def _evidence(item: NliItem) -> tuple[str, ...]:
     return (item.evidence,) if isinstance(item.evidence, str) else item.evidence or ()
 
 
-def _claims(item: NliItem) -> tuple[list[NamedClaim], list[dict[str, Any]]]:
-    """Return the claims, and the pieces or claims that are none."""
-    if item.claims is not None:
-        given = [NamedClaim(claim, {"index": at}) for at, claim in enumerate(item.claims)]
-        claims = [claim for claim in given if has_content(claim.text)]
-        empty = [claim for claim in given if not has_content(claim.text)]
-        return claims, [{**claim.name, "reason": "no_letters"} for claim in empty]
-    split = split_claims(item.response or "")
-    claims = [
-        NamedClaim(claim.text, {"index": at, "start": claim.start, "end": claim.end})
-        for at, claim in enumerate(split.claims)
-    ]
-    return claims, [_report(piece) for piece in split.dropped]
+def _claims(item: NliItem) -> _ReadClaims:
+    if item.claims is None:
+        return _claims_of(item.response or "")
+    claims, dropped, citations = list[NamedClaim](), list[Mapping[str, Any]](), 0
+    for index, given in enumerate(item.claims):
+        text, count = clean_claim(given)
+        citations += count
+        if has_content(text):
+            own = {} if text == given.strip() else {"text": text}
+            claims.append(NamedClaim(text if own else given, {"index": index, **own}))
+        else:
+            dropped.append({"index": index, "reason": "no_letters"})
+    return _ReadClaims(claims, dropped, citations)
 
 
-def _report(piece: DroppedPiece) -> dict[str, Any]:
-    return {"start": piece.start, "end": piece.end, "reason": piece.reason}
+def _claims_of(response: str) -> _ReadClaims:
+    split = split_claims(response)
+    claims = list[NamedClaim]()
+    for index, claim in enumerate(split.claims):
+        name: dict[str, Any] = {"index": index, "start": claim.start, "end": claim.end}
+        if claim.text != response[claim.start : claim.end]:
+            name["text"] = claim.text
+        claims.append(NamedClaim(claim.text, name))
+    dropped = [asdict(piece) for piece in split.dropped]
+    citations = sum(claim.citations for claim in split.claims)
+    citations += sum(piece.reason == "citation" for piece in split.dropped)
+    return _ReadClaims(claims, dropped, citations, split)
 
 
-def _flags(item: NliItem, has_unread: bool, signals: GamingSignals) -> tuple[str, ...]:
+def _flags(
+    item: NliItem, conditions: Mapping[str, bool], signals: GamingSignals
+) -> tuple[str, ...]:
     evidence = (item.evidence,) if isinstance(item.evidence, str) else item.evidence or ()
     texts = (*evidence, *(item.claims or ()), item.response or "")
     conditions = {
-        "unsupported_language": has_unread,
+        **conditions,
         "no_search": item.searched is False,
         "hidden_characters": has_hidden_characters(texts),
     }
@@ -164,13 +200,18 @@ def _require_evidence(passages: Sequence[str], item: NliItem) -> None:
     raise ItemError("no_evidence", "the evidence has no letter or digit: nothing can be classified")
 
 
-def _require_claims(claims: Sequence[str]) -> None:
-    if not any(map(has_content, claims)):
+def _require_claims(claims: Sequence[str], dropped: Sequence[Mapping[str, Any]]) -> None:
+    if any(map(has_content, claims)):
+        return
+    if any(piece["reason"] == "refusal" for piece in dropped):
         raise ItemError(
-            "no_claims",
-            "there is no claim to classify: none is given, or no sentence of the response is one "
-            "(too short, a question, a heading, code, no words)",
+            "no_claims", "there is no claim to classify: the response declines to answer"
         )
+    raise ItemError(
+        "no_claims",
+        "there is no claim to classify: none is given, or no sentence of the response is one "
+        "(too short, a question, a heading, code, a thought, no words)",
+    )
 
 
 def _unsupported(subject: str) -> ItemError:

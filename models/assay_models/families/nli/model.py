@@ -19,13 +19,13 @@ from assay_models.families.nli.label_mapping import (
     refuse_other_names,
     refuse_wrong_order,
 )
-from assay_models.families.nli.languages import Languages, known_codes
 from assay_models.families.nli.verdicts import ClaimScorer, ClassifiedClaims
 from assay_models.items import NliItem
+from assay_models.languages import Languages, known_codes
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
 
-VERSION = 2
+VERSION = 3
 # Claims of like length share the chunks of their evidence: window sizes are multiples of this.
 WINDOW_STEP_TOKENS = 32
 # The share of the model's tokens that a claim must leave to its evidence.
@@ -177,7 +177,9 @@ class NliModel:
     ) -> dict[str, list[tuple[Chunk, TokenSequence]]]:
         """Encode each claim with each chunk, each different claim once, by the claim's text."""
         claims, passages = claim_set.claims, claim_set.passages
-        evidence = Evidence(dict(passages), self._tokenize)
+        evidence = Evidence(
+            dict(passages), self._tokenize, min(self._min_window, self.max_chunk_tokens)
+        )
         self._refuse_too_many(len(claims) * len(passages))
         self._refuse_too_many(len(claims) * (evidence.tokens // self.max_chunk_tokens))
         encoded: dict[str, list[tuple[Chunk, TokenSequence]]] = {}
@@ -195,7 +197,7 @@ class NliModel:
         """Yield a claim with each chunk, in windows that depend on this claim alone."""
         room = self.classifier.formatter.max_pair_tokens
         tokens = len(self._tokenize(claim.text))
-        min_window = max(1, int(room * MIN_WINDOW_SHARE))
+        min_window = self._min_window
         if tokens > room - min_window and options.truncation == "error":
             raise ItemError(
                 "input_too_long",
@@ -206,9 +208,15 @@ class NliModel:
         exact = min(max(room - tokens, min_window), self.max_chunk_tokens)
         rounded = -(-tokens // WINDOW_STEP_TOKENS) * WINDOW_STEP_TOKENS
         window = min(max(room - rounded, min_window), self.max_chunk_tokens)
-        for chunk in evidence.chunks(exact, window):
+        chunks = (*evidence.chunks(exact, window), *evidence.copied(claim.text, exact))
+        for chunk in dict.fromkeys(chunks):
             text = evidence.text(chunk)
             yield chunk, self.classifier.encode_text(text, claim.text, options.truncation)
+
+    @property
+    def _min_window(self) -> int:
+        """The fewest tokens that a claim of any length leaves to a chunk of evidence."""
+        return max(1, int(self.classifier.formatter.max_pair_tokens * MIN_WINDOW_SHARE))
 
     def _tokenize(self, text: str) -> Sequence[tuple[int, int]]:
         return self.classifier.formatter.tokenize(text).offsets

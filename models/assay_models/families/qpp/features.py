@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-VERSION = 1
+VERSION = 2
 BINS = 2**15
 
 FEATURES = (
@@ -40,11 +40,6 @@ class QueryFeatures:
     numbers: tuple[float, ...]
     bins: tuple[int, ...]
     counts: tuple[int, ...]
-
-
-def normalise(query: str) -> str:
-    """Replace every run of white space by one blank, and remove it at both ends."""
-    return " ".join(query.split())
 
 
 def words_of(text: str) -> list[str]:

@@ -18,11 +18,12 @@ from assay_models.card import ModelCard
 from assay_models.families.qpp import predictors
 from assay_models.families.qpp.features import words_of
 from assay_models.families.qpp.predictors import Rows, Scores
+from assay_models.families.qpp.query_text import has_unseen, normalise
 from assay_models.items import RetrievalQppItem
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
 
-VERSION = 1
+VERSION = 2
 NUMBERS_PER_TOKEN = 16
 """The numbers of embeddings that count as one token; a score counts as one by itself."""
 
@@ -109,6 +110,7 @@ class RetrievalQppModel:
         conditions = {
             "corpus_from_list": item.corpus_score is None,
             "short_list": len(item.results) < self._depth(item),
+            "hidden_characters": has_unseen(item.query),
         }
         return Prepared(
             (Input(_key(retrieved), tokens, retrieved),),
@@ -163,7 +165,7 @@ class RetrievalQppModel:
         return item.depth if item.depth is not None else self.options.depth
 
     def _read(self, item: RetrievalQppItem) -> RetrievedList:
-        words = len(words_of(item.query))
+        words = len(words_of(normalise(item.query)))
         if words == 0:
             raise ItemError("empty_query", "`query` holds no word: send the text that was searched")
         if not item.results:

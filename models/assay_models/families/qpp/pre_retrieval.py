@@ -26,8 +26,9 @@ from assay_models.families.classifier.parity import ParityError
 from assay_models.families.qpp import rewrites
 from assay_models.families.qpp.encoder import FILES, MAX_POSITIONS, SentenceEmbedding
 from assay_models.families.qpp.features import VERSION as FEATURES_VERSION
-from assay_models.families.qpp.features import QueryFeatures, normalise, read_features
+from assay_models.families.qpp.features import QueryFeatures, read_features
 from assay_models.families.qpp.heads import Head, read_head
+from assay_models.families.qpp.query_text import has_letters, normalise, text_flags
 from assay_models.items import VideoQppItem
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, digest_of, fingerprint_of
@@ -100,7 +101,7 @@ class VideoQppModel:
         )
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
-        """Normalise white space, then read the tokens and the features of one query.
+        """Normalise the text, then read the tokens and the features of one query.
 
         With an `original` there is one more row, and the query's own row keeps its embedding.
         """
@@ -188,28 +189,33 @@ class VideoQppModel:
     def _tokenize(self, field: str, query: str, options: Options) -> "TokenizedQuery":
         text = normalise(query)
         encoding = self.encoder.tokenize(text)
-        if len(encoding.ids) <= _SPECIAL_TOKENS:
-            raise ItemError("empty_query", f"`{field}` holds no word: send a text to be searched")
+        if len(encoding.ids) <= _SPECIAL_TOKENS or not has_letters(text):
+            raise ItemError(
+                "empty_query", f"`{field}` holds no word of letters: send a text to be searched"
+            )
+        flags = text_flags(query, encoding.word_ids)
         excess = len(encoding.ids) - self.max_tokens
         if excess <= 0:
-            return TokenizedQuery(tuple(encoding.ids), text, 0)
+            return TokenizedQuery(tuple(encoding.ids), text, 0, flags)
         if options.truncation == "error":
             raise ItemError(
                 "input_too_long",
                 f"`{field}` is {excess} tokens over the limit of {self.max_tokens}: "
                 "shorten it, or set `options.truncation` to left, right or middle",
             )
-        return _truncate(encoding, text, excess, options.truncation)
+        ids, text = _truncate(encoding, text, excess, options.truncation)
+        return TokenizedQuery(ids, text, excess, flags)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedQuery:
-    """A query as it is scored: token ids with both special tokens, their text, and the number of
-    tokens that were cut."""
+    """A query as it is scored: token ids with both special tokens, their text, the number of
+    tokens that were cut, and the flags of the text."""
 
     ids: tuple[int, ...]
     text: str
     truncated: int
+    flags: tuple[str, ...]
 
 
 class QueryRow(NamedTuple):
@@ -288,7 +294,8 @@ def _flags(
         "very_short": features.words < MIN_WORDS,
         "truncated": truncated > 0,
     }
-    return tuple(flag for flag, holds in conditions.items() if holds)
+    of_texts = query.flags if original is None else (*query.flags, *original.flags)
+    return (*(flag for flag, holds in conditions.items() if holds), *dict.fromkeys(of_texts))
 
 
 def _key(collection: str, query: TokenizedQuery) -> bytes:
@@ -297,14 +304,14 @@ def _key(collection: str, query: TokenizedQuery) -> bytes:
     return b"\0".join((collection.encode(), length, ids, query.text.encode()))
 
 
-def _truncate(encoding: Encoding, text: str, excess: int, side: str) -> TokenizedQuery:
+def _truncate(encoding: Encoding, text: str, excess: int, side: str) -> tuple[tuple[int, ...], str]:
     first, *inner, last = zip(encoding.ids, encoding.offsets, strict=True)
     kept = len(inner) - excess
     at_start = {"right": kept, "left": 0, "middle": (kept + 1) // 2}[side]
     head, tail = inner[:at_start], inner[len(inner) - (kept - at_start) :]
     pieces = [_text_between(text, part[0], part[-1]) for part in (head, tail) if part]
     ids = tuple(token for token, _ in (first, *head, *tail, last))
-    return TokenizedQuery(ids, normalise(" ".join(pieces)), excess)
+    return ids, normalise(" ".join(pieces))
 
 
 def _text_between(text: str, first: _Token, last: _Token) -> str:

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from assay_models.families.qpp.features import normalise, read_features
+from assay_models.families.qpp.features import read_features
 from assay_models.families.qpp.heads import read_head
+from assay_models.families.qpp.query_text import normalise
 from recipes.video_qpp.data import embed_queries, read_queries
 from recipes.video_qpp.fit import choose_blend, choose_penalty, fit_head, prepare_queries
 from recipes.video_qpp.metrics import TargetColumn, correlation_rows

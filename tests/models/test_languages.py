@@ -2,7 +2,7 @@
 
 import pytest
 
-from assay_models.families.nli.languages import Languages, known_codes
+from assay_models.languages import Languages, known_codes
 
 ENGLISH = Languages(("en",))
 

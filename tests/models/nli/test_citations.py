@@ -1,0 +1,136 @@
+"""Citations: the forms that are removed, and brackets that are part of a statement."""
+
+from itertools import pairwise
+
+import pytest
+
+from assay_models.families.nli.citations import citations, without
+
+STATEMENT = "The ferry carries forty cars."
+
+
+def removed(text: str) -> str:
+    return without(text, 0, len(text), citations(text)).strip()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The ferry carries forty cars [1].",
+        "The ferry carries forty cars[1].",
+        "The ferry carries forty cars.[1]",
+        "The ferry carries forty cars [1, 3].",
+        "The ferry carries forty cars [1-3].",
+        "The ferry carries forty cars [1][2].",
+        "The ferry carries forty cars [1] and [2].",
+        "The ferry carries forty cars [[1]].",
+        "The ferry carries forty cars [^1].",
+        "The ferry carries forty cars.[^note]",
+        "The ferry carries forty cars [doc_2].",
+        "The ferry carries forty cars [doc_2, doc_3].",
+        "The ferry carries forty cars [Document 2].",
+        "The ferry carries forty cars [citation:1].",
+        "The ferry carries forty cars (Harbour Office, 2020).",
+        "The ferry carries forty cars (Smith et al., 2020; Jones 2019).",
+        "The ferry carries forty cars (Smith & Jones, 2020a, p. 4).",
+        "The ferry carries forty cars (see Smith and Jones 2020).",
+        "The ferry carries forty cars (Smith et al. 2020).",
+        "The ferry carries forty cars [Smith et al., 2020].",
+        "The ferry carries forty cars (Source: page 4).",
+        "The ferry carries forty cars (source 4).",
+        "The ferry carries forty cars [Source: Harbour Office].",
+        "The ferry carries forty cars (p. 4).",
+        "The ferry carries forty cars (pp. 4\u20136).",
+        "The ferry carries forty cars.\xb9",
+        "The ferry carries forty cars\xb9\xb2.",
+        "The ferry carries forty cars.\xb9,\xb2",
+        "The ferry carries forty cars\u2020.",
+        "The ferry carries forty cars.<sup>[1]</sup>",
+        "The ferry carries forty cars<sup>1</sup>.",
+        "The ferry carries forty cars\u30104\u2020source\u3011.",
+        "The ferry carries forty cars\u30104:0\u2020ferry.pdf\u3011.",
+        "The ferry carries forty cars (https://harbour.example/ferry).",
+        "The ferry carries forty cars https://harbour.example/ferry.",
+        "The ferry carries forty cars <https://harbour.example/ferry>.",
+        "The ferry carries forty cars ([Harbour Office](https://harbour.example/ferry)).",
+        "The ferry carries forty cars [1](https://harbour.example/ferry).",
+        "The ferry carries forty [cars](https://harbour.example/ferry).",
+        "The ferry carries forty cars \\cite{smith2020}.",
+        "The ferry carries forty cars~\\citep[p.~4]{smith2020}.",
+        "The ferry carries forty cars [@smith2020; @jones].",
+        'The <cite index="1">ferry carries forty cars</cite>.',
+        "The ferry carries forty cars \ue200cite\ue202turn0search0\ue201.",
+        "The ferry carries forty cars ([1]).",
+        "The ferry [1] carries forty cars.",
+        "The ferry (Smith et al., 2020) carries forty cars.",
+        'The ferry carries forty cars<ref name="a"/>.',
+        "The ferry carries forty cars (Harbour Office, https://a.b/c).",
+    ],
+)
+def test_citations_are_removed_from_a_statement(text: str) -> None:
+    assert removed(text) == STATEMENT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The museum opened (1998) in June.",
+        "It closed (May 2020) for a year.",
+        "It closed (March, 2019) again.",
+        'He wrote "teh [sic] cat".',
+        "The function f(x) is continuous.",
+        "It is the ferry (the largest in Europe) of the line.",
+        "The value lies in [0, 1].",
+        "The value lies in the range [1, 3].",
+        "The list [1, 2] is sorted.",
+        "It covers 40 m\xb2 of land.",
+        "The area is 40 square metres\xb2 wide.",
+        "The element x[1] is zero.",
+        "Use `a[1]` and `(Smith, 2020)` here.",
+        "The fair (Expo 2020) took place in Dubai.",
+        "The system (Windows 2000) was released.",
+        "It is at https://harbour.example today.",
+        "See https://example.com/a.b?c=d for the 1.2.3 release.",
+        "He [the captain] left.",
+        "Water (H2O) boils.",
+        "The act (section 5) applies.",
+        "It rose 10\xb3 times.",
+        "The site is www.harbour.example.",
+        "It costs (in 2020) nine euros.",
+        "The ferry (capacity: 40 cars) left.",
+        "The year [1998] was dry.",
+        "x = [1, 3] is given.",
+        "It weighs 5 kg (11 lb).",
+        "Its length (40 m, 2020) grew.",
+        "Einstein found E = mc\xb2 in 1905.",
+        "The ferry (built 1998) sank.",
+        "The team (Smith, Jones and Lee) won.",
+        "He won the medal (page boy) there.",
+    ],
+)
+def test_what_belongs_to_a_statement_stays(text: str) -> None:
+    assert citations(text) == []
+    assert removed(text) == text
+
+
+def test_of_a_link_with_words_only_the_words_stay() -> None:
+    text = "The [forty cars](https://harbour.example/a_(b)) are red."
+    assert removed("The [forty cars](https://harbour.example/ferry) are red.") == (
+        "The forty cars are red."
+    )
+    assert "forty cars" in removed(text)
+
+
+def test_a_citation_leaves_no_blank_before_a_stop_and_one_between_words() -> None:
+    assert removed("The ferry [1] carries [2], they say, cars [3] .") == (
+        "The ferry carries, they say, cars."
+    )
+    assert removed("[1] The ferry carries cars [2]") == "The ferry carries cars"
+
+
+@pytest.mark.parametrize(
+    "unit", ["(", "[", "[1", "(A", "https://a ", "\u00b9", "[a](", "<ref ", "\\cite"]
+)
+def test_citations_of_any_text_are_found_in_one_pass(unit: str) -> None:
+    spans = citations(unit * (200_000 // len(unit)))
+    assert all(first[1] <= second[0] for first, second in pairwise(spans))

@@ -1,0 +1,37 @@
+"""Tables in Markdown: their rows as sentences."""
+
+import pytest
+
+from assay_models.families.nli.tables import tables
+
+
+def rows(text: str) -> list[str]:
+    return [row.sentence for table in tables(text) for row in table.rows]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        (
+            "| City | Founded | Cars |\n|---|:-:|--:|\n| Ard | 1820 | 40,000 |\n| Belm | 1755 | |",
+            ["Ard: Founded 1820, Cars 40,000.", "Belm: Founded 1755."],
+        ),
+        ("City | Founded\n--- | ---\nArden | 1820\nno row", ["Arden: Founded 1820."]),
+        ("| | 2019 |\n|-|-|\n| Cars | 40 |", ["Cars: 2019 40."]),
+        ("| A |\n|---|\n| a \\| b |", ["a \\| b."]),
+        ("| A | B |\n|---|---|\n| | |", []),
+        ("| A | B |\n|---|---|\n| a | b | c |", ["a: B b, c."]),
+        ("a | b\nc | d", []),
+        ("no table", []),
+        ("|---|---|\n| a | b |", []),
+    ],
+)
+def test_rows_are_sentences_with_their_headers(text: str, sentences: list[str]) -> None:
+    assert rows(text) == sentences
+
+
+def test_two_tables_have_their_places() -> None:
+    text = "x\n| A | B |\n|-|-|\n| 1 | 2 |\n\ny\n| C | D |\n|-|-|\n| 3 | 4 |"
+    first, second = tables(text)
+    assert text[first.start : first.end] == "| A | B |\n|-|-|\n| 1 | 2 |\n"
+    assert [text[row.start : row.end].strip() for row in second.rows] == ["| 3 | 4 |"]
