@@ -90,9 +90,7 @@ def _next_opening(text: str, place: int) -> re.Match[str] | None:
             continue
         before = _line_before(text, opening.start())
         is_after_prose = before.endswith((" ", "\t", ":", ">")) and opening["fence"][0] == "`"
-        if _BEFORE.fullmatch(before) or (
-            is_after_prose and _TAG_ALONE.fullmatch(opening["info"])
-        ):
+        if _BEFORE.fullmatch(before) or (is_after_prose and _TAG_ALONE.fullmatch(opening["info"])):
             return opening
     return None
 

@@ -16,7 +16,7 @@ _CONTINUED = re.compile(r"\\[ \t]*\n")
 _DEFINITION = re.compile(
     r"^[ \t]*#[ \t]*define[ \t]+(\w+)(?:\(([^()\n]*)\))?[ \t]*(.*)$", re.MULTILINE
 )
-# Comments, strings and characters are one token each, so that nothing inside them is expanded.
+# Comments, strings and characters are one piece each, so that nothing inside them is expanded.
 _TOKEN = re.compile(
     r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|\w+|\s+|##|.", re.DOTALL
 )
@@ -24,7 +24,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Macro:
-    """A macro: its parameters, None where it is no function, and the tokens of its body."""
+    """A macro: its parameters, None where it is no function, and the pieces of its body."""
 
     parameters: tuple[str, ...] | None
     body: tuple[str, ...]
@@ -56,48 +56,48 @@ def _definitions(code: str) -> list[tuple[str, str | None, str]]:
 
 
 def _macro(parameters: str | None, body: str) -> _Macro:
-    tokens = tuple(token for token in _TOKEN.findall(body) if not token.startswith(("//", "/*")))
+    pieces = tuple(piece for piece in _TOKEN.findall(body) if not piece.startswith(("//", "/*")))
     if parameters is None:
-        return _Macro(None, tokens)
+        return _Macro(None, pieces)
     names = tuple(name.strip().replace("...", "__VA_ARGS__") for name in parameters.split(","))
-    return _Macro(names if names != ("",) else (), tokens)
+    return _Macro(names if names != ("",) else (), pieces)
 
 
-def _expand_once(tokens: list[str], macros: dict[str, _Macro]) -> str | None:
+def _expand_once(pieces: list[str], macros: dict[str, _Macro]) -> str | None:
     parts: list[str] = []
     place = length = 0
-    while place < len(tokens):
-        token = tokens[place]
+    while place < len(pieces):
+        piece = pieces[place]
         place += 1
-        macro = macros.get(token)
+        macro = macros.get(piece)
         if macro is not None and macro.parameters is None:
-            token = "".join(macro.body)
-        elif macro is not None and (call := _arguments(tokens, place)) is not None:
+            piece = "".join(macro.body)
+        elif macro is not None and (call := _arguments(pieces, place)) is not None:
             arguments, place = call
-            token = _substitute(macro, arguments)
-        length += len(token)
+            piece = _substitute(macro, arguments)
+        length += len(piece)
         if length > MAX_CHARACTERS:
             return None
-        parts.append(token)
+        parts.append(piece)
     return "".join(parts)
 
 
-def _arguments(tokens: list[str], place: int) -> tuple[list[str], int] | None:
+def _arguments(pieces: list[str], place: int) -> tuple[list[str], int] | None:
     """Return the arguments of a call that begins at that place, and the place behind it."""
-    while place < len(tokens) and tokens[place].isspace():
+    while place < len(pieces) and pieces[place].isspace():
         place += 1
-    if place == len(tokens) or tokens[place] != "(":
+    if place == len(pieces) or pieces[place] != "(":
         return None
     arguments, depth = [""], 0
-    for end in range(place + 1, len(tokens)):
-        token = tokens[end]
-        if token == ")" and depth == 0:
+    for end in range(place + 1, len(pieces)):
+        piece = pieces[end]
+        if piece == ")" and depth == 0:
             return [argument.strip() for argument in arguments], end + 1
-        depth += {"(": 1, ")": -1}.get(token, 0)
-        if token == "," and depth == 0:
+        depth += {"(": 1, ")": -1}.get(piece, 0)
+        if piece == "," and depth == 0:
             arguments.append("")
         else:
-            arguments[-1] += token
+            arguments[-1] += piece
     return None
 
 
@@ -108,4 +108,4 @@ def _substitute(macro: _Macro, arguments: list[str]) -> str:
         arguments = [*arguments[:fixed], ", ".join(arguments[fixed:])]
         names = (*names[:-1], "__VA_ARGS__")
     values = dict(zip(names, arguments, strict=False))
-    return "".join("" if token == "##" else values.get(token, token) for token in macro.body)
+    return "".join("" if piece == "##" else values.get(piece, piece) for piece in macro.body)

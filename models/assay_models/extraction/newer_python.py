@@ -11,7 +11,8 @@ from assay_models.extraction.grammars import nests_too_deep
 from assay_models.extraction.languages import PYTHON_GRAMMAR
 
 _NEWER = re.compile(
-    r"\b(?:def|class)\s+\w+\s*\[|^\s*type\s+\w|\b(?:[ft]r?|r[ft])[\"']", re.IGNORECASE | re.MULTILINE
+    r"\b(?:def|class)\s+\w+\s*\[|^\s*type\s+\w|\b(?:[ft]r?|r[ft])[\"']",
+    re.IGNORECASE | re.MULTILINE,
 )
 
 

@@ -14,7 +14,7 @@ from assay_models.extraction.languages import (
     names_unaccepted_language,
 )
 from assay_models.extraction.thoughts import remove_thoughts
-from assay_models.extraction.verdict import Reason, SyntaxChecker, SyntaxVerdict
+from assay_models.extraction.verdict import SyntaxChecker, SyntaxVerdict
 
 VERSION = 1
 """The version of this rule: part of the fingerprint of a model that uses it."""

@@ -14,12 +14,14 @@ _CLOSING_TOKENS = (
     *("<|end|>",),
 )
 _TAG = re.compile(
-    rf"(?P<first>^[ \t]*)?(?<![`'\"])(?:<(?P<opens>{_NAMES})(?:[ \t][^<>\n]*)?>|</(?P<closes>{_NAMES})[ \t]*>"
+    rf"(?P<first>^[ \t>]*)?(?<![`'\"])"
+    rf"(?:<(?P<opens>{_NAMES})(?:[ \t][^<>\n]*)?>|</(?P<closes>{_NAMES})[ \t]*>"
     rf"|(?P<opens_token>{'|'.join(map(re.escape, _OPENING_TOKENS))})"
     rf"|(?P<closes_token>{'|'.join(map(re.escape, _CLOSING_TOKENS))}))",
     re.IGNORECASE | re.MULTILINE,
 )
-_FENCE = re.compile(r"^[ \t>]*(?:```|~~~)", re.MULTILINE)
+# A fenced Markdown document is read as prose.
+_FENCE = re.compile(r"^[ \t>]*(?:```|~~~)(?![`~]*[ \t]*(?:markdown|mdx?)\b)", re.MULTILINE)
 
 
 @dataclass(slots=True)
@@ -68,7 +70,7 @@ def remove_thoughts(text: str) -> tuple[str, bool]:
             closing = next(
                 later for later in pending if not _opens(later) and _kind(later) == _kind(tag)
             )
-            answer.resume(closing.end(), tag.start())
+            answer.resume(closing.end(), max(tag.start(), tag.end("first")))
         elif tag["first"] is not None:
             answer.resume(len(text), tag.start())
             return "".join(answer.parts), True
@@ -84,9 +86,9 @@ def _kind(tag: re.Match[str]) -> str:
     name = tag["opens"] or tag["closes"]
     if name:
         return name.lower()
-    tokens = [*_OPENING_TOKENS, *_CLOSING_TOKENS]
-    place = [token.lower() for token in tokens].index(tag[0].lower())
-    return str(place % len(_OPENING_TOKENS))
+    tokens = _OPENING_TOKENS if tag["opens_token"] else _CLOSING_TOKENS
+    used = (tag["opens_token"] or tag["closes_token"]).lower()
+    return str([token.lower() for token in tokens].index(used))
 
 
 def _is_text(answer: _Answer, tag: re.Match[str]) -> bool:

@@ -170,7 +170,7 @@ def test_the_fingerprint_changes_with_the_parser_version(
     folder: Path, model: CodeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert load(folder).fingerprint == model.fingerprint
-    monkeypatch.setattr(programs, "parser_versions", lambda languages: "CPython 4.0.0")
+    monkeypatch.setattr(programs, "parser_versions", lambda *_: "CPython 4.0.0")
     assert load(folder).fingerprint != model.fingerprint
 
 
@@ -211,7 +211,7 @@ def test_the_language_of_an_item_selects_the_parser(model: CodeModel) -> None:
 def test_a_card_with_a_missing_grammar_is_refused_with_the_install_command(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(programs, "missing_grammars", lambda languages: ["tree-sitter-go"])
+    monkeypatch.setattr(programs, "missing_grammars", lambda *_: ["tree-sitter-go"])
     with pytest.raises(CardError, match=r"tree-sitter-go: pip install 'assay\[models\]'"):
         load(folder)
 

@@ -178,7 +178,7 @@ def test_the_fingerprint_changes_with_python_and_isolation(
     assert load().fingerprint != model.fingerprint
     monkeypatch.setattr(code_exec, "choose_sandbox", lambda card, options: model.sandbox)
     assert load().fingerprint == model.fingerprint
-    monkeypatch.setattr(programs, "parser_versions", lambda languages: "CPython 4.0.0")
+    monkeypatch.setattr(programs, "parser_versions", lambda *_: "CPython 4.0.0")
     assert load().fingerprint != model.fingerprint
 
 
