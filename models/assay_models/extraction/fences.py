@@ -19,6 +19,8 @@ _TAG_ALONE = re.compile(r"[\w+#.{}-]*[ \t]*")
 _QUOTE = re.compile(r"^[ \t]*(?:>[ \t]?)+", re.MULTILINE)
 _INDENTATION = re.compile(r"^([ \t]*)\S", re.MULTILINE)
 _LONG_TEXT = re.compile(r"\"\"\"|'''|`|/\*|[rR]#*\"")
+# Fences with prose between them are a program in these: templates of text.
+_TEMPLATE_LANGUAGES = frozenset(("javascript", "typescript"))
 _DOCUMENTS = frozenset(("markdown", "md", "mdx"))
 
 IsProgram = Callable[[str, str], bool]
@@ -36,10 +38,12 @@ class Block:
 
 
 class _End(NamedTuple):
-    """A possible end of a block: where its body ends, and where the next block may begin."""
+    """A possible end of a block: where its body ends, where the next block may begin, and whether
+    the fence there opens that block."""
 
     cut: int
     resume: int
+    opens_next: bool = False
 
 
 def find_blocks(text: str, is_program: IsProgram, max_characters: int) -> Iterator[Block]:
@@ -60,7 +64,9 @@ def find_blocks(text: str, is_program: IsProgram, max_characters: int) -> Iterat
         quoted = ">" in before and _BEFORE.fullmatch(before) is not None
         start = min(opening.end() + 1, len(text))
         ends = _ends(text, start, opening["fence"], start + 2 * max_characters)
-        for end in (*ends, _visible_end(ends, len(text))):
+        if tag in _TEMPLATE_LANGUAGES:
+            ends.sort(key=lambda end: end.cut)
+        for end in (*ends, _visible_end(ends)):
             body = text[start : end.cut]
             if len(body) <= 2 * max_characters and is_program(tag, _clean(body, quoted)):
                 break
@@ -124,10 +130,10 @@ def _other_end(text: str, fence: re.Match[str]) -> _End:
     """Return the end of a block at a fence that is not alone: it may open the next block."""
     line = text.rfind("\n", 0, fence.start()) + 1
     if _OPENING.match(text, fence.start()) and _BEFORE.fullmatch(text, line, fence.start()):
-        return _End(line, line)
+        return _End(line, line, opens_next=True)
     return _End(fence.start(), fence.end())
 
 
-def _visible_end(ends: list[_End], text_end: int) -> _End:
+def _visible_end(ends: list[_End]) -> _End:
     """Return the end of a block that is no program: before the next opening, or the first fence."""
-    return next((end for end in ends if end.cut == end.resume < text_end), ends[0])
+    return next((end for end in ends if end.opens_next), ends[0])
