@@ -11,7 +11,7 @@ Wrapping = Callable[[str, str], str]
 PROGRAMS: Mapping[Language, str] = {
     "python": "def add(a, b):\n    total = a + b\n\n    return total",
     "javascript": "function add(a, b) {\n  const total = a + b;\n\n  return total;\n}",
-    "cpp": "#include <vector>\nint add(int a, int b) {\n    int total = a + b;\n\n    return total;\n}",
+    "cpp": "#include <ios>\nint add(int a, int b) {\n    int sum = a + b;\n\n    return sum;\n}",
 }
 TAGS: Mapping[Language, tuple[str, ...]] = {
     "python": ("python", "py", "python3", "Python", "Python 3", "python3.12", "{.python}", ""),

@@ -85,7 +85,9 @@ def test_composed_wrappings_do_not_change_the_program(
     assert solve(response).code == PROGRAMS[language]
 
 
-DOCSTRING = 'def add(a, b):\n    """Add.\n\n    ```python\n    add(1, 2)\n    ```\n    """\n    return a + b'
+DOCSTRING = (
+    'def add(a, b):\n    """Add.\n\n    ```py\n    add(1, 2)\n    ```\n    """\n    return a'
+)
 FLAT = 'def add(a, b):\n    """Add.\n```\nadd(1, 2)\n```\n"""\n    return a + b'
 TEMPLATE = (
     "const help = `\n```js\nadd(1, 2)\n```\n`.length + add(1);\nfunction add(a) { return a; }"
