@@ -131,7 +131,7 @@ def _without_program(extracted: Extracted, options: Options) -> Prepared:
         raise ItemError(
             "invalid_code",
             f"no program to compute a raw score for ({extracted.reason}): "
-            "give one fenced block that parses, or leave options.raw out",
+            "give a program that parses, or leave options.raw out",
         )
     return Prepared((), flags=extraction_flags(extracted), details=extraction_details(extracted))
 

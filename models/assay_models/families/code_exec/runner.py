@@ -12,8 +12,8 @@ of its output if it was given an input (`pass 0.012 0 -`); or a line that says w
 - the *candidate* drops every privilege, runs the program, then the test, and ends itself.
 
 No line of the program or of the tests runs in launcher or supervisor, and of what a candidate
-prints no more than a digest is read. A test is passed if its candidate writes to memory shared with the supervisor that
-it reached the end of the test, and then exits with 0: a process that ends earlier leaves no mark.
+prints no more than a digest is read. A test is passed if its candidate writes to memory shared with
+the supervisor that it reached its end, and then exits with 0: one that ends earlier leaves no mark.
 """
 
 import ctypes
