@@ -5,11 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
     FiniteFloat,
     JsonValue,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -114,14 +116,40 @@ class CodeItem(ResponseItem):
     language: Annotated[str, Field(max_length=64)] | None = None
 
 
+class InputOutput(BaseModel):
+    """The standard input of a program, and the standard output that it has to print for it.
+
+    Data sets that call them `input` and `output` are read as well.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stdin: Text = Field(validation_alias=AliasChoices("stdin", "input"))
+    stdout: Text = Field(validation_alias=AliasChoices("stdout", "output"))
+
+
 class CodeExecItem(ResponseItem):
-    """The answer that a policy wrote, and the tests that its program has to pass: a list of Python
-    snippets, each one test, or one text, which is one test as a whole. `prompt` is not read."""
+    """The answer that a policy wrote, and what its program has to pass: `tests`, `io` or both.
+
+    `tests` is a list of Python snippets, each one test, or one text, which is one test as a whole.
+    Each pair of `io` is a test as well. `prompt` is read only to find the program among several
+    blocks.
+    """
 
     response: Text
-    tests: Text | Annotated[tuple[Text, ...], Field(min_length=1, max_length=1024)]
+    io: Annotated[tuple[InputOutput, ...], Field(min_length=1, max_length=1024)] | None = None
+    tests: Text | Annotated[tuple[Text, ...], Field(min_length=1, max_length=1024)] | None = Field(
+        default=None, validate_default=True
+    )
     prompt: Prompt | None = None
     language: Annotated[str, Field(max_length=64)] | None = None
+
+    @field_validator("tests")
+    @classmethod
+    def _check_tests(cls, tests: object, info: ValidationInfo) -> object:
+        if tests is None and info.data.get("io") is None:
+            raise ValueError("give `tests`, or `io` (pairs of stdin and stdout)")
+        return tests
 
 
 Embedding = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=8192)]

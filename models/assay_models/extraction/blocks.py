@@ -5,8 +5,9 @@ from typing import Literal
 
 from assay_models.extraction.languages import Language
 
-Extraction = Literal["strict", "last_block", "raw_code"]
-"""The place of the program: the only fenced block, the last one, or the whole text."""
+Extraction = Literal["strict", "last_block", "raw_code", "solution"]
+"""The place of the program: the only fenced block, the last one, the whole text, or where a reader
+finds it."""
 
 _BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 _CPP_BLOCK = re.compile(r"```(\w*|[cC]\+\+\w*)\n(.*?)```", re.DOTALL)

@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from assay_models.extraction.languages import GRAMMARS, Language
-from assay_models.extraction.verdict import MAX_DEPTH, Reason
+from assay_models.extraction import macros
+from assay_models.extraction.languages import GRAMMARS, Language, SyntaxRule
+from assay_models.extraction.verdict import MAX_DEPTH, Reason, SyntaxVerdict
 
 _OPENING, _BRACKETS = re.compile(r"[(\[{]"), re.compile(r"([(\[{])|[)\]}]")
 
@@ -48,25 +49,42 @@ _CALLABLES = frozenset({"arrow_function", "function_expression", "func_literal"}
 _BLOCKS = frozenset({"block", "statement_block"})
 
 
-def check_syntax(code: str, language: Language, *, is_guess: bool, deadline: float) -> Reason:
-    """Return whether `code` parses under one of the language's tables, as a reason.
+def check_syntax(
+    code: str, language: Language, rule: SyntaxRule, *, is_guess: bool, deadline: float
+) -> SyntaxVerdict:
+    """Return whether `code` parses under one of the language's tables.
 
     There must be no error and no missing token. As a guess it must also define something with a
-    body. `deadline` is the `time.thread_time()` at which the parser gives up. The parser reads the
-    clock between steps, and there are texts on which one step takes minutes.
+    body. By the language's rule the macros of a C or C++ program are expanded where it does not
+    parse as it is. `deadline` is the `time.thread_time()` at which the parser gives up. The parser
+    reads the clock between steps, and there are texts on which one step takes minutes.
     """
-    if _nests_too_deep(code):
-        return "parser_limit"
+    if nests_too_deep(code):
+        return SyntaxVerdict("parser_limit")
+    verdict = _check_tables(code, language, rule, is_guess, deadline)
+    if verdict.reason == "syntax_error" and rule == "language" and language in ("c", "cpp"):
+        expanded = macros.expand(code)
+        if expanded is not None and not nests_too_deep(expanded):
+            return _check_tables(expanded, language, rule, is_guess, deadline)
+    return verdict
+
+
+def _check_tables(
+    code: str, language: Language, rule: SyntaxRule, is_guess: bool, deadline: float
+) -> SyntaxVerdict:
     try:
         data = code.encode() + b"\n"  # as in a file: C's directives do not end without it
     except UnicodeEncodeError:
-        return "syntax_error"
-    reason: Reason = "syntax_error"
+        return SyntaxVerdict("syntax_error")
     for table in tables(language):
-        reason = _parse(data, table, is_guess, deadline)
+        reason, root = _parse(data, table, deadline)
+        if root is not None and is_guess and not any(map(_defines, _nodes(root))):
+            reason, root = "syntax_error", None
+        if root is not None and rule == "language":
+            return SyntaxVerdict(reason, None, tuple(dict.fromkeys(_defined_names(root, data))))
         if reason != "syntax_error":
             break
-    return reason
+    return SyntaxVerdict(reason)
 
 
 @functools.cache
@@ -78,7 +96,8 @@ def tables(language: Language) -> tuple[Any, ...]:
     return tuple(core.Language(getattr(module, table)()) for table in grammar.tables)
 
 
-def _nests_too_deep(code: str) -> bool:
+def nests_too_deep(code: str) -> bool:
+    """Return whether brackets nest deeper than a syntax tree may."""
     # Brackets in strings and comments count: a crude bound, before a parser whose time grows with
     # the square of the depth.
     if len(_OPENING.findall(code)) <= MAX_DEPTH:
@@ -90,7 +109,8 @@ def _nests_too_deep(code: str) -> bool:
     return deepest > MAX_DEPTH
 
 
-def _parse(data: bytes, table: Any, is_guess: bool, deadline: float) -> Reason:
+def _parse(data: bytes, table: Any, deadline: float) -> tuple[Reason, Any]:
+    """Return the reason, and the root of the tree where there is a program."""
     is_late = has_failed = False
 
     def is_over(_: int, has_error: bool) -> bool:
@@ -107,15 +127,13 @@ def _parse(data: bytes, table: Any, is_guess: bool, deadline: float) -> Reason:
         root = parser.parse(read, progress_callback=is_over).root_node
     except ValueError:
         if has_failed or is_late:
-            return "syntax_error" if has_failed else "parser_limit"
+            return "syntax_error" if has_failed else "parser_limit", None
         raise
     if root.has_error:
-        return "syntax_error"
+        return "syntax_error", None
     if _is_too_deep(root):
-        return "parser_limit"
-    if is_guess and not any(map(_defines, _nodes(root))):
-        return "syntax_error"
-    return "trivial" if _does_nothing(root) else "ok"
+        return "parser_limit", None
+    return "trivial" if _does_nothing(root) else "ok", root
 
 
 def _is_too_deep(root: Any) -> bool:
@@ -145,6 +163,21 @@ def _defines(node: Any) -> bool:
         return node.child_by_field_name("body") is not None
     body = node.child_by_field_name("body") if node.type in _CALLABLES else None
     return body is not None and body.type in _BLOCKS
+
+
+def _defined_names(root: Any, data: bytes) -> Iterator[str]:
+    """Yield the names of all functions, classes and methods that have a body."""
+    for node in filter(_defines, _nodes(root)):
+        name = _declared(node.parent if node.type in _CALLABLES else node)
+        while name is not None and (inner := _declared(name)) is not None:
+            name = inner
+        if name is not None:  # its `text` cannot be read: the parser did not keep the source
+            yield data[name.start_byte : name.end_byte].decode()
+
+
+def _declared(node: Any) -> Any:
+    """Return the declarator or the name inside a C declarator or a qualified name."""
+    return node.child_by_field_name("declarator") or node.child_by_field_name("name")
 
 
 def _does_nothing(root: Any) -> bool:

@@ -7,6 +7,7 @@ bytes more.
 """
 
 import contextlib
+import json
 import resource
 import signal
 import socket
@@ -14,7 +15,7 @@ import struct
 from collections.abc import Mapping
 from typing import get_args
 
-from assay_models.extraction.languages import LANGUAGES, Candidates, Language
+from assay_models.extraction.languages import LANGUAGES, Candidates, Language, SyntaxRule
 from assay_models.extraction.syntax import check_syntax
 from assay_models.extraction.verdict import Reason, SyntaxVerdict
 
@@ -27,6 +28,7 @@ MEMORY_BYTES = 512 << 20
 
 _LENGTH = struct.Struct(">I")
 _LANGUAGES: Mapping[str, Language] = {name: name for name in LANGUAGES}
+_RULES: Mapping[str, SyntaxRule] = {name: name for name in get_args(SyntaxRule)}
 _REASONS: Mapping[str, Reason] = {name: name for name in get_args(Reason)}
 
 
@@ -53,31 +55,36 @@ def receive(connection: socket.socket) -> bytes | None:
 
 
 def pack_request(code: str, candidates: Candidates) -> bytes:
-    """Encode a request: the index of the first guess, the candidates, a newline, the text."""
-    head = f"{candidates.first_guess},{','.join(candidates.languages)}\n"
-    return head.encode() + code.encode(errors="surrogatepass")
+    """Encode a request: the index of the first guess, the rule, the languages, a newline, the
+    text."""
+    head = ",".join((str(candidates.first_guess), candidates.rule, *candidates.languages))
+    return f"{head}\n".encode() + code.encode(errors="surrogatepass")
 
 
 def unpack_verdict(answer: bytes) -> SyntaxVerdict:
-    """Decode the verdict in an answer: its reason and, where there is one, its language."""
-    reason, _, language = answer.decode().partition(" ")
-    return SyntaxVerdict(_REASONS[reason], _LANGUAGES.get(language))
+    """Decode the verdict in an answer."""
+    reason, language, defines, is_newer = json.loads(answer)
+    return SyntaxVerdict(_REASONS[reason], _LANGUAGES.get(language), tuple(defines), is_newer)
 
 
 def _answer(request: bytes) -> bytes:
     head, _, text = request.partition(b"\n")
-    first_guess, *languages = head.decode().split(",")
-    tried = tuple(_LANGUAGES[name] for name in languages)
+    first_guess, rule, *languages = head.decode().split(",")
+    candidates = Candidates(
+        tuple(_LANGUAGES[name] for name in languages), int(first_guess), _RULES[rule]
+    )
     # The default action of this signal is to end the process, also in the middle of a parser.
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
     try:
         code = text.decode(errors="surrogatepass")
-        verdict = check_syntax(code, Candidates(tried, int(first_guess)))
+        verdict = check_syntax(code, candidates)
     except MemoryError:
         verdict = SyntaxVerdict("parser_limit")
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-    return f"{verdict.reason} {verdict.language or ''}".strip().encode()
+    return json.dumps(
+        (verdict.reason, verdict.language, verdict.defines, verdict.is_newer)
+    ).encode()
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes | None:

@@ -8,18 +8,20 @@ import pytest
 from support.checkpoints import PlainTransformers, build_checkpoint, load_model
 
 from assay_models.base import ItemError, Options, Prepared, Score
-from assay_models.card import CardError
+from assay_models.card import CardError, read_card
 from assay_models.extraction import MAX_CHARACTERS, Extraction
 from assay_models.families.code import programs
 from assay_models.families.code.model import CodeModel
 from assay_models.items import CodeItem
 from assay_models.registry import FAMILIES
+from assay_models.repository import embedded_root
 
 PROMPT = "Write double(x)."
 CODE = "def double(x):\n    return 2 * x"
 FENCED = f"```python\n{CODE}\n```"
 BROKEN = "```python\ndef secret(:\n```"
 RAW = Options(raw=True)
+CARDS = embedded_root()
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +157,12 @@ def test_a_truncated_program_is_flagged(model: CodeModel) -> None:
 
 @pytest.mark.parametrize(
     ("extraction", "response"),
-    [("strict", FENCED), ("last_block", f"```\n1\n```\n{FENCED}"), ("raw_code", CODE)],
+    [
+        ("strict", FENCED),
+        ("last_block", f"```\n1\n```\n{FENCED}"),
+        ("raw_code", CODE),
+        ("solution", f"<think>\n{BROKEN}\n</think>\n{FENCED}\n```\nprint(double(1))\n```"),
+    ],
 )
 def test_the_extraction_mode_of_the_card_is_used(
     tmp_path: Path, model: CodeModel, extraction: Extraction, response: str
@@ -166,11 +173,62 @@ def test_the_extraction_mode_of_the_card_is_used(
     assert (other.fingerprint == model.fingerprint) == (extraction == "strict")
 
 
+def test_the_block_that_the_users_messages_ask_for_is_scored_and_the_details_say_so(
+    tmp_path: Path, model: CodeModel
+) -> None:
+    options = {"extraction": "solution"}
+    other = load(build_checkpoint("llama", tmp_path, family="code", options=options))
+    two = f"{FENCED}\n\nAnd:\n\n```python\ndef halve(x):\n    return x / 2\n```"
+    prompt = messages(("system", "Write halve(x)."), ("user", PROMPT))
+    prepared = prepare(other, two, prompt=prompt)
+    assert prepared.inputs[0].key == prepare(model, FENCED).inputs[0].key
+    assert prepared.details == {
+        "extraction": "ok",
+        "language": "python",
+        "chosen_by": "defines_asked",
+        "block": 1,
+        "blocks": 2,
+    }
+    whole = {"extraction": "ok", "language": "python", "chosen_by": "whole_answer"}
+    assert prepare(other, CODE).details == whole
+
+
+def test_the_fingerprint_changes_with_the_version_of_the_solution_rule_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def parts(extraction: Extraction) -> dict[str, object]:
+        extractor = programs.ProgramExtractor.for_card("tiny@1", extraction, ("python",))
+        return dict(extractor.fingerprint_parts)
+
+    strict, solution = parts("strict"), parts("solution")
+    assert set(strict) == {"extraction", "languages", "parser"}
+    monkeypatch.setattr(programs, "VERSION", 0)
+    assert parts("strict") == strict
+    assert parts("solution") != solution
+
+
+def test_the_cards_of_codescaler_use_the_papers_rule_and_the_embedded_model_survives_wrapping() -> (
+    None
+):
+    cards = {
+        path.parent.parent.name: read_card(path.parent) for path in CARDS.glob("*/*/card.toml")
+    }
+    rules = {
+        name: card.options.get("extraction")
+        for name, card in cards.items()
+        if card.family in ("code", "code_exec")
+    }
+    assert rules == {
+        **dict.fromkeys(("codescaler-1.7b", "codescaler-4b", "codescaler-8b"), "strict"),
+        **dict.fromkeys(("code", "code-exec"), "solution"),
+    }
+
+
 def test_the_fingerprint_changes_with_the_parser_version(
     folder: Path, model: CodeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert load(folder).fingerprint == model.fingerprint
-    monkeypatch.setattr(programs, "parser_versions", lambda languages: "CPython 4.0.0")
+    monkeypatch.setattr(programs, "parser_versions", lambda *_: "CPython 4.0.0")
     assert load(folder).fingerprint != model.fingerprint
 
 
@@ -211,7 +269,7 @@ def test_the_language_of_an_item_selects_the_parser(model: CodeModel) -> None:
 def test_a_card_with_a_missing_grammar_is_refused_with_the_install_command(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(programs, "missing_grammars", lambda languages: ["tree-sitter-go"])
+    monkeypatch.setattr(programs, "missing_grammars", lambda *_: ["tree-sitter-go"])
     with pytest.raises(CardError, match=r"tree-sitter-go: pip install 'assay\[models\]'"):
         load(folder)
 

@@ -131,10 +131,11 @@ SABOTAGE = {
 @pytest.mark.parametrize("guarantee", SABOTAGE)
 def test_a_broken_guarantee_is_found(guarantee: str, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = SABOTAGE[guarantee]
-    canary = (FAMILIES / "canary.py").read_text()
-    runner = (FAMILIES / "runner.py").read_text()
+    canary, exchange, runner = (
+        (FAMILIES / f"{name}.py").read_text() for name in ("canary", "exchange", "runner")
+    )
     assert runner.count(old) == 1
-    parts = [compile(text, "part", "exec") for text in (canary, runner.replace(old, new))]
+    parts = [compile(text, "part", "exec") for text in (canary, exchange, runner.replace(old, new))]
     monkeypatch.setattr(sandbox, "runner_code", lambda: marshal.dumps(parts))
     failure = find_broken_guarantee(BOUNDS)
     assert failure is not None

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from support.sandboxes import CARD, card_with, load, skip_without_isolation, with_new_semaphore
 
 from assay_models.base import ItemError, Options, Prepared, Raw, Score
@@ -13,6 +14,7 @@ from assay_models.card import CardError
 from assay_models.extraction import MAX_CHARACTERS
 from assay_models.families.code import programs
 from assay_models.families.code_exec import model as code_exec
+from assay_models.families.code_exec.exchange import EXCEPTIONS
 from assay_models.families.code_exec.model import CodeExecModel
 from assay_models.families.code_exec.sandbox import (
     OUTCOMES,
@@ -26,8 +28,10 @@ from assay_models.registry import FAMILIES, family_of
 
 PROGRAM = "def double(x):\n    return 2 * x"
 FENCED = f"```python\n{PROGRAM}\n```"
+PAIRS = [{"stdin": "1\n", "stdout": "2\n"}, {"stdin": "2\n", "stdout": "4\n"}]
 TESTS = ("assert double(1) == 2", "assert double(2) == 5")
 RAW = Options(raw=True)
+ENDED_BY: dict[Outcome, str] = {"error": "ZeroDivisionError", "memory": "MemoryError"}
 
 
 @pytest.fixture
@@ -44,8 +48,12 @@ def prepare(
 
 
 def raw_of(*outcomes: Outcome) -> Raw:
-    pairs = [(float(OUTCOMES.index(outcome)), 0.25) for outcome in outcomes]
-    return (outcomes.count("pass") / len(outcomes), *(number for pair in pairs for number in pair))
+    numbers = [
+        (float(OUTCOMES.index(outcome)), 0.25, float(EXCEPTIONS.index(ENDED_BY.get(outcome, ""))))
+        for outcome in outcomes
+    ]
+    share = outcomes.count("pass") / len(outcomes)
+    return (share, *(number for result in numbers for number in result))
 
 
 def finish(model: CodeExecModel, *outcomes: Outcome, options: Options = Options()) -> Score:  # noqa: B008
@@ -66,14 +74,15 @@ def test_the_score_is_one_only_if_all_tests_pass_and_the_raw_is_the_share(
 
 
 def test_the_details_hold_each_outcome_and_quote_no_text(model: CodeExecModel) -> None:
-    score = finish(model, "pass", "timeout", "memory")
+    score = finish(model, "pass", "timeout", "error", "memory")
     assert score.details == {
         "extraction": "ok",
         "language": "python",
         "tests": [
             {"outcome": "pass", "seconds": 0.25},
             {"outcome": "timeout", "seconds": 0.25},
-            {"outcome": "memory", "seconds": 0.25},
+            {"outcome": "error", "seconds": 0.25, "exception": "ZeroDivisionError"},
+            {"outcome": "memory", "seconds": 0.25, "exception": "MemoryError"},
         ],
     }
     assert "double" not in repr(score)
@@ -87,8 +96,8 @@ def test_a_forged_result_is_flagged_and_gets_zero(model: CodeExecModel) -> None:
 @pytest.mark.parametrize(
     ("response", "details"),
     [
-        (PROGRAM, {"extraction": "no_block"}),
-        (f"{FENCED}{FENCED}", {"extraction": "multiple_blocks"}),
+        ("I would rather not.", {"extraction": "no_block"}),
+        ("```\nf(1)\n```\n```\nf(2)\n```", {"extraction": "multiple_blocks"}),
         ("```\ndef (\n```", {"extraction": "syntax_error", "language": "python"}),
     ],
 )
@@ -117,6 +126,47 @@ def test_the_key_depends_on_the_program_and_its_tests(model: CodeExecModel) -> N
     keys = {key, *(prepare(model, tests=tests).inputs[0].key for tests in others)}
     assert len(keys) == 4
     assert prepare(model, FENCED.replace("2", "3")).inputs[0].key not in keys
+
+
+def test_the_block_that_the_tests_or_the_prompt_ask_for_is_run(model: CodeExecModel) -> None:
+    other = "def halve(x):\n    return x / 2"
+    two = f"{FENCED}\n\n```python\n{other}\n```"
+    assert prepare(model, two).inputs[0].payload.program == PROGRAM
+    assert prepare(model, two, "assert halve(2) == 1").inputs[0].payload.program == other
+    asked = prepare(model, two, None, io=PAIRS, prompt="Write a function halve(x).")
+    assert asked.inputs[0].payload.program == other
+    assert asked.details["chosen_by"] == "defines_asked"
+
+
+def test_pairs_of_input_and_output_are_tests_of_their_own(model: CodeExecModel) -> None:
+    prepared = prepare(model, tests=None, io=PAIRS)
+    assert prepared.inputs[0].payload == (PROGRAM, (), (("1\n", "2\n"), ("2\n", "4\n")))
+    both = prepare(model, io=PAIRS)
+    assert both.inputs[0].payload.tests == TESTS
+    named = [{"input": "1\n", "output": "2\n"}, {"input": "2\n", "output": "4\n"}]
+    assert prepare(model, tests=None, io=named).inputs[0].key == prepared.inputs[0].key
+    assert len({prepared.inputs[0].key, both.inputs[0].key, prepare(model).inputs[0].key}) == 3
+
+
+def test_pairs_that_expect_no_output_are_an_item_error(model: CodeExecModel) -> None:
+    with pytest.raises(ItemError) as caught:
+        prepare(model, tests=None, io=[{"stdin": "1\n", "stdout": " \n"}])
+    assert caught.value.code == "vacuous_tests"
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python knows the newer syntax")
+def test_a_program_for_a_newer_python_is_an_item_error_and_no_zero(model: CodeExecModel) -> None:
+    with pytest.raises(ItemError) as caught:
+        prepare(model, "```python\ndef double[T](x: T) -> T:\n    return 2 * x\n```")
+    assert caught.value.code == "newer_python"
+    assert "double" not in caught.value.detail
+
+
+@pytest.mark.parametrize("fields", [{}, {"tests": None}, {"tests": None, "io": None}])
+def test_an_item_without_tests_and_pairs_is_refused_at_its_field(fields: dict[str, None]) -> None:
+    with pytest.raises(ValidationError, match="give `tests`, or `io`") as caught:
+        CodeExecItem.model_validate({"response": FENCED, **fields})
+    assert caught.value.errors()[0]["loc"] == ("tests",)
 
 
 def test_tests_given_as_one_text_are_one_test(model: CodeExecModel) -> None:
@@ -178,7 +228,7 @@ def test_the_fingerprint_changes_with_python_and_isolation(
     assert load().fingerprint != model.fingerprint
     monkeypatch.setattr(code_exec, "choose_sandbox", lambda card, options: model.sandbox)
     assert load().fingerprint == model.fingerprint
-    monkeypatch.setattr(programs, "parser_versions", lambda languages: "CPython 4.0.0")
+    monkeypatch.setattr(programs, "parser_versions", lambda *_: "CPython 4.0.0")
     assert load().fingerprint != model.fingerprint
 
 
@@ -202,7 +252,7 @@ def test_a_card_with_an_invalid_option_is_refused(options: dict[str, Any], messa
 async def test_a_sandbox_failure_is_an_item_error(
     model: CodeExecModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(self: Sandbox, program: str, tests: object) -> list[ExecutionResult]:
+    async def broken(self: Sandbox, program: str, *tests: object) -> list[ExecutionResult]:
         raise SandboxFailed("mounts: No space left on device")
 
     monkeypatch.setattr(Sandbox, "run", broken)
@@ -217,7 +267,7 @@ async def test_a_batch_waits_for_all_of_its_programs(
 ) -> None:
     finished: list[str] = []
 
-    async def half_broken(self: Sandbox, program: str, tests: object) -> list[ExecutionResult]:
+    async def half_broken(self: Sandbox, program: str, *tests: object) -> list[ExecutionResult]:
         if "bad" in program:
             raise SandboxFailed("process: gone")
         finished.append(program)
@@ -226,7 +276,7 @@ async def test_a_batch_waits_for_all_of_its_programs(
     monkeypatch.setattr(Sandbox, "run", half_broken)
     programs = ["bad = 1", "good = 1", "better = 1"]
     inputs = [prepare(model, f"```\n{program}\n```").inputs[0] for program in programs]
-    assert await model.predict(inputs[1:]) == [(1.0, 0.0, 0.5)] * 2
+    assert await model.predict(inputs[1:]) == [(1.0, 0.0, 0.5, 0.0)] * 2
     finished.clear()
     with pytest.raises(ItemError, match="process: gone"):
         await model.predict(inputs)
@@ -250,9 +300,9 @@ class TestRunning:
         inputs = [prepare(running, tests=tests).inputs[0] for tests in (TESTS, TESTS[:1])]
         half, whole = await running.predict(inputs)
         assert half[:2] == (0.5, 0.0)
-        assert half[3] == OUTCOMES.index("fail")
+        assert half[4] == OUTCOMES.index("fail")
         assert whole[0] == 1.0
-        assert len(half) == 5
+        assert len(half) == 7
 
     async def test_the_example_of_the_card_and_the_probe_of_the_family_score_one(
         self, running: CodeExecModel
@@ -262,6 +312,13 @@ class TestRunning:
             prepared = running.prepare([CodeExecItem.model_validate(fields)], Options())
             raws = await running.predict(prepared.inputs)
             assert running.finish(prepared, raws, Options())[0].score == score
+
+    async def test_each_pair_is_a_test_with_its_share(self, running: CodeExecModel) -> None:
+        response = "```python\nx = int(input())\nprint(2 * x if x < 2 else 5)\n```"
+        prepared = prepare(running, response, None, io=PAIRS)
+        (score,) = running.finish(prepared, await running.predict(prepared.inputs), Options())
+        assert (score.score, score.raw) == (0.0, 0.5)
+        assert [test["outcome"] for test in score.details["tests"]] == ["pass", "fail"]
 
     async def test_a_trivial_program_is_run_and_flagged(self, running: CodeExecModel) -> None:
         prepared = prepare(running, "```\npass\n```", tests="assert 1 + 1 == 2")

@@ -132,7 +132,9 @@ def test_the_size_limit_is_exact() -> None:
 
 
 def test_the_depth_limit_does_not_depend_on_the_call_stack() -> None:
-    fits, deeper = (" + ".join(["1"] * terms) for terms in (MAX_DEPTH - 10, MAX_DEPTH + 10))
+    fits, deeper = (
+        f"x = {' + '.join(['1'] * terms)}" for terms in (MAX_DEPTH - 10, MAX_DEPTH + 10)
+    )
 
     def reasons(frames: int) -> tuple[Reason, Reason]:
         if frames:

@@ -119,11 +119,27 @@ def test_the_rule_of_one_block_holds_for_every_language(language: Language) -> N
 
 @pytest.mark.parametrize(
     ("name", "language"),
-    [("JS", "javascript"), ("golang", "go"), ("rs", "rust"), ("C++", "cpp"), ("cc", "cpp")],
+    [
+        *(("JS", "javascript"), ("golang", "go"), ("rs", "rust"), ("C++", "cpp"), ("cc", "cpp")),
+        *(("Python 3", "python"), ("python3.11", "python"), ("PyPy 3-64", "python")),
+        *(("C++17", "cpp"), ("GNU G++17 7.3.0", "cpp"), ("c99", "c"), ("GCC", "c")),
+        *(("Node.js 18", "javascript"), ("Java (17)", "java"), ("Rust 2021", "rust")),
+        *(("go1.22", "go"), ("TypeScript 5", "typescript")),
+    ],
 )
 def test_a_language_is_found_by_its_common_names(name: str, language: Language) -> None:
     assert extract(fence(ADD[language]), "strict", language=name).language == language
     assert find_language(f" {name} ") == language
+
+
+@pytest.mark.parametrize("name", ["Python 2.7", "python2", "PyPy 2", "Brainfuck", "7", "C#"])
+def test_another_language_is_not_found(name: str) -> None:
+    assert find_language(name) is None
+
+
+def test_the_parsers_of_the_language_rule_include_the_grammar_of_newer_python() -> None:
+    assert "tree-sitter-python 0." in parser_versions(["python"], "language")
+    assert "tree-sitter-python" not in parser_versions(LANGUAGES)
 
 
 @pytest.mark.parametrize("tag", ["c++", "C++", "c++17"])

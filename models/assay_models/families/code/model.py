@@ -13,6 +13,7 @@ from pydantic import Field
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
 from assay_models.extraction import LANGUAGES, Extracted, Extraction, Language
+from assay_models.extraction.asked import asked_by_prompt
 from assay_models.families.classifier.golden import check_golden
 from assay_models.families.classifier.model import Classifier, ClassifierOptions
 from assay_models.families.code.programs import (
@@ -31,7 +32,8 @@ VERSION = 2
 class CodeOptions(ClassifierOptions):
     """`[options]` of a card of this family, besides those of every classifier.
 
-    `extraction` is the place of the program in a response: `strict`, `last_block` or `raw_code`.
+    `extraction` is the place of the program in a response: `strict`, `last_block`, `raw_code` or
+    `solution`.
     `languages` are those that a program may be in: all that can be checked, unless the card names
     those that its model has learnt.
     """
@@ -91,10 +93,12 @@ class CodeModel:
         """
         (item,) = items
         assert isinstance(item, CodeItem)
-        extracted = self.programs.extract(item.response, item.language)
+        questions = _user_messages(item)
+        asked = asked_by_prompt("\n".join(message.content for message in questions))
+        extracted = self.programs.extract(item.response, item.language, asked=asked)
         if extracted.code is None:
             return _without_program(extracted, options)
-        messages = (*_user_messages(item), Message(role="assistant", content=extracted.code))
+        messages = (*questions, Message(role="assistant", content=extracted.code))
         sequence = self.classifier.encode_chat(
             messages, options.truncation, escape_control_tokens=True
         )
@@ -132,7 +136,7 @@ def _without_program(extracted: Extracted, options: Options) -> Prepared:
         raise ItemError(
             "invalid_code",
             f"no program to compute a raw score for ({extracted.reason}): "
-            "give one fenced block that parses, or leave options.raw out",
+            "give a program that parses, or leave options.raw out",
         )
     return Prepared((), flags=extraction_flags(extracted), details=extraction_details(extracted))
 

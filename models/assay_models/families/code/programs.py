@@ -7,8 +7,9 @@ from typing import Any
 from assay_models.base import ItemError
 from assay_models.card import CardError
 from assay_models.extraction import MAX_CHARACTERS, Extracted, Extraction, Language, extract
-from assay_models.extraction.languages import missing_grammars, parser_versions
+from assay_models.extraction.languages import SyntaxRule, missing_grammars, parser_versions
 from assay_models.extraction.pool import ParserPool, ParserUnavailable
+from assay_models.extraction.solution import VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class ProgramExtractor:
         Raises:
             CardError: a grammar is not installed.
         """
-        missing = missing_grammars(languages)
+        missing = missing_grammars(languages, _syntax_rule(extraction))
         if missing:
             raise CardError(f"{card} needs {', '.join(missing)}: pip install 'assay[models]'")
         return cls(extraction, languages)
@@ -36,14 +37,20 @@ class ProgramExtractor:
     @property
     def fingerprint_parts(self) -> Mapping[str, object]:
         """The settings and parser versions that decide what counts as a program."""
-        return {
+        rule = _syntax_rule(self.extraction)
+        parts = {
             "extraction": self.extraction,
             "languages": sorted(self.languages),
-            "parser": parser_versions(self.languages),
+            "parser": parser_versions(self.languages, rule),
         }
+        return parts if rule == "paper" else {**parts, "extraction_version": VERSION}
 
     def extract(
-        self, text: str, language: str | None = None, extraction: Extraction | None = None
+        self,
+        text: str,
+        language: str | None = None,
+        extraction: Extraction | None = None,
+        asked: frozenset[str] = frozenset(),
     ) -> Extracted:
         """Extract the program of a text, or the reason why there is none (see `extract`).
 
@@ -56,6 +63,7 @@ class ProgramExtractor:
                 extraction or self.extraction,
                 language=language,
                 languages=self.languages,
+                asked=asked,
                 check=self.parsers.check_syntax,
             )
         except ParserUnavailable as error:
@@ -65,6 +73,10 @@ class ProgramExtractor:
             detail = f"the program has more than {MAX_CHARACTERS} characters: shorten it"
             raise ItemError("input_too_long", detail)
         return extracted
+
+
+def _syntax_rule(extraction: Extraction) -> SyntaxRule:
+    return "language" if extraction == "solution" else "paper"
 
 
 def extraction_flags(extracted: Extracted) -> tuple[str, ...]:
@@ -78,10 +90,15 @@ def extraction_flags(extracted: Extracted) -> tuple[str, ...]:
 
 
 def extraction_details(extracted: Extracted) -> dict[str, Any]:
-    """Return the reason, the language and the number of hidden characters, as item details."""
+    """Return the reason, the language, the block that was taken among several and why, and the
+    number of hidden characters, as item details."""
     details: dict[str, Any] = {"extraction": extracted.reason}
     if extracted.language is not None:
         details["language"] = extracted.language
+    if extracted.choice is not None:
+        details["chosen_by"] = extracted.choice.chosen_by
+        if extracted.choice.blocks:
+            details["block"], details["blocks"] = extracted.choice.block, extracted.choice.blocks
     if extracted.hidden:
         details["hidden_characters"] = extracted.hidden
     return details

@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import os
+import platform
 import sys
 from collections.abc import Awaitable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -18,11 +19,13 @@ from pydantic import Field
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
 from assay_models.extraction import Extraction
+from assay_models.extraction.asked import asked_by_prompt, asked_by_tests
 from assay_models.families.code.programs import (
     ProgramExtractor,
     extraction_details,
     extraction_flags,
 )
+from assay_models.families.code_exec.exchange import EXCEPTIONS
 from assay_models.families.code_exec.sandbox import (
     OUTCOMES,
     UNPRIVILEGED_UID,
@@ -31,13 +34,13 @@ from assay_models.families.code_exec.sandbox import (
     SandboxFailed,
 )
 from assay_models.families.code_exec.self_test import find_broken_guarantee
-from assay_models.items import CodeExecItem
+from assay_models.items import CodeExecItem, Message
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 MAX_PARALLEL_PROGRAMS = 64
 BYTES_PER_TOKEN = 4
 
@@ -45,7 +48,8 @@ BYTES_PER_TOKEN = 4
 class CodeExecOptions(Bounds):
     """`[options]` of a card of this family, besides the bounds of one program.
 
-    `extraction` is the place of the program in a response: `strict`, `last_block` or `raw_code`.
+    `extraction` is the place of the program in a response: `strict`, `last_block`, `raw_code` or
+    `solution`.
     `isolation`: whether the model may be served where programs cannot be isolated (`best_effort`,
     every result is then flagged) or not (`required`). `at_once`: programs that run at a time; by
     default as many as there are processors.
@@ -57,18 +61,20 @@ class CodeExecOptions(Bounds):
 
 
 class Submission(NamedTuple):
-    """A program, and the tests that it is run against."""
+    """A program, the tests that it is run against, and pairs of an input and its output."""
 
     program: str
     tests: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class CodeExecModel:
     """A model that runs programs, a bounded number at a time.
 
-    Raw is (share of the tests that passed, then for each test its outcome's number in `OUTCOMES`
-    and its CPU seconds). The score is the channel `all`: 1 where the share is 1, else 0; with
+    Raw is (share of the tests that passed, then for each test its outcome's number in `OUTCOMES`,
+    its CPU seconds and its exception's number in `EXCEPTIONS`). A pair of input and output is a
+    test. The score is the channel `all`: 1 where the share is 1, else 0; with
     `options.raw` it is the share, the channel `passed`. A response without a valid program gets 0
     by rule. Tokens are the bytes of program and tests, four to one.
     """
@@ -114,22 +120,30 @@ class CodeExecModel:
         """Extract the program and check its tests; without a program there is no input.
 
         Raises:
-            ItemError: a test is not valid Python or does nothing, program and tests are too long,
-                or no parser is available.
+            ItemError: a test is not valid Python or does nothing, no output is expected of any
+                input, program and tests are too long, the program needs a newer Python, or no
+                parser is available.
         """
         (item,) = items
         assert isinstance(item, CodeExecItem)
-        tests = self._tests(item)
-        extracted = self.programs.extract(item.response, item.language)
+        tests, pairs = self._tests(item), _pairs(item)
+        asked = asked_by_tests(tests) or asked_by_prompt(_text(item.prompt))
+        extracted = self.programs.extract(item.response, item.language, asked=asked)
         flags, details = extraction_flags(extracted), extraction_details(extracted)
         if extracted.code is None:
             return Prepared((), flags=flags, details=details)
-        key = json.dumps([extracted.code, tests]).encode()
+        if extracted.is_newer:
+            raise ItemError(
+                "newer_python",
+                f"the program uses syntax that Python {platform.python_version()} does not have: "
+                "run the server with a newer Python",
+            )
+        submission = Submission(extracted.code, tests, pairs)
+        key = json.dumps(submission).encode()
         tokens = -(-len(key) // BYTES_PER_TOKEN)
         if tokens > self.max_tokens:
             raise ItemError("input_too_long", f"{tokens} tokens, the limit is {self.max_tokens}")
-        row = Input(key, tokens, Submission(extracted.code, tests))
-        return Prepared((row,), flags=flags, details=details)
+        return Prepared((Input(key, tokens, submission),), flags=flags, details=details)
 
     def cost(self, inputs: Sequence[Input]) -> int:
         """Return the number of all tokens: nothing is padded."""
@@ -149,10 +163,10 @@ class CodeExecModel:
         if not prepared.inputs:
             return [_score(0.0, None, passed=0.0, prepared=prepared)]
         ((passed, *numbers),) = raws
-        outcomes = [OUTCOMES[int(number)] for number in numbers[::2]]
+        outcomes = [OUTCOMES[int(number)] for number in numbers[::3]]
         tests = [
-            {"outcome": outcome, "seconds": seconds}
-            for outcome, seconds in zip(outcomes, numbers[1::2], strict=True)
+            {"outcome": outcome, "seconds": seconds, **_exception(number)}
+            for outcome, seconds, number in zip(outcomes, numbers[1::3], numbers[2::3], strict=True)
         ]
         conditions = {
             "not_isolated": not self.sandbox.is_isolated,
@@ -167,7 +181,7 @@ class CodeExecModel:
         return [_score(score, passed, passed=passed, prepared=finished)]
 
     def _tests(self, item: CodeExecItem) -> tuple[str, ...]:
-        tests = (item.tests,) if isinstance(item.tests, str) else item.tests
+        tests = (item.tests,) if isinstance(item.tests, str) else item.tests or ()
         for number, test in enumerate(tests):
             reason = self.programs.extract(test, extraction="raw_code").reason
             if reason != "ok" or not _compiles(test):
@@ -193,8 +207,28 @@ class CodeExecModel:
                 logger.error("the sandbox does not work: %s", error)
                 raise ItemError("sandbox_failed", f"the sandbox did not work: {error}") from error
         passed = sum(result.outcome == "pass" for result in results) / len(results)
-        pairs = [(OUTCOMES.index(outcome), seconds) for outcome, seconds in results]
-        return (passed, *(float(number) for pair in pairs for number in pair))
+        numbers = [(OUTCOMES.index(outcome), *rest) for outcome, *rest in results]
+        return (passed, *(float(number) for result in numbers for number in result))
+
+
+def _pairs(item: CodeExecItem) -> tuple[tuple[str, str], ...]:
+    pairs = tuple((pair.stdin, pair.stdout) for pair in item.io or ())
+    if pairs and not item.tests and not any(stdout.strip() for _, stdout in pairs):
+        raise ItemError(
+            "vacuous_tests",
+            "no pair of `io` expects any output, so an empty program passes: give the output",
+        )
+    return pairs
+
+
+def _text(prompt: str | tuple[Message, ...] | None) -> str:
+    if prompt is None or isinstance(prompt, str):
+        return prompt or ""
+    return "\n".join(message.content for message in prompt if message.role == "user")
+
+
+def _exception(number: float) -> dict[str, str]:
+    return {"exception": EXCEPTIONS[int(number)]} if number else {}
 
 
 def _score(score: float, raw: float | None, *, passed: float, prepared: Prepared) -> Score:

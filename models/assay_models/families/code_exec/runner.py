@@ -2,17 +2,18 @@
 
 It is a program of its own, which imports only the standard library: `python -c START`, with itself
 in front of the request. It reads a marshalled request from standard input and writes one line for
-each test, its outcome and CPU seconds (`pass 0.012`), or a line that says what is broken (`broken
-mounts: Operation not permitted`). There are three kinds of processes:
+each test: its outcome, its CPU seconds, the number of the exception that ended it, and the digest
+of its output if it was given an input (`pass 0.012 0 -`); or a line that says what is broken
+(`broken mounts: Operation not permitted`). There are three kinds of processes:
 
 - the *launcher* enters new namespaces of users, mounts, processes, network and IPC, and waits;
 - the *supervisor*, process 1 in there, removes all of the file system but Python's own files,
   starts a candidate for each test, kills what is left of it, and reads the outcome off its exit;
 - the *candidate* drops every privilege, runs the program, then the test, and ends itself.
 
-No line of the program or of the tests runs in launcher or supervisor, and nothing that a candidate
-prints is read. A test is passed if its candidate writes to memory shared with the supervisor that
-it reached the end of the test, and then exits with 0: a process that ends earlier leaves no mark.
+No line of the program or of the tests runs in launcher or supervisor, and of what a candidate
+prints no more than a digest is read. A test is passed if its candidate writes to memory shared with
+the supervisor that it reached its end, and then exits with 0: one that ends earlier leaves no mark.
 """
 
 import ctypes
@@ -29,10 +30,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:  # it runs in front of this file, in the same module
     from assay_models.families.code_exec.canary import make_canary
+    from assay_models.families.code_exec.exchange import (
+        Exchange,
+        children,
+        cpu_of_children,
+        exception_number,
+    )
 
 Request = Mapping[str, Any]
-Result = tuple[str, float]
-"""An outcome and the CPU seconds of the candidate with all processes that it started."""
+Result = tuple[str, float, int, str]
+"""An outcome, the CPU seconds of the candidate with all processes that it started, the number of
+the exception that ended it, and the digest of its output, or `-`."""
 
 UNPRIVILEGED_UID = 65534
 SIGKILL, SIGXCPU = 9, 24
@@ -62,8 +70,8 @@ KEPT, HAS_RELATIVE_TIMES, RELATIVE_TIMES = 2 | 4 | 8 | 1024 | 2048, 4096, 1 << 2
 DIE_WITH_PARENT, FILTER, ADOPT_ORPHANS, NO_NEW_PRIVILEGES = 1, 22, 36, 38
 NO_CAPABILITIES = (struct.pack("Ii", 0x20080522, 0), bytes(24))  # version 3, this process
 
-BEGAN, ENDED = 0, slice(1, 9)
-DONE, ERROR, FAIL, MEMORY = 0, 101, 102, 103
+BEGAN, ENDED, EXCEPTION = 0, slice(1, 9), 9
+DONE, EXITED, ERROR, FAIL, MEMORY = 0, 1, 101, 102, 103
 OUTCOME_BY_EXIT_CODE = {ERROR: "error", FAIL: "fail", MEMORY: "memory"}
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -89,7 +97,10 @@ def main() -> NoReturn:
             os.waitpid(supervisor, 0)
         else:
             results = Supervisor(request).results()
-            lines = [f"{outcome} {seconds:.3f}\n" for outcome, seconds in results]
+            lines = [
+                f"{outcome} {seconds:.3f} {exception} {digest}\n"
+                for outcome, seconds, exception, digest in results
+            ]
             os.write(report, "".join(lines).encode())
     except SandboxBroken as error:
         os.write(report, f"broken {error}\n".encode())
@@ -236,45 +247,52 @@ class Supervisor:
                 restrict_files(request["readable"])
 
     def results(self) -> list[Result]:
-        """Run all tests, and return their results in order.
+        """Run all tests, then the program with each input, and return their results in order.
 
-        Tests that no CPU time is left for are skipped. If all pass, the canary is run as well.
+        Runs that no CPU time is left for are skipped. If all tests pass, the canary is run as well.
         """
+        tests, inputs = self._request["tests"], self._request["inputs"]
         each, left = self._request["cpu_seconds"], float(self._request["total_cpu_seconds"])
         results: list[Result] = []
-        for test in self._request["tests"]:
+        for text, is_input in [(test, False) for test in tests] + [(line, True) for line in inputs]:
             limit = min(each, int(left) + 1)
-            results.append(self._run(compile_test(test), limit) if left > 0 else ("skipped", 0.0))
-            left -= results[-1][1]
-        if all(outcome == "pass" for outcome, _ in results):
-            canary, _ = self._run(compile_test(make_canary(self._request["tests"])), each)
-            if canary == "pass":
-                return [("forged", seconds) for _, seconds in results]
+            result = self._run(text, limit, is_input) if left > 0 else ("skipped", 0.0, 0, "-")
+            results.append(result)
+            left -= result[1]
+        passes = bool(tests) and all(result[0] == "pass" for result in results[: len(tests)])
+        if passes and self._run(make_canary(tests), each)[0] == "pass":
+            return [("forged", *result[1:]) for result in results]
         return results
 
-    def _run(self, test: CodeType, limit: int) -> Result:
+    def _run(self, text: Any, limit: int, is_input: bool = False) -> Result:
+        """Run the program with a test, or with an input."""
+        test = None if is_input else compile_test(text)
+        exchange = Exchange(text) if is_input else None
         progress = mmap.mmap(-1, mmap.PAGESIZE)
         kills, before = self._memory_kills(), cpu_of_children()
         with self._scratch(), step("process"):
             candidate = os.fork()
             if not candidate:
-                run_candidate(self._request, test, limit, progress)
+                run_candidate(self._request, test, exchange, limit, progress)
             _, status = os.waitpid(candidate, 0)
             self._kill_all()
         code, spent = os.waitstatus_to_exitcode(status), cpu_of_children() - before
+        digest = "-" if exchange is None else exchange.digest()
         if not progress[BEGAN]:
             raise SandboxBroken(
                 f"candidate: {os.strerror(code) if code > 0 else f'signal {-code}'}"
             )
         if spent >= limit or code == -SIGXCPU:
-            return "timeout", spent
+            return "timeout", spent, 0, digest
         if code == -SIGKILL and self._memory_kills() != kills:
             raise SandboxBroken(
                 "memory: the machine has run out of it, and the kernel kills processes"
             )
-        if code == DONE and progress[ENDED] == candidate.to_bytes(8):
-            return "pass", spent
-        return "crash" if code < 0 else OUTCOME_BY_EXIT_CODE.get(code, "exit"), spent
+        has_ended = exchange is not None or progress[ENDED] == candidate.to_bytes(8)
+        if code == DONE and has_ended:
+            return "pass", spent, 0, digest
+        outcome = "crash" if code < 0 else OUTCOME_BY_EXIT_CODE.get(code, "exit")
+        return outcome, spent, progress[EXCEPTION], digest
 
     @contextmanager
     def _scratch(self) -> Iterator[None]:
@@ -305,44 +323,49 @@ class Supervisor:
         return statistics.partition(b"\noom_kill ")[2].partition(b"\n")[0]
 
 
-def cpu_of_children() -> float:
-    """Return the CPU seconds of all child processes that have been waited for."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def children() -> list[int]:
-    """List the processes that this one started or adopted."""
-    with open("/proc/thread-self/children", encoding="ascii") as file:
-        return [int(number) for number in file.read().split()]
-
-
 def compile_test(test: Any) -> CodeType:
     """Compile a test, given as text or tree, with assertions always on."""
     return compile(test, "<test>", "exec", dont_inherit=True, optimize=0)
 
 
-def run_candidate(request: Request, test: CodeType, limit: int, progress: mmap.mmap) -> NoReturn:
-    """Run the program and the test in the candidate's process, and end it."""
+def run_candidate(
+    request: Request,
+    test: CodeType | None,
+    exchange: "Exchange | None",
+    limit: int,
+    progress: mmap.mmap,
+) -> NoReturn:
+    """Run the program, with an input or before a test, in the candidate's process, and end it."""
     code, leave, own_number = ERROR, os._exit, os.getpid
+    number_of, current = exception_number, sys.exception
+    failed, exhausted = number_of(AssertionError()), number_of(MemoryError())
     try:
+        if exchange is not None:
+            exchange.connect()
         drop_privileges(request, limit)
-        module = ModuleType("candidate")
+        module = ModuleType("candidate" if exchange is None else "__main__")
         sys.modules["candidate"] = sys.modules["__main__"] = module
         progress[BEGAN] = 1
         program = compile(request["program"], "candidate.py", "exec", dont_inherit=True, optimize=0)
-        exec(program, module.__dict__)  # noqa: S102 this is what the sandbox is for
-        exec(test, module.__dict__)  # noqa: S102
-        progress[ENDED] = own_number().to_bytes(8)  # a child process has another number
-        code = DONE
+        if exchange is not None:
+            code = DONE if exchange.run(program, module.__dict__) else EXITED
+        elif test is not None:
+            exec(program, module.__dict__)  # noqa: S102 this is what the sandbox is for
+            exec(test, module.__dict__)  # noqa: S102
+            progress[ENDED] = own_number().to_bytes(8)  # a child process has another number
+            code = DONE
     except AssertionError:
-        code = FAIL
+        code, progress[EXCEPTION] = FAIL, failed
     except MemoryError:
-        code = MEMORY
+        code, progress[EXCEPTION] = MEMORY, exhausted
     except SystemExit:
         code = DONE
     finally:
-        leave(code)
+        try:
+            if code == ERROR:
+                progress[EXCEPTION] = number_of(current())
+        finally:
+            leave(code)
 
 
 def drop_privileges(request: Request, limit: int) -> None:

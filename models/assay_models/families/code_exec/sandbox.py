@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple, Self, cast, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from assay_models.base import ItemError
+from assay_models.families.code_exec.exchange import output_digest
 from assay_models.families.code_exec.seccomp import filter_for
 
 Outcome = Literal[
@@ -25,8 +26,9 @@ Outcome = Literal[
 ]
 """The outcome of a test.
 
-`pass`: it reached its end. `fail`: an AssertionError. `error`: any other exception. `exit`: the
-process exited before the end. `crash`: a signal ended it. `timeout`: its CPU time was used up.
+`pass`: it reached its end, or its output is the expected one. `fail`: an AssertionError, or another
+output. `error`: any other exception. `exit`: the process exited before the end, or with a status
+that is not 0. `crash`: a signal ended it. `timeout`: its CPU time was used up.
 `memory`: a MemoryError. `skipped`: the CPU time for all tests was used up before. `forged`: it
 reached its end, and so did the canary, a test that no honest program passes.
 """
@@ -42,10 +44,12 @@ SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/e
 
 
 class ExecutionResult(NamedTuple):
-    """The outcome of one test, and its CPU seconds with all processes that it started."""
+    """The outcome of one test, its CPU seconds with all processes that it started, and the number
+    of the exception that ended it (see `EXCEPTIONS`)."""
 
     outcome: Outcome
     seconds: float
+    exception: int = 0
 
 
 class SandboxFailed(Exception):
@@ -88,20 +92,28 @@ class Sandbox:
     bounds: Bounds
     is_isolated: bool
 
-    async def run(self, program: str, tests: Sequence[str]) -> list[ExecutionResult]:
-        """Run a program against its tests and return their results in order.
+    async def run(
+        self, program: str, tests: Sequence[str], pairs: Sequence[tuple[str, str]] = ()
+    ) -> list[ExecutionResult]:
+        """Run a program against its tests, then with each input, and return the results in order.
 
         When the caller is cancelled, all processes end.
+
+        Args:
+            program: the program in Python.
+            tests: snippets, each run after the program.
+            pairs: of an input and the output that the program has to print for it.
 
         Raises:
             SandboxFailed: the program could not be run, or not to its end.
             ItemError: `not_finished`, the clock stopped it with CPU time left.
         """
+        inputs = [text for text, _ in pairs]
         with self._folder() as folder:
-            report = await self._report(
-                runner_code() + marshal.dumps(self._request(program, tests, folder))
-            )
-        return _read_report(report, len(tests))
+            request = self._request(program, tests, inputs, folder)
+            report = await self._report(runner_code() + marshal.dumps(request))
+        expected = [output_digest(text.encode(errors="surrogatepass")) for _, text in pairs]
+        return _read_report(report, ["-"] * len(tests) + expected)
 
     async def _report(self, request: bytes) -> str:
         """Run the runner and return its report."""
@@ -130,11 +142,14 @@ class Sandbox:
                 await process.wait()
         return report.decode()
 
-    def _request(self, program: str, tests: Sequence[str], folder: str) -> dict[str, object]:
+    def _request(
+        self, program: str, tests: Sequence[str], inputs: Sequence[str], folder: str
+    ) -> dict[str, object]:
         bounds = self.bounds
         return {
             "program": program,
             "tests": list(tests),
+            "inputs": list(inputs),
             "isolated": self.is_isolated,
             "readable": readable_paths(),
             "filter": filter_for(platform.machine()),
@@ -163,19 +178,29 @@ class Sandbox:
             yield folder
 
 
-def _read_report(report: str, tests: int) -> list[ExecutionResult]:
+def _read_report(report: str, digests: Sequence[str]) -> list[ExecutionResult]:
+    """Read the results; an output that is not the expected one, by its digest, is a failure."""
     if report.startswith("broken "):
         raise SandboxFailed(report.removeprefix("broken ").strip())
-    words = [line.split() for line in report.splitlines()]
-    if len(words) != tests or any(len(line) != 2 or line[0] not in OUTCOMES for line in words):
+    lines = [line.split() for line in report.splitlines()]
+    if len(lines) != len(digests) or any(
+        len(line) != 4 or line[0] not in OUTCOMES for line in lines
+    ):
         raise SandboxFailed("process: it ended without a verdict")
-    return [ExecutionResult(cast(Outcome, outcome), float(seconds)) for outcome, seconds in words]
+    return [
+        ExecutionResult(
+            "fail" if outcome == "pass" and digest != expected else cast(Outcome, outcome),
+            float(seconds),
+            int(exception),
+        )
+        for (outcome, seconds, exception, digest), expected in zip(lines, digests, strict=True)
+    ]
 
 
 @cache
 def runner_code() -> bytes:
     """Compile the files that run in the sandbox, once."""
-    paths = [Path(__file__).with_name(f"{name}.py") for name in ("canary", "runner")]
+    paths = [Path(__file__).with_name(f"{name}.py") for name in ("canary", "exchange", "runner")]
     return marshal.dumps(
         [compile(path.read_bytes(), path.name, "exec", dont_inherit=True) for path in paths]
     )
