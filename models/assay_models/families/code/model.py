@@ -94,7 +94,7 @@ class CodeModel:
         (item,) = items
         assert isinstance(item, CodeItem)
         questions = _user_messages(item)
-        asked = asked_by_prompt("\n".join(message.content for message in questions))
+        asked = asked_by_prompt("\n".join(message.content or "" for message in questions))
         extracted = self.programs.extract(item.response, item.language, asked=asked)
         if extracted.code is None:
             return _without_program(extracted, options)

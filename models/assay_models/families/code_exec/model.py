@@ -224,7 +224,7 @@ def _pairs(item: CodeExecItem) -> tuple[tuple[str, str], ...]:
 def _text(prompt: str | tuple[Message, ...] | None) -> str:
     if prompt is None or isinstance(prompt, str):
         return prompt or ""
-    return "\n".join(message.content for message in prompt if message.role == "user")
+    return "\n".join(message.content or "" for message in prompt if message.role == "user")
 
 
 def _exception(number: float) -> dict[str, str]:
