@@ -107,7 +107,7 @@ class Recorder:
         Args:
             window: the key that they are summed under.
             observations: of the request's items.
-            names_step: whether the request named the window's step.
+            names_step: whether the window's step is the one that the trainer named last.
         """
         apply = partial(_observe, window, tuple(observations), names_step)
         return self._enqueue(QueuedChange(window.run, len(observations), apply))

@@ -1,11 +1,13 @@
-"""Types that all parts of the service share: reply types, the priority lanes, and the clock."""
+"""Types that all parts of the service share: reply types, names of fields, lanes, and the clock."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 Clock = Callable[[], float]
 """Returns the time in seconds; tests pass one of their own."""
+
+_ABSENT = object()
 
 Lane = Literal["interactive", "training", "bulk"]
 LANES: tuple[Lane, ...] = get_args(Lane)
@@ -139,3 +141,30 @@ class BestOfNReply:
     ties: list[list[int]]
     abstained: bool
     results: list[ItemResult]
+
+
+def field_name(problem: Mapping[str, Any], place: Sequence[str | int], value: object) -> str:
+    """Return the name of a field as its sender wrote it, such as `items.0.prompt`.
+
+    Args:
+        problem: an error of Pydantic, with its input.
+        place: its location below `value`, which also names the branches of unions.
+        value: what was sent. A part of the place that it does not have is a branch, but for the
+            last part of a field that is missing.
+    """
+    is_missing = problem["type"] == "missing" or (bool(place) and problem["input"] is None)
+    parts: list[str] = []
+    for part in place[:-1] if is_missing else place:
+        inner = _part_of(value, part)
+        if inner is not _ABSENT:
+            parts.append(str(part))
+            value = inner
+    return ".".join([*parts, str(place[-1])] if is_missing else parts)
+
+
+def _part_of(value: object, part: str | int) -> object:
+    if isinstance(value, Mapping):
+        return value.get(part, _ABSENT)
+    if isinstance(value, list) and isinstance(part, int) and part < len(value):
+        return value[part]
+    return _ABSENT

@@ -94,7 +94,7 @@ def read_problem(
         The problem, and the JSON object that it was read from, or None.
     """
     body: Mapping[str, Any] | None = parsed if isinstance(parsed, dict) else None
-    if body is not None and isinstance(body.get("error"), dict):
+    if body is not None and isinstance(body.get("error"), dict) and "detail" not in body:
         body = body["error"]  # endpoints of chat completions wrap it so
     fields = body or {}
     retryable = fields.get("retryable")

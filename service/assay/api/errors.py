@@ -15,10 +15,10 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from assay.api.encodings import SUPPORTED_CODINGS
-from assay.api.hints import DIALECTS, field_hint, native_hint, route_hint
+from assay.api.hints import field_hint, native_hint, route_hint
 from assay.api.paths import route_path
 from assay.errors import AssayError, InvalidRequest, ModelNotFound
-from assay.types import InvalidValue
+from assay.types import InvalidValue, field_name
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ def _on_malformed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = error.errors()
     # An invalid value is wrong for each type that its field may have: it is reported once.
-    problems = _invalid_values(errors) or [_field_problem(item) for item in errors]
+    problems = _invalid_values(errors) or [_field_problem(item, error.body) for item in errors]
     first = problems[0]
     problem = InvalidRequest(
         f"{first['field']}: {first['problem']}",
@@ -169,14 +169,14 @@ def _is_invalid(value: object) -> bool:
     return isinstance(value, InvalidValue)
 
 
-def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
+def _field_problem(error: Mapping[str, Any], body: object) -> dict[str, str]:
     if error["type"] == "json_invalid":
         return {"field": "body", "problem": f"not valid JSON: {error['ctx']['error']}"}
-    parts = error["loc"][1:]
-    if parts and parts[0] in DIALECTS:  # the tag of a path that two dialects share
-        parts = parts[1:]
-    field = ".".join(str(part) for part in parts) or "body"
-    return {"field": field, "problem": error["msg"]}
+    source, *place = error["loc"]
+    if source != "body":
+        return {"field": ".".join(map(str, place)) or source, "problem": error["msg"]}
+    field = field_name(error, place, body) if place else "body"
+    return {"field": field or "body", "problem": error["msg"]}
 
 
 def _query_hint(request: Request, errors: Sequence[Mapping[str, Any]]) -> str | None:

@@ -107,8 +107,6 @@ BODY_SHAPES = (
     ),
 )
 
-DIALECTS = frozenset(shape.dialect for shape in BODY_SHAPES)
-
 # By field: how the native routes accept its content. The first that a body has is the hint: fields
 # of other servers come before faults in fields of ours.
 NATIVE_HINTS = {

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -164,6 +164,7 @@ class RunMonitor:
             self._series.observations.labels("dropped").inc(len(items))
             return
         self._new_runs.add(step.id)
+        step = self._in_order(step)
         self._pending.append(PendingResults(step, model, responses, list(results), characters))
         if not self._gathering:
             self._gathering = True
@@ -298,9 +299,9 @@ class RunMonitor:
             pending = self._pending.popleft()
             try:
                 observations = list(map(observation, pending.responses, pending.results))
-                names_step = pending.step.step is not None
                 window = self._window(pending.step, pending.model, history)
-                recorder.record(window, observations, names_step=names_step)
+                is_last = self._steps.last(window.run) == window.step
+                recorder.record(window, observations, names_step=is_last)
             finally:
                 self._capacity.release(len(pending.results), pending.characters)
 
@@ -309,9 +310,17 @@ class RunMonitor:
         step = named.step
         if step is None:
             step = self._steps.step_of(named.id, history)
-        else:
-            self._steps.name(named.id, step)
         return Window(named.id, model, named.split or SPLIT, step)
+
+    def _in_order(self, named: RunStep) -> RunStep:
+        """Return the step with the one that was named last, if it names none.
+
+        It is called as requests come: when they are measured, a later one may have named another.
+        """
+        if named.step is None:
+            return replace(named, step=self._steps.last(named.id))
+        self._steps.name(named.id, named.step)
+        return named
 
     def _name_step(self, run: str, step: int) -> None:
         self._new_runs.add(run)

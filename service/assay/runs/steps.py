@@ -38,6 +38,11 @@ class StepFiling:
         with self._lock:
             self._named[run] = step
 
+    def last(self, run: str) -> int | None:
+        """Return the step that was named last in this process; None if none was."""
+        with self._lock:
+            return self._named.get(run)
+
     def step_of(self, run: str, history: RunHistory) -> int:
         """Return the step of items that came without one just now.
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from assay.errors import InvalidRequest
 from assay.scoring.prepared_cache import PreparedCache, PreparedItems, digest_of, prepared_items
-from assay.types import InvalidValue, ItemFailure
+from assay.types import InvalidValue, ItemFailure, field_name
 from assay_models.base import Item, ItemError, Options, RewardModel
 from assay_models.items import UNSCORABLE_MESSAGE, fields_hint
 
@@ -184,7 +184,7 @@ def _validate(
                 names = _names(fields) or NAMELESS
                 failed[index] = PreparedItems(failure, indices=(index,), items=(names,))
                 continue
-            problems.extend(_problems(index, error))
+            problems.extend(_problems(index, fields, error))
             hint = hint or fields_hint(schema, [problem["loc"] for problem in error.errors()])
     if problems:
         raise InvalidRequest(
@@ -213,13 +213,15 @@ def _failure(error: ValidationError) -> ItemFailure | None:
     return found[0] if len(found) == len(failures) else None
 
 
-def _problems(index: int, error: ValidationError) -> list[dict[str, str]]:
+def _problems(
+    index: int, fields: Mapping[str, Any], error: ValidationError
+) -> list[dict[str, str]]:
     return [
         {
-            "field": ".".join(["items", str(index), *(str(part) for part in problem["loc"])]),
+            "field": f"items.{index}.{field_name(problem, problem['loc'], fields)}".rstrip("."),
             "problem": problem["msg"],
         }
-        for problem in error.errors(include_url=False, include_input=False, include_context=False)
+        for problem in error.errors(include_url=False, include_context=False)
     ]
 
 

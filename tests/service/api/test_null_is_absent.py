@@ -164,7 +164,7 @@ async def test_null_for_a_required_field_is_a_missing_field(
 ITEM_CLASSES: dict[type[Item], Body] = {
     items.TextItem: {"text": "a"},
     items.CodeItem: {"prompt": [{"role": "user", "content": "a"}], "response": "b"},
-    items.CodeExecItem: {"response": "a", "tests": "b"},
+    items.CodeExecItem: {"response": "a", "tests": "b", "io": [{"stdin": "1", "stdout": "2"}]},
     items.VideoQppItem: {"query": "a", "results": [{"score": 0.5}]},
     items.RetrievalQppItem: {"query": "a", "results": [{"score": 0.5}]},
     items.NliItem: {"premise": "a", "hypothesis": "b"},

@@ -1,6 +1,7 @@
 """Values that JSON does not have, and messages that no text stands for: only their item fails."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -226,3 +227,23 @@ async def test_parts_of_text_are_joined(client: httpx2.AsyncClient) -> None:
     body = {"model": "scripted", "items": [messages(parts), messages("four")]}
     results = (await client.post("/v1/score", json=body)).json()["results"]
     assert [result["status"] for result in results] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "field"),
+    [
+        ("/v1/score", {"model": "scripted", "items": [{"prompt": 3, "response": "a"}]}, "prompt"),
+        ("/v1/score", {"model": "scripted", "items": [{"messages": [{"content": "a"}]}]}, "role"),
+        ("/v1/rerank", {"model": "scripted", "query": "a", "documents": [3]}, "documents.0"),
+        ("/classify", {"model": "scripted", "text": 3}, "text"),
+        ("/predict", {"inputs": [["a", 3]]}, "inputs.0.1"),
+        ("/compat/slime/scripted", {"prompt": [{"content": 3}], "response": "a"}, "content"),
+    ],
+)
+async def test_a_problem_names_its_field_as_the_sender_wrote_it(
+    client: httpx2.AsyncClient, route: str, body: dict[str, Any], field: str
+) -> None:
+    problem = (await client.post(route, json=body)).json()
+    names = [error["field"] for error in problem["errors"]]
+    assert any(name.endswith(field) for name in names), names
+    assert all(re.fullmatch(r"[a-z_]+(\.[a-z_0-9]+)*", name) for name in names), names

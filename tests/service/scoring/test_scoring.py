@@ -217,7 +217,7 @@ async def test_an_internal_error_is_reported_without_its_text(
 async def test_every_route_requires_a_key(served: Served, scripted_settings: Settings) -> None:
     keys = Settings(api_keys=("one", "two")).api_keys
     async with served(scripted_settings.model_copy(update={"api_keys": keys})) as client:
-        paths = ["/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/v1/models", "/nope"]
+        paths = ["/version", "/metrics", "/v1/models", "/v1/runs", "/nope"]
         for path in paths:
             assert (await client.get(path)).status_code == 401, path
             wrong = await client.get(path, headers={"Authorization": "Bearer three"})
@@ -225,7 +225,7 @@ async def test_every_route_requires_a_key(served: Served, scripted_settings: Set
         for path in ("/score", "/v1/score", "/v1/best-of-n", "/v1/models/scripted/score"):
             assert (await client.post(path, json={})).status_code == 401, path
         for headers in ({"Authorization": "Bearer two"}, {"X-API-Key": "one"}):
-            assert (await client.get("/readyz", headers=headers)).status_code == 200
+            assert (await client.get("/v1/models", headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ async def test_a_key_may_be_a_urls_password(
     keys = Settings(api_keys=("one", "two")).api_keys
     async with served(scripted_settings.model_copy(update={"api_keys": keys})) as client:
         encoded = base64.b64encode(credentials.encode()).decode()
-        answer = await client.get("/readyz", headers={"Authorization": f"Basic {encoded}"})
+        answer = await client.get("/v1/models", headers={"Authorization": f"Basic {encoded}"})
         assert answer.status_code == status
         if status == 401:
             assert "http://:KEY@HOST" in answer.json()["hint"]
@@ -257,7 +257,7 @@ async def test_malformed_credentials_are_no_key(
 ) -> None:
     keys = Settings(api_keys=("one", "two")).api_keys
     async with served(scripted_settings.model_copy(update={"api_keys": keys})) as client:
-        answer = await client.get("/readyz", headers={"Authorization": f"Basic {credentials}"})
+        answer = await client.get("/v1/models", headers={"Authorization": f"Basic {credentials}"})
         assert answer.status_code == 401
 
 

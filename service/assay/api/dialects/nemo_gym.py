@@ -139,7 +139,7 @@ async def verify(request: Request, body: VerifyBody, parameters: ForeignParamete
 @router.post("/compat/nemo-gym/{model}/ng-rollout/{rollout}/seed_session", response_model=SeedBody)
 async def seed_session(request: Request, body: SeedBody, model: str | None = None) -> Response:
     """Return an empty object to NeMo-Gym, which seeds a session per rollout; nothing is stored."""
-    resolve_model(request, model)
+    _check_model(request, model)
     return json_response({})
 
 
@@ -149,7 +149,7 @@ async def aggregate_metrics(
     request: Request, body: AggregateBody, model: str | None = None
 ) -> Response:
     """Summarise verified rollouts for NeMo-Gym: statistics of each number, by task and in all."""
-    resolve_model(request, model)
+    _check_model(request, model)
     try:
         metrics = await asyncio.to_thread(aggregate, body.verify_responses)
     except MetricsError as error:
@@ -161,8 +161,14 @@ async def aggregate_metrics(
 @router.get("/compat/nemo-gym/{model}/reverify_mode", response_model=Literal["stateless"])
 async def reverify_mode(request: Request, model: str | None = None) -> str:
     """Return `stateless` to NeMo-Gym: a rollout has the same reward whenever it is verified."""
-    resolve_model(request, model)
+    _check_model(request, model)
     return "stateless"
+
+
+def _check_model(request: Request, model: str | None) -> None:
+    """Refuse a model that is not served; without one the reply is the same for all."""
+    if model is not None:
+        resolve_model(request, model)
 
 
 def _rollout(body: VerifyBody) -> dict[str, Any]:
