@@ -142,11 +142,15 @@ def endpoints_page(paths: dict[str, dict[str, dict[str, str]]]) -> Iterator[str]
     """
     yield NOTE + "# Endpoints\n"
     yield "The schemas are in [openapi.json](openapi.json) and, of a running server, at `/docs`.\n"
-    yield "| route | purpose |\n| --- | --- |"
+    yield "| routes | purpose |\n| --- | --- |"
+    routes: dict[str, list[str]] = {}
     for path, methods in sorted(paths.items()):
         for method, operation in sorted(methods.items()):
             purpose = " ".join(operation["description"].split())
-            yield f"| `{method.upper()} {path}` | {purpose} |"
+            routes.setdefault(purpose, []).append(f"`{method.upper()} {path}`")
+    for purpose, names in routes.items():
+        yield f"| {'<br>'.join(names)} | {purpose} |"
+
 
 
 if __name__ == "__main__":
