@@ -31,7 +31,14 @@ const VALUES = {
   calls_without_search: share("of the responses make no call"),
 };
 
+// Rules that also fire at a level of its own, which does not depend on how the run began.
+const LEVELS = {
+  invalid_share: { threshold: 0.9, ...share("of the responses have nothing to score") },
+  policy_entropy: { threshold: 0.01, ...plain("nats of entropy are left") },
+};
+
 export function valueText(rule, value, threshold) {
-  const { meaning, format } = VALUES[rule] ?? plain("was measured");
+  const isLevel = LEVELS[rule]?.threshold === threshold;
+  const { meaning, format } = (isLevel ? LEVELS : VALUES)[rule] ?? plain("was measured");
   return `${format(value)} ${meaning}; the threshold is ${format(threshold)}.`;
 }
