@@ -152,6 +152,5 @@ def endpoints_page(paths: dict[str, dict[str, dict[str, str]]]) -> Iterator[str]
         yield f"| {'<br>'.join(names)} | {purpose} |"
 
 
-
 if __name__ == "__main__":
     main()

@@ -2,9 +2,10 @@
 
 import sqlite3
 import threading
+import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -19,6 +20,8 @@ COMMIT_SECONDS = 0.25
 MAX_QUEUED = 8_192
 MAX_WINDOWS = 1_024
 MAX_KNOWN_RUNS = 10_000
+WRITE_ERRORS = (sqlite3.Error, ValueError, zlib.error)
+"""Errors of a write: the file is busy, the disk full, or a summary in the file cannot be read."""
 
 Apply = Callable[[Changes], None]
 OnCommit = Callable[[set[str]], None]
@@ -188,17 +191,21 @@ class Recorder:
         return not self._has_room and not self._is_failing
 
     def _order(self, work: Callable[[], T]) -> Future[T]:
-        """Queue work on the store, which is done once all that waits before it is committed."""
+        """Queue work on the store, which is done once all that waits before it is committed.
+
+        Work whose future was cancelled by then is not done.
+        """
         future: Future[T] = Future()
+
+        def checked_work() -> T:
+            if self._changes:
+                raise sqlite3.OperationalError("earlier changes could not be written")
+            return work()
 
         def apply(_: Changes) -> None:
             self._commit()
-            try:
-                if self._changes:
-                    raise sqlite3.OperationalError("earlier changes could not be written")
-                future.set_result(work())
-            except sqlite3.Error as error:
-                future.set_exception(error)
+            if future.set_running_or_notify_cancel():
+                _finish(future, checked_work)
 
         if not self._enqueue(QueuedChange("", 0, apply, is_order=True)):
             future.set_exception(sqlite3.OperationalError("the writer has stopped"))
@@ -255,7 +262,7 @@ class Recorder:
             return
         try:
             self._store.write(self._changes)
-        except sqlite3.Error:
+        except WRITE_ERRORS:
             self.counts.failed_commits += 1
             self._is_failing = True
             self._due = self._clock() + self._interval
@@ -280,6 +287,17 @@ class Recorder:
         self.counts.dropped += self._unwritten
         self._unwritten = 0
         self._store.close()
+
+
+def _finish(future: Future[T], work: Callable[[], T]) -> None:
+    """Do the work of a future; whatever it raises is raised by the future, and not here."""
+    with ThreadPoolExecutor(1, thread_name_prefix="assay-editing") as pool:
+        done = pool.submit(work)
+    error = done.exception()
+    if error is None:
+        future.set_result(done.result())
+    else:
+        future.set_exception(error)
 
 
 def _observe(

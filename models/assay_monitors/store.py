@@ -47,7 +47,7 @@ class StoreError(Exception):
 class Changes:
     """Data not yet written: additions by window, gold by run, source and step.
 
-    `last_steps` has the step that the trainer named last, by run.
+    `last_steps` has the step that the trainer named last for training, by run.
     """
 
     windows: dict[Window, Summary] = field(default_factory=dict)

@@ -135,7 +135,8 @@ class Settings(BaseModel):
     api_keys: tuple[SecretStr, ...] = Field(
         (),
         description="API keys, separated by commas. When set, every route requires one of them, "
-        "except the dashboard's static files, which contain no data, and the probes.",
+        "except the probes, and the pages that contain no data: the dashboard's static files, "
+        "`/docs`, `/redoc`, `/openapi.json` and their assets.",
     )
     probes: Literal["open", "keyed"] = Field(
         "open",

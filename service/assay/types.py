@@ -7,6 +7,9 @@ from typing import Any, Literal, get_args
 Clock = Callable[[], float]
 """Returns the time in seconds; tests pass one of their own."""
 
+VALUE_ERROR = "Value error, "
+"""The beginning of Pydantic's message of a check of ours; the reply leaves it out."""
+
 _ABSENT = object()
 
 Lane = Literal["interactive", "training", "bulk"]

@@ -10,7 +10,7 @@ from assay_monitors.gold import GoldItem, measure
 from assay_monitors.health import DEFAULT_RULES, Status, evaluate_rules, overall_status
 from assay_monitors.summaries import Point, Summary
 
-from .kinds import FAILING, HEALTHY, Kind, noisy, points_of, usual_telemetry
+from .kinds import FAILING, HEALTHY, Kind, noisy, points_of, rising, usual_telemetry
 
 SIZES = (8, 32, 40, 96, 160, 512)
 MORE_SEEDS = range(1, 6)
@@ -83,6 +83,42 @@ def test_a_long_healthy_run_is_never_red(name: str, seed: int) -> None:
 def test_a_healthy_run_is_green_once_it_is_assessed(name: str) -> None:
     series = points_of(HEALTHY[name], 0, 40, same(32))
     assert (status(series[:1]), status(series)) == ("waiting", "ok")
+
+
+GREEN_WITH_FEW_ITEMS = [
+    "one of twenty succeeds",
+    "one of a hundred fails",
+    "noise",
+    "noise in groups",
+    "two of a hundred items fail",
+    "a frequent verdict",
+    "some verdicts are unsure",
+    "divergence as a sum",
+]
+
+
+@pytest.mark.parametrize("items", [1, 2])
+@pytest.mark.parametrize("name", GREEN_WITH_FEW_ITEMS)
+def test_a_healthy_run_of_few_items_a_step_becomes_green(name: str, items: int) -> None:
+    series = points_of(HEALTHY[name], 0, 300, same(items))
+    assert (status(series[:60]), status(series)) == ("waiting", "ok")
+
+
+# The outcome of a single item passes for a mean, which has no error of sampling.
+WITHOUT_OUTCOME = [name for name, kind in HEALTHY.items() if kind.item is not rising]
+
+
+@pytest.mark.parametrize("items", [1, 2])
+@pytest.mark.parametrize("name", WITHOUT_OUTCOME)
+def test_a_healthy_run_of_few_items_a_step_is_never_red(name: str, items: int) -> None:
+    assert red_steps(points_of(HEALTHY[name], 0, 300, same(items))) == {}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_a_failing_run_of_few_items_a_step_becomes_red(name: str) -> None:
+    # A group needs two items in its step before it can be without variance.
+    items = 1 if FAILING[name].group == 1 else 2
+    assert status(points_of(FAILING[name], 0, 300, same(items))) == "critical"
 
 
 def test_a_run_without_data_is_grey() -> None:

@@ -323,6 +323,55 @@ def test_a_deletion_fails_while_earlier_data_cannot_be_written(
     disk.is_full = False
 
 
+def test_an_order_that_was_cancelled_is_not_done_and_the_next_is(
+    disk: Disk, history: RunHistory
+) -> None:
+    recorder = Recorder(disk, lambda: 0.0)
+    recorder.record(window(), items(3))
+    cancelled = recorder.delete("r")
+    assert cancelled.cancel()
+    edited = recorder.edit("r", name=None, note="kept")
+    recorder.start()
+    assert edited.result(timeout=30) == "done"
+    assert (stored_items(history), recorder.is_alive) == (3, True)
+    recorder.close()
+
+
+def test_an_order_that_raises_any_error_does_not_end_the_writer(
+    disk: Disk, history: RunHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class BrokenError(Exception):
+        pass
+
+    def broken(store: RunStore, run: str) -> bool:
+        raise BrokenError(run)
+
+    monkeypatch.setattr(RunStore, "delete", broken)
+    recorder = Recorder(disk, lambda: 0.0)
+    recorder.start()
+    with pytest.raises(BrokenError, match="r"):
+        recorder.delete("r").result(timeout=30)
+    recorder.record(window(), items(3))
+    assert recorder.edit("r", name=None, note="kept").result(timeout=30) == "done"
+    assert stored_items(history) == 3
+    recorder.close()
+
+
+def test_a_summary_that_cannot_be_read_is_a_failed_commit(
+    recorder: Recorder, disk: Disk, tmp_path: Path
+) -> None:
+    recorder.record(window(), items(1))
+    recorder.process_queue()
+    connection = sqlite3.connect(tmp_path / "runs.db")
+    with connection:
+        connection.execute("UPDATE windows SET summary = x'00'")
+    connection.close()
+    recorder.record(window(), items(1))
+    recorder.record(window("new"), items(1))
+    recorder.process_queue()
+    assert recorder.counts.failed_commits == 1
+
+
 def test_a_deletion_after_the_end_fails_at_once(recorder: Recorder) -> None:
     recorder.close()
     with pytest.raises(sqlite3.OperationalError, match="stopped"):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from assay.api import openapi
 from assay.errors import SettingsError
 from assay.settings import (
     CLIENT_VARIABLES,
@@ -209,3 +210,12 @@ def test_the_default_runs_file_is_in_the_users_state_directory(
 
 def test_runs_can_be_disabled() -> None:
     assert read_settings({"HOME": "home", "ASSAY_RUNS": "off"}).runs == "off"
+
+
+def test_the_api_keys_say_which_paths_are_open() -> None:
+    description = Settings.model_fields["api_keys"].description or ""
+    for path in openapi.public_paths():
+        if not path.startswith(openapi.ASSETS):
+            assert f"`{path}`" in description
+    for rest in ("probes", "dashboard's static files", "their assets"):
+        assert rest in description

@@ -13,7 +13,11 @@ MAX_BLOCKS = 64
 MAX_ENDS = 5
 """The number of fences that are tried as the end of one block."""
 
-_OPENING = re.compile(r"(?<![`~])(?P<fence>`{3,}+|~{3,}+)[ \t]*(?P<info>[^`\n]*)$", re.MULTILINE)
+# A fence opens a block if no backtick follows on its line. One that does not is matched up to that
+# backtick, without `end`: no fence before it can open a block, and none is tried.
+_OPENING = re.compile(
+    r"(?<![`~])(?P<fence>`{3,}+|~{3,}+)[ \t]*+(?P<info>[^`\n]*+)(?P<end>$)?", re.MULTILINE
+)
 _BEFORE = re.compile(r"[ \t]*(?:>[ \t]*|(?:[-*+]|\d{1,9}[.)])[ \t]+)*")
 _TAG_ALONE = re.compile(r"[\w+#.{}-]*[ \t]*")
 _QUOTE = re.compile(r"^[ \t]*(?:>[ \t]?)+", re.MULTILINE)
@@ -92,7 +96,7 @@ def _clean(body: str, quoted: bool) -> str:
 def _next_opening(text: str, place: int) -> re.Match[str] | None:
     """Return the next fence that opens a block; a fenced Markdown document is read as prose."""
     for opening in _OPENING.finditer(text, place):
-        if tag_of(opening["info"]) in _DOCUMENTS:
+        if opening["end"] is None or tag_of(opening["info"]) in _DOCUMENTS:
             continue
         before = _line_before(text, opening.start())
         is_after_prose = before.endswith((" ", "\t", ":", ">")) and opening["fence"][0] == "`"
@@ -110,7 +114,7 @@ def _ends(text: str, start: int, fence: str, limit: int) -> list[_End]:
 
     Fences further on are tried only where the body may be open text, such as a docstring.
     """
-    mark = f"{fence[0]}{{{len(fence)},}}+"
+    mark = f"(?<!{fence[0]}){fence[0]}{{{len(fence)},}}+"
     alone = [
         _End(match.start(), match.end())
         for match in islice(
@@ -129,7 +133,9 @@ def _ends(text: str, start: int, fence: str, limit: int) -> list[_End]:
 def _other_end(text: str, fence: re.Match[str]) -> _End:
     """Return the end of a block at a fence that is not alone: it may open the next block."""
     line = text.rfind("\n", 0, fence.start()) + 1
-    if _OPENING.match(text, fence.start()) and _BEFORE.fullmatch(text, line, fence.start()):
+    opening = _OPENING.match(text, fence.start())
+    opens_next = opening is not None and opening["end"] is not None
+    if opens_next and _BEFORE.fullmatch(text, line, fence.start()):
         return _End(line, line, opens_next=True)
     return _End(fence.start(), fence.end())
 

@@ -18,7 +18,7 @@ _DEFINITION = re.compile(
 )
 # Comments, strings and characters are one piece each, so that nothing inside them is expanded.
 _TOKEN = re.compile(
-    r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|\w+|\s+|##|.", re.DOTALL
+    r"//[^\n]*|/\*.*?(?:\*/|\Z)|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|\w+|\s+|##|.", re.DOTALL
 )
 
 

@@ -11,7 +11,7 @@ from assay_models.extraction.grammars import nests_too_deep
 from assay_models.extraction.languages import PYTHON_GRAMMAR
 
 _NEWER = re.compile(
-    r"\b(?:def|class)\s+\w+\s*\[|^\s*type\s+\w|\b(?:[ft]r?|r[ft])[\"']",
+    r"\b(?:def|class)\s+\w+\s*\[|^[^\S\n]*+type\s+\w|\b(?:[ft]r?|r[ft])[\"']",
     re.IGNORECASE | re.MULTILINE,
 )
 

@@ -13,8 +13,8 @@ from assay_models.extraction.languages import (
     is_side_tag,
     names_unaccepted_language,
 )
-from assay_models.extraction.thoughts import remove_thoughts
 from assay_models.extraction.verdict import SyntaxChecker, SyntaxVerdict
+from assay_models.thoughts import thoughts
 
 VERSION = 1
 """The version of this rule: part of the fingerprint of a model that uses it."""
@@ -109,7 +109,7 @@ def find_solution(
 ) -> Found:
     """Return the program of a response.
 
-    Line ends become newlines and thoughts are left out (see `remove_thoughts`); blocks are found as
+    Line ends become newlines and thoughts are left out (see `thoughts`); blocks are found as
     a reader finds them (see `find_blocks`). A program parses by its language's own rule. Among
     several blocks the program is, in this order:
 
@@ -122,7 +122,8 @@ def find_solution(
     something, or prints.
     """
     text = response.replace("\r\n", "\n").replace("\r", "\n")
-    text, is_unclosed = remove_thoughts(text)
+    spans, is_unclosed = thoughts(text)
+    text = _outside(text, spans)
     parser = _Parser(check, named, languages, max_characters, CHECKED_PROGRAMS * max_characters)
     blocks = list(find_blocks(text, parser.is_program, max_characters))
     if not blocks:
@@ -142,6 +143,12 @@ def find_solution(
     program, chosen_by = found
     choice = Choice(chosen_by, program.number, len(blocks))
     return Found(program.block.body, program.verdict, choice)
+
+
+def _outside(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    starts, ends = [start for start, _ in spans], [end for _, end in spans]
+    kept = zip([0, *ends], [*starts, len(text)], strict=True)
+    return "".join(text[start:end] for start, end in kept)
 
 
 def _whole_answer(text: str, parser: _Parser, is_unclosed: bool) -> Found:

@@ -10,7 +10,6 @@ from assay_monitors.moments import Moments
 from assay_monitors.rules.base import Finding, Progress
 from assay_monitors.rules.progress import least, pooled
 from assay_monitors.rules.rolling import (
-    MAX_POOLED_POINTS,
     SCORE,
     merge_all,
     moments_of,
@@ -108,8 +107,8 @@ class ConstantScore:
         """Return the items of the latest points, of those needed: two that differ are enough."""
         needed, parts = items_to_exclude(self.other), _score_ranges(series)
         waiting = pooled(parts, needed)
-        recent = merge_all(parts[-MAX_POOLED_POINTS:], _ScoreRange)
-        return Progress(needed, needed, "items") if recent.width > self.resolution else waiting
+        whole = merge_all(parts, _ScoreRange)
+        return Progress(needed, needed, "items") if whole.width > self.resolution else waiting
 
     def _finding(self, pool: "_ScoreRange") -> Finding | None:
         if pool.width > self.resolution:
@@ -181,8 +180,8 @@ class DeadChannel:
 
     def _progress(self, series: Sequence[Point], name: str) -> Progress:
         parts = [moments_of(summary, name) for _, summary in series]
-        recent = merge_all(parts[-MAX_POOLED_POINTS:], Moments)
-        if recent.high - recent.low > self.resolution:
+        whole = merge_all(parts, Moments)
+        if whole.high - whole.low > self.resolution:
             return Progress(self.least_items, self.least_items, "items")
         return pooled(parts, self.least_items)
 

@@ -9,8 +9,11 @@ from typing import ClassVar
 from assay_monitors.moments import Comoments
 from assay_monitors.rules.base import Finding, Progress
 from assay_monitors.rules.progress import furthest, known_points, pooled, staged
-from assay_monitors.rules.rolling import MAX_POOLED_POINTS, Tally, pool_recent, tallies
+from assay_monitors.rules.rolling import Tally, pool_recent, tallies
 from assay_monitors.summaries import Point, Summary
+
+MAX_USUAL_POINTS = 100
+"""Points whose median is the usual number of calls."""
 
 Pair = tuple[str, str]
 
@@ -117,7 +120,7 @@ class BehaviourLock:
     def findings(self, series: Sequence[Point]) -> list[Finding | None]:
         """Return findings whose `value` is the share of the most frequent number of calls."""
         calls = tallies([summary.calls for _, summary in series])
-        before: deque[float] = deque(maxlen=MAX_POOLED_POINTS)
+        before: deque[float] = deque(maxlen=MAX_USUAL_POINTS)
         findings: list[Finding | None] = []
         for pool in pool_recent(calls, Tally, self.least_items):
             finding = None

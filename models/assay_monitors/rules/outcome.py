@@ -21,7 +21,8 @@ class OutcomeDrawdown:
     A fast stop, not a forecast: the channel means of the run it was made for show nothing before
     the fall. It cannot distinguish a broken policy from harder prompts or a changed grader. A fall
     within three standard errors of sampling does not fire, and an outcome that was never positive
-    is not evaluated.
+    is not evaluated. A step's single value passes for a mean, which has no such error, so that the
+    rule is no use where steps have an item or two.
 
     From: the monitoring rules for Peak-Then-Collapse (arXiv 2605.26037): 25 % warns, 50 % is
     critical, half-life five steps.

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 
 from assay_monitors.rules.base import Progress, Unit
-from assay_monitors.rules.rolling import EARLY_POINTS, MAX_POOLED_POINTS, Pool
+from assay_monitors.rules.rolling import EARLY_POINTS, Pool
 
 
 def pooled(parts: Sequence[Pool], needed: int, unit: Unit = "items") -> Progress:
     """Return the progress of a rule that pools its latest points, see `pool_recent`."""
-    recent = sum(part.count for part in parts[-MAX_POOLED_POINTS:])
-    return Progress(min(recent, needed), needed, unit)
+    seen = sum(part.count for part in parts)
+    return Progress(min(seen, needed), needed, unit)
 
 
 def known_points(values: Iterable[object], needed: int = EARLY_POINTS + 1) -> Progress:

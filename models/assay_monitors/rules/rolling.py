@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol, Self, TypeVar
 from assay_monitors.moments import Moments
 from assay_monitors.summaries import Point, Summary
 
-MAX_POOLED_POINTS = 100
 EARLY_POINTS = 5
 TRAILING_POINTS = 20
 SCORE = "score"
@@ -66,13 +65,25 @@ def pool_recent(parts: Sequence[P], empty: type[P], min_count: int) -> list[P | 
     """Merge, at each point, the fewest latest parts that hold at least `min_count` values.
 
     Returns:
-        One pool for each point, None where the hundred latest parts hold fewer values.
+        One pool for each point, None where all parts so far hold fewer values.
     """
-    if sum([part.count for part in parts]) < min_count:
-        return [None] * len(parts)
-    ends = range(1, len(parts) + 1)
-    recent = (parts[max(0, end - MAX_POOLED_POINTS) : end] for end in ends)
-    return [_pool_latest(some, empty, min_count) for some in recent]
+    totals = [0, *accumulate(part.count for part in parts)]
+    pools: list[P | None] = []
+    # The pool is `older`, the parts from `start` to `middle`, and `newer`, those from there on. So
+    # each part is merged a few times, however many parts a pool needs.
+    start, middle = 0, 0
+    older, newer = [empty()], empty()
+    for end, part in enumerate(parts, 1):
+        while start + 1 < end and totals[end] - totals[start + 1] >= min_count:
+            start += 1
+        if start >= middle:
+            older, newer, middle = _merge_back(parts[start:end], empty), empty(), end
+        else:
+            newer.merge(part)
+        is_enough = totals[end] - totals[start] >= min_count
+        latest = (older[middle - start - 1], newer)
+        pools.append(merge_all(latest, empty) if is_enough else None)
+    return pools
 
 
 def merge_all(parts: Iterable[P], empty: type[P]) -> P:
@@ -217,10 +228,9 @@ def _at_peak(mean: float, variance: float, step: int) -> Average:
     return Average(mean=mean, variance=variance, peak=mean, peak_variance=variance, peak_step=step)
 
 
-def _pool_latest(parts: Sequence[P], empty: type[P], min_count: int) -> P | None:
-    pool = empty()
+def _merge_back(parts: Sequence[P], empty: type[P]) -> list[P]:
+    """Return the last part, the last two as one, and so on, up to all of them."""
+    merged: list[P] = []
     for part in reversed(parts):
-        pool.merge(part)
-        if pool.count >= min_count:
-            return pool
-    return None
+        merged.append(merge_all((part, *merged[-1:]), empty))
+    return merged

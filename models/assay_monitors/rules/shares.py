@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from assay_monitors.intervals import Estimate, share_at_any_time, wilson
 from assay_monitors.rules.base import Finding, Progress, Unit, grade
-from assay_monitors.rules.rolling import MAX_POOLED_POINTS
 
 MIN_ITEMS = 200
 
@@ -25,13 +24,12 @@ class PooledCount(NamedTuple):
 def pool_counts(counts: Counts, min_items: int) -> list[PooledCount]:
     """Add up, at each point, the fewest latest points that hold enough items, as `pool_recent`.
 
-    Where the hundred latest points hold fewer, those are added up.
+    Where all points so far hold fewer, those are added up.
     """
     hits = [0, *accumulate(hit for hit, _ in counts)]
     items = [0, *accumulate(total for _, total in counts)]
     pools, start = [], 0
     for end in range(1, len(items)):
-        start = max(start, end - MAX_POOLED_POINTS)
         while start + 1 < end and items[end] - items[start + 1] >= min_items:
             start += 1
         total = items[end] - items[start]
@@ -64,7 +62,7 @@ def pooled_shares(counts: Counts) -> list[float | None]:
 
 def share_progress(counts: Counts, needed: int = MIN_ITEMS, unit: Unit = "items") -> Progress:
     """Return the progress to the items from which a share is assessed in any case."""
-    seen = sum(items for _, items in counts[-MAX_POOLED_POINTS:])
+    seen = sum(items for _, items in counts)
     return Progress(min(seen, needed), needed, unit)
 
 

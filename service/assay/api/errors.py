@@ -18,7 +18,7 @@ from assay.api.encodings import SUPPORTED_CODINGS
 from assay.api.hints import field_hint, native_hint, route_hint
 from assay.api.paths import route_path
 from assay.errors import AssayError, InvalidRequest, ModelNotFound
-from assay.types import InvalidValue, field_name
+from assay.types import VALUE_ERROR, InvalidValue, field_name
 
 logger = logging.getLogger(__name__)
 
@@ -172,11 +172,12 @@ def _is_invalid(value: object) -> bool:
 def _field_problem(error: Mapping[str, Any], body: object) -> dict[str, str]:
     if error["type"] == "json_invalid":
         return {"field": "body", "problem": f"not valid JSON: {error['ctx']['error']}"}
+    message = error["msg"].removeprefix(VALUE_ERROR)
     source, *place = error["loc"]
     if source != "body":
-        return {"field": ".".join(map(str, place)) or source, "problem": error["msg"]}
+        return {"field": ".".join(map(str, place)) or source, "problem": message}
     field = field_name(error, place, body) if place else "body"
-    return {"field": field or "body", "problem": error["msg"]}
+    return {"field": field or "body", "problem": message}
 
 
 def _query_hint(request: Request, errors: Sequence[Mapping[str, Any]]) -> str | None:

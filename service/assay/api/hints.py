@@ -86,7 +86,7 @@ BODY_SHAPES = (
     BodyShape("vLLM", _POOLING, {"input": _is_any, "task": _is_any}),
     BodyShape("vLLM", _POOLING, {"messages": _is_list, "task": _is_any}),
     BodyShape("vLLM", _VLLM, {"input": _is_any, "use_activation": _is_any}),
-    BodyShape("vLLM or SGLang", (*_VLLM, *_EMBEDDINGS), {"input": _is_any}),
+    BodyShape("vLLM or SGLang", (*_VLLM, *_EMBEDDINGS, *_POOLING), {"input": _is_any}),
     BodyShape("SGLang", _SGLANG, {"text": _is_any}),
     BodyShape(
         "OpenRLHF",
@@ -142,8 +142,12 @@ FIELD_HINTS = {
     "chat_template_kwargs": "the model's own template is used as it is: leave it out",
     "mm_processor_kwargs": "only text is scored: leave it out",
     "input_type": "texts are scored as they are: leave it out",
+    "truncation": "?truncation=right in the URL cuts what is too long, or left or middle",
     "return_embeddings": "a reward model has no embeddings: leave it out",
 }
+
+
+RUNS = "/v1/runs"
 
 
 def route_hint(body: object, route: str) -> str | None:
@@ -154,7 +158,7 @@ def route_hint(body: object, route: str) -> str | None:
     if not isinstance(body, Mapping):
         return None
     shape = next((shape for shape in BODY_SHAPES if shape.matches(body)), None)
-    if shape is None or route in shape.routes:
+    if shape is None or route in shape.routes or route.startswith(RUNS):
         return None
     routes = " or ".join(shape.routes[:MAX_ROUTES])
     return f"this is how {shape.dialect} asks: POST it to {routes}"

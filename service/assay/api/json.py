@@ -16,6 +16,8 @@ from assay.types import InvalidValue
 
 JSON = "application/json"
 JSONDecodeError = orjson.JSONDecodeError
+# The second parse holds the interpreter's lock, longer in a larger body: the event loop waits.
+MAX_MARKED_BYTES = 4 * 2**20
 MIN_INTEGER, MAX_INTEGER, MAX_DIGITS = -(2**63), 2**64 - 1, 20
 NOT_A_NUMBER = "{} is no number of JSON"
 NOT_UNICODE = "half of a surrogate pair is not Unicode text"
@@ -23,16 +25,22 @@ NOT_UNICODE = "half of a surrogate pair is not Unicode text"
 
 class StrictRequest(Request):
     """A request whose body refuses unbounded depth, and in which `InvalidValue` marks NaN,
-    infinities and lone surrogates.
+    infinities and lone surrogates, unless it is large or deep: then the first is an error.
     """
 
     async def json(self) -> Any:
-        """Return the body's value."""
+        """Return the body's value.
+
+        Raises:
+            JSONDecodeError: it has none; the text says where.
+        """
         content = await self.body()
         try:
             return parse_json(content)
         except JSONDecodeError as error:
-            # Every value is visited, which the event loop must not wait for in a large body.
+            if len(content) > MAX_MARKED_BYTES:
+                raise _with_place(error) from None
+            # Every value is visited, which the event loop must not wait for.
             return await asyncio.to_thread(_parse_marked, content, error)
 
 
@@ -61,7 +69,8 @@ def _parse_marked(content: bytes, error: JSONDecodeError) -> Any:
     """Return the value of a text that is JSON but for some values, which are marked.
 
     Raises:
-        JSONDecodeError: the given error, if more is wrong with the text.
+        JSONDecodeError: the given error and its place, if more is wrong with the text, or if it
+            is nested too deeply to visit every value.
     """
     number = partial(InvalidValue, "")
     try:
@@ -70,7 +79,14 @@ def _parse_marked(content: bytes, error: JSONDecodeError) -> Any:
         )
         return _marked(value, "")
     except (ValueError, RecursionError):
-        raise error from None
+        raise _with_place(error) from None
+
+
+def _with_place(error: JSONDecodeError) -> JSONDecodeError:
+    if not error.doc:  # a body that is no UTF-8 has no places
+        return error
+    message = f"{error.msg} at line {error.lineno} column {error.colno}"
+    return JSONDecodeError(message, error.doc, error.pos)
 
 
 def _integer(digits: str) -> int | float | InvalidValue:

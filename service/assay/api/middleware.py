@@ -54,25 +54,27 @@ class UnfinishedBodies:
             nonlocal is_complete
             if is_complete:
                 return await receive()
-            message = await self._receive(receive)
+            task = asyncio.current_task()
+            assert task is not None
+            self._waiting.add(task)
+            try:
+                message = await receive()
+            except asyncio.CancelledError:
+                self._check_ended(task)
+                raise
+            finally:
+                self._waiting.discard(task)
             is_complete = not message.get("more_body", False)
             return message
 
         return receive_watched
 
-    async def _receive(self, receive: Receive) -> Message:
-        task = asyncio.current_task()
-        assert task is not None
-        self._waiting.add(task)
-        try:
-            return await receive()
-        except asyncio.CancelledError:
-            if task not in self._ended or task.uncancel():
-                raise
-            raise ShuttingDown("the server stopped before the body was complete") from None
-        finally:
-            self._waiting.discard(task)
+    def _check_ended(self, task: asyncio.Task[object]) -> None:
+        """Raise `ShuttingDown` if `end` cancelled the task, and nothing else did."""
+        if task in self._ended:
             self._ended.discard(task)
+            if not task.uncancel():
+                raise ShuttingDown("the server stopped before the body was complete") from None
 
 
 class AccessMiddleware:
@@ -166,7 +168,8 @@ class AccessMiddleware:
             UnsupportedEncoding: its encoding is unknown.
             UnreadableBody: it is damaged.
         """
-        coding = coding_of(headers.get(b"content-encoding", b""))
+        codings = [value for name, value in scope["headers"] if name == b"content-encoding"]
+        coding = coding_of(b",".join(codings))
         content = await read_body(receive, self._max_body_bytes)
         if not content or coding is None:
             return content

@@ -1,12 +1,13 @@
 """The parameters of a scoring request outside its body: headers, and the query of the URL."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Header, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from assay.api.schemas import RunBody, RunName, RunSplit, RunStepNumber
 from assay.errors import InvalidRequest
@@ -16,14 +17,28 @@ from assay_models.base import Truncation
 
 MAX_TIMEOUT_MS = 3_600_000
 
-# Headers carry no characters beyond ASCII reliably; `?run=` does.
-ASCII = r"^[\x20-\x7e]*$"
+
+def _check_ascii(text: str) -> str:
+    if not text.isascii():
+        raise ValueError("a header carries ASCII only: use ?run= and ?split=, or the body")
+    return text
 
 
-class ScoringHeaders(BaseModel):
+class _Parameters(BaseModel):
+    """Parameters of a request. An empty one counts as absent, as an unset variable leaves it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in given.items() if value != ""}
+
+
+class ScoringHeaders(_Parameters):
     """The headers that every scoring route reads."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     timeout: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = Field(
         None,
@@ -36,7 +51,7 @@ class ScoringHeaders(BaseModel):
         description="The priority lane: a higher lane is computed first on a busy device. Default: "
         "`interactive` to rank candidates or documents, else `training`.",
     )
-    run: Annotated[RunName, Field(pattern=ASCII)] | None = Field(
+    run: Annotated[RunName, AfterValidator(_check_ascii)] | None = Field(
         None,
         alias="X-Assay-Run",
         description="The training run that the scores are recorded for. No score depends on it.",
@@ -44,15 +59,13 @@ class ScoringHeaders(BaseModel):
     step: RunStepNumber | None = Field(
         None, alias="X-Assay-Step", description="The step of the run."
     )
-    split: Annotated[RunSplit, Field(pattern=ASCII)] | None = Field(
+    split: Annotated[RunSplit, AfterValidator(_check_ascii)] | None = Field(
         None, alias="X-Assay-Split", description="The split of the run's data."
     )
 
 
-class ScoringQuery(BaseModel):
+class ScoringQuery(_Parameters):
     """The query of the URL of every scoring route."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: RunName | None = Field(None, description="The same as the header `X-Assay-Run`.")
     step: RunStepNumber | None = Field(None, description="The same as `X-Assay-Step`.")
@@ -103,12 +116,12 @@ class Parameters:
             InvalidRequest: two places disagree, or a step is given without a run.
         """
         run = self.run
+        if run == NO_RUN:
+            return None if body is None else RunStep(body.id, body.step, body.split)
         if body is not None:
             run = _agreed(run, Run(body.id, body.step, body.split), "body")
         if run.id is not None:
             return RunStep(run.id, run.step, run.split)
-        if run == NO_RUN:
-            return None
         raise InvalidRequest(
             "run: a step or a split is given, and no run",
             hint="name the run too, as X-Assay-Run or ?run=",
@@ -126,10 +139,12 @@ HEADERS = {
 
 
 async def native_parameters(
+    request: Request,
     query: Annotated[ScoringQuery, Query()],
     headers: Annotated[ScoringHeaders, Header()],
 ) -> Parameters:
     """Return the parameters of a request to a native route."""
+    _refuse_repeated(request.scope)
     return _combine(query, headers, None)
 
 
@@ -139,6 +154,7 @@ async def foreign_parameters(
     headers: Annotated[ScoringHeaders, Header()],
 ) -> Parameters:
     """Return the parameters of a request to a route of another server."""
+    _refuse_repeated(request.scope)
     return _combine(query, headers, request.path_params.get("model"))
 
 
@@ -160,6 +176,7 @@ def read_parameters(
         ValidationError: a parameter is unknown or malformed.
         InvalidRequest: header and query disagree.
     """
+    _refuse_repeated(scope)
     given = {
         name: headers[key].decode("latin-1") for key, name in HEADERS.items() if key in headers
     }
@@ -170,6 +187,20 @@ def read_parameters(
         query = query_type.model_validate(dict(pairs))
     parsed = ScoringHeaders.model_validate(given) if given else NO_HEADERS
     return _combine(query, parsed, scope["path_params"].get("model"))
+
+
+def _refuse_repeated(scope: Mapping[str, Any]) -> None:
+    """Raise `InvalidRequest` if a parameter is given twice in the headers or in the query."""
+    names = [HEADERS[name] for name, _ in scope["headers"] if name in HEADERS]
+    query = scope["query_string"].decode("latin-1")
+    names += [name for name, _ in parse_qsl(query, keep_blank_values=True)]
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InvalidRequest(
+                f"{name}: it is given {count} times",
+                hint="give it once",
+                problems=[{"field": name, "problem": "it is repeated"}],
+            )
 
 
 def _combine(query: ScoringQuery, headers: ScoringHeaders, path_model: str | None) -> Parameters:

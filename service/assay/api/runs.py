@@ -8,7 +8,14 @@ from typing import Annotated, Any, TypeVar
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    model_validator,
+)
 from starlette.types import Receive, Scope, Send
 
 from assay.api.components import components_of
@@ -64,11 +71,22 @@ class _Body(NullIsAbsent):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _drop_nulls(values: object) -> object:
+    if not isinstance(values, dict):
+        return values
+    return {name: value for name, value in values.items() if value is not None}
+
+
 class Telemetry(_Body):
-    """Values of a step that the trainer reports, by name. Values sent twice are averaged."""
+    """Values of a step that the trainer reports, by name. Values sent twice are averaged.
+
+    A value that is null was not measured at this step.
+    """
 
     step: Step
-    values: Annotated[dict[Name, FiniteFloat], Field(min_length=1, max_length=64)]
+    values: Annotated[
+        dict[Name, FiniteFloat], BeforeValidator(_drop_nulls), Field(min_length=1, max_length=64)
+    ]
 
 
 class GoldItemBody(_Body):

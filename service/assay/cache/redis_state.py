@@ -81,7 +81,7 @@ TYPES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
 class RedisState:
     """The state of Redis, for /readyz, a metric and the log.
 
-    A warning names the reason when reads or writes begin to fail, and when the reason changes.
+    A warning names the reason when reads or writes begin to fail, and when their reason changes.
 
     Args:
         gauge: 1 while Redis works, else 0.
@@ -93,7 +93,7 @@ class RedisState:
         self._clock = clock
         self._failures: dict[Operation, str] = {}
         self._has_answered = False
-        self._warned: str | None = None
+        self._warned: dict[Operation, str] = {}
         self._warned_at = -math.inf
         self._is_warning = False
         gauge.set(0)
@@ -123,10 +123,10 @@ class RedisState:
         self._failures.update(dict.fromkeys(operations, reason))
         self._gauge.set(0)
         now = self._clock()
-        if reason != self._warned or (
-            not self._is_warning and now - self._warned_at >= REPEAT_SECONDS
-        ):
-            self._warned, self._warned_at, self._is_warning = reason, now, True
+        has_changed = any(self._warned.get(operation) != reason for operation in operations)
+        if has_changed or (not self._is_warning and now - self._warned_at >= REPEAT_SECONDS):
+            self._warned.update(dict.fromkeys(operations, reason))
+            self._warned_at, self._is_warning = now, True
             logger.warning("Redis is not used for %s: %s", " and ".join(operations), reason)
 
 

@@ -33,7 +33,7 @@ from assay.cli.process import Exit, LogLevel, exit_with, on_errors, print_messag
 from assay.errors import SettingsError
 from assay.scoring.service import ScoringService
 from assay.served_model import DEVICE_THREAD
-from assay.settings import Settings, read_settings, variable_name
+from assay.settings import UNIX, Settings, read_settings, variable_name
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +105,11 @@ def _announce(
     settings: Settings, service: ScoringService, listeners: Sequence[socket.socket]
 ) -> None:
     models = ", ".join(served.card.id for served in service.models())
-    addresses = ", ".join(map(address_of, settings.host, listeners))
-    print_message(f"Assay {__version__} serves {models} on {addresses}{settings.root_path}")
+    addresses = ", ".join(
+        address_of(host, listener) + ("" if host.startswith(UNIX) else settings.root_path)
+        for host, listener in zip(settings.host, listeners, strict=True)
+    )
+    print_message(f"Assay {__version__} serves {models} on {addresses}")
     if not settings.api_keys and not all(map(is_private, settings.host)):
         print_message(
             "warning: ASSAY_API_KEYS is not set: any client that reaches this address can use it"

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import platform
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,29 @@ from assay_models.repository import RepositoryEntry, fingerprint_of
 
 BATCH_SECONDS = 86_400.0
 BUSY_SECONDS = 1.0
+# Those of the extra `models`, and the tokenizers that Transformers brings.
+LIBRARIES = (
+    "accelerate",
+    "gguf",
+    "jinja2",
+    "livekit-blingfire",
+    "numpy",
+    "peft",
+    "py3langid",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "tree-sitter",
+    "tree-sitter-c",
+    "tree-sitter-cpp",
+    "tree-sitter-go",
+    "tree-sitter-java",
+    "tree-sitter-javascript",
+    "tree-sitter-python",
+    "tree-sitter-rust",
+    "tree-sitter-typescript",
+)
 
 
 @asynccontextmanager
@@ -92,24 +117,50 @@ async def local_scorer(settings: Settings, model: str, options: Options) -> Asyn
 def setup_of(settings: Settings, entry: RepositoryEntry, options: Options) -> str:
     """Return a digest of all that decides a local model's numbers, without loading the model.
 
-    Weights beside the card count by the sizes and times of their files, others by the revision or
-    version that the card pins.
+    Weights in a folder count by the sizes and times of their files, others by the revision or
+    version that the card pins, and code by the versions of Python, Assay and the libraries.
     """
+    weights = entry.card.weights
     parts = {
-        "version": __version__,
+        "versions": _versions(),
         "card": entry.card.model_dump_json(),
-        "files": sorted(_file_stats(entry.folder)),
+        "files": sorted(_file_stats(entry.folder, entry.folder / weights.path)),
         "options": options,
         "settings": (settings.dtype, settings.device, settings.deterministic),
     }
     return fingerprint_of(parts).removeprefix("sha256:")[:16]
 
 
-def _file_stats(folder: Path) -> Iterator[tuple[str, int, int]]:
-    for root, _, names in os.walk(folder, followlinks=True):
-        for path in (Path(root, name) for name in names if name != "card.toml"):
-            stat = path.stat()
-            yield str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns
+def _versions() -> list[tuple[str, str | None]]:
+    """Return the versions that decide numbers, None where a library is absent, importing none."""
+    own = [("assay", __version__), (platform.python_implementation(), platform.python_version())]
+    return [*own, *((name, _installed_version(name)) for name in LIBRARIES)]
+
+
+def _installed_version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _file_stats(*folders: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield the path, size and time of each file; a folder that links lead to again counts once."""
+    visited: set[str] = set()
+    for folder in folders:
+        for root, subfolders, names in os.walk(folder, followlinks=True):
+            real = os.path.realpath(root)
+            if real in visited:
+                subfolders.clear()
+                continue
+            visited.add(real)
+            subfolders.sort()  # of two links to a folder, the same counts in each run
+            for path in (Path(root, name) for name in names if name != "card.toml"):
+                try:
+                    stat = path.stat()
+                except OSError:  # a link to nothing, as editors leave them, or to itself
+                    continue
+                yield str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,8 @@ def response_text(fields: Item, candidate: str) -> str | None:
     """Return the response, the field in which candidates vary, or the last message's content."""
     messages = fields.get("messages")
     last = messages[-1] if messages and isinstance(messages, Sequence) else None
-    content = last.get("content") if isinstance(last, Mapping) else None
-    texts = (fields.get("response"), fields.get(candidate), content)
-    return next((text for text in texts if isinstance(text, str)), None)
+    content = last.get("content") if last and isinstance(last, Mapping) else None
+    for text in (fields.get("response"), fields.get(candidate), content):
+        if isinstance(text, str):
+            return text
+    return None

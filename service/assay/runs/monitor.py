@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -21,7 +21,7 @@ from assay.runs.evaluator import RunEvaluator
 from assay.runs.gauges import RunGauges
 from assay.runs.measures import Item, PolicyResponse, observation, policy_response
 from assay.runs.new_runs import NewRuns
-from assay.runs.steps import StepFiling
+from assay.runs.steps import SPLIT, NamedStep, StepFiling, next_arrival
 from assay.types import Clock, ItemResult
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import RunHistory
@@ -44,7 +44,6 @@ GATHER_SECONDS = 0.1
 RETRY_SECONDS = 1.0
 EDIT_SECONDS = 10.0
 FILE = "runs.db"
-SPLIT = "train"
 
 
 class PendingResults(NamedTuple):
@@ -61,12 +60,14 @@ class PendingResults(NamedTuple):
 class RunStep:
     """The training run and step that a request belongs to.
 
-    The default split is `train`. Without a step, see `StepFiling`.
+    The default split is `train`. Without a step, see `StepFiling`. It is made as its request
+    arrives, and `arrival` is the place of that in the order of requests.
     """
 
     id: str
     step: int | None = None
     split: str | None = None
+    arrival: int = field(default_factory=next_arrival, compare=False)
 
 
 class RunMonitor:
@@ -300,31 +301,33 @@ class RunMonitor:
             try:
                 observations = list(map(observation, pending.responses, pending.results))
                 window = self._window(pending.step, pending.model, history)
-                is_last = self._steps.last(window.run) == window.step
-                recorder.record(window, observations, names_step=is_last)
+                is_last = self._steps.last(window.run, SPLIT) == window.step
+                names_step = is_last and window.split == SPLIT
+                recorder.record(window, observations, names_step=names_step)
             finally:
                 self._capacity.release(len(pending.results), pending.characters)
 
     def _window(self, named: RunStep, model: str, history: RunHistory) -> Window:
         """Return the window that the results of a model are added to."""
-        step = named.step
+        step, split = named.step, named.split or SPLIT
         if step is None:
-            step = self._steps.step_of(named.id, history)
-        return Window(named.id, model, named.split or SPLIT, step)
+            step = self._steps.step_of(named.id, split, history)
+        return Window(named.id, model, split, step)
 
     def _in_order(self, named: RunStep) -> RunStep:
         """Return the step with the one that was named last, if it names none.
 
-        It is called as requests come: when they are measured, a later one may have named another.
+        It is called as results come: when they are measured, a later one may have named another.
         """
+        split = named.split or SPLIT
         if named.step is None:
-            return replace(named, step=self._steps.last(named.id))
-        self._steps.name(named.id, named.step)
+            return replace(named, step=self._steps.last(named.id, split))
+        self._steps.name(named.id, split, NamedStep(named.arrival, named.step))
         return named
 
     def _name_step(self, run: str, step: int) -> None:
         self._new_runs.add(run)
-        self._steps.name(run, step)
+        self._steps.name(run, SPLIT, NamedStep(next_arrival(), step))
 
     def _forget(self, run: str) -> None:
         self._new_runs.remove(run)
@@ -335,11 +338,15 @@ class RunMonitor:
         recorder = self._open_recorder()
         # One thread measures: what waits is handed to the recorder before this is run.
         future = await self._run_in(self._measuring, partial(order, recorder))
+        edit = asyncio.wrap_future(future)
+        await asyncio.wait({edit}, timeout=EDIT_SECONDS)
+        # One that has begun ends within the time that the store waits for a busy file.
+        if future.cancel():
+            raise _unwritable()
         try:
-            async with asyncio.timeout(EDIT_SECONDS):
-                return await asyncio.wrap_future(future)
-        except (sqlite3.Error, TimeoutError) as error:
-            raise _busy("the file in which runs are kept cannot be written now") from error
+            return await edit
+        except sqlite3.Error as error:
+            raise _unwritable() from error
 
     def _open_recorder(self) -> Recorder:
         if self._recorder is None:
@@ -374,6 +381,10 @@ class _Capacity:
 
 def _off() -> RunsOff:
     return RunsOff("this server keeps no runs", hint="start it with ASSAY_RUNS=FILE")
+
+
+def _unwritable() -> Overloaded:
+    return _busy("the file in which runs are kept cannot be written now")
 
 
 def _busy(detail: str) -> Overloaded:

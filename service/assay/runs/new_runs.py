@@ -50,5 +50,6 @@ class NewRuns:
 
     def seen(self) -> dict[str, float]:
         """Return the new runs, and when each was named last."""
-        with self._lock:
+        # `dict` lists the names and then reads each: none may expire in between.
+        with self._lock, self._new.timer:
             return dict(self._new)

@@ -1,26 +1,44 @@
 """StepFiling: the step under which the items of a request without a step are recorded."""
 
+import itertools
 import sqlite3
 import threading
+from typing import NamedTuple
 
 from cachetools import LRUCache, TTLCache
 
 from assay.types import Clock
 from assay_monitors.history import RunHistory, StepOrigin
 
+SPLIT = "train"
 MAX_RUNS = 10_000
 WINDOW_SECONDS = 60.0
 # Another process that shares the file may name a step, so what was read of it holds for a moment.
 READ_SECONDS = 1.0
+_ARRIVALS = itertools.count()
+
+
+class NamedStep(NamedTuple):
+    """A step that a request named, and the place of the request in the order of arrival."""
+
+    arrival: int
+    step: int
+
+
+def next_arrival() -> int:
+    """Return the place of a request that arrives now; a later one has a higher place."""
+    return next(_ARRIVALS)
 
 
 class StepFiling:
     """Filing of items without a step: under the step that was named last, else by minutes.
 
-    Such items belong to the step that their run's trainer named last, in a request, its telemetry
-    or its gold. In a run that never named one they are filed by time: under the number of whole
-    minutes since the run's first data. Both hold after a restart, and across processes that share
-    the file. Thread-safe.
+    Such items belong to the step that was named last for their run and split; telemetry and gold
+    name steps of `train`. The last is that of the request that arrived last: a request whose
+    results come late moves nothing back, one that arrives after a return to a checkpoint does. A
+    split that never named a step has that of `train`. If that has none either, items are filed by
+    time: under the number of whole minutes since the run's first data. The steps of `train` and the
+    minutes hold after a restart, and across processes that share the file. Thread-safe.
 
     Args:
         clock: seconds since the epoch.
@@ -29,29 +47,33 @@ class StepFiling:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._named: LRUCache[str, int] = LRUCache(MAX_RUNS)
+        self._named: LRUCache[tuple[str, str], NamedStep] = LRUCache(MAX_RUNS)
         self._began: LRUCache[str, float] = LRUCache(MAX_RUNS)
         self._read: TTLCache[str, StepOrigin] = TTLCache(MAX_RUNS, READ_SECONDS, timer=clock)
 
-    def name(self, run: str, step: int) -> None:
-        """Take in that the run's trainer named a step."""
+    def name(self, run: str, split: str, named: NamedStep) -> None:
+        """Take in that a request named a step, unless one that arrived later has named another."""
         with self._lock:
-            self._named[run] = step
+            latest = self._named.get((run, split))
+            if latest is None or named.arrival >= latest.arrival:
+                self._named[run, split] = named
 
-    def last(self, run: str) -> int | None:
+    def last(self, run: str, split: str) -> int | None:
         """Return the step that was named last in this process; None if none was."""
         with self._lock:
-            return self._named.get(run)
+            named = self._named.get((run, split)) or self._named.get((run, SPLIT))
+        return None if named is None else named.step
 
-    def step_of(self, run: str, history: RunHistory) -> int:
+    def step_of(self, run: str, split: str, history: RunHistory) -> int:
         """Return the step of items that came without one just now.
 
         The file is read at most once a second for a run that names no steps.
         """
-        with self._lock:
-            named, origin = self._named.get(run), self._read.get(run)
+        named = self.last(run, split)
         if named is not None:
             return named
+        with self._lock:
+            origin = self._read.get(run)
         now = self._clock()
         origin = origin or _read_origin(history, run)
         with self._lock:
@@ -66,8 +88,10 @@ class StepFiling:
     def forget(self, run: str) -> None:
         """Forget a run that was deleted or renamed."""
         with self._lock:
-            for known in (self._named, self._began, self._read):
-                known.pop(run, None)
+            for named in [named for named in self._named if named[0] == run]:
+                del self._named[named]
+            self._began.pop(run, None)
+            self._read.pop(run, None)
 
 
 def _read_origin(history: RunHistory, run: str) -> StepOrigin | None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from assay.errors import InvalidRequest
 from assay.scoring.prepared_cache import PreparedCache, PreparedItems, digest_of, prepared_items
-from assay.types import InvalidValue, ItemFailure, field_name
+from assay.types import VALUE_ERROR, InvalidValue, ItemFailure, field_name
 from assay_models.base import Item, ItemError, Options, RewardModel
 from assay_models.items import UNSCORABLE_MESSAGE, fields_hint
 
@@ -219,7 +219,7 @@ def _problems(
     return [
         {
             "field": f"items.{index}.{field_name(problem, problem['loc'], fields)}".rstrip("."),
-            "problem": problem["msg"],
+            "problem": problem["msg"].removeprefix(VALUE_ERROR),
         }
         for problem in error.errors(include_url=False, include_context=False)
     ]

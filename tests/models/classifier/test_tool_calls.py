@@ -21,6 +21,12 @@ CALLS = (
 )
 WRITES_CALLS = HEAD + "{{ m.content }}" + CALLS + TAIL
 IGNORES_CALLS = HEAD + "{{ m.content | trim }}" + TAIL
+DIVIDES = (
+    HEAD
+    + "{{ m.content }}{% if m.role == 'assistant' %}{{ 6 // m.tool_calls | length }}{% endif %}"
+    + CALLS
+    + TAIL
+)
 CONCATENATES = "{% for m in messages %}{{ '<|im_start|>' + m.role + m.content }}" + TAIL
 
 ARGUMENTS = {"city": "Turku", "days": 2}
@@ -82,3 +88,10 @@ def test_a_template_that_writes_no_tool_calls_is_an_error_of_the_item(
     with pytest.raises(ItemError, match=reason) as caught:
         encode(classifier, QUESTION, call(ARGUMENTS), ANSWER)
     assert caught.value.code == "invalid_item"
+
+
+def test_a_template_that_fails_only_without_tool_calls_encodes_them(tmp_path: Path) -> None:
+    classifier = build(tmp_path, DIVIDES)
+    ids = encode(classifier, QUESTION, call(ARGUMENTS, "wait"))
+    plain = [QUESTION, call(ARGUMENTS, "wait")]
+    assert ids == classifier.tokenizer.apply_chat_template(plain, return_dict=False)

@@ -1,5 +1,7 @@
 """Programs that read an input and print an output, and the exception that ended a program."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,3 +125,12 @@ def test_an_exception_is_named_by_the_nearest_of_pythons_own() -> None:
     assert EXCEPTIONS[exception_number(OSError())] == "OSError"
     assert exception_number(None) == 0
     assert len(EXCEPTIONS) < 256
+
+
+def test_the_digest_of_an_output_of_line_breaks_takes_a_few_times_its_memory() -> None:
+    output = b"\n" * 4_000_000
+    tracemalloc.start()
+    output_digest(output)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6 * len(output)

@@ -287,6 +287,36 @@ def test_many_marks_cost_a_bounded_number_of_parses(part: str) -> None:
     assert len(parsed) <= 400
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "~~~ " * 250_000 + "`",
+        "```" + " " * 1_000_000 + "`",
+        f"{'`' * 60_001}\n{'`' * 60_000}",
+        "> " * 500_000 + "```",
+        "x = f(1)" + "\n" * 60_000 + "return[T]",
+    ],
+)
+def test_the_blocks_of_any_text_are_found_in_one_pass(text: str) -> None:
+    assert python(text).code is None
+
+
+@pytest.mark.parametrize(
+    ("line", "opens"),
+    [
+        ("```python", True),
+        ("``` \t python", True),
+        ("~~~ `a`", False),
+        ("~~~ ~~~ python", True),
+        ("``` ``` python", True),
+        ("```` `", False),
+        ("~```python", False),
+    ],
+)
+def test_a_fence_opens_a_block_if_no_backtick_follows_on_its_line(line: str, opens: bool) -> None:
+    assert python(f"{line}\n{ADD}").code == (ADD if opens else None)
+
+
 TEXTS = st.lists(
     st.one_of(
         st.sampled_from(

@@ -134,3 +134,43 @@ def test_a_citation_leaves_no_blank_before_a_stop_and_one_between_words() -> Non
 def test_citations_of_any_text_are_found_in_one_pass(unit: str) -> None:
     spans = citations(unit * (200_000 // len(unit)))
     assert all(first[1] <= second[0] for first, second in pairwise(spans))
+
+
+HIDDEN = "It collapsed in 1950 and killed four hundred people, and the mayor was jailed"
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        f"(source: {HIDDEN})",
+        f"[Source: {HIDDEN}]",
+        f"(context: {HIDDEN})",
+        f"({HIDDEN} see https://harbour.example)",
+        f"<ref>{HIDDEN}</ref>",
+        f"\u3010{HIDDEN}\u3011",
+        f"\ue200{HIDDEN}\ue201",
+        f"\\cite{{{HIDDEN}}}",
+        f'[1](/x "{HIDDEN}")',
+    ],
+)
+def test_a_statement_written_as_a_source_is_no_citation(mark: str) -> None:
+    text = f"The bridge opened in 1900 {mark}."
+    spans = citations(text)
+    assert HIDDEN in without(text, 0, len(text), spans)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "He died there (Berlin, 1945).",
+        "The treaty (Versailles, 1919) ended the war.",
+        "He won (Wimbledon, 2004) and lost the next year.",
+        "The merger of (Exxon and Mobil, 1999) was the largest.",
+        "The answer equals [3].",
+        "The set contains [1, 2, 3].",
+        "The median age was 45 [32-61] years.",
+        "Force equals mass times acceleration\u00b2.",
+    ],
+)
+def test_a_fact_in_brackets_is_a_part_of_its_statement(text: str) -> None:
+    assert citations(text) == []

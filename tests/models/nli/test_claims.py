@@ -247,6 +247,36 @@ def test_abbreviations_numbers_and_links_do_not_end_a_sentence(claim: str) -> No
     assert texts(f"{claim} {other}") == [claim, other]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"I do not know{' ' * 500_000}why",
+        f"# x{' ' * 500_000}y",
+        f"# x{'#' * 500_000}y",
+        "```\n" + "The ferry leaves at nine.\n" * 20_000 + "```",
+        "We saw St. " * 50_000,
+        "a [1] b " * 50_000,
+    ],
+)
+def test_the_claims_of_any_text_are_found_in_one_pass(text: str) -> None:
+    assert all(claim.start < claim.end <= len(text) for claim in split_claims(text).claims)
+
+
+@pytest.mark.parametrize("close", [" #", " ##", "##", "   #"])
+def test_the_hashes_that_close_a_heading_are_no_part_of_its_claim(close: str) -> None:
+    assert texts(f"#  The ferry leaves at nine.{close}") == ["The ferry leaves at nine."]
+
+
+@pytest.mark.parametrize("end", [" ?", " :"])
+def test_a_statement_is_read_without_the_blank_before_its_mark(end: str) -> None:
+    assert texts(f"The ferry leaves at nine{end}") == ["The ferry leaves at nine."]
+
+
+def test_the_lines_of_a_block_that_is_repeated_are_claims_each() -> None:
+    line = "The ferry leaves at nine.\n"
+    assert len(texts(f"```\n{line * 3}```\n")) == 3
+
+
 def test_a_wide_character_counts_as_three_letters() -> None:
     assert texts("\u9e1f\u4f1a\u98de\u5440\u54c8\u3002") == ["\u9e1f\u4f1a\u98de\u5440\u54c8\u3002"]
 

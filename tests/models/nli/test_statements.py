@@ -22,6 +22,7 @@ from assay_models.families.nli.statements import is_refusal, is_statement, read_
         "The answer cannot be determined from the context.",
         "The context doesn't say how many cars the ferry carries.",
         "Unknown.",
+        "I'm sorry ,  I do  not know \t but  I cannot  say.",
     ],
 )
 def test_a_sentence_that_declines_to_answer_is_a_refusal(text: str) -> None:

@@ -110,7 +110,6 @@ async def test_run_and_step_come_by_header_or_query(
     [
         ("run=exp-17&step=x", {}, "step"),
         ("run=exp-17&step=-1", {}, "step"),
-        ("run=", {}, "run"),
         ("step=3", {}, "run"),
         ("run=a", {"x_assay_run": "b"}, "run"),
         ("run=a&step=1", {"x_assay_step": "2"}, "step"),
@@ -328,3 +327,40 @@ async def test_openapi_lists_the_parameters_of_every_scoring_route(
         assert {"run", "step", "split"} <= set(listed)
         assert is_native or {"model", "truncation"} <= set(listed), path
         assert listed.count("model") == ("{model}" in path) + (not is_native), path
+
+
+@pytest.mark.parametrize("headers", [{"X-Assay-Run": ""}, {"X-Assay-Priority": ""}, {}])
+@pytest.mark.parametrize("query", ["", "?run=", "?run=&step="])
+async def test_an_empty_parameter_counts_as_absent(
+    served: Served, scripted_settings: Settings, headers: dict[str, str], query: str
+) -> None:
+    body = {"model": "scripted", "items": [{"text": "a"}]}
+    async with served(scripted_settings) as client:
+        assert (await client.post(f"/v1/score{query}", json=body, headers=headers)).is_success
+
+
+async def test_a_run_beyond_ascii_is_refused_in_a_header_and_taken_in_the_query(
+    served: Served, scripted_settings: Settings
+) -> None:
+    body = {"model": "scripted", "items": [{"text": "a"}]}
+    async with served(scripted_settings) as client:
+        header = {b"X-Assay-Run": "läuf".encode()}
+        refused = (await client.post("/v1/score", json=body, headers=header)).json()
+        assert refused["errors"][0]["problem"].startswith("a header carries ASCII only: use ?run=")
+        assert (await client.post("/v1/score", params={"run": "läuf"}, json=body)).is_success
+
+
+@pytest.mark.parametrize("kind", [HOT, COLD])
+async def test_a_repeated_parameter_is_refused_by_name(
+    client: httpx2.AsyncClient, kind: str
+) -> None:
+    content = json.dumps({"model": "scripted", "items": [{"text": "a"}]})
+    twice = [("content-type", kind), ("X-Assay-Run", "a"), ("X-Assay-Run", "b")]
+    for query, headers, name in (
+        ("?run=a&run=b", twice[:1], "run"),
+        ("?step=1&run=a&step=1", twice[:1], "step"),
+        ("", twice, "X-Assay-Run"),
+    ):
+        answer = await client.post(f"/v1/score{query}", content=content, headers=headers)
+        assert answer.status_code == 422
+        assert [error["field"] for error in answer.json()["errors"]] == [name]

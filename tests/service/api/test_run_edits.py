@@ -1,7 +1,9 @@
 """Deletion, names and notes of runs, and the names that a run may have."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +17,8 @@ from support.webhook_receivers import receiving
 from assay.api.components import components_of
 from assay.app import create_app
 from assay.settings import Settings, read_settings
+from assay_monitors.recorder import Recorder
+from assay_monitors.store import Changes, RunStore
 
 TELEMETRY = {"step": 4, "values": {"kl": 0.5}}
 GOLD = {"step": 1, "source": "tests", "gradient_norm": 1.0}
@@ -55,6 +59,49 @@ async def test_a_deleted_run_begins_anew_with_a_later_request(client: httpx2.Asy
     assert (await client.patch("/v1/runs/r", json={"note": "again"})).json()["note"] == "again"
     (stream,) = (await client.get("/v1/runs/r/series")).json()["streams"]
     assert [(step["step"], step["items"]) for step in stream["steps"]] == [(0, 1)]
+
+
+async def test_an_edit_that_times_out_is_not_done_and_later_ones_are(
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, go, write = threading.Event(), threading.Event(), RunStore.write
+
+    def held_write(store: RunStore, changes: Changes) -> None:
+        writing.set()
+        assert go.wait(30)
+        write(store, changes)
+
+    monkeypatch.setattr(RunStore, "write", held_write)
+    await post(client, ["a"], run={"id": "r", "step": 1})
+    assert await asyncio.to_thread(writing.wait, 30)
+    with monkeypatch.context() as patch:
+        patch.setattr("assay.runs.monitor.EDIT_SECONDS", 0.0)
+        for method in ("DELETE", "PATCH"):
+            late = await client.request(method, "/v1/runs/r", json={"id": "new"})
+            assert (late.status_code, late.json()["code"]) == (429, "overloaded")
+    go.set()
+    edited = await client.patch("/v1/runs/r", json={"note": "kept"})
+    assert (edited.status_code, edited.json()["note"]) == (200, "kept")
+    assert (await client.delete("/v1/runs/r")).status_code == 204
+    await post(client, ["a"], run={"id": "again"})
+    assert (await client.patch("/v1/runs/again", json={"note": "x"})).status_code == 200
+
+
+async def test_an_edit_that_has_begun_is_answered_with_its_outcome(
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Begun(Future[bool]):
+        """An order that runs, and that ends as soon as it should be cancelled."""
+
+        def cancel(self) -> bool:
+            self.set_result(True)
+            return super().cancel()
+
+    begun = Begun()
+    begun.set_running_or_notify_cancel()
+    monkeypatch.setattr(Recorder, "delete", lambda recorder, run: begun)
+    monkeypatch.setattr("assay.runs.monitor.EDIT_SECONDS", 0.0)
+    assert (await client.delete("/v1/runs/r")).status_code == 204
 
 
 async def test_a_run_gets_another_name_and_a_note(client: httpx2.AsyncClient) -> None:

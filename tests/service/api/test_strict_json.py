@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from support.servers import Served
 
+from assay.api.json import MAX_MARKED_BYTES
 from assay.settings import Settings
 
 JSON = {"content-type": "application/json"}
@@ -210,6 +211,47 @@ async def test_a_text_that_is_no_json_is_still_refused(
     answer = await post(client, "/v1/score", body)
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ("NaN", "unexpected character, expected a JSON value at line 2 column 10"),
+        (r'"\ud83d"', "no low surrogate in string at line 2 column 11"),
+    ],
+)
+async def test_an_invalid_value_in_a_large_body_is_an_error_with_its_place(
+    client: httpx2.AsyncClient, value: str, error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = '{"model": "scripted", "items": [{"text": "aaa"},\n{"text": '
+    largest = f"{head}{value}}}]}}".ljust(MAX_MARKED_BYTES)
+    (_, failed) = (await post(client, "/v1/score", largest)).json()["results"]
+    assert failed["error"]["code"] == "invalid_json"
+    monkeypatch.delattr("assay.api.json._parse_marked")
+    answer = await post(client, "/v1/score", f"{largest} ")
+    assert (answer.status_code, answer.json()["detail"]) == (422, f"body: not valid JSON: {error}")
+
+
+@pytest.mark.parametrize("place", ["inside", "beside"])
+@pytest.mark.parametrize(
+    ("opened", "closed"), [("[", "]"), ('{"a":', "}")], ids=["arrays", "objects"]
+)
+async def test_an_invalid_value_in_deep_nesting_is_an_error_with_its_place(
+    client: httpx2.AsyncClient, opened: str, closed: str, place: str
+) -> None:
+    inner, text = ("NaN", '"a"') if place == "inside" else ("1", "NaN")
+    # Around 490 levels the interpreter's limit of recursion is reached, in one step or another.
+    for levels in (*range(440, 540), 1_000):
+        nested = f"{opened * levels}{inner}{closed * levels}"
+        body = f'{{"model": "scripted", "items": [{{"text": {text}, "run": {nested}}}]}}'
+        answer = await post(client, "/v1/score", body)
+        assert answer.status_code == 422, answer.text
+        detail = answer.json()["detail"]
+        if levels > 500 or not detail.startswith("items.0."):
+            assert detail == (
+                "body: not valid JSON: unexpected character, expected a JSON value at line 1 "
+                f"column {body.index('NaN') + 1}"
+            )
 
 
 def messages(content: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import httpx2
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError, ReadOnlyError
 from support.doubles import new_metrics, value
 from support.servers import RedisServer, Served, free_port
 
@@ -247,6 +248,22 @@ class TestWarnings:
             f"Redis is not used for reads and writes: {reason_of(refused)}",
             "Redis works again",
         ]
+
+    def test_reads_and_writes_that_fail_for_different_reasons_are_logged_once_each(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        now = [0.0]
+        state, denied, replica = self.state(now), NoPermissionError(), ReadOnlyError()
+        for _ in range(100):
+            state.record_failure(("reads",), denied)
+            state.record_failure(("writes",), replica)
+            now[0] += REPEAT_SECONDS
+        assert caplog.messages == [
+            f"Redis is not used for reads: {reason_of(denied)}",
+            f"Redis is not used for writes: {reason_of(replica)}",
+        ]
+        state.record_failure(("reads",), replica)
+        assert caplog.messages[2:] == [f"Redis is not used for reads: {reason_of(replica)}"]
 
     def test_a_redis_that_comes_and_goes_is_logged_once_a_minute(
         self, caplog: pytest.LogCaptureFixture

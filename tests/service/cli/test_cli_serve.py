@@ -139,6 +139,13 @@ class TestServing:
             assert re.search(r"http://127\.0\.0\.1:\d+/assay\n", server.output)
             assert httpx2.get(f"{server.url}/assay/readyz").status_code == 200
 
+    def test_the_prefix_of_a_proxy_is_no_part_of_a_socket(self, tmp_path: Path) -> None:
+        first, last = (f"unix:{tmp_path / name}" for name in ("a.sock", "b.sock"))
+        hosts = f"{first},127.0.0.1,{last}"
+        with serving("--port", "0", ASSAY_HOST=hosts, ASSAY_ROOT_PATH="/assay") as server:
+            line = server.output.splitlines()[0]
+        assert line.endswith(f" on {first}, {server.url}/assay, {last}")
+
     def test_a_malformed_address_is_a_usage_error(self) -> None:
         result = run("serve", "--host", "unix:relative", ASSAY_MODELS="reference")
         assert result.exit_code == 2

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from support.item_files import distinct_items, results_of, run, score, write_items
 from support.servers import listening
 
+from assay.offline.local import LIBRARIES
 from assay.settings import Settings
 from assay_models.families.reference import ReferenceModel
 
@@ -24,6 +26,19 @@ def add_reference_card(repository: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "card.toml").write_text(CARD)
     return folder
+
+
+def change_version(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make it seem that Python, Assay or a library has another version than before."""
+    if name == "Python":
+        monkeypatch.setattr("platform.python_version", lambda: "3.0.0")
+    elif name == "assay":
+        monkeypatch.setattr("assay.offline.local.__version__", "0.0.0")
+    else:
+        installed = metadata.version
+        monkeypatch.setattr(
+            metadata, "version", lambda other: "0.0.0" if other == name else installed(other)
+        )
 
 
 def _not_loadable(*_: object) -> ReferenceModel:
@@ -60,6 +75,18 @@ class TestResuming:
                 assert run(*changed, **variables).exit_code == 3
             (folder / "model.safetensors").write_bytes(b"trained again")
             assert run(*arguments, **settings).exit_code == 3
+
+    @pytest.mark.parametrize("changed", ["Python", "assay", *LIBRARIES])
+    def test_a_finished_output_of_another_version_is_checked_with_the_model(
+        self, changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = write_items(tmp_path / "items.jsonl", distinct_items(2))
+        output = tmp_path / "scores.jsonl"
+        assert score(source, output).exit_code == 0
+        change_version(changed, monkeypatch)
+        assert score(source, output).exit_code == 0
+        monkeypatch.setattr(ReferenceModel, "load", _not_loadable)
+        assert score(source, output).exit_code == 3
 
     @pytest.mark.parametrize("forgotten", [b'"setup":null', b'"other":0'])
     def test_a_finished_output_of_unknown_setup_is_checked_with_the_model(

@@ -116,6 +116,37 @@ async def test_items_without_a_step_are_filed_under_the_step_that_was_named_last
     assert stored_summary(kept_settings, "r", step=9).items == 2
 
 
+async def test_items_without_a_step_are_filed_under_the_last_step_of_their_split(
+    served: Served, kept_settings: Settings
+) -> None:
+    async with served(kept_settings) as client:
+        await post(client, ["a"], run={"id": "r", "step": 100})
+        await post(client, ["a"], run={"id": "r", "step": 0, "split": "eval"})
+        await post(client, ["bb", "a"], run={"id": "r"})
+        await post(client, ["bb", "a"], run={"id": "r", "split": "eval"})
+    async with served(kept_settings) as client:
+        await post(client, ["ccc"], run={"id": "r"})
+    assert stored_summary(kept_settings, "r", step=100).items == 4
+    assert stored_summary(kept_settings, "r", "eval", step=0).items == 3
+
+
+async def test_results_of_an_earlier_request_move_the_last_step_not_back(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    monitor = RunMonitor(path, new_metrics(), time.monotonic)
+    await monitor.open()
+    first, second = RunStep("r", 1), RunStep("r", 2)
+    for step in (second, first, RunStep("r"), RunStep("r", 0), RunStep("r")):
+        monitor.observe(
+            step, "scripted@1", candidate="text", items=[{"text": "a"}], results=[result()]
+        )
+    await monitor.close()
+    series = RunHistory(path).series("r", Stream("scripted@1", "train"))
+    assert [(point.step, point.summary.items) for point in series] == [(0, 2), (1, 1), (2, 2)]
+    origin = RunHistory(path).step_origin("r")
+    assert origin is not None
+    assert origin.last_step == 0
+
+
 async def test_items_of_a_run_that_names_no_step_are_filed_by_the_minute(
     tmp_path: Path,
 ) -> None:

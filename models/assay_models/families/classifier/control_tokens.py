@@ -24,6 +24,17 @@ from assay_models.items import strings
 _MARK = "\ufdd0"
 _IN_PIPES = re.compile(r"<\|.*\|>")
 
+RENDERING_ERRORS = (
+    TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""The exceptions that a template's own expressions may raise on a conversation."""
+
 MessageFields = dict[str, Any]
 """The role, the content and the tool calls of a message, as chat templates take them."""
 
@@ -115,7 +126,7 @@ def _check_tool_calls(
     ]
     try:
         is_same = render(uncalled) == rendered
-    except (TemplateError, TypeError):
+    except RENDERING_ERRORS:
         return
     if is_same:
         raise ItemError("invalid_item", "the chat template does not write tool calls")

@@ -6,27 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
-from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from assay_models.base import Input, ItemError, Truncation
-from assay_models.families.classifier.control_tokens import ControlTokens, ForgedToken
+from assay_models.families.classifier.control_tokens import (
+    RENDERING_ERRORS,
+    ControlTokens,
+    ForgedToken,
+)
 from assay_models.families.classifier.load_errors import CheckpointFault
 from assay_models.items import Message
 
 SpecialTokens = Literal["literal", "parse"]
 """How a special token written inside a text is encoded: as its letters, or as the token itself."""
-
-_RENDERING_ERRORS = (
-    TemplateError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""The exceptions that a template's own expressions may raise on a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +198,7 @@ class PromptFormatter:
         user = {"role": "user", "content": question}
         try:
             return self._render([user, {"role": "assistant", "content": answer}])
-        except _RENDERING_ERRORS:
+        except RENDERING_ERRORS:
             raise ItemError("invalid_item", "the chat template refuses this conversation") from None
 
     def _sequence(
@@ -245,7 +237,7 @@ class PromptFormatter:
             ids = self.control_tokens.encode(
                 messages, self._render, escape_control_tokens=escape_control_tokens
             )
-        except _RENDERING_ERRORS:
+        except RENDERING_ERRORS:
             raise ItemError(
                 "invalid_item",
                 "the chat template refuses this conversation: look at the roles and their order",

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from assay_models.families.nli.sentences import Span
+from assay_models.families.nli.verbs import has_finite_verb
 
 _NUMBER = r"\^?[1-9]\d{0,2}(?:\s?[-\u2013]\s?\d{1,3})?"
 _NUMBERS = rf"\[{{1,2}}{_NUMBER}(?:\s?[,;]\s?{_NUMBER}){{0,30}}\]{{1,2}}"
@@ -62,7 +63,7 @@ _NAME = r"[A-Z\u00c0-\u00de][\w'\u2019.-]*"
 _NAMES = rf"{_NAME}(?:(?:\s|,\s)(?:(?:and|&|of|for|the|de|van|von|der|la)\s){{0,2}}{_NAME}){{0,8}}"
 _AUTHORS_AND_YEAR = re.compile(
     rf"(?:(?:see(?:\salso)?|cf\.|e\.g\.,?)\s)?(?P<names>{_NAMES})(?P<others>,?\set\sal\.?)?"
-    r"(?P<comma>,)?\s(?:(?:1[6-9]|20)\d\d[a-z]?|n\.d\.)(?:,\s(?:pp?\.\s?)?\d+(?:[-\u2013]\d+)?)?"
+    r"(?P<comma>,)?\s(?:(?P<year>(?:1[6-9]|20)\d\d)[a-z]?|n\.d\.)(?:,\s(?:pp?\.\s?)?\d+(?:[-\u2013]\d+)?)?"
 )
 _TIMES = re.compile(
     r"(?:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)(?:uary|ruary|ch|il|ust|ember|tember"
@@ -74,41 +75,64 @@ _HAS_URL = re.compile(_URL, re.IGNORECASE)
 
 # After these a bracket with numbers or an address is a part of the statement.
 _OBJECT = re.compile(
-    r"(?:[=<>\u2264\u2265\u2208:]|\b(?:a|an|and|are|array|at|be|between|by|element|from|in|index|"
-    r"interval|is|list|of|on|or|outputs?|prints?|range|returns?|see|sequence|set|shape|the|to|tuple|"
+    r"(?:[=<>\u2264\u2265\u2208:]|\b(?:a|an|and|are|array|at|be|between|by|contains?|element|"
+    r"equals?|from|has|have|in|includes?|index|interval|is|list|of|on|or|outputs?|prints?|range|returns?|see|sequence|set|shape|the|to|tuple|"
     r"under|use|values?|vector|via|visit|was|were|with))\s*$",
     re.IGNORECASE,
 )
 _LETTERS_BEFORE = re.compile(r"[^\W\d_]+$")
 _UNIT = re.compile(r"(?:.*met(?:er|re)|mile|yard|inche?|feet|foot|sec|second)s?", re.IGNORECASE)
 _MIN_WORD_LETTERS = 3
+_MAX_SOURCE_WORDS = 12
+# Before this year a name and a year in brackets are more often a place and a date than a source.
+_FIRST_SOURCE_YEAR = 1980
+_ENDS_SENTENCE = re.compile(r"\s*(?:[.;!?\u3002]|$)")
+_RANGE = re.compile(r"\d\s?[-\u2013]\s?\d")
 _CONTEXT_CHARACTERS = 40
+# A square or a cube, unless a first mark stands before it.
+_POWERS, _FIRST_RAISED = ("\u00b2", "\u00b3"), re.compile(r"\u00b9(?![\u2070-\u2079\u00b2\u00b3])")
 _NO_SPACE_BEFORE = frozenset(".,;:!?)]}\u2026\u3002\uff0c\uff01\uff1f")
 
 
 def citations(text: str) -> list[Span]:
     """Return start and end of each citation in a text, in order, in characters.
 
-    Of a link with words only the brackets and the address are a citation: two spans.
+    Of a link with words only the brackets and the address are a citation: two spans. A mark that
+    states something is none, or a false statement would be hidden by writing it as a source.
     """
     return [
         span
         for match in _CITATION.finditer(text)
         for span in _RULES[match.lastgroup or ""](text, *match.span())
+        if not _states(text[slice(*span)])
     ]
+
+
+def _states(mark: str) -> bool:
+    """Return whether a mark has a verb, or more words than the name of a source has."""
+    words = _HAS_URL.sub(" ", mark)
+    return has_finite_verb(words) or len(words.split()) > _MAX_SOURCE_WORDS
 
 
 def without(text: str, start: int, end: int, spans: Iterable[Span]) -> str:
     """Return `text[start:end]` without these spans, and without the blanks that they leave."""
-    kept = ""
+    kept: list[str] = []
     for first, last in [*spans, (end, end)]:
         piece = text[start:first]
         opens_with_stop = piece.lstrip()[:1] in _NO_SPACE_BEFORE
         if not piece or piece[0].isspace() or opens_with_stop:
-            kept = kept.rstrip()
-        kept += piece.lstrip() if opens_with_stop else piece
+            _strip_end(kept)
+        kept.append(piece.lstrip() if opens_with_stop else piece)
         start = last
-    return kept
+    return "".join(kept)
+
+
+def _strip_end(pieces: list[str]) -> None:
+    """Remove the white space at the end of a text that is given in pieces."""
+    while pieces:
+        if last := pieces.pop().rstrip():
+            pieces.append(last)
+            return
 
 
 Rule = Callable[[str, int, int], Sequence[Span]]
@@ -140,7 +164,8 @@ def _numbers(text: str, start: int, end: int) -> Sequence[Span]:
     before = _before(text, start)
     letters = _LETTERS_BEFORE.search(before)
     is_index = letters is not None and len(letters.group()) < _MIN_WORD_LETTERS
-    return () if is_index or _OBJECT.search(before) else ((start, end),)
+    is_range = before.rstrip()[-1:].isdigit() and _RANGE.search(text, start, end)
+    return () if is_index or is_range or _OBJECT.search(before) else ((start, end),)
 
 
 def _raised(text: str, start: int, end: int) -> Sequence[Span]:
@@ -150,13 +175,21 @@ def _raised(text: str, start: int, end: int) -> Sequence[Span]:
     if letters is None:
         is_mark = before[-1:] in tuple(".,;:!?\"')\u201d\u2019]")
     else:
-        is_mark = len(letters.group()) >= _MIN_WORD_LETTERS and not _UNIT.fullmatch(letters.group())
+        is_word = len(letters.group()) >= _MIN_WORD_LETTERS
+        is_power = text[start:end] in _POWERS and not _FIRST_RAISED.search(
+            text, max(0, start - 2000), start
+        )
+        is_mark = is_word and not is_power and not _UNIT.fullmatch(letters.group())
     return ((start, end),) if is_mark else ()
 
 
 def _bracketed(text: str, start: int, end: int) -> Sequence[Span]:
     content = text[start + 1 : end - 1].strip()
-    is_source = _SOURCE.fullmatch(content) or _HAS_URL.search(content) or _names_authors(content)
+    is_source = (
+        _SOURCE.fullmatch(content)
+        or _HAS_URL.search(content)
+        or _names_authors(content, ends=_ENDS_SENTENCE.match(text, end) is not None)
+    )
     return ((start, end),) if is_source else ()
 
 
@@ -175,17 +208,19 @@ def _before(text: str, start: int) -> str:
     return text[max(0, start - _CONTEXT_CHARACTERS) : start]
 
 
-def _names_authors(content: str) -> bool:
+def _names_authors(content: str, *, ends: bool) -> bool:
     """Return whether all parts are authors with a year, and one of them is nothing else.
 
-    `Jones 2019` alone may be a part of the statement, as `Expo 2020` is; a comma, a second name, or
-    another part shows that it is not.
+    `Jones 2019` alone may be a part of the statement, as `Expo 2020` is; `et al.` or another part
+    shows that it is not. So do a comma and a second name, if the mark ends its sentence and the
+    year is one of recent sources: `(Berlin, 1945)` and `(Wimbledon, 2004) and` are not removed.
     """
     parts = [_AUTHORS_AND_YEAR.fullmatch(part.strip()) for part in content.split(";")]
     matches = [part for part in parts if part is not None]
     if len(matches) < len(parts) or any(_TIMES.fullmatch(part["names"]) for part in matches):
         return False
-    return len(parts) > 1 or any(
-        part["comma"] or part["others"] or re.search(r"\s(?:and|&)\s", part["names"])
-        for part in matches
-    )
+    if len(parts) > 1 or matches[0]["others"]:
+        return True
+    is_recent = int(matches[0]["year"] or _FIRST_SOURCE_YEAR) >= _FIRST_SOURCE_YEAR
+    has_mark = matches[0]["comma"] or re.search(r"\s(?:and|&)\s", matches[0]["names"])
+    return bool(ends and is_recent and has_mark)

@@ -13,8 +13,8 @@ from assay_models.families.nli.citations import citations, without
 from assay_models.families.nli.pieces import pieces
 from assay_models.families.nli.sentences import Span, stripped
 from assay_models.families.nli.statements import Reason, read_statement
-from assay_models.families.nli.thoughts import thoughts
 from assay_models.items import LABELS, Label
+from assay_models.thoughts import thoughts
 
 WEIGHTS: Mapping[Label, float] = {
     "entailment": 1.0,
@@ -93,7 +93,7 @@ def split_claims(response: str) -> ClaimSplit:
     (`no_words`) or of 15 characters or fewer (`too_short`), where a wide character counts as three.
     Only white space lies outside of claims and dropped pieces.
     """
-    thought = [stripped(response, *span) for span in thoughts(response)]
+    thought = [stripped(response, *span) for span in thoughts(response)[0]]
     plain = _blanked(response, thought)
     cited = citations(plain)
     claims: list[Claim] = []

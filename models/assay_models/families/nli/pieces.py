@@ -11,10 +11,8 @@ MAX_MARKERS = 3
 MIN_PROSE_WORDS = 3
 _MARKER = re.compile(r"\s*(?:[-*+>\u2022\u2013]|\(?\d{1,3}[.)]|\(?[a-z]\))\s+")
 _FENCE = re.compile(r"\s*(?:>\s*)?(?:```|~~~)")
-_HEADING = re.compile(
-    r"(?P<open>#{1,6}\s+)(?P<title>.*?)(?P<close>\s*#*)$"
-    r"|(?P<bold>(?:\*\*|__))(?P<strong>[^*\n]{1,1000}?)(?P<end>(?:\*\*|__):?)$"
-)
+_HEADING = re.compile(r"#{1,6}\s+")
+_BOLD = re.compile(r"(?:\*\*|__)(?P<title>[^*\n]{1,1000}?)(?:\*\*|__):?$")
 _CODE = re.compile(r"[{}<>=;|\\$_@#~`]|\w\(|::|->|^\s*(?://|>>>)")
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -41,22 +39,23 @@ def pieces(response: str) -> Iterator[Piece]:
         else:
             yield from _line(response, *line)
         if is_fence and len(block) > 1:
-            yield from _block(response, block, block[1:-1])
+            yield from _block(response, block, is_closed=True)
             block = []
     if block:
-        yield from _block(response, block, block[1:])
+        yield from _block(response, block, is_closed=False)
 
 
-def _block(response: str, block: Sequence[Span], body: Sequence[Span]) -> Iterator[Piece]:
+def _block(response: str, block: Sequence[Span], *, is_closed: bool) -> Iterator[Piece]:
     """Yield the pieces of a fenced block, whose body is the lines between the fences."""
+    body = block[1:-1] if is_closed else block[1:]
     if not _is_prose([response[start:end].strip() for start, end in body]):
         yield from _piece(response, block[0][0], block[-1][1], "code")
         return
-    for line in block:
-        if line in body:
-            yield from _line(response, *line)
-        else:
-            yield from _piece(response, *line, "marker")
+    yield from _piece(response, *block[0], "marker")
+    for line in body:
+        yield from _line(response, *line)
+    if is_closed:
+        yield from _piece(response, *block[-1], "marker")
 
 
 def _is_prose(block: Sequence[str]) -> bool:
@@ -73,9 +72,9 @@ def _is_prose(block: Sequence[str]) -> bool:
 
 def _line(response: str, start: int, end: int) -> Iterator[Piece]:
     start, end = stripped(response, start, end)
-    heading = _HEADING.match(response, start, end)
-    if heading is not None:
-        yield from _heading(response, heading)
+    title = _title(response, start, end)
+    if title is not None:
+        yield from _heading(response, start, end, title)
         return
     for _ in range(MAX_MARKERS):
         marker = _MARKER.match(response, start, end)
@@ -86,14 +85,23 @@ def _line(response: str, start: int, end: int) -> Iterator[Piece]:
     yield from _sentences(response, *stripped(response, start, end))
 
 
-def _heading(response: str, heading: re.Match[str]) -> Iterator[Piece]:
-    start, end = heading.span("title" if heading["open"] else "strong")
-    if not is_statement(response[start:end]):
-        yield from _piece(response, *heading.span(), "heading")
+def _title(response: str, start: int, end: int) -> Span | None:
+    """Return the place of the words of a line that is a heading, or bold as a whole."""
+    hashes = _HEADING.match(response, start, end)
+    if hashes is not None:
+        words = response[hashes.end() : end].rstrip("#").rstrip()
+        return hashes.end(), hashes.end() + len(words)
+    bold = _BOLD.match(response, start, end)
+    return None if bold is None else bold.span("title")
+
+
+def _heading(response: str, start: int, end: int, title: Span) -> Iterator[Piece]:
+    if not is_statement(response[slice(*title)]):
+        yield from _piece(response, start, end, "heading")
         return
-    yield from _piece(response, heading.start(), start, "marker")
-    yield from _sentences(response, *stripped(response, start, end))
-    yield from _piece(response, end, heading.end(), "marker")
+    yield from _piece(response, start, title[0], "marker")
+    yield from _sentences(response, *stripped(response, *title))
+    yield from _piece(response, title[1], end, "marker")
 
 
 def _sentences(response: str, start: int, end: int) -> Iterator[Piece]:

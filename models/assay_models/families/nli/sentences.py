@@ -11,7 +11,8 @@ Span = tuple[int, int]
 # follows: it holds the interpreter's lock, and other requests must not wait for long.
 SEGMENT_CHARACTERS = 8_192
 # BlingFire ends a sentence after these; in the middle of a line they open a name.
-_NAME_PREFIXES = re.compile(r"(?:^|\s)(?:St|Mt|Ft)\.$")
+_NAME_PREFIX = re.compile(r"(?:^|\s)(?:St|Mt|Ft)\.$")
+_PREFIX_CHARACTERS = 4
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -24,12 +25,17 @@ def sentences(text: str, start: int = 0, end: int | None = None) -> Iterator[Spa
     end = len(text) if end is None else end
     pending: Span | None = None
     for first, last in _raw_sentences(text, start, end):
-        if pending is not None and not _NAME_PREFIXES.search(text[pending[0] : pending[1]]):
+        if pending is not None and not _ends_with_name_prefix(text, *pending):
             yield pending
             pending = None
         pending = (first if pending is None else pending[0], last)
     if pending is not None:
         yield pending
+
+
+def _ends_with_name_prefix(text: str, start: int, end: int) -> bool:
+    # Only the end is read: a sentence may consist of many pieces.
+    return _NAME_PREFIX.search(text[max(start, end - _PREFIX_CHARACTERS) : end]) is not None
 
 
 def lines(text: str) -> Iterator[Span]:

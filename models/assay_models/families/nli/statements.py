@@ -92,8 +92,8 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _CLAUSES = re.compile(
-    r"\s*[,;:.!\u2014]\s*(?:(?:but|so|and|as|that|however|therefore|because|since|although)\b,?)?\s*"
-    r"|\s+(?:but|so|because|since|although|while|whereas)\s+",
+    r" ?[,;:.!\u2014] ?(?:(?:but|so|and|as|that|however|therefore|because|since|although)\b,?)? ?"
+    r"| (?:but|so|because|since|although|while|whereas) ",
     re.IGNORECASE,
 )
 
@@ -107,10 +107,10 @@ def read_statement(text: str) -> tuple[str, Reason | None]:
     reason = _unstated(text)
     end = text.rstrip(_CLOSING)
     if reason is None and end.endswith(_QUESTION_MARKS):
-        text = _statement_in(end[:-1])
+        text = _statement_in(end[:-1].rstrip())
         reason = None if is_statement(text) and not _ASKS.match(text) else "question"
     elif reason is None and end.endswith(_COLONS):
-        text = f"{end[:-1]}."
+        text = f"{end[:-1].rstrip()}."
         reason = None if has_finite_verb(text) and not _POINTS_AHEAD.search(text) else "lead_in"
     if reason is None and _effective_length(text) < MIN_CLAIM_CHARACTERS:
         reason = "too_short"
@@ -126,7 +126,8 @@ def is_statement(text: str) -> bool:
 
 def is_refusal(text: str) -> bool:
     """Return whether each clause of a sentence declines to answer, or says why it does."""
-    clauses = [clause for clause in _CLAUSES.split(text.strip("\"'*_. !")) if clause]
+    words = " ".join(text.strip("\"'*_. !").split())
+    clauses = [clause for clause in _CLAUSES.split(words) if clause]
     return bool(clauses) and all(_REFUSAL.fullmatch(clause) for clause in clauses)
 
 

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
-from assay_models.families.nli.sentences import lines
+from assay_models.families.nli.sentences import Span, lines
 
-_RULE = re.compile(r"\s*\|?(?:\s*:?-+:?\s*\|)+(?:\s*:?-+:?\s*)?\s*")
+_RULE = re.compile(r"\|?(?:\s*+:?-++:?\s*+\|)++(?:\s*+:?-++:?)?")
+# The headers that a table's sentences repeat are at most this many times as long as the table.
+MAX_GROWTH = 32
 _BAR = re.compile(r"(?<!\\)\|")
 
 
@@ -15,7 +17,8 @@ class TableRow(NamedTuple):
     """A row of a table, its place in characters, and its content as a sentence.
 
     The sentence is `Name: header value, header value.` A model that reads a table as it is written
-    connects every value with every row.
+    connects every value with every row. In a table whose headers are far longer than its rows
+    it is the row as it is written.
     """
 
     start: int
@@ -39,19 +42,26 @@ def tables(text: str) -> Iterator[Table]:
     index = 1
     while index < len(spans):
         header = text[slice(*spans[index - 1])]
-        if "|" not in header or not _RULE.fullmatch(text[slice(*spans[index])]):
+        if "|" not in header or not _RULE.fullmatch(text[slice(*spans[index])].strip()):
             index += 1
             continue
         last = index
         while last + 1 < len(spans) and "|" in text[slice(*spans[last + 1])]:
             last += 1
-        rows = [
-            TableRow(start, end, sentence)
-            for start, end in spans[index + 1 : last + 1]
-            if (sentence := _sentence(_cells(header), _cells(text[start:end])))
-        ]
+        rows = list(_rows(text, header, spans[index + 1 : last + 1]))
         yield Table(spans[index - 1][0], spans[last][1], rows)
         index = last + 2
+
+
+def _rows(text: str, header: str, spans: Sequence[Span]) -> Iterator[TableRow]:
+    headers = _cells(header)
+    length = len(header) + sum(end - start for start, end in spans)
+    repeats_headers = len(header) * len(spans) <= MAX_GROWTH * length
+    for start, end in spans:
+        written = text[start:end].strip()
+        cells = _cells(written)
+        if any(cells):
+            yield TableRow(start, end, _sentence(headers, cells) if repeats_headers else written)
 
 
 def _cells(line: str) -> list[str]:
@@ -66,4 +76,4 @@ def _sentence(headers: Sequence[str], cells: Sequence[str]) -> str:
         if cell
     ]
     parts = [part for part in (cells[0], ", ".join(named)) if part]
-    return f"{': '.join(parts)}." if parts else ""
+    return f"{': '.join(parts)}."

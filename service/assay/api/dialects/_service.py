@@ -88,6 +88,7 @@ def select_model(
         raise InvalidRequest(
             "model: the path, ?model= and the body name different ones",
             hint=f"name it once; {served.id} is the first",
+            problems=[{"field": "model", "problem": "two models are named"}],
         )
     return served
 

@@ -64,6 +64,7 @@ class RerankBody(EngineBody):
     use_activation: Literal[True] | None = None
     return_embeddings: Literal[False] | None = None
     kwargs: Accepted = None
+    encoding_format: Accepted = None
 
     @property
     def texts(self) -> list[str]:
