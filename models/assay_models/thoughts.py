@@ -1,7 +1,8 @@
 """Thoughts of a response, which are no part of its answer."""
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,15 +25,25 @@ _PAIRS = "".join(
     f"|(?P<opens_{number}>{opening})|(?P<closes_{number}>{closing})"
     for number, (opening, closing) in enumerate(_TOKENS)
 )
-# A tag in quotes or in code is written about, not used.
 _TAG = re.compile(
-    rf"(?P<first>^[ \t>]*+)?(?<![`'\"])"
+    rf"(?P<first>^[ \t>]*+)?"
     rf"(?:<(?P<opens>{_NAMES})(?:[ \t][^<>\n]*)?>|</(?P<closes>{_NAMES})[ \t]*>{_PAIRS})",
     re.IGNORECASE | re.MULTILINE,
 )
 _ANY_NAME = "any name"
-# A fenced Markdown document is read as prose.
-_FENCE = re.compile(r"^[ \t>]*+(?:```|~~~)(?![`~]*[ \t]*(?:markdown|mdx?)\b)", re.MULTILINE)
+# A fence stands at the start of a line, of a quote or of an entry of a list; behind prose it has at
+# most a tag. A fenced Markdown document is read as prose.
+_FENCE = re.compile(
+    r"^(?:[ \t>]*+(?:(?:[-*+]|\d{1,9}[.)])[ \t]++)*+(?:```|~~~)"
+    r"|[^`\n]*+```(?=[\w+#.{}-]*+[ \t]*+$))"
+    r"(?![`~]*[ \t]*(?:markdown|mdx?)\b)",
+    re.MULTILINE,
+)
+_QUOTES = frozenset("`'\"")
+_NEAR_CHARACTERS = 200
+_MAX_TOKEN_CHARACTERS = 40
+_END_TOKEN = re.compile(r"(?:<\|[^|<>\s]{1,32}\|>|</s>|<eos>|<end_of_turn>)\Z")
+_CONTROL = re.compile(r"(?:<\|[^|<>\s]{1,32}\|>|</?s>|<eos>|<end_of_turn>|\s)*+")
 
 
 class _Tag(NamedTuple):
@@ -52,7 +63,7 @@ class _Tag(NamedTuple):
 class _Blocks:
     """The fenced blocks of a text, up to the place that was read."""
 
-    text: str
+    places: Sequence[int]
     fences: int = 0
     read: int = 0
     skipped: int = 0
@@ -60,9 +71,11 @@ class _Blocks:
     def hold(self, tag: _Tag) -> bool:
         """Return whether a tag is text of a block.
 
-        A tag that closes a thought may stand behind a fence that the thought left open.
+        A tag that closes a thought may stand behind a fence that the thought left open; then the
+        fences behind it are complete.
         """
-        self.fences += sum(1 for _ in _FENCE.finditer(self.text, self.read, tag.start))
+        first, here = bisect_left(self.places, self.read), bisect_left(self.places, tag.start)
+        self.fences += max(0, here - first)
         self.read = tag.start
         if self.fences % 2 == 0:
             self.skipped = 0
@@ -70,7 +83,7 @@ class _Blocks:
         if tag.opens:
             self.skipped += 1
             return True
-        if not self.skipped and tag.line is not None:
+        if not self.skipped and tag.line is not None and (len(self.places) - here) % 2 == 0:
             return False
         self.skipped = max(0, self.skipped - 1)
         return True
@@ -83,10 +96,11 @@ def thoughts(text: str) -> tuple[list[Span], bool]:
     chat template. It ends at the next tag of its own name, or, where none follows, of another. A
     tag that closes none ends a thought whose opening is part of the prompt: that begins with the
     text. A thought that is not closed ends with the text, if its tag opens a line. Tags inside a
-    fenced block, in quotes or behind a backtick are text.
+    fenced block or in quotes are text, and so is one that closes nothing and ends the text.
     """
     text = text.replace("\r", "\n")
-    blocks, tags = _Blocks(text), list(_tags(text))
+    blocks = _Blocks([fence.start() for fence in _FENCE.finditer(text)])
+    tags = list(_tags(text))
     closed = {kind: tag.start for tag in tags if not tag.opens for kind in tag.kinds}
     found: list[Span] = []
     pending = iter(tags)
@@ -94,7 +108,7 @@ def thoughts(text: str) -> tuple[list[Span], bool]:
         if blocks.hold(tag):
             continue
         if not tag.opens:
-            if text[tag.start : tag.end].lower() != _TURN_END:
+            if _ends_thought(text, tag):
                 found, blocks.fences, blocks.read = [(0, tag.end)], 0, tag.end
             continue
         kind = next((kind for kind in tag.kinds if closed.get(kind, -1) > tag.start), None)
@@ -107,8 +121,44 @@ def thoughts(text: str) -> tuple[list[Span], bool]:
     return found, False
 
 
+def without_end_tokens(text: str) -> str:
+    """Return a text without the tokens of chat templates that it ends with."""
+    while True:
+        end = len(text.rstrip())
+        token = _END_TOKEN.search(text, max(0, end - _MAX_TOKEN_CHARACTERS), end)
+        if token is None:
+            return text
+        text = text[: token.start()]
+
+
+def _ends_thought(text: str, tag: _Tag) -> bool:
+    """Return whether a tag that closes no tag of the text ends a thought that the prompt opened."""
+    if text[tag.start : tag.end].lower() == _TURN_END:
+        return False
+    before = text[max(0, tag.start - _NEAR_CHARACTERS) : tag.start].rpartition("\n")[2]
+    behind = text[tag.end : tag.end + _NEAR_CHARACTERS].partition("\n")[0]
+    if any(before.count(quote) % 2 and quote in behind for quote in '`"'):
+        return False
+    rest = _CONTROL.match(text, tag.end)
+    return rest is not None and rest.end() < len(text)
+
+
+def _is_quoted(text: str, start: int, end: int, *, opens: bool) -> bool:
+    """Return whether a tag is written about, not used. A thought may end with a quote."""
+    quote, behind = text[start - 1 : start], text[end : end + 3]
+    is_closed = behind[:1] == quote and behind != quote * 3
+    return quote in _QUOTES and (opens or is_closed)
+
+
 def _tags(text: str) -> Iterator[_Tag]:
     for found in _TAG.finditer(text):
+        start, end = (
+            found.end("first") if found["first"] is not None else found.start(),
+            found.end(),
+        )
+        opens = (found.lastgroup or "").startswith("opens")
+        if _is_quoted(text, start, end, opens=opens):
+            continue
         role, _, pair = (found.lastgroup or "").partition("_")
         is_first = found["first"] is not None
         yield _Tag(

@@ -141,7 +141,7 @@ class Settings(BaseModel):
     probes: Literal["open", "keyed"] = Field(
         "open",
         description="`open`: the probes (`/healthz`, `/readyz`, their aliases) need no API key, "
-        "but name no reasons without one. `keyed`: they need one.",
+        "but name no models and no reasons without one. `keyed`: they need one.",
     )
     cors_origins: Annotated[tuple[str, ...], AfterValidator(_check_origins)] = Field(
         (),

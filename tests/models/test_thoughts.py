@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assay_models.extraction import extract
 from assay_models.extraction.solution import find_solution
 from assay_models.extraction.verdict import SyntaxVerdict
 from assay_models.families.nli.claims import split_claims
 from assay_models.thoughts import thoughts
 
+PROGRAM = "```python\ndef add(a, b):\n    return a + b\n```"
 ANSWER = "The ferry leaves at nine."
 ANALYSIS = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
 COMMENTARY = "<|channel|>commentary<|message|>So.<|end|><|start|>assistant"
@@ -35,6 +37,11 @@ CLOSED = {
     "two thoughts": "<think>Hm.</think><reasoning>So.</reasoning>",
     "an open fence": "<think>\n```\nx = 1\n</think>",
     "carriage returns": "Hm.\r</think>\r",
+    "quoted end": '<think>They say "add"</think>\n',
+    "apostrophe at the end": "<think>Call it 'add'</think>\n",
+    "code at the end": "<think>Call it `add`</think>\n",
+    "a fence at the end": "<think>\n```\nx = 1\n```</think>\n",
+    "channel that ends with code": f"{ANALYSIS.replace('Hm.', 'Use `add`')}{FINAL}",
 }
 OPEN = ("<think>Hm.", "<reason>\nHm.", "> <analysis>Hm.", "<|channel|>analysis<|message|>Hm.")
 TEXT = (
@@ -43,6 +50,12 @@ TEXT = (
     "The tag <think> opens a thought.",
     "It prints\n```\n<think>\na\n</think>\n```",
     "The ferry leaves at nine.<|end|>",
+    "The ferry leaves at nine.\n</think>",
+    "The ferry leaves at nine.\n</think><|im_end|>\n",
+    'Solution: ```python\nre.sub(r"<think>.*?</think>", "", s)\n```\nDone.',
+    '1. ```python\n   re.sub(r"<think>.*?</think>", "", s)\n   ```\nDone.',
+    "```python\nt = '''\n</think>\n'''\n```\nDone.".replace("\\'", "'"),
+    'x = s.split("a</think>b")\nprint(x)',
 )
 
 
@@ -103,3 +116,24 @@ def test_thoughts_are_in_order_and_disjoint(text: str) -> None:
 def test_thoughts_of_any_text_are_found_in_one_pass(unit: str) -> None:
     text = unit * (1_000_000 // len(unit))
     assert all(before[1] <= after[0] for before, after in pairwise(thoughts(text)[0]))
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_a_program_right_behind_a_thought_is_found(name: str) -> None:
+    assert extract(CLOSED[name] + "\n" + PROGRAM, "solution").code is not None
+    if not CLOSED[name].endswith("\r"):
+        assert extract(CLOSED[name] + PROGRAM, "solution").code is not None
+
+
+@pytest.mark.parametrize("end", ["<|end|>", "\n</think>", "\n</s>", "<|im_end|>\n"])
+def test_end_tokens_change_neither_a_program_nor_a_claim(end: str) -> None:
+    assert extract(PROGRAM + end, "solution").code == extract(PROGRAM, "solution").code
+    claims = [claim.text for claim in split_claims(ANSWER + end).claims]
+    assert claims == [claim.text for claim in split_claims(ANSWER).claims]
+
+
+@pytest.mark.parametrize("hidden", ["\ufeff", "\u200b", "\u200b\ufeff"])
+def test_hidden_characters_before_a_fence_or_a_program_are_left_out(hidden: str) -> None:
+    plain = extract(PROGRAM, "solution").code
+    assert extract(hidden + PROGRAM, "solution").code == plain
+    assert extract(PROGRAM.replace("def", f"{hidden}def", 1), "solution").code == plain

@@ -11,6 +11,7 @@ _RANGES = (
     *("\U0001d173-\U0001d17a", "\U000e0001", "\U000e0020-\U000e007f"),
 )
 _HIDDEN = re.compile("[" + "".join(_RANGES) + "]")
+_AT_START = re.compile(rf"^{_HIDDEN.pattern}++", re.MULTILINE)
 
 
 def remove_hidden(text: str) -> tuple[str, int]:
@@ -20,3 +21,8 @@ def remove_hidden(text: str) -> tuple[str, int]:
     model reads them (Boucher and Anderson 2021, *Trojan Source*, arXiv 2111.00169).
     """
     return _HIDDEN.subn("", text)
+
+
+def without_hidden_starts(text: str) -> str:
+    """Return a text without the hidden characters that its lines begin with, as a BOM is."""
+    return _AT_START.sub("", text)

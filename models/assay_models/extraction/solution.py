@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from assay_models.extraction.fences import MAX_BLOCKS, Block, find_blocks, outdent
+from assay_models.extraction.hidden_characters import without_hidden_starts
 from assay_models.extraction.languages import (
     Candidates,
     Language,
@@ -121,7 +122,7 @@ def find_solution(
     that was left open. An answer without any block is a program if all of it is one that defines
     something, or prints.
     """
-    text = response.replace("\r\n", "\n").replace("\r", "\n")
+    text = without_hidden_starts(response.replace("\r\n", "\n").replace("\r", "\n"))
     spans, is_unclosed = thoughts(text)
     text = _outside(text, spans)
     parser = _Parser(check, named, languages, max_characters, CHECKED_PROGRAMS * max_characters)

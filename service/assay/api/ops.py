@@ -37,9 +37,8 @@ async def readyz(request: Request) -> Response:
     redis = None if components.redis is None else components.redis.state
     is_stopping = components.shutdown.is_announced
     ready = not is_stopping and all(state == "ready" for state in states.values())
-    if not request.scope.get("is_trusted"):  # a reason may name files and hosts
-        states = {name: _without_reason(state) for name, state in states.items()}
-        redis = redis and _without_reason(redis)
+    if not request.scope.get("is_trusted"):  # names and reasons are for those with a key
+        states, redis = {}, None
     answer = Readiness(ready=ready, shutting_down=is_stopping, models=states, redis=redis)
     return json_response(answer, 200 if ready else 503)
 
@@ -63,10 +62,6 @@ async def metrics(request: Request) -> Response:
 async def version() -> dict[str, str]:
     """Return the server's version."""
     return {"version": __version__}
-
-
-def _without_reason(state: str) -> str:
-    return state.partition(":")[0]
 
 
 async def _state(served: ServedModel) -> str:

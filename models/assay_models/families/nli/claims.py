@@ -14,7 +14,7 @@ from assay_models.families.nli.pieces import pieces
 from assay_models.families.nli.sentences import Span, stripped
 from assay_models.families.nli.statements import Reason, read_statement
 from assay_models.items import LABELS, Label
-from assay_models.thoughts import thoughts
+from assay_models.thoughts import thoughts, without_end_tokens
 
 WEIGHTS: Mapping[Label, float] = {
     "entailment": 1.0,
@@ -91,8 +91,10 @@ def split_claims(response: str) -> ClaimSplit:
     nothing, lead-ins of lists, refusals, names of sources, and pieces without a letter
     (`no_letters`), with nothing but links (`url`), without a word of at most 64 letters
     (`no_words`) or of 15 characters or fewer (`too_short`), where a wide character counts as three.
-    Only white space lies outside of claims and dropped pieces.
+    Only white space lies outside of claims and dropped pieces. Tokens of a chat template at the end
+    are left out.
     """
+    response = without_end_tokens(response)
     thought = [stripped(response, *span) for span in thoughts(response)[0]]
     plain = _blanked(response, thought)
     cited = citations(plain)
