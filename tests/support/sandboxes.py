@@ -83,8 +83,9 @@ def sandbox_processes() -> list[psutil.Process]:
 
 
 def scratch_folders() -> set[Path]:
-    """Return the scratch folders that are on this machine now."""
-    return set(Path(tempfile.gettempdir()).glob("assay-*"))
+    """Return the scratch folders that are on this machine now, without those of runs of servers."""
+    folders = set(Path(tempfile.gettempdir()).glob("assay-*"))
+    return {folder for folder in folders if not folder.name.startswith("assay-runs-")}
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
