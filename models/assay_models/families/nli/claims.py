@@ -96,10 +96,10 @@ def split_claims(response: str) -> ClaimSplit:
     """
     response = without_end_tokens(response)
     thought = [stripped(response, *span) for span in thoughts(response)[0]]
-    plain = _blanked(response, thought)
+    plain = _blanked(response, thought, end="\n")
     cited = citations(plain)
     claims: list[Claim] = []
-    dropped = [DroppedPiece(*span, "thought") for span in thought]
+    dropped: list[DroppedPiece] = []
     for start, end, reason in pieces(_blanked(plain, cited)):
         inside = _inside(cited, start, end)
         text = remove_hidden(without(plain, start, end, inside))[0].strip()
@@ -109,6 +109,7 @@ def split_claims(response: str) -> ClaimSplit:
             claims.append(Claim(text, start, end, len(inside)))
         else:
             dropped.append(DroppedPiece(start, end, reason))
+    dropped += [DroppedPiece(*span, "thought") for span in _outside(thought, [*claims, *dropped])]
     dropped += [DroppedPiece(*span, "citation") for span in _outside(cited, [*claims, *dropped])]
     dropped.sort(key=lambda piece: piece.start)
     answer = without(response, 0, len(response), thought).strip() if thought else response
@@ -148,12 +149,18 @@ def has_content(text: str) -> bool:
     return any(character.isalnum() for character in text)
 
 
-def _blanked(text: str, spans: Iterable[Span]) -> str:
-    """Return a text of the same length with blanks in these spans; line breaks stay."""
+def _blanked(text: str, spans: Iterable[Span], end: str = " ") -> str:
+    """Return a text of the same length with blanks in these spans; line breaks stay.
+
+    Args:
+        text: the text.
+        spans: start and end of each place.
+        end: the last character in the place of each, such as a line break, which ends a sentence.
+    """
     kept, reached = list[str](), 0
-    for start, end in spans:
-        kept += [text[reached:start], _VISIBLE.sub(" ", text[start:end])]
-        reached = end
+    for first, last in spans:
+        kept += [text[reached:first], _VISIBLE.sub(" ", text[first : last - 1]), end]
+        reached = last
     return "".join([*kept, text[reached:]])
 
 
