@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeGuard
 
 from assay_monitors.gold import GoldPoint
 from assay_monitors.intervals import Z_95, Estimate, slope
@@ -40,11 +40,13 @@ class ProxyAndGold(NamedTuple):
 class GoldAdvisor:
     """Advises a trainer when the reward no longer agrees with gold.
 
-    Grounds, each with the interval clear of the value that it is compared to:
+    Grounds, each with the interval clear of the value that it is compared to, and from
+    `min_responses` responses or pairs or more at each step that is compared: fewer may all be equal
+    by chance, and seem to have no error. A mean that was computed elsewhere has none (`exact`).
 
-    - `reversed`: whatever they were at first, the rank correlation of reward and gold, over
-      `min_responses` or more, is below zero, and the accuracy below one half, each by two half
-      widths of its interval. Prompts that differ make the one, and ties the other, not both.
+    - `reversed`: whatever they were at first, the rank correlation of reward and gold is below
+      zero, and the accuracy below one half, each by two half widths of its interval. Prompts that
+      differ make the one, and ties the other, not both.
     - `accuracy`: below its first value by more than `accuracy_drop`.
     - `loss`: above its first value by more than `loss_rise` nats.
     - `slopes`: over the last `trend_points` points the proxy rises while gold falls, by at least
@@ -94,9 +96,9 @@ class GoldAdvisor:
         both = [
             ProxyAndGold(point.step, point.proxy, point.gold)
             for point in points
-            if point.proxy is not None and point.gold is not None
+            if self._is_enough(point.proxy) and self._is_enough(point.gold)
         ]
-        if points[-1].proxy is not None and points[-1].gold is not None:
+        if both and both[-1].step == points[-1].step:
             if self._trends_diverge(both):
                 yield "slopes"
             if self._gold_fell(both):
@@ -110,17 +112,21 @@ class GoldAdvisor:
             return False
         return _surely_below(rank, 0.0) and _surely_below(accuracy, 0.5)
 
+    def _is_enough(self, estimate: Estimate | None) -> TypeGuard[Estimate]:
+        """Return whether a mean is exact, or of enough responses or pairs."""
+        return estimate is not None and (estimate.n == 1 or estimate.n >= self.min_responses)
+
     def _accuracy_fell(self, accuracies: Sequence[Estimate | None]) -> bool:
-        first = next((accuracy for accuracy in accuracies if accuracy is not None), None)
-        now = accuracies[-1]
-        if first is None or now is None:
+        enough = [share for share in accuracies if share and share.n >= self.min_responses]
+        if not enough or enough[-1] is not accuracies[-1]:
             return False
+        first, now = enough[0], enough[-1]
         return first.value - now.value > self.accuracy_drop and now.high < first.value
 
     def _loss_rose(self, losses: Sequence[Estimate | None]) -> bool:
-        first = next((loss for loss in losses if loss is not None), None)
+        first = next(filter(self._is_enough, losses), None)
         now = losses[-1]
-        if first is None or now is None:
+        if first is None or not self._is_enough(now):
             return False
         return now.value - first.value > self.loss_rise and now.low > first.value
 

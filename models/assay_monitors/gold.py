@@ -59,17 +59,17 @@ def measure(step: int, items: Sequence[GoldItem], gradient_norm: float | None = 
 
     About 200 prompts of two responses make a useful interval. The intervals take pairs for
     independent: send two responses a prompt. With more, pairs of one prompt share their responses
-    and the intervals are too narrow.
+    and the intervals are too narrow. One response or pair has no mean: its error is unknown.
     """
     pairs = gold_pairs(items)
     proxies = [item.proxy for item in items]
     golds = [item.gold for item in items]
     return GoldPoint(
         step=step,
-        proxy=mean(proxies) if items else None,
-        gold=mean(golds) if items else None,
+        proxy=mean(proxies) if len(items) > 1 else None,
+        gold=mean(golds) if len(items) > 1 else None,
         accuracy=reward_accuracy(pairs) if pairs else None,
-        loss=bradley_terry_loss(pairs) if pairs else None,
+        loss=bradley_terry_loss(pairs) if len(pairs) > 1 else None,
         rank=spearman(proxies, golds),
         gradient_norm=gradient_norm,
     )

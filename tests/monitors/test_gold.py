@@ -180,3 +180,34 @@ def test_the_slope_is_least_squares_with_the_error_of_its_points() -> None:
     assert estimate.value == pytest.approx(stats.linregress(steps, [1.0, 3.0, 4.0]).slope)
     spread = sum((step - 40 / 3) ** 2 for step in steps)
     assert estimate.high - estimate.value == pytest.approx(1.96 * 0.1 / math.sqrt(spread))
+
+
+FEW = {
+    "one response a step": [[(1, 1.0)], [(2, 0.5)], [(3, 0.0)]],
+    "four equal ones a step": [[(1, 1.0)] * 4, [(1, 0.0)] * 4],
+    "one pair a step": [[(1, 0.0), (1.1, 1.0)], [(2, 1.0), (2.1, 0.0)]],
+    "nineteen a step": [[(1, 1.0)] * 19, [(1, 0.0)] * 19],
+}
+
+
+def points_of(steps: list[list[tuple[float, float]]]) -> list[GoldPoint]:
+    return [
+        measure(step, [GoldItem("p", proxy=proxy, gold=gold) for proxy, gold in pairs])
+        for step, pairs in enumerate(steps)
+    ]
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_few_responses_give_no_advice(name: str) -> None:
+    assert GoldAdvisor().advise(points_of(FEW[name])) is None
+
+
+def test_enough_responses_that_all_lose_their_gold_ask_for_a_stop() -> None:
+    advice = GoldAdvisor().advise(points_of([[(1, 1.0)] * 20, [(1, 0.0)] * 20]))
+    assert advice is not None
+    assert (advice.action, advice.grounds) == ("stop", ("drawdown",))
+
+
+def test_one_response_has_no_mean() -> None:
+    point = measure(3, [GoldItem("p", proxy=1.0, gold=0.5)])
+    assert (point.proxy, point.gold, point.loss) == (None, None, None)
