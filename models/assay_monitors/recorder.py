@@ -5,7 +5,7 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -197,15 +197,16 @@ class Recorder:
         """
         future: Future[T] = Future()
 
-        def checked_work() -> T:
-            if self._changes:
-                raise sqlite3.OperationalError("earlier changes could not be written")
-            return work()
-
         def apply(_: Changes) -> None:
             self._commit()
-            if future.set_running_or_notify_cancel():
-                _finish(future, checked_work)
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                if self._changes:
+                    raise sqlite3.OperationalError("earlier changes could not be written")
+                future.set_result(work())
+            except Exception as error:  # noqa: BLE001 the waiting caller raises it; the writer goes on
+                future.set_exception(error)
 
         if not self._enqueue(QueuedChange("", 0, apply, is_order=True)):
             future.set_exception(sqlite3.OperationalError("the writer has stopped"))
@@ -287,17 +288,6 @@ class Recorder:
         self.counts.dropped += self._unwritten
         self._unwritten = 0
         self._store.close()
-
-
-def _finish(future: Future[T], work: Callable[[], T]) -> None:
-    """Do the work of a future; whatever it raises is raised by the future, and not here."""
-    with ThreadPoolExecutor(1, thread_name_prefix="assay-editing") as pool:
-        done = pool.submit(work)
-    error = done.exception()
-    if error is None:
-        future.set_result(done.result())
-    else:
-        future.set_exception(error)
 
 
 def _observe(

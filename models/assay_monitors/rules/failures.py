@@ -1,5 +1,6 @@
 """Rules over items without a score, cut items, and responses with nothing in them to score."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,7 +13,27 @@ from assay_monitors.summaries import Point
 
 
 @dataclass(frozen=True, slots=True)
-class NullShare:
+class _Share(ABC):
+    """A share of items or responses, with the levels from which it warns and is critical."""
+
+    warn: float
+    critical: float
+
+    def findings(self, series: Sequence[Point]) -> list[Finding | None]:
+        """Return findings whose `value` is the share."""
+        return share_findings(self._counts(series), self.warn, self.critical)
+
+    def progress(self, series: Sequence[Point]) -> Progress:
+        """Return the items or responses of the latest points, of those that are needed."""
+        return share_progress(self._counts(series))
+
+    @abstractmethod
+    def _counts(self, series: Sequence[Point]) -> Counts:
+        """Return of each point the number that has the property, and the number of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class NullShare(_Share):
     """The share of items that could not be scored: 2 % warns, 20 % is critical.
 
     Where a trainer reads these as zero, a broken scorer appears to be a bad policy. It cannot
@@ -31,20 +52,12 @@ class NullShare:
     warn: float = 0.02
     critical: float = 0.2
 
-    def findings(self, series: Sequence[Point]) -> list[Finding | None]:
-        """Return findings whose `value` is the share of items without a score."""
-        return share_findings(self._counts(series), self.warn, self.critical)
-
-    def progress(self, series: Sequence[Point]) -> Progress:
-        """Return the items of the latest points, of those that are needed."""
-        return share_progress(self._counts(series))
-
     def _counts(self, series: Sequence[Point]) -> Counts:
         return [(summary.nulls, summary.items) for _, summary in series]
 
 
 @dataclass(frozen=True, slots=True)
-class TruncatedShare:
+class TruncatedShare(_Share):
     """The share of items that were truncated to the model's length: 10 % warns, 50 % is critical.
 
     Their scores are of another text than the policy wrote. It cannot distinguish longer responses
@@ -58,20 +71,12 @@ class TruncatedShare:
     warn: float = 0.1
     critical: float = 0.5
 
-    def findings(self, series: Sequence[Point]) -> list[Finding | None]:
-        """Return findings whose `value` is the share of items that were truncated."""
-        return share_findings(self._counts(series), self.warn, self.critical)
-
-    def progress(self, series: Sequence[Point]) -> Progress:
-        """Return the items of the latest points, of those that are needed."""
-        return share_progress(self._counts(series))
-
     def _counts(self, series: Sequence[Point]) -> Counts:
         return [(summary.truncated, summary.items) for _, summary in series]
 
 
 @dataclass(frozen=True, slots=True)
-class EmptyShare:
+class EmptyShare(_Share):
     """The share of responses without a single character: 10 % warns, 50 % is critical.
 
     It cannot distinguish a policy that ends at once from a trainer that sends the wrong field. No
@@ -84,14 +89,6 @@ class EmptyShare:
 
     warn: float = 0.1
     critical: float = 0.5
-
-    def findings(self, series: Sequence[Point]) -> list[Finding | None]:
-        """Return findings whose `value` is the share of empty responses."""
-        return share_findings(self._counts(series), self.warn, self.critical)
-
-    def progress(self, series: Sequence[Point]) -> Progress:
-        """Return the responses of the latest points, of those that are needed."""
-        return share_progress(self._counts(series))
 
     def _counts(self, series: Sequence[Point]) -> Counts:
         lengths = [summary.characters for _, summary in series]
