@@ -243,10 +243,9 @@ def started(models: str) -> Iterator[tuple[int, int]]:
         tree = ProcessTree(command, {**os.environ, **own}, Path(folder) / "server.log")
         try:
             yield port, tree.members()[0].pid
-        except Exception:  # whatever ended the measurement, the server's log may say why
-            print(tree.log_tail(), file=sys.stderr)
-            raise
         finally:
+            if sys.exc_info()[0] is not None:  # the server's log may say why the measurement ended
+                print(tree.log_tail(), file=sys.stderr)
             tree.stop()
 
 

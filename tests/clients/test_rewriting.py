@@ -296,5 +296,6 @@ def test_the_better_of_a_known_pair_is_chosen() -> None:
 def test_a_single_text_or_query_is_not_taken_for_a_list() -> None:
     with pytest.raises(ValueError, match="a list of rewrites, not a single text"):
         Query("a man cooks", "a chef")
+    one_query: Any = Query("a", ["b"])
     with Client("http://127.0.0.1:9") as client, pytest.raises(ValueError, match="must be a list"):
-        preference_pairs(client, "video-qpp", Query("a", ["b"]), min_margin=0)  # type: ignore[arg-type]
+        preference_pairs(client, "video-qpp", one_query, min_margin=0)

@@ -182,7 +182,7 @@ def test_the_slope_is_least_squares_with_the_error_of_its_points() -> None:
     assert estimate.high - estimate.value == pytest.approx(1.96 * 0.1 / math.sqrt(spread))
 
 
-FEW = {
+FEW: dict[str, list[list[tuple[float, float]]]] = {
     "one response a step": [[(1, 1.0)], [(2, 0.5)], [(3, 0.0)]],
     "four equal ones a step": [[(1, 1.0)] * 4, [(1, 0.0)] * 4],
     "one pair a step": [[(1, 0.0), (1.1, 1.0)], [(2, 1.0), (2.1, 0.0)]],

@@ -72,7 +72,7 @@ class ScriptedModel:
 
     fingerprint: str = "sha256:scripted"
     runs: ClassVar[Literal["device"]] = "device"
-    sees: ClassVar[Literal["item"]] = "item"
+    sees: ClassVar[Literal["item", "group"]] = "item"
 
     @classmethod
     def load(cls, card: ModelCard, files: ModelFiles, runtime: Runtime) -> "ScriptedModel":

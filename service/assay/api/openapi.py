@@ -38,6 +38,7 @@ def add_examples(app: FastAPI) -> None:
             _complete(document)
         return document
 
+    # As FastAPI documents it: `FastAPIOffline` is a function, and no class to derive from.
     app.openapi = openapi  # type: ignore[method-assign]
 
 

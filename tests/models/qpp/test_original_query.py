@@ -36,11 +36,6 @@ def load(runtime: Runtime) -> Any:
     return family_of(entry.card).load(entry.card, repository.locate(entry), runtime)
 
 
-@pytest.fixture(scope="module")
-def model() -> Any:
-    return load(Runtime())
-
-
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("collection", ["msrvtt", "vatex", "coco"])
 def test_the_score_does_not_depend_on_the_original(model: Any, collection: str, raw: bool) -> None:

@@ -1,8 +1,6 @@
 """The family `video_qpp` with its real weights: numbers, batches, keys, flags and refusals."""
 
-import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,9 @@ from hypothesis import strategies as st
 from support.query_scoring import prepare, score
 
 from assay_models.base import DeviceOutOfMemory, Input, ItemError, Options
-from assay_models.card import CardError, ModelCard
 from assay_models.items import RetrievedResult, VideoQppItem
 from assay_models.registry import Runtime, family_of
-from assay_models.repository import ModelFiles, ModelRepository, embedded_root
+from assay_models.repository import ModelFiles
 
 pytestmark = pytest.mark.weights
 
@@ -27,21 +24,6 @@ QUERIES = (
     "A clown on stilts hands a red balloon to a girl, and the crowd behind them claps.",
     "an old tram climbs a steep street in the rain",
 )
-
-
-@pytest.fixture(scope="module")
-def entry() -> Any:
-    return ModelRepository([embedded_root()]).find("video-qpp@2")
-
-
-@pytest.fixture(scope="module")
-def files(entry: Any) -> ModelFiles:
-    return ModelRepository([embedded_root()]).locate(entry)
-
-
-@pytest.fixture(scope="module")
-def model(entry: Any, files: ModelFiles) -> Any:
-    return family_of(entry.card).load(entry.card, files, Runtime())
 
 
 def test_the_example_of_the_card_has_its_score(model: Any, entry: Any) -> None:
@@ -368,47 +350,3 @@ def test_the_fingerprint_changes_with_the_heads(
     before = score(model, QUERIES[0], collection="coco").raw
     assert before is not None
     assert score(other, QUERIES[0], collection="coco").raw == pytest.approx(before + 1)
-
-
-def test_heads_of_another_shape_are_refused(entry: Any, files: ModelFiles, tmp_path: Path) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    tensors = load_file(files.folder / "heads.safetensors")
-    tensors["vatex.ngrams"] = tensors["vatex.ngrams"][:100].copy()
-    save_file(tensors, tmp_path / "heads.safetensors")
-    with pytest.raises(CardError, match="vatex"):
-        family_of(entry.card).load(entry.card, ModelFiles(tmp_path, files.weights), Runtime())
-
-
-def test_absent_heads_and_weights_are_refused(
-    entry: Any, files: ModelFiles, tmp_path: Path
-) -> None:
-    with pytest.raises(CardError, match=r"heads\.safetensors"):
-        family_of(entry.card).load(entry.card, ModelFiles(tmp_path, files.weights), Runtime())
-    with pytest.raises(CardError, match=r"tokenizer\.json"):
-        family_of(entry.card).load(entry.card, ModelFiles(files.folder, tmp_path), Runtime())
-    with pytest.raises(CardError, match="weights"):
-        family_of(entry.card).load(entry.card, ModelFiles(files.folder, None), Runtime())
-
-
-def test_a_changed_file_is_refused_by_its_digest(entry: Any, tmp_path: Path) -> None:
-    folder = tmp_path / "video-qpp" / "2"
-    shutil.copytree(entry.folder, folder)
-    with (folder / "heads.safetensors").open("ab") as heads:
-        heads.write(b"\0")
-    repository = ModelRepository([tmp_path])
-    with pytest.raises(CardError, match=r"heads\.safetensors"):
-        repository.locate(repository.find("video-qpp@2"))
-
-
-def test_weights_in_git_stay_small(entry: Any) -> None:
-    size = sum(path.stat().st_size for path in entry.folder.glob("*.safetensors"))
-    assert 0 < size <= 11 * 2**20
-
-
-def test_the_card_has_the_reference_statistics(entry: Any) -> None:
-    card: ModelCard = entry.card
-    assert card.reference is not None
-    values = [card.reference.quantiles[name] for name in sorted(card.reference.quantiles)]
-    assert values == sorted(values)
-    assert json.loads((entry.folder / "reference.json").read_text())["n"] == card.reference.n

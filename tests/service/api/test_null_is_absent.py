@@ -1,6 +1,6 @@
 """Null for an optional field means that it is absent: in bodies, nested objects and items."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args, get_type_hints
 
 import httpx2
@@ -9,13 +9,10 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from support.dialect_messages import roll_result
 from support.scoring_routes import SCORING, Scoring
-from support.servers import Served
 
 from assay.api import runs, v1
 from assay.api.dialects.routers import ROUTERS
-from assay.scoring.service import ScoreCall, ScoringService
-from assay.settings import Settings
-from assay.types import ScoreReply
+from assay.scoring.service import ScoreCall
 from assay_models import items
 from assay_models.base import Item, NullIsAbsent
 
@@ -92,27 +89,6 @@ def cases() -> Iterator[tuple[Scoring, str, Body, Body]]:
             if _fits(schema, [scoring.body]):
                 for name, null, rest in with_nulls(schema, scoring.body):
                     yield scoring, name, null, rest
-
-
-@pytest.fixture
-async def client(served: Served, scripted_settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a server of the scripted model."""
-    async with served(scripted_settings) as client:
-        yield client
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[ScoreCall]:
-    """The calls of the scoring service."""
-    calls: list[ScoreCall] = []
-    scored = ScoringService.score
-
-    async def score(service: ScoringService, call: ScoreCall) -> ScoreReply:
-        calls.append(call)
-        return await scored(service, call)
-
-    monkeypatch.setattr(ScoringService, "score", score)
-    return calls
 
 
 VOLATILE = {"id", "created", "timing", "request_id", "reward_request_id", "start_time", "end_time"}

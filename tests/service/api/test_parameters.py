@@ -12,32 +12,10 @@ from support.scoring_routes import FOREIGN, NATIVE, SCORING, Scoring
 from support.servers import Served
 
 from assay.runs.monitor import RunStep
-from assay.scoring.service import ScoreCall, ScoringService
+from assay.scoring.service import ScoreCall
 from assay.settings import Settings
-from assay.types import ScoreReply
 
 HOT, COLD = "application/json", "application/vnd.another+json"
-
-
-@pytest.fixture
-async def client(served: Served, scripted_settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a server of the scripted model."""
-    async with served(scripted_settings) as client:
-        yield client
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[ScoreCall]:
-    """The calls of the scoring service."""
-    calls: list[ScoreCall] = []
-    scored = ScoringService.score
-
-    async def score(service: ScoringService, call: ScoreCall) -> ScoreReply:
-        calls.append(call)
-        return await scored(service, call)
-
-    monkeypatch.setattr(ScoringService, "score", score)
-    return calls
 
 
 async def post(

@@ -2,26 +2,16 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import pytest
-from support.servers import Served
 
 from assay.api.json import MAX_MARKED_BYTES
-from assay.settings import Settings
 
 JSON = {"content-type": "application/json"}
 GOOD = '{"text": "aaa"}'
 SURROGATE, NUMBER = "half of a surrogate pair is not Unicode text", "NaN is no number of JSON"
-
-
-@pytest.fixture
-async def client(served: Served, scripted_settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a server of the scripted model."""
-    async with served(scripted_settings) as client:
-        yield client
 
 
 async def post(client: httpx2.AsyncClient, route: str, body: str) -> httpx2.Response:

@@ -204,6 +204,13 @@ class TestSettings:
         assert result.stderr.startswith("error: ASSAY_MODELS: no model 'unknown'")
 
 
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 class TestPipes:
     @pytest.mark.parametrize(
         "command",
@@ -235,8 +242,7 @@ class TestPipes:
 
     @pytest.mark.parametrize("is_terminal", [False, True])
     def test_progress_bars_are_silent_in_a_log(self, is_terminal: bool) -> None:
-        stream = io.StringIO()
-        stream.isatty = lambda: is_terminal  # type: ignore[method-assign]
+        stream = Terminal() if is_terminal else io.StringIO()
         environment = dict(os.environ)
         for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):
             environment.pop(name, None)

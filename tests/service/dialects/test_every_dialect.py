@@ -8,6 +8,7 @@ import pytest
 from support.dialect_clients import DIALECT_CLIENTS, DialectClient
 from support.dialect_messages import PromptResponse
 from support.doubles import Gate, ScriptedModel
+from support.scoring_requests import record_calls
 from support.servers import Served
 
 from assay.errors import AssayError, ModelFailed, ModelNotReady, Overloaded
@@ -185,14 +186,7 @@ async def test_a_late_score_is_refused_with_503_within_the_timeout(
 async def test_the_timeout_is_the_smaller_of_the_dialects_and_the_requests(
     scripted: httpx2.AsyncClient, dialect: DialectClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[ScoreCall] = []
-    scored = ScoringService.score
-
-    async def score(service: ScoringService, call: ScoreCall) -> ScoreReply:
-        calls.append(call)
-        return await scored(service, call)
-
-    monkeypatch.setattr(ScoringService, "score", score)
+    calls = record_calls(monkeypatch)
     await ask(scripted, dialect, [("Say it.", "a")])
     await ask(scripted, dialect, [("Say it.", "a")], **{"x-assay-timeout-ms": "9000"})
     assert [call.timeout for call in calls] == [dialect.client_timeout, 9.0]

@@ -9,16 +9,14 @@ from typing import Any
 import pytest
 from support.doubles import new_metrics, value
 from support.item_files import score
-from support.scoring_requests import post
+from support.scoring_requests import item_result, post
 from support.servers import Served, serving
 
 import assay.runs.monitor
 from assay.api.components import components_of
 from assay.app import create_app
-from assay.runs.measures import PolicyResponse, observation, response_text
 from assay.runs.monitor import RunMonitor, RunStep
 from assay.settings import Settings
-from assay.types import ItemFailure, ItemResult
 from assay_monitors.history import RunHistory, Stream
 from assay_monitors.store import Changes, RunStore
 from assay_monitors.summaries import Summary
@@ -137,7 +135,7 @@ async def test_results_of_an_earlier_request_move_the_last_step_not_back(tmp_pat
     first, second = RunStep("r", 1), RunStep("r", 2)
     for step in (second, first, RunStep("r"), RunStep("r", 0), RunStep("r")):
         monitor.observe(
-            step, "scripted@1", candidate="text", items=[{"text": "a"}], results=[result()]
+            step, "scripted@1", candidate="text", items=[{"text": "a"}], results=[item_result()]
         )
     await monitor.close()
     series = RunHistory(path).series("r", Stream("scripted@1", "train"))
@@ -158,7 +156,11 @@ async def test_items_of_a_run_that_names_no_step_are_filed_by_the_minute(
         await monitor.open()
         texts = [{"text": "a"}] * times
         monitor.observe(
-            RunStep("r"), "scripted@1", candidate="text", items=texts, results=[result()] * times
+            RunStep("r"),
+            "scripted@1",
+            candidate="text",
+            items=texts,
+            results=[item_result()] * times,
         )
         await monitor.close()
 
@@ -297,61 +299,6 @@ async def test_a_usable_file_is_reported_as_durable(kept_settings: Settings) -> 
 async def test_with_runs_off_scores_are_served(served: Served, scripted_settings: Settings) -> None:
     async with served(scripted_settings.model_copy(update={"runs": "off"})) as client:
         assert (await post(client, ["a"], run=RUN))["results"][0]["score"] == 1.0
-
-
-def result(**fields: Any) -> ItemResult:
-    usual: dict[str, Any] = {
-        "index": 0, "id": None, "group": None, "status": "ok", "score": 0.5, "raw": 0.5,
-        "channels": {}, "flags": [], "tokens": 7, "source": "computed", "details": {},
-        "error": None,
-    }  # fmt: skip
-    return ItemResult(**{**usual, **fields})
-
-
-@pytest.mark.parametrize(
-    ("details", "labels"),
-    [
-        ({"label": "neutral", "probabilities": {}}, {"neutral": 1}),
-        ({"claims": [{"label": "neutral"}, {"label": "entailment"}, {"label": "neutral"}]},
-         {"neutral": 2, "entailment": 1}),
-        ({"extraction": "ok", "language": "python"}, {}),
-    ],
-)  # fmt: skip
-def test_labels_of_pairs_and_claims_are_recorded(
-    details: dict[str, Any], labels: dict[str, int]
-) -> None:
-    assert observation(PolicyResponse("text"), result(details=details)).labels == labels
-
-
-def test_a_response_with_nothing_to_score_is_recorded_as_invalid() -> None:
-    failed = {"status": "error", "score": None, "source": None}
-    assert observation(PolicyResponse("x"), result(flags=["invalid_code"])).invalid
-    nothing = ItemFailure("no_claims", "")
-    assert observation(PolicyResponse("x"), result(error=nothing, **failed)).invalid
-    too_long = ItemFailure("input_too_long", "")
-    assert not observation(PolicyResponse("x"), result(error=too_long, **failed)).invalid
-
-
-def test_the_items_tokens_are_not_recorded_as_the_responses() -> None:
-    recorded = observation(PolicyResponse("ответ"), result())
-    assert (recorded.tokens, recorded.characters, recorded.script) == (None, 5, "cyrillic")
-    assert observation(PolicyResponse(None), result()).characters is None
-
-
-@pytest.mark.parametrize(
-    ("fields", "response"),
-    [
-        ({"prompt": "p", "response": "r"}, "r"),
-        ({"premise": "p", "hypothesis": "h"}, "h"),
-        ({"messages": [{"role": "user", "content": "q"}, {"role": "a", "content": "r"}]}, "r"),
-        ({"text": "t", "text_pair": "u"}, None),
-        ({"evidence": "e", "claims": ["c"]}, None),
-    ],
-)
-def test_the_response_text_is_taken_from_the_items_fields(
-    fields: dict[str, Any], response: str | None
-) -> None:
-    assert response_text(fields, "hypothesis") == response
 
 
 async def test_calls_and_response_tokens_in_an_item_are_recorded_and_do_not_affect_its_score(

@@ -22,7 +22,7 @@ BAD = InvalidValue("items.1.text", "half of a surrogate pair is not Unicode text
 class GroupModel(ScriptedModel):
     """A model that prepares the items of a group together."""
 
-    sees: ClassVar[Literal["group"]] = "group"  # type: ignore[assignment]
+    sees: ClassVar[Literal["item", "group"]] = "group"
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
         texts = [item.text or "" for item in items if isinstance(item, TextItem)]

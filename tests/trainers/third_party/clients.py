@@ -109,15 +109,18 @@ CLIENTS: dict[str, Callable[..., Ranking]] = {
 }
 
 
+def show_error(kind: type[BaseException], error: BaseException, _: object) -> None:
+    """Print what a client raised as its user sees it."""
+    print(json.dumps({"error": f"{kind.__name__}: {error}"}))  # noqa: T201 the program's output
+
+
 def main() -> None:
     """Rank with one client, and print what it returns or raises."""
     name, url, *models = sys.argv[1:]
     named = {"model": models[0]} if models else {}
-    try:
-        answer: dict[str, Any] = {"ranking": CLIENTS[name](url, **json.load(sys.stdin), **named)}
-    except Exception as error:  # noqa: BLE001 whatever a client raises is what its user sees
-        answer = {"error": f"{type(error).__name__}: {error}"}
-    print(json.dumps(answer))  # noqa: T201 the program's output
+    sys.excepthook = show_error
+    ranking = CLIENTS[name](url, **json.load(sys.stdin), **named)
+    print(json.dumps({"ranking": ranking}))  # noqa: T201 the program's output
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ class Exchange:
         os.dup2(self._output, 1)
         # What the launcher has read ahead of its own input is not the program's.
         sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+        # Typeshed declares these final; a program may read and write them all the same.
         sys.__stdin__, sys.__stdout__ = sys.stdin, sys.stdout  # type: ignore[misc]
 
     def run(self, program: CodeType, namespace: dict[str, Any]) -> bool:
