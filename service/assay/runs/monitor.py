@@ -21,7 +21,7 @@ from assay.runs.evaluator import RunEvaluator
 from assay.runs.gauges import RunGauges
 from assay.runs.measures import Item, PolicyResponse, observation, policy_response
 from assay.runs.new_runs import NewRuns
-from assay.runs.steps import SPLIT, NamedStep, StepFiling, next_arrival
+from assay.runs.steps import SPLIT, StepFiling, next_arrival
 from assay.types import Clock, ItemResult
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import RunHistory
@@ -322,12 +322,12 @@ class RunMonitor:
         split = named.split or SPLIT
         if named.step is None:
             return replace(named, step=self._steps.last(named.id, split))
-        self._steps.name(named.id, split, NamedStep(named.arrival, named.step))
+        self._steps.name(named.id, split, arrival=named.arrival, step=named.step)
         return named
 
     def _name_step(self, run: str, step: int) -> None:
         self._new_runs.add(run)
-        self._steps.name(run, SPLIT, NamedStep(next_arrival(), step))
+        self._steps.name(run, SPLIT, arrival=next_arrival(), step=step)
 
     def _forget(self, run: str) -> None:
         self._new_runs.remove(run)

@@ -3,7 +3,7 @@
 import itertools
 import sqlite3
 import threading
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from cachetools import LRUCache, TTLCache
 
@@ -18,8 +18,9 @@ READ_SECONDS = 1.0
 _ARRIVALS = itertools.count()
 
 
-class NamedStep(NamedTuple):
-    """A step that a request named, and the place of the request in the order of arrival."""
+@dataclass(slots=True)
+class NamedStep:
+    """The step that was named last, and the place of its request in the order of arrival."""
 
     arrival: int
     step: int
@@ -51,12 +52,14 @@ class StepFiling:
         self._began: LRUCache[str, float] = LRUCache(MAX_RUNS)
         self._read: TTLCache[str, StepOrigin] = TTLCache(MAX_RUNS, READ_SECONDS, timer=clock)
 
-    def name(self, run: str, split: str, named: NamedStep) -> None:
+    def name(self, run: str, split: str, *, arrival: int, step: int) -> None:
         """Take in that a request named a step, unless one that arrived later has named another."""
         with self._lock:
             latest = self._named.get((run, split))
-            if latest is None or named.arrival >= latest.arrival:
-                self._named[run, split] = named
+            if latest is None:
+                self._named[run, split] = NamedStep(arrival, step)
+            elif arrival >= latest.arrival:
+                latest.arrival, latest.step = arrival, step
 
     def last(self, run: str, split: str) -> int | None:
         """Return the step that was named last in this process; None if none was."""

@@ -9,7 +9,6 @@ from assay.runs.new_runs import MAX_NEW_RUNS, NEW_SECONDS, NewRuns
 from assay.runs.steps import (
     READ_SECONDS,
     WINDOW_SECONDS,
-    NamedStep,
     StepFiling,
     next_arrival,
 )
@@ -50,7 +49,7 @@ def store_run(path: Path, clock: Clock, last_step: int | None = None) -> None:
 
 
 def name(filing: StepFiling, step: int, split: str = "train", run: str = "r") -> None:
-    filing.name(run, split, NamedStep(next_arrival(), step))
+    filing.name(run, split, arrival=next_arrival(), step=step)
 
 
 def test_a_named_step_holds_until_another_is_named(path: Path, clock: Clock) -> None:
@@ -75,8 +74,8 @@ def test_each_split_has_the_step_that_was_named_last_for_it(path: Path, clock: C
 def test_a_request_that_arrived_earlier_moves_no_step_back(path: Path, clock: Clock) -> None:
     filing, history = StepFiling(clock), RunHistory(path)
     first, second = next_arrival(), next_arrival()
-    filing.name("r", "train", NamedStep(second, 2))
-    filing.name("r", "train", NamedStep(first, 1))
+    filing.name("r", "train", arrival=second, step=2)
+    filing.name("r", "train", arrival=first, step=1)
     assert filing.step_of("r", "train", history) == 2
 
 
