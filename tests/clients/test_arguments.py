@@ -65,6 +65,13 @@ def test_the_rows_of_any_table_are_items(name: str, server: Any, connect: Any) -
     assert reply.scores == [1.5, 2.5]
 
 
+def test_whole_numbers_as_ids_and_groups_are_sent_as_texts(server: Any, connect: Any) -> None:
+    rows = [{"value": 1.5, "id": np.int64(7), "group": 3}, {"value": 2.5, "id": "x", "group": None}]
+    connect(server.url).score("code", rows)
+    names = [(item["id"], item.get("group")) for item in server.received[0].body["items"]]
+    assert names == [("7", "3"), ("x", None)]
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_fields_name_the_columns_of_a_table(name: str, server: Any, connect: Any) -> None:
     fields = {"prompt": "question", "value": "value"}

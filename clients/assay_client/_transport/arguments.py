@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Union, get_args
 
 from assay_client.types import OnError, Priority
@@ -89,7 +90,17 @@ def to_items(items: Any, fields: Columns | None = None) -> list[JsonObject]:
             )
     if not rows:
         raise ValueError(f"there are no items to score: items is an empty {type(items).__name__}")
-    return rows if fields is None else _select(rows, fields)
+    return [_with_text_names(row) for row in (rows if fields is None else _select(rows, fields))]
+
+
+def _with_text_names(row: JsonObject) -> JsonObject:
+    """Return an item whose `id` and `group` are texts, also where a table has whole numbers."""
+    numbers = {
+        name: str(row[name])
+        for name in ("id", "group")
+        if isinstance(row.get(name), Integral) and not isinstance(row[name], bool)
+    }
+    return {**row, **numbers} if numbers else row
 
 
 def single_item(item: Any) -> list[JsonObject]:
@@ -103,7 +114,7 @@ def single_item(item: Any) -> list[JsonObject]:
             f"item is {_kind(item)}: it must be a dict of its fields, {_EXAMPLE}; "
             "several items go to score()"
         )
-    return [item]
+    return [_with_text_names(item)]
 
 
 def to_candidates(candidates: Any) -> list[Any]:

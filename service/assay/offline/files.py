@@ -54,8 +54,8 @@ def _spooled(stream: BinaryIO) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def opened_output(path: Path, restart: bool) -> Iterator[Output]:
-    """Open the output at its start with its content, or empty with `restart`.
+def opened_output(path: Path) -> Iterator[Output]:
+    """Open the output at its start, with its content.
 
     Raises:
         FileError: the file cannot be written, or another process is writing it.
@@ -71,8 +71,6 @@ def opened_output(path: Path, restart: bool) -> Iterator[Output]:
     with open(descriptor, "r+b" if regular else "wb", buffering=0) as file:
         if regular:
             _lock(descriptor, path)
-            if restart:
-                file.truncate(0)
         yield Output(cast(BinaryIO, file), resumable=regular)
 
 

@@ -83,12 +83,12 @@ def score_file(scoring: FileScoring, connect: Connect, clock: Clock) -> FileSumm
     """
     with (
         opened_input(scoring.source) as source,
-        opened_output(scoring.output, scoring.restart) as output,
+        opened_output(scoring.output) as output,
     ):
         total, blank = count_lines(source)
         source.seek(0)
         lines = read_lines(source)
-        state = _read_state(output, lines)
+        state = OutputState() if scoring.restart else _read_state(output, lines)
         summary = FileSummary(total, blank, state.counts.done, state.counts)
         if state.counts.done == total and state.is_of(scoring.setup):
             _truncate(output, state)
@@ -114,6 +114,7 @@ async def score_lines(
     scorer: Scorer,
     *,
     output: BinaryIO,
+    begin: Callable[[], None],
     state: OutputState,
     concurrency: Concurrency,
     report: Report,
@@ -121,13 +122,15 @@ async def score_lines(
 ) -> None:
     """Score the remaining lines and write one result per line, in order.
 
-    A batch is written as a whole and flushed before the next one. `state.counts` is kept up to
+    A batch is written as a whole and flushed before the next one. `begin` is called before the
+    first, so that earlier results are kept until there are new ones. `state.counts` is kept up to
     date and passed to `report` after each batch.
 
     Raises:
         Halted: scoring cannot continue, or the model changed during the run.
     """
     encode = partial(encode_record, setup=setup)
+    has_begun = False
     batches = iter(lambda: list(islice(lines, concurrency.batch_size)), [])
     in_flight: deque[tuple[list[InputLine], asyncio.Task[list[ItemOutcome]]]] = deque()
     try:
@@ -135,15 +138,20 @@ async def score_lines(
             for batch in islice(batches, concurrency.max_in_flight - len(in_flight)):
                 in_flight.append((batch, asyncio.create_task(score_batch(batch, scorer))))
             if not in_flight:
-                return
+                break
             batch, task = in_flight[0]
             outcomes = await task
             in_flight.popleft()
             state.check_unchanged(outcomes)
+            if not has_begun:
+                begin()
+                has_begun = True
             _write(output, b"".join(map(encode, batch, outcomes)))
             for outcome in outcomes:
                 state.counts.add(outcome.result.error)
             report(state.counts)
+        if not has_begun:
+            begin()
     finally:
         for _, task in in_flight:
             task.cancel()
@@ -168,12 +176,12 @@ async def _connect_and_score(
 ) -> None:
     async with connect() as scorer:
         await check_same_model(state, scorer)
-        _truncate(output, state)
         with progress as report:
             await score_lines(
                 lines,
                 scorer,
                 output=output.file,
+                begin=partial(_truncate, output, state),
                 state=state,
                 concurrency=scoring.concurrency,
                 report=report,

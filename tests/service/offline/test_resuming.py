@@ -160,6 +160,15 @@ class TestResuming:
         score(source, fresh)
         assert output.read_bytes() == fresh.read_bytes()
 
+    def test_a_restart_keeps_earlier_results_until_there_are_new_ones(self, tmp_path: Path) -> None:
+        source = write_items(tmp_path / "items.jsonl", distinct_items(3))
+        output = tmp_path / "scores.jsonl"
+        score(source, output)
+        before = output.read_bytes()
+        unreachable = score(source, output, "--restart", "--url", "http://127.0.0.1:9")
+        assert unreachable.exit_code == 3
+        assert output.read_bytes() == before
+
     def test_a_shorter_input_is_refused(self, tmp_path: Path) -> None:
         source = write_items(tmp_path / "items.jsonl", distinct_items(3))
         output = tmp_path / "scores.jsonl"

@@ -245,11 +245,13 @@ async def test_a_model_that_changes_during_the_run_stops_it() -> None:
     output = io.BytesIO()
     state = OutputState()
     reported: list[int] = []
+    begun: list[int] = []
     with pytest.raises(Halted, match="fingerprint old"):
         await score_lines(
             iter(lines),
             ChangingScorer(batches=2),
             output=output,
+            begin=lambda: begun.append(len(output.getvalue())),
             state=state,
             concurrency=Concurrency(batch_size=3, max_in_flight=2),
             report=lambda counts: reported.append(counts.done),
@@ -257,7 +259,7 @@ async def test_a_model_that_changes_during_the_run_stops_it() -> None:
     written = [orjson.loads(line) for line in output.getvalue().splitlines()]
     assert [row["line"] for row in written] == [1, 2, 3, 4, 5, 6]
     assert {row["fingerprint"] for row in written} == {"old"}
-    assert reported == [3, 6]
+    assert (reported, begun) == ([3, 6], [0])
 
 
 def test_a_digest_depends_on_the_text_and_not_on_the_line_ending() -> None:
