@@ -12,6 +12,14 @@ VALUE_ERROR = "Value error, "
 
 _ABSENT = object()
 
+Scope = Literal["score", "read", "record", "admin"]
+"""A right of an API key.
+
+`score`: to score items, and to record their results in a run; `read`: to read runs and metrics;
+`record`: to record telemetry and gold; `admin`: to do all of it to any run.
+"""
+SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
+
 Lane = Literal["interactive", "training", "bulk"]
 LANES: tuple[Lane, ...] = get_args(Lane)
 """The priority lanes, the highest first."""
@@ -22,6 +30,22 @@ Source = Literal["computed", "cache", "shared", "rule"]
 `computed`: a forward pass for this item; `cache`: the score cache; `shared`: computed by an
 identical item in flight; `rule`: no forward pass was needed.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The sender of a request: the name of its API key, and the rights that the key gives.
+
+    Where the server has no keys, or the path needs none, the name is empty. `is_trusted`: whether
+    it may see names and reasons; a request without a key to a server with keys may not.
+    """
+
+    name: str = ""
+    scopes: frozenset[Scope] = SCOPES
+    is_trusted: bool = True
+
+
+NO_CALLER = Caller()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from assay.errors import (
     Unauthorized,
 )
 from assay.metrics import Metrics
+from assay.types import NO_CALLER, Caller
 
 Headers = Mapping[bytes, bytes]
 
@@ -31,6 +32,9 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 MAX_HEADER_BYTES = 65_536
 READ_METHODS = frozenset(("GET", "HEAD"))
 ENCODING_HEADERS = frozenset((b"content-encoding", b"content-length", b"transfer-encoding"))
+
+
+STRANGER = Caller(scopes=frozenset(), is_trusted=False)
 
 
 class UnfinishedBodies:
@@ -142,7 +146,7 @@ class AccessMiddleware:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         try:
             _check_headers(scope)
-            scope["is_trusted"] = self._check_key(scope, headers)
+            scope["caller"] = self._check_key(scope, headers)
             has_length = self._has_valid_length(scope, headers)
             if not has_length or headers.get(b"content-length", b"0") != b"0":
                 receive = self._bodies.watched(receive)
@@ -178,21 +182,21 @@ class AccessMiddleware:
         scope["headers"] = [*others, (b"content-length", str(len(content)).encode())]
         return content
 
-    def _check_key(self, scope: Scope, headers: Headers) -> bool:
-        """Return whether the request is trusted with details; a public path needs no key.
+    def _check_key(self, scope: Scope, headers: Headers) -> Caller:
+        """Return the request's sender; a public path needs no key.
 
         Raises:
             Unauthorized: the path needs a key, and the request has none.
             Forbidden: the path needs a key, and the request's is not accepted.
         """
         if not self._keys:
-            return True
+            return NO_CALLER
         key = _key_of(headers)
         matches = [secrets.compare_digest(key, known) for known in self._keys]
         if any(matches):
-            return True
+            return NO_CALLER
         if scope["method"] in READ_METHODS and clean_path(route_path(scope)) in self._public_paths:
-            return False
+            return STRANGER
         if not key:
             raise Unauthorized(
                 "this server wants an API key",

@@ -7,6 +7,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from assay import __version__
+from assay.api.caller import caller_of
 from assay.api.components import components_of
 from assay.api.json import json_response
 from assay.api.schemas import Readiness
@@ -37,7 +38,7 @@ async def readyz(request: Request) -> Response:
     redis = None if components.redis is None else components.redis.state
     is_stopping = components.shutdown.is_announced
     ready = not is_stopping and all(state == "ready" for state in states.values())
-    if not request.scope.get("is_trusted"):  # names and reasons are for those with a key
+    if not caller_of(request.scope).is_trusted:  # names and reasons are for those with a key
         states, redis = {}, None
     answer = Readiness(ready=ready, shutting_down=is_stopping, models=states, redis=redis)
     return json_response(answer, 200 if ready else 503)

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from assay.api.caller import caller_of
 from assay.api.components import components_of
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
@@ -35,6 +36,7 @@ def _service(request: Request) -> ScoringService:
 
 
 def _score_call(
+    request: Request,
     body: ModelScoreBody | BestOfNBody,
     *,
     model: str,
@@ -52,6 +54,7 @@ def _score_call(
         timeout=None if timeout is None else timeout / 1e3,
         lane=parameters.lane or lane,
         run=parameters.run_step(body.run) if has_run else None,
+        caller=caller_of(request.scope),
     )
 
 
@@ -71,7 +74,7 @@ def parse_options(options: OptionsBody) -> Options:
 async def score(request: Request, body: ScoreBody, parameters: NativeParameters) -> Response:
     """Score items. An item that fails carries an error and no score; the others are unaffected."""
     call = _score_call(
-        body, model=body.model, items=body.items, parameters=parameters, lane="training"
+        request, body, model=body.model, items=body.items, parameters=parameters, lane="training"
     )
     return json_response(await _service(request).score(call))
 
@@ -81,7 +84,9 @@ async def score_with_model(
     request: Request, model: str, *, body: ModelScoreBody, parameters: NativeParameters
 ) -> Response:
     """Score items with the model in the path."""
-    call = _score_call(body, model=model, items=body.items, parameters=parameters, lane="training")
+    call = _score_call(
+        request, body, model=model, items=body.items, parameters=parameters, lane="training"
+    )
     return json_response(await _service(request).score(call))
 
 
@@ -92,7 +97,7 @@ async def rank_candidates(
     """Rank the candidates of one prompt. Candidates that could not be scored come last."""
     call = BestOfNCall(
         score=_score_call(
-            body, model=body.model, items=(), parameters=parameters, lane="interactive"
+            request, body, model=body.model, items=(), parameters=parameters, lane="interactive"
         ),
         candidates=body.candidates,
         shared=body.__pydantic_extra__,

@@ -28,7 +28,7 @@ from assay.scoring.prepare import Preparer
 from assay.scoring.prepared_cache import PreparedItems
 from assay.scoring.ranking import summarise
 from assay.served_model import Ready, ServedModel
-from assay.types import Clock, ItemFailure, ItemResult, Lane, ScoreReply, Usage
+from assay.types import NO_CALLER, Caller, Clock, ItemFailure, ItemResult, Lane, ScoreReply, Usage
 from assay_models.base import Input, Options
 
 DEFAULT_OPTIONS = Options()
@@ -41,6 +41,7 @@ class ScoreCall:
     `items` hold the wire's fields, which the model's family validates. `substitute` is the score
     served for items that fail, which are flagged. `timeout` is in seconds; None means the server's
     own. `lane` is the priority. `run` is the training run that the results are recorded for.
+    `caller` is the request's sender.
     """
 
     model: str
@@ -50,6 +51,7 @@ class ScoreCall:
     timeout: float | None = None
     lane: Lane = "training"
     run: RunStep | None = None
+    caller: Caller = NO_CALLER
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import Request
 
+from assay.api.caller import caller_of
 from assay.api.components import components_of
 from assay.api.parameters import Parameters
 from assay.errors import (
@@ -161,6 +162,7 @@ async def score(
         timeout=seconds,
         lane=parameters.lane or lane,
         run=parameters.run_step(),
+        caller=caller_of(request.scope),
     )
     while True:
         try:
