@@ -7,9 +7,9 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from assay import __version__
-from assay.api.caller import caller_of
 from assay.api.components import components_of
 from assay.api.json import json_response
+from assay.api.middleware import caller_of
 from assay.api.schemas import Readiness
 from assay.served_model import Ready, ServedModel
 

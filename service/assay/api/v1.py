@@ -6,11 +6,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from assay.api.caller import caller_of
 from assay.api.components import components_of
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
+from assay.api.middleware import caller_of
 from assay.api.parameters import NO_RUN, NativeParameters, Parameters
 from assay.api.schemas import (
     BestOfNBody,

@@ -10,8 +10,8 @@ from typing import Any
 
 from fastapi import Request
 
-from assay.api.caller import caller_of
 from assay.api.components import components_of
+from assay.api.middleware import caller_of
 from assay.api.parameters import Parameters
 from assay.errors import (
     AssayError,
