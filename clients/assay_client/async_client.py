@@ -20,6 +20,7 @@ from assay_client._transport.base import BaseClient
 from assay_client._transport.batching import BatchReply, RequestBatcher
 from assay_client._transport.calls import EncodedBatch, raise_if_failed
 from assay_client._transport.clock import Clock
+from assay_client._transport.config import MAX_REPLY_BYTES
 from assay_client._transport.requests import Request, batch_key, encode_items
 from assay_client._transport.steps import Send, Steps
 from assay_client.errors import AssayError
@@ -51,6 +52,7 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
         timeout: float = 600.0,
         max_retries: int = 4,
         max_items_per_request: int = 1024,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
         http_client: AsyncHTTPClient | None = None,
         clock: Clock | None = None,
         gather: bool = False,
@@ -61,6 +63,7 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
             timeout=timeout,
             max_retries=max_retries,
             max_items_per_request=max_items_per_request,
+            max_reply_bytes=max_reply_bytes,
             http_client=http_client,
             clock=clock,
         )

@@ -67,7 +67,7 @@ def problem(status: int, code: str = "some_code", /, **fields: Any) -> Answer:
 def default_answer(received: ReceivedRequest) -> Answer:
     """Return the answer of a healthy server."""
     if received.path == "/v1/score":
-        return as_json(score_reply(received.body["items"]))
+        return as_json(score_reply(received.body["items"], received.body["model"]))
     if received.path == "/v1/best-of-n":
         return as_json(best_reply(received.body))
     if received.path == "/v1/models":

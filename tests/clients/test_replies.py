@@ -85,7 +85,7 @@ def test_a_malformed_reply_is_refused_with_its_place(name: str, canned: Any) -> 
     reply = canned.score_reply(ITEMS)
     spoil(reply)
     with pytest.raises(ProtocolError, match=reason):
-        read_score(json.dumps(reply).encode(), ITEMS)
+        read_score(json.dumps(reply).encode(), "code", ITEMS)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
@@ -95,7 +95,7 @@ def test_a_number_that_is_not_finite_is_refused(number: str, place: str, canned:
     reply["results"][1][place] = {"deep": ["HERE"]} if place == "details" else "HERE"
     body = json.dumps(reply).replace('"HERE"', number).encode()
     with pytest.raises(ProtocolError, match="finite"):
-        read_score(body, ITEMS)
+        read_score(body, "code", ITEMS)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_number_that_is_not_finite_is_refused(number: str, place: str, canned:
 )
 def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(ProtocolError) as caught:
-        read_score(body, ITEMS)
+        read_score(body, "code", ITEMS)
     assert caught.value.__context__ is None  # a decoding error would hold the body
 
 
@@ -122,7 +122,7 @@ def test_unknown_fields_of_a_newer_server_are_ignored(canned: Any) -> None:
     reply = canned.score_reply(ITEMS) | {"mood": "good"}
     reply["results"][0]["colour"] = "green"
     reply["timing"]["think_ms"] = 1
-    assert read_score(json.dumps(reply).encode(), ITEMS).scores == [1.5, 2.5]
+    assert read_score(json.dumps(reply).encode(), "code", ITEMS).scores == [1.5, 2.5]
 
 
 def test_optional_fields_may_be_missing(canned: Any) -> None:
@@ -131,7 +131,7 @@ def test_optional_fields_may_be_missing(canned: Any) -> None:
         del reply["usage"][name]
     del reply["groups"]
     reply["results"][1] = {"index": 1, **FAILED}
-    read = read_score(json.dumps(reply).encode(), ITEMS)
+    read = read_score(json.dumps(reply).encode(), "code", ITEMS)
     assert read.scores == [1.5, None]
     assert (read.groups, read.usage.failed, read.results[1].channels) == ((), 0, {})
 
@@ -168,13 +168,13 @@ def test_a_malformed_ranking_is_refused_with_its_place(name: str, canned: Any) -
     reply = _ranking(canned)
     spoil(reply)
     with pytest.raises(ProtocolError, match=reason):
-        read_best_of_n(json.dumps(reply).encode(), CANDIDATES, complete=True)
+        read_best_of_n(json.dumps(reply).encode(), "code", CANDIDATES, complete=True)
 
 
 def test_a_ranking_may_be_limited_by_top_n(canned: Any) -> None:
     reply = _ranking(canned)
     del reply["ranking"][1:]
-    best = read_best_of_n(json.dumps(reply).encode(), CANDIDATES, complete=False)
+    best = read_best_of_n(json.dumps(reply).encode(), "code", CANDIDATES, complete=False)
     assert [ranked.index for ranked in best.ranking] == [1]
     assert best.ranking[0].margin == 2.0
 
@@ -182,12 +182,12 @@ def test_a_ranking_may_be_limited_by_top_n(canned: Any) -> None:
 def test_a_substitute_has_no_rank(canned: Any) -> None:
     reply = _ranking(canned)
     reply["results"][2] |= {"score": 7.0, "flags": ["substituted"]}
-    best = read_best_of_n(json.dumps(reply).encode(), CANDIDATES, complete=True)
+    best = read_best_of_n(json.dumps(reply).encode(), "code", CANDIDATES, complete=True)
     assert best.best == 1
     assert best.ranking[2].score is None
     reply["best"] = 2
     with pytest.raises(ProtocolError, match="best"):
-        read_best_of_n(json.dumps(reply).encode(), CANDIDATES, complete=True)
+        read_best_of_n(json.dumps(reply).encode(), "code", CANDIDATES, complete=True)
 
 
 def test_a_model_without_a_name_is_refused() -> None:

@@ -198,7 +198,14 @@ def _attempts(calls: Calls, responses: Iterator[Response]) -> int:
 @pytest.fixture
 def calls(fake_clock: Any) -> Calls:
     fake_clock.chance = 0.0
-    config = Config(("http://any",), None, timeout=60, max_retries=1500, max_items_per_request=1)
+    config = Config(
+        ("http://any",),
+        None,
+        timeout=60,
+        max_retries=1500,
+        max_items_per_request=1,
+        max_reply_bytes=1,
+    )
     return Calls(config, fake_clock.clock)
 
 

@@ -169,7 +169,8 @@ class TestPairs:
                 [
                     {"value": SCORES.get(item["query"].split()[-1])}
                     for item in received.body["items"]
-                ]
+                ],
+                received.body["model"],
             )
             for result, item in zip(reply["results"], received.body["items"], strict=True):
                 similarity = 0.0 if "far" in item["query"] else 1.0

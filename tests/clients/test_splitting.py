@@ -71,7 +71,7 @@ def _reply(items: list[dict[str, Any]]) -> ScoreReply:
         "usage": {"items": len(items), "tokens": 2, "computed": 1, "cached": 1, "shared": 1},
         "timing": {"prepare_ms": 1, "queue_ms": 1, "predict_ms": 1, "total_ms": 1},
     }
-    return read_score(json.dumps(body).encode(), items)
+    return read_score(json.dumps(body).encode(), "m", items)
 
 
 @given(items=lists, spare=st.integers(0, 5))

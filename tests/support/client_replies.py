@@ -41,13 +41,13 @@ def group_statistics(results: list[dict[str, Any]]) -> list[dict[str, Any]] | No
     return statistics or None
 
 
-def score_reply(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the reply to a scoring request."""
+def score_reply(items: Sequence[Mapping[str, Any]], model: str = "code") -> dict[str, Any]:
+    """Return the reply to a scoring request; a bare name of the model means version 1."""
     results = [result(index, item) for index, item in enumerate(items)]
     count = len(items)
     return {
         "id": "score-1",
-        "model": "code@1",
+        "model": model if "@" in model else f"{model}@1",
         "fingerprint": "sha256:aa",
         "results": results,
         "groups": group_statistics(results),
@@ -63,7 +63,7 @@ def best_reply(body: Mapping[str, Any]) -> dict[str, Any]:
         candidate if isinstance(candidate, dict) else {"value": None}
         for candidate in body["candidates"]
     ]
-    reply = score_reply(items)
+    reply = score_reply(items, body.get("model", "code"))
     scores = [row["score"] for row in reply["results"]]
     order = sorted(range(len(scores)), key=lambda i: (scores[i] is None, -(scores[i] or 0)))
     ranking = [{"index": i, "score": scores[i], "margin": None} for i in order]
@@ -111,7 +111,12 @@ HEALTH = {
     "run": "team/exp-17",
     "status": "critical",
     "streams": [
-        {"model": "code@1", "split": "train", "step": 4, "status": "critical"}
+        {
+            "model": "code@1",
+            "split": "train",
+            "step": 4,
+            "status": "critical",
+        }
         | {"rules": [RULE, SILENT], "channels": {"score": CHANNEL}, "a_field_of_tomorrow": 1}
     ],
     "gold": [GOLD],

@@ -9,7 +9,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from assay_client._transport.calls import Calls
 from assay_client._transport.clock import Clock
-from assay_client._transport.config import Config, find_key, find_urls
+from assay_client._transport.config import MAX_REPLY_BYTES, Config, find_key, find_urls
 
 Pool = TypeVar("Pool")
 
@@ -25,7 +25,9 @@ class BaseClient(Generic[Pool]):
         max_retries: retries of a call, counted over all servers.
         max_items_per_request: longer lists are sent in several requests. The server's own limit
             must not be lower.
-        http_client: an HTTP client of your own, for a proxy or certificates; you close it.
+        max_reply_bytes: a larger reply, after decompression, is an error.
+        http_client: an HTTP client of your own, for a proxy or certificates; you close it. In a
+            synchronous one, `timeout` bounds each read of a reply's headers, not all of them.
         clock: the source of time and randomness.
 
     Raises:
@@ -52,6 +54,7 @@ class BaseClient(Generic[Pool]):
         timeout: float = 600.0,
         max_retries: int = 4,
         max_items_per_request: int = 1024,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
         http_client: Pool | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -61,6 +64,7 @@ class BaseClient(Generic[Pool]):
             timeout=timeout,
             max_retries=max_retries,
             max_items_per_request=max_items_per_request,
+            max_reply_bytes=max_reply_bytes,
         )
         self._set_up(config, http_client, clock or Clock())
 

@@ -113,7 +113,7 @@ class Calls:
         with _naming_errors(call):
             for request, part in zip_strict(requests, part_items):
                 response = yield from self._exchange(call, request)
-                replies.append(read_score(response.content, part))
+                replies.append(read_score(response.content, arguments.model, part))
             reply = join(parts, replies)
         return raise_if_failed(reply, arguments.on_error, call.request_id)
 
@@ -124,7 +124,7 @@ class Calls:
         with _naming_errors(call):
             request = batch_request(batch.key, batch.encoded)
             response = yield from self._exchange(call, request)
-            return read_score(response.content, batch.items), call.request_id
+            return read_score(response.content, batch.key.model, batch.items), call.request_id
 
     def request(self, request: Request) -> Steps[Response]:
         """Run any request, with the retries of all others."""
@@ -157,7 +157,7 @@ class Calls:
         with _naming_errors(call):
             response = yield from self._exchange(call, request)
             complete = choices.get("top_n") is None
-            return read_best_of_n(response.content, rows, complete=complete)
+            return read_best_of_n(response.content, model, rows, complete=complete)
 
     def models(self) -> Steps[list[Model]]:
         """Run GET /v1/models."""
@@ -322,6 +322,7 @@ class Calls:
             body=request.body,
             timeout=remaining,
             deadline=call.deadline,
+            max_reply_bytes=self._config.max_reply_bytes,
         )
 
     def _failure(self, response: Response) -> APIStatusError | None:

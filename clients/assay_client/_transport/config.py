@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+MAX_REPLY_BYTES = 134_217_728
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 _EXPECTED = "base_url must be like http://host:8000"
@@ -25,12 +26,14 @@ class Config:
     timeout: float
     max_retries: int
     max_items_per_request: int
+    max_reply_bytes: int
     gather: bool = False
 
     def __post_init__(self) -> None:
         check_timeout(self.timeout)
         _check_count("max_retries", self.max_retries, 0)
         _check_count("max_items_per_request", self.max_items_per_request, 1)
+        _check_count("max_reply_bytes", self.max_reply_bytes, 1)
 
 
 def check_timeout(seconds: Any) -> float:

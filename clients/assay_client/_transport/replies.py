@@ -23,8 +23,8 @@ from assay_client.types import (
 Items = Sequence[object]
 
 
-def read_score(body: bytes, items: Items) -> ScoreReply:
-    """Parse the reply to the request that held these items.
+def read_score(body: bytes, model: str, items: Items) -> ScoreReply:
+    """Parse the reply to the request that named this model and held these items.
 
     Raises:
         ProtocolError: it is not the reply to them.
@@ -32,7 +32,7 @@ def read_score(body: bytes, items: Items) -> ScoreReply:
     reply = Fields(read_json(body), "reply")
     return ScoreReply(
         id=reply.text("id"),
-        model=reply.text("model"),
+        model=_scored_by(reply, model),
         fingerprint=reply.text("fingerprint"),
         results=_results(reply, items),
         groups=tuple(map(_group, reply.objects("groups"))) if "groups" in reply else (),
@@ -41,11 +41,12 @@ def read_score(body: bytes, items: Items) -> ScoreReply:
     )
 
 
-def read_best_of_n(body: bytes, candidates: Items, *, complete: bool) -> BestOfN:
+def read_best_of_n(body: bytes, model: str, candidates: Items, *, complete: bool) -> BestOfN:
     """Parse the reply to the request that held these candidates.
 
     Args:
         body: the reply.
+        model: as the request named it.
         candidates: as they were sent.
         complete: whether every candidate must be in the ranking.
 
@@ -60,7 +61,7 @@ def read_best_of_n(body: bytes, candidates: Items, *, complete: bool) -> BestOfN
     _check_ranking(reply, ranking, results, complete)
     _check_best(reply, best, results)
     return BestOfN(
-        model=reply.text("model"),
+        model=_scored_by(reply, model),
         fingerprint=reply.text("fingerprint"),
         best=best,
         ranking=ranking,
@@ -120,6 +121,14 @@ _NO_DETAIL = "the reply gives no reason"
 def _text(fields: Mapping[str, Any], name: str) -> str | None:
     value = fields.get(name)
     return value if isinstance(value, str) and value else None
+
+
+def _scored_by(reply: Fields, model: str) -> str:
+    """Return the model of the reply: the one asked for, or a version of it."""
+    name = reply.text("model")
+    if model not in (name, name.partition("@")[0]):
+        reply.fail(f"has scores of {name[:64]!r}, not of {model!r}")
+    return name
 
 
 def _results(reply: Fields, items: Items) -> tuple[Result, ...]:

@@ -21,6 +21,7 @@ class Send:
     body: bytes | None = field(repr=False)
     timeout: float
     deadline: float
+    max_reply_bytes: int
 
 
 @dataclass(frozen=True)

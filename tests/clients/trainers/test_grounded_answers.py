@@ -56,8 +56,8 @@ def checker(server: Any, canned: Any) -> Callable[..., None]:
             items, count = received.body["items"], len(outcomes)
             assert len(items) == count
             results = [result_of(*row) for row in zip(range(count), items, outcomes, strict=True)]
-            reply = canned.score_reply([{"value": 0.0}] * count)
-            return canned.json({**reply, "model": "nli@2", "results": results})
+            reply = canned.score_reply([{"value": 0.0}] * count, "nli@2")
+            return canned.json({**reply, "results": results})
 
         server.always = answer
 
@@ -179,7 +179,7 @@ def test_a_configuration_error_is_raised(server: Any, make: Any, canned: Any) ->
     server.always = canned.problem(404, "model_not_found")
     with pytest.raises(APIStatusError, match="model_not_found"):
         rewards(make(server.url), [ANSWER])
-    server.always = lambda received: canned.json(canned.score_reply([{"value": 1.0}]))
+    server.always = lambda received: canned.json(canned.score_reply([{"value": 1.0}], "nli@2"))
     with pytest.raises(ProtocolError, match="phi"):
         rewards(make(server.url), [ANSWER])
 
@@ -213,7 +213,7 @@ def test_further_fields_are_sent(server: Any, make: Any, checker: Any) -> None:
 
 
 def test_flags_are_counted(server: Any, make: Any, canned: Any) -> None:
-    reply = canned.score_reply([{"value": 0.5}])
+    reply = canned.score_reply([{"value": 0.5}], "nli@2")
     reply["results"][0] |= {"channels": {"phi": 0.5}, "flags": ["low_confidence"]}
     server.always = canned.json(reply)
     _, logged = rewards(make(server.url), [ANSWER, UNTAGGED])

@@ -121,7 +121,9 @@ def test_the_reward_can_be_pickled_with_its_drift_penalty(
 
 
 def test_rewrites_are_sent_with_their_original(server: Any, make: Any, canned: Any) -> None:
-    server.always = lambda received: canned.json(canned.score_reply([{"value": 1.0}] * 3))
+    server.always = lambda received: canned.json(
+        canned.score_reply([{"value": 1.0}] * 3, received.body["model"])
+    )
     reward = make(server.url, drift_penalty=NO_PENALTY, system="gram", run="exp")
     assert rewards(reward, COMPLETIONS)[0] == [1.0, 1.0, 1.0]
     body = server.received[0].body
@@ -140,7 +142,9 @@ def test_rewrites_are_sent_with_their_original(server: Any, make: Any, canned: A
 def test_a_model_without_drift_channels_raises_a_protocol_error(
     server: Any, make: Any, canned: Any
 ) -> None:
-    server.always = lambda received: canned.json(canned.score_reply([{"value": 1.0}] * 3))
+    server.always = lambda received: canned.json(
+        canned.score_reply([{"value": 1.0}] * 3, received.body["model"])
+    )
     with pytest.raises(ProtocolError, match="similarity"):
         rewards(make(server.url, on_failure="none"), COMPLETIONS)
 
