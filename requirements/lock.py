@@ -1,0 +1,78 @@
+"""Write the locked requirements: every package that is installed, with the digests of its wheels,
+and the server's bill of materials.
+
+    make lock
+
+Each file is one set: `build` packages the project, `server` runs it, `torch` or `torch-cpu` comes
+beside it, `dev` is all. The versions are those of `constraints.txt`; a package that it does not
+name gets the newest. Needs uv, and the package index.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+PROJECTS = ("pyproject.toml", "clients/pyproject.toml")
+SETS: dict[str, tuple[str, ...]] = {
+    "build": ("requirements/build.in",),
+    "server": (*PROJECTS, "--extra", "models"),
+    "dev": (
+        *("requirements/build.in", *PROJECTS),
+        *("--extra", "models", "--extra", "dev", "--extra", "trainers"),
+    ),
+}
+THIRD_PARTY = "tests/trainers/third_party/requirements"
+# PyTorch, with the libraries that its build for Linux on the usual index needs. It is apart from
+# the others, because its CPU builds for Linux are on an index of their own.
+TORCH = re.compile(r"torch|triton|(nvidia|cuda)-[a-z0-9-]+")
+OPTIONS = (
+    *("--universal", "--python-version", "3.11", "--generate-hashes", "--only-binary", ":all:"),
+    *("--no-header", "--no-annotate", "--quiet", "--no-emit-package", "assay-client"),
+    *("--no-emit-package", "pip"),
+)
+HEADER = "# Written by `make lock`.\n"
+
+
+def main() -> None:
+    """Write all locked requirements."""
+    torch: dict[str, str] = {}
+    for name, arguments in SETS.items():
+        entries = compiled((*arguments, "-c", "constraints.txt"))
+        torch.update({name: text for name, text in entries.items() if TORCH.fullmatch(name)})
+        kept = [text for package, text in entries.items() if package not in torch]
+        write(HERE / f"{name}.txt", kept)
+    write(HERE / "torch.txt", list(torch.values()))
+    write_bill()
+    others = compiled((f"{THIRD_PARTY}.in",))
+    write(ROOT / f"{THIRD_PARTY}.txt", list(others.values()))
+
+
+def write_bill() -> None:
+    """Write the server's bill of materials in CycloneDX: its packages, PyTorch and the weights."""
+    files = (HERE / "torch-cpu.txt", HERE / "server.txt", ROOT / "weights.txt")
+    listed = "".join(path.read_text(encoding="utf-8") for path in files)
+    options = ("--pyproject", str(ROOT / "pyproject.toml"), "--output-reproducible")
+    command = [sys.executable, "-m", "cyclonedx_py", "requirements", *options]
+    place = ("-o", str(HERE / "sbom.json"), "-")
+    subprocess.run([*command, *place], input=listed, text=True, check=True)
+
+
+def compiled(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the locked requirements by package: each its version and its wheels' digests."""
+    command = [sys.executable, "-m", "uv", "pip", "compile", *OPTIONS, *arguments]
+    text = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    entries = re.split(r"\n(?=[a-zA-Z0-9])", text.strip())
+    return {entry.partition("==")[0]: entry for entry in entries}
+
+
+def write(path: Path, entries: Sequence[str]) -> None:
+    """Write one file of locked requirements."""
+    path.write_text(HEADER + "\n".join(entries) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
