@@ -1,0 +1,1 @@
+"""A server under honest load with one attacker beside it: `python -m benchmarks.soak`."""
