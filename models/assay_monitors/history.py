@@ -23,7 +23,8 @@ ExpectedRuns = Callable[[], Mapping[str, float]]
 class Run(NamedTuple):
     """A run, the times of its first and latest data in seconds since the epoch, and its note.
 
-    `owner` is the name of the key that made it, and `pinned` whether it is never forgotten.
+    `owner` is the name of the key that made it, `pinned` whether it is never forgotten, and
+    `is_expected` whether it was named and nothing of it is stored yet.
     """
 
     run: str
@@ -32,6 +33,7 @@ class Run(NamedTuple):
     note: str | None = None
     owner: str = ""
     pinned: bool = False
+    is_expected: bool = False
 
 
 class StepOrigin(NamedTuple):
@@ -111,7 +113,7 @@ class RunHistory:
             rows = self._rows(connection, f"{RUNS} ORDER BY last_seen DESC, run")
             runs = [_run(row) for row in rows]
         stored = {run.run for run in runs}
-        new = [Run(run, seen, seen) for run, seen in expected.items() if run not in stored]
+        new = [_expected_run(run, seen) for run, seen in expected.items() if run not in stored]
         return sorted(new, key=lambda run: -run.last_seen) + runs
 
     def find(self, run: str) -> Run | None:
@@ -120,7 +122,7 @@ class RunHistory:
         with self._connect() as connection:
             row = next(self._rows(connection, f"{RUNS} WHERE run = ?", run), None)
         if row is None:
-            return Run(run, expected[run], expected[run]) if run in expected else None
+            return _expected_run(run, expected[run]) if run in expected else None
         return _run(row)
 
     def damaged_rows(self, run: str) -> int:
@@ -271,6 +273,10 @@ class RunHistory:
             raise
         finally:
             connection.close()
+
+
+def _expected_run(run: str, seen: float) -> Run:
+    return Run(run, seen, seen, is_expected=True)
 
 
 def _run(row: tuple[str, float, float, str | None, str, int]) -> Run:

@@ -26,7 +26,7 @@ WRITE_ERRORS = (sqlite3.Error, OSError, StoreError)
 """Errors of the file, after which a write is tried again: it is busy, gone or damaged."""
 
 Apply = Callable[[Changes], None]
-OnCommit = Callable[[set[str]], None]
+OnCommit = Callable[[Mapping[str, str]], None]
 T = TypeVar("T")
 
 
@@ -58,7 +58,7 @@ class Recorder:
         clock: monotonic seconds.
         interval: seconds from an observation to its commit.
         capacity: observations that may wait.
-        on_commit: called on the writer's thread with the runs of which data was committed.
+        on_commit: called on the writer's thread with the runs that were written, and their owners.
     """
 
     def __init__(
@@ -163,6 +163,11 @@ class Recorder:
     def is_alive(self) -> bool:
         """Whether the writer runs: started, not closed, and not ended by an error."""
         return self._thread.is_alive()
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether the latest commit was read back, and its file is still there."""
+        return self.is_alive and self.counts.is_kept and self._store.is_in_place
 
     def close(self, timeout: float | None = None) -> None:
         """Write the queue and stop; wait at most `timeout` seconds for that."""
@@ -331,7 +336,7 @@ class Recorder:
         if len(self._known) > MAX_KNOWN_RUNS:
             self._known.clear()
         runs = changes.runs
-        self._known |= runs
+        self._known |= outcome.owners.keys()
         self.counts.damaged_rows += outcome.damaged
         self.counts.refused.update(outcome.refused)
         size = sum([self._unwritten.pop(run, 0) for run in runs])
@@ -341,7 +346,7 @@ class Recorder:
         self._is_failing = False
         self._changes, self._due = Changes(), None
         if self._on_commit is not None:
-            error = _caught(partial(self._on_commit, runs))
+            error = _caught(partial(self._on_commit, outcome.owners))
             if error is not None:
                 logger.error("a commit of runs could not be announced", exc_info=error)
 

@@ -185,7 +185,10 @@ class RunHealth:
 
 def kept_runs(history: RunHistory) -> list[KeptRun]:
     """Return all runs, the one that was seen last first."""
-    return [KeptRun(*run) for run in history.runs()]
+    return [
+        KeptRun(run.run, run.first_seen, run.last_seen, run.note, run.owner, run.pinned)
+        for run in history.runs()
+    ]
 
 
 def run_report(history: RunHistory, run: str) -> RunReport | None:

@@ -7,7 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -105,10 +105,12 @@ class Changes:
 class Outcome:
     """The outcome of a write: items that found no place, by reason, and rows that were set aside.
 
-    `time` is that of the write, in seconds since the epoch.
+    `time` is that of the write, in seconds since the epoch, and `owners` has the runs that were
+    written, and the owner of each.
     """
 
     time: float
+    owners: dict[str, str] = field(default_factory=dict)
     refused: Counter[Refusal] = field(default_factory=Counter)
     damaged: int = 0
 
@@ -129,6 +131,10 @@ class Counts:
     refused: Counter[Refusal] = field(default_factory=Counter)
     last_commit: float = 0.0
     is_kept: bool = True
+
+    def copy(self) -> "Counts":
+        """Return the counts as they are now."""
+        return replace(self, refused=self.refused.copy())
 
 
 class RunStore:
@@ -304,6 +310,7 @@ class RunStore:
         )
         if owner is None and wanted:
             self._set_detail(run, "owner", wanted)
+        outcome.owners[run] = wanted if owner is None else owner
         return True
 
     def _add(self, changes: Changes, runs: set[str], places: Places, outcome: Outcome) -> None:

@@ -15,7 +15,8 @@ from support.servers import Served, serving
 import assay.runs.monitor
 from assay.api.components import components_of
 from assay.app import create_app
-from assay.runs.monitor import RunMonitor, RunStep
+from assay.runs.monitor import RunMonitor
+from assay.runs.steps import RunStep
 from assay.settings import Settings
 from assay_monitors.history import RunHistory, Stream
 from assay_monitors.store import Changes, RunStore
