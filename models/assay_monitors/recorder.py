@@ -320,15 +320,14 @@ class Recorder:
             logger.warning("the file of runs was deleted or replaced: it is opened anew")
             self._store.reopen()
         outcome = self._store.write(changes)
-        try:
-            self._store.check_written(changes.runs)
-        except sqlite3.Error as error:
-            if isinstance(error, LostCommitError) and not self._store.is_in_place:
-                raise
-            self.counts.is_kept = False
-            logger.error("what was written to the file of runs cannot be read: %s", error)
+        error = _caught(partial(self._store.check_written, changes.runs))
+        if isinstance(error, LostCommitError) and not self._store.is_in_place:
+            raise error
+        self.counts.is_kept = error is None
+        if error is None:
+            self.counts.last_commit = outcome.time
         else:
-            self.counts.is_kept, self.counts.last_commit = True, outcome.time
+            logger.error("what was written to the file of runs cannot be read: %s", error)
         return outcome
 
     def _finish(self, changes: Changes, outcome: Outcome) -> None:

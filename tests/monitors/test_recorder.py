@@ -2,17 +2,18 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from assay_monitors.admission import Writer
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import TRAINER_STREAM, RunHistory, Stream
 from assay_monitors.observations import Observation, Window
 from assay_monitors.recorder import MAX_WINDOWS, Recorder
 from assay_monitors.retention import Retention
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import Changes, Outcome, RunStore
 
 STREAM = Stream("code@1", "train")
 
@@ -37,12 +38,13 @@ class Disk(RunStore):
         super().__init__(path, Retention(), lambda: 0.0)
         self.written = threading.Event()
 
-    def write(self, changes: Changes) -> None:
+    def write(self, changes: Changes) -> Outcome:
         self.attempts += 1
         if self.is_full:
             raise sqlite3.OperationalError("database or disk is full")
-        super().write(changes)
+        outcome = super().write(changes)
         self.written.set()
+        return outcome
 
 
 @pytest.fixture
@@ -277,7 +279,7 @@ def test_a_new_run_and_a_half_full_queue_wake_the_writer(counted: Recorder) -> N
 
 
 def test_on_commit_gets_the_runs_that_were_written(disk: Disk, clock: Clock) -> None:
-    committed: list[set[str]] = []
+    committed: list[Mapping[str, str]] = []
     recorder = Recorder(disk, clock, on_commit=committed.append)
     recorder.record(window("a"), items(1))
     recorder.record_telemetry("b", 1, {"kl": 0.5})
@@ -287,7 +289,7 @@ def test_on_commit_gets_the_runs_that_were_written(disk: Disk, clock: Clock) -> 
     disk.is_full = False
     clock.now += 1.0
     recorder.process_queue()
-    assert committed == [{"a", "b"}]
+    assert committed == [{"a": "", "b": ""}]
     recorder.close()
 
 
@@ -298,7 +300,7 @@ def test_a_deletion_includes_what_was_recorded_before_and_nothing_after(
     deleted = recorder.delete("r")
     recorder.record(window(), items(2))
     recorder.process_queue()
-    assert deleted.result(timeout=0) is True
+    assert deleted.result(timeout=0) == "done"
     assert stored_items(history) == 2
 
 
@@ -343,7 +345,7 @@ def test_an_order_that_raises_any_error_does_not_end_the_writer(
     class BrokenError(Exception):
         pass
 
-    def broken(store: RunStore, run: str) -> bool:
+    def broken(store: RunStore, run: str, writer: Writer) -> bool:
         raise BrokenError(run)
 
     monkeypatch.setattr(RunStore, "delete", broken)
@@ -357,8 +359,12 @@ def test_an_order_that_raises_any_error_does_not_end_the_writer(
     recorder.close()
 
 
-def test_a_summary_that_cannot_be_read_is_a_failed_commit(
-    recorder: Recorder, disk: Disk, tmp_path: Path
+def test_a_summary_that_cannot_be_read_is_set_aside_and_ends_no_recording(
+    recorder: Recorder,
+    history: RunHistory,
+    tmp_path: Path,
+    *,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     recorder.record(window(), items(1))
     recorder.process_queue()
@@ -369,7 +375,10 @@ def test_a_summary_that_cannot_be_read_is_a_failed_commit(
     recorder.record(window(), items(1))
     recorder.record(window("new"), items(1))
     recorder.process_queue()
-    assert recorder.counts.failed_commits == 1
+    assert (recorder.counts.failed_commits, recorder.counts.damaged_rows) == (0, 1)
+    assert (stored_items(history), stored_items(history, "new")) == (1, 1)
+    assert (history.damaged_rows("r"), history.damaged_rows("new")) == (1, 0)
+    assert "run 'r', step 0: what is stored cannot be read" in caplog.text
 
 
 def test_a_deletion_after_the_end_fails_at_once(recorder: Recorder) -> None:

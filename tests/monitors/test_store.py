@@ -4,6 +4,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +22,8 @@ from assay_monitors.history import TRAINER_STREAM, RunHistory, StepOrigin, Strea
 from assay_monitors.intervals import exact
 from assay_monitors.observations import Observation, Window
 from assay_monitors.retention import Retention
-from assay_monitors.store import Changes, RunStore, StoreError
+from assay_monitors.run_file import StoreError
+from assay_monitors.store import Changes, RunStore
 from assay_monitors.summaries import Summary, summarise
 
 from .series import observations, run
@@ -45,7 +47,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "runs.db"
 
 
-def open_store(path: Path, **bounds: int) -> RunStore:
+def open_store(path: Path, **bounds: Any) -> RunStore:
     return RunStore(path, Retention(**bounds), TickingClock())
 
 
@@ -128,7 +130,7 @@ def test_a_second_gold_measurement_of_a_step_replaces_the_first(
         "tests": [GoldPoint(5, gold=exact(0.2))],
         "judge": [GoldPoint(3)],
     }
-    assert store.runs() == {"r"}
+    assert set(store.owners()) == {"r"}
 
 
 def test_health_of_a_stored_series_is_that_of_the_series(path: Path, store: RunStore) -> None:
@@ -144,9 +146,10 @@ def test_the_most_recently_seen_runs_are_kept(path: Path) -> None:
     for run_id in ("a", "b", "c"):
         store.write(changes_of(run_id, 0))
     store.close()
-    store = RunStore(path, Retention(runs=2), lambda: 99.0)
+    store = RunStore(path, Retention(runs=2, min_age=90.0), lambda: 99.0)
     store.write(changes_of("a", 1))
-    assert store.runs() == {"a", "c"}
+    store.write(changes_of("d", 1))
+    assert set(store.owners()) == {"a", "d"}
     assert RunHistory(path).series("b", CODE) == []
     store.close()
 
@@ -167,26 +170,29 @@ def test_a_long_series_loses_resolution_but_no_observation(path: Path) -> None:
     store.close()
 
 
-def test_bytes_are_bounded_by_deleting_runs_and_then_by_merging_steps(path: Path) -> None:
+def test_bytes_are_bounded_by_merging_steps_of_the_largest_run(path: Path) -> None:
     store = open_store(path, bytes=200_000)
     (point,) = run(1, range(1), items=256)
     for run_id, steps in (("old", 64), ("new", 65)):
         for step in range(steps):
             store.write(Changes({Window(run_id, *CODE, step): point.summary}))
-    assert store.runs() == {"new"}
     for step in range(65, 257):
         store.write(Changes({Window("new", *CODE, step): point.summary}))
-    points = RunHistory(path).series("new", CODE)
-    assert sum(point.summary.items for point in points) == 257 * 256
-    assert len(points) < 200
+    history = RunHistory(path)
+    for run_id, steps in (("old", 64), ("new", 257)):
+        points = history.series(run_id, CODE)
+        assert sum(point.summary.items for point in points) == steps * 256
+        assert len(points) < steps
+        assert points[-1].step == steps - 1
+    assert path.stat().st_size <= 200_000
     store.close()
 
 
-def test_bounds_are_enforced_every_64_commits(path: Path) -> None:
-    store = open_store(path, runs=3)
-    for number in range(200):
+def test_the_number_of_runs_is_bounded_after_each_commit(path: Path) -> None:
+    store = open_store(path, runs=3, min_age=0.0)
+    for number in range(20):
         store.write(changes_of(str(number), 0))
-    assert len(store.runs()) < 3 + 64
+        assert len(store.owners()) <= 3
     store.close()
 
 
@@ -257,7 +263,7 @@ def test_a_deleted_run_leaves_nothing_behind(path: Path, store: RunStore) -> Non
     store.write(Changes(gold={("r", "tests", 1): GoldPoint(1)}, last_steps={"r": 1}))
     store.write(changes_of("other", 1))
     assert store.edit("r", note="a note") == "done"
-    assert (store.delete("r"), store.delete("r")) == (True, False)
+    assert (store.delete("r"), store.delete("r")) == ("done", "not_found")
     assert [known.run for known in RunHistory(path).runs()] == ["other"]
     with sqlite3.connect(path) as connection:
         for table in ("windows", "gold", "details"):
