@@ -110,7 +110,7 @@ class RunHistory:
         """Return all runs that are kept, the most recently recorded first."""
         expected = self._expected()
         with self._connect() as connection:
-            rows = self._rows(connection, f"{RUNS} ORDER BY last_seen DESC, run")
+            rows = self._rows(connection, f"{RUNS} ORDER BY 3 DESC, 1")
             runs = [_run(row) for row in rows]
         stored = {run.run for run in runs}
         new = [_expected_run(run, seen) for run, seen in expected.items() if run not in stored]
@@ -241,8 +241,10 @@ class RunHistory:
         self, connection: sqlite3.Connection, query: str, run: str | None = None, *more: object
     ) -> Iterator[Any]:
         """Yield the rows of a query; where a page of the file is damaged, those before it."""
+        cursor = connection.execute(query, () if run is None else (run, *more))
         try:
-            yield from connection.execute(query, () if run is None else (run, *more))
+            while (row := cursor.fetchone()) is not None:
+                yield row
         except sqlite3.DatabaseError as error:
             if _code_of(error) & 0xFF != sqlite3.SQLITE_CORRUPT:
                 raise

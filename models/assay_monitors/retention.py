@@ -69,7 +69,7 @@ def kept_owners(connection: sqlite3.Connection) -> list[KeptOwner]:
     """Return all runs and their owners, the one that was seen longest ago first."""
     rows = connection.execute(
         "SELECT run, coalesce(owner, ''), coalesce(pinned, 0), CAST(last_seen AS REAL)"
-        " FROM runs LEFT JOIN details USING (run) ORDER BY last_seen, run"
+        " FROM runs LEFT JOIN details USING (run) ORDER BY 4, 1"
     )
     return [KeptOwner(run, owner, bool(pinned), seen) for run, owner, pinned, seen in rows]
 
