@@ -13,7 +13,7 @@ from assay_monitors.history import TRAINER_STREAM, RunHistory, Stream
 from assay_monitors.observations import Observation, Window
 from assay_monitors.recorder import MAX_WINDOWS, Recorder
 from assay_monitors.retention import Retention
-from assay_monitors.store import Changes, Outcome, RunStore
+from assay_monitors.store import Changes, LostCommitError, Outcome, RunStore
 
 STREAM = Stream("code@1", "train")
 
@@ -379,6 +379,87 @@ def test_a_summary_that_cannot_be_read_is_set_aside_and_ends_no_recording(
     assert (stored_items(history), stored_items(history, "new")) == (1, 1)
     assert (history.damaged_rows("r"), history.damaged_rows("new")) == (1, 0)
     assert "run 'r', step 0: what is stored cannot be read" in caplog.text
+
+
+def test_an_unexpected_error_costs_its_own_run_alone(
+    recorder: Recorder,
+    history: RunHistory,
+    disk: Disk,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write = Disk.write
+
+    def failing_write(disk: Disk, changes: Changes) -> Outcome:
+        if "bad" in changes.runs:
+            raise ZeroDivisionError
+        return write(disk, changes)
+
+    monkeypatch.setattr(Disk, "write", failing_write)
+    for run in ("bad", "good"):
+        recorder.record(window(run), items(3))
+    recorder.process_queue()
+    assert (stored_items(history, "bad"), stored_items(history, "good")) == (0, 3)
+    assert (recorder.counts.dropped, recorder.counts.written) == (3, 3)
+    assert "data of the run 'bad' were dropped" in caplog.text
+    recorder.record(window("good"), items(1))
+    recorder.close()
+    assert stored_items(history, "good") == 4
+
+
+def test_an_error_of_an_iteration_does_not_end_the_writer(
+    disk: Disk, history: RunHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process_queue, failed = Recorder.process_queue, threading.Event()
+
+    def failing_once(recorder: Recorder) -> float | None:
+        if not failed.is_set():
+            failed.set()
+            raise ZeroDivisionError
+        return process_queue(recorder)
+
+    monkeypatch.setattr(Recorder, "process_queue", failing_once)
+    recorder = Recorder(disk, lambda: 0.0, interval=0.001)
+    recorder.start()
+    recorder.record(window(), items(3))
+    assert failed.wait(30)
+    assert disk.written.wait(30)
+    assert recorder.is_alive
+    recorder.close()
+    assert stored_items(history) == 3
+
+
+def test_what_was_written_and_cannot_be_read_back_is_not_durable_and_not_written_twice(
+    recorder: Recorder, history: RunHistory, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(disk: Disk, runs: set[str]) -> None:
+        raise LostCommitError("the file does not have what was written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "check_written", unreadable)
+        recorder.record(window(), items(3))
+        recorder.process_queue()
+        assert not recorder.counts.is_kept
+    recorder.record(window("new"), items(1))
+    recorder.process_queue()
+    assert recorder.counts.is_kept
+    assert (stored_items(history), stored_items(history, "new")) == (3, 1)
+
+
+def test_a_change_of_another_writer_is_refused_and_counted(
+    recorder: Recorder, history: RunHistory
+) -> None:
+    alice, bob = Writer("alice", False), Writer("bob", False)
+    recorder.record(window(), items(2), writer=alice)
+    recorder.record(window(), items(3), writer=bob)
+    recorder.process_queue()
+    recorder.record(window(), items(4), writer=bob)
+    recorder.record(window(), items(5), writer=Writer("root", True))
+    recorder.close()
+    assert stored_items(history) == 7
+    assert recorder.counts.refused == {"owner": 7}
+    assert (recorder.counts.written, recorder.counts.dropped) == (7, 0)
 
 
 def test_a_deletion_after_the_end_fails_at_once(recorder: Recorder) -> None:
