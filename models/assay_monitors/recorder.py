@@ -19,6 +19,7 @@ from assay_monitors.store import Changes, Counts, Edit, LostCommitError, Outcome
 logger = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 0.25
+OVERDUE_SECONDS = 30.0
 MAX_QUEUED = 8_192
 MAX_WINDOWS = 1_024
 MAX_KNOWN_RUNS = 10_000
@@ -166,8 +167,10 @@ class Recorder:
 
     @property
     def is_durable(self) -> bool:
-        """Whether the latest commit was read back, and its file is still there."""
-        return self.is_alive and self.counts.is_kept and self._store.is_in_place
+        """Whether the latest commit was read back, its file is still there, and none is overdue."""
+        is_overdue = self._due is not None and self._clock() > self._due + OVERDUE_SECONDS
+        is_kept = self.counts.is_kept and self._store.is_in_place
+        return self.is_alive and is_kept and not is_overdue
 
     def close(self, timeout: float | None = None) -> None:
         """Write the queue and stop; wait at most `timeout` seconds for that."""
