@@ -114,11 +114,11 @@ class Places:
         names: tuple[str, ...],
     ) -> bool:
         table, columns, limit = place
-        marks = ", ".join("?" * len(names))
+        places = ", ".join("?" * len(names))
         if (
             names in known.get(run, ())
             or self._connection.execute(
-                f"SELECT 1 FROM {table} WHERE run = ? AND ({columns}) = ({marks}) LIMIT 1",  # noqa: S608
+                f"SELECT 1 FROM {table} WHERE run = ? AND ({columns}) = ({places}) LIMIT 1",  # noqa: S608
                 (run, *names),
             ).fetchone()
         ):

@@ -43,7 +43,7 @@ Edit = Literal["done", "not_found", "name_taken", "forbidden", "too_many_pins"]
 
 
 class LostCommitError(sqlite3.OperationalError):
-    """What was just written cannot be read back: the file was deleted, replaced or damaged."""
+    """A write that cannot be read back: the file was deleted, replaced or damaged."""
 
 
 @dataclass(slots=True)

@@ -124,10 +124,25 @@ class RunSeries:
     """The series of run health."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._declare_recording(registry)
+        self._declare_health(registry)
+
+    def _declare_recording(self, registry: CollectorRegistry) -> None:
         self.observations = Counter(
             "assay_run_observations",
             "Items of requests that name a run, and telemetry, by outcome: written, dropped.",
             ["outcome"],
+            registry=registry,
+        )
+        self.commit_failures = Counter(
+            "assay_run_commit_failures",
+            "Failed commits of runs, which were retried.",
+            registry=registry,
+        )
+        self.durable = Gauge(
+            "assay_runs_durable",
+            "1 if runs are stored in a file that outlives the process, and what was written last"
+            " can be read there.",
             registry=registry,
         )
         self.refused = Counter(
@@ -147,17 +162,8 @@ class RunSeries:
             "Time of the last commit of runs that was read back, since the epoch; 0 before it.",
             registry=registry,
         )
-        self.commit_failures = Counter(
-            "assay_run_commit_failures",
-            "Failed commits of runs, which were retried.",
-            registry=registry,
-        )
-        self.durable = Gauge(
-            "assay_runs_durable",
-            "1 if runs are stored in a file that outlives the process, and what was written last"
-            " can be read there.",
-            registry=registry,
-        )
+
+    def _declare_health(self, registry: CollectorRegistry) -> None:
         gauge = partial(Gauge, registry=registry)
         of_stream = ["run", "model", "split"]
         self.severity = gauge(

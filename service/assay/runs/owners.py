@@ -1,8 +1,9 @@
 """Owners: whose run it is, asked before a request's data are recorded in it."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
-from assay.errors import AssayError, Forbidden, RunQuotaExceeded
+from assay.errors import AssayError, DeadlineExceeded, Forbidden, Overloaded, RunQuotaExceeded
 from assay.metrics import RunSeries
 from assay.runs.reading import RunReader
 from assay.types import Caller, Clock
@@ -50,24 +51,16 @@ class Owners:
     ) -> None:
         """Check that a writer may record telemetry, or gold of a source, in a run.
 
+        Where the file cannot be read now, the recorder alone decides.
+
         Raises:
             Forbidden: it is another's run.
             RunQuotaExceeded: there is no place for a new run, or for a new gold source.
-            Overloaded, DeadlineExceeded: the file cannot be read now.
         """
         if source is None and run in self._known and not self.is_known_as_foreign(run, writer):
             return
-        kept = await reader.read(lambda history: history.find(run))
-        if kept is None or kept.is_expected:
-            await reader.read(lambda history: self._check_room(history, run, writer))
-            return
-        self._known[run] = kept.owner
-        if not writer.may_change(kept.owner):
-            raise self.refused("owner", run)
-        if source is not None:
-            sources = await reader.read(lambda history: history.sources(run))
-            if source not in sources and len(sources) >= self._retention.sources:
-                raise self.refused("sources", run)
+        with suppress(Overloaded, DeadlineExceeded):
+            await reader.read(lambda history: self._check(history, run, writer, source))
 
     def refused(self, reason: Refusal, run: str) -> AssayError:
         """Count a refusal, and return its error."""
@@ -83,6 +76,18 @@ class Owners:
             f"{self._retention.runs} runs are kept, and none of yours is old enough to make room",
             hint="delete or unpin runs that have ended",
         )
+
+    def _check(self, history: RunHistory, run: str, writer: Writer, source: str | None) -> None:
+        kept = history.find(run)
+        if kept is None or kept.is_expected:
+            self._check_room(history, run, writer)
+            return
+        self._known[run] = kept.owner
+        if not writer.may_change(kept.owner):
+            raise self.refused("owner", run)
+        sources = [] if source is None else history.sources(run)
+        if source not in sources and len(sources) >= self._retention.sources:
+            raise self.refused("sources", run)
 
     def _check_room(self, history: RunHistory, run: str, writer: Writer) -> None:
         others = [kept for kept in history.runs() if kept.run != run]
