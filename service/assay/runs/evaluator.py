@@ -24,6 +24,8 @@ OnDamage = Callable[[Iterable[str]], object]
 
 CPU_SHARE = 0.02
 """Evaluate at most 2 % of the time: after t seconds of work, sleep 49 t."""
+MAX_REST_SECONDS = 60.0
+"""Rest of all runs after the evaluation of one; the run itself rests longer, if need be."""
 MAX_PENDING = 200
 """Runs that may wait for an evaluation; the store keeps as many."""
 
@@ -33,8 +35,8 @@ class RunEvaluator:
 
     A run is evaluated soon after its data was committed, and at most once in `interval` seconds.
     Evaluation takes at most `CPU_SHARE` of one processor, so a run with many steps is evaluated
-    later, and no score waits for it. An evaluation that fails is logged, counted, and repeated with
-    the run's next commit.
+    later, and neither a score nor, for more than a minute, another run waits for it. An evaluation
+    that fails is logged, counted, and repeated with the run's next commit.
 
     Args:
         gauges: series that show the result.
@@ -143,7 +145,15 @@ class RunEvaluator:
             await asyncio.wait({evaluation})
             took = self._clock() - began
             self._count(evaluation.exception(), took)
-            await asyncio.sleep(rest_after(took))
+            rest = rest_after(took)
+            self._postpone(run, self._clock() + rest)
+            await asyncio.sleep(min(rest, MAX_REST_SECONDS))
+
+    def _postpone(self, run: str, until: float) -> None:
+        """Let a run rest, whatever was committed of it in the meantime."""
+        self._evaluated[run] = max(self._evaluated[run], until - self._interval)
+        if run in self._due:
+            self._due[run] = max(self._due[run], until)
 
     async def _next(self) -> str:
         """Return the run that is due next, once it is due."""
