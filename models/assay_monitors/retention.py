@@ -21,8 +21,13 @@ CONTENTS: dict[Table, str] = {
     "gold": "run, 'gold', source, '', step, point",
 }
 """The columns of a row that is set aside."""
-FULL_SHARE = 0.9
-"""Share of the bytes from which on space is freed: the next commit needs some before that."""
+FULL_SHARE, FREED_SHARE = 0.9, 0.88
+"""Shares of the bytes: from the first on, space is freed until the second is in use.
+
+A commit needs space before any is freed, and to find the largest run reads the whole file.
+"""
+MAX_ROUNDS = 16
+"""Series that one commit thins; the next goes on, so that no commit takes long."""
 MIN_STEPS = 4
 """Steps of a stream, and measurements of a source, that can still be thinned."""
 SIZES = """
@@ -101,13 +106,15 @@ def free_space(connection: sqlite3.Connection, retention: Retention) -> None:
     The largest run of the owner that has most is thinned first, then the next. A run is forgotten
     only if it is the largest and cannot be thinned, and never one that is pinned.
     """
-    full = FULL_SHARE * retention.bytes
-    if _bytes_in_use(connection) <= full:
+    if _bytes_in_use(connection) <= FULL_SHARE * retention.bytes:
         return
+    limit = FREED_SHARE * retention.bytes
     sizes: dict[str, int] = dict(connection.execute(f"{SIZES} GROUP BY run").fetchall())
     kept = {run.run: run for run in kept_owners(connection)}
     owners = {run: kept[run].owner if run in kept else "" for run in sizes}
-    while sizes and _bytes_in_use(connection) > full:
+    for _ in range(MAX_ROUNDS):
+        if not sizes or _bytes_in_use(connection) <= limit:
+            return
         run = _largest(sizes, owners)
         if _thin(connection, run):
             sizes[run] = _size(connection, run)
@@ -216,7 +223,12 @@ def _drop_older_points(connection: sqlite3.Connection, run: str, source: str) ->
     rows = connection.execute(
         "SELECT rowid FROM gold WHERE run = ? AND source = ? ORDER BY step", (run, source)
     ).fetchall()
-    connection.executemany("DELETE FROM gold WHERE rowid = ?", rows[1 : max(2, len(rows) // 2) : 2])
+    older = rows[: max(2, len(rows) // 2)]
+    connection.executemany("DELETE FROM gold WHERE rowid = ?", older[1::2])
+    connection.executemany(
+        "INSERT OR REPLACE INTO gold SELECT run, source, step, point FROM gold WHERE rowid = ?",
+        older[::2],
+    )
 
 
 def _merge_older_half(connection: sqlite3.Connection, stream: RunStream) -> None:
@@ -239,8 +251,11 @@ def _merge_rows(connection: sqlite3.Connection, row: int, later: int) -> None:
     whole = Summary()
     for _, summary in pair:
         whole.merge(summary or Summary())
+    # A row that is replaced moves to the end, so that whole pages become free.
     connection.execute(
-        "UPDATE windows SET summary = ? WHERE rowid = ?", (pack_summary(whole), later)
+        "INSERT OR REPLACE INTO windows SELECT run, model, split, step, ? FROM windows"
+        " WHERE rowid = ?",
+        (pack_summary(whole), later),
     )
     connection.execute("DELETE FROM windows WHERE rowid = ?", (row,))
 
