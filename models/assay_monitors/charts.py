@@ -8,8 +8,9 @@ from typing import NamedTuple
 from assay_monitors.distribution import Distribution, distribution
 from assay_monitors.group_ranges import SCORE, GroupRange
 from assay_monitors.health import DEFAULT_RULES
-from assay_monitors.history import TRAINER_STREAM, RunHistory, Stream
+from assay_monitors.history import RunHistory, Stream
 from assay_monitors.moments import Moments
+from assay_monitors.reports import streams_of
 from assay_monitors.rules.base import Finding, Rule, Severity
 from assay_monitors.sketch import QuantileSketch
 from assay_monitors.summaries import Point, Summary
@@ -17,6 +18,8 @@ from assay_monitors.summaries import Point, Summary
 DEFAULT_COLUMNS = 120
 MAX_EPISODES = 200
 MAX_GROUPS = 5
+MAX_COLUMNS = 2_000
+"""Columns of all charts of a reply."""
 Numbers = list[float | None]
 
 
@@ -120,11 +123,17 @@ class StreamChart:
 
 @dataclass(frozen=True, slots=True)
 class RunChart:
-    """The chart of a run, whose latest data came at `last_seen`, in seconds since the epoch."""
+    """The chart of a run, whose latest data came at `last_seen`, in seconds since the epoch.
+
+    `truncated`: there are more streams, which `model` and `split` ask for. `damaged` rows cannot be
+    read and are left out.
+    """
 
     run: str
     last_seen: float
     streams: list[StreamChart]
+    truncated: bool
+    damaged: int
 
 
 class Column(NamedTuple):
@@ -149,15 +158,14 @@ def run_chart(
     Returns:
         Charts of at most `max_columns` columns; None if the run is unknown.
     """
-    known = next((kept for kept in history.runs() if kept.run == run), None)
+    known = history.find(run)
     if known is None:
         return None
-    streams = [
-        _chart(stream, history.series(run, stream), max_columns, rules)
-        for stream in history.streams(run) or [TRAINER_STREAM]
-        if model in (None, stream.model) and split in (None, stream.split)
-    ]
-    return RunChart(run, known.last_seen, streams)
+    wanted = streams_of(history, run, model=model, split=split)
+    shown = wanted[: max(1, MAX_COLUMNS // max_columns)]
+    streams = [_chart(stream, history.series(run, stream), max_columns, rules) for stream in shown]
+    truncated = len(shown) < len(wanted)
+    return RunChart(run, known.last_seen, streams, truncated, history.damaged_rows(run))
 
 
 def pool_columns(series: Sequence[Point], max_columns: int) -> list[Column]:

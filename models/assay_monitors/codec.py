@@ -1,8 +1,10 @@
 """Storage format of summaries and gold: exact, compact, readable with zlib and JSON alone."""
 
 import json
+import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -23,8 +25,14 @@ SKETCHES = ("scores", "characters", "tokens")
 ESTIMATES = ("proxy", "gold", "accuracy", "loss", "rank")
 MOMENTS = tuple(field.name for field in fields(Moments))
 COMOMENTS = tuple(field.name for field in fields(Comoments))
+MAX_SUMMARY_BYTES = 4 * 2**20
+"""Bytes of a summary's JSON. A real one has a tenth of them at most."""
 _moments_row = attrgetter(*MOMENTS)
 _comoments_row = attrgetter(*COMOMENTS)
+
+
+class DamagedRowError(ValueError):
+    """A stored value cannot be read: it is damaged, of another type, or of another version."""
 
 
 def pack_summary(summary: Summary) -> bytes:
@@ -46,11 +54,16 @@ def unpack_summary(data: bytes) -> Summary:
     """Return the summary that `pack_summary` packed.
 
     Raises:
-        ValueError, zlib.error: the bytes are not a packed summary.
+        DamagedRowError: the value is not a packed summary.
     """
-    values = json.loads(zlib.decompress(data))
-    plain: dict[str, Any] = {name: values[name] for name in (*NUMBERS, *COUNTS)}
-    plain |= {name: QuantileSketch(_by_name(values[name], int, int)) for name in SKETCHES}
+    with _damage_as_one_error():
+        return _unpack_summary(json.loads(_decompress(data)))
+
+
+def _unpack_summary(values: Mapping[str, Any]) -> Summary:
+    plain: dict[str, Any] = {name: _whole(values[name]) for name in NUMBERS}
+    plain |= {name: _by_name(values[name], str, _whole) for name in COUNTS}
+    plain |= {name: QuantileSketch(_by_name(values[name], int, _whole)) for name in SKETCHES}
     return Summary(
         **plain,
         score=_unpack_moments(values["score"]),
@@ -70,12 +83,55 @@ def gold_to_json(point: GoldPoint) -> str:
 
 
 def gold_from_json(text: str) -> GoldPoint:
-    """Return the measurement that `gold_to_json` wrote."""
-    values = json.loads(text)
-    for name in ESTIMATES:
-        if values[name] is not None:
-            values[name] = Estimate(*values[name])
-    return GoldPoint(**values)
+    """Return the measurement that `gold_to_json` wrote.
+
+    Raises:
+        DamagedRowError: the value is no measurement.
+    """
+    with _damage_as_one_error():
+        values = json.loads(text)
+        for name in ESTIMATES:
+            if values[name] is not None:
+                values[name] = _unpack_estimate(*values[name])
+        if values["gradient_norm"] is not None:
+            values["gradient_norm"] = _number(values["gradient_norm"])
+        return GoldPoint(**values | {"step": _whole(values["step"])})
+
+
+@contextmanager
+def _damage_as_one_error() -> Iterator[None]:
+    """Turn each error that a value of any content can raise into `DamagedRowError`."""
+    try:
+        yield
+    except (zlib.error, ArithmeticError, AttributeError, LookupError, RecursionError) as error:
+        raise DamagedRowError(type(error).__name__) from error
+    except (TypeError, ValueError) as error:
+        raise DamagedRowError(type(error).__name__) from error
+
+
+def _decompress(data: bytes) -> bytes:
+    """Return the decompressed bytes, of which there may be `MAX_SUMMARY_BYTES`."""
+    reader = zlib.decompressobj()
+    content = reader.decompress(data, MAX_SUMMARY_BYTES)
+    if not reader.eof:
+        raise ValueError("cut short, or too long")
+    return content
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError("not a whole number")
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError("not a finite number")
+    return value
+
+
+def _unpack_estimate(value: object, low: object, high: object, n: object) -> Estimate:
+    return Estimate(_number(value), _number(low), _number(high), _whole(n))
 
 
 def _pack_moments(moments: Moments) -> list[float]:
@@ -84,11 +140,22 @@ def _pack_moments(moments: Moments) -> list[float]:
 
 
 def _unpack_moments(sums: list[Any]) -> Moments:
-    return Moments(**dict(zip(MOMENTS, sums, strict=bool(sums))))
+    if not sums:
+        return Moments()
+    count, total, squares, low, high = sums
+    if count * squares < total * total:
+        raise ValueError("no variance is negative")
+    return Moments(
+        count=_whole(count),
+        total=_whole(total),
+        squares=_whole(squares),
+        low=_number(low),
+        high=_number(high),
+    )
 
 
 def _unpack_comoments(sums: list[Any]) -> Comoments:
-    return Comoments(**dict(zip(COMOMENTS, sums, strict=True)))
+    return Comoments(**dict(zip(COMOMENTS, map(_whole, sums), strict=True)))
 
 
 def _pack_range(group: GroupRange) -> list[Any]:
@@ -97,7 +164,8 @@ def _pack_range(group: GroupRange) -> list[Any]:
 
 def _unpack_range(packed: list[Any]) -> GroupRange:
     count, bounds = packed
-    return GroupRange(count, {name: (low, high) for name, (low, high) in bounds.items()})
+    ranges = {name: (_number(low), _number(high)) for name, (low, high) in bounds.items()}
+    return GroupRange(_whole(count), ranges)
 
 
 def _by_name(

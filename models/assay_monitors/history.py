@@ -3,15 +3,17 @@
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from assay_monitors.codec import gold_from_json, unpack_summary
+from assay_monitors.codec import DamagedRowError, gold_from_json, unpack_summary
 from assay_monitors.gold import GoldPoint
-from assay_monitors.summaries import Point, Summary
+from assay_monitors.run_file import BUSY_SECONDS, decode_text
+from assay_monitors.summaries import Point, Summary, bound_names
 
-BUSY_SECONDS = 5.0
-
+INSTRUCTIONS_PER_CHECK = 10_000
+"""Steps of SQLite's machine, a tenth of a millisecond, between two checks of the time."""
 
 ExpectedRuns = Callable[[], Mapping[str, float]]
 """Returns the runs that were named and may not be stored yet, and when, in seconds since the epoch.
@@ -19,12 +21,19 @@ ExpectedRuns = Callable[[], Mapping[str, float]]
 
 
 class Run(NamedTuple):
-    """A run, the times of its first and latest data in seconds since the epoch, and its note."""
+    """A run, the times of its first and latest data in seconds since the epoch, and its note.
+
+    `owner` is the name of the key that made it, `pinned` whether it is never forgotten, and
+    `is_expected` whether it was named and nothing of it is stored yet.
+    """
 
     run: str
     first_seen: float
     last_seen: float
     note: str | None = None
+    owner: str = ""
+    pinned: bool = False
+    is_expected: bool = False
 
 
 class StepOrigin(NamedTuple):
@@ -55,36 +64,80 @@ class Update(NamedTuple):
 TRAINER_STREAM = Stream("", "")
 
 
+class ReadTimeoutError(Exception):
+    """The time in which a reader may read is over."""
+
+
+RUNS = """
+SELECT run, CAST(first_seen AS REAL), CAST(last_seen AS REAL), note, coalesce(owner, ''),
+    coalesce(pinned, 0) FROM runs LEFT JOIN details USING (run)
+"""
+
+
 class RunHistory:
     """Reads the file that a `RunStore` writes, each time as it was last committed.
+
+    What cannot be read is left out and counted.
 
     Args:
         path: of the file.
         expected: the runs that are known though nothing of them is stored yet; they have no data.
+        is_over: returns whether the time to read is over.
+
+    Attributes:
+        damaged: the number of rows that could not be read, by run; "" where that is unknown.
     """
 
-    def __init__(self, path: Path, expected: ExpectedRuns = dict) -> None:
-        self._address = f"{path.absolute().as_uri()}?mode=ro"
+    def __init__(
+        self,
+        path: Path,
+        expected: ExpectedRuns = dict,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._path = path
         self._expected = expected
+        self._is_over = is_over
+        self.damaged: dict[str, int] = {}
+
+    def until(self, is_over: Callable[[], bool]) -> "RunHistory":
+        """Return a reader of the same file for one use.
+
+        It raises `ReadTimeoutError` soon after `is_over` returns true.
+        """
+        return RunHistory(self._path, self._expected, is_over)
 
     def runs(self) -> list[Run]:
         """Return all runs that are kept, the most recently recorded first."""
         expected = self._expected()
         with self._connect() as connection:
-            rows = connection.execute(
-                "SELECT runs.*, note FROM runs LEFT JOIN details USING (run)"
-                " ORDER BY last_seen DESC, run"
-            )
-            runs = [Run(*row) for row in rows]
+            rows = self._rows(connection, f"{RUNS} ORDER BY 3 DESC, 1")
+            runs = [_run(row) for row in rows]
         stored = {run.run for run in runs}
-        new = [Run(run, seen, seen) for run, seen in expected.items() if run not in stored]
+        new = [_expected_run(run, seen) for run, seen in expected.items() if run not in stored]
         return sorted(new, key=lambda run: -run.last_seen) + runs
+
+    def find(self, run: str) -> Run | None:
+        """Return a run; None if it is unknown."""
+        expected = self._expected()
+        with self._connect() as connection:
+            row = next(self._rows(connection, f"{RUNS} WHERE run = ?", run), None)
+        if row is None:
+            return _expected_run(run, expected[run]) if run in expected else None
+        return _run(row)
+
+    def damaged_rows(self, run: str) -> int:
+        """Return the number of a run's rows that were set aside, or could not be read now."""
+        with self._connect() as connection:
+            (count,) = next(
+                self._rows(connection, "SELECT count(*) FROM damaged WHERE run = ?", run), (0,)
+            )
+        return int(count) + self.damaged.get(run, 0)
 
     def step_origin(self, run: str) -> StepOrigin | None:
         """Return from where a run's items without a step are filed; None if it is not stored."""
         with self._connect() as connection:
             row = connection.execute(
-                "SELECT last_step, first_seen FROM runs LEFT JOIN details USING (run)"
+                "SELECT last_step, CAST(first_seen AS REAL) FROM runs LEFT JOIN details USING (run)"
                 " WHERE run = ?",
                 (run,),
             ).fetchone()
@@ -98,59 +151,141 @@ class RunHistory:
             return new | {
                 run: Update(*row)
                 for run in wanted
-                for row in connection.execute(
-                    "SELECT last_seen, (SELECT max(step) FROM windows WHERE windows.run = runs.run)"
+                for row in self._rows(
+                    connection,
+                    "SELECT CAST(last_seen AS REAL), (SELECT max(step) FROM windows"
+                    " WHERE windows.run = runs.run AND typeof(step) = 'integer')"
                     " FROM runs WHERE run = ?",
-                    (run,),
+                    run,
                 )
             }
 
     def streams(self, run: str) -> list[Stream]:
         """Return the models and splits that the run was scored with."""
         with self._connect() as connection:
-            rows = connection.execute(
+            rows = self._rows(
+                connection,
                 "SELECT DISTINCT model, split FROM windows WHERE run = ? ORDER BY model, split",
-                (run,),
+                run,
             )
             return [stream for row in rows if (stream := Stream(*row)) != TRAINER_STREAM]
 
-    def series(self, run: str, stream: Stream) -> list[Point]:
+    def sources(self, run: str) -> list[str]:
+        """Return the gold sources that the run was measured against."""
+        with self._connect() as connection:
+            rows = self._rows(
+                connection, "SELECT DISTINCT source FROM gold WHERE run = ? ORDER BY source", run
+            )
+            return [source for (source,) in rows]
+
+    def series(
+        self, run: str, stream: Stream, *, since: int = 0, limit: int | None = None
+    ) -> list[Point]:
         """Return the steps of a stream, rising, each with the trainer's telemetry of the step.
 
-        `TRAINER_STREAM` is the telemetry alone.
+        Args:
+            run: its run.
+            stream: `TRAINER_STREAM` is the telemetry alone.
+            since: the first step to return.
+            limit: steps to return; None for all.
         """
         points: dict[int, Summary] = {}
         for source in {stream, TRAINER_STREAM}:
-            for step, summary in self._steps(run, source):
+            for step, summary in self._steps(run, source, since, limit):
                 if step in points:
                     points[step].merge(summary)
                 else:
                     points[step] = summary
-        return [Point(step, points[step]) for step in sorted(points)]
+        series = [Point(step, points[step]) for step in islice(sorted(points), limit)]
+        bound_names(series)
+        return series
 
     def gold(self, run: str) -> dict[str, list[GoldPoint]]:
         """Return the measurements by gold source, by rising step."""
-        with self._connect() as connection:
-            rows = connection.execute(
-                "SELECT source, point FROM gold WHERE run = ? ORDER BY source, step", (run,)
-            ).fetchall()
         points: dict[str, list[GoldPoint]] = {}
-        for source, text in rows:
-            points.setdefault(source, []).append(gold_from_json(text))
-        return points
-
-    def _steps(self, run: str, stream: Stream) -> Iterator[tuple[int, Summary]]:
         with self._connect() as connection:
-            rows = connection.execute(
-                "SELECT step, summary FROM windows WHERE (run, model, split) = (?, ?, ?)",
-                (run, *stream),
-            ).fetchall()
-        return ((step, unpack_summary(summary)) for step, summary in rows)
+            for source, text in self._rows(
+                connection,
+                "SELECT source, point FROM gold WHERE run = ? ORDER BY source, step",
+                run,
+            ):
+                self._check_time()
+                try:
+                    points.setdefault(source, []).append(gold_from_json(text))
+                except DamagedRowError:
+                    self._count_damaged(run)
+        return {source: known for source, known in points.items() if known}
+
+    def _steps(
+        self, run: str, stream: Stream, since: int, limit: int | None
+    ) -> Iterator[tuple[int, Summary]]:
+        with self._connect() as connection:
+            rows = self._rows(
+                connection,
+                "SELECT step, summary FROM windows WHERE (run, model, split) = (?, ?, ?)"
+                " AND step >= ? ORDER BY step LIMIT ?",
+                *(run, *stream, since, -1 if limit is None else limit),
+            )
+            for step, data in rows:
+                self._check_time()
+                try:
+                    if not isinstance(step, int):
+                        raise DamagedRowError("the step is no number")
+                    summary = unpack_summary(data)
+                except DamagedRowError:
+                    self._count_damaged(run)
+                else:
+                    yield step, summary
+
+    def _rows(
+        self, connection: sqlite3.Connection, query: str, run: str | None = None, *more: object
+    ) -> Iterator[Any]:
+        """Yield the rows of a query; where a page of the file is damaged, those before it."""
+        cursor = connection.execute(query, () if run is None else (run, *more))
+        try:
+            while (row := cursor.fetchone()) is not None:
+                yield row
+        except sqlite3.DatabaseError as error:
+            if _code_of(error) & 0xFF != sqlite3.SQLITE_CORRUPT:
+                raise
+            self._count_damaged(run or "")
+
+    def _count_damaged(self, run: str) -> None:
+        self.damaged[run] = self.damaged.get(run, 0) + 1
+
+    def _check_time(self) -> None:
+        if self._is_over():
+            raise ReadTimeoutError
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self._address, uri=True, timeout=BUSY_SECONDS)
+        self._check_time()
+        address = f"{self._path.absolute().as_uri()}?mode=ro"
+        # A generator may be closed by another thread than the one that began it.
+        connection = sqlite3.connect(
+            address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False
+        )
+        connection.text_factory = decode_text
+        connection.set_progress_handler(self._is_over, INSTRUCTIONS_PER_CHECK)
         try:
             yield connection
+        except sqlite3.OperationalError as error:
+            if _code_of(error) == sqlite3.SQLITE_INTERRUPT:
+                raise ReadTimeoutError from error
+            raise
         finally:
             connection.close()
+
+
+def _expected_run(run: str, seen: float) -> Run:
+    return Run(run, seen, seen, is_expected=True)
+
+
+def _run(row: tuple[str, float, float, str | None, str, int]) -> Run:
+    run, first_seen, last_seen, note, owner, pinned = row
+    return Run(run, first_seen, last_seen, note, owner, bool(pinned))
+
+
+def _code_of(error: sqlite3.Error) -> int:
+    """Return SQLite's code of an error; 0 for one that the Python module has raised."""
+    return getattr(error, "sqlite_errorcode", 0)

@@ -1,35 +1,38 @@
 """Recorder: queues observations from any thread and commits them on a thread of its own."""
 
+import logging
 import sqlite3
 import threading
-import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, TypeVar
 
+from assay_monitors.admission import ANY_WRITER, Writer
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import TRAINER_STREAM
 from assay_monitors.observations import Observation, Window
-from assay_monitors.store import Changes, Edit, RunStore
-from assay_monitors.summaries import Summary
+from assay_monitors.run_file import StoreError
+from assay_monitors.store import Changes, Counts, Edit, LostCommitError, Outcome, RunStore
+
+logger = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 0.25
+OVERDUE_SECONDS = 30.0
 MAX_QUEUED = 8_192
 MAX_WINDOWS = 1_024
 MAX_KNOWN_RUNS = 10_000
-WRITE_ERRORS = (sqlite3.Error, ValueError, zlib.error)
-"""Errors of a write: the file is busy, the disk full, or a summary in the file cannot be read."""
+WRITE_ERRORS = (sqlite3.Error, OSError, StoreError)
+"""Errors of the file, after which a write is tried again: it is busy, gone or damaged."""
 
 Apply = Callable[[Changes], None]
-OnCommit = Callable[[set[str]], None]
+OnCommit = Callable[[Mapping[str, str]], None]
 T = TypeVar("T")
 
 
 class QueuedChange(NamedTuple):
-    """A change that waits in the queue: its run, its observations, and how it is applied.
+    """A change that waits in the queue: its run, its observations, how it is applied, its sender.
 
     An order is work on the store, for which there is always room.
     """
@@ -37,19 +40,8 @@ class QueuedChange(NamedTuple):
     run: str
     size: int
     apply: Apply
+    writer: Writer = ANY_WRITER
     is_order: bool = False
-
-
-@dataclass(slots=True)
-class Counts:
-    """Observations that were written and that were dropped, and commits that failed.
-
-    Observations are dropped where the writer cannot keep up, or the disk does not take them.
-    """
-
-    written: int = 0
-    dropped: int = 0
-    failed_commits: int = 0
 
 
 class Recorder:
@@ -59,14 +51,15 @@ class Recorder:
     and counted. All that has waited for a quarter of a second is committed together, a new run at
     once; between two commits the writer sleeps, unless the queue is half full. A full queue is
     summed in less than half a second, so a kill costs no more than a second's observations. A
-    commit that fails is tried again.
+    commit that fails is tried again, in a new file where the old one was deleted. No error ends the
+    writer: what it cannot write for another reason than the file is logged, dropped and counted.
 
     Args:
         store: to write to; only the recorder may use it from here on.
         clock: monotonic seconds.
         interval: seconds from an observation to its commit.
         capacity: observations that may wait.
-        on_commit: called on the writer's thread with the runs of which data was committed.
+        on_commit: called on the writer's thread with the runs that were written, and their owners.
     """
 
     def __init__(
@@ -91,11 +84,11 @@ class Recorder:
         self._is_scheduled = False
         self._wake = threading.Event()
         self._changes = Changes()
-        self._unwritten = 0
+        self._unwritten: Counter[str] = Counter()
         self._due: float | None = None
         self._is_urgent = False
         self._is_failing = False
-        self._known = store.runs()
+        self._known = set(store.owners())
         self._thread = threading.Thread(target=self._run, name="assay-recorder", daemon=True)
 
     def start(self) -> None:
@@ -103,7 +96,12 @@ class Recorder:
         self._thread.start()
 
     def record(
-        self, window: Window, observations: Sequence[Observation], *, names_step: bool = True
+        self,
+        window: Window,
+        observations: Sequence[Observation],
+        *,
+        names_step: bool = True,
+        writer: Writer = ANY_WRITER,
     ) -> bool:
         """Queue the observations of a request; return False where they are dropped.
 
@@ -111,41 +109,68 @@ class Recorder:
             window: the key that they are summed under.
             observations: of the request's items.
             names_step: whether the window's step is the one that the trainer named last.
+            writer: the sender of the request.
         """
-        apply = partial(_observe, window, tuple(observations), names_step)
-        return self._enqueue(QueuedChange(window.run, len(observations), apply))
+        items = tuple(observations)
+        apply = partial(Changes.observe, window=window, items=items, names_step=names_step)
+        return self._enqueue(QueuedChange(window.run, len(items), apply, writer))
 
-    def record_telemetry(self, run: str, step: int, values: Mapping[str, float]) -> bool:
+    def record_telemetry(
+        self, run: str, step: int, values: Mapping[str, float], writer: Writer = ANY_WRITER
+    ) -> bool:
         """Queue a trainer's values of a step; return False where they are dropped."""
-        apply = partial(_add_telemetry, Window(run, *TRAINER_STREAM, step), dict(values))
-        return self._enqueue(QueuedChange(run, 1, apply))
+        window = Window(run, *TRAINER_STREAM, step)
+        apply = partial(Changes.add_telemetry, window=window, values=dict(values))
+        return self._enqueue(QueuedChange(run, 1, apply, writer))
 
-    def record_gold(self, run: str, source: str, point: GoldPoint) -> bool:
+    def record_gold(
+        self, run: str, source: str, point: GoldPoint, writer: Writer = ANY_WRITER
+    ) -> bool:
         """Queue a gold measurement; return False where it is dropped.
 
         It replaces the source's previous measurement of that step.
         """
-        apply = partial(_add_gold, (run, source, point.step), point)
-        return self._enqueue(QueuedChange(run, 1, apply))
+        apply = partial(Changes.add_gold, key=(run, source, point.step), point=point)
+        return self._enqueue(QueuedChange(run, 1, apply, writer))
 
-    def delete(self, run: str) -> Future[bool]:
-        """Delete a run, with all that was recorded of it before; False where it is not kept.
-
-        The future raises sqlite3.Error where the file cannot be written.
-        """
-        return self._order(partial(self._delete, run))
-
-    def edit(self, run: str, *, name: str | None, note: str | None) -> Future[Edit]:
-        """Give a run another name, a note, or both, with all that was recorded of it before.
+    def delete(self, run: str, writer: Writer = ANY_WRITER) -> Future[Edit]:
+        """Delete a run, with all that was recorded of it before.
 
         The future raises sqlite3.Error where the file cannot be written.
         """
-        return self._order(partial(self._edit, run, name, note))
+        return self._order(partial(self._store.delete, run, writer), run)
+
+    def edit(
+        self,
+        run: str,
+        *,
+        name: str | None = None,
+        note: str | None = None,
+        pinned: bool | None = None,
+        writer: Writer = ANY_WRITER,
+    ) -> Future[Edit]:
+        """Change a run, with all that was recorded of it before; see `RunStore.edit`.
+
+        The future raises sqlite3.Error where the file cannot be written.
+        """
+        edit = partial(self._store.edit, name=name, note=note, pinned=pinned, writer=writer)
+        return self._order(partial(edit, run), run)
+
+    def set_aside_damaged(self, run: str) -> Future[int]:
+        """Set aside the rows of a run that cannot be read, count them, and return their number."""
+        return self._order(partial(self._set_aside_damaged, run), run)
 
     @property
     def is_alive(self) -> bool:
         """Whether the writer runs: started, not closed, and not ended by an error."""
         return self._thread.is_alive()
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether the latest commit was read back, its file is still there, and none is overdue."""
+        is_overdue = self._due is not None and self._clock() > self._due + OVERDUE_SECONDS
+        is_kept = self.counts.is_kept and self._store.is_in_place
+        return self.is_alive and is_kept and not is_overdue
 
     def close(self, timeout: float | None = None) -> None:
         """Write the queue and stop; wait at most `timeout` seconds for that."""
@@ -164,8 +189,8 @@ class Recorder:
             Seconds until a commit is due, None if none is.
         """
         began = self._clock()
-        for change in self._take_queue():
-            self._add(change)
+        for _ in range(len(self._queue)):
+            self._add(self._queue.popleft())
             # What is due is committed with all that came with it, unless summing that takes long.
             if self._is_full or (self._is_late and self._clock() >= began + self._interval):
                 self._commit()
@@ -190,7 +215,7 @@ class Recorder:
         """Whether a commit must make room; one that has just failed is not repeated for that."""
         return not self._has_room and not self._is_failing
 
-    def _order(self, work: Callable[[], T]) -> Future[T]:
+    def _order(self, work: Callable[[], T], run: str) -> Future[T]:
         """Queue work on the store, which is done once all that waits before it is committed.
 
         Work whose future was cancelled by then is not done.
@@ -201,25 +226,23 @@ class Recorder:
             self._commit()
             if not future.set_running_or_notify_cancel():
                 return
-            try:
-                if self._changes:
-                    raise sqlite3.OperationalError("earlier changes could not be written")
-                future.set_result(work())
-            except Exception as error:  # noqa: BLE001 the waiting caller raises it; the writer goes on
-                future.set_exception(error)
+            self._known.discard(run)
+            unwritten = sqlite3.OperationalError("earlier changes could not be written")
+            result = unwritten if self._changes else _caught(work)
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
 
         if not self._enqueue(QueuedChange("", 0, apply, is_order=True)):
             future.set_exception(sqlite3.OperationalError("the writer has stopped"))
         self._wake.set()
         return future
 
-    def _delete(self, run: str) -> bool:
-        self._known.discard(run)
-        return self._store.delete(run)
-
-    def _edit(self, run: str, name: str | None, note: str | None) -> Edit:
-        self._known.discard(run)
-        return self._store.edit(run, name=name, note=note)
+    def _set_aside_damaged(self, run: str) -> int:
+        damaged = self._store.set_aside_damaged(run)
+        self.counts.damaged_rows += damaged
+        return damaged
 
     def _enqueue(self, change: QueuedChange) -> bool:
         with self._lock:
@@ -235,11 +258,6 @@ class Recorder:
             self._wake.set()
         return True
 
-    def _take_queue(self) -> deque[QueuedChange]:
-        with self._lock:
-            taken, self._queue = self._queue, deque()
-            return taken
-
     def _add(self, change: QueuedChange) -> None:
         if change.is_order:
             change.apply(self._changes)
@@ -251,61 +269,127 @@ class Recorder:
                 self.counts.dropped += change.size
         if not has_room:
             return
-        change.apply(self._changes)
-        self._unwritten += change.size
+        if not self._is_permitted(change):
+            self.counts.refused["owner"] += change.size
+            return
+        error = _caught(partial(change.apply, self._changes))
+        if error is not None:
+            self._drop(change.run, change.size, error)
+            return
+        self._unwritten[change.run] += change.size
         self._is_urgent |= change.run not in self._known
         if self._due is None:
             self._due = self._clock() + self._interval
+
+    def _is_permitted(self, change: QueuedChange) -> bool:
+        """Return whether the sender may write to the run; a new run becomes its own."""
+        owners = self._changes.owners
+        if change.run not in owners:
+            owner = _caught(partial(self._store.owner, change.run))
+            # Where the file cannot be read, the write finds out whose the run is.
+            owners[change.run] = owner if isinstance(owner, str) else change.writer.name
+        return change.writer.may_change(owners[change.run])
 
     def _commit(self) -> None:
         self._is_urgent = False
         if not self._changes:
             return
-        try:
-            self._store.write(self._changes)
-        except WRITE_ERRORS:
-            self.counts.failed_commits += 1
-            self._is_failing = True
-            self._due = self._clock() + self._interval
-            return
+        outcome = _caught(partial(self._write, self._changes))
+        if isinstance(outcome, WRITE_ERRORS):
+            self._fail(outcome)
+        elif isinstance(outcome, Exception):
+            self._commit_apart()
+        else:
+            self._finish(self._changes, outcome)
+
+    def _commit_apart(self) -> None:
+        """Commit each run alone, after an unexpected error, and drop those that cause one."""
+        whole = self._changes
+        for run in sorted(whole.runs):
+            part = whole.of_run(run)
+            outcome = _caught(partial(self._write, part))
+            if isinstance(outcome, Exception):
+                self._drop(run, self._unwritten.pop(run, 0), outcome)
+            else:
+                self._finish(part, outcome)
+        self._changes, self._due = Changes(), None
+
+    def _write(self, changes: Changes) -> Outcome:
+        """Write changes, and look for them in the file.
+
+        What was written and is not found is not written again into the same file: it may be there.
+        """
+        if not self._store.is_in_place:
+            logger.warning("the file of runs was deleted or replaced: it is opened anew")
+            self._store.reopen()
+        outcome = self._store.write(changes)
+        error = _caught(partial(self._store.check_written, changes.runs))
+        if isinstance(error, LostCommitError) and not self._store.is_in_place:
+            raise error
+        self.counts.is_kept = error is None
+        if error is None:
+            self.counts.last_commit = outcome.time
+        else:
+            logger.error("what was written to the file of runs cannot be read: %s", error)
+        return outcome
+
+    def _finish(self, changes: Changes, outcome: Outcome) -> None:
+        """Take in that changes were written."""
         if len(self._known) > MAX_KNOWN_RUNS:
             self._known.clear()
-        runs = self._changes.runs
-        self._known |= runs
-        self.counts.written += self._unwritten
+        runs = changes.runs
+        self._known |= outcome.owners.keys()
+        self.counts.damaged_rows += outcome.damaged
+        self.counts.refused.update(outcome.refused)
+        size = sum([self._unwritten.pop(run, 0) for run in runs])
+        self.counts.written += max(0, size - outcome.refused.total())
+        if self._is_failing:
+            logger.warning("runs are written again")
         self._is_failing = False
-        self._changes, self._unwritten, self._due = Changes(), 0, None
+        self._changes, self._due = Changes(), None
         if self._on_commit is not None:
-            self._on_commit(runs)
+            error = _caught(partial(self._on_commit, outcome.owners))
+            if error is not None:
+                logger.error("a commit of runs could not be announced", exc_info=error)
+
+    def _fail(self, error: Exception) -> None:
+        """Take in that nothing was written, to try again."""
+        self.counts.failed_commits += 1
+        self.counts.is_kept = False
+        if not self._is_failing:
+            logger.error("runs cannot be written, which is tried again: %s", error)
+        self._is_failing = True
+        self._due = self._clock() + self._interval
+
+    def _drop(self, run: str, size: int, error: Exception) -> None:
+        self.counts.dropped += size
+        self.counts.is_kept = False
+        logger.error("data of the run %r were dropped", run, exc_info=error)
 
     def _run(self) -> None:
         wait: float | None = None
         while not self._is_closing:
             self._wake.wait(wait)
             self._wake.clear()
-            wait = self.process_queue()
-        self.process_queue()
-        self.counts.dropped += self._unwritten
-        self._unwritten = 0
+            wait = self._iterate()
+        self._iterate()
+        self.counts.dropped += self._unwritten.total()
+        self._unwritten.clear()
         self._store.close()
 
-
-def _observe(
-    window: Window, observations: Sequence[Observation], names_step: bool, changes: Changes
-) -> None:
-    if names_step:
-        changes.last_steps[window.run] = window.step
-    summary = changes.windows.setdefault(window, Summary())
-    for observation in observations:
-        summary.add(observation)
-
-
-def _add_telemetry(window: Window, values: Mapping[str, float], changes: Changes) -> None:
-    changes.last_steps[window.run] = window.step
-    changes.windows.setdefault(window, Summary()).add_telemetry(values)
+    def _iterate(self) -> float | None:
+        """Process the queue; log an error, after which the writer goes on."""
+        wait = _caught(self.process_queue)
+        if isinstance(wait, Exception):
+            self.counts.is_kept = False
+            logger.error("the writer of runs goes on after an error", exc_info=wait)
+            return self._interval
+        return wait
 
 
-def _add_gold(key: tuple[str, str, int], point: GoldPoint, changes: Changes) -> None:
-    run, _, step = key
-    changes.last_steps[run] = step
-    changes.gold[key] = point
+def _caught(work: Callable[[], T]) -> T | Exception:
+    """Return the result of `work`, or the error that it raised."""
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001 no fault, of one run or of the file, may end the recording of all runs
+        return error

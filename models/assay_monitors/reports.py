@@ -16,22 +16,32 @@ from assay_monitors.health import (
     evaluate_rules,
     overall_status,
 )
-from assay_monitors.history import TRAINER_STREAM, Run, RunHistory, Stream
+from assay_monitors.history import TRAINER_STREAM, RunHistory, Stream
 from assay_monitors.intervals import Estimate
 from assay_monitors.rules.base import Rule, Severity, Unit
 from assay_monitors.summaries import Point
+
+MAX_STREAMS = 64
+"""Streams of a reply; a run may have as many."""
+MAX_GOLD_POINTS = 2_000
+"""Measurements of a reply; one source may have as many."""
 
 RANK: dict[Status, int] = {"waiting": -1, "ok": 0, "warn": 1, "critical": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class KeptRun:
-    """A run that is kept, when it was first and last seen in seconds since the epoch, its note."""
+    """A run that is kept, when it was first and last seen in seconds since the epoch, its note.
+
+    `owner` is the name of the key that made it; a run that is `pinned` is never forgotten.
+    """
 
     run: str
     first_seen: float
     last_seen: float
     note: str | None
+    owner: str
+    pinned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +54,18 @@ class StreamName:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """A run, its note, what it was scored with, and the gold sources it was measured against."""
+    """A run, its note, what it was scored with, and the gold sources it was measured against.
+
+    `damaged` is the number of its stored rows that cannot be read and are left out everywhere.
+    """
 
     run: str
     first_seen: float
     last_seen: float
     note: str | None
+    owner: str
+    pinned: bool
+    damaged: int
     streams: list[StreamName]
     gold_sources: list[str]
 
@@ -143,7 +159,8 @@ class RunHealth:
 
     `status` is the worst of its streams and gold sources, and `waiting` where none of them is
     assessed. A gold source that advises to stop is critical, any other advice warns, and one with a
-    single measurement waits.
+    single measurement waits. `truncated`: there is more than a reply may hold: `model`, `split` and
+    `source` narrow it down. `damaged` rows cannot be read and are left out.
     """
 
     run: str
@@ -151,6 +168,8 @@ class RunHealth:
     streams: list[StreamHealth]
     gold: list[GoldHealth]
     note: str | None = None
+    truncated: bool = False
+    damaged: int = 0
 
     def severities(self) -> dict[str, int]:
         """Return each rule's worst severity over all streams.
@@ -166,12 +185,15 @@ class RunHealth:
 
 def kept_runs(history: RunHistory) -> list[KeptRun]:
     """Return all runs, the one that was seen last first."""
-    return [KeptRun(*run) for run in history.runs()]
+    return [
+        KeptRun(run.run, run.first_seen, run.last_seen, run.note, run.owner, run.pinned)
+        for run in history.runs()
+    ]
 
 
 def run_report(history: RunHistory, run: str) -> RunReport | None:
     """Return a run's streams and gold sources; None if the run is unknown."""
-    known = find_run(history, run)
+    known = history.find(run)
     if known is None:
         return None
     return RunReport(
@@ -179,32 +201,66 @@ def run_report(history: RunHistory, run: str) -> RunReport | None:
         first_seen=known.first_seen,
         last_seen=known.last_seen,
         note=known.note,
+        owner=known.owner,
+        pinned=known.pinned,
+        damaged=history.damaged_rows(run),
         streams=[StreamName(*stream) for stream in history.streams(run)],
-        gold_sources=list(history.gold(run)),
+        gold_sources=history.sources(run),
     )
 
 
 def run_health(
-    history: RunHistory, run: str, rules: Sequence[Rule] = DEFAULT_RULES
+    history: RunHistory,
+    run: str,
+    rules: Sequence[Rule] = DEFAULT_RULES,
+    *,
+    model: str | None = None,
+    split: str | None = None,
+    source: str | None = None,
 ) -> RunHealth | None:
-    """Evaluate the rules at the run's latest step; return None if the run is unknown."""
-    known = find_run(history, run)
+    """Evaluate the rules at the run's latest step; return None if the run is unknown.
+
+    Args:
+        history: to read from.
+        run: its name.
+        rules: to evaluate.
+        model: the only model to return, or None; `split` and a gold `source` likewise.
+        split: see `model`.
+        source: see `model`.
+    """
+    known = history.find(run)
     if known is None:
         return None
+    wanted = streams_of(history, run, model=model, split=split)
     streams = [
         _stream_health(stream, series, rules)
-        for stream in streams_of(history, run)
+        for stream in wanted[:MAX_STREAMS]
         if (series := history.series(run, stream))
     ]
-    gold = [gold_health(source, points) for source, points in history.gold(run).items()]
+    measured = history.gold(run)
+    if source is not None:
+        measured = {name: points for name, points in measured.items() if name == source}
+    shown = MAX_GOLD_POINTS // max(1, len(measured))
+    gold = [gold_health(name, points, shown) for name, points in measured.items()]
     statuses = [stream.status for stream in streams]
-    statuses += [_gold_status(source) for source in gold]
-    return RunHealth(run, worst(statuses), streams, gold, known.note)
+    statuses += [_gold_status(health) for health in gold]
+    return RunHealth(
+        run,
+        worst(statuses),
+        streams,
+        gold,
+        known.note,
+        truncated=len(wanted) > MAX_STREAMS or any(len(p) > shown for p in measured.values()),
+        damaged=history.damaged_rows(run),
+    )
 
 
-def gold_health(source: str, points: Sequence[GoldPoint]) -> GoldHealth:
-    """Return a source's measurements, by rising step, and the advice at the latest."""
-    return GoldHealth(source, list(map(gold_measure, points)), GoldAdvisor().advise(points))
+def gold_health(
+    source: str, points: Sequence[GoldPoint], shown: int = MAX_GOLD_POINTS
+) -> GoldHealth:
+    """Return a source's latest measurements, by rising step, and the advice at the last."""
+    latest = list(map(gold_measure, points[-shown:]))
+    return GoldHealth(source, latest, GoldAdvisor().advise(points))
 
 
 def gold_measure(point: GoldPoint) -> GoldMeasure:
@@ -225,14 +281,22 @@ def worst(statuses: Sequence[Status]) -> Status:
     return max(statuses, key=RANK.__getitem__, default="waiting")
 
 
-def find_run(history: RunHistory, run: str) -> Run | None:
-    """Return a run and its times; None if the run is unknown."""
-    return next((kept for kept in history.runs() if kept.run == run), None)
+def streams_of(
+    history: RunHistory, run: str, *, model: str | None = None, split: str | None = None
+) -> list[Stream]:
+    """Return the streams of a run, or that of the trainer's telemetry where nothing was scored.
 
-
-def streams_of(history: RunHistory, run: str) -> list[Stream]:
-    """Return the streams of a run, or that of the trainer's telemetry where nothing was scored."""
-    return history.streams(run) or [TRAINER_STREAM]
+    Args:
+        history: to read from.
+        run: its name.
+        model: the only model to return; None for all.
+        split: the only split to return; None for all.
+    """
+    return [
+        stream
+        for stream in history.streams(run) or [TRAINER_STREAM]
+        if model in (None, stream.model) and split in (None, stream.split)
+    ]
 
 
 def names_or_none(stream: Stream) -> tuple[str | None, str | None]:

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 from assay_monitors.history import RunHistory
 from assay_monitors.moments import Moments
-from assay_monitors.reports import find_run, names_or_none, streams_of
+from assay_monitors.reports import names_or_none, streams_of
 from assay_monitors.sketch import QuantileSketch
 from assay_monitors.summaries import Point, Summary
 
+MAX_VALUES = 120_000
+"""Numbers in a reply, about 3 MB: some 2,000 steps."""
+VALUES_PER_STEP = 25
 QUANTILES = (0.1, 0.5, 0.9)
 
 
@@ -62,24 +65,54 @@ class StreamSeries:
     steps: list[StepReport]
 
 
+@dataclass(frozen=True, slots=True)
+class RunSeries:
+    """The step-by-step values of each of a run's streams.
+
+    `truncated`: there are more than a reply may hold. Ask again for the last stream with its
+    `model`, its `split`, and `since` the step after its last, then for the streams after it.
+    `damaged` rows cannot be read and are left out.
+    """
+
+    run: str
+    streams: list[StreamSeries]
+    truncated: bool
+    damaged: int
+
+
 def run_series(
     history: RunHistory, run: str, *, model: str | None, split: str | None, since: int
-) -> list[StreamSeries] | None:
+) -> RunSeries | None:
     """Return the steps from `since` on of all streams, or of those of a model or a split.
 
     Returns:
         The steps by stream; None if the run is unknown.
     """
-    if find_run(history, run) is None:
+    if history.find(run) is None:
         return None
-    return [
-        StreamSeries(
-            *names_or_none(stream),
-            [_step_report(point) for point in history.series(run, stream) if point.step >= since],
-        )
-        for stream in streams_of(history, run)
-        if model in (None, stream.model) and split in (None, stream.split)
-    ]
+    streams: list[StreamSeries] = []
+    left, truncated = MAX_VALUES, False
+    for stream in streams_of(history, run, model=model, split=split):
+        truncated |= left < VALUES_PER_STEP
+        if truncated:
+            break
+        points = history.series(run, stream, since=since, limit=left // VALUES_PER_STEP + 1)
+        steps: list[StepReport] = []
+        for report in map(_step_report, points):
+            left -= _values_of(report)
+            if left < 0 and steps:
+                truncated = True
+                break
+            steps.append(report)
+        streams.append(StreamSeries(*names_or_none(stream), steps))
+    return RunSeries(run, streams, truncated, history.damaged_rows(run))
+
+
+def _values_of(report: StepReport) -> int:
+    """Return how many numbers a step has, about."""
+    counts = (report.labels, report.flags, report.sources, report.scripts, report.calls)
+    names = sum(map(len, counts)) + len(report.telemetry)
+    return VALUES_PER_STEP + 5 * len(report.channels) + names
 
 
 def _step_report(point: Point) -> StepReport:

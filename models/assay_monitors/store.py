@@ -4,70 +4,144 @@ A killed process loses nothing that was committed.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from assay_monitors.codec import gold_to_json, pack_summary, unpack_summary
+from assay_monitors.admission import (
+    ANY_WRITER,
+    Places,
+    Refusal,
+    Writer,
+    make_room,
+    owner_of,
+)
+from assay_monitors.codec import DamagedRowError, gold_to_json, pack_summary, unpack_summary
 from assay_monitors.gold import GoldPoint
-from assay_monitors.observations import Window
-from assay_monitors.retention import TABLES, Retention, delete_run, retain
+from assay_monitors.observations import Observation, Window
+from assay_monitors.retention import (
+    TABLES,
+    Retention,
+    delete_run,
+    free_space,
+    kept_owners,
+    merge_long_series,
+    set_aside,
+    set_aside_damaged,
+)
+from assay_monitors.run_file import BUSY_SECONDS, identity_of, open_file
 from assay_monitors.summaries import Summary
 
-VERSION = 1
-BUSY_SECONDS = 5.0
-COMMITS_PER_RETENTION = 64
-SCHEMA = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS runs (
-    run TEXT PRIMARY KEY, first_seen REAL NOT NULL, last_seen REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS windows (
-    run TEXT NOT NULL, model TEXT NOT NULL, split TEXT NOT NULL, step INTEGER NOT NULL,
-    summary BLOB NOT NULL, PRIMARY KEY (run, model, split, step));
-CREATE TABLE IF NOT EXISTS gold (
-    run TEXT NOT NULL, source TEXT NOT NULL, step INTEGER NOT NULL,
-    point TEXT NOT NULL, PRIMARY KEY (run, source, step));
-CREATE TABLE IF NOT EXISTS details (run TEXT PRIMARY KEY, note TEXT, last_step INTEGER);
-PRAGMA user_version = {VERSION};
-COMMIT;
-"""
+COMMITS_PER_MERGE = 64
 
 GoldKey = tuple[str, str, int]
-Edit = Literal["done", "not_found", "name_taken"]
-"""The outcome of an edit of a run."""
+Edit = Literal["done", "not_found", "name_taken", "forbidden", "too_many_pins"]
+"""The outcome of an edit or a deletion of a run."""
 
 
-class StoreError(Exception):
-    """The file cannot be used: it is not a database, or another version of Assay wrote it."""
+class LostCommitError(sqlite3.OperationalError):
+    """A write that cannot be read back: the file was deleted, replaced or damaged."""
 
 
 @dataclass(slots=True)
 class Changes:
     """Data not yet written: additions by window, gold by run, source and step.
 
-    `last_steps` has the step that the trainer named last for training, by run.
+    `last_steps` has the step that the trainer named last for training, by run. `owners` has the
+    owner of each run as far as it is known, which a new run gets.
     """
 
     windows: dict[Window, Summary] = field(default_factory=dict)
     gold: dict[GoldKey, GoldPoint] = field(default_factory=dict)
     last_steps: dict[str, int] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
 
     @property
     def runs(self) -> set[str]:
         """The runs that the changes belong to."""
         return {window.run for window in self.windows} | {run for run, _, _ in self.gold}
 
+    def observe(self, window: Window, items: Sequence[Observation], names_step: bool) -> None:
+        """Add the items of a request; `names_step` as in `Recorder.record`."""
+        if names_step:
+            self.last_steps[window.run] = window.step
+        summary = self.windows.setdefault(window, Summary())
+        for item in items:
+            summary.add(item)
+
+    def add_telemetry(self, window: Window, values: Mapping[str, float]) -> None:
+        """Add a trainer's values of a step."""
+        self.last_steps[window.run] = window.step
+        self.windows.setdefault(window, Summary()).add_telemetry(values)
+
+    def add_gold(self, key: GoldKey, point: GoldPoint) -> None:
+        """Add a gold measurement, which replaces an earlier one."""
+        run, _, step = key
+        self.last_steps[run] = step
+        self.gold[key] = point
+
+    def of_run(self, run: str) -> "Changes":
+        """Return the changes of one run."""
+        return Changes(
+            {window: summary for window, summary in self.windows.items() if window.run == run},
+            {key: point for key, point in self.gold.items() if key[0] == run},
+            {name: step for name, step in self.last_steps.items() if name == run},
+            {name: owner for name, owner in self.owners.items() if name == run},
+        )
+
+    @property
+    def size(self) -> int:
+        """The number of items and measurements."""
+        return sum([max(1, summary.items) for summary in self.windows.values()]) + len(self.gold)
+
     def __bool__(self) -> bool:
         return bool(self.windows or self.gold)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The outcome of a write: items that found no place, by reason, and rows that were set aside.
+
+    `time` is that of the write, in seconds since the epoch, and `owners` has the runs that were
+    written, and the owner of each.
+    """
+
+    time: float
+    owners: dict[str, str] = field(default_factory=dict)
+    refused: Counter[Refusal] = field(default_factory=Counter)
+    damaged: int = 0
+
+
+@dataclass(slots=True)
+class Counts:
+    """Observations that were written, dropped and refused, failed commits, and damaged rows.
+
+    Observations are dropped where the writer cannot keep up, or the disk does not take them.
+    `last_commit` is the time of the last commit that was read back, in seconds since the epoch, and
+    `is_kept` whether the latest was.
+    """
+
+    written: int = 0
+    dropped: int = 0
+    failed_commits: int = 0
+    damaged_rows: int = 0
+    refused: Counter[Refusal] = field(default_factory=Counter)
+    last_commit: float = 0.0
+    is_kept: bool = True
+
+    def copy(self) -> "Counts":
+        """Return the counts as they are now."""
+        return replace(self, refused=self.refused.copy())
 
 
 class RunStore:
     """Writes runs to one file.
 
     A summary that the file has already is added to, not replaced, in one transaction; so several
-    processes may share a file.
+    processes may share a file. The file and its folder, if it makes them, are private to the user.
 
     Args:
         path: of the file; made if it is missing, its folder is not.
@@ -79,28 +153,38 @@ class RunStore:
     """
 
     def __init__(self, path: Path, retention: Retention, clock: Callable[[], float]) -> None:
+        self._path = path
         self._retention = retention
         self._clock = clock
         self._commits = 0
-        # The thread that writes is not the one that opens.
-        self._connection = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        try:
-            _prepare(self._connection)
-        except sqlite3.Error as error:
-            self._connection.close()
-            raise StoreError(f"{path} cannot be used: {error}") from error
-        except StoreError:
-            self._connection.close()
-            raise
+        self._connection = open_file(path)
+        self._file = identity_of(path)
 
-    def runs(self) -> set[str]:
-        """Return the runs that are kept."""
-        return {run for (run,) in self._connection.execute("SELECT run FROM runs")}
+    def reopen(self) -> None:
+        """Open the file anew, after it was deleted or replaced; make it if it is missing.
 
-    def write(self, changes: Changes) -> None:
-        """Add all of the changes, or nothing.
+        Raises:
+            StoreError, sqlite3.Error, OSError: it cannot be used.
+        """
+        self._connection.close()
+        self._connection = open_file(self._path)
+        self._file = identity_of(self._path)
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file that is written is the one at its path."""
+        return identity_of(self._path) == self._file is not None
+
+    def owners(self) -> dict[str, str]:
+        """Return the runs that are kept, and the owner of each."""
+        return {kept.run: kept.owner for kept in kept_owners(self._connection)}
+
+    def owner(self, run: str) -> str | None:
+        """Return the owner of a run; None if it is not kept."""
+        return owner_of(self._connection, run)
+
+    def write(self, changes: Changes) -> Outcome:
+        """Add the changes, but for those that find no place, or nothing.
 
         Raises:
             sqlite3.Error: nothing was written: the disk is full, or the file busy for 5 s.
@@ -109,82 +193,176 @@ class RunStore:
         # and that the write may be tried again.
         with self._transaction():
             now = self._clock()
-            for run in sorted(changes.runs):
-                self._touch(run, now)
-            self._add(changes.windows)
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO gold VALUES (?, ?, ?, ?)",
-                [(*key, gold_to_json(point)) for key, point in changes.gold.items()],
-            )
-            self._connection.executemany(
-                "INSERT INTO details (run, last_step) VALUES (?, ?)"
-                " ON CONFLICT (run) DO UPDATE SET last_step = excluded.last_step",
-                changes.last_steps.items(),
-            )
-            if self._commits % COMMITS_PER_RETENTION == 0:
-                retain(self._connection, self._retention)
+            outcome = Outcome(now)
+            runs = {run for run in sorted(changes.runs) if self._admit(changes, run, now, outcome)}
+            places = Places(self._connection, self._retention)
+            self._add(changes, runs, places, outcome)
+            self._add_gold(changes, runs, places, outcome)
+            for run in runs & changes.last_steps.keys():
+                self._set_detail(run, "last_step", changes.last_steps[run])
+            if self._commits % COMMITS_PER_MERGE == 0:
+                merge_long_series(self._connection, self._retention)
+            free_space(self._connection, self._retention)
         self._commits += 1
+        return outcome
 
-    def delete(self, run: str) -> bool:
-        """Delete a run; return False where it is not kept.
+    def check_written(self, runs: set[str]) -> None:
+        """Check that a reader finds these runs in the file at the path.
+
+        Raises:
+            LostCommitError: it does not.
+        """
+        if not self.is_in_place:
+            raise LostCommitError("the file was deleted or replaced")
+        wanted = dict(self._last_seen(self._connection, runs))
+        address = f"{self._path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as reader:
+            seen = dict(self._last_seen(reader, runs))
+        # Another process may have written since, or deleted a run.
+        if any(time > seen.get(run, time) for run, time in wanted.items()):
+            raise LostCommitError("the file does not have what was written")
+
+    def delete(self, run: str, writer: Writer = ANY_WRITER) -> Edit:
+        """Delete a run.
 
         Raises:
             sqlite3.Error: nothing was deleted.
         """
         with self._transaction():
-            is_kept = self._has(run)
-            delete_run(self._connection, run)
-        return is_kept
+            refusal = self._refusal(run, writer)
+            if refusal is None:
+                delete_run(self._connection, run)
+        return refusal or "done"
 
-    def edit(self, run: str, *, name: str | None = None, note: str | None = None) -> Edit:
-        """Give a run another name, a note, or both; an empty note removes it.
+    def edit(
+        self,
+        run: str,
+        *,
+        name: str | None = None,
+        note: str | None = None,
+        pinned: bool | None = None,
+        writer: Writer = ANY_WRITER,
+    ) -> Edit:
+        """Give a run another name, a note, pin or unpin it; an empty note removes the note.
 
         Raises:
             sqlite3.Error: nothing was changed.
         """
         with self._transaction():
-            if not self._has(run):
-                return "not_found"
-            if name is not None and name != run and self._has(name):
+            refusal = self._refusal(run, writer)
+            if refusal is not None:
+                return refusal
+            if name is not None and name != run and self.owner(name) is not None:
                 return "name_taken"
+            if pinned and not self._may_pin(run):
+                return "too_many_pins"
+            if pinned is not None:
+                self._set_detail(run, "pinned", int(pinned))
             if note is not None:
-                self._connection.execute(
-                    "INSERT INTO details (run, note) VALUES (?, ?)"
-                    " ON CONFLICT (run) DO UPDATE SET note = excluded.note",
-                    (run, note or None),
-                )
+                self._set_detail(run, "note", note or None)
             for table in TABLES if name is not None else ():
                 statement = f"UPDATE {table} SET run = ? WHERE run = ?"  # noqa: S608 our own names
                 self._connection.execute(statement, (name, run))
         return "done"
 
+    def set_aside_damaged(self, run: str) -> int:
+        """Set aside all rows of a run that cannot be read; return their number.
+
+        Raises:
+            sqlite3.Error: nothing was changed.
+        """
+        with self._transaction():
+            return set_aside_damaged(self._connection, run)
+
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
 
-    def _has(self, run: str) -> bool:
-        statement = "SELECT count(*) FROM runs WHERE run = ?"
-        return bool(self._connection.execute(statement, (run,)).fetchone()[0])
+    def _refusal(self, run: str, writer: Writer) -> Edit | None:
+        owner = self.owner(run)
+        if owner is None:
+            return "not_found"
+        return None if writer.may_change(owner) else "forbidden"
 
-    def _touch(self, run: str, now: float) -> None:
+    def _may_pin(self, run: str) -> bool:
+        owner = self.owner(run)
+        pinned = [
+            kept.run
+            for kept in kept_owners(self._connection)
+            if kept.is_pinned and kept.owner == owner
+        ]
+        return run in pinned or len(pinned) < self._retention.pins
+
+    def _admit(self, changes: Changes, run: str, now: float, outcome: Outcome) -> bool:
+        """Return whether a run's changes are written; it is made if it is new."""
+        owner, wanted = self.owner(run), changes.owners.get(run, "")
+        reason: Refusal | None = None
+        if owner is None:
+            reason = make_room(self._connection, self._retention, wanted, now)
+        elif run in changes.owners and owner != wanted:
+            reason = "owner"  # another process has made a run of this name
+        if reason is not None:
+            outcome.refused[reason] += changes.of_run(run).size
+            return False
         self._connection.execute(
             "INSERT INTO runs VALUES (?, ?, ?) ON CONFLICT (run) DO UPDATE SET last_seen = ?",
             (run, now, now, now),
         )
+        if owner is None and wanted:
+            self._set_detail(run, "owner", wanted)
+        outcome.owners[run] = wanted if owner is None else owner
+        return True
 
-    def _add(self, windows: Mapping[Window, Summary]) -> None:
-        for window, summary in windows.items():
+    def _add(self, changes: Changes, runs: set[str], places: Places, outcome: Outcome) -> None:
+        for window, summary in changes.windows.items():
+            if window.run not in runs:
+                continue
+            if not places.has_stream(window.run, window.model, window.split):
+                outcome.refused["streams"] += max(1, summary.items)
+                continue
             # A copy: if the commit fails, the caller's summary must be as it was.
             whole = Summary()
             whole.merge(summary)
-            for (known,) in self._connection.execute(
-                "SELECT summary FROM windows WHERE (run, model, split, step) = (?, ?, ?, ?)", window
-            ):
-                whole.merge(unpack_summary(known))
+            for row, known in self._connection.execute(
+                "SELECT rowid, summary FROM windows WHERE (run, model, split, step) = (?, ?, ?, ?)",
+                window,
+            ).fetchall():
+                try:
+                    whole.merge(unpack_summary(known))
+                except DamagedRowError:
+                    set_aside(self._connection, "windows", row)
+                    outcome.damaged += 1
             self._connection.execute(
                 "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?)",
                 (*window, pack_summary(whole)),
             )
+
+    def _add_gold(self, changes: Changes, runs: set[str], places: Places, outcome: Outcome) -> None:
+        for key, point in changes.gold.items():
+            run, source, _ = key
+            if run not in runs:
+                continue
+            if not places.has_source(run, source):
+                outcome.refused["sources"] += 1
+                continue
+            self._connection.execute(
+                "INSERT OR REPLACE INTO gold VALUES (?, ?, ?, ?)", (*key, gold_to_json(point))
+            )
+
+    def _set_detail(self, run: str, column: str, value: object) -> None:
+        self._connection.execute(
+            f"INSERT INTO details (run, {column}) VALUES (?, ?)"  # noqa: S608 our own names
+            f" ON CONFLICT (run) DO UPDATE SET {column} = excluded.{column}",
+            (run, value),
+        )
+
+    @staticmethod
+    def _last_seen(connection: sqlite3.Connection, runs: set[str]) -> list[tuple[str, float]]:
+        return [
+            row
+            for run in runs
+            for row in connection.execute("SELECT run, last_seen FROM runs WHERE run = ?", (run,))
+        ]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -195,16 +373,3 @@ class RunStore:
         finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    version, tables = connection.execute(
-        "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
-    ).fetchone()
-    if version != VERSION and (version or tables):
-        raise StoreError(f"the file has version {version}, this Assay reads {VERSION}")
-    connection.execute("PRAGMA journal_mode = WAL")
-    # A kill of the process needs no flush to the disk. A power cut may cost the last commits, and
-    # never the file.
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.executescript(SCHEMA)

@@ -147,12 +147,16 @@ class Summary:
             self.groups.add(group_digest(observation.group), {SCORE: score, **values})
         self._trim_channels()
 
+    def drop_pairs(self) -> None:
+        """Drop the pairs of channels of which one is not kept."""
+        for pair in list(self.pairs):
+            if not set(pair) <= self.channels.keys():
+                del self.pairs[pair]
+
     def _trim_channels(self) -> None:
         if len(self.channels) > MAX_CHANNELS:
             _trim(self.channels, MAX_CHANNELS)
-            for pair in list(self.pairs):
-                if not set(pair) <= self.channels.keys():
-                    del self.pairs[pair]
+            self.drop_pairs()
 
 
 class Point(NamedTuple):
@@ -160,6 +164,21 @@ class Point(NamedTuple):
 
     step: int
     summary: Summary
+
+
+def bound_names(series: Iterable[Point]) -> None:
+    """Keep of the channels and of the telemetry in a series the 64 names first in the alphabet."""
+    summaries = [point.summary for point in series]
+    channels = {name for summary in summaries for name in summary.channels}
+    telemetry = {name for summary in summaries for name in summary.telemetry}
+    if max(len(channels), len(telemetry)) <= MAX_NAMES:
+        return
+    kept_channels = set(sorted(channels)[:MAX_NAMES])
+    kept_telemetry = set(sorted(telemetry)[:MAX_NAMES])
+    for summary in summaries:
+        _keep(summary.channels, kept_channels)
+        _keep(summary.telemetry, kept_telemetry)
+        summary.drop_pairs()
 
 
 def summarise(observations: Iterable[Observation]) -> Summary:
@@ -199,3 +218,8 @@ def _trim(named: dict[K, Any], limit: int) -> None:
     if len(named) > limit:
         for name in sorted(named)[limit:]:
             del named[name]
+
+
+def _keep(named: dict[str, Any], names: set[str]) -> None:
+    for name in named.keys() - names:
+        del named[name]

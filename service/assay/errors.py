@@ -10,7 +10,8 @@
     ├── JobNotFound           404      ├── InferenceFailed   500
     ├── RunNotFound           404      ├── NonFiniteScore    500
     ├── RunExists             409      ├── HeadersTooLarge   431
-    ├── RunsOff               404      └── SettingsError
+    ├── RunQuotaExceeded      409      └── SettingsError
+    ├── RunsOff               404
     ├── UnreadableBody        400
     └── UnsupportedEncoding   415
 
@@ -119,6 +120,16 @@ class RunExists(AssayError):
     code = "run_exists"
     status = 409
     title = "Run exists"
+
+
+class RunQuotaExceeded(AssayError):
+    """There is no place: for a new run, because as many are kept as may be and none of the caller's
+    own is old enough to be forgotten; for a new gold source of a run; or for one more pinned run.
+    """
+
+    code = "run_quota_exceeded"
+    status = 409
+    title = "No place for it among the runs"
 
 
 class RunsOff(AssayError):

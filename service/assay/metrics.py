@@ -124,6 +124,10 @@ class RunSeries:
     """The series of run health."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._declare_recording(registry)
+        self._declare_health(registry)
+
+    def _declare_recording(self, registry: CollectorRegistry) -> None:
         self.observations = Counter(
             "assay_run_observations",
             "Items of requests that name a run, and telemetry, by outcome: written, dropped.",
@@ -137,9 +141,29 @@ class RunSeries:
         )
         self.durable = Gauge(
             "assay_runs_durable",
-            "1 if runs are stored in a file that outlives the process.",
+            "1 if runs are stored in a file that outlives the process, and what was written last"
+            " can be read there.",
             registry=registry,
         )
+        self.refused = Counter(
+            "assay_run_refused",
+            "Items and requests not recorded, by reason: owner (it is another key's run), runs,"
+            " streams, sources (there is no place for one more).",
+            ["reason"],
+            registry=registry,
+        )
+        self.damaged_rows = Counter(
+            "assay_run_damaged_rows",
+            "Stored rows of runs that could not be read, and were set aside.",
+            registry=registry,
+        )
+        self.last_commit = Gauge(
+            "assay_run_last_commit_timestamp_seconds",
+            "Time of the last commit of runs that was read back, since the epoch; 0 before it.",
+            registry=registry,
+        )
+
+    def _declare_health(self, registry: CollectorRegistry) -> None:
         gauge = partial(Gauge, registry=registry)
         of_stream = ["run", "model", "split"]
         self.severity = gauge(
@@ -182,9 +206,16 @@ class AlertSeries:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.changes = Counter(
             "assay_alerts",
-            "Alerts for the webhook: sent, failed (not accepted after all attempts), dropped (no"
-            " room, or the server stopped).",
+            "Alerts for the webhook: sent, failed (not accepted after all attempts), dropped (the"
+            " oldest, for want of room, or because the server stopped).",
             ["outcome"],
+            registry=registry,
+        )
+        for outcome in ("sent", "failed", "dropped"):
+            self.changes.labels(outcome)
+        self.waiting = Gauge(
+            "assay_alerts_waiting",
+            "Alerts that are being sent to the webhook, or wait for that.",
             registry=registry,
         )
 

@@ -120,7 +120,7 @@ def test_a_run_continues_after_a_kill(tmp_path: Path) -> None:
         assert process.wait() == -signal.SIGKILL
     before = stored_items(path)["run-0"]
     store = RunStore(path, Retention(), time.time)
-    assert "run-0" in store.runs()
+    assert "run-0" in store.owners()
     more = summarise([Observation(1.0)] * 5)
     store.write(Changes({Window("run-0", *STREAM, 3): more}))
     store.close()

@@ -2,17 +2,18 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from assay_monitors.admission import Writer
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import TRAINER_STREAM, RunHistory, Stream
 from assay_monitors.observations import Observation, Window
 from assay_monitors.recorder import MAX_WINDOWS, Recorder
 from assay_monitors.retention import Retention
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import Changes, LostCommitError, Outcome, RunStore
 
 STREAM = Stream("code@1", "train")
 
@@ -37,12 +38,13 @@ class Disk(RunStore):
         super().__init__(path, Retention(), lambda: 0.0)
         self.written = threading.Event()
 
-    def write(self, changes: Changes) -> None:
+    def write(self, changes: Changes) -> Outcome:
         self.attempts += 1
         if self.is_full:
             raise sqlite3.OperationalError("database or disk is full")
-        super().write(changes)
+        outcome = super().write(changes)
         self.written.set()
+        return outcome
 
 
 @pytest.fixture
@@ -277,7 +279,7 @@ def test_a_new_run_and_a_half_full_queue_wake_the_writer(counted: Recorder) -> N
 
 
 def test_on_commit_gets_the_runs_that_were_written(disk: Disk, clock: Clock) -> None:
-    committed: list[set[str]] = []
+    committed: list[Mapping[str, str]] = []
     recorder = Recorder(disk, clock, on_commit=committed.append)
     recorder.record(window("a"), items(1))
     recorder.record_telemetry("b", 1, {"kl": 0.5})
@@ -287,7 +289,7 @@ def test_on_commit_gets_the_runs_that_were_written(disk: Disk, clock: Clock) -> 
     disk.is_full = False
     clock.now += 1.0
     recorder.process_queue()
-    assert committed == [{"a", "b"}]
+    assert committed == [{"a": "", "b": ""}]
     recorder.close()
 
 
@@ -298,7 +300,7 @@ def test_a_deletion_includes_what_was_recorded_before_and_nothing_after(
     deleted = recorder.delete("r")
     recorder.record(window(), items(2))
     recorder.process_queue()
-    assert deleted.result(timeout=0) is True
+    assert deleted.result(timeout=0) == "done"
     assert stored_items(history) == 2
 
 
@@ -343,7 +345,7 @@ def test_an_order_that_raises_any_error_does_not_end_the_writer(
     class BrokenError(Exception):
         pass
 
-    def broken(store: RunStore, run: str) -> bool:
+    def broken(store: RunStore, run: str, writer: Writer) -> bool:
         raise BrokenError(run)
 
     monkeypatch.setattr(RunStore, "delete", broken)
@@ -357,8 +359,12 @@ def test_an_order_that_raises_any_error_does_not_end_the_writer(
     recorder.close()
 
 
-def test_a_summary_that_cannot_be_read_is_a_failed_commit(
-    recorder: Recorder, disk: Disk, tmp_path: Path
+def test_a_summary_that_cannot_be_read_is_set_aside_and_ends_no_recording(
+    recorder: Recorder,
+    history: RunHistory,
+    tmp_path: Path,
+    *,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     recorder.record(window(), items(1))
     recorder.process_queue()
@@ -369,7 +375,91 @@ def test_a_summary_that_cannot_be_read_is_a_failed_commit(
     recorder.record(window(), items(1))
     recorder.record(window("new"), items(1))
     recorder.process_queue()
-    assert recorder.counts.failed_commits == 1
+    assert (recorder.counts.failed_commits, recorder.counts.damaged_rows) == (0, 1)
+    assert (stored_items(history), stored_items(history, "new")) == (1, 1)
+    assert (history.damaged_rows("r"), history.damaged_rows("new")) == (1, 0)
+    assert "run 'r', step 0: what is stored cannot be read" in caplog.text
+
+
+def test_an_unexpected_error_costs_its_own_run_alone(
+    recorder: Recorder,
+    history: RunHistory,
+    disk: Disk,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write = Disk.write
+
+    def failing_write(disk: Disk, changes: Changes) -> Outcome:
+        if "bad" in changes.runs:
+            raise ZeroDivisionError
+        return write(disk, changes)
+
+    monkeypatch.setattr(Disk, "write", failing_write)
+    for run in ("bad", "good"):
+        recorder.record(window(run), items(3))
+    recorder.process_queue()
+    assert (stored_items(history, "bad"), stored_items(history, "good")) == (0, 3)
+    assert (recorder.counts.dropped, recorder.counts.written) == (3, 3)
+    assert "data of the run 'bad' were dropped" in caplog.text
+    recorder.record(window("good"), items(1))
+    recorder.close()
+    assert stored_items(history, "good") == 4
+
+
+def test_an_error_of_an_iteration_does_not_end_the_writer(
+    disk: Disk, history: RunHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process_queue, failed = Recorder.process_queue, threading.Event()
+
+    def failing_once(recorder: Recorder) -> float | None:
+        if not failed.is_set():
+            failed.set()
+            raise ZeroDivisionError
+        return process_queue(recorder)
+
+    monkeypatch.setattr(Recorder, "process_queue", failing_once)
+    recorder = Recorder(disk, lambda: 0.0, interval=0.001)
+    recorder.start()
+    recorder.record(window(), items(3))
+    assert failed.wait(30)
+    assert disk.written.wait(30)
+    assert recorder.is_alive
+    recorder.close()
+    assert stored_items(history) == 3
+
+
+def test_what_was_written_and_cannot_be_read_back_is_not_durable_and_not_written_twice(
+    recorder: Recorder, history: RunHistory, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(disk: Disk, runs: set[str]) -> None:
+        raise LostCommitError("the file does not have what was written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "check_written", unreadable)
+        recorder.record(window(), items(3))
+        recorder.process_queue()
+        assert not recorder.counts.is_kept
+    recorder.record(window("new"), items(1))
+    recorder.process_queue()
+    assert recorder.counts.is_kept
+    assert (stored_items(history), stored_items(history, "new")) == (3, 1)
+
+
+def test_a_change_of_another_writer_is_refused_and_counted(
+    recorder: Recorder, history: RunHistory
+) -> None:
+    alice, bob = Writer("alice", False), Writer("bob", False)
+    recorder.record(window(), items(2), writer=alice)
+    recorder.record(window(), items(3), writer=bob)
+    recorder.process_queue()
+    recorder.record(window(), items(4), writer=bob)
+    recorder.record(window(), items(5), writer=Writer("root", True))
+    recorder.close()
+    assert stored_items(history) == 7
+    assert recorder.counts.refused == {"owner": 7}
+    assert (recorder.counts.written, recorder.counts.dropped) == (7, 0)
 
 
 def test_a_deletion_after_the_end_fails_at_once(recorder: Recorder) -> None:

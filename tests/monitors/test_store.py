@@ -3,6 +3,7 @@
 import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,27 +18,22 @@ from assay_monitors.codec import (
 )
 from assay_monitors.gold import GoldItem, GoldPoint, measure
 from assay_monitors.health import channel_health, evaluate_rules
-from assay_monitors.history import TRAINER_STREAM, RunHistory, StepOrigin, Stream, Update
+from assay_monitors.history import (
+    TRAINER_STREAM,
+    RunHistory,
+    StepOrigin,
+    Stream,
+    Update,
+)
 from assay_monitors.intervals import exact
 from assay_monitors.observations import Observation, Window
 from assay_monitors.retention import Retention
-from assay_monitors.store import Changes, RunStore, StoreError
+from assay_monitors.run_file import StoreError, make_private_folder
+from assay_monitors.store import Changes, RunStore
 from assay_monitors.summaries import Summary, summarise
 
 from .series import observations, run
-
-CODE = Stream("code@1", "train")
-
-
-class TickingClock:
-    """A clock that is a second later at each call."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        self.now += 1
-        return self.now
+from .stores import CODE, changes_of, new_run, open_store
 
 
 @pytest.fixture
@@ -45,19 +41,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "runs.db"
 
 
-def open_store(path: Path, **bounds: int) -> RunStore:
-    return RunStore(path, Retention(**bounds), TickingClock())
-
-
 @pytest.fixture
 def store(path: Path) -> Iterator[RunStore]:
     store = open_store(path)
     yield store
     store.close()
-
-
-def changes_of(run_id: str, step: int, items: int = 1, stream: Stream = CODE) -> Changes:
-    return Changes({Window(run_id, *stream, step): summarise([Observation(0.5)] * items)})
 
 
 @given(st.lists(observations, max_size=6))
@@ -128,7 +116,7 @@ def test_a_second_gold_measurement_of_a_step_replaces_the_first(
         "tests": [GoldPoint(5, gold=exact(0.2))],
         "judge": [GoldPoint(3)],
     }
-    assert store.runs() == {"r"}
+    assert set(store.owners()) == {"r"}
 
 
 def test_health_of_a_stored_series_is_that_of_the_series(path: Path, store: RunStore) -> None:
@@ -144,9 +132,10 @@ def test_the_most_recently_seen_runs_are_kept(path: Path) -> None:
     for run_id in ("a", "b", "c"):
         store.write(changes_of(run_id, 0))
     store.close()
-    store = RunStore(path, Retention(runs=2), lambda: 99.0)
+    store = RunStore(path, Retention(runs=2, min_age=90.0), lambda: 99.0)
     store.write(changes_of("a", 1))
-    assert store.runs() == {"a", "c"}
+    store.write(changes_of("d", 1))
+    assert set(store.owners()) == {"a", "d"}
     assert RunHistory(path).series("b", CODE) == []
     store.close()
 
@@ -167,26 +156,29 @@ def test_a_long_series_loses_resolution_but_no_observation(path: Path) -> None:
     store.close()
 
 
-def test_bytes_are_bounded_by_deleting_runs_and_then_by_merging_steps(path: Path) -> None:
+def test_bytes_are_bounded_by_merging_steps_of_the_largest_run(path: Path) -> None:
     store = open_store(path, bytes=200_000)
     (point,) = run(1, range(1), items=256)
     for run_id, steps in (("old", 64), ("new", 65)):
         for step in range(steps):
             store.write(Changes({Window(run_id, *CODE, step): point.summary}))
-    assert store.runs() == {"new"}
     for step in range(65, 257):
         store.write(Changes({Window("new", *CODE, step): point.summary}))
-    points = RunHistory(path).series("new", CODE)
-    assert sum(point.summary.items for point in points) == 257 * 256
-    assert len(points) < 200
+    history = RunHistory(path)
+    for run_id, steps in (("old", 64), ("new", 257)):
+        points = history.series(run_id, CODE)
+        assert sum(point.summary.items for point in points) == steps * 256
+        assert len(points) < steps
+        assert points[-1].step == steps - 1
+    assert path.stat().st_size <= 200_000
     store.close()
 
 
-def test_bounds_are_enforced_every_64_commits(path: Path) -> None:
-    store = open_store(path, runs=3)
-    for number in range(200):
+def test_the_number_of_runs_is_bounded_after_each_commit(path: Path) -> None:
+    store = open_store(path, runs=3, min_age=0.0)
+    for number in range(20):
         store.write(changes_of(str(number), 0))
-    assert len(store.runs()) < 3 + 64
+        assert len(store.owners()) <= 3
     store.close()
 
 
@@ -257,7 +249,7 @@ def test_a_deleted_run_leaves_nothing_behind(path: Path, store: RunStore) -> Non
     store.write(Changes(gold={("r", "tests", 1): GoldPoint(1)}, last_steps={"r": 1}))
     store.write(changes_of("other", 1))
     assert store.edit("r", note="a note") == "done"
-    assert (store.delete("r"), store.delete("r")) == (True, False)
+    assert (store.delete("r"), store.delete("r")) == ("done", "not_found")
     assert [known.run for known in RunHistory(path).runs()] == ["other"]
     with sqlite3.connect(path) as connection:
         for table in ("windows", "gold", "details"):
@@ -320,3 +312,53 @@ def test_expected_runs_are_known_before_they_are_stored(path: Path, store: RunSt
         "stored": Update(1.0, 7),
     }
     assert history.series("new", CODE) == []
+
+
+EARLIER_SCHEMA = """
+CREATE TABLE runs (run TEXT PRIMARY KEY, first_seen REAL NOT NULL, last_seen REAL NOT NULL);
+CREATE TABLE windows (run TEXT NOT NULL, model TEXT NOT NULL, split TEXT NOT NULL,
+    step INTEGER NOT NULL, summary BLOB NOT NULL, PRIMARY KEY (run, model, split, step));
+CREATE TABLE gold (run TEXT NOT NULL, source TEXT NOT NULL, step INTEGER NOT NULL,
+    point TEXT NOT NULL, PRIMARY KEY (run, source, step));
+CREATE TABLE details (run TEXT PRIMARY KEY, note TEXT, last_step INTEGER);
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_file_of_an_earlier_release_gets_owners_and_keeps_its_runs(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as earlier, earlier:
+        earlier.executescript(EARLIER_SCHEMA)
+        earlier.execute("INSERT INTO runs VALUES ('r', 0.25, 0.5)")
+        summary = pack_summary(summarise([Observation(0.5)]))
+        earlier.execute("INSERT INTO windows VALUES ('r', 'code@1', 'train', 3, ?)", (summary,))
+        earlier.execute("INSERT INTO details VALUES ('r', 'a note', 3)")
+    for owners in ({"r": ""}, {"r": "", "s": "alice"}):
+        store = open_store(path)
+        assert store.owners() == owners
+        store.write(new_run("s", "alice"))
+        store.close()
+    history = RunHistory(path)
+    assert [(known.run, known.note, known.owner) for known in history.runs()] == [
+        ("s", None, "alice"),
+        ("r", "a note", ""),
+    ]
+    assert [point.step for point in history.series("r", CODE)] == [3]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        # The earlier release adds runs to the file as it always has.
+        connection.execute("INSERT INTO runs VALUES ('t', 0.25, 0.25)")
+        connection.execute("INSERT INTO details (run, last_step) VALUES ('t', 1)")
+    assert [known.run for known in history.runs()] == ["s", "r", "t"]
+
+
+def test_the_file_and_a_folder_made_for_it_are_private(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "deep" / "runs.db"
+    make_private_folder(path.parent)
+    store = open_store(path)
+    store.write(changes_of("r", 1))
+    for private in (path, path.with_name("runs.db-wal"), path.with_name("runs.db-shm")):
+        assert private.stat().st_mode & 0o777 == 0o600, private
+    assert [parent.stat().st_mode & 0o777 for parent in path.parents[:2]] == [0o700, 0o700]
+    store.close()
+    path.chmod(0o644)
+    open_store(path).close()
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -5,9 +5,10 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 TIMEOUT_SECONDS = 30.0
@@ -42,6 +43,35 @@ class Receiver:
     def next_post(self) -> ReceivedPost:
         """Return the next post, waiting for it."""
         return self.inbox.get(timeout=TIMEOUT_SECONDS)
+
+
+@contextmanager
+def dripping(message: bytes, seconds: float) -> Iterator[tuple[str, "queue.Queue[int]"]]:
+    """Yield the URL of a receiver that never ends its reply, and a queue of its connections.
+
+    It sends `message` again and again, every few `seconds`, to each connection on a thread.
+    """
+    closing, connections = threading.Event(), queue.Queue[int]()
+
+    class Handler(StreamRequestHandler):
+        def handle(self) -> None:
+            connections.put(self.client_address[1])
+            with suppress(OSError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n" if message[:1] != b"H" else b"")
+                while not closing.wait(seconds):
+                    self.wfile.write(message)
+
+    server = ThreadingTCPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/hook", connections
+    finally:
+        closing.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from assay.api.schemas import RunBody, RunName, RunSplit, RunStepNumber
 from assay.errors import InvalidRequest
-from assay.runs.monitor import RunStep
+from assay.runs.steps import RunStep
 from assay.types import Lane
 from assay_models.base import Truncation
 

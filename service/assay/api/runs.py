@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    StrictBool,
     model_validator,
 )
 from starlette.types import Receive, Scope, Send
@@ -22,12 +23,15 @@ from assay.api.components import components_of
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
-from assay.api.schemas import RunName
-from assay.errors import InvalidRequest, RunExists, RunNotFound
+from assay.api.middleware import caller_of
+from assay.api.schemas import BodyStep, RunName
+from assay.errors import InvalidRequest, RunExists, RunNotFound, RunQuotaExceeded
 from assay.runs.monitor import RunMonitor
 from assay.runs.names import MAX_NAME_LENGTH, check_run_name
+from assay.runs.owners import foreign_run, writer_of
 from assay.runs.subscribers import Subscriber, Subscribers
 from assay_models.base import NullIsAbsent
+from assay_monitors.admission import Writer
 from assay_monitors.charts import DEFAULT_COLUMNS, RunChart, run_chart
 from assay_monitors.gold import GoldItem, measure
 from assay_monitors.history import RunHistory
@@ -41,7 +45,8 @@ from assay_monitors.reports import (
     run_health,
     run_report,
 )
-from assay_monitors.step_reports import StreamSeries, run_series
+from assay_monitors.step_reports import RunSeries, run_series
+from assay_monitors.store import Edit
 
 T = TypeVar("T")
 
@@ -55,14 +60,19 @@ STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}
 }
 ABSENT: dict[int | str, dict[str, Any]] = {404: {**PROBLEMS[404], "description": "Run not found"}}
+FOREIGN: dict[int | str, dict[str, Any]] = {
+    403: {**PROBLEMS[403], "description": "The run of another key"}
+}
+NO_PLACE: dict[int | str, dict[str, Any]] = {
+    409: {**PROBLEMS[404], "description": "No place for another run or gold source"}
+}
 TAKEN: dict[int | str, dict[str, Any]] = {
-    409: {**PROBLEMS[404], "description": "Another run has the name"}
+    409: {**PROBLEMS[404], "description": "Another run has the name, or too many are pinned"}
 }
 
 router = APIRouter(route_class=JsonRoute, responses={**PROBLEMS, **ABSENT}, tags=["runs"])
 
 RunPath = Annotated[str, Path(min_length=1, max_length=MAX_NAME_LENGTH)]
-Step = Annotated[int, Field(ge=0, le=2**53)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Measured = Annotated[FiniteFloat, Field(ge=-1e12, le=1e12)]
 
@@ -83,7 +93,7 @@ class Telemetry(_Body):
     A value that is null was not measured at this step.
     """
 
-    step: Step
+    step: BodyStep
     values: Annotated[
         dict[Name, FiniteFloat], BeforeValidator(_drop_nulls), Field(min_length=1, max_length=64)
     ]
@@ -103,7 +113,7 @@ class GoldItemBody(_Body):
 class Gold(_Body):
     """Responses of the policy at a step (at least two per prompt), the gradient norm, or both."""
 
-    step: Step
+    step: BodyStep
     source: Name
     items: Annotated[list[GoldItemBody], Field(max_length=10_000)] = Field(default_factory=list)
     gradient_norm: Annotated[FiniteFloat, Field(ge=0, le=1e12)] | None = None
@@ -119,15 +129,19 @@ class Gold(_Body):
 
 
 class RunEdit(_Body):
-    """A run's new name `id`, a `note` about it (an empty one removes it), or both."""
+    """A run's new name `id`, a `note` about it (an empty one removes it), whether it is `pinned`.
+
+    A run that is pinned is never forgotten for a newer one.
+    """
 
     id: RunName | None = None
     note: Annotated[str, Field(max_length=MAX_NOTE_LENGTH)] | None = None
+    pinned: StrictBool | None = None
 
     @model_validator(mode="after")
     def _check_fields(self) -> "RunEdit":
-        if self.id is None and self.note is None:
-            raise ValueError("neither id nor note: there is nothing to change")
+        if self.id is None and self.note is None and self.pinned is None:
+            raise ValueError("neither id nor note nor pinned: there is nothing to change")
         return self
 
 
@@ -143,13 +157,6 @@ class TelemetryReceipt(BaseModel):
     run: str
     step: int
     values: int
-
-
-class RunSeriesReply(BaseModel):
-    """The step-by-step values of each of a run's streams."""
-
-    run: str
-    streams: list[StreamSeries]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +177,29 @@ async def list_runs(request: Request) -> Response:
 
 
 @router.get("/v1/runs/{run:path}/health", response_model=RunHealth)
-async def show_health(request: Request, run: RunPath) -> Response:
-    """Return a run's health: each rule's state in each stream, its channels, and its gold."""
-    health = await _read(request, run, lambda history: run_health(history, run))
-    _monitor(request).show(health)
+async def show_health(
+    request: Request,
+    run: RunPath,
+    *,
+    model: str | None = None,
+    split: str | None = None,
+    source: str | None = None,
+) -> Response:
+    """Return a run's health: each rule's state in each stream, its channels, and its gold.
+
+    Optionally it is that of one model, split, or gold source.
+    """
+    health = await _report(
+        request,
+        run,
+        lambda history: run_health(history, run, model=model, split=split, source=source),
+    )
+    if model is split is source is None:
+        _monitor(request).show(health)
     return json_response(health)
 
 
-@router.get("/v1/runs/{run:path}/series", response_model=RunSeriesReply)
+@router.get("/v1/runs/{run:path}/series", response_model=RunSeries)
 async def show_series(
     request: Request,
     run: RunPath,
@@ -187,12 +209,12 @@ async def show_series(
     since: Annotated[int, Query(ge=0, le=2**53)] = 0,
 ) -> Response:
     """Return a run's values step by step, optionally of one model or split or from a step on."""
-    streams = await _read(
+    series = await _report(
         request,
         run,
         lambda history: run_series(history, run, model=model, split=split, since=since),
     )
-    return json_response({"run": run, "streams": streams})
+    return json_response(series)
 
 
 @router.get("/v1/runs/{run:path}/chart", response_model=RunChart)
@@ -205,7 +227,7 @@ async def show_chart(
     columns: Annotated[int, Query(ge=1, le=MAX_COLUMNS)] = DEFAULT_COLUMNS,
 ) -> Response:
     """Return a run's chart: steps pooled into columns, score quantiles, and rule firings."""
-    chart = await _read(
+    chart = await _report(
         request,
         run,
         lambda history: run_chart(history, run, model=model, split=split, max_columns=columns),
@@ -222,66 +244,96 @@ async def stream_events(request: Request, run: RunPath) -> Response:
         raise _run_not_found(run)
     if EVENT_STREAM not in request.headers.get("accept", ""):
         return json_response(RunUpdate(run, *update))
-    return SubscriberStream(subscribers, subscribers.join(run, update))
+    owner = caller_of(request.scope).name
+    return SubscriberStream(subscribers, subscribers.join(run, update, owner))
 
 
 @router.get("/v1/runs/{run:path}", response_model=RunReport)
 async def show_run(request: Request, run: RunPath) -> Response:
     """Return a run's summary: when it was seen, its models and splits, and its gold sources."""
-    return json_response(await _read(request, run, lambda history: run_report(history, run)))
+    return json_response(await _show(request, run))
 
 
-@router.delete("/v1/runs/{run:path}", status_code=204)
+@router.delete("/v1/runs/{run:path}", status_code=204, responses=FOREIGN)
 async def delete_run(request: Request, run: RunPath) -> Response:
     """Delete a run and its records. A request that names it later begins it anew."""
-    if not await _monitor(request).delete(run):
-        raise _run_not_found(run)
+    _check_outcome(await _monitor(request).delete(run, _writer(request)), run)
     return Response(status_code=204)
 
 
-@router.patch("/v1/runs/{run:path}", response_model=RunReport, responses=TAKEN)
+@router.patch("/v1/runs/{run:path}", response_model=RunReport, responses={**FOREIGN, **TAKEN})
 async def edit_run(request: Request, run: RunPath, edit: RunEdit) -> Response:
-    """Give a run another name, a note, or both. Its alerts go on under the new name."""
-    outcome = await _monitor(request).edit(run, name=edit.id, note=edit.note)
+    """Give a run another name or a note, or pin it. Its alerts go on under the new name."""
+    outcome = await _monitor(request).edit(
+        run, name=edit.id, note=edit.note, pinned=edit.pinned, writer=_writer(request)
+    )
     if outcome == "name_taken":
         raise RunExists(f"a run {edit.id!r} is kept already", hint="delete or rename it first")
-    if outcome == "not_found":
-        raise _run_not_found(run)
-    name = run if edit.id is None else edit.id
-    return json_response(await _read(request, name, lambda history: run_report(history, name)))
+    if outcome == "too_many_pins":
+        raise RunQuotaExceeded("too many runs are pinned", hint="unpin one of them first")
+    _check_outcome(outcome, run)
+    return json_response(await _show(request, run if edit.id is None else edit.id))
 
 
-@router.post("/v1/runs/{run:path}/telemetry", response_model=TelemetryReceipt)
+@router.post(
+    "/v1/runs/{run:path}/telemetry",
+    response_model=TelemetryReceipt,
+    responses={**FOREIGN, **NO_PLACE},
+)
 async def record_telemetry(request: Request, run: RunPath, telemetry: Telemetry) -> Response:
     """Record a trainer's own values of a step, such as entropy, divergence, lengths, outcome."""
     _check_name(run)
-    _monitor(request).record_telemetry(run, telemetry.step, telemetry.values)
+    monitor, writer = _monitor(request), _writer(request)
+    await monitor.check_writer(run, writer)
+    monitor.record_telemetry(run, telemetry.step, telemetry.values, writer)
     return json_response(
         TelemetryReceipt(run=run, step=telemetry.step, values=len(telemetry.values))
     )
 
 
-@router.post("/v1/runs/{run:path}/gold", response_model=GoldMeasure)
+@router.post(
+    "/v1/runs/{run:path}/gold", response_model=GoldMeasure, responses={**FOREIGN, **NO_PLACE}
+)
 async def record_gold(request: Request, run: RunPath, gold: Gold) -> Response:
     """Measure and record the reward's agreement with gold at a step, replacing an earlier one."""
     _check_name(run)
-    monitor = _monitor(request)
+    monitor, writer = _monitor(request), _writer(request)
+    await monitor.check_writer(run, writer, gold.source)
     items = [GoldItem(item.prompt, item.proxy, item.gold) for item in gold.items]
-    point = await monitor.compute(lambda: measure(gold.step, items, gold.gradient_norm))
-    monitor.record_gold(run, gold.source, point)
+    point = await monitor.report(
+        lambda _: measure(gold.step, items, gold.gradient_norm), writer.name
+    )
+    monitor.record_gold(run, gold.source, point, writer)
     return json_response(gold_measure(point))
 
 
-async def _read(request: Request, run: str, query: Callable[[RunHistory], T | None]) -> T:
-    """Return the result of a query of the run's history.
+async def _show(request: Request, run: str) -> RunReport:
+    report = await _monitor(request).read(lambda history: run_report(history, run))
+    return _known(report, run)
+
+
+async def _report(request: Request, run: str, query: Callable[[RunHistory], T | None]) -> T:
+    """Return the result of a query that may read the whole run.
 
     Raises:
         RunNotFound: the run is not recorded.
     """
-    result = await _monitor(request).read(query)
+    owner = caller_of(request.scope).name
+    return _known(await _monitor(request).report(query, owner), run)
+
+
+def _known(result: T | None, run: str) -> T:
     if result is None:
         raise _run_not_found(run)
     return result
+
+
+def _check_outcome(outcome: Edit, run: str) -> None:
+    """Raise the error of an edit or a deletion that was not done."""
+    if outcome == "forbidden":
+        raise foreign_run(run)
+    if outcome == "not_found":
+        raise _run_not_found(run)
 
 
 def _check_name(run: str) -> None:
@@ -326,3 +378,7 @@ async def _events(subscriber: Subscriber) -> AsyncIterator[bytes]:
 
 def _monitor(request: Request) -> RunMonitor:
     return components_of(request.app).runs
+
+
+def _writer(request: Request) -> Writer:
+    return writer_of(caller_of(request.scope))

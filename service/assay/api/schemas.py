@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
@@ -40,6 +41,16 @@ RunName = Annotated[
     str, Field(min_length=1, max_length=MAX_NAME_LENGTH), AfterValidator(check_run_name)
 ]
 RunStepNumber = Annotated[int, Field(ge=0, le=2**53)]
+
+
+def _refuse_other_types(value: object) -> object:
+    """Return a step of a body, where `true` and `"3"` are no numbers."""
+    if isinstance(value, bool | str):
+        raise ValueError("a step is a whole number")
+    return value
+
+
+BodyStep = Annotated[RunStepNumber, BeforeValidator(_refuse_other_types)]
 RunSplit = Annotated[str, Field(min_length=1, max_length=64)]
 
 Accepted = Any
@@ -121,7 +132,7 @@ class RunBody(Body):
     """
 
     id: RunName
-    step: RunStepNumber | None = None
+    step: BodyStep | None = None
     split: RunSplit | None = None
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +20,12 @@ from assay_monitors.reports import run_health
 logger = logging.getLogger(__name__)
 
 Notify = Callable[[AlertChange], None]
+OnDamage = Callable[[Iterable[str]], object]
 
 CPU_SHARE = 0.02
 """Evaluate at most 2 % of the time: after t seconds of work, sleep 49 t."""
+MAX_REST_SECONDS = 60.0
+"""Rest of all runs after the evaluation of one; the run itself rests longer, if need be."""
 MAX_PENDING = 200
 """Runs that may wait for an evaluation; the store keeps as many."""
 
@@ -31,8 +35,8 @@ class RunEvaluator:
 
     A run is evaluated soon after its data was committed, and at most once in `interval` seconds.
     Evaluation takes at most `CPU_SHARE` of one processor, so a run with many steps is evaluated
-    later, and no score waits for it. An evaluation that fails is logged, counted, and repeated with
-    the run's next commit.
+    later, and neither a score nor, for more than a minute, another run waits for it. An evaluation
+    that fails is logged, counted, and repeated with the run's next commit.
 
     Args:
         gauges: series that show the result.
@@ -52,7 +56,7 @@ class RunEvaluator:
         series: RunSeries,
     ) -> None:
         self.gauges = gauges
-        self._notify = notify
+        self._notify: Notify = _ignore if notify is None else notify
         self._interval = interval
         self._clock = clock
         self._series = series
@@ -61,16 +65,25 @@ class RunEvaluator:
         self._evaluated: LRUCache[str, float] = LRUCache(MAX_PENDING)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="assay-evaluating")
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_damage: OnDamage = list
         self._task: asyncio.Task[None] | None = None
         self._scheduled = asyncio.Event()
+        self._closed = threading.Event()
 
-    def open(self, history: RunHistory) -> None:
-        """Start to evaluate the runs in `history`, in the running event loop."""
+    def open(self, history: RunHistory, on_damage: OnDamage = list) -> None:
+        """Start to evaluate the runs in `history`, in the running event loop.
+
+        Args:
+            history: to read from.
+            on_damage: called in the event loop with a run of which rows could not be read.
+        """
         self._loop = asyncio.get_running_loop()
+        self._on_damage = on_damage
         self._task = self._loop.create_task(self._run(history))
 
     async def close(self) -> None:
-        """Stop. A running evaluation ends on its own and sends no alerts."""
+        """Stop. A running evaluation ends soon and sends no alerts."""
+        self._closed.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -96,16 +109,19 @@ class RunEvaluator:
         The alerts of a run that is no longer kept end, and its health is no longer shown.
 
         Raises:
-            sqlite3.Error, ValueError, zlib.error: the file cannot be read now.
+            sqlite3.Error, ReadTimeoutError: the file cannot be read now.
         """
-        health = run_health(history, run)
+        reader = history.until(self._closed.is_set)
+        health = run_health(reader, run)
         if health is None:
             self.gauges.remove(run)
             changes = self._alerts.forget(run)
         else:
             self.gauges.show(health)
             changes = self._alerts.update(health)
-        if self._notify is not None and self._loop is not None:
+        if self._loop is not None:
+            if reader.damaged:
+                self._loop.call_soon_threadsafe(self._on_damage, list(reader.damaged))
             for change in changes:
                 self._notify(change)
 
@@ -129,7 +145,15 @@ class RunEvaluator:
             await asyncio.wait({evaluation})
             took = self._clock() - began
             self._count(evaluation.exception(), took)
-            await asyncio.sleep(rest_after(took))
+            rest = rest_after(took)
+            self._postpone(run, self._clock() + rest)
+            await asyncio.sleep(min(rest, MAX_REST_SECONDS))
+
+    def _postpone(self, run: str, until: float) -> None:
+        """Let a run rest, whatever was committed of it in the meantime."""
+        self._evaluated[run] = max(self._evaluated[run], until - self._interval)
+        if run in self._due:
+            self._due[run] = max(self._due[run], until)
 
     async def _next(self) -> str:
         """Return the run that is due next, once it is due."""
@@ -150,6 +174,10 @@ class RunEvaluator:
         self._series.evaluations.labels("ok" if error is None else "failed").inc()
         if error is not None:
             logger.warning("the health of a run could not be evaluated: %r", error)
+
+
+def _ignore(_: AlertChange) -> None:
+    """Send no alert."""
 
 
 def rest_after(seconds: float) -> float:

@@ -8,28 +8,36 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from assay.errors import Overloaded, RunsOff
+from cachetools import TTLCache
+
+from assay.errors import RunsOff
 from assay.metrics import Metrics
 from assay.runs.evaluator import RunEvaluator
 from assay.runs.gauges import RunGauges
-from assay.runs.measures import Item, PolicyResponse, observation, policy_response
+from assay.runs.measures import Item, observation, policy_response
 from assay.runs.new_runs import NewRuns
-from assay.runs.steps import SPLIT, StepFiling, next_arrival
+from assay.runs.owners import Owners
+from assay.runs.pending import Capacity, PendingResults
+from assay.runs.published import PublishedCounts
+from assay.runs.reading import READ_SECONDS, RunReader, busy
+from assay.runs.steps import SPLIT, RunStep, StepFiling, next_arrival
 from assay.types import Clock, ItemResult
+from assay_monitors.admission import ANY_WRITER, Writer
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import RunHistory
 from assay_monitors.observations import Window
-from assay_monitors.recorder import Counts, Recorder
+from assay_monitors.recorder import Recorder
 from assay_monitors.reports import RunHealth
 from assay_monitors.retention import Retention
-from assay_monitors.store import Edit, RunStore, StoreError
+from assay_monitors.run_file import StoreError, make_private_folder
+from assay_monitors.store import Edit, RunStore
 
 logger = logging.getLogger(__name__)
 
@@ -41,40 +49,21 @@ CLOSING_SECONDS = 5.0
 # Requests within this time are measured together: waking the thread for each of them would cost
 # the event loop more than the measuring itself.
 GATHER_SECONDS = 0.1
-RETRY_SECONDS = 1.0
 EDIT_SECONDS = 10.0
 FILE = "runs.db"
+UNWRITABLE = "the file in which runs are kept cannot be written now"
+# A run is searched for damaged rows once in this time, however often it is read.
+SEARCH_SECONDS = 60.0
 
 
-class PendingResults(NamedTuple):
-    """A request's results that wait to be measured."""
-
-    step: "RunStep"
-    model: str
-    responses: Sequence[PolicyResponse]
-    results: Sequence[ItemResult]
-    characters: int
-
-
-@dataclass(frozen=True, slots=True)
-class RunStep:
-    """The training run and step that a request belongs to.
-
-    The default split is `train`. Without a step, see `StepFiling`. It is made as its request
-    arrives, and `arrival` is the place of that in the order of requests.
-    """
-
-    id: str
-    step: int | None = None
-    split: str | None = None
-    arrival: int = field(default_factory=next_arrival, compare=False)
+RETENTION = Retention()
 
 
 class RunMonitor:
     """Recorder of the results of requests that name their run, and reader of the runs' history.
 
-    Measuring, reading and writing have a thread each: a request only hands over its results.
-    Results that do not fit are dropped and counted.
+    Measuring and writing have a thread each, reading has threads of its own: a request only hands
+    over its results. Results that do not fit are dropped and counted.
 
     Args:
         path: the file; None for a temporary one that is deleted with the process.
@@ -83,6 +72,8 @@ class RunMonitor:
         epoch_clock: seconds since the epoch.
         enabled: whether anything is recorded at all.
         evaluator: evaluates runs after a commit; None for no evaluation.
+        retention: the limits of the file.
+        read_seconds: until a reader ends.
     """
 
     def __init__(
@@ -94,6 +85,8 @@ class RunMonitor:
         epoch_clock: Clock = time.time,
         enabled: bool = True,
         evaluator: RunEvaluator | None = None,
+        retention: Retention = RETENTION,
+        read_seconds: float = READ_SECONDS,
     ) -> None:
         self._path = path
         self._enabled = enabled
@@ -102,15 +95,20 @@ class RunMonitor:
         self._gauges = evaluator.gauges if evaluator else RunGauges(metrics.runs)
         self._clock = clock
         self._epoch_clock = epoch_clock
+        self._retention = retention
+        self._read_seconds = read_seconds
         self._new_runs = NewRuns(epoch_clock)
+        self._owners = Owners(retention, metrics.runs, epoch_clock)
         self._steps = StepFiling(epoch_clock)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._recorder: Recorder | None = None
         self._history: RunHistory | None = None
-        self._published = Counts()
+        self._reader: RunReader | None = None
+        self._searched: TTLCache[str, bool] = TTLCache(retention.runs, SEARCH_SECONDS)
+        self._is_permanent = False
+        self._published = PublishedCounts(metrics.runs)
         self._measuring = ThreadPoolExecutor(1, thread_name_prefix="assay-measuring")
-        self._reading = ThreadPoolExecutor(1, thread_name_prefix="assay-reading")
-        self._capacity = _Capacity(MAX_WAITING_ITEMS, MAX_WAITING_CHARACTERS)
+        self._capacity = Capacity(MAX_WAITING_ITEMS, MAX_WAITING_CHARACTERS)
         self._pending: deque[PendingResults] = deque()
         self._gathering = False
         self._closing = threading.Event()
@@ -122,9 +120,9 @@ class RunMonitor:
         the life of the process. If that fails too, none are kept.
         """
         if self._enabled:
-            await self._run_in(self._reading, self._open)
+            await self._measure_next(self._open)
         if self._evaluator is not None and self._history is not None:
-            self._evaluator.open(self._history)
+            self._evaluator.open(self._history, self._set_aside)
 
     async def close(self) -> None:
         """Write the waiting results, within five seconds, and stop."""
@@ -132,9 +130,10 @@ class RunMonitor:
             await self._evaluator.close()
         self._closing.set()
         if self._recorder is not None:
-            await self._run_in(self._measuring, partial(self._recorder.close, CLOSING_SECONDS))
+            await self._measure_next(partial(self._recorder.close, CLOSING_SECONDS))
         self._measuring.shutdown(wait=False)
-        self._reading.shutdown(wait=False)
+        if self._reader is not None:
+            self._reader.close()
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -146,8 +145,11 @@ class RunMonitor:
         candidate: str,
         items: Sequence[Item],
         results: Sequence[ItemResult],
+        writer: Writer = ANY_WRITER,
     ) -> None:
         """Hand over a request's results; never waits and never fails.
+
+        Results for a run that is not the writer's are counted and not recorded.
 
         Args:
             step: the run and step that the request names.
@@ -155,6 +157,7 @@ class RunMonitor:
             candidate: the field in which the family's candidates vary.
             items: the fields of each item, as the client sent them.
             results: the result of each item.
+            writer: the sender of the request.
         """
         if self._recorder is None or self._history is None:
             return
@@ -164,34 +167,42 @@ class RunMonitor:
         if not self._capacity.reserve(len(items), characters):
             self._series.observations.labels("dropped").inc(len(items))
             return
-        self._new_runs.add(step.id)
-        step = self._in_order(step)
-        self._pending.append(PendingResults(step, model, responses, list(results), characters))
+        if not self._owners.is_known_as_foreign(step.id, writer):
+            self._new_runs.add(step.id)
+            step = self._in_order(step)
+        pending = PendingResults(step, model, responses, list(results), characters, writer)
+        self._pending.append(pending)
         if not self._gathering:
             self._gathering = True
             with suppress(RuntimeError):  # the pool is closed: the server stops
                 self._measuring.submit(self._measure, self._recorder, self._history)
 
     async def read(self, query: Callable[[RunHistory], T]) -> T:
-        """Run `query` on the history, off the event loop, and return its result.
+        """Return the result of a short query; see `RunReader.read`.
 
         Raises:
             RunsOff: nothing is recorded.
-            Overloaded: the file is busy or cannot be read now.
         """
-        if self._history is None:
-            raise _off()
-        try:
-            return await self._run_in(self._reading, partial(query, self._history))
-        except sqlite3.Error as error:
-            raise _busy("the file in which runs are kept cannot be read now") from error
+        return await self._open_reader().read(query)
 
-    async def compute(self, work: Callable[[], T]) -> T:
-        """Run `work` off the event loop, on the reading thread, and return its result."""
-        return await self._run_in(self._reading, work)
+    async def report(self, query: Callable[[RunHistory], T], owner: str) -> T:
+        """Return the result of a query that may read a whole run; see `RunReader.report`.
 
-    async def delete(self, run: str) -> bool:
-        """Delete a run, with all that was scored for it until now; False where it is not kept.
+        Raises:
+            RunsOff: nothing is recorded.
+        """
+        return await self._open_reader().report(query, owner)
+
+    async def check_writer(self, run: str, writer: Writer, source: str | None = None) -> None:
+        """Check that a writer may record telemetry, or gold of a source; see `Owners.check`.
+
+        Raises:
+            RunsOff: nothing is recorded.
+        """
+        await self._owners.check(self._open_reader(), run, writer, source)
+
+    async def delete(self, run: str, writer: Writer = ANY_WRITER) -> Edit:
+        """Delete a run, with all that was scored for it until now.
 
         A request that names it later begins it anew.
 
@@ -199,14 +210,23 @@ class RunMonitor:
             RunsOff: nothing is recorded.
             Overloaded: the file cannot be written now.
         """
-        is_kept = await self._edit(lambda recorder: recorder.delete(run))
-        self._forget(run)
-        if self._evaluator is not None:
-            self._evaluator.on_commit({run})
-        return is_kept
+        outcome = await self._edit(lambda recorder: recorder.delete(run, writer))
+        if outcome != "forbidden":
+            self._forget(run)
+            if self._evaluator is not None:
+                self._evaluator.on_commit({run})
+        return outcome
 
-    async def edit(self, run: str, *, name: str | None = None, note: str | None = None) -> Edit:
-        """Give a run another name, a note, or both; an empty note removes it.
+    async def edit(
+        self,
+        run: str,
+        *,
+        name: str | None = None,
+        note: str | None = None,
+        pinned: bool | None = None,
+        writer: Writer = ANY_WRITER,
+    ) -> Edit:
+        """Give a run another name, a note, pin it or unpin it; an empty note removes the note.
 
         A request that names a renamed run by its old name begins a new one.
 
@@ -214,53 +234,54 @@ class RunMonitor:
             RunsOff: nothing is recorded.
             Overloaded: the file cannot be written now.
         """
-        outcome = await self._edit(lambda recorder: recorder.edit(run, name=name, note=note))
+        outcome = await self._edit(
+            lambda recorder: recorder.edit(run, name=name, note=note, pinned=pinned, writer=writer)
+        )
         if outcome == "done" and name is not None and name != run:
             self._forget(run)
             if self._evaluator is not None:
                 self._evaluator.rename(run, name)
         return outcome
 
-    def record_telemetry(self, run: str, step: int, values: Mapping[str, float]) -> None:
+    def record_telemetry(
+        self, run: str, step: int, values: Mapping[str, float], writer: Writer = ANY_WRITER
+    ) -> None:
         """Record the values that a trainer reports for a step.
 
         Raises:
             RunsOff: nothing is recorded.
-            Overloaded: the writer cannot keep up.
+            Overloaded: the recorder cannot keep up.
         """
-        if not self._open_recorder().record_telemetry(run, step, values):
-            raise _busy("the writer of runs cannot keep up")
+        if not self._open_recorder().record_telemetry(run, step, values, writer):
+            raise busy("the writer of runs cannot keep up")
         self._name_step(run, step)
 
-    def record_gold(self, run: str, source: str, point: GoldPoint) -> None:
+    def record_gold(
+        self, run: str, source: str, point: GoldPoint, writer: Writer = ANY_WRITER
+    ) -> None:
         """Record a gold measurement.
 
         Raises:
             RunsOff: nothing is recorded.
-            Overloaded: the writer cannot keep up.
+            Overloaded: the recorder cannot keep up.
         """
-        if not self._open_recorder().record_gold(run, source, point):
-            raise _busy("the writer of runs cannot keep up")
+        if not self._open_recorder().record_gold(run, source, point, writer):
+            raise busy("the writer of runs cannot keep up")
         self._name_step(run, point.step)
 
     def publish(self) -> None:
-        """Update the Prometheus series from the writer's counts."""
-        if self._recorder is None:
-            return
-        now, last, series = self._recorder.counts, self._published, self._series.observations
-        series.labels("written").inc(now.written - last.written)
-        series.labels("dropped").inc(now.dropped - last.dropped)
-        self._series.commit_failures.inc(now.failed_commits - last.failed_commits)
-        self._published = Counts(now.written, now.dropped, now.failed_commits)
+        """Update the Prometheus series from the recorder's counts."""
+        if self._recorder is not None:
+            self._published.update(self._recorder, is_permanent=self._is_permanent)
 
     def show(self, health: RunHealth) -> None:
         """Show a run's health as series; see `RunGauges.show`."""
         self._gauges.show(health)
 
     def _open(self) -> None:
-        durable = self._path is not None and self._record_in(self._path)
-        self._series.durable.set(durable)
-        if not durable:
+        self._is_permanent = self._path is not None and self._record_in(self._path)
+        self._series.durable.set(self._is_permanent)
+        if not self._is_permanent:
             try:
                 temporary = self._temporary_path()
                 if self._record_in(temporary):
@@ -274,20 +295,30 @@ class RunMonitor:
 
     def _record_in(self, path: Path) -> bool:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            store = RunStore(path, Retention(), self._epoch_clock)
+            make_private_folder(path.parent)
+            store = RunStore(path, self._retention, self._epoch_clock)
+            self._owners.add(store.owners())
             recorder = Recorder(store, self._clock, on_commit=self._on_commit)
         except (OSError, sqlite3.Error, StoreError) as error:
             logger.error("runs cannot be kept in %s: %s", path, error)
             return False
         recorder.start()
         self._recorder, self._history = recorder, RunHistory(path, self._new_runs.seen)
+        self._reader = RunReader(self._history, self._set_aside, seconds=self._read_seconds)
         return True
 
-    def _on_commit(self, runs: Iterable[str]) -> None:
-        self._new_runs.store(runs)
+    def _on_commit(self, owners: Mapping[str, str]) -> None:
+        self._new_runs.store(owners)
+        self._owners.add(owners)
         if self._evaluator is not None:
-            self._evaluator.on_commit(runs)
+            self._evaluator.on_commit(owners)
+
+    def _set_aside(self, runs: Iterable[str]) -> None:
+        """Let the recorder set aside what cannot be read of these runs."""
+        for run in runs:
+            if run not in self._searched:
+                self._searched[run] = True
+                self._open_recorder().set_aside_damaged(run)
 
     def _temporary_path(self) -> Path:
         self._folder = tempfile.TemporaryDirectory(prefix="assay-runs-", ignore_cleanup_errors=True)
@@ -303,7 +334,7 @@ class RunMonitor:
                 window = self._window(pending.step, pending.model, history)
                 is_last = self._steps.last(window.run, SPLIT) == window.step
                 names_step = is_last and window.split == SPLIT
-                recorder.record(window, observations, names_step=names_step)
+                recorder.record(window, observations, names_step=names_step, writer=pending.writer)
             finally:
                 self._capacity.release(len(pending.results), pending.characters)
 
@@ -331,61 +362,38 @@ class RunMonitor:
 
     def _forget(self, run: str) -> None:
         self._new_runs.remove(run)
+        self._owners.remove(run)
         self._steps.forget(run)
 
     async def _edit(self, order: Callable[[Recorder], Future[T]]) -> T:
         """Run an order of the recorder after all results that wait to be measured."""
         recorder = self._open_recorder()
         # One thread measures: what waits is handed to the recorder before this is run.
-        future = await self._run_in(self._measuring, partial(order, recorder))
+        future = await self._measure_next(partial(order, recorder))
         edit = asyncio.wrap_future(future)
         await asyncio.wait({edit}, timeout=EDIT_SECONDS)
         # One that has begun ends within the time that the store waits for a busy file.
         if future.cancel():
-            raise _unwritable()
+            raise busy(UNWRITABLE)
         try:
             return await edit
         except sqlite3.Error as error:
-            raise _unwritable() from error
+            raise busy(UNWRITABLE) from error
+
+    async def _measure_next(self, work: Callable[[], T]) -> T:
+        """Run `work` on the thread that measures, after what waits there."""
+        return await asyncio.get_running_loop().run_in_executor(self._measuring, work)
 
     def _open_recorder(self) -> Recorder:
         if self._recorder is None:
             raise _off()
         return self._recorder
 
-    async def _run_in(self, pool: Executor, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
-
-
-class _Capacity:
-    """Thread-safe count of the items and characters that may still wait."""
-
-    def __init__(self, items: int, characters: int) -> None:
-        self._items = items
-        self._characters = characters
-        self._lock = threading.Lock()
-
-    def reserve(self, items: int, characters: int) -> bool:
-        with self._lock:
-            if items > self._items or characters > self._characters:
-                return False
-            self._items -= items
-            self._characters -= characters
-            return True
-
-    def release(self, items: int, characters: int) -> None:
-        with self._lock:
-            self._items += items
-            self._characters += characters
+    def _open_reader(self) -> RunReader:
+        if self._reader is None:
+            raise _off()
+        return self._reader
 
 
 def _off() -> RunsOff:
     return RunsOff("this server keeps no runs", hint="start it with ASSAY_RUNS=FILE")
-
-
-def _unwritable() -> Overloaded:
-    return _busy("the file in which runs are kept cannot be written now")
-
-
-def _busy(detail: str) -> Overloaded:
-    return Overloaded(detail, hint="scores are not affected", retry_after=RETRY_SECONDS)

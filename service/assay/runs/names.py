@@ -4,9 +4,9 @@ import re
 
 MAX_NAME_LENGTH = 256
 ROUTES = frozenset(("health", "series", "chart", "events"))
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Fast path: most names are one part without dots.
-PLAIN = re.compile(r"[^\x00-\x1f\x7f/.]+")
+PLAIN = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029/.]+")
 
 
 def check_run_name(name: str) -> str:

@@ -3,7 +3,7 @@
 import itertools
 import sqlite3
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cachetools import LRUCache, TTLCache
 
@@ -29,6 +29,20 @@ class NamedStep:
 def next_arrival() -> int:
     """Return the place of a request that arrives now; a later one has a higher place."""
     return next(_ARRIVALS)
+
+
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    """The training run and step that a request belongs to.
+
+    The default split is `train`. Without a step, see `StepFiling`. It is made as its request
+    arrives, and `arrival` is the place of that in the order of requests.
+    """
+
+    id: str
+    step: int | None = None
+    split: str | None = None
+    arrival: int = field(default_factory=next_arrival, compare=False)
 
 
 class StepFiling:

@@ -8,8 +8,8 @@ from assay.errors import Overloaded
 from assay.runs.monitor import RunMonitor
 from assay_monitors.history import Update
 
-MAX_SUBSCRIBERS = 64
-"""Subscriptions at a time, to all runs together."""
+MAX_SUBSCRIBERS, MAX_SUBSCRIBERS_PER_OWNER = 512, 64
+"""Subscriptions at a time: to all runs together, and of one key."""
 POLL_SECONDS = 1.0
 HEARTBEAT_SECONDS = 15.0
 RETRY_SECONDS = 30.0
@@ -21,8 +21,9 @@ class Subscriber:
     It holds only the latest update, however slowly the client reads.
     """
 
-    def __init__(self, run: str, update: Update, heartbeat: float) -> None:
+    def __init__(self, run: str, update: Update, heartbeat: float, owner: str = "") -> None:
         self.run = run
+        self.owner = owner
         self._update = update
         self._heartbeat = heartbeat
         self._is_new = True
@@ -68,6 +69,7 @@ class Subscribers:
     Args:
         monitor: the monitor whose runs are polled.
         maximum: subscriptions at a time.
+        share: subscriptions of one key at a time.
         poll: seconds between two polls.
         heartbeat: seconds without an update after which a subscriber receives a heartbeat.
     """
@@ -77,11 +79,13 @@ class Subscribers:
         monitor: RunMonitor,
         *,
         maximum: int = MAX_SUBSCRIBERS,
+        share: int = MAX_SUBSCRIBERS_PER_OWNER,
         poll: float = POLL_SECONDS,
         heartbeat: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._monitor = monitor
         self._maximum = maximum
+        self._share = share
         self._poll = poll
         self._heartbeat = heartbeat
         self._subscribers: set[Subscriber] = set()
@@ -100,19 +104,25 @@ class Subscribers:
         """
         return (await self._monitor.read(lambda history: history.updates([run]))).get(run)
 
-    def join(self, run: str, update: Update) -> Subscriber:
+    def join(self, run: str, update: Update, owner: str = "") -> Subscriber:
         """Subscribe to a run, starting with the update that was just read, until `leave`.
 
+        Args:
+            run: the run to subscribe to.
+            update: its latest update.
+            owner: the name of the caller's key.
+
         Raises:
-            Overloaded: `maximum` subscribers have joined already.
+            Overloaded: `maximum` subscribers have joined already, or `share` of this key.
         """
-        if len(self) >= self._maximum:
+        own = sum(subscriber.owner == owner for subscriber in self._subscribers)
+        if len(self) >= self._maximum or own >= self._share:
             raise Overloaded(
-                f"{self._maximum} callers follow runs already",
+                f"{min(self._share, self._maximum)} callers follow runs already",
                 hint="ask without `Accept: text/event-stream` from time to time",
                 retry_after=RETRY_SECONDS,
             )
-        subscriber = Subscriber(run, update, self._heartbeat)
+        subscriber = Subscriber(run, update, self._heartbeat, owner)
         if self._closed:
             subscriber.end()
         self._subscribers.add(subscriber)

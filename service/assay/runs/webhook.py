@@ -1,5 +1,6 @@
 """Webhook: posts each alert to a URL, on a thread of its own; queueing an alert never waits."""
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 MAX_WAITING_ALERTS = 256
 MAX_ATTEMPTS = 5
-TIMEOUT_SECONDS = 5.0
+ATTEMPT_SECONDS = 10.0
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
 # While the server stops, each waiting alert is still sent once, within this time.
 CLOSING_SECONDS = 2.0
@@ -46,10 +47,11 @@ class _Attempt(NamedTuple):
 class Webhook:
     """Sender of one POST for each alert that begins, changes its severity or ends.
 
-    `send` appends to a bounded queue; an alert that does not fit is dropped and counted. One thread
-    delivers in order. A reply of 2xx is a delivery. A failed connection, a timeout, 408, 425, 429
-    and 5xx are retried, five attempts in all, each pause twice the last. Any other reply is final.
-    Redirects are not followed, so that a secret URL reaches no other host.
+    `send` appends to a bounded queue; where it is full, the oldest alert is dropped and counted.
+    One thread delivers in order. A reply of 2xx is a delivery. A failed connection, 408, 425, 429,
+    5xx and an attempt that takes too long, from connecting to the end of the reply's head, are
+    retried, five attempts in all, each pause twice the last. Any other reply is final. Redirects
+    are not followed, so that a secret URL reaches no other host.
 
     With a secret, requests are signed according to Standard Webhooks 1.0 (`webhook-id`,
     `webhook-timestamp`, `webhook-signature`). The id of an alert is the same in each attempt and
@@ -61,6 +63,7 @@ class Webhook:
         series: counters of deliveries.
         clock: seconds since the epoch.
         first_pause: seconds before the second attempt.
+        attempt_seconds: until an attempt has failed, however much of a reply has come.
     """
 
     def __init__(
@@ -71,13 +74,16 @@ class Webhook:
         series: AlertSeries,
         clock: Callable[[], float],
         first_pause: float = FIRST_PAUSE_SECONDS,
+        attempt_seconds: float = ATTEMPT_SECONDS,
     ) -> None:
         self._url = url
         self._key = key
         self._series = series
         self._clock = clock
         self._first_pause = first_pause
+        self._attempt_seconds = attempt_seconds
         self._waiting: deque[AlertChange] = deque()
+        self._in_delivery = 0
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="assay-webhook", daemon=True)
@@ -89,11 +95,14 @@ class Webhook:
     def send(self, change: AlertChange) -> None:
         """Queue an alert; never waits and never fails."""
         with self._changed:
-            fits = not self._closing.is_set() and len(self._waiting) < MAX_WAITING_ALERTS
-            if fits:
+            is_closing, is_full = self._closing.is_set(), len(self._waiting) >= MAX_WAITING_ALERTS
+            if is_full:
+                self._waiting.popleft()
+            if not is_closing:
                 self._waiting.append(change)
-                self._changed.notify()
-        if not fits:
+            self._show_waiting()
+            self._changed.notify()
+        if is_closing or is_full:
             self._series.count("dropped")
 
     def close(self, timeout: float = CLOSING_SECONDS) -> None:
@@ -106,26 +115,36 @@ class Webhook:
         with self._changed:
             left = len(self._waiting)
             self._waiting.clear()
+            self._show_waiting()
         self._series.count("dropped", left)
 
     def _work(self) -> None:
-        with httpx2.Client(timeout=TIMEOUT_SECONDS) as client:
+        # An event loop of this thread's own: only there can a whole exchange have a deadline.
+        with asyncio.Runner() as runner:
             while (change := self._next()) is not None:
-                self._series.count("sent" if self._deliver(client, change) else "failed")
+                self._series.count("sent" if self._deliver(runner, change) else "failed")
 
     def _next(self) -> AlertChange | None:
         with self._changed:
+            self._in_delivery = 0
+            self._show_waiting()
             while not self._waiting and not self._closing.is_set():
                 self._changed.wait()
-            return self._waiting.popleft() if self._waiting else None
+            if not self._waiting:
+                return None
+            self._in_delivery = 1
+            return self._waiting.popleft()
 
-    def _deliver(self, client: httpx2.Client, change: AlertChange) -> bool:
+    def _show_waiting(self) -> None:
+        self._series.waiting.set(len(self._waiting) + self._in_delivery)
+
+    def _deliver(self, runner: asyncio.Runner, change: AlertChange) -> bool:
         """Try to deliver an alert; return whether an attempt succeeded."""
         pause, wait = self._first_pause, 0.0
         for number in range(MAX_ATTEMPTS):
             if number and self._closing.wait(wait):
                 break
-            attempt = self._attempt(client, change)
+            attempt = runner.run(self._attempt(change))
             if attempt.is_delivered:
                 return True
             if not attempt.is_retryable:
@@ -134,14 +153,18 @@ class Webhook:
         logger.warning("%s was not taken by %s", change.id, self._url.host)
         return False
 
-    def _attempt(self, client: httpx2.Client, change: AlertChange) -> _Attempt:
+    async def _attempt(self, change: AlertChange) -> _Attempt:
         body = _body(change)
         headers = self._headers(change.id, body)
         try:
-            # Only the head of the reply is read, so a long body costs nothing.
-            with client.stream("POST", self._url, content=body, headers=headers) as reply:
+            # Only the head of the reply is read, which is bounded; a long body costs nothing.
+            async with (
+                asyncio.timeout(self._attempt_seconds),
+                httpx2.AsyncClient(timeout=None) as client,
+                client.stream("POST", self._url, content=body, headers=headers) as reply,
+            ):
                 attempt = _classify(reply.status_code, reply.headers.get("retry-after", ""))
-        except httpx2.RequestError as error:
+        except (httpx2.RequestError, TimeoutError) as error:
             attempt = _Attempt(False, True, 0.0, type(error).__name__)
         if not attempt.is_delivered:
             logger.info("%s did not accept an alert: %s", self._url.host, attempt.reason)

@@ -22,7 +22,9 @@ from assay.errors import (
     ShuttingDown,
 )
 from assay.metrics import Metrics
-from assay.runs.monitor import RunMonitor, RunStep
+from assay.runs.monitor import RunMonitor
+from assay.runs.owners import writer_of
+from assay.runs.steps import RunStep
 from assay.scoring.assemble import assemble_results, timing_of, usage_of
 from assay.scoring.prepare import Preparer
 from assay.scoring.prepared_cache import PreparedItems
@@ -137,7 +139,12 @@ class ScoringService:
         if call.run is not None:
             varying = served.family.candidate
             self._monitor.observe(
-                call.run, served.id, candidate=varying, items=call.items, results=results
+                call.run,
+                served.id,
+                candidate=varying,
+                items=call.items,
+                results=results,
+                writer=writer_of(call.caller),
             )
         grouped = any(result.group is not None for result in results)
         return ScoreReply(

@@ -12,7 +12,7 @@ from support.scoring_requests import post
 from support.servers import Served, listening
 
 from assay.app import create_app
-from assay.runs.subscribers import MAX_SUBSCRIBERS
+from assay.runs.subscribers import MAX_SUBSCRIBERS_PER_OWNER
 from assay.settings import Settings
 
 EVENTS = {"Accept": "text/event-stream"}
@@ -152,9 +152,11 @@ def test_events_are_sent_when_data_is_recorded(address: str) -> None:
 
 def test_subscribers_beyond_the_maximum_are_refused_until_one_leaves(address: str) -> None:
     path = events_path(address, "r")
-    limits = httpx2.Limits(max_connections=MAX_SUBSCRIBERS + 8)
+    limits = httpx2.Limits(max_connections=MAX_SUBSCRIBERS_PER_OWNER + 8)
     with httpx2.Client(timeout=30, limits=limits) as client:
-        streams = [client.stream("GET", path, headers=EVENTS) for _ in range(MAX_SUBSCRIBERS)]
+        streams = [
+            client.stream("GET", path, headers=EVENTS) for _ in range(MAX_SUBSCRIBERS_PER_OWNER)
+        ]
         for stream in streams:
             assert stream.__enter__().status_code == 200
         refused = client.get(path, headers=EVENTS)

@@ -11,7 +11,7 @@ from support.dialect_messages import roll_result
 from support.scoring_routes import FOREIGN, NATIVE, SCORING, Scoring
 from support.servers import Served
 
-from assay.runs.monitor import RunStep
+from assay.runs.steps import RunStep
 from assay.scoring.service import ScoreCall
 from assay.settings import Settings
 

@@ -18,7 +18,7 @@ from assay.api.components import components_of
 from assay.app import create_app
 from assay.settings import Settings, read_settings
 from assay_monitors.recorder import Recorder
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import Changes, Edit, Outcome, RunStore
 
 TELEMETRY = {"step": 4, "values": {"kl": 0.5}}
 GOLD = {"step": 1, "source": "tests", "gradient_norm": 1.0}
@@ -66,10 +66,10 @@ async def test_an_edit_that_times_out_is_not_done_and_later_ones_are(
 ) -> None:
     writing, go, write = threading.Event(), threading.Event(), RunStore.write
 
-    def held_write(store: RunStore, changes: Changes) -> None:
+    def held_write(store: RunStore, changes: Changes) -> Outcome:
         writing.set()
         assert go.wait(30)
-        write(store, changes)
+        return write(store, changes)
 
     monkeypatch.setattr(RunStore, "write", held_write)
     await post(client, ["a"], run={"id": "r", "step": 1})
@@ -90,16 +90,16 @@ async def test_an_edit_that_times_out_is_not_done_and_later_ones_are(
 async def test_an_edit_that_has_begun_is_answered_with_its_outcome(
     client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Begun(Future[bool]):
+    class Begun(Future[Edit]):
         """An order that runs, and that ends as soon as it should be cancelled."""
 
         def cancel(self) -> bool:
-            self.set_result(True)
+            self.set_result("done")
             return super().cancel()
 
     begun = Begun()
     begun.set_running_or_notify_cancel()
-    monkeypatch.setattr(Recorder, "delete", lambda recorder, run: begun)
+    monkeypatch.setattr(Recorder, "delete", lambda recorder, run, writer: begun)
     monkeypatch.setattr("assay.runs.monitor.EDIT_SECONDS", 0.0)
     assert (await client.delete("/v1/runs/r")).status_code == 204
 

@@ -111,6 +111,19 @@ async def test_commits_before_opening_and_after_closing_are_ignored() -> None:
     assert evaluator.evaluated.empty()
 
 
+async def test_a_run_that_takes_long_rests_itself_and_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(assay.runs.evaluator, "rest_after", lambda seconds: 1000.0)
+    monkeypatch.setattr(assay.runs.evaluator, "MAX_REST_SECONDS", 0.0)
+    async with running_evaluator(new_metrics(), 0.001) as evaluator:
+        for other in ("b", "c", "d"):
+            evaluator.on_commit(["large", other])
+            names = 2 if other == "b" else 1
+            assert {await evaluator.evaluated.get() for _ in range(names)} - {"large"} == {other}
+        assert evaluator.evaluated.empty()
+
+
 def test_evaluation_takes_two_percent_of_the_time() -> None:
     assert rest_after(1.0) == 49.0
     assert 2.0 / (2.0 + rest_after(2.0)) == pytest.approx(0.02)

@@ -15,10 +15,11 @@ from support.servers import Served, serving
 import assay.runs.monitor
 from assay.api.components import components_of
 from assay.app import create_app
-from assay.runs.monitor import RunMonitor, RunStep
+from assay.runs.monitor import RunMonitor
+from assay.runs.steps import RunStep
 from assay.settings import Settings
 from assay_monitors.history import RunHistory, Stream
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import Changes, Outcome, RunStore
 from assay_monitors.summaries import Summary
 
 RUN = {"id": "team/exp-17", "step": 3, "split": "eval"}
@@ -81,9 +82,9 @@ async def test_a_run_is_known_as_soon_as_its_first_request_is_answered(
 ) -> None:
     go, write = threading.Event(), RunStore.write
 
-    def held_write(store: RunStore, changes: Changes) -> None:
+    def held_write(store: RunStore, changes: Changes) -> Outcome:
         assert go.wait(30)
-        write(store, changes)
+        return write(store, changes)
 
     monkeypatch.setattr(RunStore, "write", held_write)
     async with served(kept_settings) as client:
@@ -195,10 +196,10 @@ async def test_a_hanging_writer_delays_no_score(
 ) -> None:
     writing, go, write = threading.Event(), threading.Event(), RunStore.write
 
-    def stuck(store: RunStore, changes: Changes) -> None:
+    def stuck(store: RunStore, changes: Changes) -> Outcome:
         writing.set()
         assert go.wait(30)
-        write(store, changes)
+        return write(store, changes)
 
     monkeypatch.setattr(RunStore, "write", stuck)
     async with served(kept_settings) as client:
@@ -260,9 +261,10 @@ async def test_an_unusable_file_is_replaced_by_a_temporary_one(
 ) -> None:
     written, write = threading.Event(), RunStore.write
 
-    def signalling_write(store: RunStore, changes: Changes) -> None:
-        write(store, changes)
+    def signalling_write(store: RunStore, changes: Changes) -> Outcome:
+        outcome = write(store, changes)
         written.set()
+        return outcome
 
     monkeypatch.setattr(RunStore, "write", signalling_write)
     taken = tmp_path / "taken"

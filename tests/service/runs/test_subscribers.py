@@ -98,6 +98,20 @@ async def test_subscribers_beyond_the_maximum_are_refused(monitor: RunMonitor) -
     subscribers.close()
 
 
+async def test_a_key_has_a_share_of_the_subscriptions_and_the_next_key_gets_one(
+    monitor: RunMonitor,
+) -> None:
+    subscribers = Subscribers(monitor, maximum=5, share=2, poll=LONG)
+    update = Update(1.0, 1)
+    for _ in range(2):
+        subscribers.join("r", update, "alice")
+    with pytest.raises(Overloaded):
+        subscribers.join("r", update, "alice")
+    subscribers.join("r", update, "bob")
+    assert len(subscribers) == 3
+    subscribers.close()
+
+
 async def test_a_subscription_to_a_deleted_run_ends(monitor: RunMonitor) -> None:
     subscribers = Subscribers(monitor, poll=0.001, heartbeat=LONG)
     subscriber = subscribers.join("gone", Update(1.0, 1))

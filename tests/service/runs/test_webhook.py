@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.doubles import new_metrics, value
-from support.webhook_receivers import Receiver, receiving
+from support.webhook_receivers import Receiver, dripping, receiving
 
 import assay.runs.webhook
 from assay.metrics import Metrics
@@ -46,13 +46,16 @@ def counts(metrics: Metrics) -> dict[str, float]:
     return {outcome: count for outcome, count in values.items() if count}
 
 
-def new_webhook(url: str, metrics: Metrics, key: bytes | None) -> Webhook:
+def new_webhook(
+    url: str, metrics: Metrics, key: bytes | None, attempt_seconds: float = 30.0
+) -> Webhook:
     return Webhook(
         parse_webhook_url(url),
         key=key,
         series=metrics.alerts,
         clock=lambda: 1_750_000_000.5,
         first_pause=0.001,
+        attempt_seconds=attempt_seconds,
     )
 
 
@@ -182,6 +185,52 @@ def test_waiting_alerts_are_sent_once_at_shutdown(
     webhook.close(30.0)
     assert sum(counts(metrics).values()) == 3
     assert counts(metrics)["sent"] >= 1
+
+
+@pytest.mark.parametrize("message", [b"X-A: a\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
+def test_a_receiver_that_never_ends_its_reply_costs_an_attempt_its_deadline(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch, message: bytes
+) -> None:
+    monkeypatch.setattr(assay.runs.webhook, "MAX_ATTEMPTS", 2)
+    with dripping(message, 0.01) as (url, connections):
+        webhook = new_webhook(url, metrics, None, attempt_seconds=0.2)
+        for step in range(2):
+            webhook.send(change(step))
+        assert value(metrics, "assay_alerts_waiting") == 2
+        webhook.start()
+        attempts = {connections.get(timeout=30) for _ in range(4)}
+        webhook.close(30.0)
+        assert connections.empty()
+    assert len(attempts) == 4
+    assert counts(metrics) == {"failed": 2}
+    assert value(metrics, "assay_alerts_waiting") == 0
+
+
+def test_a_full_queue_drops_the_oldest_alert(
+    webhook: Webhook, receiver: Receiver, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assay.runs.webhook, "MAX_WAITING_ALERTS", 2)
+    receiver.open.clear()
+    webhook.send(change(0))
+    steps = [receiver.next_post().json["data"]["step"]]
+    for step in range(1, 5):
+        webhook.send(change(step))
+    assert value(metrics, "assay_alerts_waiting") == 3
+    receiver.open.set()
+    steps += [receiver.next_post().json["data"]["step"] for _ in range(2)]
+    webhook.close(30.0)
+    assert (steps, counts(metrics)) == ([0, 3, 4], {"sent": 3, "dropped": 2})
+
+
+def test_the_outcomes_of_alerts_are_series_from_the_start(metrics: Metrics) -> None:
+    families = {family.name: family for family in metrics.registry.collect()}
+    samples = families["assay_alerts"].samples
+    shown = {
+        sample.labels["outcome"]: sample.value
+        for sample in samples
+        if sample.name.endswith("total")
+    }
+    assert shown == dict.fromkeys(OUTCOMES, 0)
 
 
 @pytest.mark.parametrize("url", ["ftp://hush", "hush", "http://", "http://a:hush"])
