@@ -19,11 +19,13 @@ from starlette.middleware.cors import CORSMiddleware
 
 from assay import __version__
 from assay.api import dashboard, openapi, ops, runs, v1
+from assay.api.access import Access
 from assay.api.components import Components
 from assay.api.dialects.routers import ROUTERS
 from assay.api.errors import install_handlers
 from assay.api.hot_routes import HotRoutes
 from assay.api.jobs import Jobs
+from assay.api.keys import ApiKeys
 from assay.api.middleware import AccessMiddleware, UnfinishedBodies
 from assay.api.paths import TolerantPaths
 from assay.batching.batcher import BatchLimits
@@ -42,6 +44,7 @@ from assay.scoring.prepared_cache import PreparedCache
 from assay.scoring.service import ScoringLimits, ScoringService
 from assay.served_model import ServedModel
 from assay.settings import Settings
+from assay.types import Share
 from assay_models.card import CardError, Limits
 from assay_models.registry import Runtime
 from assay_models.repository import (
@@ -75,6 +78,7 @@ class _Process:
     settings: Settings
     repository: ModelRepository
     components: Components
+    keys: ApiKeys | None
     bodies: UnfinishedBodies
     cache: ScoreCache
     redis: RedisCache | None
@@ -115,8 +119,7 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     app.add_middleware(HotRoutes, routes=[route for router in routers for route in router.routes])
     app.add_middleware(
         AccessMiddleware,
-        keys=[key.get_secret_value() for key in settings.api_keys],
-        public_paths=_public_paths(settings),
+        access=None if process.keys is None else Access(process.keys, _public_paths(settings)),
         max_body_bytes=settings.max_body_bytes,
         metrics=process.components.metrics,
         root_path=settings.root_path,
@@ -173,7 +176,27 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         end_bodies=bodies.end,
         redis=None if redis is None else redis.state,
     )
-    return _Process(settings, repository, components, bodies, cache, redis, pool, webhook, on_death)
+    return _Process(
+        settings,
+        repository,
+        components,
+        keys=_read_keys(settings),
+        bodies=bodies,
+        cache=cache,
+        redis=redis,
+        pool=pool,
+        webhook=webhook,
+        on_death=on_death,
+    )
+
+
+def _read_keys(settings: Settings) -> ApiKeys | None:
+    """Return the accepted API keys; None if the server requires none."""
+    if not settings.api_keys and settings.api_keys_file is None:
+        return None
+    keys = [key.get_secret_value() for key in settings.api_keys]
+    share = Share(settings.key_rate, settings.key_concurrency)
+    return ApiKeys(keys, settings.api_keys_file, share)
 
 
 def open_repository(settings: Settings) -> ModelRepository:

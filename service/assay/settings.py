@@ -26,6 +26,8 @@ REWARD_PREFIX = "ASSAY_REWARD_"  # variables of the client's reward functions
 UNIX = "unix:"
 MAX_SOCKET_PATH_BYTES = 107
 YEAR_SECONDS = 31_536_000
+MIN_KEY_LENGTH = 16
+MAKE_KEY = "make one with `openssl rand -hex 32`"
 # Kubernetes describes each service of the namespace in the environment of every container, and
 # Docker each linked container. The variables of a service `assay` or `assay-…` have our prefix.
 SERVICE_LINK_NAME = re.compile(
@@ -70,6 +72,22 @@ def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
+def _check_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    texts = [key.get_secret_value() for key in keys]
+    if not texts:
+        raise ValueError(f"it is set and has no key: unset it, or {MAKE_KEY}")
+    for number, text in enumerate(texts, 1):
+        if len(text) < MIN_KEY_LENGTH:
+            raise ValueError(
+                f"key {number} is shorter than {MIN_KEY_LENGTH} characters: {MAKE_KEY}"
+            )
+        if not re.fullmatch("[!-~]+", text):
+            raise ValueError(f"key {number} has characters that no header can carry: {MAKE_KEY}")
+    if len(set(texts)) < len(texts):
+        raise ValueError("a key is given twice")
+    return keys
+
+
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=YEAR_SECONDS, allow_inf_nan=False)]
 Device = Annotated[str, AfterValidator(_check_device)]
@@ -78,7 +96,7 @@ Device = Annotated[str, AfterValidator(_check_device)]
 class Settings(BaseModel):
     """The settings of one process. Field `x` is the variable `ASSAY_X`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     host: Annotated[tuple[str, ...], AfterValidator(_check_hosts)] = Field(
         ("127.0.0.1",),
@@ -132,11 +150,26 @@ class Settings(BaseModel):
         ge=0,
         description="Maximum bytes of prepared items cached in memory; 0 disables the cache.",
     )
-    api_keys: tuple[SecretStr, ...] = Field(
+    api_keys: Annotated[tuple[SecretStr, ...], AfterValidator(_check_keys)] = Field(
         (),
-        description="API keys, separated by commas. When set, every route requires one of them, "
+        description="API keys, separated by commas, each of at least 16 characters and with all "
+        "scopes. When keys are set, here or in a file, every route requires one of them, "
         "except the probes, and the pages that contain no data: the dashboard's static files, "
         "`/docs`, `/redoc`, `/openapi.json` and their assets.",
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="A TOML file with API keys that have names and scopes (`score`, `read`, "
+        "`record`, `admin`), as digests. It is read again when it changes.",
+    )
+    key_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None,
+        description="Tokens a second that requests of one key's name may have scored, cached ones "
+        "included; an item counts at least one. Unset: no limit.",
+    )
+    key_concurrency: Positive | None = Field(
+        None,
+        description="Scoring requests of one key's name that are served at once. Unset: no limit.",
     )
     probes: Literal["open", "keyed"] = Field(
         "open",

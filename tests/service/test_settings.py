@@ -181,7 +181,7 @@ def test_an_unparsable_variable_is_an_error_that_names_it(name: str, text: str) 
 
 
 def test_secrets_are_not_in_the_repr() -> None:
-    settings = read_settings({"ASSAY_API_KEYS": "hush", "ASSAY_REDIS_URL": "redis://:hush@h"})
+    settings = read_settings({"ASSAY_API_KEYS": "hush" * 8, "ASSAY_REDIS_URL": "redis://:hush@h"})
     assert "hush" not in repr(settings)
 
 

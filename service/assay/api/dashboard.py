@@ -13,6 +13,7 @@ from starlette.staticfiles import PathLike, StaticFiles
 from starlette.types import Scope
 
 from assay.api.errors import PROBLEMS
+from assay.api.scopes import ScopedRoute
 
 FOLDER = Path(__file__).parents[1] / "dashboard"
 INDEX = "index.html"
@@ -46,7 +47,7 @@ HEADERS = {
 }
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {**PROBLEMS[404], "description": "No such file"}}
 
-router = APIRouter(tags=["page"])
+router = APIRouter(route_class=ScopedRoute, tags=["page"])
 
 
 class DashboardFiles(StaticFiles):

@@ -1,27 +1,24 @@
 """AccessMiddleware, the outermost layer: request ids, API keys, size limits, request metrics."""
 
 import asyncio
-import base64
-import binascii
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from assay.api.access import Access
 from assay.api.disconnect import disconnected_response
 from assay.api.encodings import coding_of, decompress
 from assay.api.errors import problem_response
-from assay.api.paths import below_root, clean_path, route_path
+from assay.api.paths import below_root
 from assay.errors import (
     AssayError,
-    Forbidden,
     HeadersTooLarge,
     RequestTooLarge,
     ShuttingDown,
-    Unauthorized,
 )
 from assay.metrics import Metrics
 from assay.types import NO_CALLER, Caller
@@ -30,11 +27,7 @@ Headers = Mapping[bytes, bytes]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 MAX_HEADER_BYTES = 65_536
-READ_METHODS = frozenset(("GET", "HEAD"))
 ENCODING_HEADERS = frozenset((b"content-encoding", b"content-length", b"transfer-encoding"))
-
-
-STRANGER = Caller(scopes=frozenset(), is_trusted=False)
 
 
 class UnfinishedBodies:
@@ -88,8 +81,7 @@ class AccessMiddleware:
 
     Args:
         app: the protected app.
-        keys: the accepted API keys; without any, no key is required.
-        public_paths: paths that may be read without a key.
+        access: the check of keys; None without any.
         max_body_bytes: the limit of a request's body.
         metrics: counters of requests, by route and status.
         root_path: the path below which a proxy serves the app.
@@ -100,16 +92,14 @@ class AccessMiddleware:
         self,
         app: ASGIApp,
         *,
-        keys: Sequence[str],
-        public_paths: Collection[str],
+        access: Access | None,
         max_body_bytes: int,
         metrics: Metrics,
         root_path: str = "",
         bodies: UnfinishedBodies | None = None,
     ) -> None:
         self._app = app
-        self._keys = [key.encode() for key in keys]
-        self._public_paths = public_paths
+        self._access = access
         self._max_body_bytes = max_body_bytes
         self._count = _request_counter(metrics)
         self._root_path = root_path
@@ -146,7 +136,8 @@ class AccessMiddleware:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         try:
             _check_headers(scope)
-            scope["caller"] = self._check_key(scope, headers)
+            if self._access is not None:
+                scope["caller"] = self._access.admit(scope, headers)
             has_length = self._has_valid_length(scope, headers)
             if not has_length or headers.get(b"content-length", b"0") != b"0":
                 receive = self._bodies.watched(receive)
@@ -181,28 +172,6 @@ class AccessMiddleware:
         others = [pair for pair in scope["headers"] if pair[0] not in ENCODING_HEADERS]
         scope["headers"] = [*others, (b"content-length", str(len(content)).encode())]
         return content
-
-    def _check_key(self, scope: Scope, headers: Headers) -> Caller:
-        """Return the request's sender; a public path needs no key.
-
-        Raises:
-            Unauthorized: the path needs a key, and the request has none.
-            Forbidden: the path needs a key, and the request's is not accepted.
-        """
-        if not self._keys:
-            return NO_CALLER
-        key = _key_of(headers)
-        matches = [secrets.compare_digest(key, known) for known in self._keys]
-        if any(matches):
-            return NO_CALLER
-        if scope["method"] in READ_METHODS and clean_path(route_path(scope)) in self._public_paths:
-            return STRANGER
-        if not key:
-            raise Unauthorized(
-                "this server wants an API key",
-                hint="Authorization: Bearer KEY, or http://:KEY@HOST where only a URL can be set",
-            )
-        raise Forbidden("this API key is not accepted")
 
     def _has_valid_length(self, scope: Scope, headers: Headers) -> bool:
         """Return whether the headers state a body length within the limit, or no body.
@@ -300,24 +269,6 @@ def _check_size(size: int, max_bytes: int) -> None:
         raise RequestTooLarge(
             f"the body is larger than {max_bytes} bytes", hint="split the request"
         )
-
-
-def _key_of(headers: Headers) -> bytes:
-    """Return a request's key: a bearer token, a URL's password (basic), or `X-API-Key`."""
-    scheme, _, rest = headers.get(b"authorization", b"").partition(b" ")
-    match scheme.lower():
-        case b"bearer":
-            return rest.strip()
-        case b"basic":
-            return _password(rest.strip())
-    return headers.get(b"x-api-key", b"")
-
-
-def _password(credentials: bytes) -> bytes:
-    try:
-        return base64.b64decode(credentials, validate=True).partition(b":")[2]
-    except binascii.Error:
-        return b""
 
 
 def _request_counter(metrics: Metrics) -> Callable[[str, int, float], None]:

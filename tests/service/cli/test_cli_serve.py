@@ -226,11 +226,13 @@ class TestScoringOnAServer:
     def test_the_key_is_read_from_the_environment(self, tmp_path: Path) -> None:
         source, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
         source.write_text(ITEMS)
-        with serving("--port", "0", ASSAY_API_KEYS="right") as server:
+        with serving("--port", "0", ASSAY_API_KEYS="right-0123456789abc") as server:
             refused = score(source, output, "--url", server.url, ASSAY_API_KEY="wrong")
             assert refused.exit_code == 2
             assert "403 forbidden" in refused.stderr
-            accepted = score(source, output, "--url", server.url, ASSAY_API_KEY="right")
+            accepted = score(
+                source, output, "--url", server.url, ASSAY_API_KEY="right-0123456789abc"
+            )
             assert accepted.exit_code == 0
 
     def test_an_unreachable_server_stops_the_command_and_keeps_the_results(
