@@ -19,10 +19,11 @@ from starlette.middleware.cors import CORSMiddleware
 
 from assay import __version__
 from assay.api import dashboard, openapi, ops, runs, v1
-from assay.api.access import Access
+from assay.api.access import Access, Refusals
 from assay.api.components import Components
 from assay.api.dialects.routers import ROUTERS
 from assay.api.errors import install_handlers
+from assay.api.hosts import HostCheck
 from assay.api.hot_routes import HotRoutes
 from assay.api.jobs import Jobs
 from assay.api.keys import ApiKeys
@@ -109,6 +110,7 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
         lifespan=_lifespan(process),
         redirect_slashes=False,
     )
+    openapi.restrict_pages(app)
     app.router.default = TolerantPaths(app.router)
     app.state.components = process.components
     routers = (v1.router, runs.router, *ROUTERS)
@@ -119,7 +121,7 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     app.add_middleware(HotRoutes, routes=[route for router in routers for route in router.routes])
     app.add_middleware(
         AccessMiddleware,
-        access=None if process.keys is None else Access(process.keys, _public_paths(settings)),
+        access=_create_access(settings, process),
         max_body_bytes=settings.max_body_bytes,
         metrics=process.components.metrics,
         root_path=settings.root_path,
@@ -134,6 +136,17 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
             expose_headers=["Retry-After", "X-Request-ID"],
         )
     return app
+
+
+def _create_access(settings: Settings, process: _Process) -> Access:
+    hosts = HostCheck(
+        settings.allowed_hosts,
+        settings.cors_origins,
+        is_loopback=settings.is_loopback,
+        has_keys=process.keys is not None,
+    )
+    refusals = Refusals(process.components.metrics, CLOCK)
+    return Access(process.keys, _public_paths(settings), hosts, refusals)
 
 
 def _public_paths(settings: Settings) -> frozenset[str]:
@@ -192,7 +205,7 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
 
 def _read_keys(settings: Settings) -> ApiKeys | None:
     """Return the accepted API keys; None if the server requires none."""
-    if not settings.api_keys and settings.api_keys_file is None:
+    if not settings.has_keys:
         return None
     keys = [key.get_secret_value() for key in settings.api_keys]
     share = Share(settings.key_rate, settings.key_concurrency)
@@ -327,9 +340,11 @@ def _lifespan(process: _Process) -> Callable[[FastAPI], AbstractAsyncContextMana
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         freezing = await _start(process)
+        refreshing = asyncio.create_task(_refresh_keys(process.keys))
         try:
             yield
         finally:
+            refreshing.cancel()
             freezing.cancel()
             await _shut_down(process)
 
@@ -351,6 +366,11 @@ async def _start(process: _Process) -> asyncio.Task[None]:
     freezing = asyncio.create_task(_freeze_when_loaded(models, process.on_death))
     await asyncio.sleep(0)  # so that the task is waiting before requests arrive
     return freezing
+
+
+async def _refresh_keys(keys: ApiKeys | None) -> None:
+    if keys is not None:
+        await keys.keep_fresh()
 
 
 async def _shut_down(process: _Process) -> None:

@@ -4,6 +4,8 @@
     ├── InvalidRequest        422      ├── ModelNotReady     503
     ├── Unauthorized          401      │   └── ModelFailed   503
     ├── Forbidden             403      ├── Overloaded        429
+    │   ├── HostNotAllowed    403      │   └── RateLimited   429
+    │   └── OriginNotAllowed  403      │
     ├── ModelNotFound         404      ├── ShuttingDown      503
     ├── RequestTooLarge       413      ├── DeadlineExceeded  504
     ├── ItemsFailed           422      │   └── OutOfTime     503
@@ -80,11 +82,27 @@ class Unauthorized(AssayError):
 
 
 class Forbidden(AssayError):
-    """The request carries a key that is not among those set."""
+    """The request carries a key that is not accepted, or that lacks the route's scope."""
 
     code = "forbidden"
     status = 403
     title = "API key not accepted"
+
+
+class HostNotAllowed(Forbidden):
+    """The server listens on loopback, has no keys, and was called by a name that may be anyone's;
+    or `ASSAY_ALLOWED_HOSTS` does not have the name.
+    """
+
+    code = "host_not_allowed"
+    title = "Host not allowed"
+
+
+class OriginNotAllowed(Forbidden):
+    """The server has no keys, and a web page of another site sent the request."""
+
+    code = "origin_not_allowed"
+    title = "Origin not allowed"
 
 
 class ModelNotFound(AssayError):
@@ -199,6 +217,15 @@ class Overloaded(AssayError):
     status = 429
     title = "Overloaded"
     retryable = True
+
+
+class RateLimited(Overloaded):
+    """The key's share is used up: `ASSAY_KEY_RATE`, `ASSAY_KEY_CONCURRENCY` or its own in the file
+    of keys. `Retry-After` says when there is room again; other keys are served.
+    """
+
+    code = "rate_limited"
+    title = "Rate limit reached"
 
 
 class ShuttingDown(AssayError):

@@ -24,6 +24,7 @@ PREFIX = "ASSAY_"
 CLIENT_VARIABLES = frozenset({"ASSAY_URL", "ASSAY_API_KEY"})
 REWARD_PREFIX = "ASSAY_REWARD_"  # variables of the client's reward functions
 UNIX = "unix:"
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 MAX_SOCKET_PATH_BYTES = 107
 YEAR_SECONDS = 31_536_000
 MIN_KEY_LENGTH = 16
@@ -70,6 +71,13 @@ def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
         if not re.fullmatch(r"\*|https?://[A-Za-z0-9.\[\]:_-]+", origin):
             raise ValueError("an origin is like https://example.org or http://localhost:3000, or *")
     return origins
+
+
+def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not re.fullmatch(r"\*|[A-Za-z0-9._-]+", name):
+            raise ValueError("a name is like assay.example.org, without a port, or *")
+    return names
 
 
 def _check_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -176,10 +184,16 @@ class Settings(BaseModel):
         description="`open`: the probes (`/healthz`, `/readyz`, their aliases) need no API key, "
         "but name no models and no reasons without one. `keyed`: they need one.",
     )
+    allowed_hosts: Annotated[tuple[str, ...], AfterValidator(_check_names)] = Field(
+        (),
+        description="Names by which the server may be called besides `localhost` and addresses, "
+        "separated by commas, without ports; `*` for any. Unset: any, but on a server without keys "
+        "that listens on loopback, where a web page could call it by a name of its own.",
+    )
     cors_origins: Annotated[tuple[str, ...], AfterValidator(_check_origins)] = Field(
         (),
         description="Origins whose web pages may call this server, separated by commas: "
-        "`https://example.org`, or `*` for all.",
+        "`https://example.org`, or `*` for all. Without keys, pages of other origins get a 403.",
     )
     max_items: Positive = Field(1024, description="Maximum number of items in one request.")
     max_body_bytes: Positive = Field(33_554_432, description="Maximum bytes of one request's body.")
@@ -238,6 +252,21 @@ class Settings(BaseModel):
         30.0, description="Seconds in which to finish accepted requests at shutdown."
     )
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether requests need an API key."""
+        return bool(self.api_keys) or self.api_keys_file is not None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches every address."""
+        return all(map(is_private, self.host))
+
+
+def is_private(host: str) -> bool:
+    """Return whether only this machine reaches the address."""
+    return host.startswith(UNIX) or host.strip("[]") in LOOPBACK
+
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Return the settings in `environment`. Variables of Kubernetes are ignored with a warning.
@@ -261,7 +290,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         names = ", ".join(variable_name(field) for field in unknown)
         raise SettingsError(f"unknown {names}", hint=" ".join(_hints_for_unknown(unknown)))
     given.setdefault("runs", _state_file(environment))
-    lists = {"host", "models", "repository", "api_keys", "cors_origins"}
+    lists = {"host", "models", "repository", "api_keys", "allowed_hosts", "cors_origins"}
     fields = {
         name: _split(text) if name in lists and isinstance(text, str) else text
         for name, text in given.items()

@@ -42,7 +42,6 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {**PROBLEMS[404], "description": "No such file"}}

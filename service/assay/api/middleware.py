@@ -4,7 +4,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,17 +16,24 @@ from assay.api.errors import problem_response
 from assay.api.paths import below_root
 from assay.errors import (
     AssayError,
+    Forbidden,
     HeadersTooLarge,
     RequestTooLarge,
     ShuttingDown,
+    Unauthorized,
 )
 from assay.metrics import Metrics
 from assay.types import NO_CALLER, Caller
 
 Headers = Mapping[bytes, bytes]
+Header = tuple[bytes, bytes]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 MAX_HEADER_BYTES = 65_536
+NO_SNIFFING: Header = (b"x-content-type-options", b"nosniff")
+NOT_STORED: Header = (b"cache-control", b"no-store")
+# A reply with one of them says itself whether it may be stored.
+STORAGE_HEADERS = frozenset((b"cache-control", b"etag"))
 ENCODING_HEADERS = frozenset((b"content-encoding", b"content-length", b"transfer-encoding"))
 
 
@@ -81,7 +88,7 @@ class AccessMiddleware:
 
     Args:
         app: the protected app.
-        access: the check of keys; None without any.
+        access: the check of keys, `Host` and origin; None without any.
         max_body_bytes: the limit of a request's body.
         metrics: counters of requests, by route and status.
         root_path: the path below which a proxy serves the app.
@@ -123,8 +130,7 @@ class AccessMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                others = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
-                message["headers"] = [*others, (b"x-request-id", request_id)]
+                message["headers"] = _complete(message["headers"], request_id)
             await send(message)
 
         try:
@@ -136,7 +142,7 @@ class AccessMiddleware:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         try:
             _check_headers(scope)
-            if self._access is not None:
+            if self._access is not None and not _is_plain(headers, self._access.plain_hosts):
                 scope["caller"] = self._access.admit(scope, headers)
             has_length = self._has_valid_length(scope, headers)
             if not has_length or headers.get(b"content-length", b"0") != b"0":
@@ -149,6 +155,8 @@ class AccessMiddleware:
                 receive = replay(content, receive)
             await self._app(scope, receive, send)
         except AssayError as error:
+            if self._access is not None and isinstance(error, Unauthorized | Forbidden):
+                await self._access.refusals.record(scope, error)
             response = problem_response(error, scope)
             response.headers["Connection"] = "close"
             await response(scope, receive, send)
@@ -249,12 +257,33 @@ def _without_body(send: Send) -> Send:
     return send_headers
 
 
+def _complete(headers: Iterable[Header], request_id: bytes) -> list[Header]:
+    """Return a reply's headers with its id, without sniffing, and not to be stored by default."""
+    complete = [NO_SNIFFING, (b"x-request-id", request_id)]
+    is_stored = False
+    for pair in headers:
+        name = pair[0]
+        if name in STORAGE_HEADERS:
+            is_stored = True
+        if name != b"x-request-id":
+            complete.append(pair)
+    if not is_stored:
+        complete.append(NOT_STORED)
+    return complete
+
+
 def _request_id(headers: Headers) -> bytes:
     """Return the client's request id if it is well-formed, else a new one."""
     given = headers.get(b"x-request-id")
     if given is not None and REQUEST_ID.fullmatch(given):
         return given
     return secrets.token_hex(16).encode()
+
+
+def _is_plain(headers: Headers, hosts: Container[bytes | None]) -> bool:
+    """Return whether a request has one of the hosts, and no browser sent it."""
+    is_of_browser = b"origin" in headers or b"sec-fetch-site" in headers
+    return not is_of_browser and headers.get(b"host") in hosts
 
 
 def _check_headers(scope: Scope) -> None:
