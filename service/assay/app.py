@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
@@ -26,7 +25,7 @@ from assay.api.errors import install_handlers
 from assay.api.hosts import HostCheck
 from assay.api.hot_routes import HotRoutes
 from assay.api.jobs import Jobs
-from assay.api.keys import ApiKeys
+from assay.api.keys import ApiKeys, share_of
 from assay.api.middleware import AccessMiddleware, UnfinishedBodies
 from assay.api.paths import TolerantPaths
 from assay.batching.batcher import BatchLimits
@@ -43,18 +42,12 @@ from assay.runs.webhook import Webhook, decode_secret, parse_webhook_url
 from assay.scoring.prepare import Preparer
 from assay.scoring.prepared_cache import PreparedCache
 from assay.scoring.service import ScoringLimits, ScoringService
+from assay.selection import open_repository, select_entries
 from assay.served_model import ServedModel
-from assay.settings import Settings
-from assay.types import Share
+from assay.settings import Settings, variable_name
 from assay_models.card import CardError, Limits
 from assay_models.registry import Runtime
-from assay_models.repository import (
-    ModelNotFound,
-    ModelRepository,
-    RepositoryEntry,
-    card_folders,
-    embedded_root,
-)
+from assay_models.repository import ModelRepository
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +131,15 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     return app
 
 
+def _check_needs_no_keys(settings: Settings) -> None:
+    for name in ("key_rate", "key_concurrency", "private_cache"):
+        if getattr(settings, name):
+            raise SettingsError(
+                f"{variable_name(name)} without API keys has no effect",
+                hint="set ASSAY_API_KEYS_FILE or ASSAY_API_KEYS",
+            )
+
+
 def _create_access(settings: Settings, process: _Process) -> Access:
     hosts = HostCheck(
         settings.allowed_hosts,
@@ -172,6 +174,7 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         limits=ScoringLimits(settings.max_items, settings.max_request_tokens, settings.timeout),
         clock=CLOCK,
         monitor=monitor,
+        is_cache_private=settings.private_cache,
     )
     bodies = UnfinishedBodies()
     components = Components(
@@ -206,54 +209,11 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
 def _read_keys(settings: Settings) -> ApiKeys | None:
     """Return the accepted API keys; None if the server requires none."""
     if not settings.has_keys:
+        _check_needs_no_keys(settings)
         return None
     keys = [key.get_secret_value() for key in settings.api_keys]
-    share = Share(settings.key_rate, settings.key_concurrency)
+    share = share_of(settings.key_rate, settings.key_concurrency)
     return ApiKeys(keys, settings.api_keys_file, share)
-
-
-def open_repository(settings: Settings) -> ModelRepository:
-    """Return the repository of the embedded cards and of the cards in the configured folders.
-
-    Raises:
-        SettingsError: a folder does not exist or holds no card, or a card is malformed.
-    """
-    for root in settings.repository:
-        _check_has_cards(root)
-    try:
-        return ModelRepository([embedded_root(), *settings.repository])
-    except CardError as error:
-        raise SettingsError(str(error)) from error
-
-
-def _check_has_cards(root: Path) -> None:
-    if card_folders(root):
-        return
-    problem = "holds no NAME/VERSION/card.toml" if root.is_dir() else "does not exist"
-    raise SettingsError(
-        f"ASSAY_REPOSITORY: the folder {root} {problem}",
-        hint="name a folder that holds NAME/VERSION/card.toml for each of your models",
-    )
-
-
-def select_entries(settings: Settings, repository: ModelRepository) -> list[RepositoryEntry]:
-    """Return the models to serve: those named, or all embedded ones and all of the user's own.
-
-    Raises:
-        SettingsError: a name is not in the repository.
-    """
-    try:
-        if settings.models:
-            return [repository.find(name) for name in settings.models]
-    except ModelNotFound as error:
-        raise SettingsError(f"ASSAY_MODELS: {error}") from error
-    own = [folder.resolve() for folder in settings.repository]
-    entries = [repository.find(card.id) for card in repository.cards()]
-    return [
-        entry
-        for entry in entries
-        if entry.card.embedded or any(entry.folder.resolve().is_relative_to(root) for root in own)
-    ]
 
 
 def _create_models(
@@ -289,9 +249,16 @@ def _connect_redis(settings: Settings, metrics: Metrics) -> RedisCache | None:
     if settings.redis_url is None:
         return None
     url = settings.redis_url.get_secret_value()
-    ttl, timeout = settings.redis_ttl, settings.redis_timeout
+    secret = settings.redis_secret
     try:
-        return RedisCache(url, ttl=ttl, timeout=timeout, metrics=metrics, clock=CLOCK)
+        return RedisCache(
+            url,
+            ttl=settings.redis_ttl,
+            timeout=settings.redis_timeout,
+            metrics=metrics,
+            clock=CLOCK,
+            secret=b"" if secret is None else secret.get_secret_value().encode(),
+        )
     except ValueError as error:
         raise SettingsError(f"ASSAY_REDIS_URL: {error}") from None
 

@@ -142,6 +142,12 @@ class Settings(BaseModel):
     redis_url: SecretStr | None = Field(
         None, description="A Redis that shares scores between processes: `redis://host:6379/0`."
     )
+    redis_secret: SecretStr | None = Field(
+        None,
+        min_length=MIN_KEY_LENGTH,
+        description="A secret of at least 16 characters, the same for all servers of one Redis. "
+        "With it a client of Redis can neither choose scores nor find out what was scored.",
+    )
     redis_timeout: Seconds = Field(
         0.25, description="Seconds to wait for Redis before a lookup counts as a miss."
     )
@@ -178,6 +184,11 @@ class Settings(BaseModel):
     key_concurrency: Positive | None = Field(
         None,
         description="Scoring requests of one key's name that are served at once. Unset: no limit.",
+    )
+    private_cache: bool = Field(
+        False,
+        description="Share scores only between requests of one key's name, so that none learns "
+        "from `source` or from the time what another has sent.",
     )
     probes: Literal["open", "keyed"] = Field(
         "open",

@@ -115,6 +115,11 @@ class ApiKeys:
         return _unique([*self._given, *listed])
 
 
+def share_of(rate: float | None, concurrency: int | None) -> Share:
+    """Return a share; `NO_SHARE` itself if it has no limit."""
+    return NO_SHARE if rate is None and concurrency is None else Share(rate, concurrency)
+
+
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
@@ -166,7 +171,7 @@ def _refusal(problem: str) -> SettingsError:
 def _listed(entries: Mapping[str, KeyEntry], share: Share) -> Iterator[tuple[bytes, Caller]]:
     for name, entry in entries.items():
         scopes = SCOPES if "admin" in entry.scopes else frozenset(entry.scopes)
-        own = Share(entry.rate or share.rate, entry.concurrency or share.concurrency)
+        own = share_of(entry.rate or share.rate, entry.concurrency or share.concurrency)
         caller = Caller(name, scopes, share=own)
         for digest in entry.sha256:
             yield bytes.fromhex(digest), caller
