@@ -77,7 +77,7 @@ class Ready:
 
     `probe` is the prepared example, or the family's, which readiness computes again;
     `fingerprints` are those of the options without numbers. `raw_lengths` are the lengths of raws
-    that were computed here: a cached raw of another length is not used.
+    that were computed here: a cached raw of another length is not used, once there are any.
     """
 
     card: ModelCard

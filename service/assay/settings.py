@@ -197,9 +197,10 @@ class Settings(BaseModel):
     )
     allowed_hosts: Annotated[tuple[str, ...], AfterValidator(_check_names)] = Field(
         (),
-        description="Names by which the server may be called besides `localhost` and addresses, "
-        "separated by commas, without ports; `*` for any. Unset: any, but on a server without keys "
-        "that listens on loopback, where a web page could call it by a name of its own.",
+        description="Names by which the server may be called, separated by commas, without ports; "
+        "`*` for any. Addresses and names without a dot, such as `localhost`, always may. Unset: "
+        "any name, unless the server listens on loopback without keys, where a web page could call "
+        "it by a name of its own.",
     )
     cors_origins: Annotated[tuple[str, ...], AfterValidator(_check_origins)] = Field(
         (),

@@ -15,7 +15,7 @@ class HostCheck:
 
     A page of another site can make a browser send requests to a server that only this machine
     reaches. With a name of its own that resolves to the server's address it can read the replies
-    as well (DNS rebinding). A name that is an address cannot be rebound.
+    as well (DNS rebinding). No site has an address for its name, or a name without a dot.
 
     Args:
         names: the names that `Host` may have; `*` is any. Without names, `Host` is checked only
@@ -82,8 +82,8 @@ def _without_port(host: str) -> str:
 
 
 def _is_local_name(name: str) -> bool:
-    """Return whether no other site can have the name: `localhost`, or an address."""
-    return name == "localhost" or name.endswith(".localhost") or _is_address(name)
+    """Return whether no site of the web has the name: it has no dot, or is an address."""
+    return "." not in name or name.endswith(".localhost") or _is_address(name)
 
 
 def _is_address(name: str) -> bool:

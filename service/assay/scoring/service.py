@@ -206,8 +206,9 @@ class ScoringService:
         """Return one outcome for each input of the entries, in order."""
         keys = [key for entry in entries for key in entry.keys]
         known = await self._cache.get_many(list(dict.fromkeys(keys)))
-        if not ready.raw_lengths.issuperset(map(len, known.values())):
-            known = {key: raw for key, raw in known.items() if len(raw) in ready.raw_lengths}
+        lengths = ready.raw_lengths
+        if lengths and not lengths.issuperset(map(len, known.values())):
+            known = {key: raw for key, raw in known.items() if len(raw) in lengths}
         if len(known) == len(keys):
             return [Outcome(known[key], "cache") for key in keys]
         missing = [pair for entry in entries for pair in _inputs(entry) if pair[0] not in known]
