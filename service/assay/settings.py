@@ -82,8 +82,6 @@ def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _check_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     texts = [key.get_secret_value() for key in keys]
-    if not texts:
-        raise ValueError(f"it is set and has no key: unset it, or {MAKE_KEY}")
     for number, text in enumerate(texts, 1):
         if len(text) < MIN_KEY_LENGTH:
             raise ValueError(
@@ -307,6 +305,10 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         name: _split(text) if name in lists and isinstance(text, str) else text
         for name, text in given.items()
     }
+    if fields.get("api_keys") == ():
+        raise SettingsError(
+            f"{variable_name('api_keys')}: it is set and has no key: unset it, or {MAKE_KEY}"
+        )
     try:
         return Settings.model_validate(fields)
     except ValidationError as error:

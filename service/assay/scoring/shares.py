@@ -13,7 +13,7 @@ RETRY_SECONDS = 1.0
 
 
 @dataclass(slots=True)
-class _Account:
+class _Balance:
     """The tokens that a name may still use, when that was computed, and its running requests."""
 
     tokens: float
@@ -22,7 +22,7 @@ class _Account:
 
 
 class Shares:
-    """The accounts of the names that have a share.
+    """The balances of the names that have a share.
 
     A request is admitted while its name has tokens left, and is then charged for all its tokens,
     which may leave a debt. So a request of any size is served, and the rate holds on average.
@@ -33,7 +33,7 @@ class Shares:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._accounts: dict[str, _Account] = {}
+        self._balances: dict[str, _Balance] = {}
 
     @contextmanager
     def admitted(self, caller: Caller) -> Iterator[None]:
@@ -42,35 +42,35 @@ class Shares:
         Raises:
             RateLimited: the share is used up.
         """
-        account = self._account(caller)
+        balance = self._balance(caller)
         share = caller.share
-        if share.rate is not None and account.tokens <= 0:
+        if share.rate is not None and balance.tokens <= 0:
             raise RateLimited(
                 f"the key {caller.name} has used its {share.rate:g} tokens a second",
-                retry_after=(1 - account.tokens) / share.rate,
+                retry_after=(1 - balance.tokens) / share.rate,
             )
-        if share.concurrency is not None and account.running >= share.concurrency:
+        if share.concurrency is not None and balance.running >= share.concurrency:
             raise RateLimited(
-                f"the key {caller.name} has {account.running} requests running, its limit",
+                f"the key {caller.name} has {balance.running} requests running, its limit",
                 retry_after=RETRY_SECONDS,
             )
-        account.running += 1
+        balance.running += 1
         try:
             yield
         finally:
-            account.running -= 1
+            balance.running -= 1
 
     def charge(self, caller: Caller, tokens: int) -> None:
         """Charge a running request for its tokens."""
         if caller.share.rate is not None:
-            self._account(caller).tokens -= tokens
+            self._balance(caller).tokens -= tokens
 
-    def _account(self, caller: Caller) -> _Account:
+    def _balance(self, caller: Caller) -> _Balance:
         now, rate = self._clock(), caller.share.rate or 0.0
         full = rate * BURST_SECONDS
-        account = self._accounts.get(caller.name)
-        if account is None:
-            account = self._accounts[caller.name] = _Account(full, now)
-        account.tokens = min(full, account.tokens + rate * (now - account.updated))
-        account.updated = now
-        return account
+        balance = self._balances.get(caller.name)
+        if balance is None:
+            balance = self._balances[caller.name] = _Balance(full, now)
+        balance.tokens = min(full, balance.tokens + rate * (now - balance.updated))
+        balance.updated = now
+        return balance
