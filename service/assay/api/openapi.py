@@ -16,7 +16,7 @@ from assay.api.examples import EXAMPLES, Example
 
 ASSETS = "/static-offline-docs"
 SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "One of `ASSAY_API_KEYS`."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key of the server."},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 # Of parameters in a path; the model's is its example's.

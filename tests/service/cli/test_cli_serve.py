@@ -1,5 +1,6 @@
 """`assay serve` as a real process, and `assay score --url` against it."""
 
+import hashlib
 import json
 import os
 import re
@@ -150,6 +151,31 @@ class TestServing:
         result = run("serve", "--host", "unix:relative", ASSAY_MODELS="reference")
         assert result.exit_code == 2
         assert "ASSAY_HOST: a Unix socket is unix: and an absolute path" in result.stderr
+
+    @pytest.mark.parametrize("keys", ["", " ", ",", "k"])
+    def test_keys_that_protect_nothing_stop_it_at_start(self, keys: str) -> None:
+        result = run("serve", "--host", "0.0.0.0", ASSAY_MODELS="reference", ASSAY_API_KEYS=keys)
+        assert result.exit_code == 2
+        assert "error: ASSAY_API_KEYS: " in result.stderr
+        assert "make one with `openssl rand -hex 32`" in result.stderr
+
+    @pytest.mark.slow
+    def test_a_changed_file_of_keys_is_read_while_it_serves(self, tmp_path: Path) -> None:
+        file, old, new = tmp_path / "keys.toml", "the-key-until-now", "the-key-from-now-on"
+
+        def write(key: str) -> None:
+            digest = hashlib.sha256(key.encode()).hexdigest()
+            file.write_text(f'[trainer]\nscopes = ["score"]\nsha256 = "{digest}"\n')
+
+        def status(key: str) -> int:
+            return httpx2.get(f"{server.url}/version", headers={"X-API-Key": key}).status_code
+
+        write(old)
+        with serving("--port", "0", ASSAY_API_KEYS_FILE=str(file)) as server:
+            assert (status(old), status(new)) == (200, 403)
+            write(new)
+            server.read_until("read 1 API keys again")
+            assert (status(old), status(new)) == (403, 200)
 
     def test_it_ends_with_the_reason_if_no_model_can_be_loaded(self, tmp_path: Path) -> None:
         add_broken_card(tmp_path)
