@@ -142,16 +142,15 @@ def endpoints_page(paths: dict[str, dict[str, dict[str, str]]]) -> Iterator[str]
         paths: of the OpenAPI document.
     """
     yield NOTE + "# Endpoints\n"
-    yield "The schemas are in [openapi.json](openapi.json) and, of a running server, at `/docs`."
-    yield "Where the server has keys, the request's must have the scope.\n"
-    yield "| routes | scope | purpose |\n| --- | --- | --- |"
+    yield "The schemas are in [openapi.json](openapi.json) and, of a running server, at `/docs`.\n"
+    yield "| routes | scope of the key | purpose |\n| --- | --- | --- |"
     routes: dict[tuple[str, str], list[str]] = {}
     for path, methods in sorted(paths.items()):
         for method, operation in sorted(methods.items()):
             purpose = " ".join(operation["description"].split())
             route = f"{method.upper()} {path}"
             scope = SCOPE_OF[route]
-            key = (purpose, f"`{scope}`" if scope else "any")
+            key = (purpose, f"`{scope}`" if scope else "")
             routes.setdefault(key, []).append(f"`{route}`")
     for (purpose, scope), names in routes.items():
         yield f"| {'<br>'.join(names)} | {scope} | {purpose} |"

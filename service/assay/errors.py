@@ -90,16 +90,14 @@ class Forbidden(AssayError):
 
 
 class HostNotAllowed(Forbidden):
-    """The server listens on loopback, has no keys, and was called by a name that may be anyone's;
-    or `ASSAY_ALLOWED_HOSTS` does not have the name.
-    """
+    """The server does not have the name in `Host`."""
 
     code = "host_not_allowed"
     title = "Host not allowed"
 
 
 class OriginNotAllowed(Forbidden):
-    """The server has no keys, and a web page of another site sent the request."""
+    """A web page of another site called a server without keys."""
 
     code = "origin_not_allowed"
     title = "Origin not allowed"
@@ -220,9 +218,7 @@ class Overloaded(AssayError):
 
 
 class RateLimited(Overloaded):
-    """The key's share is used up: `ASSAY_KEY_RATE`, `ASSAY_KEY_CONCURRENCY` or its own in the file
-    of keys. `Retry-After` says when there is room again; other keys are served.
-    """
+    """The key's share is used up; other keys are served. `Retry-After` says when there is room."""
 
     code = "rate_limited"
     title = "Rate limit reached"

@@ -143,8 +143,8 @@ class Settings(BaseModel):
     redis_secret: SecretStr | None = Field(
         None,
         min_length=MIN_KEY_LENGTH,
-        description="A secret of at least 16 characters, the same for all servers of one Redis. "
-        "With it a client of Redis can neither choose scores nor find out what was scored.",
+        description="A secret of at least 16 characters that all servers of one Redis have. "
+        "Without it no score there can be read or chosen.",
     )
     redis_timeout: Seconds = Field(
         0.25, description="Seconds to wait for Redis before a lookup counts as a miss."
@@ -164,29 +164,26 @@ class Settings(BaseModel):
     )
     api_keys: Annotated[tuple[SecretStr, ...], AfterValidator(_check_keys)] = Field(
         (),
-        description="API keys, separated by commas, each of at least 16 characters and with all "
-        "scopes. When keys are set, here or in a file, every route requires one of them, "
-        "except the probes, and the pages that contain no data: the dashboard's static files, "
+        description="API keys with all scopes, separated by commas, of at least 16 characters. When "
+        "keys are set, every route requires one, except the probes and the pages that contain no "
+        "data: the dashboard's static files, "
         "`/docs`, `/redoc`, `/openapi.json` and their assets.",
     )
     api_keys_file: Path | None = Field(
         None,
-        description="A TOML file with API keys that have names and scopes (`score`, `read`, "
-        "`record`, `admin`), as digests. It is read again when it changes.",
+        description="A TOML file of API keys with names and scopes, read again when it changes.",
     )
     key_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         None,
-        description="Tokens a second that requests of one key's name may have scored, cached ones "
-        "included; an item counts at least one. Unset: no limit.",
+        description="Tokens a second of one key's name, cached ones included. Unset: no limit.",
     )
     key_concurrency: Positive | None = Field(
         None,
-        description="Scoring requests of one key's name that are served at once. Unset: no limit.",
+        description="Concurrent scoring requests of one key's name. Unset: no limit.",
     )
     private_cache: bool = Field(
         False,
-        description="Share scores only between requests of one key's name, so that none learns "
-        "from `source` or from the time what another has sent.",
+        description="Share scores only between keys of one name.",
     )
     probes: Literal["open", "keyed"] = Field(
         "open",
@@ -195,15 +192,14 @@ class Settings(BaseModel):
     )
     allowed_hosts: Annotated[tuple[str, ...], AfterValidator(_check_names)] = Field(
         (),
-        description="Names by which the server may be called, separated by commas, without ports; "
-        "`*` for any. Addresses and names without a dot, such as `localhost`, always may. Unset: "
-        "any name, unless the server listens on loopback without keys, where a web page could call "
-        "it by a name of its own.",
+        description="Names of the server, without ports, separated by commas; `*` for any. "
+        "Addresses and names without a dot are allowed too. Unset: any name, except "
+        "on loopback without keys.",
     )
     cors_origins: Annotated[tuple[str, ...], AfterValidator(_check_origins)] = Field(
         (),
         description="Origins whose web pages may call this server, separated by commas: "
-        "`https://example.org`, or `*` for all. Without keys, pages of other origins get a 403.",
+        "`https://example.org`, or `*` for all.",
     )
     max_items: Positive = Field(1024, description="Maximum number of items in one request.")
     max_body_bytes: Positive = Field(33_554_432, description="Maximum bytes of one request's body.")

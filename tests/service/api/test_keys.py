@@ -1,5 +1,6 @@
 """API keys: names, scopes, the file that lists them, and refused requests."""
 
+import asyncio
 import hashlib
 import logging
 import os
@@ -130,7 +131,7 @@ async def test_the_caller_has_the_keys_name_and_scopes(
             await client.post("/v1/score", json=ITEMS, headers=bearer(key))
         await client.post("/predict", json={"inputs": "a"}, headers={"X-API-Key": KEYS["score"]})
     first, second, third, fourth = [call.caller for call in calls]
-    assert (first.name, first.scopes) == ("score", {"score"})
+    assert (first.name, first.scopes) == ("score", frozenset({"score"}))
     assert (second.name, second.scopes) == ("admin", SCOPES)
     assert third.scopes == SCOPES
     assert third.name.startswith("key-")
@@ -237,7 +238,7 @@ async def test_wrong_keys_of_an_address_are_answered_late_after_some(
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr(access.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     now = [0.0]
     refusals = Refusals(new_metrics(), lambda: now[0])
     for _ in range(access.FREE_GUESSES):

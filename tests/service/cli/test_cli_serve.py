@@ -167,15 +167,15 @@ class TestServing:
             digest = hashlib.sha256(key.encode()).hexdigest()
             file.write_text(f'[trainer]\nscopes = ["score"]\nsha256 = "{digest}"\n')
 
-        def status(key: str) -> int:
-            return httpx2.get(f"{server.url}/version", headers={"X-API-Key": key}).status_code
+        def status(url: str, key: str) -> int:
+            return httpx2.get(f"{url}/version", headers={"X-API-Key": key}).status_code
 
         write(old)
         with serving("--port", "0", ASSAY_API_KEYS_FILE=str(file)) as server:
-            assert (status(old), status(new)) == (200, 403)
+            assert (status(server.url, old), status(server.url, new)) == (200, 403)
             write(new)
             server.read_until("read 1 API keys again")
-            assert (status(old), status(new)) == (403, 200)
+            assert (status(server.url, old), status(server.url, new)) == (403, 200)
 
     def test_it_ends_with_the_reason_if_no_model_can_be_loaded(self, tmp_path: Path) -> None:
         add_broken_card(tmp_path)

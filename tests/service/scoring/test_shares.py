@@ -128,7 +128,7 @@ async def test_identical_items_of_two_keys_in_flight_are_computed_twice_in_a_pri
 ) -> None:
     async with served(keyed.model_copy(update={"private_cache": True})) as client:
         both = await asyncio.gather(sources(client, ALICE), sources(client, BOB))
-    assert both == ["computed", "computed"]
+    assert set(both) == {"computed"}
 
 
 @pytest.mark.parametrize("raw", [(float("nan"),), (float("inf"),), (1.0, 2.0), ()])
