@@ -141,14 +141,16 @@ def _check_needs_no_keys(settings: Settings) -> None:
 
 
 def _create_access(settings: Settings, process: _Process) -> Access:
+    has_keys = process.keys is not None
     hosts = HostCheck(
         settings.allowed_hosts,
         settings.cors_origins,
         is_loopback=settings.is_loopback,
-        has_keys=process.keys is not None,
+        has_keys=has_keys,
     )
     refusals = Refusals(process.components.metrics, CLOCK)
-    return Access(process.keys, _public_paths(settings), hosts, refusals)
+    is_checked = settings.allowed_hosts or not has_keys
+    return Access(process.keys, _public_paths(settings), hosts if is_checked else None, refusals)
 
 
 def _public_paths(settings: Settings) -> frozenset[str]:

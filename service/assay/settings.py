@@ -164,9 +164,9 @@ class Settings(BaseModel):
     )
     api_keys: Annotated[tuple[SecretStr, ...], AfterValidator(_check_keys)] = Field(
         (),
-        description="API keys with all scopes, separated by commas, of at least 16 characters. When "
-        "keys are set, every route requires one, except the probes and the pages that contain no "
-        "data: the dashboard's static files, "
+        description="API keys with all scopes, separated by commas, of at least 16 characters. "
+        "When keys are set, every route requires one, except the probes and the pages that contain "
+        "no data: the dashboard's static files, "
         "`/docs`, `/redoc`, `/openapi.json` and their assets.",
     )
     api_keys_file: Path | None = Field(

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 Headers = Mapping[bytes, bytes]
 
 READ_METHODS = frozenset(("GET", "HEAD"))
-MAX_PLAIN_HOSTS = 64
+MAX_ADMITTED = 1024
 LOG_SECONDS, MAX_LOGGED_ADDRESSES = 60.0, 1024
 FREE_GUESSES, GUESS_SECONDS, MAX_SLOWED = 20, 1.0, 256
 """Wrong keys of an address within `LOG_SECONDS` that are answered at once; the delay of each later
@@ -84,7 +84,7 @@ class Access:
     Args:
         keys: the accepted API keys; None if no key is required.
         public_paths: paths that may be read without a key, and under any `Host`.
-        hosts: the check of `Host` and origin.
+        hosts: the check of `Host` and origin; None if requests need a key and may have any `Host`.
         refusals: the record of refused requests.
     """
 
@@ -92,15 +92,17 @@ class Access:
         self,
         keys: ApiKeys | None,
         public_paths: Collection[str],
-        hosts: HostCheck,
+        hosts: HostCheck | None,
         refusals: Refusals,
     ) -> None:
-        self._keys = keys
+        self.keys = keys
         self._public_paths = public_paths
         self._hosts = hosts
         self.refusals = refusals
-        self.plain_hosts: set[bytes | None] = set()
-        """Values of `Host` with which a request that no browser sent needs no check."""
+        self.admitted: dict[bytes | None, Caller] = {}
+        """The senders of requests without keys by `Host`. A request that no browser sent, with one
+        of these, needs no check.
+        """
 
     def admit(self, scope: Scope, headers: Headers) -> Caller:
         """Return the request's sender; a public path needs no key.
@@ -111,18 +113,20 @@ class Access:
             HostNotAllowed, OriginNotAllowed: see `HostCheck`.
         """
         try:
-            self._hosts.check(scope, headers)
+            if self._hosts is not None:
+                self._hosts.check(scope, headers)
         except HostNotAllowed:  # a probe calls the server by any name
             if not self._is_public(scope):
                 raise
             return STRANGER
-        if self._keys is None:
-            if len(self.plain_hosts) < MAX_PLAIN_HOSTS:
-                self.plain_hosts.add(headers.get(b"host"))
+        if self.keys is None:
+            _remember(self.admitted, headers.get(b"host"), NO_CALLER)
             return NO_CALLER
-        key = key_of(headers)
-        caller = self._keys.find(key)
+        key, admitted = key_of(headers), self.keys.admitted
+        caller = self.keys.find(key)
         if caller is not None:
+            if self._hosts is None and b"authorization" in headers:
+                _remember(admitted, headers[b"authorization"], caller)
             return caller
         if self._is_public(scope):
             return STRANGER
@@ -147,6 +151,11 @@ def key_of(headers: Headers) -> bytes:
         case b"basic":
             return _password(rest.strip())
     return headers.get(b"x-api-key", b"")
+
+
+def _remember(admitted: dict[bytes | None, Caller], header: bytes | None, caller: Caller) -> None:
+    if len(admitted) < MAX_ADMITTED:
+        admitted[header] = caller
 
 
 def _password(credentials: bytes) -> bytes:

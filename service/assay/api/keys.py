@@ -59,7 +59,7 @@ class _Stamp:
 
 
 class ApiKeys:
-    """The accepted API keys. Only their digests are kept.
+    """The accepted API keys, by their digests.
 
     A key of the settings has all scopes, and a name made of its digest. A key of the file has the
     name and the scopes of its table; `refresh` reads the file again when it has changed.
@@ -81,6 +81,8 @@ class ApiKeys:
         self._file = file
         self._stamp = None if file is None else _stamp(file)
         self._callers = self._read()
+        self.admitted: dict[bytes | None, Caller] = {}
+        """The holders of accepted keys by `Authorization`, so that the next lookup is cheap."""
 
     def find(self, key: bytes) -> Caller | None:
         """Return the holder of a key; None if the key is not accepted.
@@ -99,6 +101,7 @@ class ApiKeys:
         self._stamp = stamp
         try:
             self._callers = self._read()
+            self.admitted = {}  # after the keys: what is remembered from now on is of the new ones
         except SettingsError as error:
             logger.error("the API keys stay as they were: %s (%s)", error, error.hint)
         else:

@@ -4,7 +4,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -142,8 +142,9 @@ class AccessMiddleware:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         try:
             _check_headers(scope)
-            if self._access is not None and not _is_plain(headers, self._access.plain_hosts):
-                scope["caller"] = self._access.admit(scope, headers)
+            if self._access is not None:
+                caller = _known_caller(self._access, headers)
+                scope["caller"] = caller or self._access.admit(scope, headers)
             has_length = self._has_valid_length(scope, headers)
             if not has_length or headers.get(b"content-length", b"0") != b"0":
                 receive = self._bodies.watched(receive)
@@ -280,10 +281,12 @@ def _request_id(headers: Headers) -> bytes:
     return secrets.token_hex(16).encode()
 
 
-def _is_plain(headers: Headers, hosts: Container[bytes | None]) -> bool:
-    """Return whether a request has one of the hosts, and no browser sent it."""
+def _known_caller(access: Access, headers: Headers) -> Caller | None:
+    """Return the sender of a request like one that was admitted before; None for any other."""
+    if access.keys is not None:
+        return access.keys.admitted.get(headers.get(b"authorization"))
     is_of_browser = b"origin" in headers or b"sec-fetch-site" in headers
-    return not is_of_browser and headers.get(b"host") in hosts
+    return None if is_of_browser else access.admitted.get(headers.get(b"host"))
 
 
 def _check_headers(scope: Scope) -> None:

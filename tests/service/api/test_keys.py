@@ -139,6 +139,17 @@ async def test_the_caller_has_the_keys_name_and_scopes(
     assert fourth == first
 
 
+async def test_a_remembered_header_opens_nothing_for_another(
+    served: Served, keyed: Settings, calls: list[ScoreCall]
+) -> None:
+    headers = [bearer(KEYS["score"]), bearer(KEYS["read"]), bearer(KEYS["score"] + "x"), {}]
+    async with served(keyed) as client:
+        for _ in range(2):
+            answers = [await client.post("/v1/score", json=ITEMS, headers=own) for own in headers]
+            assert [answer.status_code for answer in answers] == [200, 403, 403, 401]
+    assert {call.caller.name for call in calls} == {"score"}
+
+
 async def test_a_server_without_keys_gives_every_request_all_scopes(
     served: Served, scripted_settings: Settings, calls: list[ScoreCall]
 ) -> None:
@@ -188,11 +199,13 @@ def test_a_changed_file_replaces_the_keys(file: Path) -> None:
         caller = keys.find(key)
         assert caller is not None
         assert caller.name == "score"
+    keys.admitted[b"Bearer old"] = caller
     replaced = file.with_name("next.toml")
     replaced.write_text(table("score", ["score"], new.decode()))
     replaced.rename(file)
     keys.refresh()
     assert keys.find(old) is None
+    assert keys.admitted == {}, "a header that was accepted before is checked again"
     assert keys.find(new) is not None
 
 
