@@ -22,7 +22,7 @@ from assay.app import create_app
 from assay.errors import Forbidden, SettingsError, Unauthorized
 from assay.scoring.service import ScoreCall
 from assay.settings import Settings
-from assay.types import SCOPES, Scope
+from assay.types import NO_CALLER, SCOPES, Scope
 
 KEYS = {scope: f"the-key-that-has-{scope}" for scope in sorted(SCOPES)}
 ITEMS = {"model": "scripted", "items": [{"text": "a"}]}
@@ -199,7 +199,7 @@ def test_a_changed_file_replaces_the_keys(file: Path) -> None:
         caller = keys.find(key)
         assert caller is not None
         assert caller.name == "score"
-    keys.admitted[b"Bearer old"] = caller
+    keys.admitted[b"Bearer old"] = NO_CALLER
     replaced = file.with_name("next.toml")
     replaced.write_text(table("score", ["score"], new.decode()))
     replaced.rename(file)
