@@ -9,6 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from assay import errors
+from assay.api.scopes import SCOPE_OF
 from assay.app import create_app
 from assay.metrics import Metrics
 from assay.settings import Settings, variable_name
@@ -142,14 +143,17 @@ def endpoints_page(paths: dict[str, dict[str, dict[str, str]]]) -> Iterator[str]
     """
     yield NOTE + "# Endpoints\n"
     yield "The schemas are in [openapi.json](openapi.json) and, of a running server, at `/docs`.\n"
-    yield "| routes | purpose |\n| --- | --- |"
-    routes: dict[str, list[str]] = {}
+    yield "| routes | scope of the key | purpose |\n| --- | --- | --- |"
+    routes: dict[tuple[str, str], list[str]] = {}
     for path, methods in sorted(paths.items()):
         for method, operation in sorted(methods.items()):
             purpose = " ".join(operation["description"].split())
-            routes.setdefault(purpose, []).append(f"`{method.upper()} {path}`")
-    for purpose, names in routes.items():
-        yield f"| {'<br>'.join(names)} | {purpose} |"
+            route = f"{method.upper()} {path}"
+            scope = SCOPE_OF[route]
+            key = (purpose, f"`{scope}`" if scope else "")
+            routes.setdefault(key, []).append(f"`{route}`")
+    for (purpose, scope), names in routes.items():
+        yield f"| {'<br>'.join(names)} | {scope} | {purpose} |"
 
 
 if __name__ == "__main__":

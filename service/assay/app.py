@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
@@ -19,11 +18,14 @@ from starlette.middleware.cors import CORSMiddleware
 
 from assay import __version__
 from assay.api import dashboard, openapi, ops, runs, v1
+from assay.api.access import Access, Refusals
 from assay.api.components import Components
 from assay.api.dialects.routers import ROUTERS
 from assay.api.errors import install_handlers
+from assay.api.hosts import HostCheck
 from assay.api.hot_routes import HotRoutes
 from assay.api.jobs import Jobs
+from assay.api.keys import ApiKeys, share_of
 from assay.api.middleware import AccessMiddleware, UnfinishedBodies
 from assay.api.paths import TolerantPaths
 from assay.batching.batcher import BatchLimits
@@ -40,17 +42,12 @@ from assay.runs.webhook import Webhook, decode_secret, parse_webhook_url
 from assay.scoring.prepare import Preparer
 from assay.scoring.prepared_cache import PreparedCache
 from assay.scoring.service import ScoringLimits, ScoringService
+from assay.selection import open_repository, select_entries
 from assay.served_model import ServedModel
-from assay.settings import Settings
+from assay.settings import Settings, variable_name
 from assay_models.card import CardError, Limits
 from assay_models.registry import Runtime
-from assay_models.repository import (
-    ModelNotFound,
-    ModelRepository,
-    RepositoryEntry,
-    card_folders,
-    embedded_root,
-)
+from assay_models.repository import ModelRepository
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +72,7 @@ class _Process:
     settings: Settings
     repository: ModelRepository
     components: Components
+    keys: ApiKeys | None
     bodies: UnfinishedBodies
     cache: ScoreCache
     redis: RedisCache | None
@@ -105,6 +103,7 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
         lifespan=_lifespan(process),
         redirect_slashes=False,
     )
+    openapi.restrict_pages(app)
     app.router.default = TolerantPaths(app.router)
     app.state.components = process.components
     routers = (v1.router, runs.router, *ROUTERS)
@@ -115,8 +114,7 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     app.add_middleware(HotRoutes, routes=[route for router in routers for route in router.routes])
     app.add_middleware(
         AccessMiddleware,
-        keys=[key.get_secret_value() for key in settings.api_keys],
-        public_paths=_public_paths(settings),
+        access=_create_access(settings, process),
         max_body_bytes=settings.max_body_bytes,
         metrics=process.components.metrics,
         root_path=settings.root_path,
@@ -131,6 +129,28 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
             expose_headers=["Retry-After", "X-Request-ID"],
         )
     return app
+
+
+def _check_needs_no_keys(settings: Settings) -> None:
+    for name in ("key_rate", "key_concurrency", "private_cache"):
+        if getattr(settings, name):
+            raise SettingsError(
+                f"{variable_name(name)} without API keys has no effect",
+                hint="set ASSAY_API_KEYS_FILE or ASSAY_API_KEYS",
+            )
+
+
+def _create_access(settings: Settings, process: _Process) -> Access:
+    has_keys = process.keys is not None
+    hosts = HostCheck(
+        settings.allowed_hosts,
+        settings.cors_origins,
+        is_loopback=settings.is_loopback,
+        has_keys=has_keys,
+    )
+    refusals = Refusals(process.components.metrics, CLOCK)
+    is_checked = settings.allowed_hosts or not has_keys
+    return Access(process.keys, _public_paths(settings), hosts if is_checked else None, refusals)
 
 
 def _public_paths(settings: Settings) -> frozenset[str]:
@@ -156,6 +176,7 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         limits=ScoringLimits(settings.max_items, settings.max_request_tokens, settings.timeout),
         clock=CLOCK,
         monitor=monitor,
+        is_cache_private=settings.private_cache,
     )
     bodies = UnfinishedBodies()
     components = Components(
@@ -173,51 +194,28 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         end_bodies=bodies.end,
         redis=None if redis is None else redis.state,
     )
-    return _Process(settings, repository, components, bodies, cache, redis, pool, webhook, on_death)
-
-
-def open_repository(settings: Settings) -> ModelRepository:
-    """Return the repository of the embedded cards and of the cards in the configured folders.
-
-    Raises:
-        SettingsError: a folder does not exist or holds no card, or a card is malformed.
-    """
-    for root in settings.repository:
-        _check_has_cards(root)
-    try:
-        return ModelRepository([embedded_root(), *settings.repository])
-    except CardError as error:
-        raise SettingsError(str(error)) from error
-
-
-def _check_has_cards(root: Path) -> None:
-    if card_folders(root):
-        return
-    problem = "holds no NAME/VERSION/card.toml" if root.is_dir() else "does not exist"
-    raise SettingsError(
-        f"ASSAY_REPOSITORY: the folder {root} {problem}",
-        hint="name a folder that holds NAME/VERSION/card.toml for each of your models",
+    return _Process(
+        settings,
+        repository,
+        components,
+        keys=_read_keys(settings),
+        bodies=bodies,
+        cache=cache,
+        redis=redis,
+        pool=pool,
+        webhook=webhook,
+        on_death=on_death,
     )
 
 
-def select_entries(settings: Settings, repository: ModelRepository) -> list[RepositoryEntry]:
-    """Return the models to serve: those named, or all embedded ones and all of the user's own.
-
-    Raises:
-        SettingsError: a name is not in the repository.
-    """
-    try:
-        if settings.models:
-            return [repository.find(name) for name in settings.models]
-    except ModelNotFound as error:
-        raise SettingsError(f"ASSAY_MODELS: {error}") from error
-    own = [folder.resolve() for folder in settings.repository]
-    entries = [repository.find(card.id) for card in repository.cards()]
-    return [
-        entry
-        for entry in entries
-        if entry.card.embedded or any(entry.folder.resolve().is_relative_to(root) for root in own)
-    ]
+def _read_keys(settings: Settings) -> ApiKeys | None:
+    """Return the accepted API keys; None if the server requires none."""
+    if not settings.has_keys:
+        _check_needs_no_keys(settings)
+        return None
+    keys = [key.get_secret_value() for key in settings.api_keys]
+    share = share_of(settings.key_rate, settings.key_concurrency)
+    return ApiKeys(keys, settings.api_keys_file, share)
 
 
 def _create_models(
@@ -253,9 +251,16 @@ def _connect_redis(settings: Settings, metrics: Metrics) -> RedisCache | None:
     if settings.redis_url is None:
         return None
     url = settings.redis_url.get_secret_value()
-    ttl, timeout = settings.redis_ttl, settings.redis_timeout
+    secret = settings.redis_secret
     try:
-        return RedisCache(url, ttl=ttl, timeout=timeout, metrics=metrics, clock=CLOCK)
+        return RedisCache(
+            url,
+            ttl=settings.redis_ttl,
+            timeout=settings.redis_timeout,
+            metrics=metrics,
+            clock=CLOCK,
+            secret=b"" if secret is None else secret.get_secret_value().encode(),
+        )
     except ValueError as error:
         raise SettingsError(f"ASSAY_REDIS_URL: {error}") from None
 
@@ -304,9 +309,11 @@ def _lifespan(process: _Process) -> Callable[[FastAPI], AbstractAsyncContextMana
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         freezing = await _start(process)
+        refreshing = asyncio.create_task(_refresh_keys(process.keys))
         try:
             yield
         finally:
+            refreshing.cancel()
             freezing.cancel()
             await _shut_down(process)
 
@@ -328,6 +335,11 @@ async def _start(process: _Process) -> asyncio.Task[None]:
     freezing = asyncio.create_task(_freeze_when_loaded(models, process.on_death))
     await asyncio.sleep(0)  # so that the task is waiting before requests arrive
     return freezing
+
+
+async def _refresh_keys(keys: ApiKeys | None) -> None:
+    if keys is not None:
+        await keys.keep_fresh()
 
 
 async def _shut_down(process: _Process) -> None:

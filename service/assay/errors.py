@@ -4,6 +4,8 @@
     ├── InvalidRequest        422      ├── ModelNotReady     503
     ├── Unauthorized          401      │   └── ModelFailed   503
     ├── Forbidden             403      ├── Overloaded        429
+    │   ├── HostNotAllowed    403      │   └── RateLimited   429
+    │   └── OriginNotAllowed  403      │
     ├── ModelNotFound         404      ├── ShuttingDown      503
     ├── RequestTooLarge       413      ├── DeadlineExceeded  504
     ├── ItemsFailed           422      │   └── OutOfTime     503
@@ -81,11 +83,25 @@ class Unauthorized(AssayError):
 
 
 class Forbidden(AssayError):
-    """The request carries a key that is not among those set."""
+    """The request carries a key that is not accepted, or that lacks the route's scope."""
 
     code = "forbidden"
     status = 403
     title = "API key not accepted"
+
+
+class HostNotAllowed(Forbidden):
+    """The server does not have the name in `Host`."""
+
+    code = "host_not_allowed"
+    title = "Host not allowed"
+
+
+class OriginNotAllowed(Forbidden):
+    """A web page of another site called a server without keys."""
+
+    code = "origin_not_allowed"
+    title = "Origin not allowed"
 
 
 class ModelNotFound(AssayError):
@@ -210,6 +226,13 @@ class Overloaded(AssayError):
     status = 429
     title = "Overloaded"
     retryable = True
+
+
+class RateLimited(Overloaded):
+    """The key's share is used up; other keys are served. `Retry-After` says when there is room."""
+
+    code = "rate_limited"
+    title = "Rate limit reached"
 
 
 class ShuttingDown(AssayError):

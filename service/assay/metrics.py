@@ -33,6 +33,11 @@ class Metrics:
             "Seconds from the request's first byte to the reply's last.",
             ["route"],
         )
+        self.refusals = counter(
+            "assay_auth_failures",
+            "Requests refused before routing, by reason: missing or wrong key, host, origin.",
+            ["reason"],
+        )
         self.items = counter(
             "assay_items",
             "Items by model and outcome: computed, cache, shared, rule, error.",

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Literal, get_args
 
@@ -76,7 +76,8 @@ class Ready:
     """The model is loaded, and has computed its card's example if the card has one.
 
     `probe` is the prepared example, or the family's, which readiness computes again;
-    `fingerprints` are those of the options without numbers.
+    `fingerprints` are those of the options without numbers. `raw_lengths` are the lengths of raws
+    that were computed here: a cached raw of another length is not used, once there are any.
     """
 
     card: ModelCard
@@ -84,6 +85,7 @@ class Ready:
     batcher: DynamicBatcher
     probe: Prepared
     fingerprints: Mapping[Options, str]
+    raw_lengths: set[int] = field(default_factory=set)
     name: Literal["ready"] = "ready"
 
     def fingerprint(self, options: Options) -> str:
@@ -203,7 +205,7 @@ class ServedModel:
         async with load_lock:
             self._has_lock = True
             model, probe = await loop.run_in_executor(self._thread, self._load, repository, runtime)
-            await self._self_test(model, probe)
+            raws = await self._self_test(model, probe)
         fingerprints = _fingerprints(model, self.card)
         batcher = DynamicBatcher(
             name=self.id,
@@ -216,7 +218,7 @@ class ServedModel:
             on_death=self._on_death,
         )
         batcher.start()
-        self.state = Ready(self.card, model, batcher, probe, fingerprints)
+        self.state = Ready(self.card, model, batcher, probe, fingerprints, {*map(len, raws)})
         logger.info("%s is ready", self.id)
 
     def _on_loaded(self, task: asyncio.Task[None]) -> None:
@@ -244,10 +246,15 @@ class ServedModel:
             whose = "the card's" if example else "the family's"
             raise SelfTestFailed(f"{whose} example has no score: {reason}: {remedy}") from error
 
-    async def _self_test(self, model: RewardModel, probe: Prepared) -> None:
+    async def _self_test(self, model: RewardModel, probe: Prepared) -> Sequence[Raw]:
+        """Compute the card's example; return its raws, none without an example.
+
+        Raises:
+            SelfTestFailed: its score is not the card's.
+        """
         example = self.card.example
         if example is None:
-            return
+            return []
         try:
             raws = await self._predict(model, probe.inputs) if probe.inputs else []
             (score,) = model.finish(probe, raws, Options())
@@ -259,6 +266,7 @@ class ServedModel:
                 f"the card's example scores {test.got:.6g}, the card says "
                 f"{test.expected:.6g} within {test.tolerance:g}"
             )
+        return raws
 
     async def _predict(self, model: RewardModel, inputs: Sequence[Input]) -> Sequence[Raw]:
         if model.runs == "device":

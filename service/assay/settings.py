@@ -24,8 +24,11 @@ PREFIX = "ASSAY_"
 CLIENT_VARIABLES = frozenset({"ASSAY_URL", "ASSAY_API_KEY"})
 REWARD_PREFIX = "ASSAY_REWARD_"  # variables of the client's reward functions
 UNIX = "unix:"
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 MAX_SOCKET_PATH_BYTES = 107
 YEAR_SECONDS = 31_536_000
+MIN_KEY_LENGTH = 16
+MAKE_KEY = "make one with `openssl rand -hex 32`"
 # Kubernetes describes each service of the namespace in the environment of every container, and
 # Docker each linked container. The variables of a service `assay` or `assay-…` have our prefix.
 SERVICE_LINK_NAME = re.compile(
@@ -70,6 +73,27 @@ def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
+def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not re.fullmatch(r"\*|[A-Za-z0-9._-]+", name):
+            raise ValueError("a name is like assay.example.org, without a port, or *")
+    return names
+
+
+def _check_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    texts = [key.get_secret_value() for key in keys]
+    for number, text in enumerate(texts, 1):
+        if len(text) < MIN_KEY_LENGTH:
+            raise ValueError(
+                f"key {number} is shorter than {MIN_KEY_LENGTH} characters: {MAKE_KEY}"
+            )
+        if not re.fullmatch("[!-~]+", text):
+            raise ValueError(f"key {number} has characters that no header can carry: {MAKE_KEY}")
+    if len(set(texts)) < len(texts):
+        raise ValueError("a key is given twice")
+    return keys
+
+
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=YEAR_SECONDS, allow_inf_nan=False)]
 Device = Annotated[str, AfterValidator(_check_device)]
@@ -78,7 +102,7 @@ Device = Annotated[str, AfterValidator(_check_device)]
 class Settings(BaseModel):
     """The settings of one process. Field `x` is the variable `ASSAY_X`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     host: Annotated[tuple[str, ...], AfterValidator(_check_hosts)] = Field(
         ("127.0.0.1",),
@@ -116,6 +140,12 @@ class Settings(BaseModel):
     redis_url: SecretStr | None = Field(
         None, description="A Redis that shares scores between processes: `redis://host:6379/0`."
     )
+    redis_secret: SecretStr | None = Field(
+        None,
+        min_length=MIN_KEY_LENGTH,
+        description="A secret of at least 16 characters that all servers of one Redis have. "
+        "Without it no score there can be read or chosen.",
+    )
     redis_timeout: Seconds = Field(
         0.25, description="Seconds to wait for Redis before a lookup counts as a miss."
     )
@@ -132,16 +162,39 @@ class Settings(BaseModel):
         ge=0,
         description="Maximum bytes of prepared items cached in memory; 0 disables the cache.",
     )
-    api_keys: tuple[SecretStr, ...] = Field(
+    api_keys: Annotated[tuple[SecretStr, ...], AfterValidator(_check_keys)] = Field(
         (),
-        description="API keys, separated by commas. When set, every route requires one of them, "
-        "except the probes, and the pages that contain no data: the dashboard's static files, "
+        description="API keys with all scopes, separated by commas, of at least 16 characters. "
+        "When keys are set, every route requires one, except the probes and the pages that contain "
+        "no data: the dashboard's static files, "
         "`/docs`, `/redoc`, `/openapi.json` and their assets.",
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="A TOML file of API keys with names and scopes, read again when it changes.",
+    )
+    key_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None,
+        description="Tokens a second of one key's name, cached ones included. Unset: no limit.",
+    )
+    key_concurrency: Positive | None = Field(
+        None,
+        description="Concurrent scoring requests of one key's name. Unset: no limit.",
+    )
+    private_cache: bool = Field(
+        False,
+        description="Share scores only between keys of one name.",
     )
     probes: Literal["open", "keyed"] = Field(
         "open",
         description="`open`: the probes (`/healthz`, `/readyz`, their aliases) need no API key, "
         "but name no models and no reasons without one. `keyed`: they need one.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], AfterValidator(_check_names)] = Field(
+        (),
+        description="Names of the server, without ports, separated by commas; `*` for any. "
+        "Addresses and names without a dot are allowed too. Unset: any name, except "
+        "on loopback without keys.",
     )
     cors_origins: Annotated[tuple[str, ...], AfterValidator(_check_origins)] = Field(
         (),
@@ -205,6 +258,21 @@ class Settings(BaseModel):
         30.0, description="Seconds in which to finish accepted requests at shutdown."
     )
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether requests need an API key."""
+        return bool(self.api_keys) or self.api_keys_file is not None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches every address."""
+        return all(map(is_private, self.host))
+
+
+def is_private(host: str) -> bool:
+    """Return whether only this machine reaches the address."""
+    return host.startswith(UNIX) or host.strip("[]") in LOOPBACK
+
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Return the settings in `environment`. Variables of Kubernetes are ignored with a warning.
@@ -228,11 +296,15 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         names = ", ".join(variable_name(field) for field in unknown)
         raise SettingsError(f"unknown {names}", hint=" ".join(_hints_for_unknown(unknown)))
     given.setdefault("runs", _state_file(environment))
-    lists = {"host", "models", "repository", "api_keys", "cors_origins"}
+    lists = {"host", "models", "repository", "api_keys", "allowed_hosts", "cors_origins"}
     fields = {
         name: _split(text) if name in lists and isinstance(text, str) else text
         for name, text in given.items()
     }
+    if fields.get("api_keys") == ():
+        raise SettingsError(
+            f"{variable_name('api_keys')}: it is set and has no key: unset it, or {MAKE_KEY}"
+        )
     try:
         return Settings.model_validate(fields)
     except ValidationError as error:

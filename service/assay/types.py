@@ -16,7 +16,8 @@ Scope = Literal["score", "read", "record", "admin"]
 """A right of an API key.
 
 `score`: to score items, and to record their results in a run; `read`: to read runs and metrics;
-`record`: to record telemetry and gold; `admin`: to do all of it to any run.
+`record`: to record telemetry and gold, and to edit runs of its own; `admin`: to do all of it to any
+run. A key with `admin` has all scopes.
 """
 SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
 
@@ -33,19 +34,37 @@ identical item in flight; `rule`: no forward pass was needed.
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """The share of one API key's name: tokens a second, and concurrent scoring requests.
+
+    None means without limit.
+    """
+
+    rate: float | None = None
+    concurrency: int | None = None
+
+
+NO_SHARE = Share()
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """The sender of a request: the name of its API key, and the rights that the key gives.
 
     Where the server has no keys, or the path needs none, the name is empty. `is_trusted`: whether
-    it may see names and reasons; a request without a key to a server with keys may not.
+    it may see names and reasons; a request without a key to a server with keys may not. `share` is
+    its share of the server.
     """
 
     name: str = ""
     scopes: frozenset[Scope] = SCOPES
     is_trusted: bool = True
+    share: Share = NO_SHARE
 
 
 NO_CALLER = Caller()
+STRANGER = Caller(scopes=frozenset(), is_trusted=False)
+"""The sender of a request without a key to a path that needs none, of a server with keys."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def url_with_keys() -> Iterator[str]:
-    settings = Settings(models=("reference",), api_keys=(SecretStr("right"),))
+    settings = Settings(models=("reference",), api_keys=(SecretStr("right-0123456789abc"),))
     with _listening(settings) as url:
         yield url
 
@@ -197,7 +197,7 @@ def _overlapping(words: int, shared: int) -> dict[str, str]:
 
 
 def test_api_keys_are_checked(url_with_keys: str, connect: Any) -> None:
-    assert connect(url_with_keys, api_key="right").score_one("reference", ITEM) > 0
+    assert connect(url_with_keys, api_key="right-0123456789abc").score_one("reference", ITEM) > 0
     with pytest.raises(AuthenticationError):
         connect(url_with_keys).score("reference", [ITEM])
     with pytest.raises(PermissionDeniedError):

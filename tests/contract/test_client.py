@@ -37,7 +37,7 @@ from assay_monitors.advice import Advice
 from assay_monitors.health import ChannelHealth
 from assay_monitors.store import Changes, RunStore
 
-KEY = "a-key"
+KEY = "a-key-0123456789abc"
 
 
 @pytest.fixture(scope="module")

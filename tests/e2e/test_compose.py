@@ -130,7 +130,7 @@ def test_the_health_check_knows_the_keys(port_with_keys: int) -> None:
     url = f"http://127.0.0.1:{port_with_keys}/v1/score"
     body = {"model": "reference", "items": [PAIR]}
     assert httpx2.post(url, json=body).status_code == 401
-    allowed = httpx2.post(url, json=body, headers={"Authorization": "Bearer second"})
+    allowed = httpx2.post(url, json=body, headers={"Authorization": "Bearer second-0123456789abc"})
     assert allowed.json()["results"][0]["status"] == "ok"
 
 
@@ -153,7 +153,12 @@ def port_with_keys(stack: Stack) -> Iterator[int]:
     name = f"{stack.project}-with-keys"
     run(
         *("docker", "run", "--detach", "--name", name, "--read-only", "--tmpfs", "/tmp"),
-        *("--publish", f"127.0.0.1:{port}:8000", "--env", "ASSAY_API_KEYS= first,second"),
+        *(
+            "--publish",
+            f"127.0.0.1:{port}:8000",
+            "--env",
+            "ASSAY_API_KEYS= first-0123456789abc,second-0123456789abc",
+        ),
         *("--env", "ASSAY_MODELS=reference", IMAGE),
     )
     try:

@@ -77,7 +77,7 @@ async def test_without_events_the_page_polls(settings: Settings) -> None:
 
 
 async def test_a_key_is_requested_sent_and_kept_in_this_tab_only(settings: Settings) -> None:
-    keys = Settings(api_keys=("right",)).api_keys
+    keys = Settings(api_keys=("right-0123456789abc",)).api_keys
     with listening(settings.model_copy(update={"api_keys": keys})) as address:
         async with visiting(address) as visit:
             await visit.go(VIEW)
@@ -87,17 +87,17 @@ async def test_a_key_is_requested_sent_and_kept_in_this_tab_only(settings: Setti
             await field.fill("wrong")
             await field.press("Enter")
             await expect(visit.page.get_by_role("alert")).to_contain_text("does not accept")
-            await visit.page.get_by_label("API key").fill("right")
+            await visit.page.get_by_label("API key").fill("right-0123456789abc")
             await visit.page.get_by_role("button", name="Open").click()
             await expect(visit.page.locator("h1")).to_have_text(RUN)
             await expect(visit.page.locator("#live")).to_have_text("Live")
             requests = [request for request in visit.requests if "/v1/" in request.url]
-            assert requests[-1].headers["authorization"] == "Bearer right"
-            assert not any("right" in request.url for request in visit.requests)
+            assert requests[-1].headers["authorization"] == "Bearer right-0123456789abc"
+            assert not any("right-0123456789abc" in request.url for request in visit.requests)
             stored = await visit.page.evaluate(
                 "[Object.values(sessionStorage), localStorage.length]"
             )
-            assert stored == [["right"], 0]
+            assert stored == [["right-0123456789abc"], 0]
             assert await visit.page.context.cookies() == []
             other = await visit.page.context.new_page()
             await other.goto(f"{address}/")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from assay.api import openapi
 from assay.errors import SettingsError
@@ -180,8 +181,42 @@ def test_an_unparsable_variable_is_an_error_that_names_it(name: str, text: str) 
         read_settings({f"ASSAY_{name}": text})
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "it is set and has no key"),
+        (" ", "it is set and has no key"),
+        (",", "it is set and has no key"),
+        ("k", "key 1 is shorter than 16 characters"),
+        ("hush" * 8 + ",hush", "key 2 is shorter than 16 characters"),
+        ("hush" * 8 + ", " + "hush" * 8, "a key is given twice"),
+        ("hush-hush hush-hush", "key 1 has characters that no header can carry"),
+        ("hush-hush-hush-h\u00fcsh", "key 1 has characters that no header can carry"),
+    ],
+)
+def test_keys_that_protect_nothing_are_errors_that_do_not_show_them(
+    text: str, problem: str
+) -> None:
+    with pytest.raises(SettingsError) as failure:
+        read_settings({"ASSAY_API_KEYS": text})
+    assert str(failure.value).startswith(f"ASSAY_API_KEYS: {problem}")
+    assert "hush" not in f"{failure.value} {failure.value.hint}"
+    assert "openssl rand -hex 32" in str(failure.value) or "twice" in problem
+
+
+def test_a_refused_key_is_not_in_the_error_of_the_class() -> None:
+    with pytest.raises(ValidationError) as failure:
+        Settings.model_validate({"api_keys": ("hush",)})
+    assert "hush" not in str(failure.value)
+
+
+def test_a_short_redis_secret_is_an_error() -> None:
+    with pytest.raises(SettingsError, match="ASSAY_REDIS_SECRET"):
+        read_settings({"ASSAY_REDIS_SECRET": "hush"})
+
+
 def test_secrets_are_not_in_the_repr() -> None:
-    settings = read_settings({"ASSAY_API_KEYS": "hush", "ASSAY_REDIS_URL": "redis://:hush@h"})
+    settings = read_settings({"ASSAY_API_KEYS": "hush" * 8, "ASSAY_REDIS_URL": "redis://:hush@h"})
     assert "hush" not in repr(settings)
 
 

@@ -13,6 +13,7 @@ from starlette.staticfiles import PathLike, StaticFiles
 from starlette.types import Scope
 
 from assay.api.errors import PROBLEMS
+from assay.api.scopes import ScopedRoute
 
 FOLDER = Path(__file__).parents[1] / "dashboard"
 INDEX = "index.html"
@@ -41,12 +42,11 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {**PROBLEMS[404], "description": "No such file"}}
 
-router = APIRouter(tags=["page"])
+router = APIRouter(route_class=ScopedRoute, tags=["page"])
 
 
 class DashboardFiles(StaticFiles):

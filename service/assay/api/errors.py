@@ -77,7 +77,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     for status, title in (
         (400, "Unreadable body"),
         (401, "API key required"),
-        (403, "API key not accepted"),
+        (403, "API key not accepted, or without the scope"),
         (404, "Model not found"),
         (413, "Request too large"),
         (415, "Unsupported Content-Encoding"),

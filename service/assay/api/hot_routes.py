@@ -15,7 +15,7 @@ from assay.api.disconnect import cancel_on_disconnect, disconnected_response
 from assay.api.errors import problem_response
 from assay.api.json import JSONDecodeError, is_json, parse_json
 from assay.api.json_route import JsonRoute
-from assay.api.middleware import headers_of, read_body, replay
+from assay.api.middleware import caller_of, headers_of, read_body, replay
 from assay.api.parameters import HEADERS, NO_PARAMETERS, read_parameters
 from assay.errors import AssayError, InvalidRequest
 
@@ -25,7 +25,8 @@ KEYS = frozenset(HEADERS)
 class HotEndpoint:
     """The ASGI endpoint of one hot route.
 
-    It answers well-formed POST requests and passes all others to the app.
+    It answers well-formed POST requests whose key has the route's scope, and passes all others to
+    the app.
 
     Args:
         route: the route whose endpoint is called.
@@ -37,11 +38,12 @@ class HotEndpoint:
         self._route = route
         self._body_type, self._query_type = route.body_type, route.query_type
         self._path_arguments = route.arguments & set(route.param_convertors)
+        self._needed_scope = route.needed_scope
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["method"] != "POST":
+        if scope["method"] != "POST" or self._needed_scope not in caller_of(scope).scopes:
             await self._app(scope, receive, send)
             return
         content = await read_body(receive)

@@ -5,18 +5,18 @@ from functools import cached_property
 from typing import Any, get_args, get_type_hints
 
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from assay.api.disconnect import cancel_on_disconnect, disconnected_response
 from assay.api.json import StrictRequest
 from assay.api.parameters import ScoringQuery
+from assay.api.scopes import ScopedRoute
 
 PLAIN_PARAMETERS = frozenset(("request", "body", "parameters"))
 
 
-class JsonRoute(APIRoute):
+class JsonRoute(ScopedRoute):
     """A route that takes strict JSON and cancels its work when the client disconnects.
 
     Parts of the path that the endpoint takes from `ForeignParameters` are listed in OpenAPI too.
@@ -62,9 +62,9 @@ class JsonRoute(APIRoute):
         is_model = isinstance(body, type) and issubclass(body, BaseModel)
         return body if is_plain and is_model else None
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def scoped_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler with a strict codec, cancelled when the client disconnects."""
-        handler = super().get_route_handler()
+        handler = super().scoped_handler()
 
         async def answer(request: Request) -> Response:
             strict = StrictRequest(request.scope, request.receive)

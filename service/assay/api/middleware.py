@@ -1,20 +1,19 @@
 """AccessMiddleware, the outermost layer: request ids, API keys, size limits, request metrics."""
 
 import asyncio
-import base64
-import binascii
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from assay.api.access import Access
 from assay.api.disconnect import disconnected_response
 from assay.api.encodings import coding_of, decompress
 from assay.api.errors import problem_response
-from assay.api.paths import below_root, clean_path, route_path
+from assay.api.paths import below_root
 from assay.errors import (
     AssayError,
     Forbidden,
@@ -27,14 +26,15 @@ from assay.metrics import Metrics
 from assay.types import NO_CALLER, Caller
 
 Headers = Mapping[bytes, bytes]
+Header = tuple[bytes, bytes]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 MAX_HEADER_BYTES = 65_536
-READ_METHODS = frozenset(("GET", "HEAD"))
+NO_SNIFFING: Header = (b"x-content-type-options", b"nosniff")
+NOT_STORED: Header = (b"cache-control", b"no-store")
+# A reply with one of them says itself whether it may be stored.
+STORAGE_HEADERS = frozenset((b"cache-control", b"etag"))
 ENCODING_HEADERS = frozenset((b"content-encoding", b"content-length", b"transfer-encoding"))
-
-
-STRANGER = Caller(scopes=frozenset(), is_trusted=False)
 
 
 class UnfinishedBodies:
@@ -88,8 +88,7 @@ class AccessMiddleware:
 
     Args:
         app: the protected app.
-        keys: the accepted API keys; without any, no key is required.
-        public_paths: paths that may be read without a key.
+        access: the check of keys, `Host` and origin; None without any.
         max_body_bytes: the limit of a request's body.
         metrics: counters of requests, by route and status.
         root_path: the path below which a proxy serves the app.
@@ -100,16 +99,14 @@ class AccessMiddleware:
         self,
         app: ASGIApp,
         *,
-        keys: Sequence[str],
-        public_paths: Collection[str],
+        access: Access | None,
         max_body_bytes: int,
         metrics: Metrics,
         root_path: str = "",
         bodies: UnfinishedBodies | None = None,
     ) -> None:
         self._app = app
-        self._keys = [key.encode() for key in keys]
-        self._public_paths = public_paths
+        self._access = access
         self._max_body_bytes = max_body_bytes
         self._count = _request_counter(metrics)
         self._root_path = root_path
@@ -133,8 +130,7 @@ class AccessMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                others = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
-                message["headers"] = [*others, (b"x-request-id", request_id)]
+                message["headers"] = _complete(message["headers"], request_id)
             await send(message)
 
         try:
@@ -146,7 +142,9 @@ class AccessMiddleware:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         try:
             _check_headers(scope)
-            scope["caller"] = self._check_key(scope, headers)
+            if self._access is not None:
+                caller = _known_caller(self._access, headers)
+                scope["caller"] = caller or self._access.admit(scope, headers)
             has_length = self._has_valid_length(scope, headers)
             if not has_length or headers.get(b"content-length", b"0") != b"0":
                 receive = self._bodies.watched(receive)
@@ -158,6 +156,8 @@ class AccessMiddleware:
                 receive = replay(content, receive)
             await self._app(scope, receive, send)
         except AssayError as error:
+            if self._access is not None and isinstance(error, Unauthorized | Forbidden):
+                await self._access.refusals.record(scope, error)
             response = problem_response(error, scope)
             response.headers["Connection"] = "close"
             await response(scope, receive, send)
@@ -181,28 +181,6 @@ class AccessMiddleware:
         others = [pair for pair in scope["headers"] if pair[0] not in ENCODING_HEADERS]
         scope["headers"] = [*others, (b"content-length", str(len(content)).encode())]
         return content
-
-    def _check_key(self, scope: Scope, headers: Headers) -> Caller:
-        """Return the request's sender; a public path needs no key.
-
-        Raises:
-            Unauthorized: the path needs a key, and the request has none.
-            Forbidden: the path needs a key, and the request's is not accepted.
-        """
-        if not self._keys:
-            return NO_CALLER
-        key = _key_of(headers)
-        matches = [secrets.compare_digest(key, known) for known in self._keys]
-        if any(matches):
-            return NO_CALLER
-        if scope["method"] in READ_METHODS and clean_path(route_path(scope)) in self._public_paths:
-            return STRANGER
-        if not key:
-            raise Unauthorized(
-                "this server wants an API key",
-                hint="Authorization: Bearer KEY, or http://:KEY@HOST where only a URL can be set",
-            )
-        raise Forbidden("this API key is not accepted")
 
     def _has_valid_length(self, scope: Scope, headers: Headers) -> bool:
         """Return whether the headers state a body length within the limit, or no body.
@@ -280,12 +258,35 @@ def _without_body(send: Send) -> Send:
     return send_headers
 
 
+def _complete(headers: Iterable[Header], request_id: bytes) -> list[Header]:
+    """Return a reply's headers with its id, without sniffing, and not to be stored by default."""
+    complete = [NO_SNIFFING, (b"x-request-id", request_id)]
+    is_stored = False
+    for pair in headers:
+        name = pair[0]
+        if name in STORAGE_HEADERS:
+            is_stored = True
+        if name != b"x-request-id":
+            complete.append(pair)
+    if not is_stored:
+        complete.append(NOT_STORED)
+    return complete
+
+
 def _request_id(headers: Headers) -> bytes:
     """Return the client's request id if it is well-formed, else a new one."""
     given = headers.get(b"x-request-id")
     if given is not None and REQUEST_ID.fullmatch(given):
         return given
     return secrets.token_hex(16).encode()
+
+
+def _known_caller(access: Access, headers: Headers) -> Caller | None:
+    """Return the sender of a request like one that was admitted before; None for any other."""
+    if access.keys is not None:
+        return access.keys.admitted.get(headers.get(b"authorization"))
+    is_of_browser = b"origin" in headers or b"sec-fetch-site" in headers
+    return None if is_of_browser else access.admitted.get(headers.get(b"host"))
 
 
 def _check_headers(scope: Scope) -> None:
@@ -300,24 +301,6 @@ def _check_size(size: int, max_bytes: int) -> None:
         raise RequestTooLarge(
             f"the body is larger than {max_bytes} bytes", hint="split the request"
         )
-
-
-def _key_of(headers: Headers) -> bytes:
-    """Return a request's key: a bearer token, a URL's password (basic), or `X-API-Key`."""
-    scheme, _, rest = headers.get(b"authorization", b"").partition(b" ")
-    match scheme.lower():
-        case b"bearer":
-            return rest.strip()
-        case b"basic":
-            return _password(rest.strip())
-    return headers.get(b"x-api-key", b"")
-
-
-def _password(credentials: bytes) -> bytes:
-    try:
-        return base64.b64decode(credentials, validate=True).partition(b":")[2]
-    except binascii.Error:
-        return b""
 
 
 def _request_counter(metrics: Metrics) -> Callable[[str, int, float], None]:

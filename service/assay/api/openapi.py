@@ -1,5 +1,7 @@
 """The OpenAPI document, with what the page at /docs needs: API keys, and requests that work."""
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,18 +9,70 @@ from typing import Any
 
 import fastapi_offline
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from assay.api.examples import EXAMPLES, Example
 
 ASSETS = "/static-offline-docs"
 SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "One of `ASSAY_API_KEYS`."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key of the server."},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 # Of parameters in a path; the model's is its example's.
 VALUES = {"rollout": "0-0", "run": "my-run", "version": 2}
 # A server without keys takes requests without any.
 SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"header": []}, {}]
+
+
+# The pages run the files of this server, and the scripts within them, named by their digests.
+POLICY = (
+    "default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+
+
+class RestrictedPage:
+    """An HTML page with a policy that allows no content from elsewhere, and no frame around it.
+
+    Args:
+        app: the page.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the page."""
+        start: Message = {}
+
+        async def send_restricted(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            policy = (b"content-security-policy", _policy(message["body"]))
+            await send({**start, "headers": [*start["headers"], policy]})
+            await send(message)
+
+        await self._app(scope, receive, send_restricted)
+
+
+def restrict_pages(app: FastAPI) -> None:
+    """Restrict the pages that the framework adds to an app; to be called before all other routes
+    are added.
+    """
+    for route in app.routes:
+        if isinstance(route, APIRoute):
+            route.app = RestrictedPage(route.app)
+
+
+def _policy(page: bytes) -> bytes:
+    digests = [hashlib.sha256(script).digest() for script in INLINE_SCRIPT.findall(page)]
+    scripts = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return POLICY.format(scripts=scripts).encode()
 
 
 def public_paths() -> frozenset[str]:

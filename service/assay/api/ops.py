@@ -11,9 +11,10 @@ from assay.api.components import components_of
 from assay.api.json import json_response
 from assay.api.middleware import caller_of
 from assay.api.schemas import Readiness
+from assay.api.scopes import ScopedRoute
 from assay.served_model import Ready, ServedModel
 
-router = APIRouter(tags=["operation"])
+router = APIRouter(route_class=ScopedRoute, tags=["operation"])
 
 
 LIVENESS_PATHS = ("/healthz", "/livez", "/health", "/ping", "/v2/health/live")

@@ -4,6 +4,7 @@ An unreachable, slow or faulty Redis makes scoring slower, never wrong and never
 """
 
 import asyncio
+import hashlib
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TypeVar, cast
@@ -22,6 +23,8 @@ T = TypeVar("T")
 
 MAX_PAUSE_SECONDS = 30.0
 MAX_WRITES = 256
+# Purposes of derived keys.
+NAME, CHECKSUM = b"assay name", b"assay checksum"
 # Two keys of different slots: a Redis Cluster refuses them together wherever it keeps them.
 START_KEYS = (b"start-1", b"start-2")
 
@@ -75,6 +78,8 @@ class RedisCache:
         timeout: seconds that each call may take.
         metrics: counters of lookups.
         clock: monotonic seconds.
+        secret: the secret without which neither the name nor the checksum of a value can be
+            computed; empty for none.
 
     Raises:
         ValueError: the URL is malformed.
@@ -88,6 +93,7 @@ class RedisCache:
         timeout: float,
         metrics: Metrics,
         clock: Callable[[], float],
+        secret: bytes = b"",
     ) -> None:
         self._redis: Redis = Redis.from_url(
             url,
@@ -100,6 +106,7 @@ class RedisCache:
         )
         self.state = RedisState(metrics.cache_up.labels("redis"), clock)
         self._ttl = ttl
+        self._secret = hashlib.sha256(secret).digest() if secret else b""
         self._timeout = timeout
         self._series = TierSeries(metrics, "redis")
         self._clock = clock
@@ -118,7 +125,7 @@ class RedisCache:
         if not isinstance(values, list) or len(values) != len(keys):
             return {}
         decoded = {
-            key: decode(key, value)
+            key: decode(self._derived(key, CHECKSUM), value)
             for key, value in zip(keys, values, strict=True)
             if value is not None
         }
@@ -144,12 +151,13 @@ class RedisCache:
         task.add_done_callback(self._tasks.discard)
 
     def _read(self, keys: Sequence[bytes]) -> Awaitable[list[object]]:
-        return cast(Awaitable[list[object]], self._redis.mget(list(map(_name, keys))))
+        return cast(Awaitable[list[object]], self._redis.mget([self._name(key) for key in keys]))
 
     async def _store(self, raws: Mapping[bytes, Raw]) -> None:
         async with self._redis.pipeline(transaction=False) as pipe:
             for key, raw in raws.items():
-                pipe.set(_name(key), encode(key, raw), ex=self._ttl)
+                value = encode(self._derived(key, CHECKSUM), raw)
+                pipe.set(self._name(key), value, ex=self._ttl)
             await pipe.execute()
 
     async def _bounded(
@@ -175,6 +183,11 @@ class RedisCache:
         pause.end()
         return answer
 
+    def _name(self, key: bytes) -> bytes:
+        return b"assay:" + self._derived(key, NAME)
 
-def _name(key: bytes) -> bytes:
-    return b"assay:" + key
+    def _derived(self, key: bytes, purpose: bytes) -> bytes:
+        """Return the key for a purpose; with a secret, one that cannot be computed without it."""
+        if not self._secret:
+            return key
+        return hashlib.blake2b(key, digest_size=32, key=self._secret, person=purpose).digest()

@@ -12,7 +12,6 @@ from assay.settings import UNIX
 
 BACKLOG = 4096
 ALL_IPV4, ALL_IPV6 = "0.0.0.0", "::"  # noqa: S104 names of addresses, not a default
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class CannotListen(Exception):
@@ -72,11 +71,6 @@ def address_of(host: str, listener: socket.socket) -> str:
     name = _without_brackets(host)
     port = listener.getsockname()[1]
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
-
-
-def is_private(host: str) -> bool:
-    """Return whether only this machine reaches the address."""
-    return host.startswith(UNIX) or _without_brackets(host) in LOOPBACK
 
 
 def _without_brackets(host: str) -> str:

@@ -15,10 +15,10 @@ import typer
 from rich import box
 from rich.table import Table
 
-from assay.app import open_repository, select_entries
 from assay.cli.process import Exit, LogLevel, exit_with, local_settings, on_errors, print_table
 from assay.errors import SettingsError
 from assay.offline.local import running_service
+from assay.selection import open_repository, select_entries
 from assay.served_model import SelfTest
 from assay.settings import Settings
 from assay_models.card import CardError, ModelCard, Quality

@@ -10,13 +10,13 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from assay.app import open_repository
 from assay.cli.process import Exit, LogLevel, exit_with, local_settings, on_errors, print_message
 from assay.errors import SettingsError
 from assay.offline.files import STREAM, FileError
 from assay.offline.local import local_scorer, setup_of
 from assay.offline.records import CannotResume
 from assay.offline.score_file import Concurrency, Connect, FileScoring, FileSummary, score_file
+from assay.selection import open_repository
 from assay.settings import Settings
 from assay_models.base import Options
 from assay_models.repository import ModelNotFound, RepositoryEntry

@@ -25,7 +25,6 @@ from assay.cli.listeners import (
     CannotListen,
     Listeners,
     address_of,
-    is_private,
     open_listeners,
 )
 from assay.cli.memory import bound_kernel_caches, releasing_free_memory
@@ -110,7 +109,7 @@ def _announce(
         for host, listener in zip(settings.host, listeners, strict=True)
     )
     print_message(f"Assay {__version__} serves {models} on {addresses}")
-    if not settings.api_keys and not all(map(is_private, settings.host)):
+    if not settings.has_keys and not settings.is_loopback:
         print_message(
             "warning: ASSAY_API_KEYS is not set: any client that reaches this address can use it"
         )

@@ -96,7 +96,7 @@ function keyForm(rejected) {
     h(
       "p",
       { id: "key-note", class: "small quiet" },
-      "One of the keys in ASSAY_API_KEYS. It is kept until this tab is closed, and sent to this server only.",
+      "A key with the scope read. It is kept until this tab is closed, and sent to this server only.",
     ),
     h("p", {}, h("button", { class: "button first", type: "submit" }, "Open")),
   );

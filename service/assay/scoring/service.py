@@ -12,6 +12,7 @@ from typing import Any
 from prometheus_client import Counter, Histogram
 
 from assay.batching.entry import Outcome
+from assay.cache.keys import owned_key
 from assay.cache.memory import ScoreCache
 from assay.errors import (
     AssayError,
@@ -29,8 +30,19 @@ from assay.scoring.assemble import assemble_results, timing_of, usage_of
 from assay.scoring.prepare import Preparer
 from assay.scoring.prepared_cache import PreparedItems
 from assay.scoring.ranking import summarise
+from assay.scoring.shares import Shares
 from assay.served_model import Ready, ServedModel
-from assay.types import NO_CALLER, Caller, Clock, ItemFailure, ItemResult, Lane, ScoreReply, Usage
+from assay.types import (
+    NO_CALLER,
+    NO_SHARE,
+    Caller,
+    Clock,
+    ItemFailure,
+    ItemResult,
+    Lane,
+    ScoreReply,
+    Usage,
+)
 from assay_models.base import Input, Options
 
 DEFAULT_OPTIONS = Options()
@@ -76,6 +88,7 @@ class ScoringService:
         limits: bounds of one request.
         clock: monotonic seconds, the same clock as the batchers'.
         monitor: the recorder of the runs that requests name.
+        is_cache_private: whether a score is shared only between requests of one API key's name.
     """
 
     def __init__(
@@ -88,6 +101,7 @@ class ScoringService:
         limits: ScoringLimits,
         clock: Clock,
         monitor: RunMonitor,
+        is_cache_private: bool = False,
     ) -> None:
         self._models = models
         self._cache = cache
@@ -96,6 +110,8 @@ class ScoringService:
         self._limits = limits
         self._clock = clock
         self._monitor = monitor
+        self._is_cache_private = is_cache_private
+        self._shares = Shares(clock)
 
     def find(self, reference: str) -> ServedModel:
         """Return the served model of that name, ready or not.
@@ -119,6 +135,12 @@ class ScoringService:
         Raises:
             AssayError: the request as a whole cannot be served; see each class.
         """
+        if call.caller.share is NO_SHARE:
+            return await self._score(call)
+        with self._shares.admitted(call.caller):
+            return await self._score(call)
+
+    async def _score(self, call: ScoreCall) -> ScoreReply:
         began = self._clock()
         deadline = began + (call.timeout or self._limits.timeout)
         served = self.find(call.model)
@@ -166,21 +188,24 @@ class ScoringService:
                 f"{len(call.items)} items, the limit is {self._limits.max_items}",
                 hint="split the request",
             )
+        owner = call.caller.name.encode() if self._is_cache_private else b""
         entries, computed = await self._preparer.prepare(
             ready.model,
             served.family.item,
             items=call.items,
             options=call.options,
-            scope=f"{served.id} {fingerprint}".encode(),
+            scope=f"{served.id} {fingerprint}".encode() + owner,
         )
         self._series[served.id].prepared(len(entries) - computed, computed)
         tokens = sum([entry.tokens for entry in entries])
+        if call.caller.share is not NO_SHARE:
+            self._shares.charge(call.caller, max(tokens, len(call.items)))
         if tokens > self._limits.max_request_tokens:
             raise RequestTooLarge(
                 f"{tokens} tokens, the limit is {self._limits.max_request_tokens}",
                 hint="split the request",
             )
-        return entries
+        return [_private(entry, owner) for entry in entries] if owner else entries
 
     async def _outcomes(
         self, ready: Ready, entries: Sequence[PreparedItems], deadline: float, lane: Lane
@@ -188,6 +213,9 @@ class ScoringService:
         """Return one outcome for each input of the entries, in order."""
         keys = [key for entry in entries for key in entry.keys]
         known = await self._cache.get_many(list(dict.fromkeys(keys)))
+        lengths = ready.raw_lengths
+        if lengths and not lengths.issuperset(map(len, known.values())):
+            known = {key: raw for key, raw in known.items() if len(raw) in lengths}
         if len(known) == len(keys):
             return [Outcome(known[key], "cache") for key in keys]
         missing = [pair for entry in entries for pair in _inputs(entry) if pair[0] not in known]
@@ -209,6 +237,7 @@ class ScoringService:
             for (key, _), outcome in zip(inputs, outcomes, strict=True)
             if not isinstance(outcome.value, AssayError) and outcome.source == "computed"
         }
+        ready.raw_lengths.update(map(len, new.values()))
         await self._cache.put_many(new)
         for outcome in outcomes:
             if isinstance(outcome.value, DeadlineExceeded | ShuttingDown):
@@ -247,6 +276,11 @@ class _Series:
             for result in results:
                 if result.error is not None:
                     self._errors(result.error.code).inc()
+
+
+def _private(entry: PreparedItems, owner: bytes) -> PreparedItems:
+    """Return an entry with cache keys that no other owner's entries have."""
+    return entry._replace(keys=tuple([owned_key(owner, key) for key in entry.keys]))
 
 
 def _inputs(entry: PreparedItems) -> list[tuple[bytes, Input]]:

@@ -77,7 +77,7 @@ async def test_refusals_are_the_same_for_json_and_for_events(
     path: str,
     headers: dict[str, str],
 ) -> None:
-    keys = Settings(api_keys=("a-key",)).api_keys
+    keys = Settings(api_keys=("a-key-0123456789abc",)).api_keys
     for settings, status, code in (
         (kept_settings, 404, "run_not_found"),
         (kept_settings.model_copy(update={"api_keys": keys}), 401, "unauthorized"),

@@ -59,15 +59,25 @@ async def test_a_failed_request_has_openais_error(
     [
         ({}, {"json": {}}, 401, "authentication_error"),
         ({"Authorization": "Bearer b"}, {"json": {}}, 403, "permission_error"),
-        ({"Authorization": "Bearer a"}, {"json": TOO_LARGE}, 413, "invalid_request_error"),
-        ({"Authorization": "Bearer a"}, {"json": {"model": "x"}}, 422, "invalid_request_error"),
+        (
+            {"Authorization": "Bearer a-key-of-this-test"},
+            {"json": TOO_LARGE},
+            413,
+            "invalid_request_error",
+        ),
+        (
+            {"Authorization": "Bearer a-key-of-this-test"},
+            {"json": {"model": "x"}},
+            422,
+            "invalid_request_error",
+        ),
     ],
 )
 async def test_a_refusal_before_the_routes_has_openais_error(
     served: Served, headers: dict[str, str], parts: dict[str, Any], status: int, kind: str
 ) -> None:
     settings = Settings.model_validate(
-        {"models": ("reference",), "api_keys": ("a",), "max_body_bytes": 1000}
+        {"models": ("reference",), "api_keys": ("a-key-of-this-test",), "max_body_bytes": 1000}
     )
     answer = await failed(served, settings, "POST", "/v1/embeddings", headers=headers, **parts)
     assert (answer.status_code, answer.json()["error"]["type"]) == (status, kind)

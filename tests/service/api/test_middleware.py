@@ -44,7 +44,7 @@ async def status_of(
         await send({"type": "http.response.body", "body": b""})
 
     middleware = AccessMiddleware(
-        app, keys=(), public_paths=(), max_body_bytes=MAX_BODY_BYTES, metrics=new_metrics()
+        app, access=None, max_body_bytes=MAX_BODY_BYTES, metrics=new_metrics()
     )
     scope = {
         "type": "http",

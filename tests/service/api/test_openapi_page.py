@@ -69,7 +69,9 @@ def test_the_page_asks_for_a_key_in_either_header() -> None:
 
 
 async def test_the_page_needs_no_key_and_calls_do(served: Served) -> None:
-    settings = Settings.model_validate({"models": ("reference",), "api_keys": ("a",)})
+    settings = Settings.model_validate(
+        {"models": ("reference",), "api_keys": ("a-key-of-this-test",)}
+    )
     async with served(settings) as client:
         page = (await client.get("/docs")).text
         files = re.findall(r'(?:src|href|url)(?:=|: )["\']([^"\']+)["\']', page)

@@ -214,9 +214,9 @@ async def test_no_origin_is_allowed_by_default(
 ) -> None:
     async with served(reference_settings) as client:
         answer = await client.options("/v1/score", headers=PREFLIGHT)
-        assert (answer.status_code, allowed_origin(answer)) == (405, None)
+        assert (answer.status_code, allowed_origin(answer)) == (403, None)
         scored = await client.post("/v1/score", json=BODY, headers={"Origin": ORIGIN})
-        assert (scored.status_code, allowed_origin(scored)) == (200, None)
+        assert (scored.status_code, allowed_origin(scored)) == (403, None)
 
 
 def allowed_origin(answer: httpx2.Response) -> Any:

@@ -155,7 +155,7 @@ async def test_a_malformed_edit_is_refused_with_its_field(
 async def test_edits_need_a_key_and_kept_runs(
     served: Served, scripted_settings: Settings, method: str
 ) -> None:
-    keys = Settings(api_keys=("a-key",)).api_keys
+    keys = Settings(api_keys=("a-key-0123456789abc",)).api_keys
     for changes, status in (({"api_keys": keys}, 401), ({"runs": "off"}, 404)):
         async with served(scripted_settings.model_copy(update=changes)) as client:
             answer = await client.request(method, "/v1/runs/r", json={"note": "x"})

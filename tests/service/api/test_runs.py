@@ -206,7 +206,7 @@ ROUTES = [
 async def test_every_route_requires_a_key(
     served: Served, scripted_settings: Settings, method: str, path: str, body: object
 ) -> None:
-    keys = Settings(api_keys=("a-key",)).api_keys
+    keys = Settings(api_keys=("a-key-0123456789abc",)).api_keys
     async with served(scripted_settings.model_copy(update={"api_keys": keys})) as client:
         answer = await client.request(method, path, json=body)
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")

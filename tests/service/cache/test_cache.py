@@ -1,5 +1,6 @@
 """The caches: keys, bounds, the wire format in Redis, and failures of Redis."""
 
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,9 +25,16 @@ KEYS = [cache_key("f", str(number).encode()) for number in range(4)]
 
 
 @asynccontextmanager
-async def redis_cache(url: str, metrics: Metrics | None = None) -> AsyncIterator[RedisCache]:
+async def redis_cache(
+    url: str, metrics: Metrics | None = None, secret: bytes = b""
+) -> AsyncIterator[RedisCache]:
     cache = RedisCache(
-        url, ttl=60, timeout=5.0, metrics=metrics or new_metrics(), clock=time.monotonic
+        url,
+        ttl=60,
+        timeout=5.0,
+        metrics=metrics or new_metrics(),
+        clock=time.monotonic,
+        secret=secret,
     )
     yield cache
     await cache.close()
@@ -97,6 +105,33 @@ async def test_a_damaged_value_is_a_miss(redis_server: RedisServer, garbage: byt
     async with redis_cache(redis_server.url, metrics) as cache:
         assert await cache.get_many([KEYS[0]]) == {}
     assert value(metrics, "assay_cache_lookups_total", tier="redis", outcome="error") == 1
+
+
+@pytest.mark.parametrize("raw", [(math.nan,), (math.inf,), (1.0, -math.inf)])
+def test_a_raw_that_is_not_finite_is_not_decoded(raw: tuple[float, ...]) -> None:
+    assert decode(b"key", encode(b"key", raw)) is None
+
+
+async def test_with_a_secret_only_its_holders_find_and_write_raws(
+    redis_server: RedisServer,
+) -> None:
+    secret = b"of all servers of a Redis"
+    async with redis_cache(redis_server.url, secret=secret) as writer:
+        await writer.put_many({KEYS[0]: (0.1,)})
+    with Redis.from_url(redis_server.url) as client:
+        (name,) = client.keys(b"*")
+        stored = client.get(name)
+        assert KEYS[0] not in name
+        for key in (KEYS[0], name, name.removeprefix(b"assay:")):
+            forged = encode(key, (9.0,))
+            client.set(b"assay:" + key, forged)
+            client.set(name, forged)
+            async with redis_cache(redis_server.url, secret=secret) as reader:
+                assert await reader.get_many([KEYS[0]]) == {}
+        client.set(name, stored)
+    for other, raws in ((b"", {KEYS[0]: (9.0,)}), (b"another", {}), (secret, {KEYS[0]: (0.1,)})):
+        async with redis_cache(redis_server.url, secret=other) as reader:
+            assert await reader.get_many([KEYS[0]]) == raws
 
 
 async def test_a_key_of_another_type_is_a_miss(redis_server: RedisServer) -> None:

@@ -1,5 +1,6 @@
 """`assay serve` as a real process, and `assay score --url` against it."""
 
+import hashlib
 import json
 import os
 import re
@@ -151,6 +152,31 @@ class TestServing:
         assert result.exit_code == 2
         assert "ASSAY_HOST: a Unix socket is unix: and an absolute path" in result.stderr
 
+    @pytest.mark.parametrize("keys", ["", " ", ",", "k"])
+    def test_keys_that_protect_nothing_stop_it_at_start(self, keys: str) -> None:
+        result = run("serve", "--host", "0.0.0.0", ASSAY_MODELS="reference", ASSAY_API_KEYS=keys)
+        assert result.exit_code == 2
+        assert "error: ASSAY_API_KEYS: " in result.stderr
+        assert "make one with `openssl rand -hex 32`" in result.stderr
+
+    @pytest.mark.slow
+    def test_a_changed_file_of_keys_is_read_while_it_serves(self, tmp_path: Path) -> None:
+        file, old, new = tmp_path / "keys.toml", "the-key-until-now", "the-key-from-now-on"
+
+        def write(key: str) -> None:
+            digest = hashlib.sha256(key.encode()).hexdigest()
+            file.write_text(f'[trainer]\nscopes = ["score"]\nsha256 = "{digest}"\n')
+
+        def status(url: str, key: str) -> int:
+            return httpx2.get(f"{url}/version", headers={"X-API-Key": key}).status_code
+
+        write(old)
+        with serving("--port", "0", ASSAY_API_KEYS_FILE=str(file)) as server:
+            assert (status(server.url, old), status(server.url, new)) == (200, 403)
+            write(new)
+            server.read_until("read 1 API keys again")
+            assert (status(server.url, old), status(server.url, new)) == (403, 200)
+
     def test_it_ends_with_the_reason_if_no_model_can_be_loaded(self, tmp_path: Path) -> None:
         add_broken_card(tmp_path)
         result = serve_until_end(ASSAY_MODELS="broken", ASSAY_REPOSITORY=str(tmp_path))
@@ -226,11 +252,13 @@ class TestScoringOnAServer:
     def test_the_key_is_read_from_the_environment(self, tmp_path: Path) -> None:
         source, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
         source.write_text(ITEMS)
-        with serving("--port", "0", ASSAY_API_KEYS="right") as server:
+        with serving("--port", "0", ASSAY_API_KEYS="right-0123456789abc") as server:
             refused = score(source, output, "--url", server.url, ASSAY_API_KEY="wrong")
             assert refused.exit_code == 2
             assert "403 forbidden" in refused.stderr
-            accepted = score(source, output, "--url", server.url, ASSAY_API_KEY="right")
+            accepted = score(
+                source, output, "--url", server.url, ASSAY_API_KEY="right-0123456789abc"
+            )
             assert accepted.exit_code == 0
 
     def test_an_unreachable_server_stops_the_command_and_keeps_the_results(

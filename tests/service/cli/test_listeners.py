@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from support.servers import free_port
 
-from assay.cli.listeners import CannotListen, address_of, is_private, open_listeners
+from assay.cli.listeners import CannotListen, address_of, open_listeners
+from assay.settings import is_private
 
 HAS_IPV6 = socket.has_dualstack_ipv6()
 needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")

@@ -215,7 +215,7 @@ async def test_an_internal_error_is_reported_without_its_text(
 
 
 async def test_every_route_requires_a_key(served: Served, scripted_settings: Settings) -> None:
-    keys = Settings(api_keys=("one", "two")).api_keys
+    keys = Settings(api_keys=("one-0123456789abcd", "two-0123456789abcd")).api_keys
     async with served(scripted_settings.model_copy(update={"api_keys": keys})) as client:
         paths = ["/version", "/metrics", "/v1/models", "/v1/runs", "/nope"]
         for path in paths:
@@ -224,25 +224,28 @@ async def test_every_route_requires_a_key(served: Served, scripted_settings: Set
             assert wrong.status_code == 403, path
         for path in ("/score", "/v1/score", "/v1/best-of-n", "/v1/models/scripted/score"):
             assert (await client.post(path, json={})).status_code == 401, path
-        for headers in ({"Authorization": "Bearer two"}, {"X-API-Key": "one"}):
+        for headers in (
+            {"Authorization": "Bearer two-0123456789abcd"},
+            {"X-API-Key": "one-0123456789abcd"},
+        ):
             assert (await client.get("/v1/models", headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize(
     ("credentials", "status"),
     [
-        (":two", 200),
-        ("anyone:two", 200),
-        ("two:", 401),
-        ("two", 401),
+        (":two-0123456789abcd", 200),
+        ("anyone:two-0123456789abcd", 200),
+        ("two-0123456789abcd:", 401),
+        ("two-0123456789abcd", 401),
         ("anyone:three", 403),
-        ("anyone:two:", 403),
+        ("anyone:two-0123456789abcd:", 403),
     ],
 )
 async def test_a_key_may_be_a_urls_password(
     served: Served, scripted_settings: Settings, credentials: str, status: int
 ) -> None:
-    keys = Settings(api_keys=("one", "two")).api_keys
+    keys = Settings(api_keys=("one-0123456789abcd", "two-0123456789abcd")).api_keys
     async with served(scripted_settings.model_copy(update={"api_keys": keys})) as client:
         encoded = base64.b64encode(credentials.encode()).decode()
         answer = await client.get("/v1/models", headers={"Authorization": f"Basic {encoded}"})
@@ -255,7 +258,7 @@ async def test_a_key_may_be_a_urls_password(
 async def test_malformed_credentials_are_no_key(
     served: Served, scripted_settings: Settings, credentials: str
 ) -> None:
-    keys = Settings(api_keys=("one", "two")).api_keys
+    keys = Settings(api_keys=("one-0123456789abcd", "two-0123456789abcd")).api_keys
     async with served(scripted_settings.model_copy(update={"api_keys": keys})) as client:
         answer = await client.get("/v1/models", headers={"Authorization": f"Basic {credentials}"})
         assert answer.status_code == 401

@@ -1,0 +1,58 @@
+"""The selection of models: the repository of the settings, and the entries that they name."""
+
+from pathlib import Path
+
+from assay.errors import SettingsError
+from assay.settings import Settings
+from assay_models.card import CardError
+from assay_models.repository import (
+    ModelNotFound,
+    ModelRepository,
+    RepositoryEntry,
+    card_folders,
+    embedded_root,
+)
+
+
+def open_repository(settings: Settings) -> ModelRepository:
+    """Return the repository of the embedded cards and of the cards in the configured folders.
+
+    Raises:
+        SettingsError: a folder does not exist or holds no card, or a card is malformed.
+    """
+    for root in settings.repository:
+        _check_has_cards(root)
+    try:
+        return ModelRepository([embedded_root(), *settings.repository])
+    except CardError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _check_has_cards(root: Path) -> None:
+    if card_folders(root):
+        return
+    problem = "holds no NAME/VERSION/card.toml" if root.is_dir() else "does not exist"
+    raise SettingsError(
+        f"ASSAY_REPOSITORY: the folder {root} {problem}",
+        hint="name a folder that holds NAME/VERSION/card.toml for each of your models",
+    )
+
+
+def select_entries(settings: Settings, repository: ModelRepository) -> list[RepositoryEntry]:
+    """Return the models to serve: those named, or all embedded ones and all of the user's own.
+
+    Raises:
+        SettingsError: a name is not in the repository.
+    """
+    try:
+        if settings.models:
+            return [repository.find(name) for name in settings.models]
+    except ModelNotFound as error:
+        raise SettingsError(f"ASSAY_MODELS: {error}") from error
+    own = [folder.resolve() for folder in settings.repository]
+    entries = [repository.find(card.id) for card in repository.cards()]
+    return [
+        entry
+        for entry in entries
+        if entry.card.embedded or any(entry.folder.resolve().is_relative_to(root) for root in own)
+    ]
