@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.hub import cached_file
 
@@ -23,9 +22,11 @@ from assay_models.families.classifier.outputs import ProblemType
 from assay_models.families.classifier.surprisal import SurprisalOptions
 from assay_models.families.classifier.transformers_compat import (
     cache_gguf_reading,
+    read_without_mapping,
     silence_transformers,
 )
 from assay_models.families.classifier.weight_files import (
+    read_tensors,
     refuse_integers,
     refuse_not_finite,
     refuse_quantised,
@@ -141,7 +142,7 @@ class Checkpoint:
         config = self._config()
         # Adapters are merged in fp32; `auto` keeps a head that was stored in fp32 as it is.
         is_exact = dtype == torch.float32 or self._has_own_files
-        with self._reading("model"), silence_transformers():
+        with self._reading("model"), silence_transformers(), read_without_mapping():
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 self._name,
                 config=config,
@@ -280,7 +281,7 @@ class Checkpoint:
     def _replace_tensors(self, model: Any, path: Path) -> set[str]:
         """Copy the tensors of a file over the model's, and return their names."""
         with self._reading("file of changed tensors", path):
-            state = load_file(path)
+            state = read_tensors(path)
         places = model.state_dict()
         for name, tensor in state.items():
             if name not in places or places[name].shape != tensor.shape:
@@ -295,7 +296,7 @@ class Checkpoint:
                 raise self._error(f"no {name} in {folder}")
         with self._reading("adapter", folder):
             config = self._adapter_config(folder)
-            state = load_file(folder / "adapter_model.safetensors")
+            state = read_tensors(folder / "adapter_model.safetensors")
             with warnings.catch_warnings():
                 # peft asks Transformers for an attribute that has a new name.
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
