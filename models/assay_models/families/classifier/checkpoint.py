@@ -34,7 +34,7 @@ from assay_models.families.classifier.weight_files import (
     summary,
 )
 from assay_models.file_stamps import DECIDING_SUFFIXES
-from assay_models.repository import ModelFiles, digest_of
+from assay_models.repository import ModelFiles, digest_of, path_inside
 
 logger = logging.getLogger(__name__)
 
@@ -124,9 +124,9 @@ class Checkpoint:
         shapes = {name: shape for name, *shape in report["mismatched_keys"]}
         missing = {*report["missing_keys"], *shapes}
         if self.options.changed is not None:
-            missing -= self._replace_tensors(model, self.files.folder / self.options.changed)
+            missing -= self._replace_tensors(model, self._beside(self.options.changed))
         if self.options.adapter is not None:
-            model, given = self._with_adapter(model, self.files.folder / self.options.adapter)
+            model, given = self._with_adapter(model, self._beside(self.options.adapter))
             missing -= given
         if missing:
             fitting = f"{type(model).__name__} of {model.config.num_labels} label(s)"
@@ -163,7 +163,7 @@ class Checkpoint:
         if self.options.chat_template is None:
             return None
         try:
-            return (self.files.folder / self.options.chat_template).read_text(encoding="utf-8")
+            return self._beside(self.options.chat_template).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise self._error(f"no readable {self.options.chat_template!r} by the card") from error
 
@@ -241,6 +241,7 @@ class Checkpoint:
                 "name this in options.adapter, and let weights name the base model"
             )
         if self.options.gguf_file is not None:
+            self._inside(folder, self.options.gguf_file)
             return {}
         with self._reading("model"):
             return stored_types(folder)
@@ -337,6 +338,15 @@ class Checkpoint:
             "installed), run AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), and "
             "copy the files"
         )
+
+    def _beside(self, name: str) -> Path:
+        return self._inside(self.files.folder, name)
+
+    def _inside(self, folder: Path, name: str) -> Path:
+        try:
+            return path_inside(folder, name)
+        except ValueError as error:
+            raise self._error(str(error)) from None
 
     def _reading(self, part: str, place: Path | None = None) -> Reading:
         return Reading(self.card.id, f"{part} at {str(place or self._name)!r}")
