@@ -109,6 +109,7 @@ class ServedModel:
         limits: bounds of batches and of the queue.
         metrics: the series of the process.
         clock: monotonic seconds.
+        load_timeout: seconds after which a model that is still loading has failed.
         on_death: called once, with the reason, when a model that was ready can compute no more.
 
     Raises:
@@ -122,6 +123,7 @@ class ServedModel:
         limits: BatchLimits,
         metrics: Metrics,
         clock: Clock,
+        load_timeout: float = math.inf,
         on_death: Callable[[str], None] = logger.critical,
     ) -> None:
         self.id: str = entry.card.id
@@ -134,6 +136,7 @@ class ServedModel:
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
+        self._load_timeout = load_timeout
         self._on_death = on_death
         self._probing: asyncio.Task[bool] | None = None
         self._suspect_since: float | None = None
@@ -228,7 +231,11 @@ class ServedModel:
         loop = asyncio.get_running_loop()
         async with load_lock:
             self._has_lock = True
-            model, probe = await loop.run_in_executor(self._thread, self._load, repository, runtime)
+            loading = loop.run_in_executor(self._thread, self._load, repository, runtime)
+            done, _ = await asyncio.wait({loading}, timeout=self._load_timeout)
+            if not done:  # its thread goes on; another model may load now
+                raise CardError(f"loading took more than {self._load_timeout:g} seconds")
+            model, probe = loading.result()
             await self._self_test(model, probe)
         fingerprints = _fingerprints(model, self.card)
         batcher = DynamicBatcher(

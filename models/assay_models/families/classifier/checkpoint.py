@@ -28,6 +28,7 @@ from assay_models.families.classifier.transformers_compat import (
 from assay_models.families.classifier.weight_files import (
     read_tensors,
     refuse_integers,
+    refuse_more_layers,
     refuse_not_finite,
     refuse_quantised,
     stored_types,
@@ -117,7 +118,7 @@ class Checkpoint:
                 not safetensors.
         """
         types = self._stored_types()
-        model, report = self._pretrained(dtype)
+        model, report = self._pretrained(dtype, types)
         self._refuse_leftovers(model, set(report["unexpected_keys"]))
         with self._reading("model"):
             refuse_integers(model, types)
@@ -138,8 +139,11 @@ class Checkpoint:
             refuse_not_finite(model)
         return model.eval().requires_grad_(False)
 
-    def _pretrained(self, dtype: torch.dtype) -> tuple[Any, Any]:
+    def _pretrained(self, dtype: torch.dtype, types: Mapping[str, str]) -> tuple[Any, Any]:
         config = self._config()
+        if types:
+            with self._reading("config"):
+                refuse_more_layers(config, types)
         # Adapters are merged in fp32; `auto` keeps a head that was stored in fp32 as it is.
         is_exact = dtype == torch.float32 or self._has_own_files
         with self._reading("model"), silence_transformers(), read_without_mapping():

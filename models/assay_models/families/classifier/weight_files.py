@@ -82,6 +82,20 @@ def refuse_quantised(config: Any) -> None:
     )
 
 
+def refuse_more_layers(config: Any, types: Mapping[str, str]) -> None:
+    """Refuse a config of more layers than the files have tensors: to build it might never end.
+
+    Raises:
+        CheckpointFault: it has.
+    """
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None) or 0
+    if layers > len(types):
+        raise CheckpointFault(
+            f"config.json names {layers} layers, and the files hold {len(types)} tensors: they do "
+            "not belong together"
+        )
+
+
 def refuse_not_finite(model: Any) -> None:
     """Refuse weights that are NaN or infinite.
 
