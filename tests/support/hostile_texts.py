@@ -1,7 +1,7 @@
 """Units of text whose repetition has cost some text tool more time than the text has length."""
 
 UNITS: tuple[str, ...] = (
-    # Sentences, and what looks like their end.
+    # Sentences, and strings that resemble their end.
     *("We saw St. ", "Dr. ", "e.g. ", "a.b.", "...", "!?", ". ", "\u3002", "\u6211\u3002", "A. "),
     *("\u2026", "said that ", "not ", "et al., ", "(Smith et al., 2020) ", "It is. ", "Is it? "),
     # Citations and brackets.

@@ -33,7 +33,7 @@ def silence_transformers() -> Iterator[None]:
 def read_without_mapping() -> Iterator[None]:
     """Let Transformers read safetensors files into this process's own memory, tensor by tensor.
 
-    It maps the files, and whoever writes into a mapped file changes the weights of a running model;
+    It maps the files, and a write into a mapped file changes the weights of a running model;
     if the file is cut, the process dies of it. Blocks may overlap in several threads.
     """
     library = vars(modeling_utils)
