@@ -56,7 +56,8 @@ class Family:
         """Import the family and load one of its models.
 
         Raises:
-            CardError: a package that the family needs is not installed, or the files do not fit.
+            CardError: a package that the family needs is not installed, the files do not fit, or
+                one of them was changed while they were read.
         """
         try:
             module = importlib.import_module(self.module)
@@ -64,7 +65,14 @@ class Family:
             raise CardError(
                 f"{card.id} needs the package {error.name!r}: pip install 'assay[models]'"
             ) from error
-        return cast(Loader, getattr(module, self.loader)).load(card, files, runtime)
+        model = cast(Loader, getattr(module, self.loader)).load(card, files, runtime)
+        changed = files.stamps.changed()
+        if changed is not None:
+            raise CardError(
+                f"{card.id}: {changed} was changed while it was read: never write into a served "
+                "folder, put the files into a new one"
+            )
+        return model
 
 
 # A program with and without the fence, so that every mode of extraction finds one.

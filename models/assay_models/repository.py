@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from assay_models.card import REFERENCE, CardError, ModelCard, Weights, read_card
+from assay_models.file_stamps import FileStamps
 from assay_models.package_weights import WeightsMissing, find_weights
 
 CHECKPOINT_HINT = (
@@ -23,19 +25,21 @@ class ModelFiles:
     """The folders of one model's files: its own, and its weights' (the same, or a package's).
 
     The folder of the weights is None for a family without weights and for hub models, which the
-    family fetches at the pinned revision.
+    family fetches at the pinned revision. `stamps` are those of the files before they were read.
     """
 
     folder: Path
     weights: Path | None
+    stamps: FileStamps = field(default_factory=FileStamps)
 
 
 @dataclass(frozen=True, slots=True)
 class RepositoryEntry:
-    """One card and the folder it was read from."""
+    """One card, the folder it was read from, and the root of the repository that holds it."""
 
     card: ModelCard
     folder: Path
+    root: Path
 
 
 def embedded_root() -> Path:
@@ -60,7 +64,12 @@ class ModelRepository:
         for root in roots:
             for folder in card_folders(root):
                 card = read_card(folder)
-                self._entries[card.id] = RepositoryEntry(card, folder)
+                if folder != root and folder.parts[-2:] != (card.name, str(card.version)):
+                    raise CardError(
+                        f"{folder / 'card.toml'} is the card of {card.id}: its folder must be "
+                        f"{card.name}/{card.version}"
+                    )
+                self._entries[card.id] = RepositoryEntry(card, folder, root)
 
     def cards(self) -> list[ModelCard]:
         """List all cards, sorted by name and version."""
@@ -95,10 +104,11 @@ class ModelRepository:
                 the card names.
         """
         weights = _weights_folder(entry)
+        stamps = FileStamps.take(_paths(entry.folder, weights))
         _verify(entry.card.id, entry.folder, entry.card.weights.own_files)
         if weights is not None:
             _verify(entry.card.id, weights, entry.card.weights.files)
-        return ModelFiles(entry.folder, weights)
+        return ModelFiles(entry.folder, weights, stamps)
 
 
 def card_folders(root: Path) -> Sequence[Path]:
@@ -129,6 +139,9 @@ def weight_names(folder: Path) -> list[str]:
         names = []
     if not names or any(Path(str(name)).name != name for name in names):
         raise ValueError(f"{index} does not name the files beside it: save the model again")
+    others = [name for name in names if not name.endswith(".safetensors")]
+    if others:
+        raise ValueError(f"{index} names {others[0]}, no safetensors: save the model again")
     return names
 
 
@@ -157,7 +170,7 @@ def fingerprint_of(parts: Mapping[str, object]) -> str:
 def _weights_folder(entry: RepositoryEntry) -> Path | None:
     weights = entry.card.weights
     if weights.source == "folder":
-        return (entry.folder / weights.path).resolve()
+        return _folder_of(entry).resolve()
     if weights.source == "package":
         return _package_folder(entry.card.id, weights)
     if weights.source == "parts":
@@ -186,6 +199,37 @@ def _downloaded(model: str, name: str, version: str, packages: Sequence[str]) ->
         return find_weights(name, version, packages)
     except WeightsMissing as error:
         raise CardError(f"{model}: {error}") from None
+
+
+def _folder_of(entry: RepositoryEntry) -> Path:
+    """Return the folder of weights: any absolute path of a card, or one inside its repository."""
+    path = entry.card.weights.path
+    folder = Path(os.path.abspath(entry.folder / path))
+    if not Path(path).is_absolute() and not folder.is_relative_to(os.path.abspath(entry.root)):
+        raise CardError(
+            f"{entry.card.id}: weights.path {path!r} leads out of the repository {entry.root}: "
+            "give the absolute path if the folder is your own"
+        )
+    return folder
+
+
+def path_inside(folder: Path, name: str) -> Path:
+    """Return the path of a file or folder that a card names inside another folder.
+
+    Raises:
+        ValueError: it lies outside.
+    """
+    path = Path(os.path.abspath(folder / name))
+    if not path.is_relative_to(os.path.abspath(folder)):
+        raise ValueError(f"{name!r} leads out of {folder}: put it there")
+    return path
+
+
+def _paths(folder: Path, weights: Path | None) -> Iterator[Path]:
+    # The reference of a card's scores decides none of them.
+    yield from (path for path in folder.rglob("*") if path.name != "reference.json")
+    if weights is not None and weights.is_dir():
+        yield from weights.iterdir()
 
 
 def _verify(model: str, folder: Path, digests: Mapping[str, str]) -> None:

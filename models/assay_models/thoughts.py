@@ -43,7 +43,7 @@ _QUOTES = frozenset("`'\"")
 _NEAR_CHARACTERS = 200
 _MAX_TOKEN_CHARACTERS = 40
 _END_TOKEN = re.compile(r"(?:<\|[^|<>\s]{1,32}\|>|</s>|<eos>|<end_of_turn>)\Z")
-_CONTROL = re.compile(r"(?:<\|[^|<>\s]{1,32}\|>|</?s>|<eos>|<end_of_turn>|\s)*+")
+_CONTROL_TOKEN = re.compile(r"(?:<\|[^|<>\s]{1,32}\|>|</?s>|<eos>|<end_of_turn>)\Z")
 
 
 class _Tag(NamedTuple):
@@ -101,6 +101,7 @@ def thoughts(text: str) -> tuple[list[Span], bool]:
     text = text.replace("\r", "\n")
     blocks = _Blocks([fence.start() for fence in _FENCE.finditer(text)])
     tags = list(_tags(text))
+    last = _stripped_end(text, _end_without(_CONTROL_TOKEN, text)) if tags else 0
     closed = {kind: tag.start for tag in tags if not tag.opens for kind in tag.kinds}
     found: list[Span] = []
     pending = iter(tags)
@@ -108,7 +109,7 @@ def thoughts(text: str) -> tuple[list[Span], bool]:
         if blocks.hold(tag):
             continue
         if not tag.opens:
-            if _ends_thought(text, tag):
+            if tag.end < last and _ends_thought(text, tag):
                 found, blocks.fences, blocks.read = [(0, tag.end)], 0, tag.end
             continue
         kind = next((kind for kind in tag.kinds if closed.get(kind, -1) > tag.start), None)
@@ -123,12 +124,25 @@ def thoughts(text: str) -> tuple[list[Span], bool]:
 
 def without_end_tokens(text: str) -> str:
     """Return a text without the tokens of chat templates that it ends with."""
+    return text[: _end_without(_END_TOKEN, text)]
+
+
+def _end_without(tokens: re.Pattern[str], text: str) -> int:
+    """Return the end of a text before the tokens that it ends with, white space among them."""
+    end = len(text)
     while True:
-        end = len(text.rstrip())
-        token = _END_TOKEN.search(text, max(0, end - _MAX_TOKEN_CHARACTERS), end)
+        stop = _stripped_end(text, end)
+        token = tokens.search(text, max(0, stop - _MAX_TOKEN_CHARACTERS), stop)
         if token is None:
-            return text
-        text = text[: token.start()]
+            return end
+        end = token.start()
+
+
+def _stripped_end(text: str, end: int) -> int:
+    # A slice for each token would copy the whole text each time.
+    while end and text[end - 1].isspace():
+        end -= 1
+    return end
 
 
 def _ends_thought(text: str, tag: _Tag) -> bool:
@@ -137,10 +151,7 @@ def _ends_thought(text: str, tag: _Tag) -> bool:
         return False
     before = text[max(0, tag.start - _NEAR_CHARACTERS) : tag.start].rpartition("\n")[2]
     behind = text[tag.end : tag.end + _NEAR_CHARACTERS].partition("\n")[0]
-    if any(before.count(quote) % 2 and quote in behind for quote in '`"'):
-        return False
-    rest = _CONTROL.match(text, tag.end)
-    return rest is not None and rest.end() < len(text)
+    return not any(before.count(quote) % 2 and quote in behind for quote in '`"')
 
 
 def _is_quoted(text: str, start: int, end: int, *, opens: bool) -> bool:

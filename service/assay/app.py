@@ -231,7 +231,12 @@ def _create_models(
         for entry in sorted(entries, key=lambda entry: entry.card.version):
             limits = _batch_limits(settings, entry.card.limits)
             model = ServedModel(
-                entry=entry, limits=limits, metrics=metrics, clock=CLOCK, on_death=on_death
+                entry=entry,
+                limits=limits,
+                metrics=metrics,
+                clock=CLOCK,
+                load_timeout=settings.load_timeout,
+                on_death=on_death,
             )
             served[entry.card.id] = served[entry.card.name] = model
     except CardError as error:

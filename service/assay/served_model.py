@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Literal, get_args
 
 from pydantic import ValidationError
@@ -26,7 +27,12 @@ from assay_models.base import (
 )
 from assay_models.card import CardError, ModelCard
 from assay_models.registry import Family, Runtime, family_of
-from assay_models.repository import ModelRepository, RepositoryEntry, fingerprint_of
+from assay_models.repository import (
+    ModelFiles,
+    ModelRepository,
+    RepositoryEntry,
+    fingerprint_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +111,7 @@ class ServedModel:
         limits: bounds of batches and of the queue.
         metrics: the series of the process.
         clock: monotonic seconds.
+        load_timeout: seconds after which a model that is still loading has failed.
         on_death: called once, with the reason, when a model that was ready can compute no more.
 
     Raises:
@@ -118,6 +125,7 @@ class ServedModel:
         limits: BatchLimits,
         metrics: Metrics,
         clock: Clock,
+        load_timeout: float = math.inf,
         on_death: Callable[[str], None] = logger.critical,
     ) -> None:
         self.id: str = entry.card.id
@@ -130,11 +138,14 @@ class ServedModel:
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
+        self._load_timeout = load_timeout
         self._on_death = on_death
         self._probing: asyncio.Task[bool] | None = None
         self._suspect_since: float | None = None
         self._loading: asyncio.Task[None] | None = None
         self._has_lock = False
+        self._files = ModelFiles(entry.folder, None)
+        self._changed: Path | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{DEVICE_THREAD} {entry.card.id}")
 
     def start(self, repository: ModelRepository, runtime: Runtime, load_lock: asyncio.Lock) -> None:
@@ -178,12 +189,30 @@ class ServedModel:
         """Return whether the model computes.
 
         It does if a batch completed recently, if the device is computing and has not hung, or if a
-        probe completes now. Concurrent calls share one probe.
+        probe completes now. Concurrent calls share one probe. It does not count as computing once
+        one of its files was changed: its scores stay those of the files that were loaded, and a
+        replica that starts now would serve others.
         """
         state = self.state
         computes = isinstance(state, Ready) and state.batcher.alive and await self._computes(state)
+        computes = computes and await self._is_current()
         self._metrics.ready.labels(self.id).set(computes)
         return computes
+
+    @property
+    def condition(self) -> str:
+        """The reason why `is_computing` was false."""
+        if self._changed is None:
+            return "not computing"
+        return f"changed on disk: {self._changed} is not the file that was loaded"
+
+    async def _is_current(self) -> bool:
+        """Return whether the files are those that were loaded."""
+        changed = await asyncio.to_thread(self._files.stamps.changed)
+        if changed is not None and self._changed is None:
+            self._changed = changed
+            logger.error("%s is %s: restart, or deploy a new folder", self.id, self.condition)
+        return self._changed is None
 
     async def close(self, timeout: float) -> None:
         """Finish the admitted items, within `timeout` seconds, and end the device thread.
@@ -204,7 +233,11 @@ class ServedModel:
         loop = asyncio.get_running_loop()
         async with load_lock:
             self._has_lock = True
-            model, probe = await loop.run_in_executor(self._thread, self._load, repository, runtime)
+            loading = loop.run_in_executor(self._thread, self._load, repository, runtime)
+            done, _ = await asyncio.wait({loading}, timeout=self._load_timeout)
+            if not done:  # its thread goes on; another model may load now
+                raise CardError(f"loading took more than {self._load_timeout:g} seconds")
+            model, probe = loading.result()
             raws = await self._self_test(model, probe)
         fingerprints = _fingerprints(model, self.card)
         batcher = DynamicBatcher(
@@ -232,7 +265,8 @@ class ServedModel:
         logger.error("%s failed to load: %s", self.id, reason, exc_info=cause)
 
     def _load(self, repository: ModelRepository, runtime: Runtime) -> tuple[RewardModel, Prepared]:
-        model = self.family.load(self.card, repository.locate(self._entry), runtime)
+        self._files = repository.locate(self._entry)
+        model = self.family.load(self.card, self._files, runtime)
         return model, self._prepare_example(model)
 
     def _prepare_example(self, model: RewardModel) -> Prepared:

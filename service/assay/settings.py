@@ -254,6 +254,11 @@ class Settings(BaseModel):
         description="Seconds between a stop signal and the closed listener. Meanwhile `/readyz` "
         "answers 503 and requests are served.",
     )
+    load_timeout: Seconds = Field(
+        3600.0,
+        description="Seconds in which a model must be loaded, a download included. One that takes "
+        "longer has failed, and the others are served.",
+    )
     drain_timeout: Seconds = Field(
         30.0, description="Seconds in which to finish accepted requests at shutdown."
     )

@@ -287,3 +287,17 @@ async def test_a_loading_model_is_refused_with_retry_after(
         (model,) = components_of(app).service.models()
         assert await model.loaded()
         assert (await client.post("/v1/score", json=body)).status_code == 200
+
+
+async def test_a_model_that_never_loads_has_failed_and_the_others_are_served(
+    scripted_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_over = threading.Event()
+    monkeypatch.setattr(ServedModel, "_load", lambda *_: is_over.wait(60))
+    settings = scripted_settings.model_copy(update={"load_timeout": 0.05})
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        (served,) = components_of(app).service.models()
+        assert not await served.loaded()
+        assert served.failure == "loading took more than 0.05 seconds"
+        is_over.set()

@@ -65,6 +65,7 @@ def _macro(parameters: str | None, body: str) -> _Macro:
 
 def _expand_once(pieces: list[str], macros: dict[str, _Macro]) -> str | None:
     parts: list[str] = []
+    closing = _closing_brackets(pieces)
     place = length = 0
     while place < len(pieces):
         piece = pieces[place]
@@ -72,7 +73,7 @@ def _expand_once(pieces: list[str], macros: dict[str, _Macro]) -> str | None:
         macro = macros.get(piece)
         if macro is not None and macro.parameters is None:
             piece = "".join(macro.body)
-        elif macro is not None and (call := _arguments(pieces, place)) is not None:
+        elif macro is not None and (call := _arguments(pieces, place, closing)) is not None:
             arguments, place = call
             piece = _substitute(macro, arguments)
         length += len(piece)
@@ -82,23 +83,35 @@ def _expand_once(pieces: list[str], macros: dict[str, _Macro]) -> str | None:
     return "".join(parts)
 
 
-def _arguments(pieces: list[str], place: int) -> tuple[list[str], int] | None:
+def _closing_brackets(pieces: list[str]) -> dict[int, int]:
+    """Return the place of the closing bracket of each opening one that is closed."""
+    closing: dict[int, int] = {}
+    opened: list[int] = []
+    for place, piece in enumerate(pieces):
+        if piece == "(":
+            opened.append(place)
+        elif piece == ")" and opened:
+            closing[opened.pop()] = place
+    return closing
+
+
+def _arguments(
+    pieces: list[str], place: int, closing: dict[int, int]
+) -> tuple[list[str], int] | None:
     """Return the arguments of a call that begins at that place, and the place behind it."""
     while place < len(pieces) and pieces[place].isspace():
         place += 1
-    if place == len(pieces) or pieces[place] != "(":
+    end = closing.get(place)
+    if end is None:
         return None
     arguments, depth = [""], 0
-    for end in range(place + 1, len(pieces)):
-        piece = pieces[end]
-        if piece == ")" and depth == 0:
-            return [argument.strip() for argument in arguments], end + 1
+    for piece in pieces[place + 1 : end]:
         depth += {"(": 1, ")": -1}.get(piece, 0)
         if piece == "," and depth == 0:
             arguments.append("")
         else:
             arguments[-1] += piece
-    return None
+    return [argument.strip() for argument in arguments], end + 1
 
 
 def _substitute(macro: _Macro, arguments: list[str]) -> str:

@@ -49,9 +49,15 @@ def in_older_syntax(code: str) -> str | None:
         node = pending.pop()
         edits += _edits(node)
         pending += node.children
-    for start, end, text in sorted(edits, reverse=True):
-        data = data[:start] + text + data[end:]
-    return data.decode() if edits else None
+    return _edited(data, sorted(edits)).decode() if edits else None
+
+
+def _edited(data: bytes, edits: Sequence[_Edit]) -> bytes:
+    kept, place = list[bytes](), 0
+    for start, end, text in edits:
+        kept += [data[place:start], text]
+        place = end
+    return b"".join([*kept, data[place:]])
 
 
 @cache

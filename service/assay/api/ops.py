@@ -70,4 +70,4 @@ async def _state(served: ServedModel) -> str:
     if not isinstance(served.state, Ready):
         name = served.state.name
         return f"{name}: {served.failure}" if served.failure else name
-    return "ready" if await served.is_computing() else "not computing"
+    return "ready" if await served.is_computing() else served.condition

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
@@ -164,7 +164,7 @@ def weights_state(repository: ModelRepository, entry: RepositoryEntry) -> str:
     unchecked = weights.model_copy(update={"files": {}, "own_files": {}})
     card = entry.card.model_copy(update={"weights": unchecked})
     try:
-        files = repository.locate(RepositoryEntry(card, entry.folder))
+        files = repository.locate(replace(entry, card=card))
     except CardError as error:
         return "missing: " + str(error).removeprefix(f"{entry.card.id} ")
     named = [(entry.folder, name) for name in weights.own_files]

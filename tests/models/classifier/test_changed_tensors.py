@@ -6,27 +6,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support.checkpoints import TEXTS, approximately, build_checkpoint, load_classifier, logits_of
+from support.weight_files import CHANGED, save_changed
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from assay_models.card import CardError
 
 pytestmark = pytest.mark.weights
-
-CHANGED = {"changed": "changed.safetensors", "num_labels": 1}
-
-
-def save_changed(folder: Path, **own: Tensor) -> dict[str, Tensor]:
-    """Save other weights for one layer and the head, in half precision, beside the card."""
-    torch.manual_seed(13)
-    shapes = {
-        "bert.encoder.layer.1.output.dense.weight": (32, 48),
-        "classifier.weight": (1, 32),
-        "classifier.bias": (1,),
-    }
-    state = {name: torch.randn(shape).half() for name, shape in shapes.items()} | own
-    save_file(state, folder / "changed.safetensors")
-    return state
 
 
 @pytest.mark.parametrize("with_head", [True, False])

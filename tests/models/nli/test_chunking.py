@@ -218,16 +218,19 @@ def test_passages_are_tokenized_once() -> None:
 def test_a_copied_sentence_is_a_chunk_of_its_own() -> None:
     passages = {0: "The ferry leaves at nine. It is red.", 2: "Old. The ferry leaves at nine!"}
     evidence = Evidence(passages, words, 8)
-    assert evidence.copied("the  ferry leaves at nine", 5) == [Chunk(0, 0, 25), Chunk(2, 5, 30)]
-    assert evidence.copied("The ferry leaves at nine.", 4) == []
-    assert evidence.copied("The ferry leaves at ten.", 9) == []
+    assert list(evidence.copied("the  ferry leaves at nine", 5)) == [
+        Chunk(0, 0, 25),
+        Chunk(2, 5, 30),
+    ]
+    assert list(evidence.copied("The ferry leaves at nine.", 4)) == []
+    assert list(evidence.copied("The ferry leaves at ten.", 9)) == []
 
 
 @pytest.mark.parametrize(
     "passage", ["The ferry leaves at nine.", "It is false that the ferry leaves at nine. So."]
 )
 def test_only_a_whole_sentence_among_others_is_copied(passage: str) -> None:
-    assert Evidence({0: passage}, words, 8).copied("The ferry leaves at nine.", 9) == []
+    assert list(Evidence({0: passage}, words, 8).copied("The ferry leaves at nine.", 9)) == []
 
 
 TABLE = "Prices of 2020:\n\n| Plan | Price |\n|:--|--:|\n| Basic | 9 euros |\n| Pro | 29 euros |\n"

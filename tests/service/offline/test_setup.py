@@ -16,7 +16,7 @@ from assay_models.base import Options
 from assay_models.repository import ModelRepository
 
 CARD = 'name = "mine"\nversion = 1\nfamily = "reference"\n'
-ELSEWHERE = '[weights]\nsource = "folder"\npath = "../../../trained"\n'
+ELSEWHERE = '[weights]\nsource = "folder"\npath = "../../trained"\n'
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_the_file_behind_a_link_decides(folder: Path, tmp_path: Path) -> None:
 def test_weights_in_another_folder_decide(folder: Path, tmp_path: Path) -> None:
     (folder / "card.toml").write_text(CARD + ELSEWHERE)
     absent = setup(folder)
-    weights = tmp_path / "trained" / "model.safetensors"
+    weights = tmp_path / "models" / "trained" / "model.safetensors"
     weights.parent.mkdir()
     weights.write_bytes(b"1")
     present = setup(folder)

@@ -6,10 +6,14 @@ from datetime import date, datetime, time
 from typing import Any
 
 from jinja2 import Environment, TemplateError, TemplateSyntaxError, nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
 
 from assay_models.families.classifier.load_errors import CheckpointFault
+from assay_models.families.classifier.template_trial import (
+    CPU_SECONDS,
+    MEMORY_BYTES,
+    ends,
+    template_environment,
+)
 
 CLOCK = "strftime_now"
 """The function of Transformers' templates that writes the present time in a given format."""
@@ -26,8 +30,8 @@ def fixed_template(template: str, at: date | None) -> str:
             the template.
 
     Raises:
-        CheckpointFault: the template has a syntax error, draws at random, or asks for the time and
-            no date is given, or the other way round.
+        CheckpointFault: the template has a syntax error, does not end, draws at random, or asks for
+            the time and no date is given, or the other way round.
     """
     tree = _parsed(template)
     _refuse_chance(tree)
@@ -67,21 +71,13 @@ def own_template(tokenizer: Any) -> str | None:
     return template
 
 
-class _Generation(Extension):
-    """The block tag with which Transformers marks an assistant's tokens; it changes no text."""
-
-    tags = {"generation"}  # noqa: RUF012 as jinja2 declares it
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """Return the nodes of the block."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
 def _parsed(template: str) -> nodes.Template:
-    environment = Environment(  # noqa: S701 the text is for a tokenizer, not for a browser
-        extensions=["jinja2.ext.loopcontrols", _Generation], trim_blocks=True, lstrip_blocks=True
-    )
+    if template and not ends(template):
+        raise CheckpointFault(
+            f"two short messages take it more than {CPU_SECONDS} s of CPU time or "
+            f"{MEMORY_BYTES >> 20} MiB: give another options.chat_template"
+        )
+    environment = template_environment(Environment)
     try:
         tree = environment.parse(template)
         environment.compile(tree)

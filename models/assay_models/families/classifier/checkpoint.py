@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.hub import cached_file
 
@@ -23,20 +22,23 @@ from assay_models.families.classifier.outputs import ProblemType
 from assay_models.families.classifier.surprisal import SurprisalOptions
 from assay_models.families.classifier.transformers_compat import (
     cache_gguf_reading,
+    read_without_mapping,
     silence_transformers,
 )
 from assay_models.families.classifier.weight_files import (
+    read_tensors,
     refuse_integers,
+    refuse_more_layers,
     refuse_not_finite,
     refuse_quantised,
     stored_types,
     summary,
 )
-from assay_models.repository import ModelFiles, digest_of
+from assay_models.file_stamps import DECIDING_SUFFIXES
+from assay_models.repository import ModelFiles, digest_of, path_inside
 
 logger = logging.getLogger(__name__)
 
-_FINGERPRINTED = (".safetensors", ".json", ".jinja", ".txt", ".model", ".gguf")
 _PRETRAINING_HEADS = re.compile(r"^(lm_head|cls|decoder|lm_predictions|mask_predictions|pooler)\.")
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _WORDS = ("*.model", "*.tiktoken", "vocab.*")
@@ -116,16 +118,16 @@ class Checkpoint:
                 not safetensors.
         """
         types = self._stored_types()
-        model, report = self._pretrained(dtype)
+        model, report = self._pretrained(dtype, types)
         self._refuse_leftovers(model, set(report["unexpected_keys"]))
         with self._reading("model"):
             refuse_integers(model, types)
         shapes = {name: shape for name, *shape in report["mismatched_keys"]}
         missing = {*report["missing_keys"], *shapes}
         if self.options.changed is not None:
-            missing -= self._replace_tensors(model, self.files.folder / self.options.changed)
+            missing -= self._replace_tensors(model, self._beside(self.options.changed))
         if self.options.adapter is not None:
-            model, given = self._with_adapter(model, self.files.folder / self.options.adapter)
+            model, given = self._with_adapter(model, self._beside(self.options.adapter))
             missing -= given
         if missing:
             fitting = f"{type(model).__name__} of {model.config.num_labels} label(s)"
@@ -137,11 +139,14 @@ class Checkpoint:
             refuse_not_finite(model)
         return model.eval().requires_grad_(False)
 
-    def _pretrained(self, dtype: torch.dtype) -> tuple[Any, Any]:
+    def _pretrained(self, dtype: torch.dtype, types: Mapping[str, str]) -> tuple[Any, Any]:
         config = self._config()
+        if types:
+            with self._reading("config"):
+                refuse_more_layers(config, types)
         # Adapters are merged in fp32; `auto` keeps a head that was stored in fp32 as it is.
         is_exact = dtype == torch.float32 or self._has_own_files
-        with self._reading("model"), silence_transformers():
+        with self._reading("model"), silence_transformers(), read_without_mapping():
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 self._name,
                 config=config,
@@ -162,7 +167,7 @@ class Checkpoint:
         if self.options.chat_template is None:
             return None
         try:
-            return (self.files.folder / self.options.chat_template).read_text(encoding="utf-8")
+            return self._beside(self.options.chat_template).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise self._error(f"no readable {self.options.chat_template!r} by the card") from error
 
@@ -240,6 +245,7 @@ class Checkpoint:
                 "name this in options.adapter, and let weights name the base model"
             )
         if self.options.gguf_file is not None:
+            self._inside(folder, self.options.gguf_file)
             return {}
         with self._reading("model"):
             return stored_types(folder)
@@ -280,7 +286,7 @@ class Checkpoint:
     def _replace_tensors(self, model: Any, path: Path) -> set[str]:
         """Copy the tensors of a file over the model's, and return their names."""
         with self._reading("file of changed tensors", path):
-            state = load_file(path)
+            state = read_tensors(path)
         places = model.state_dict()
         for name, tensor in state.items():
             if name not in places or places[name].shape != tensor.shape:
@@ -295,7 +301,7 @@ class Checkpoint:
                 raise self._error(f"no {name} in {folder}")
         with self._reading("adapter", folder):
             config = self._adapter_config(folder)
-            state = load_file(folder / "adapter_model.safetensors")
+            state = read_tensors(folder / "adapter_model.safetensors")
             with warnings.catch_warnings():
                 # peft asks Transformers for an attribute that has a new name.
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
@@ -337,6 +343,15 @@ class Checkpoint:
             "copy the files"
         )
 
+    def _beside(self, name: str) -> Path:
+        return self._inside(self.files.folder, name)
+
+    def _inside(self, folder: Path, name: str) -> Path:
+        try:
+            return path_inside(folder, name)
+        except ValueError as error:
+            raise self._error(str(error)) from None
+
     def _reading(self, part: str, place: Path | None = None) -> Reading:
         return Reading(self.card.id, f"{part} at {str(place or self._name)!r}")
 
@@ -348,7 +363,7 @@ def _digests(folder: Path, known: Mapping[str, str]) -> dict[str, str]:
     return {
         path.name: known.get(path.name) or digest_of(path)
         for path in sorted(folder.iterdir())
-        if path.suffix in _FINGERPRINTED and path.name != "card.toml"
+        if path.suffix in DECIDING_SUFFIXES and path.name != "card.toml"
     }
 
 

@@ -11,7 +11,7 @@ from assay_models.base import ItemError
 from assay_models.card import CardError, Golden, ModelCard
 from assay_models.families.classifier.model import Classifier
 from assay_models.items import Message
-from assay_models.repository import ModelFiles
+from assay_models.repository import ModelFiles, path_inside
 
 _BLOCK = re.compile(r"^(`{3,})python[^\n]*\n(.*?)^\1", re.DOTALL | re.MULTILINE)
 
@@ -54,9 +54,9 @@ def _text(card: ModelCard, files: ModelFiles, golden: Golden) -> str:
         if weights.source == "hub":
             path = cached_file(weights.hub or "", golden.file, revision=weights.revision)
         else:
-            path = str((files.weights or files.folder) / golden.file)
+            path = str(path_inside(files.weights or files.folder, golden.file))
         return Path(path or "").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise CardError(f"{card.id}: golden: {golden.file} cannot be read") from error
 
 

@@ -1,12 +1,15 @@
-"""Adjustments to loading by Transformers: no reports, and a GGUF is read once instead of thrice."""
+"""Adjustments to loading by Transformers: no reports, no mapped files, and a GGUF read once."""
 
 import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import gguf
+from safetensors import safe_open
+from transformers import modeling_utils
 from transformers.utils import logging as reports
 
 
@@ -26,9 +29,36 @@ def silence_transformers() -> Iterator[None]:
             reports.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
+@contextmanager
+def read_without_mapping() -> Iterator[None]:
+    """Let Transformers read safetensors files into this process's own memory, tensor by tensor.
+
+    It maps the files, and a write into a mapped file changes the weights of a running model;
+    if the file is cut, the process dies of it. Blocks may overlap in several threads.
+    """
+    library = vars(modeling_utils)
+    with _READING_LOCK:
+        _READING.append(True)
+        library["safe_open"] = open_unmapped
+    try:
+        yield
+    finally:
+        with _READING_LOCK:
+            _READING.pop()
+            if not _READING:
+                library["safe_open"] = safe_open
+
+
+def open_unmapped(path: Any, framework: str = "pt", **options: Any) -> Any:
+    """Open a safetensors file as `safe_open` does, for reading without mapping it."""
+    return safe_open(path, framework, **{**options, "backend": "pread"})
+
+
 _SUPPRESSED = ("LOAD REPORT", "were not sharded", "support setting its attention implementation")
 _CACHED = ("GGUFReader", "get_tensor_name_map")
 _LOAD_LOCK = threading.Lock()
+_READING_LOCK = threading.Lock()
+_READING: list[bool] = []
 
 
 @contextmanager

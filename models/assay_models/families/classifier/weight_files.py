@@ -5,12 +5,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from assay_models.families.classifier.load_errors import CheckpointFault
+from assay_models.families.classifier.transformers_compat import open_unmapped
 from assay_models.repository import missing_weights, weight_names
 
 _LFS_POINTER = b"version https://git-lfs"
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read all tensors of a safetensors file into memory of this process's own.
+
+    A mapped file would change the tensors when it is written to, and kill the process when it is
+    cut.
+
+    Raises:
+        OSError: the file cannot be opened.
+        SafetensorError: it is no complete safetensors file.
+    """
+    with open_unmapped(path) as file:
+        return {name: file.get_tensor(name) for name in file.offset_keys()}
 
 
 def stored_types(folder: Path) -> dict[str, str]:
@@ -67,6 +82,20 @@ def refuse_quantised(config: Any) -> None:
     )
 
 
+def refuse_more_layers(config: Any, types: Mapping[str, str]) -> None:
+    """Refuse a config of more layers than the files have tensors: to build it might never end.
+
+    Raises:
+        CheckpointFault: it has.
+    """
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None) or 0
+    if layers > len(types):
+        raise CheckpointFault(
+            f"config.json names {layers} layers, and the files hold {len(types)} tensors: they do "
+            "not belong together"
+        )
+
+
 def refuse_not_finite(model: Any) -> None:
     """Refuse weights that are NaN or infinite.
 
@@ -102,7 +131,7 @@ def _types_in(path: Path) -> dict[str, str]:
                 f"{path} is a pointer of Git LFS and not the file: run git lfs pull"
             )
     try:
-        with safe_open(path, "pt") as tensors:
+        with open_unmapped(path) as tensors:
             return {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointFault(

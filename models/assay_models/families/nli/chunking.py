@@ -67,15 +67,16 @@ class Evidence:
         for number in self.passages:
             yield from self._cut(number, exact, window)
 
-    def copied(self, claim: str, exact: int) -> list[Chunk]:
-        """Return the sentences, of at most `exact` tokens, that a claim repeats word for word.
+    def copied(self, claim: str, exact: int) -> Iterator[Chunk]:
+        """Yield the sentences, of at most `exact` tokens, that a claim repeats word for word.
 
         Beside others of its passage even a copied sentence is a hard claim for a model.
         """
         if self._sentences is None:
             self._sentences = self._by_words()
-        chunks = self._sentences.get(_words(claim), ())
-        return [chunk for chunk in chunks if len(self.tokenize(self.text(chunk))) <= exact]
+        for chunk in self._sentences.get(_words(claim), ()):
+            if len(self.tokenize(self.text(chunk))) <= exact:
+                yield chunk
 
     def text(self, chunk: Chunk) -> str:
         """Return the text of a chunk; a row of a table is a sentence that has its headers."""
@@ -174,11 +175,14 @@ def _units(tokens: Sequence[Span], start: int, end: int, window: int) -> Iterato
 
 def _packed(units: Sequence[_Unit], window: int, overlap: int) -> Iterator[Span]:
     current: list[_Unit] = []
+    tokens = 0
     for unit in units:
-        if current and sum(other.tokens for other in current) + unit.tokens > window:
+        if current and tokens + unit.tokens > window:
             yield current[0].start, current[-1].end
             current = _carried_over(current, min(overlap, window - unit.tokens))
+            tokens = sum(other.tokens for other in current)
         current.append(unit)
+        tokens += unit.tokens
     if current:
         yield current[0].start, current[-1].end
 
@@ -190,8 +194,8 @@ def _carried_over(units: Sequence[_Unit], room: int) -> list[_Unit]:
         room -= unit.tokens
         if room < 0:
             break
-        kept.insert(0, unit)
-    return kept
+        kept.append(unit)
+    return kept[::-1]
 
 
 def _fitting(text: str, span: Span, window: int, tokenize: Tokenize) -> Iterator[Span]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from importlib.metadata import version
+from itertools import chain, islice
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -186,7 +187,10 @@ class NliModel:
         count = 0
         for claim in claims:
             if claim.text not in encoded:
-                encoded[claim.text] = list(self._encode_claim(claim, evidence, options))
+                left = self.max_pairs - count
+                # One more than there may be, and no further pair is encoded in vain.
+                pairs = self._encode_claim(claim, evidence, options)
+                encoded[claim.text] = list(islice(pairs, left + 1))
             count += len(encoded[claim.text])
             self._refuse_too_many(count)
         return encoded
@@ -208,10 +212,12 @@ class NliModel:
         exact = min(max(room - tokens, min_window), self.max_chunk_tokens)
         rounded = -(-tokens // WINDOW_STEP_TOKENS) * WINDOW_STEP_TOKENS
         window = min(max(room - rounded, min_window), self.max_chunk_tokens)
-        chunks = (*evidence.chunks(exact, window), *evidence.copied(claim.text, exact))
-        for chunk in dict.fromkeys(chunks):
-            text = evidence.text(chunk)
-            yield chunk, self.classifier.encode_text(text, claim.text, options.truncation)
+        seen: set[Chunk] = set()
+        for chunk in chain(evidence.chunks(exact, window), evidence.copied(claim.text, exact)):
+            if chunk not in seen:
+                seen.add(chunk)
+                text = evidence.text(chunk)
+                yield chunk, self.classifier.encode_text(text, claim.text, options.truncation)
 
     @property
     def _min_window(self) -> int:

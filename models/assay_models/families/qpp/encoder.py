@@ -20,7 +20,10 @@ from transformers import BertModel
 from assay_models.base import DeviceOutOfMemory, Input
 from assay_models.families.classifier.batch_layout import BatchLayout, Body
 from assay_models.families.classifier.parity import Trial, choose_layout, numeric_environment
-from assay_models.families.classifier.transformers_compat import silence_transformers
+from assay_models.families.classifier.transformers_compat import (
+    read_without_mapping,
+    silence_transformers,
+)
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 """The files that decide an embedding."""
@@ -114,7 +117,7 @@ class SentenceEmbedding:
 
 
 def _load_encoder(folder: Path, dtype: str) -> Any:
-    with silence_transformers():
+    with silence_transformers(), read_without_mapping():
         encoder: Any = BertModel.from_pretrained(
             folder, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
         )

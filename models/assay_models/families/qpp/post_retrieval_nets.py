@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
 from assay_models.families.classifier.device import usable_device
+from assay_models.families.classifier.weight_files import read_tensors
 from assay_models.items import RetrievalQppItem
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, digest_of, fingerprint_of
@@ -138,7 +138,7 @@ class RetrievalNet:
             )
         path = (files.weights or files.folder) / WEIGHTS
         try:
-            tensors = load_file(path)
+            tensors = read_tensors(path)
             width, nets = build_nets(options.kind, tensors)
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
             raise CardError(f"{card.id}: {path} is no {options.kind} net: {error}") from error

@@ -16,13 +16,13 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
 from tokenizers import Encoding
 
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
 from assay_models.families.classifier.device import usable_device
 from assay_models.families.classifier.parity import ParityError
+from assay_models.families.classifier.weight_files import read_tensors
 from assay_models.families.qpp import rewrites
 from assay_models.families.qpp.encoder import FILES, MAX_POSITIONS, SentenceEmbedding
 from assay_models.families.qpp.features import VERSION as FEATURES_VERSION
@@ -336,7 +336,7 @@ def _clip(value: float) -> float:
 
 def _read_heads(card: ModelCard, path: Path, width: int, device: str) -> dict[str, Head]:
     try:
-        tensors = load_file(path)
+        tensors = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
         return {
             name: read_head(
                 tensors, name, width=width, outputs=2 * max(1, len(systems)), device=device
