@@ -47,6 +47,7 @@ SIGKILL, SIGXCPU = 9, 24
 # The temporary root is mounted on the first of these that hides nothing of Python's.
 MOUNT_POINTS = ("/tmp", "/mnt", "/opt", "/home")  # noqa: S108 nothing is written there
 SCRATCH = "/tmp"  # noqa: S108 a file system of its own, inside
+HOST = b"sandbox"
 DEVICES = ("null", "zero", "full", "random", "urandom")
 # Imported once in the supervisor, so that no candidate waits for what most programs import.
 PRELOADED_MODULES = (
@@ -61,7 +62,7 @@ PRELOADED_MODULES = (
 )
 
 # linux/sched.h, sys/mount.h, linux/prctl.h
-NEW_MOUNTS, NEW_IPC, NEW_USERS = 0x00020000, 0x08000000, 0x10000000
+NEW_MOUNTS, NEW_HOST, NEW_IPC, NEW_USERS = 0x00020000, 0x04000000, 0x08000000, 0x10000000
 NEW_PROCESSES, NEW_NETWORK = 0x20000000, 0x40000000
 READ_ONLY, NO_SUID, NO_DEVICES, REMOUNT = 1, 2, 4, 32
 BIND, RECURSIVE, PRIVATE, DETACH = 4096, 16384, 1 << 18, 2
@@ -150,7 +151,9 @@ def enter_namespaces(is_root: bool) -> None:
         os.close(notify)
         os._exit(map_root_and_unprivileged(launcher) if os.read(ready, 1) else 0)
     with step("namespaces"):
-        call_libc("unshare", NEW_USERS | NEW_MOUNTS | NEW_PROCESSES | NEW_NETWORK | NEW_IPC)
+        call_libc(
+            "unshare", NEW_USERS | NEW_MOUNTS | NEW_PROCESSES | NEW_NETWORK | NEW_IPC | NEW_HOST
+        )
         call_libc("prctl", DIE_WITH_PARENT, SIGKILL)  # a new user namespace has undone the first
     with step("users"):
         if outside is None:
@@ -160,6 +163,8 @@ def enter_namespaces(is_root: bool) -> None:
         else:
             os.write(notify, b"!")
             raise_errno(os.waitstatus_to_exitcode(os.waitpid(outside, 0)[1]))
+    with step("namespaces"):
+        call_libc("sethostname", HOST, len(HOST))
 
 
 def map_root_and_unprivileged(process: int) -> int:
@@ -183,7 +188,7 @@ def write(path: str, text: str) -> None:
         file.write(text)
 
 
-def restrict_files(readable: Sequence[str]) -> None:
+def restrict_files(readable: Sequence[str], hidden: Sequence[str]) -> None:
     """Replace the root by a new, read-only one that holds only what may be read."""
     call_libc("mount", b"none", b"/", None, RECURSIVE | PRIVATE, None)
     root = next(
@@ -194,6 +199,8 @@ def restrict_files(readable: Sequence[str]) -> None:
     mount_tmpfs(root, "size=256k,mode=755")
     for path in (*readable, *(f"/dev/{device}" for device in DEVICES)):
         bind_read_only(path, root + path)
+    for path in hidden:
+        mount_tmpfs(root + path, "size=4k,mode=555")
     os.symlink(SCRATCH, root + "/dev/shm")  # noqa: S108 semaphores are made there
     os.makedirs(root + SCRATCH, exist_ok=True)
     os.chdir(root)
@@ -235,6 +242,11 @@ class Supervisor:
             call_libc("prctl", DIE_WITH_PARENT, SIGKILL)
             call_libc("prctl", ADOPT_ORPHANS, 1)
             self._statistics = os.open("/proc/vmstat", os.O_RDONLY)
+            members, events = request["group"] or ("/dev/null", "/dev/null")
+            self._members, self._events = (
+                os.open(members, os.O_WRONLY),
+                os.open(events, os.O_RDONLY),
+            )
             nothing = os.open("/dev/null", os.O_RDWR)
             for standard in (0, 1, 2):
                 os.dup2(nothing, standard)
@@ -244,7 +256,7 @@ class Supervisor:
             if os.getpid() != 1:  # it is about to kill all processes that it can see
                 raise SandboxBroken("namespaces: the supervisor is not the first of its processes")
             with step("mounts"):
-                restrict_files(request["readable"])
+                restrict_files(request["readable"], request["hidden"])
 
     def results(self) -> list[Result]:
         """Run all tests, then the program with each input, and return their results in order.
@@ -270,9 +282,11 @@ class Supervisor:
         exchange = Exchange(text) if is_input else None
         progress = mmap.mmap(-1, mmap.PAGESIZE)
         kills, before = self._memory_kills(), cpu_of_children()
+        in_group = kills_in(self._events)
         with self._scratch(), step("process"):
             candidate = os.fork()
             if not candidate:
+                os.write(self._members, b"0")
                 run_candidate(self._request, test, exchange, limit, progress)
             _, status = os.waitpid(candidate, 0)
             self._kill_all()
@@ -282,6 +296,8 @@ class Supervisor:
             raise SandboxBroken(
                 f"candidate: {os.strerror(code) if code > 0 else f'signal {-code}'}"
             )
+        if kills_in(self._events) != in_group:
+            return "memory", spent, 0, digest
         if spent >= limit or code == -SIGXCPU:
             return "timeout", spent, 0, digest
         if code == -SIGKILL and self._memory_kills() != kills:
@@ -319,8 +335,12 @@ class Supervisor:
 
     def _memory_kills(self) -> bytes:
         """Return how often the kernel has killed for lack of memory, on the whole machine."""
-        statistics = os.pread(self._statistics, 1 << 16, 0)
-        return statistics.partition(b"\noom_kill ")[2].partition(b"\n")[0]
+        return kills_in(self._statistics)
+
+
+def kills_in(statistics: int) -> bytes:
+    """Return how often the kernel has killed for lack of memory, by an open file of its own."""
+    return os.pread(statistics, 1 << 16, 0).partition(b"\noom_kill ")[2].partition(b"\n")[0]
 
 
 def compile_test(test: Any) -> CodeType:
