@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple, Self, cast, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from assay_models.base import ItemError
+from assay_models.families.code_exec.cgroup import MemoryGroup, memory_group
 from assay_models.families.code_exec.exchange import output_digest
 from assay_models.families.code_exec.seccomp import filter_for
 
@@ -38,6 +39,7 @@ UNPRIVILEGED_UID = 65534
 SCRATCH = "/tmp"  # noqa: S108 inside the sandbox, a file system of its own
 START = "import marshal, sys\nfor part in marshal.load(sys.stdin.buffer): exec(part)"
 COMMAND = (sys.executable, "-s", "-S", "-P", "-X", "utf8", "-c", START)
+MAX_QUEUED_SIGNALS = 128
 # Sets and dicts of strings have one order, so that a program behaves the same each time.
 ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache")
@@ -109,8 +111,8 @@ class Sandbox:
             ItemError: `not_finished`, the clock stopped it with CPU time left.
         """
         inputs = [text for text, _ in pairs]
-        with self._folder() as folder:
-            request = self._request(program, tests, inputs, folder)
+        with self._folder() as folder, memory_group(self.bounds.memory_mb << 20) as group:
+            request = self._request(program, tests, inputs, folder, group)
             report = await self._report(runner_code() + marshal.dumps(request))
         expected = [output_digest(text.encode(errors="surrogatepass")) for _, text in pairs]
         return _read_report(report, ["-"] * len(tests) + expected)
@@ -143,7 +145,12 @@ class Sandbox:
         return report.decode()
 
     def _request(
-        self, program: str, tests: Sequence[str], inputs: Sequence[str], folder: str
+        self,
+        program: str,
+        tests: Sequence[str],
+        inputs: Sequence[str],
+        folder: str,
+        group: MemoryGroup | None,
     ) -> dict[str, object]:
         bounds = self.bounds
         return {
@@ -152,6 +159,8 @@ class Sandbox:
             "inputs": list(inputs),
             "isolated": self.is_isolated,
             "readable": readable_paths(),
+            "hidden": hidden_paths(),
+            "group": group and tuple(group),
             "filter": filter_for(platform.machine()),
             "folder": folder,
             "cpu_seconds": bounds.cpu_seconds,
@@ -163,6 +172,8 @@ class Sandbox:
                 "RLIMIT_FSIZE": bounds.disk_mb << 20,
                 "RLIMIT_NOFILE": 64,
                 "RLIMIT_CORE": 0,
+                "RLIMIT_MEMLOCK": 0,
+                "RLIMIT_SIGPENDING": MAX_QUEUED_SIGNALS,
             },
         }
 
@@ -214,3 +225,23 @@ def readable_paths() -> tuple[str, ...]:
     python = (base / "lib", base / "lib64", modules, compiled)
     paths = sorted({str(path) for path in (*python, *SYSTEM) if os.path.lexists(path)})
     return tuple(path for path in paths if not any(path.startswith(f"{other}/") for other in paths))
+
+
+@cache
+def hidden_paths() -> tuple[str, ...]:
+    """List the folders of installed packages among what a program may read: it cannot see them."""
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    folders = {
+        f"{root}/{version}/{kind}"
+        for root in (os.path.join(sys.base_prefix, "lib"), "/usr/lib")
+        for version in (python, "python3")
+        for kind in ("site-packages", "dist-packages")
+    }
+    readable = readable_paths()
+    return tuple(
+        path
+        for path in sorted(folders)
+        if os.path.isdir(path)
+        and os.path.realpath(path) == path
+        and any(path.startswith(f"{other}/") for other in readable)
+    )
