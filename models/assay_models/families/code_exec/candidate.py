@@ -49,7 +49,7 @@ END = struct.Struct("=?Bid")
 """The end of a candidate: whether it began, its exception's number, its status, CPU seconds."""
 DONE, EXITED, LEFT, ERROR, FAIL, MEMORY = 0, 1, 64, 101, 102, 103
 SEND_FILES, SEND_PROCESS = 1, 2  # SCM_RIGHTS, SCM_CREDENTIALS
-UNIX, FILES_LIMIT = 1, 8
+UNIX = 1  # AF_UNIX, and SOL_SOCKET
 BEGAN, EXCEPTION = 0, 1
 MAX_OUTPUT_BYTES = 1 << 20
 
@@ -77,24 +77,18 @@ IS_COROUTINE = 0x80  # CO_COROUTINE
 class Host:
     """Process 1 of a process namespace for programs alone: it runs a candidate when asked."""
 
-    def __init__(self, request: Mapping[str, Any], control: "socket", members: int | None) -> None:
+    def __init__(self, request: Mapping[str, Any], control: "socket", members: int) -> None:
         self._request, self._control, self._members = request, control, members
 
     def serve(self) -> NoReturn:
         """Run candidates until the supervisor is gone."""
-        close_all_but({self._control.fileno(), self._members or 0})
+        close_all_but({self._control.fileno(), self._members})
         while True:
-            task, ancillary, _, _ = self._control.recvmsg(
-                TASK.size, FILES_LIMIT * array("i").itemsize + 64
-            )
+            task, ancillary, _, _ = self._control.recvmsg(TASK.size, 256)
             if not task:
                 os._exit(0)
-            files = array("i")
-            for level, kind, data in ancillary:
-                if (level, kind) == (UNIX, SEND_FILES):
-                    files.frombytes(data[: len(data) - len(data) % files.itemsize])
-            is_input, limit = TASK.unpack(task)
-            self._run(is_input, limit, list(files))
+            ((_, _, files),) = ancillary
+            self._run(*TASK.unpack(task), array("i", files).tolist())
 
     def _run(self, is_input: bool, limit: int, files: list[int]) -> None:
         """Run one candidate to its end, kill what it leaves behind, and report."""
@@ -139,12 +133,11 @@ def run_candidate(
     request: Mapping[str, Any],
     task: tuple[bool, int, list[int]],
     progress: mmap.mmap,
-    members: int | None,
+    members: int,
 ) -> NoReturn:
     """Run the program in this process, with an input or for a judge, and end the process."""
     is_input, limit, files = task
-    if members is not None:
-        os.write(members, b"0")
+    os.write(members, b"0")
     for place, file in enumerate(files):
         os.dup2(file, place if is_input else 3 + place)
     close_all_but(set() if is_input else {3})
@@ -154,8 +147,7 @@ def run_candidate(
         connect()
         run_with_input(request["program"], progress)
     progress.close()
-    program = Program(request["program"])
-    serve_judge(Peer(Channel(3), program.answer), program)
+    serve_judge(Program(request["program"], Channel(3)))
 
 
 def run_with_input(text: str, progress: mmap.mmap) -> NoReturn:
@@ -178,10 +170,9 @@ def run_with_input(text: str, progress: mmap.mmap) -> NoReturn:
             leave(code)
 
 
-def serve_judge(peer: Peer, program: "Program") -> NoReturn:
+def serve_judge(program: "Program") -> NoReturn:
     """Answer the judge's questions until there are no more."""
-    leave = os._exit
-    program.peer = peer
+    leave, peer = os._exit, program.peer
     try:
         while True:
             peer.reply(peer.next_question())
@@ -221,8 +212,8 @@ class Output(io.BytesIO):
 class Program:
     """A program as the judge may use it: by names, handles and plain data."""
 
-    def __init__(self, text: str) -> None:
-        self.peer: Peer | None = None
+    def __init__(self, text: str, channel: "Channel") -> None:
+        self.peer = Peer(channel, self.answer)
         self._text = text
         self._module = new_module("candidate")
         self._objects: list[Any] = []
@@ -324,7 +315,6 @@ class Program:
         """Return a function that has the judge call one of the test's own."""
 
         def call(*arguments: Any, **named_arguments: Any) -> Any:
-            assert self.peer is not None
             operands = [number, encode(list(arguments), self), encode(named_arguments, self)]
             kind, data, *_ = self.peer.ask("call", operands)
             if kind == "raised":

@@ -18,6 +18,7 @@ PROGRAM_UID, JUDGE_UID = 65534, 65533
 SIGKILL, SIGXCPU = 9, 24
 # The temporary root is mounted on the first of these that hides nothing of Python's.
 MOUNT_POINTS = ("/tmp", "/mnt", "/opt", "/home")  # noqa: S108 nothing is written there
+HOST_NAME = b"sandbox"
 SCRATCH = "/tmp"  # noqa: S108 a file system of its own, inside
 DEVICES = ("null", "zero", "full", "random", "urandom")
 # Imported once in the supervisor, so that no candidate waits for what most programs import.
@@ -35,7 +36,6 @@ PRELOADED_MODULES = (
 # linux/sched.h, sys/mount.h, linux/prctl.h
 NEW_MOUNTS, NEW_IPC, NEW_USERS = 0x00020000, 0x08000000, 0x10000000
 NEW_PROCESSES, NEW_NETWORK, NEW_NAMES = 0x20000000, 0x40000000, 0x04000000
-HOST_NAME = b"sandbox"
 READ_ONLY, NO_SUID, NO_DEVICES, REMOUNT = 1, 2, 4, 32
 BIND, RECURSIVE, PRIVATE, DETACH = 4096, 16384, 1 << 18, 2
 # Flags that a mount must keep when it is mounted anew, by statvfs; the last has another number.
@@ -106,6 +106,8 @@ def enter_namespaces(is_root: bool) -> None:
         else:
             os.write(notify, b"!")
             raise_errno(os.waitstatus_to_exitcode(os.waitpid(outside, 0)[1]))
+    with step("namespaces"):
+        call_libc("sethostname", HOST_NAME, len(HOST_NAME))
 
 
 def map_users(process: int) -> int:
@@ -129,7 +131,7 @@ def write(path: str, text: str) -> None:
         file.write(text)
 
 
-def restrict_files(readable: Sequence[str]) -> None:
+def restrict_files(readable: Sequence[str], hidden: Sequence[str]) -> None:
     """Replace the root by a new, read-only one that holds only what may be read."""
     call_libc("mount", b"none", b"/", None, RECURSIVE | PRIVATE, None)
     root = next(
@@ -140,6 +142,8 @@ def restrict_files(readable: Sequence[str]) -> None:
     mount_tmpfs(root, "size=256k,mode=755")
     for path in (*readable, *(f"/dev/{device}" for device in DEVICES)):
         bind_read_only(path, root + path)
+    for path in hidden:
+        mount_tmpfs(root + path, "size=4k,mode=555")
     os.symlink(SCRATCH, root + "/dev/shm")  # noqa: S108 semaphores are made there
     os.makedirs(root + SCRATCH, exist_ok=True)
     os.chdir(root)

@@ -26,7 +26,8 @@ import select
 import struct
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -39,10 +40,10 @@ if TYPE_CHECKING:  # they run in front of this file, in the same module
         LEFT,
         MEMORY,
         SEND_FILES,
-        SEND_PROCESS,
         TASK,
         UNIX,
         Host,
+        close_all_but,
     )
     from assay_models.families.code_exec.exchange import Exchange, cpu_of_children
     from assay_models.families.code_exec.isolation import (
@@ -86,15 +87,14 @@ IDLE_SHARE = 0.02
 IDLE_WEIGHT = 0.5
 PASS_CREDENTIALS, SEQUENCED = 16, 5  # SO_PASSCRED, SOCK_SEQPACKET
 STARTED = b"s"
-
-
-class End(NamedTuple):
-    """The end of a candidate: whether it began, its exception's number, its exit code, its time."""
-
-    has_begun: bool
-    exception: int
-    code: int
-    seconds: float
+OUTCOMES_OF_JUDGES = {
+    PASSED: "pass",
+    FAILED: "fail",
+    ERRED: "error",
+    EXHAUSTED: "memory",
+    QUIT: "exit",
+    UNISOLATED: "unisolated",
+}
 
 
 def main() -> NoReturn:
@@ -118,6 +118,111 @@ def main() -> NoReturn:
     os._exit(0)
 
 
+def read_frame(source: int) -> Any:
+    """Read a marshalled value behind its length in eight hexadecimal digits, and nothing more."""
+    size = int(read_exactly(source, 8), 16)
+    return marshal.loads(read_exactly(source, size))  # noqa: S302 the service wrote it
+
+
+def read_exactly(source: int, size: int) -> bytes:
+    """Read so many bytes; end the process where there are fewer."""
+    data = bytearray()
+    while len(data) < size:
+        data += os.read(source, size - len(data)) or os._exit(1)
+    return bytes(data)
+
+
+class Test(NamedTuple):
+    """A test, or an input, and the names of the functions that it may be about."""
+
+    text: str
+    is_input: bool
+    entry_points: tuple[str, ...]
+
+
+class End(NamedTuple):
+    """The end of a candidate: whether it began, its exception's number, its exit code, its time."""
+
+    has_begun: bool
+    exception: int
+    code: int
+    seconds: float
+
+
+class JudgeProcess:
+    """The process of a judge, as its supervisor sees it."""
+
+    def __init__(self, request: "Request", test: Test, limit: int, socket: int | None) -> None:
+        self.answer = b""
+        with step("process"):
+            self.pipe, answer = os.pipe()
+            self.process = os.fork()
+        if not self.process:
+            os.setsid()
+            close_all_but({answer, socket or 0})
+            drop_privileges(request, limit, JUDGE_UID)
+            os.write(answer, STARTED)
+            channel = None if socket is None else Channel(socket)
+            os.write(answer, verdict(test.text, channel, test.entry_points))
+            os._exit(0)
+        os.close(answer)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the judge has come to a verdict."""
+        return len(self.answer) > len(STARTED)
+
+    def read(self) -> bool:
+        """Read a part of the answer; return whether there is no more."""
+        part = os.read(self.pipe, 64)
+        self.answer += part
+        return not part or self.is_done
+
+    def outcome(self, end: End, code: int) -> tuple[str, int]:
+        """Return the outcome of a test and the number of its exception.
+
+        A candidate that has ended by itself has passed nothing.
+        """
+        kind, exception = self.answer[len(STARTED) :] if self.is_done else (LOST, 0)
+        if kind != LOST and end.code in (LEFT, -SIGKILL):
+            return OUTCOMES_OF_JUDGES[kind], exception
+        if end.code < 0 or (not self.is_done and code < 0):
+            return "crash", 0
+        return "exit", 0
+
+    def end(self) -> int:
+        """Kill the process, with what it has started, and return its exit code."""
+        for kill in (os.kill, os.killpg):
+            with suppress(ProcessLookupError, PermissionError):
+                kill(self.process, SIGKILL)
+        os.close(self.pipe)
+        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+
+
+class Clock:
+    """The time that a run takes: computing, and idle time at its weight."""
+
+    def __init__(self, processes: list[int]) -> None:
+        self._clocks = [~process << 3 | 2 for process in processes]  # CPUCLOCK_SCHED of each
+        self._busy, self._now, self.idle = 0.0, time.monotonic(), 0.0
+
+    def spent(self) -> float:
+        """Return the seconds that the run has taken until now."""
+        busy, now = sum(map(seconds_of, self._clocks)), time.monotonic()
+        if busy - self._busy < IDLE_SHARE * (now - self._now):
+            self.idle += IDLE_WEIGHT * (now - self._now)
+        self._busy, self._now = max(busy, self._busy), now
+        return self._busy + self.idle
+
+
+def seconds_of(clock: int) -> float:
+    """Return the time of a process's clock; 0 for a process that has ended."""
+    try:
+        return time.clock_gettime(clock)
+    except OSError:
+        return 0.0
+
+
 class Supervisor:
     """Process 1 of the sandbox: it has each test run by a judge, and reads off the outcome."""
 
@@ -128,9 +233,10 @@ class Supervisor:
             call_libc("prctl", DIE_WITH_PARENT, SIGKILL)
             call_libc("prctl", ADOPT_ORPHANS, 1)
             self._source = os.dup(0)
-            members, events = request["group"] or (None, "/proc/vmstat")
-            self._kills = os.open(events, os.O_RDONLY)
-            self._members = None if members is None else os.open(members, os.O_WRONLY)
+            self._statistics = os.open("/proc/vmstat", os.O_RDONLY)
+            members, events = request["group"] or ("/dev/null", "/dev/null")
+            self._members = os.open(members, os.O_WRONLY)
+            self._events = os.open(events, os.O_RDONLY)
             nothing = os.open("/dev/null", os.O_RDWR)
             for standard in (0, 1, 2):
                 os.dup2(nothing, standard)
@@ -140,7 +246,7 @@ class Supervisor:
             if os.getpid() != 1:  # it is about to kill all processes that it can see
                 raise SandboxBroken("namespaces: the supervisor is not the first of its processes")
             with step("mounts"):
-                restrict_files(request["readable"])
+                restrict_files(request["readable"], request["hidden"])
         self._control = self._start_host()
         self._tests = read_frame(self._source)
 
@@ -149,18 +255,20 @@ class Supervisor:
 
         Runs that no time is left for are skipped.
         """
-        tests, inputs = self._tests["tests"], self._tests["inputs"]
+        names = tuple(self._tests["entry_points"])
+        tests = [Test(text, False, names) for text in self._tests["tests"]]
+        inputs = [Test(text, True, ()) for text in self._tests["inputs"]]
         if self._tests["vacuous"] and all(self._is_vacuous(test) for test in tests):
             return "vacuous\n"
         each, left = self._request["cpu_seconds"], float(self._request["total_cpu_seconds"])
         lines = []
-        for text, is_input in [(test, False) for test in tests] + [(line, True) for line in inputs]:
+        for test in tests + inputs:
             limit = min(each, int(left) + 1)
-            run = self._run_input if is_input else self._run_test
-            result, used = run(text, limit) if left > 0 else (("skipped", 0.0, 0, "-"), 0.0)
-            outcome, seconds, exception, digest = result
+            outcome, seconds, exception, digest = (
+                self._run(test, limit) if left > 0 else ("skipped", 0.0, 0, "-")
+            )
             lines.append(f"{outcome} {seconds:.3f} {exception} {digest}\n")
-            left -= used
+            left -= seconds
         return "".join(lines)
 
     def _start_host(self) -> "_socket.socket":
@@ -170,23 +278,154 @@ class Supervisor:
             control.setsockopt(_socket.SOL_SOCKET, PASS_CREDENTIALS, 1)
             starter = os.fork()
         if not starter:
-            if self._isolated:
+            if not self._isolated:
+                call_libc("prctl", DIE_WITH_PARENT, SIGKILL)
+                call_libc("prctl", ADOPT_ORPHANS, 1)
+            else:
                 call_libc("unshare", NEW_PROCESSES)
                 if os.fork():
                     os._exit(0)
-            else:
-                call_libc("prctl", DIE_WITH_PARENT, SIGKILL)
-                call_libc("prctl", ADOPT_ORPHANS, 1)
             Host(self._request, other, self._members).serve()
         other.close()
         if self._isolated:
             os.waitpid(starter, 0)
         return control
 
-    def _is_vacuous(self, test: str) -> bool:
+    def _is_vacuous(self, test: Test) -> bool:
         """Return whether a test passes with an empty program."""
+        limit = self._request["cpu_seconds"]
         with self._scratch():
-            judge = self._start_judge(test, self._request["cpu_seconds"], None)
-            judge.wait(self._request["cpu_seconds"], None)
+            judge = JudgeProcess(self._request, test, limit, None)
+            self._wait(judge, Clock([judge.process]), limit)
             judge.end()
-        return judge.verdict[:1] == bytes([PASSED])
+        return judge.answer == STARTED + bytes([PASSED, 0])
+
+    def _run(self, test: Test, limit: int) -> Result:
+        """Run the program with a test, or with an input, and return the result."""
+        exchange = Exchange(test.text) if test.is_input else None
+        kills, before = self._memory_kills(), cpu_of_children()
+        with self._scratch(), step("process"):
+            judge, candidate = self._start(test, limit, exchange)
+            clock = Clock([candidate, *([judge.process] if judge else [])])
+            end = self._wait(judge, clock, limit)
+            with suppress(ProcessLookupError):
+                os.kill(candidate, 0 if end else SIGKILL)
+            code = judge.end() if judge else 0
+            end = end or self._receive_end()
+        spent = end.seconds + cpu_of_children() - before + clock.idle
+        digest = exchange.digest() if exchange else "-"
+        check_start("candidate", end.has_begun, end.code)
+        check_start("judge", judge is None or bool(judge.answer), code)
+        group, machine = self._memory_kills()
+        if group != kills[0]:
+            return "memory", spent, 0, digest
+        if spent >= limit or end.code == -SIGXCPU:
+            return "timeout", spent, 0, digest
+        is_done = judge is not None and judge.is_done
+        if -SIGKILL in (end.code, code) and machine != kills[1] and not is_done:
+            raise SandboxBroken(
+                "memory: the machine has run out of it, and the kernel kills processes"
+            )
+        outcome, exception = judge.outcome(end, code) if judge else outcome_of_input(end)
+        return outcome, spent, exception, digest
+
+    def _start(
+        self, test: Test, limit: int, exchange: "Exchange | None"
+    ) -> tuple[JudgeProcess | None, int]:
+        """Start the candidate, and its judge if there is a test; return both."""
+        judge = None
+        if exchange is not None:
+            self._send_task(limit, exchange.files, is_input=True)
+        else:
+            ours, theirs = _socket.socketpair()
+            self._send_task(limit, [theirs.fileno()], is_input=False)
+            judge = JudgeProcess(self._request, test, limit, ours.fileno())
+            ours.close()
+            theirs.close()
+        data, ancillary, _, _ = self._control.recvmsg(4, 256)
+        if not data:
+            raise SandboxBroken("process: the host has ended")
+        (candidate,) = struct.unpack("=i", data)
+        if self._isolated:
+            # The kernel translates the number that the process has in its own namespace.
+            ((_, _, identity),) = ancillary
+            (candidate, _, _) = struct.unpack("=iII", identity)
+        return judge, candidate
+
+    def _send_task(self, limit: int, files: list[int], *, is_input: bool) -> None:
+        ancillary = [(_socket.SOL_SOCKET, SEND_FILES, array("i", files).tobytes())]
+        self._control.sendmsg([TASK.pack(is_input, limit)], ancillary)
+
+    def _wait(self, judge: JudgeProcess | None, clock: Clock, limit: int) -> End | None:
+        """Wait for the judge's answer; without a judge, for the candidate's end.
+
+        It ends early when the time is used up, or memory. Returns the candidate's end, if that was
+        first.
+        """
+        kills, end = self._memory_kills(), None
+        control = self._control.fileno()
+        waiting = select.poll()
+        waiting.register(control, select.POLLIN)
+        if judge:
+            waiting.register(judge.pipe, select.POLLIN)
+        while True:
+            ready = [descriptor for descriptor, _ in waiting.poll(1000 * TICK_SECONDS)]
+            if control in ready:
+                end = self._receive_end()
+                waiting.unregister(control)
+                if judge is None:
+                    return end
+            if judge and judge.pipe in ready and judge.read():
+                return end
+            if not ready and (clock.spent() >= limit or self._memory_kills() != kills):
+                return end
+
+    def _receive_end(self) -> End:
+        """Wait for the host's report of a candidate's end."""
+        data = self._control.recv(END.size)
+        if not data:
+            raise SandboxBroken("process: the host has ended")
+        has_begun, exception, status, seconds = END.unpack(data)
+        return End(has_begun, exception, os.waitstatus_to_exitcode(status), seconds)
+
+    @contextmanager
+    def _scratch(self) -> Iterator[None]:
+        """Mount an empty scratch folder for one run, in memory and bounded."""
+        if not self._isolated:
+            yield
+            return
+        with step("mounts"):
+            # Without the sticky bit: a program may change the files of its test.
+            mount_tmpfs(SCRATCH, f"size={self._request['disk']},nr_inodes=4096,mode=777")
+        yield
+        with step("mounts"):
+            call_libc("umount2", SCRATCH.encode(), DETACH)
+
+    def _memory_kills(self) -> tuple[bytes, bytes]:
+        """Return how often the kernel has killed for lack of memory: of the programs' group, and of
+        the whole machine."""
+        return kills_in(self._events), kills_in(self._statistics)
+
+
+def kills_in(statistics: int) -> bytes:
+    """Return how often the kernel has killed for lack of memory, by an open file of its own."""
+    return os.pread(statistics, 1 << 16, 0).partition(b"\noom_kill ")[2].partition(b"\n")[0]
+
+
+def check_start(process: str, has_begun: bool, code: int) -> None:
+    """Raise `SandboxBroken` if a process has ended with that code before it began."""
+    if not has_begun:
+        reason = os.strerror(code) if code > 0 else f"signal {-code}"
+        raise SandboxBroken(f"{process}: {reason}")
+
+
+def outcome_of_input(end: End) -> tuple[str, int]:
+    """Return the outcome of a run with an input, before the output is compared."""
+    if end.code < 0:
+        return "crash", 0
+    outcomes = {DONE: "pass", ERROR: "error", FAIL: "fail", MEMORY: "memory"}
+    return outcomes.get(end.code, "exit"), end.exception
+
+
+if __name__ == "__main__":
+    main()
