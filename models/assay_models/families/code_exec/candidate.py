@@ -56,21 +56,96 @@ MAX_OUTPUT_BYTES = 1 << 20
 # Modules of which a class or a function is the judge's own when a program names it: none of their
 # values takes part in a comparison by other rules than those of plain data.
 SHARED_MODULES = frozenset(
-    "abc bisect cmath collections collections.abc copy datetime decimal fractions functools heapq "
-    "itertools json math numbers operator random re statistics string time typing uuid".split()
+    [
+        "abc",
+        "bisect",
+        "cmath",
+        "collections",
+        "collections.abc",
+        "copy",
+        "datetime",
+        "decimal",
+        "fractions",
+        "functools",
+        "heapq",
+        "itertools",
+        "json",
+        "math",
+        "numbers",
+        "operator",
+        "random",
+        "re",
+        "statistics",
+        "string",
+        "time",
+        "typing",
+        "uuid",
+    ]
 )
 SHARED_TYPES = SHARED_MODULES | {"builtins"}
 EXCEPTION_MODULES = SHARED_MODULES | frozenset(
-    "binascii builtins configparser csv dataclasses json.decoder queue struct zlib".split()
+    [
+        "binascii",
+        "builtins",
+        "configparser",
+        "csv",
+        "dataclasses",
+        "json.decoder",
+        "queue",
+        "struct",
+        "zlib",
+    ]
 )
-OPERATORS = (
-    "eq ne lt le gt ge add sub mul matmul truediv floordiv mod pow and_ or_ xor lshift rshift neg "
-    "pos invert index getitem setitem delitem contains"
-).split()
-FUNCTIONS = (
-    "bool len str repr int float complex abs round format reversed iter next divmod isinstance "
-    "getattr setattr delattr bytes"
-).split()
+OPERATORS = [
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "add",
+    "sub",
+    "mul",
+    "matmul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "and_",
+    "or_",
+    "xor",
+    "lshift",
+    "rshift",
+    "neg",
+    "pos",
+    "invert",
+    "index",
+    "getitem",
+    "setitem",
+    "delitem",
+    "contains",
+]
+FUNCTIONS = [
+    "bool",
+    "len",
+    "str",
+    "repr",
+    "int",
+    "float",
+    "complex",
+    "abs",
+    "round",
+    "format",
+    "reversed",
+    "iter",
+    "next",
+    "divmod",
+    "isinstance",
+    "getattr",
+    "setattr",
+    "delattr",
+    "bytes",
+]
 IS_COROUTINE = 0x80  # CO_COROUTINE
 
 
@@ -243,7 +318,9 @@ class Program:
             result = ["raised", self._describe(caught.error)]
         with Caught():
             if operation == "call":
-                changes = [self._change(*pair) for pair in zip(values[1:], operands[1:], strict=True)]
+                changes = [
+                    self._change(*pair) for pair in zip(values[1:], operands[1:], strict=True)
+                ]
         return [*result, self._output.take(), changes]
 
     def export(self, value: Any) -> list[Any]:
@@ -294,7 +371,10 @@ class Program:
         """Return the nearest exception that the judge has, and the program's own below it."""
         own = []
         for base in kind.__mro__:
-            if base.__module__ in EXCEPTION_MODULES and named(base.__module__, base.__name__) is base:
+            if (
+                base.__module__ in EXCEPTION_MODULES
+                and named(base.__module__, base.__name__) is base
+            ):
                 return [base.__module__, base.__name__, own]
             own.append([self._handle(base)[1], base.__name__])
         return ["builtins", "Exception", own]

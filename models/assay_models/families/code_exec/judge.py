@@ -39,9 +39,34 @@ SINGLE_STEPS, MAX_STEP = 32, 256
 # Modules that a test may use without importing them, as the program's own import would let it.
 # They are the judge's, so that no program answers for `math.isclose`.
 COMMON_MODULES = frozenset(
-    "asyncio bisect cmath collections contextlib copy datetime decimal fractions functools heapq "
-    "inspect io itertools json math operator os random re statistics string sys time typing "
-    "unittest".split()
+    [
+        "asyncio",
+        "bisect",
+        "cmath",
+        "collections",
+        "contextlib",
+        "copy",
+        "datetime",
+        "decimal",
+        "fractions",
+        "functools",
+        "heapq",
+        "inspect",
+        "io",
+        "itertools",
+        "json",
+        "math",
+        "operator",
+        "os",
+        "random",
+        "re",
+        "statistics",
+        "string",
+        "sys",
+        "time",
+        "typing",
+        "unittest",
+    ]
 )
 OWN_FUNCTIONS = {"isclose": "math"}
 UNIT = re.compile("check$|test")
@@ -62,7 +87,7 @@ class Judge:
     def __init__(self, channel: "Channel | None", entry_points: Sequence[str]) -> None:
         self.is_lost = self.is_refused = self.is_doubtful = False
         self._peer = None if channel is None else Peer(channel, self.answer)
-        self._entry_points = entry_points
+        self.is_empty, self._entry_points = channel is None, entry_points
         self._remotes: dict[int, Remote] = {}
         self._callbacks: list[Callable[..., Any]] = []
         self._exceptions: dict[int, type[BaseException]] = {}
@@ -88,7 +113,9 @@ class Judge:
                     if change is not None:
                         update(operand, decode(change, self))
             argument = operation == "call" and type(data) is list and data[0] == "argument"
-            value = operands[1][data[1]] if argument else decode(data, self) if kind == "value" else 0
+            value = (
+                operands[1][data[1]] if argument else decode(data, self) if kind == "value" else 0
+            )
             raised = self._exception(*data) if kind == "raised" else None
         if isinstance(caught.error, MemoryError):
             raise caught.error
@@ -176,7 +203,9 @@ class Judge:
 
     def names(self) -> list[str]:
         """List the program's public names."""
-        return [] if self._peer is None else [name for name in self.ask("names") if type(name) is str]
+        return (
+            [] if self._peer is None else [name for name in self.ask("names") if type(name) is str]
+        )
 
     def entry(self) -> Any:
         """Return the function that `check` gets."""
@@ -186,7 +215,9 @@ class Judge:
         """List the entry points that have the name of one of Python's own functions."""
         return [name for name in self._entry_points if hasattr(builtins, name)]
 
-    def _exception(self, kind: list[Any], arguments: Any, attributes: Any, text: str) -> BaseException:
+    def _exception(
+        self, kind: list[Any], arguments: Any, attributes: Any, text: str
+    ) -> BaseException:
         cls = self._exception_class(*kind)
         values = decode(arguments, self)
         error: BaseException = cls.__new__(cls, *values)
@@ -223,7 +254,12 @@ class Remote:
             object.__setattr__(self, f"_Remote{name}", value)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name not in ("__name__", "__doc__", "__qualname__", "__dict__"):
+        if name.startswith("__") and name not in (
+            "__name__",
+            "__doc__",
+            "__qualname__",
+            "__dict__",
+        ):
             raise AttributeError(name)
         return self.__judge.ask("getattr", self, name)
 
@@ -266,7 +302,9 @@ class Remote:
         return self.__judge.ask("enter", self)
 
     def __exit__(self, *error: object) -> None:
-        self.__judge.ask("call", self.__judge.ask("getattr", self, "__exit__"), [None, None, None], {})
+        self.__judge.ask(
+            "call", self.__judge.ask("getattr", self, "__exit__"), [None, None, None], {}
+        )
 
     def __instancecheck__(self, value: object) -> bool:
         return bool(self.__judge.ask("isinstance", value, self))
@@ -291,13 +329,48 @@ def remote_parts(remote: Remote) -> list[Any]:
     return remote._assay_parts()
 
 
-UNARY = (
-    "bool len str repr int float complex abs round format reversed next neg pos invert index "
-    "getitem setitem delitem bytes"
-).split()
-BINARY = (
-    "add sub mul matmul truediv floordiv mod pow and or xor lshift rshift divmod lt le gt ge"
-).split()
+UNARY = [
+    "bool",
+    "len",
+    "str",
+    "repr",
+    "int",
+    "float",
+    "complex",
+    "abs",
+    "round",
+    "format",
+    "reversed",
+    "next",
+    "neg",
+    "pos",
+    "invert",
+    "index",
+    "getitem",
+    "setitem",
+    "delitem",
+    "bytes",
+]
+BINARY = [
+    "add",
+    "sub",
+    "mul",
+    "matmul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "and",
+    "or",
+    "xor",
+    "lshift",
+    "rshift",
+    "divmod",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+]
 
 
 def _forward() -> None:
@@ -350,7 +423,9 @@ class ProgramModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         judge, held = self.__dict__["_assay_judge"], self.__dict__["_assay_test"].__dict__
         if name == "__all__":
-            return [name for name in judge.names() if name not in held and not hasattr(builtins, name)]
+            return [
+                name for name in judge.names() if name not in held and not hasattr(builtins, name)
+            ]
         if name.startswith("__"):
             raise AttributeError(name)
         try:
@@ -365,14 +440,14 @@ class ProgramModule(ModuleType):
 
 
 class Finder:
-    """The last way to import a module: as the program."""
+    """The last way to import a module that a test names: as the program."""
 
-    def __init__(self, judge: Judge, test: ModuleType) -> None:
-        self._judge, self._test = judge, test
+    def __init__(self, judge: Judge, test: ModuleType, names: frozenset[str]) -> None:
+        self._judge, self._test, self._names = judge, test, names
 
     def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
-        """Find any module that is not in the standard library."""
-        if name.partition(".")[0] in LIBRARY:
+        """Find a module that the test imports and that is not in the standard library."""
+        if name not in self._names or name.partition(".")[0] in LIBRARY:
             return None
         return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
 
@@ -390,6 +465,38 @@ def called_names(tree: ast.AST) -> frozenset[str]:
     return frozenset(name.id for name in calls if isinstance(name, ast.Name))
 
 
+def imported_names(tree: ast.AST) -> frozenset[str]:
+    """Return the names of the modules that a test imports, with those of their packages."""
+    names = [
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+        )
+    ]
+    return frozenset(
+        ".".join(name.split(".")[:depth])
+        for name in names
+        for depth in range(1, 1 + len(name.split(".")))
+    )
+
+
+def asserts_nothing(tree: ast.AST) -> bool:
+    """Return whether a test shows the result of a comparison and ends in no case with an error."""
+    nodes = [*ast.walk(tree)]
+    calls = [node.func for node in nodes if isinstance(node, ast.Call)]
+    names = [getattr(name, "attr", getattr(name, "id", "")) for name in calls]
+    if any(isinstance(node, ast.Assert | ast.Raise) for node in nodes):
+        return False
+    if any(name.startswith(("assert", "fail", "exit", "_exit", "check")) for name in names):
+        return False
+    shown = [node.value for node in nodes if isinstance(node, ast.Expr)]
+    return "print" in names or any(isinstance(value, ast.Compare | ast.BoolOp) for value in shown)
+
+
 def used_names(tree: ast.AST) -> frozenset[str]:
     """Return the names whose value is used anywhere in a test."""
     names = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
@@ -399,10 +506,12 @@ def used_names(tree: ast.AST) -> frozenset[str]:
 def run_test(text: str, judge: Judge) -> None:
     """Run a test: its text, and then the functions and classes in it that nothing has run."""
     tree = ast.parse(text)
+    if judge.is_empty and asserts_nothing(tree):
+        return
     module = ModuleType("__main__")
     module.__dict__["__builtins__"] = Names(judge, called_names(tree))
     sys.modules["__main__"] = module
-    sys.meta_path.append(Finder(judge, module))  # type: ignore[arg-type]
+    sys.meta_path.append(Finder(judge, module, imported_names(tree)))  # type: ignore[arg-type]
     if "unittest" in text:
         import unittest
 
@@ -445,15 +554,15 @@ def run_cases(cases: type[Any]) -> None:
     errors: list[BaseException] = []
 
     class Result(unittest.TestResult):
-        def addError(self, test: Any, err: Any) -> None:  # noqa: N802 unittest's name
+        def addError(self, test: Any, err: Any) -> None:
             errors.append(err[1])
             super().addError(test, err)
 
-        def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+        def addFailure(self, test: Any, err: Any) -> None:
             errors.append(err[1])
             super().addFailure(test, err)
 
-        def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
+        def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
             errors.extend([] if err is None else [err[1]])
             super().addSubTest(test, subtest, err)
 

@@ -24,7 +24,6 @@ import marshal
 import os
 import select
 import struct
-import sys
 import time
 from array import array
 from collections.abc import Iterator

@@ -169,9 +169,7 @@ class Sandbox:
                 await process.wait()
         return report.decode()
 
-    def _request(
-        self, program: str, folder: str, group: MemoryGroup | None
-    ) -> dict[str, object]:
+    def _request(self, program: str, folder: str, group: MemoryGroup | None) -> dict[str, object]:
         bounds = self.bounds
         return {
             "program": program,

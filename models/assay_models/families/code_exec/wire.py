@@ -114,7 +114,9 @@ def encode(value: Any, references: References, depth: int = 0) -> Any:
     if kind is int:
         return value if -MAX_JSON_INT < value < MAX_JSON_INT else ["int", hexadecimal(value)]
     if depth == MAX_DEPTH:
-        raise ValueError(f"a value that is nested deeper than {MAX_DEPTH} levels cannot be compared")
+        raise ValueError(
+            f"a value that is nested deeper than {MAX_DEPTH} levels cannot be compared"
+        )
     parts = parts_of(value, kind)
     if parts is None:
         return references.export(value)
@@ -162,7 +164,9 @@ def decode(data: Any, references: References) -> Any:
         module, _, name = tag.partition(".")
         make = getattr(import_module(module), name)
         maker = _LIBRARY[tag][1]
-        return (getattr(make, maker) if maker else make)(*(decode(part, references) for part in rest))
+        return (getattr(make, maker) if maker else make)(
+            *(decode(part, references) for part in rest)
+        )
     if tag in _READERS:
         return _READERS[tag](*(decode(part, references) for part in rest))
     return references.restore(tag, rest)
