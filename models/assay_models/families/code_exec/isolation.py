@@ -121,7 +121,7 @@ def map_users(process: int) -> int:
         for kind in ("uid", "gid"):
             write(f"/proc/{process}/{kind}_map", users)
     except OSError as error:
-        return error.errno or ERROR
+        return error.errno or 1
     return 0
 
 

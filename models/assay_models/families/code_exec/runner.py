@@ -19,37 +19,25 @@ No line of the program runs in another process than the candidate. The verdict i
 digest of the output that is compared outside.
 """
 
+from __future__ import annotations
+
 import _socket
 import marshal
 import os
 import select
 import struct
-import time
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:  # they run in front of this file, in the same module
-    from assay_models.families.code_exec.candidate import (
-        DONE,
-        END,
-        ERROR,
-        FAIL,
-        LEFT,
-        MEMORY,
-        SEND_FILES,
-        TASK,
-        UNIX,
-        Host,
-        close_all_but,
-    )
     from assay_models.families.code_exec.exchange import Exchange, cpu_of_children
+    from assay_models.families.code_exec.host import END, SEND_FILES, TASK, UNIX, Host
     from assay_models.families.code_exec.isolation import (
         ADOPT_ORPHANS,
         DETACH,
         DIE_WITH_PARENT,
-        JUDGE_UID,
         NEW_PROCESSES,
         PRELOADED_MODULES,
         SCRATCH,
@@ -58,42 +46,28 @@ if TYPE_CHECKING:  # they run in front of this file, in the same module
         Request,
         SandboxBroken,
         call_libc,
-        drop_privileges,
         enter_namespaces,
         mount_tmpfs,
         restrict_files,
         step,
     )
-    from assay_models.families.code_exec.judge import (
-        ERRED,
-        EXHAUSTED,
-        FAILED,
-        LOST,
-        PASSED,
-        QUIT,
-        UNISOLATED,
-        verdict,
+    from assay_models.families.code_exec.shapes import PASSED
+    from assay_models.families.code_exec.trial import (
+        STARTED,
+        Clock,
+        End,
+        JudgeProcess,
+        Test,
+        check_start,
+        outcome_of_input,
     )
-    from assay_models.families.code_exec.wire import Channel
 
 Result = tuple[str, float, int, str]
 """An outcome, the CPU seconds of the test with all processes that it started, the number of the
 exception that ended it, and the digest of its output, or `-`."""
 
 TICK_SECONDS = 0.05
-IDLE_SHARE = 0.02
-# A second in which neither judge nor candidate computes counts as half a second of computing.
-IDLE_WEIGHT = 0.5
 PASS_CREDENTIALS, SEQUENCED = 16, 5  # SO_PASSCRED, SOCK_SEQPACKET
-STARTED = b"s"
-OUTCOMES_OF_JUDGES = {
-    PASSED: "pass",
-    FAILED: "fail",
-    ERRED: "error",
-    EXHAUSTED: "memory",
-    QUIT: "exit",
-    UNISOLATED: "unisolated",
-}
 
 
 def main() -> NoReturn:
@@ -131,101 +105,10 @@ def read_exactly(source: int, size: int) -> bytes:
     return bytes(data)
 
 
-class Test(NamedTuple):
-    """A test, or an input, and the names of the functions that it may be about."""
-
-    text: str
-    is_input: bool
-    entry_points: tuple[str, ...]
-
-
-class End(NamedTuple):
-    """The end of a candidate: whether it began, its exception's number, its exit code, its time."""
-
-    has_begun: bool
-    exception: int
-    code: int
-    seconds: float
-
-
-class JudgeProcess:
-    """The process of a judge, as its supervisor sees it."""
-
-    def __init__(self, request: "Request", test: Test, limit: int, socket: int | None) -> None:
-        self.answer = b""
-        with step("process"):
-            self.pipe, answer = os.pipe()
-            self.process = os.fork()
-        if not self.process:
-            os.setsid()
-            close_all_but({answer, socket or 0})
-            drop_privileges(request, limit, JUDGE_UID)
-            os.write(answer, STARTED)
-            channel = None if socket is None else Channel(socket)
-            os.write(answer, verdict(test.text, channel, test.entry_points))
-            os._exit(0)
-        os.close(answer)
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the judge has come to a verdict."""
-        return len(self.answer) > len(STARTED)
-
-    def read(self) -> bool:
-        """Read a part of the answer; return whether there is no more."""
-        part = os.read(self.pipe, 64)
-        self.answer += part
-        return not part or self.is_done
-
-    def outcome(self, end: End, code: int) -> tuple[str, int]:
-        """Return the outcome of a test and the number of its exception.
-
-        A candidate that has ended by itself has passed nothing.
-        """
-        kind, exception = self.answer[len(STARTED) :] if self.is_done else (LOST, 0)
-        if kind != LOST and end.code in (LEFT, -SIGKILL):
-            return OUTCOMES_OF_JUDGES[kind], exception
-        if end.code < 0 or (not self.is_done and code < 0):
-            return "crash", 0
-        return "exit", 0
-
-    def end(self) -> int:
-        """Kill the process, with what it has started, and return its exit code."""
-        for kill in (os.kill, os.killpg):
-            with suppress(ProcessLookupError, PermissionError):
-                kill(self.process, SIGKILL)
-        os.close(self.pipe)
-        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
-
-
-class Clock:
-    """The time that a run takes: computing, and idle time at its weight."""
-
-    def __init__(self, processes: list[int]) -> None:
-        self._clocks = [~process << 3 | 2 for process in processes]  # CPUCLOCK_SCHED of each
-        self._busy, self._now, self.idle = 0.0, time.monotonic(), 0.0
-
-    def spent(self) -> float:
-        """Return the seconds that the run has taken until now."""
-        busy, now = sum(map(seconds_of, self._clocks)), time.monotonic()
-        if busy - self._busy < IDLE_SHARE * (now - self._now):
-            self.idle += IDLE_WEIGHT * (now - self._now)
-        self._busy, self._now = max(busy, self._busy), now
-        return self._busy + self.idle
-
-
-def seconds_of(clock: int) -> float:
-    """Return the time of a process's clock; 0 for a process that has ended."""
-    try:
-        return time.clock_gettime(clock)
-    except OSError:
-        return 0.0
-
-
 class Supervisor:
     """Process 1 of the sandbox: it has each test run by a judge, and reads off the outcome."""
 
-    def __init__(self, request: "Request") -> None:
+    def __init__(self, request: Request) -> None:
         self._request = request
         self._isolated = bool(request["isolated"])
         with step("process"):
@@ -270,7 +153,7 @@ class Supervisor:
             left -= seconds
         return "".join(lines)
 
-    def _start_host(self) -> "_socket.socket":
+    def _start_host(self) -> _socket.socket:
         """Start the host in a process namespace of its own, and return the socket to it."""
         with step("process"):
             control, other = _socket.socketpair(UNIX, SEQUENCED)
@@ -295,7 +178,7 @@ class Supervisor:
         limit = self._request["cpu_seconds"]
         with self._scratch():
             judge = JudgeProcess(self._request, test, limit, None)
-            self._wait(judge, Clock([judge.process]), limit)
+            self._wait(judge, Clock([judge.process], limit))
             judge.end()
         return judge.answer == STARTED + bytes([PASSED, 0])
 
@@ -305,8 +188,8 @@ class Supervisor:
         kills, before = self._memory_kills(), cpu_of_children()
         with self._scratch(), step("process"):
             judge, candidate = self._start(test, limit, exchange)
-            clock = Clock([candidate, *([judge.process] if judge else [])])
-            end = self._wait(judge, clock, limit)
+            clock = Clock([candidate, *([judge.process] if judge else [])], limit)
+            end = self._wait(judge, clock)
             with suppress(ProcessLookupError):
                 os.kill(candidate, 0 if end else SIGKILL)
             code = judge.end() if judge else 0
@@ -318,10 +201,10 @@ class Supervisor:
         group, machine = self._memory_kills()
         if group != kills[0]:
             return "memory", spent, 0, digest
-        if spent >= limit or end.code == -SIGXCPU:
+        if clock.is_over or spent >= limit or end.code == -SIGXCPU:
             return "timeout", spent, 0, digest
-        is_done = judge is not None and judge.is_done
-        if -SIGKILL in (end.code, code) and machine != kills[1] and not is_done:
+        has_verdict = judge is not None and judge.has_verdict
+        if -SIGKILL in (end.code, code) and machine != kills[1] and not has_verdict:
             raise SandboxBroken(
                 "memory: the machine has run out of it, and the kernel kills processes"
             )
@@ -329,7 +212,7 @@ class Supervisor:
         return outcome, spent, exception, digest
 
     def _start(
-        self, test: Test, limit: int, exchange: "Exchange | None"
+        self, test: Test, limit: int, exchange: Exchange | None
     ) -> tuple[JudgeProcess | None, int]:
         """Start the candidate, and its judge if there is a test; return both."""
         judge = None
@@ -355,13 +238,13 @@ class Supervisor:
         ancillary = [(_socket.SOL_SOCKET, SEND_FILES, array("i", files).tobytes())]
         self._control.sendmsg([TASK.pack(is_input, limit)], ancillary)
 
-    def _wait(self, judge: JudgeProcess | None, clock: Clock, limit: int) -> End | None:
+    def _wait(self, judge: JudgeProcess | None, clock: Clock) -> End | None:
         """Wait for the judge's answer; without a judge, for the candidate's end.
 
         It ends early when the time is used up, or memory. Returns the candidate's end, if that was
         first.
         """
-        kills, end = self._memory_kills(), None
+        kills, end = kills_in(self._events), None
         control = self._control.fileno()
         waiting = select.poll()
         waiting.register(control, select.POLLIN)
@@ -376,7 +259,7 @@ class Supervisor:
                     return end
             if judge and judge.pipe in ready and judge.read():
                 return end
-            if not ready and (clock.spent() >= limit or self._memory_kills() != kills):
+            if not ready and (clock.tick() or kills_in(self._events) != kills):
                 return end
 
     def _receive_end(self) -> End:
@@ -409,21 +292,6 @@ class Supervisor:
 def kills_in(statistics: int) -> bytes:
     """Return how often the kernel has killed for lack of memory, by an open file of its own."""
     return os.pread(statistics, 1 << 16, 0).partition(b"\noom_kill ")[2].partition(b"\n")[0]
-
-
-def check_start(process: str, has_begun: bool, code: int) -> None:
-    """Raise `SandboxBroken` if a process has ended with that code before it began."""
-    if not has_begun:
-        reason = os.strerror(code) if code > 0 else f"signal {-code}"
-        raise SandboxBroken(f"{process}: {reason}")
-
-
-def outcome_of_input(end: End) -> tuple[str, int]:
-    """Return the outcome of a run with an input, before the output is compared."""
-    if end.code < 0:
-        return "crash", 0
-    outcomes = {DONE: "pass", ERROR: "error", FAIL: "fail", MEMORY: "memory"}
-    return outcomes.get(end.code, "exit"), end.exception
 
 
 if __name__ == "__main__":

@@ -48,7 +48,18 @@ for part in marshal.loads(read(int(read(8), 16))):
     exec(part)
 """
 # The files that run in the sandbox, in this order, as one module.
-PARTS = ("exchange", "isolation", "wire", "candidate", "judge", "runner")
+PARTS = (
+    "exchange",
+    "isolation",
+    "wire",
+    "program",
+    "host",
+    "remote",
+    "judge",
+    "shapes",
+    "trial",
+    "runner",
+)
 COMMAND = (sys.executable, "-s", "-S", "-P", "-X", "utf8", "-c", START)
 MAX_QUEUED_SIGNALS = 128
 # Sets and dicts of strings have one order, so that a program behaves the same each time.
@@ -77,9 +88,10 @@ class Bounds(BaseModel):
     """The resources that one program may use.
 
     `cpu_seconds`: of one test with all processes that it starts; a second in which it only waits
-    counts half. `total_cpu_seconds`: of all tests together. `wall_seconds`: by the clock, a backstop without an outcome. `memory_mb` (MiB): of
-    each process, the interpreter included. `processes`: at a time, threads counted. `disk_mb`
-    (MiB): of each test's folder and of the largest file.
+    counts half. `total_cpu_seconds`: of all tests together. `wall_seconds`: by the clock, a
+    backstop without an outcome. `memory_mb` (MiB): of each process, the interpreter included, and
+    of all together where a control group can be had. `processes`: at a time, threads counted.
+    `disk_mb` (MiB): of each test's folder and of the largest file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -18,13 +18,23 @@ from typing import Any, Protocol, Self
 
 MAX_FRAME_BYTES = 16 << 20
 MAX_DEPTH = 100
-MAX_TEXT = 10_000
 MAX_JSON_INT = 1 << 53
 MAX_DIGITS = 1 << 20
 
-_SEQUENCES: Mapping[type, str] = {list: "list", tuple: "tuple", set: "set", frozenset: "frozenset"}
+
+@cache
+def named_tuple(name: str, fields: tuple[str, ...]) -> type[tuple[Any, ...]]:
+    """Return the named tuple with that name and these fields."""
+    from collections import namedtuple
+
+    return namedtuple(name, fields)  # type: ignore[misc, no-any-return, unused-ignore]
+
+
 _WRITERS: Mapping[type, Callable[[Any], Iterable[Any]]] = {
-    **{kind: lambda value, name=name: (name, *value) for kind, name in _SEQUENCES.items()},
+    list: lambda value: ("list", *value),
+    tuple: lambda value: ("tuple", *value),
+    set: lambda value: ("set", *value),
+    frozenset: lambda value: ("frozenset", *value),
     dict: lambda value: ("dict", *chain.from_iterable(value.items())),
     bytes: lambda value: ("bytes", value.hex()),
     bytearray: lambda value: ("bytearray", value.hex()),
@@ -58,6 +68,15 @@ _LIBRARY: Mapping[str, tuple[Callable[[Any], Iterable[Any]], str | None]] = {
     "fractions.Fraction": (lambda value: (value.numerator, value.denominator), None),
     "uuid.UUID": (lambda value: (str(value),), None),
 }
+_SHARED = """
+abc bisect cmath collections collections.abc copy datetime decimal fractions functools heapq
+itertools json math numbers operator random re statistics string time typing uuid
+"""
+_RAISING = "binascii builtins configparser csv dataclasses json.decoder queue struct zlib"
+SHARED_MODULES = frozenset(_SHARED.split())
+"""Modules whose classes and functions both sides take for their own: none of their values takes
+part in a comparison by other rules than those of plain data."""
+EXCEPTION_MODULES = SHARED_MODULES | frozenset(_RAISING.split())
 _BASES = (int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 _SUBCLASSES = ("collections.Counter", "collections.OrderedDict", "collections.defaultdict")
 
@@ -91,14 +110,6 @@ class Caught:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         self.error = error
         return True
-
-
-@cache
-def named_tuple(name: str, fields: tuple[str, ...]) -> type[tuple[Any, ...]]:
-    """Return the named tuple with that name and these fields."""
-    from collections import namedtuple
-
-    return namedtuple(name, fields)  # type: ignore[misc, no-any-return, unused-ignore]
 
 
 def encode(value: Any, references: References, depth: int = 0) -> Any:
@@ -290,7 +301,11 @@ class Peer:
     def reply(self, message: list[Any]) -> None:
         """Answer one question."""
         _, number, operation, operands = message
-        self._channel.send(["reply", number, *self._answer(operation, operands)])
+        reply = self._answer(operation, operands)
+        try:
+            self._channel.send(["reply", number, *reply])
+        except ValueError as error:
+            self._channel.send(["reply", number, *self._answer("refuse", [str(error)])])
 
 
 def reference_to(value: Any, is_known: Callable[[str], bool]) -> list[Any] | None:
