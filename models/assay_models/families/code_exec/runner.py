@@ -67,6 +67,7 @@ Result = tuple[str, float, int, str]
 exception that ended it, and the digest of its output, or `-`."""
 
 TICK_SECONDS = 0.05
+MARGIN_BYTES = 1 << 20  # the kernel refuses memory in pieces
 PASS_CREDENTIALS, SEQUENCED = 16, 5  # SO_PASSCRED, SOCK_SEQPACKET
 
 
@@ -116,9 +117,9 @@ class Supervisor:
             call_libc("prctl", ADOPT_ORPHANS, 1)
             self._source = os.dup(0)
             self._statistics = os.open("/proc/vmstat", os.O_RDONLY)
-            members, events = request["group"] or ("/dev/null", "/dev/null")
+            members, kills, peak = request["group"] or ("/dev/null",) * 3
             self._members = os.open(members, os.O_WRONLY)
-            self._events = os.open(events, os.O_RDONLY)
+            self._kills, self._peak = os.open(kills, os.O_RDONLY), os.open(peak, os.O_RDONLY)
             nothing = os.open("/dev/null", os.O_RDWR)
             for standard in (0, 1, 2):
                 os.dup2(nothing, standard)
@@ -198,13 +199,13 @@ class Supervisor:
         digest = exchange.digest() if exchange else "-"
         check_start("candidate", end.has_begun, end.code)
         check_start("judge", judge is None or bool(judge.answer), code)
-        group, machine = self._memory_kills()
-        if group != kills[0]:
+        is_killed = self._memory_kills() != kills
+        if is_killed and self._has_reached_limit():
             return "memory", spent, 0, digest
         if clock.is_over or spent >= limit or end.code == -SIGXCPU:
             return "timeout", spent, 0, digest
         has_verdict = judge is not None and judge.has_verdict
-        if -SIGKILL in (end.code, code) and machine != kills[1] and not has_verdict:
+        if -SIGKILL in (end.code, code) and is_killed and not has_verdict:
             raise SandboxBroken(
                 "memory: the machine has run out of it, and the kernel kills processes"
             )
@@ -244,7 +245,7 @@ class Supervisor:
         It ends early when the time is used up, or memory. Returns the candidate's end, if that was
         first.
         """
-        kills, end = kills_in(self._events), None
+        kills, end = kills_in(self._kills), None
         control = self._control.fileno()
         waiting = select.poll()
         waiting.register(control, select.POLLIN)
@@ -259,7 +260,7 @@ class Supervisor:
                     return end
             if judge and judge.pipe in ready and judge.read():
                 return end
-            if not ready and (clock.tick() or kills_in(self._events) != kills):
+            if not ready and (clock.tick() or kills_in(self._kills) != kills):
                 return end
 
     def _receive_end(self) -> End:
@@ -283,10 +284,16 @@ class Supervisor:
         with step("mounts"):
             call_libc("umount2", SCRATCH.encode(), DETACH)
 
-    def _memory_kills(self) -> tuple[bytes, bytes]:
-        """Return how often the kernel has killed for lack of memory: of the programs' group, and of
-        the whole machine."""
-        return kills_in(self._events), kills_in(self._statistics)
+    def _memory_kills(self) -> bytes:
+        """Return how often the kernel has killed for lack of memory: in the programs' group, or of
+        the whole machine where there is none."""
+        return kills_in(self._kills if self._request["group"] else self._statistics)
+
+    def _has_reached_limit(self) -> bool:
+        """Return whether the programs' group has held what it may; if not, the machine is full."""
+        peak = os.pread(self._peak, 32, 0)
+        limit: int = self._request["limits"]["RLIMIT_AS"]
+        return int(peak or 0) >= limit - MARGIN_BYTES
 
 
 def kills_in(statistics: int) -> bytes:
