@@ -277,7 +277,9 @@ def choose_sandbox(model: str, options: CodeExecOptions) -> Sandbox:
 
 def _not_isolated(model: str, sandbox: Sandbox) -> Sandbox:
     try:
-        (result,) = asyncio.run(sandbox.run("import string\nname = string.__name__", ["assert name"]))
+        (result,) = asyncio.run(
+            sandbox.run("import string\nname = string.__name__", ["assert name"])
+        )
     except SandboxFailed as error:
         raise CardError(f"{model}: programs cannot be run here at all: {error}") from error
     if result.outcome != "pass":

@@ -115,10 +115,11 @@ class Supervisor:
             call_libc("prctl", DIE_WITH_PARENT, SIGKILL)
             call_libc("prctl", ADOPT_ORPHANS, 1)
             self._source = os.dup(0)
-            self._statistics = os.open("/proc/vmstat", os.O_RDONLY)
-            members, events = request["group"] or ("/dev/null", "/dev/null")
+            # Without a group, the kills are those of the whole machine.
+            group = request["group"] or ("/dev/null", "/proc/vmstat", "/dev/null")
+            members, events, hits = (*group, group[-1])[:3]
             self._members = os.open(members, os.O_WRONLY)
-            self._events = os.open(events, os.O_RDONLY)
+            self._events, self._hits = (os.open(path, os.O_RDONLY) for path in (events, hits))
             nothing = os.open("/dev/null", os.O_RDWR)
             for standard in (0, 1, 2):
                 os.dup2(nothing, standard)
@@ -198,16 +199,11 @@ class Supervisor:
         digest = exchange.digest() if exchange else "-"
         check_start("candidate", end.has_begun, end.code)
         check_start("judge", judge is None or bool(judge.answer), code)
-        group, machine = self._memory_kills()
-        if group != kills[0]:
+        has_verdict = judge is not None and judge.has_verdict
+        if self._is_killed_for_memory(kills, has_verdict, (end.code, code)):
             return "memory", spent, 0, digest
         if clock.is_over or spent >= limit or end.code == -SIGXCPU:
             return "timeout", spent, 0, digest
-        has_verdict = judge is not None and judge.has_verdict
-        if -SIGKILL in (end.code, code) and machine != kills[1] and not has_verdict:
-            raise SandboxBroken(
-                "memory: the machine has run out of it, and the kernel kills processes"
-            )
         outcome, exception = judge.outcome(end, code) if judge else outcome_of_input(end)
         return outcome, spent, exception, digest
 
@@ -244,7 +240,7 @@ class Supervisor:
         It ends early when the time is used up, or memory. Returns the candidate's end, if that was
         first.
         """
-        kills, end = kills_in(self._events), None
+        kills, end = self._memory_kills(), None
         control = self._control.fileno()
         waiting = select.poll()
         waiting.register(control, select.POLLIN)
@@ -259,7 +255,9 @@ class Supervisor:
                     return end
             if judge and judge.pipe in ready and judge.read():
                 return end
-            if not ready and (clock.tick() or kills_in(self._events) != kills):
+            if not ready and clock.tick():
+                return end
+            if not ready and self._request["group"] and self._memory_kills() != kills:
                 return end
 
     def _receive_end(self) -> End:
@@ -284,9 +282,29 @@ class Supervisor:
             call_libc("umount2", SCRATCH.encode(), DETACH)
 
     def _memory_kills(self) -> tuple[bytes, bytes]:
-        """Return how often the kernel has killed for lack of memory: of the programs' group, and of
-        the whole machine."""
-        return kills_in(self._events), kills_in(self._statistics)
+        """Return how often the kernel has killed for lack of memory, and how often the programs'
+        own limit was reached."""
+        hits = os.pread(self._hits, 1 << 12, 0)
+        return kills_in(self._events), hits.partition(b"\nmax ")[2].partition(b"\n")[0] or hits
+
+    def _is_killed_for_memory(
+        self, before: tuple[bytes, bytes], has_verdict: bool, codes: tuple[int, int]
+    ) -> bool:
+        """Return whether the kernel has killed the program for its own use of memory.
+
+        Raises:
+            SandboxBroken: it was killed because the machine has run out of memory.
+        """
+        kills, hits = self._memory_kills()
+        if kills == before[0]:
+            return False
+        if hits != before[1]:
+            return True
+        if self._request["group"] or (-SIGKILL in codes and not has_verdict):
+            raise SandboxBroken(
+                "memory: the machine has run out of it, and the kernel kills processes"
+            )
+        return False
 
 
 def kills_in(statistics: int) -> bytes:
