@@ -116,8 +116,9 @@ class Supervisor:
             call_libc("prctl", DIE_WITH_PARENT, SIGKILL)
             call_libc("prctl", ADOPT_ORPHANS, 1)
             self._source = os.dup(0)
-            self._statistics = os.open("/proc/vmstat", os.O_RDONLY)
-            members, kills, peak = request["group"] or ("/dev/null",) * 3
+            # Without a group, the kills are those of the whole machine.
+            group = request["group"] or ("/dev/null", "/proc/vmstat", "/dev/null")
+            members, kills, peak = group
             self._members = os.open(members, os.O_WRONLY)
             self._kills, self._peak = os.open(kills, os.O_RDONLY), os.open(peak, os.O_RDONLY)
             nothing = os.open("/dev/null", os.O_RDWR)
@@ -199,16 +200,11 @@ class Supervisor:
         digest = exchange.digest() if exchange else "-"
         check_start("candidate", end.has_begun, end.code)
         check_start("judge", judge is None or bool(judge.answer), code)
-        is_killed = self._memory_kills() != kills
-        if is_killed and self._has_reached_limit():
+        has_verdict = judge is not None and judge.has_verdict
+        if self._is_killed_for_memory(kills, has_verdict, (end.code, code)):
             return "memory", spent, 0, digest
         if clock.is_over or spent >= limit or end.code == -SIGXCPU:
             return "timeout", spent, 0, digest
-        has_verdict = judge is not None and judge.has_verdict
-        if -SIGKILL in (end.code, code) and is_killed and not has_verdict:
-            raise SandboxBroken(
-                "memory: the machine has run out of it, and the kernel kills processes"
-            )
         outcome, exception = judge.outcome(end, code) if judge else outcome_of_input(end)
         return outcome, spent, exception, digest
 
@@ -245,7 +241,7 @@ class Supervisor:
         It ends early when the time is used up, or memory. Returns the candidate's end, if that was
         first.
         """
-        kills, end = kills_in(self._kills), None
+        kills, end = self._memory_kills(), None
         control = self._control.fileno()
         waiting = select.poll()
         waiting.register(control, select.POLLIN)
@@ -260,7 +256,9 @@ class Supervisor:
                     return end
             if judge and judge.pipe in ready and judge.read():
                 return end
-            if not ready and (clock.tick() or kills_in(self._kills) != kills):
+            if not ready and clock.tick():
+                return end
+            if not ready and self._request["group"] and self._memory_kills() != kills:
                 return end
 
     def _receive_end(self) -> End:
@@ -285,20 +283,31 @@ class Supervisor:
             call_libc("umount2", SCRATCH.encode(), DETACH)
 
     def _memory_kills(self) -> bytes:
-        """Return how often the kernel has killed for lack of memory: in the programs' group, or of
-        the whole machine where there is none."""
-        return kills_in(self._kills if self._request["group"] else self._statistics)
+        """Return how often the kernel has killed for lack of memory."""
+        return os.pread(self._kills, 1 << 16, 0).partition(b"\noom_kill ")[2].partition(b"\n")[0]
 
     def _has_reached_limit(self) -> bool:
-        """Return whether the programs' group has held what it may; if not, the machine is full."""
-        peak = os.pread(self._peak, 32, 0)
+        """Return whether the programs' group has held all that it may."""
         limit: int = self._request["limits"]["RLIMIT_AS"]
-        return int(peak or 0) >= limit - MARGIN_BYTES
+        return int(os.pread(self._peak, 32, 0) or 0) >= limit - MARGIN_BYTES
 
+    def _is_killed_for_memory(
+        self, before: bytes, has_verdict: bool, codes: tuple[int, int]
+    ) -> bool:
+        """Return whether the kernel has killed the program for its own use of memory.
 
-def kills_in(statistics: int) -> bytes:
-    """Return how often the kernel has killed for lack of memory, by an open file of its own."""
-    return os.pread(statistics, 1 << 16, 0).partition(b"\noom_kill ")[2].partition(b"\n")[0]
+        Raises:
+            SandboxBroken: it was killed because the machine has run out of memory.
+        """
+        if self._memory_kills() == before:
+            return False
+        if self._has_reached_limit():
+            return True
+        if self._request["group"] or (-SIGKILL in codes and not has_verdict):
+            raise SandboxBroken(
+                "memory: the machine has run out of it, and the kernel kills processes"
+            )
+        return False
 
 
 if __name__ == "__main__":
