@@ -8,7 +8,6 @@ from assay_models.base import ItemError, Options
 from assay_models.families.code_exec.model import CodeExecModel
 from assay_models.items import CodeExecItem
 
-ENTRY_POINT = {"entry_point": "square"} if "entry_point" in CodeExecItem.model_fields else {}
 RIGHT = "def square(x):\n    return x * x\n"
 EMPTY = "def square(x):\n    return None\n"
 MAIN = "\nif __name__ == '__main__':\n    print(square(int(input())))\n"
@@ -82,7 +81,7 @@ SHAPES = {
                 f"def check(candidate):\n{_indented(body.replace('F', 'candidate'))}"
                 for body in ASSERTIONS[::3]
             ),
-            **ENTRY_POINT,
+            "entry_point": "square",
         }
     ),
     "functions": Shape(
