@@ -48,7 +48,7 @@ VALUES = st.recursive(
         st.lists(part, max_size=3)
         | st.tuples(part, part)
         | st.dictionaries(st.text(max_size=3) | st.integers(), part, max_size=3)
-        | st.sets(st.integers(), max_size=3)
+        | st.sets(st.integers(), max_size=1)
     ),
     max_leaves=10,
 )
