@@ -19,6 +19,7 @@ from support.sandboxes import (
 from assay_models.families.code_exec import cgroup, sandbox, seccomp, self_test
 from assay_models.families.code_exec.cgroup import MemoryGroup, memory_group, parent_group
 
+DONE, TEST = "\ndone = True\n", "assert done"
 LIMIT = BOUNDS.memory_mb << 20
 HEAD = """
 import ctypes, fcntl, os, signal, socket
@@ -128,32 +129,33 @@ def test_memory_that_no_limit_counts_is_refused_without_a_group(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cgroup, "parent_group", lambda: None)
-    assert outcomes(HEAD + UNCOUNTED[name], "pass") == ["error"]
+    assert outcomes(HEAD + UNCOUNTED[name] + DONE, TEST) == ["error"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TOGETHER)
 def test_all_memory_of_a_program_together_is_bounded(name: str, peaks: list[int]) -> None:
-    assert outcomes(HEAD + TOGETHER[name], "pass") == ["memory"]
+    assert outcomes(HEAD + TOGETHER[name] + DONE, TEST) == ["memory"]
     assert 0 < max(peaks) <= LIMIT
 
 
 def test_memory_within_the_bound_is_allowed_for_each_test_anew(peaks: list[int]) -> None:
-    program = f"{HEAD}in_children(lambda: bytearray(b'x') * (60 << 20), 2)"
-    assert outcomes(program, *["pass"] * 4) == ["pass"] * 4
+    program = f"{HEAD}in_children(lambda: bytearray(b'x') * (60 << 20), 2){DONE}"
+    assert outcomes(program, *[TEST] * 4) == ["pass"] * 4
     assert 120 << 20 < max(peaks) <= LIMIT
 
 
 def test_the_memory_of_a_test_is_free_in_the_next(peaks: list[int]) -> None:
-    tests = ["in_children(lambda: bytearray(b'x') * (100 << 20), 4)", "pass"] * 2
-    assert outcomes(HEAD, *tests) == ["memory", "pass"] * 2
+    program = "def hold(count):\n    in_children(lambda: bytearray(b'x') * (100 << 20), count)\n"
+    tests = ["assert hold(4) is None", "assert hold(1) is None"] * 2
+    assert outcomes(HEAD + program, *tests) == ["memory", "pass"] * 2
     assert len(peaks) == 1
 
 
 def test_no_group_remains(peaks: list[int]) -> None:
     parent = parent_group()
     assert parent is not None
-    outcomes("pass", "pass")
+    outcomes("done = True", TEST)
     assert peaks
     assert not list(parent.glob(f"assay-{os.getpid()}-*"))
 
@@ -161,13 +163,13 @@ def test_no_group_remains(peaks: list[int]) -> None:
 async def test_a_group_of_a_cancelled_run_is_removed_after_the_next(peaks: list[int]) -> None:
     parent = parent_group()
     assert parent is not None
-    pending = asyncio.ensure_future(ISOLATED.run("import signal\nsignal.pause()", ["pass"]))
+    pending = asyncio.ensure_future(ISOLATED.run("import signal\nsignal.pause()", [TEST]))
     await wait_until(lambda: len(sandbox_processes()) >= 3)
     pending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await pending
     await wait_until(lambda: sandbox_processes() == [])
-    await ISOLATED.run("pass", ["pass"])
+    await ISOLATED.run("done = True", [TEST])
     assert not list(parent.glob(f"assay-{os.getpid()}-*"))
 
 

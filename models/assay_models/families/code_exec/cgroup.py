@@ -25,10 +25,12 @@ _unremoved: set[Path] = set()
 
 
 class MemoryGroup(NamedTuple):
-    """A group: the file by which a process joins it, and the one that counts the kernel's kills."""
+    """The files of a group: by which a process joins it, in which the kernel counts the processes
+    that it has killed, and the bytes that the group has held at most."""
 
     members: str
-    events: str
+    kills: str
+    peak: str
 
 
 @contextmanager
@@ -70,22 +72,24 @@ def parent_group() -> Path | None:
 
 
 def _make(folder: Path, limit: int) -> MemoryGroup:
-    """Make a group. The kernel that has no swap, or does not count it, lacks the second file."""
+    """Make a group. A kernel that has no swap, or does not count it, lacks the second limit."""
     folder.mkdir()
     try:
         if (folder / "memory.max").exists():
-            limits, events = {"memory.max": limit, "memory.swap.max": 0}, "memory.events"
-            limits["memory.oom.group"] = 1  # a parent may wait for a child that was killed
+            kills, peak = "memory.events", "memory.peak"
+            # A parent may wait for a child that was killed.
+            limits = {"memory.max": limit, "memory.swap.max": 0, "memory.oom.group": 1}
         else:
+            kills, peak = "memory.oom_control", "memory.max_usage_in_bytes"
             limits = {"memory.limit_in_bytes": limit, "memory.memsw.limit_in_bytes": limit}
-            events = "memory.oom_control"
+        (folder / peak).read_text()
         for place, (name, value) in enumerate(limits.items()):
             if place == 0 or (folder / name).exists():
                 (folder / name).write_text(str(value))
     except OSError:
         folder.rmdir()
         raise
-    return MemoryGroup(str(folder / "cgroup.procs"), str(folder / events))
+    return MemoryGroup(*(str(folder / name) for name in ("cgroup.procs", kills, peak)))
 
 
 def _own_group() -> tuple[Path, bool]:

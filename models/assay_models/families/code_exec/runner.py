@@ -67,6 +67,7 @@ Result = tuple[str, float, int, str]
 exception that ended it, and the digest of its output, or `-`."""
 
 TICK_SECONDS = 0.05
+MARGIN_BYTES = 1 << 20  # the kernel refuses memory in pieces
 PASS_CREDENTIALS, SEQUENCED = 16, 5  # SO_PASSCRED, SOCK_SEQPACKET
 
 
@@ -117,9 +118,9 @@ class Supervisor:
             self._source = os.dup(0)
             # Without a group, the kills are those of the whole machine.
             group = request["group"] or ("/dev/null", "/proc/vmstat", "/dev/null")
-            members, events, hits = (*group, group[-1])[:3]
+            members, kills, peak = group
             self._members = os.open(members, os.O_WRONLY)
-            self._events, self._hits = (os.open(path, os.O_RDONLY) for path in (events, hits))
+            self._kills, self._peak = os.open(kills, os.O_RDONLY), os.open(peak, os.O_RDONLY)
             nothing = os.open("/dev/null", os.O_RDWR)
             for standard in (0, 1, 2):
                 os.dup2(nothing, standard)
@@ -281,35 +282,32 @@ class Supervisor:
         with step("mounts"):
             call_libc("umount2", SCRATCH.encode(), DETACH)
 
-    def _memory_kills(self) -> tuple[bytes, bytes]:
-        """Return how often the kernel has killed for lack of memory, and how often the programs'
-        own limit was reached."""
-        hits = os.pread(self._hits, 1 << 12, 0)
-        return kills_in(self._events), hits.partition(b"\nmax ")[2].partition(b"\n")[0] or hits
+    def _memory_kills(self) -> bytes:
+        """Return how often the kernel has killed for lack of memory."""
+        return os.pread(self._kills, 1 << 16, 0).partition(b"\noom_kill ")[2].partition(b"\n")[0]
+
+    def _has_reached_limit(self) -> bool:
+        """Return whether the programs' group has held all that it may."""
+        limit: int = self._request["limits"]["RLIMIT_AS"]
+        return int(os.pread(self._peak, 32, 0) or 0) >= limit - MARGIN_BYTES
 
     def _is_killed_for_memory(
-        self, before: tuple[bytes, bytes], has_verdict: bool, codes: tuple[int, int]
+        self, before: bytes, has_verdict: bool, codes: tuple[int, int]
     ) -> bool:
         """Return whether the kernel has killed the program for its own use of memory.
 
         Raises:
             SandboxBroken: it was killed because the machine has run out of memory.
         """
-        kills, hits = self._memory_kills()
-        if kills == before[0]:
+        if self._memory_kills() == before:
             return False
-        if hits != before[1]:
+        if self._has_reached_limit():
             return True
         if self._request["group"] or (-SIGKILL in codes and not has_verdict):
             raise SandboxBroken(
                 "memory: the machine has run out of it, and the kernel kills processes"
             )
         return False
-
-
-def kills_in(statistics: int) -> bytes:
-    """Return how often the kernel has killed for lack of memory, by an open file of its own."""
-    return os.pread(statistics, 1 << 16, 0).partition(b"\noom_kill ")[2].partition(b"\n")[0]
 
 
 if __name__ == "__main__":
