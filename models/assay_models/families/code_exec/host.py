@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import resource
+import signal
 import struct
 import sys
 from array import array
@@ -53,6 +54,8 @@ class Host:
 
     def serve(self) -> NoReturn:
         """Run candidates until the supervisor is gone."""
+        # Where a program has the same user, it could end the host by this signal alone.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         close_all_but({self._control.fileno(), self._members})
         while True:
             task, ancillary, _, _ = self._control.recvmsg(TASK.size, 256)
@@ -113,6 +116,7 @@ def run_candidate(
     for place, file in enumerate(files):
         os.dup2(file, place if is_input else 3 + place)
     close_all_but(set() if is_input else {3})
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     drop_privileges(request, limit, PROGRAM_UID)
     progress[BEGAN] = 1
     if is_input:

@@ -160,7 +160,8 @@ class Judge:
             raise Lost(f"an unknown tag: {tag}")
         module, name = parts
         value = named(module, name) if module in SHARED_MODULES or module == "builtins" else None
-        if value is None or (module == "builtins" and not isinstance(value, type)):
+        is_hidden = name.startswith("_") or (name and isinstance(value, ModuleType))
+        if value is None or is_hidden or (module == "builtins" and not isinstance(value, type)):
             raise Lost("a reference to something that is not shared")
         return value
 

@@ -59,7 +59,7 @@ class Output(io.BytesIO):
 
     def write(self, data: Any) -> int:
         """Take bytes, up to the bound; drop the rest."""
-        if self.tell() < MAX_OUTPUT_BYTES:
+        if len(self.getbuffer()) < MAX_OUTPUT_BYTES:
             super().write(data)
         return len(data)
 

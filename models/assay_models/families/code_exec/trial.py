@@ -30,7 +30,8 @@ if TYPE_CHECKING:  # they run in front of this file, in the same module
     from assay_models.families.code_exec.shapes import LOST, verdict
     from assay_models.families.code_exec.wire import Channel
 
-IDLE_SHARE = 0.02
+# On a busy machine a process that could run gets more of any such window than that share.
+IDLE_WINDOW_SECONDS, IDLE_SHARE = 0.5, 0.01
 # A second in which neither judge nor candidate computes counts as half a second of computing.
 IDLE_WEIGHT = 0.5
 STARTED = b"s"
@@ -113,15 +114,16 @@ class Clock:
     def __init__(self, processes: list[int], limit: int) -> None:
         self.is_over, self._limit = False, limit
         self._clocks = [~process << 3 | 2 for process in processes]  # CPUCLOCK_SCHED of each
-        self._busy, self._now, self.idle = 0.0, time.monotonic(), 0.0
+        self._busy, self._since, self.idle = 0.0, time.monotonic(), 0.0
 
     def tick(self) -> bool:
         """Read the clocks; return whether the run has taken as long as it may."""
         busy, now = sum(map(seconds_of, self._clocks)), time.monotonic()
-        if busy - self._busy < IDLE_SHARE * (now - self._now):
-            self.idle += IDLE_WEIGHT * (now - self._now)
-        self._busy, self._now = max(busy, self._busy), now
-        self.is_over = self._busy + self.idle >= self._limit
+        if (passed := now - self._since) >= IDLE_WINDOW_SECONDS:
+            if busy - self._busy < IDLE_SHARE * passed:
+                self.idle += IDLE_WEIGHT * passed
+            self._busy, self._since = busy, now
+        self.is_over = busy + self.idle >= self._limit
         return self.is_over
 
 
