@@ -133,8 +133,8 @@ FORGED_VALUES = {
         "def deep():\n    value = 9\n    for _ in range(100_000):\n        value = [value]\n"
         "    return value",
     ),
-    "a value of many parts": returning("[x * x] * 3_000_000"),
-    "a text of great length": returning("'9' * 50_000_000"),
+    "a value of many parts": returning("[x * x] * 300_000"),
+    "a text of great length": returning("'9' * 5_000_000"),
     "a number of many digits": returning("10 ** 200_000"),
     "a callable class": f"{AGREEING}\nclass square(Agreeing):\n    pass\n",
     "a class that makes another object": (

@@ -1,4 +1,4 @@
-"""Where memory groups are made: by the kernel's files of version 1 and 2, as a folder of the test.
+"""Places of memory groups, by the kernel's files of version 1 and 2.
 
 The files of the kernel are imitated here, because a machine has one of the versions only, and few
 delegate version 2. Limits that the kernel itself enforces are tested in test_memory.py.

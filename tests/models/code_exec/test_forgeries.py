@@ -24,7 +24,7 @@ from assay_models.families.code_exec.model import CodeExecModel
 # A test that asks the program itself for the comparison has no verdict.
 REFUSALS = {"unisolated_test"}
 # One of each kind is tried by default, and all of them where slow tests are run.
-SAMPLE = {
+SAMPLE = (
     "an object that agrees to everything",
     "an integer",
     "a mock that equals everything",
@@ -32,7 +32,7 @@ SAMPLE = {
     "another meaning of no operation of unittest",
     "noise in every file, when called",
     "reading frames",
-}
+)
 FORGERIES = {**FORGED_VALUES, **FORGED_ACTS}
 
 
@@ -60,10 +60,21 @@ async def test_a_program_that_returns_none_passes_no_test_in_any_shape(
     assert await passed_shares(model, EMPTY) == dict.fromkeys(SHAPES, 0.0)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in SAMPLE else pytest.mark.slow) for n in FORGERIES]
-)
-async def test_a_forgery_passes_no_test_in_any_shape(name: str, model: CodeExecModel) -> None:
+async def check_forgery(name: str, model: CodeExecModel) -> None:
+    """Check that a forgery passes no test, and leaves no process."""
     shares = await passed_shares(model, FORGERIES[name])
     assert {shape: share for shape, share in shares.items() if share not in {0.0, *REFUSALS}} == {}
     assert await asyncio.to_thread(sandbox_processes) == []
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+async def test_a_forgery_of_each_kind_passes_no_test_in_any_shape(
+    name: str, model: CodeExecModel
+) -> None:
+    await check_forgery(name, model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in FORGERIES if name not in SAMPLE])
+async def test_a_forgery_passes_no_test_in_any_shape(name: str, model: CodeExecModel) -> None:
+    await check_forgery(name, model)

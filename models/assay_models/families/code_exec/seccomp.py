@@ -27,7 +27,7 @@ X32 = 0x40000000
 NAMESPACES = 0x7E020000
 UNIX, IPV4, IPV6 = 1, 2, 10
 
-CLONE, CLONE3, SOCKET = (56, 220), (435, 435), (41, 198)
+CLONE, CLONE3, SOCKET, PRLIMIT = (56, 220), (435, 435), (41, 198), (302, 261)
 REFUSED = {
     "acct": (163, 89),
     "add_key": (248, 217),
@@ -107,6 +107,11 @@ def _instructions(column: int, machine: int) -> Iterator[tuple[int, int, int, in
     yield EQUAL, 0, 4, CLONE[column]
     yield LOAD, 0, 0, FIRST_ARGUMENT
     yield ANY_BIT, 0, 1, NAMESPACES
+    yield RETURN, 0, 0, REFUSE | errno.EPERM
+    yield RETURN, 0, 0, ALLOW
+    yield EQUAL, 0, 4, PRLIMIT[column]
+    yield LOAD, 0, 0, FIRST_ARGUMENT
+    yield EQUAL, 1, 0, 0  # the process's own limits
     yield RETURN, 0, 0, REFUSE | errno.EPERM
     yield RETURN, 0, 0, ALLOW
     yield EQUAL, 0, 5, SOCKET[column]
