@@ -147,11 +147,21 @@ def test_the_entry_point_is_the_given_name_or_the_last_stub_of_the_prompt(
     model: CodeExecModel,
 ) -> None:
     stubs = "def halve(x):\n    pass\n\ndef double(x):\n    pass\n"
-    asked = prepare(model, prompt=stubs).inputs[0].payload
+    check = "def check(candidate):\n    assert candidate(1) == 2"
+    asked = prepare(model, tests=check, prompt=stubs).inputs[0].payload
     assert asked.entry_points[:2] == ("double", "halve")
-    given = prepare(model, prompt=stubs, entry_point="halve").inputs[0].payload
+    given = prepare(model, tests=check, prompt=stubs, entry_point="halve").inputs[0].payload
     assert given.entry_points == ("halve",)
-    assert prepare(model).inputs[0].payload.entry_points == ()
+    assert prepare(model, tests=check).inputs[0].payload.entry_points == ()
+    assert prepare(model, prompt=stubs).inputs[0].payload.entry_points == ()
+
+
+def test_the_entry_point_decides_between_blocks(model: CodeExecModel) -> None:
+    check = "def check(candidate):\n    assert candidate(2) == 1"
+    other = "def halve(x):\n    return x / 2"
+    two = f"{FENCED}\n\n```python\n{other}\n```"
+    for asked in ({"entry_point": "halve"}, {"prompt": "def halve(x):\n    pass\n"}):
+        assert prepare(model, two, check, **asked).inputs[0].payload.program == other
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "f()", "2f", "x" * 257])

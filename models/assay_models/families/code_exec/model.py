@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 VERSION = 3
 MAX_PARALLEL_PROGRAMS = 64
 BYTES_PER_TOKEN = 4
+CANDIDATE = "candidate"  # the parameter of HumanEval's `check`
 _STUB = re.compile(r"^(?:async )?def ([A-Za-z_]\w*)", re.MULTILINE)
 
 
@@ -131,8 +132,8 @@ class CodeExecModel:
         (item,) = items
         assert isinstance(item, CodeExecItem)
         tests, pairs = self._tests(item), _pairs(item)
-        asked = frozenset((item.entry_point,)) if item.entry_point else asked_by_tests(tests)
-        asked = asked or asked_by_prompt(_text(item.prompt))
+        named = {item.entry_point} if item.entry_point else asked_by_tests(tests) - {CANDIDATE}
+        asked = frozenset(named) or asked_by_prompt(_text(item.prompt))
         extracted = self.programs.extract(item.response, item.language, asked=asked)
         flags, details = extraction_flags(extracted), extraction_details(extracted)
         if extracted.code is None:
@@ -143,7 +144,7 @@ class CodeExecModel:
                 f"the program uses syntax that Python {platform.python_version()} does not have: "
                 "run the server with a newer Python",
             )
-        submission = Submission(extracted.code, tests, pairs, _entry_points(item))
+        submission = Submission(extracted.code, tests, pairs, _entry_points(item, tests))
         key = json.dumps(submission).encode()
         tokens = -(-len(key) // BYTES_PER_TOKEN)
         if tokens > self.max_tokens:
@@ -230,10 +231,16 @@ def _pairs(item: CodeExecItem) -> tuple[tuple[str, str], ...]:
     return pairs
 
 
-def _entry_points(item: CodeExecItem) -> tuple[str, ...]:
-    """List the names of the function that is tested: the given one, else those of the prompt."""
+def _entry_points(item: CodeExecItem, tests: Sequence[str]) -> tuple[str, ...]:
+    """List the names of the function that is tested: the given one, else those of the prompt.
+
+    Without a function in the tests that would get it, there is none, so that the prompt changes no
+    key of the cache.
+    """
     if item.entry_point is not None:
         return (item.entry_point,)
+    if not any("def " in test for test in tests):
+        return ()
     prompt = _text(item.prompt)
     stubs = _STUB.findall(prompt[-MAX_CHARACTERS:])
     return tuple(dict.fromkeys([*reversed(stubs), *sorted(asked_by_prompt(prompt))]))
