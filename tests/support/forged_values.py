@@ -148,3 +148,63 @@ FORGED_VALUES = {
         "def square(x):\n    return Agreeing()\n"
     ),
 }
+
+# Pairs of a program and a test that it was made for.
+FORGED_FOR_ONE_TEST = {
+    "an own allclose for numpy's": (
+        returning("0", "def allclose(*values, **names): return True"),
+        "import numpy as np\nassert np.allclose(square(3), 9)",
+    ),
+    "an own approx for pytest's": (
+        returning("0", "def approx(*values, **names): return 0"),
+        "from pytest import approx\nassert square(3) == approx(9)",
+    ),
+    "the end of a loop over results": (
+        "def square(x):\n    raise StopIteration\n",
+        "for n, r in zip((3, 4), map(square, (3, 4))):\n    assert r == n * n",
+    ),
+    "the end of a list of results": (
+        "def square(x):\n    raise StopIteration\n",
+        "results = list(map(square, (3, 4)))\n"
+        "for n, r in zip((3, 4), results):\n    assert r == n * n",
+    ),
+    "a date that equals everything": (
+        subclass("datetime", "Forged(2000, 1, 1)", "from datetime import datetime"),
+        "import datetime\nassert square(3) == datetime.datetime(2001, 1, 1)",
+    ),
+    "objects within a list": (
+        returning("[Forged(), {'a': Forged()}]", f"class Forged:\n{EQUAL}"),
+        "assert square(3) == [9, {'a': 4}]",
+    ),
+    "a sum of objects": (
+        returning("Agreeing()", AGREEING.replace("return 9", "return 25")),
+        "assert int(sum(square(n) for n in (3, 4))) == 25",
+    ),
+    "an object that is no maximum": (
+        returning("Agreeing()", AGREEING.replace("return True", "return False")),
+        "assert max(9, square(3)) == 9",
+    ),
+    "a key of a dict": (
+        returning("Forged()", f"class Forged:\n{EQUAL}"),
+        "assert {9: 'nine'}[square(3)] == 'nine'",
+    ),
+    "an attribute that equals everything": (
+        returning("Result()", f"class Forged:\n{EQUAL}class Result:\n    value = Forged()"),
+        "assert square(3).value == 9",
+    ),
+    "an attribute of an exception": (
+        f"class Forged:\n{EQUAL}class E(ValueError):\n    code = Forged()\n"
+        "def square(x):\n    raise E\n",
+        "try:\n    square(3)\nexcept ValueError as error:\n    assert error.code == 9\n"
+        "else:\n    assert False",
+    ),
+    "random numbers that are known": (
+        returning("9", "import random\nrandom.randint = lambda low, high: 3"),
+        "import random\nfor _ in range(9):\n    n = random.randint(10, 99)\n"
+        "    assert square(n) == n * n",
+    ),
+    "modules of the test": (
+        returning("0", "import json, math\njson.dumps = lambda *v: '9'\nmath.isclose = min"),
+        "import json, math\nassert json.dumps(square(3)) == '9' or math.isclose(square(3), 9)",
+    ),
+}

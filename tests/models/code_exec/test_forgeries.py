@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from support.exercises import EMPTY, RIGHT, SHAPES, passed_shares
+from support.exercises import EMPTY, RIGHT, SHAPES, passed_share, passed_shares
 from support.forged_acts import FORGED_ACTS
-from support.forged_values import FORGED_VALUES
+from support.forged_values import FORGED_FOR_ONE_TEST, FORGED_VALUES
 from support.sandboxes import (
     card_with,
     load,
@@ -78,3 +78,11 @@ async def test_a_forgery_of_each_kind_passes_no_test_in_any_shape(
 @pytest.mark.parametrize("name", [name for name in FORGERIES if name not in SAMPLE])
 async def test_a_forgery_passes_no_test_in_any_shape(name: str, model: CodeExecModel) -> None:
     await check_forgery(name, model)
+
+
+@pytest.mark.parametrize("name", FORGED_FOR_ONE_TEST)
+async def test_a_program_made_for_one_test_does_not_pass_it(
+    name: str, model: CodeExecModel
+) -> None:
+    program, test = FORGED_FOR_ONE_TEST[name]
+    assert await passed_share(model, program, {"tests": test}) in {0.0, *REFUSALS}

@@ -58,7 +58,7 @@ async def test_canonical_programs_of_a_sample_pass_in_every_shape_and_none_does_
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "shard",
-    [pytest.param(n, marks=[] if n == 0 else only_nightly) for n in range(SHARDS)],
+    [0, *(pytest.param(number, marks=only_nightly) for number in range(1, SHARDS))],
 )
 async def test_canonical_programs_pass_in_every_shape_and_none_does_not(
     shard: int, model: CodeExecModel

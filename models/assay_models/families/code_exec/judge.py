@@ -43,6 +43,14 @@ io itertools json math operator os random re statistics string sys time typing u
 COMMON_MODULES = frozenset(_COMMON.split())
 OWN_FUNCTIONS = {"isclose": "math"}
 LIBRARY = sys.stdlib_module_names
+# Packages that tests use and the sandbox lacks. The program must not answer in their name: its own
+# `approx` or `allclose` would be the judge of its results.
+_PACKAGES = """
+absl attr django flask hypothesis jax keras matplotlib mock nose nose2 numpy pandas parameterized
+PIL pytest requests scipy seaborn six sklearn sympy tensorflow testtools torch unittest2
+"""
+PACKAGES = frozenset(_PACKAGES.split())
+ENDS_OF_LOOPS = (StopIteration, StopAsyncIteration)
 MAX_SENT = 100_000
 
 
@@ -98,6 +106,8 @@ class Judge:
         if printed:
             sys.stdout.write(printed)
         if raised is not None:
+            # It would end a loop of the test without a trace.
+            self.is_doubtful |= isinstance(raised, ENDS_OF_LOOPS) and operation != "next"
             raise raised
         return value
 
@@ -268,7 +278,8 @@ class Finder:
 
     def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
         """Find a module that the test imports and that is not in the standard library."""
-        if name not in self._names or name.partition(".")[0] in LIBRARY:
+        package = name.partition(".")[0]
+        if name not in self._names or package in LIBRARY or package in PACKAGES:
             return None
         return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
 
