@@ -132,8 +132,9 @@ class CodeExecItem(ResponseItem):
     """The answer that a policy wrote, and what its program has to pass: `tests`, `io` or both.
 
     `tests` is a list of Python snippets, each one test, or one text, which is one test as a whole.
-    Each pair of `io` is a test as well. `prompt` is read only to find the program among several
-    blocks.
+    Each pair of `io` is a test as well. `entry_point` is the function that a test's `check` gets;
+    by default the one that the prompt asks for. `prompt` is read only for that, and to find the
+    program among several blocks.
     """
 
     response: Text
@@ -141,6 +142,7 @@ class CodeExecItem(ResponseItem):
     tests: Text | Annotated[tuple[Text, ...], Field(min_length=1, max_length=1024)] | None = Field(
         default=None, validate_default=True
     )
+    entry_point: Annotated[str, Field(max_length=256, pattern=r"^[^\W\d]\w*$")] | None = None
     prompt: Prompt | None = None
     language: Annotated[str, Field(max_length=64)] | None = None
 

@@ -107,7 +107,7 @@ FAMILIES = {
         "CodeExecModel",
         item=CodeExecItem,
         candidate="response",
-        probe={"response": _PROGRAM, "tests": "assert __name__"},
+        probe={"response": _PROGRAM, "tests": "assert f(1)"},
     ),
     "video_qpp": Family(
         "assay_models.families.qpp.pre_retrieval",

@@ -1,6 +1,7 @@
 """The sandbox's guarantees: each holds, a breach is detected, and all are tested before serving."""
 
 import asyncio
+import contextlib
 import logging
 import marshal
 import os
@@ -98,6 +99,26 @@ def test_only_pythons_own_files_are_visible(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("isolated")
+def test_no_installed_package_and_no_name_of_the_host_is_visible() -> None:
+    assert sandbox.hidden_paths(), "this interpreter has a folder of packages"
+    program = f"""
+import importlib.util, os, socket
+def packages():
+    return [name for path in {sandbox.hidden_paths()!r} for name in os.listdir(path)]
+def importable():
+    return importlib.util.find_spec("pip") is not None
+def host():
+    return [socket.gethostname(), os.uname().nodename]
+"""
+    tests = [
+        "assert packages() == []",
+        "assert importable() is False",
+        "assert host() == ['sandbox', 'sandbox']",
+    ]
+    assert outcomes(program, *tests) == ["pass"] * len(tests)
+
+
+@pytest.mark.usefixtures("isolated")
 @pytest.mark.parametrize("place", ["/", "/dev", "/usr/lib", os.path.dirname(os.__file__)])
 def test_only_the_scratch_folder_is_writable(place: str) -> None:
     program = f"import os\nopen(os.path.join({place!r}, 'x'), 'w')"
@@ -119,7 +140,7 @@ def test_a_program_has_no_privileges() -> None:
 
 
 SABOTAGE = {
-    "network": (" | NEW_NETWORK", ""),
+    "network": ("NEW_PROCESSES | NEW_NETWORK", "NEW_PROCESSES"),
     "disk": ('f"size={', 'f"mpol=default" or f"size={'),
     "processes": ("setrlimit(resource.RLIMIT_NPROC, (maximum, maximum))", "RLIMIT_NPROC"),
     "privileges": ('if code := request["filter"]', "if code := b''"),
@@ -137,6 +158,8 @@ def test_a_broken_guarantee_is_found(guarantee: str, monkeypatch: pytest.MonkeyP
     assert runner.count(old) == 1
     parts = [compile(text, "part", "exec") for text in (canary, exchange, runner.replace(old, new))]
     monkeypatch.setattr(sandbox, "runner_code", lambda: marshal.dumps(parts))
+    # A memory group would hold the bound in place of the limit of a process.
+    monkeypatch.setattr(sandbox, "memory_group", lambda limit: contextlib.nullcontext())
     failure = find_broken_guarantee(BOUNDS)
     assert failure is not None
     assert failure.startswith(f"{guarantee}: a probe was not stopped")

@@ -88,11 +88,6 @@ def test_the_details_hold_each_outcome_and_quote_no_text(model: CodeExecModel) -
     assert "double" not in repr(score)
 
 
-def test_a_forged_result_is_flagged_and_gets_zero(model: CodeExecModel) -> None:
-    score = finish(model, "forged", "forged")
-    assert (score.score, score.raw, score.flags) == (0.0, 0.0, ("forged",))
-
-
 @pytest.mark.parametrize(
     ("response", "details"),
     [
@@ -140,12 +135,39 @@ def test_the_block_that_the_tests_or_the_prompt_ask_for_is_run(model: CodeExecMo
 
 def test_pairs_of_input_and_output_are_tests_of_their_own(model: CodeExecModel) -> None:
     prepared = prepare(model, tests=None, io=PAIRS)
-    assert prepared.inputs[0].payload == (PROGRAM, (), (("1\n", "2\n"), ("2\n", "4\n")))
+    assert prepared.inputs[0].payload == (PROGRAM, (), (("1\n", "2\n"), ("2\n", "4\n")), ())
     both = prepare(model, io=PAIRS)
     assert both.inputs[0].payload.tests == TESTS
     named = [{"input": "1\n", "output": "2\n"}, {"input": "2\n", "output": "4\n"}]
     assert prepare(model, tests=None, io=named).inputs[0].key == prepared.inputs[0].key
     assert len({prepared.inputs[0].key, both.inputs[0].key, prepare(model).inputs[0].key}) == 3
+
+
+def test_the_entry_point_is_the_given_name_or_the_last_stub_of_the_prompt(
+    model: CodeExecModel,
+) -> None:
+    stubs = "def halve(x):\n    pass\n\ndef double(x):\n    pass\n"
+    check = "def check(candidate):\n    assert candidate(1) == 2"
+    asked = prepare(model, tests=check, prompt=stubs).inputs[0].payload
+    assert asked.entry_points[:2] == ("double", "halve")
+    given = prepare(model, tests=check, prompt=stubs, entry_point="halve").inputs[0].payload
+    assert given.entry_points == ("halve",)
+    assert prepare(model, tests=check).inputs[0].payload.entry_points == ()
+    assert prepare(model, prompt=stubs).inputs[0].payload.entry_points == ()
+
+
+def test_the_entry_point_decides_between_blocks(model: CodeExecModel) -> None:
+    check = "def check(candidate):\n    assert candidate(2) == 1"
+    other = "def halve(x):\n    return x / 2"
+    two = f"{FENCED}\n\n```python\n{other}\n```"
+    for asked in ({"entry_point": "halve"}, {"prompt": "def halve(x):\n    pass\n"}):
+        assert prepare(model, two, check, **asked).inputs[0].payload.program == other
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "f()", "2f", "x" * 257])
+def test_an_entry_point_that_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="entry_point"):
+        CodeExecItem(response=FENCED, tests=TESTS, entry_point=name)
 
 
 def test_pairs_that_expect_no_output_are_an_item_error(model: CodeExecModel) -> None:
@@ -321,10 +343,36 @@ class TestRunning:
         assert [test["outcome"] for test in score.details["tests"]] == ["pass", "fail"]
 
     async def test_a_trivial_program_is_run_and_flagged(self, running: CodeExecModel) -> None:
-        prepared = prepare(running, "```\npass\n```", tests="assert 1 + 1 == 2")
+        prepared = prepare(running, "```\npass\n```", tests="assert double(1) == 2")
         assert prepared.flags == ("trivial_code",)
         ((passed, *_),) = await running.predict(prepared.inputs)
+        assert passed == 0.0
+
+    @pytest.mark.parametrize(
+        "test",
+        ["assert 1 + 1 == 2", "x = 1", "print(double(1) == 2)", "def helper():\n    return 1"],
+    )
+    async def test_tests_that_an_empty_program_passes_are_an_item_error(
+        self, running: CodeExecModel, test: str
+    ) -> None:
+        with pytest.raises(ItemError) as caught:
+            await running.predict(prepare(running, tests=test).inputs)
+        assert caught.value.code == "vacuous_tests"
+        both = prepare(running, tests=[test, TESTS[0]])
+        ((passed, *_),) = await running.predict(both.inputs)
         assert passed == 1.0
+
+    async def test_a_test_that_leaves_the_comparison_to_the_program_is_an_item_error(
+        self, running: CodeExecModel
+    ) -> None:
+        equal = "class Equal:\n    def __eq__(self, other):\n        return True\n"
+        response = f"```python\n{equal}def double(x):\n    return Equal()\n```"
+        with pytest.raises(ItemError) as caught:
+            await running.predict(prepare(running, response).inputs)
+        assert caught.value.code == "unisolated_test"
+        failing = prepare(running, response, tests=[*TESTS, "assert double(1) is None"])
+        ((passed, *_),) = await running.predict(failing.inputs)
+        assert passed == 0.0
 
 
 def test_the_card_is_not_embedded() -> None:

@@ -10,8 +10,8 @@ from assay_models.families.code_exec.seccomp import MACHINES, REFUSED, filter_fo
 
 ALLOWED, KILLED = 0x7FFF0000, 0x80000000
 NUMBERS = {
-    "x86_64": {"read": 0, "fork": 57, "clone": 56, "clone3": 435, "socket": 41, "execve": 59},
-    "aarch64": {"read": 63, "clone": 220, "clone3": 435, "socket": 198, "execve": 221},
+    "x86_64": {"read": 0, "fork": 57, "clone": 56, "clone3": 435, "socket": 41, "prlimit64": 302},
+    "aarch64": {"read": 63, "clone": 220, "clone3": 435, "socket": 198, "prlimit64": 261},
 }
 NEW_USERS, NEW_NETWORK, THREAD = 0x10000000, 0x40000000, 0x3D0F00
 
@@ -63,6 +63,11 @@ def test_processes_and_threads_are_allowed_and_namespaces_refused(machine: str) 
     assert answer(machine, "clone3") == refusal(errno.ENOSYS)
     for flag in (NEW_USERS, NEW_NETWORK):
         assert answer(machine, "clone", THREAD | flag) == refusal(errno.EPERM)
+
+
+def test_the_limits_of_another_process_cannot_be_changed(machine: str) -> None:
+    assert answer(machine, "prlimit64", 0) == ALLOWED
+    assert answer(machine, "prlimit64", 1) == refusal(errno.EPERM)
 
 
 @pytest.mark.parametrize(

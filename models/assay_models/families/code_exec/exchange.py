@@ -70,33 +70,10 @@ class Exchange:
             file.write(text.encode(errors="surrogatepass"))
         os.lseek(self._input, 0, os.SEEK_SET)
 
-    def connect(self) -> None:
-        """Make them the standard input and output of this process."""
-        os.dup2(self._input, 0)
-        os.dup2(self._output, 1)
-        # What the launcher has read ahead of its own input is not the program's.
-        sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
-        # Typeshed declares these final; a program may read and write them all the same.
-        sys.__stdin__, sys.__stdout__ = sys.stdin, sys.stdout  # type: ignore[misc]
-
-    def run(self, program: CodeType, namespace: dict[str, Any]) -> bool:
-        """Run a program to its end as an interpreter does; return whether its status is 0."""
-        status: object = None
-        try:
-            exec(program, namespace)  # noqa: S102 this is what the sandbox is for
-        except SystemExit as end:
-            status = end.code
-        while others := [
-            thread
-            for thread in threading.enumerate()
-            if thread is not threading.main_thread() and not thread.daemon
-        ]:
-            others[0].join()
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.__stdout__):
-            if stream is not None:
-                stream.flush()
-        return status in (None, 0)
+    @property
+    def files(self) -> list[int]:
+        """The files of the program's input and of its output."""
+        return [self._input, self._output]
 
     def digest(self) -> str:
         """Return the digest of the output, and close both."""
@@ -105,3 +82,31 @@ class Exchange:
             digest = output_digest(file.read())
         os.close(self._input)
         return digest
+
+
+def connect() -> None:
+    """Read and write the files 0 and 1 of this process as its standard input and output."""
+    # What the launcher has read ahead of its own input is not the program's.
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    # Typeshed declares these final; a program may read and write them all the same.
+    sys.__stdin__, sys.__stdout__ = sys.stdin, sys.stdout  # type: ignore[misc]
+
+
+def run_main(program: CodeType, namespace: dict[str, Any]) -> bool:
+    """Run a program to its end as an interpreter does; return whether its status is 0."""
+    status: object = None
+    try:
+        exec(program, namespace)  # noqa: S102 this is what the sandbox is for
+    except SystemExit as end:
+        status = end.code
+    while others := [
+        thread
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread() and not thread.daemon
+    ]:
+        others[0].join()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.__stdout__):
+        if stream is not None:
+            stream.flush()
+    return status in (None, 0)

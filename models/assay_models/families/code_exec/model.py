@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import platform
+import re
 import sys
 from collections.abc import Awaitable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -19,16 +20,16 @@ from pydantic import Field
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
 from assay_models.extraction import Extraction
-from assay_models.extraction.asked import asked_by_prompt, asked_by_tests
+from assay_models.extraction.asked import MAX_CHARACTERS, asked_by_prompt, asked_by_tests
 from assay_models.families.code.programs import (
     ProgramExtractor,
     extraction_details,
     extraction_flags,
 )
 from assay_models.families.code_exec.exchange import EXCEPTIONS
+from assay_models.families.code_exec.isolation import PROGRAM_UID
 from assay_models.families.code_exec.sandbox import (
     OUTCOMES,
-    UNPRIVILEGED_UID,
     Bounds,
     Sandbox,
     SandboxFailed,
@@ -40,9 +41,11 @@ from assay_models.repository import ModelFiles, fingerprint_of
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 MAX_PARALLEL_PROGRAMS = 64
 BYTES_PER_TOKEN = 4
+CANDIDATE = "candidate"  # the parameter of HumanEval's `check`
+_STUB = re.compile(r"^(?:async )?def ([A-Za-z_]\w*)", re.MULTILINE)
 
 
 class CodeExecOptions(Bounds):
@@ -61,11 +64,13 @@ class CodeExecOptions(Bounds):
 
 
 class Submission(NamedTuple):
-    """A program, the tests that it is run against, and pairs of an input and its output."""
+    """A program, the tests that it is run against, pairs of an input and its output, and the names
+    of the function that is tested, the best first."""
 
     program: str
     tests: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...] = ()
+    entry_points: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,8 @@ class CodeExecModel:
         (item,) = items
         assert isinstance(item, CodeExecItem)
         tests, pairs = self._tests(item), _pairs(item)
-        asked = asked_by_tests(tests) or asked_by_prompt(_text(item.prompt))
+        named = {item.entry_point} if item.entry_point else asked_by_tests(tests) - {CANDIDATE}
+        asked = frozenset(named) or asked_by_prompt(_text(item.prompt))
         extracted = self.programs.extract(item.response, item.language, asked=asked)
         flags, details = extraction_flags(extracted), extraction_details(extracted)
         if extracted.code is None:
@@ -138,7 +144,7 @@ class CodeExecModel:
                 f"the program uses syntax that Python {platform.python_version()} does not have: "
                 "run the server with a newer Python",
             )
-        submission = Submission(extracted.code, tests, pairs)
+        submission = Submission(extracted.code, tests, pairs, _entry_points(item, tests))
         key = json.dumps(submission).encode()
         tokens = -(-len(key) // BYTES_PER_TOKEN)
         if tokens > self.max_tokens:
@@ -168,13 +174,10 @@ class CodeExecModel:
             {"outcome": outcome, "seconds": seconds, **_exception(number)}
             for outcome, seconds, number in zip(outcomes, numbers[1::3], numbers[2::3], strict=True)
         ]
-        conditions = {
-            "not_isolated": not self.sandbox.is_isolated,
-            "forged": "forged" in outcomes,
-        }
+        flags = () if self.sandbox.is_isolated else ("not_isolated",)
         finished = replace(
             prepared,
-            flags=(*prepared.flags, *(flag for flag, holds in conditions.items() if holds)),
+            flags=(*prepared.flags, *flags),
             details={**prepared.details, "tests": tests},
         )
         score = passed if options.raw else float(passed == 1.0)
@@ -206,6 +209,13 @@ class CodeExecModel:
             except SandboxFailed as error:
                 logger.error("the sandbox does not work: %s", error)
                 raise ItemError("sandbox_failed", f"the sandbox did not work: {error}") from error
+        outcomes = {result.outcome for result in results}
+        if "unisolated" in outcomes and outcomes <= {"pass", "unisolated"}:
+            raise ItemError(
+                "unisolated_test",
+                "a test leaves a comparison to the program itself, or shares more than plain data "
+                "with it: compare values of Python's own types, such as an object's attributes",
+            )
         passed = sum(result.outcome == "pass" for result in results) / len(results)
         numbers = [(OUTCOMES.index(outcome), *rest) for outcome, *rest in results]
         return (passed, *(float(number) for result in numbers for number in result))
@@ -219,6 +229,21 @@ def _pairs(item: CodeExecItem) -> tuple[tuple[str, str], ...]:
             "no pair of `io` expects any output, so an empty program passes: give the output",
         )
     return pairs
+
+
+def _entry_points(item: CodeExecItem, tests: Sequence[str]) -> tuple[str, ...]:
+    """List the names of the function that is tested: the given one, else those of the prompt.
+
+    Without a function in the tests that would get it, there is none, so that the prompt changes no
+    key of the cache.
+    """
+    if item.entry_point is not None:
+        return (item.entry_point,)
+    if not any("def " in test for test in tests):
+        return ()
+    prompt = _text(item.prompt)
+    stubs = _STUB.findall(prompt[-MAX_CHARACTERS:])
+    return tuple(dict.fromkeys([*reversed(stubs), *sorted(asked_by_prompt(prompt))]))
 
 
 def _text(prompt: str | tuple[Message, ...] | None) -> str:
@@ -259,13 +284,15 @@ def choose_sandbox(model: str, options: CodeExecOptions) -> Sandbox:
 
 def _not_isolated(model: str, sandbox: Sandbox) -> Sandbox:
     try:
-        (result,) = asyncio.run(sandbox.run("import string", ["assert string"]))
+        (result,) = asyncio.run(
+            sandbox.run("import string\nname = string.__name__", ["assert name"])
+        )
     except SandboxFailed as error:
         raise CardError(f"{model}: programs cannot be run here at all: {error}") from error
     if result.outcome != "pass":
         raise CardError(
             f"{model}: programs cannot be run here at all: `import string` ends as "
-            f"{result.outcome}; a server that runs as root runs them as user {UNPRIVILEGED_UID}, "
+            f"{result.outcome}; a server that runs as root runs them as user {PROGRAM_UID}, "
             f"which may need the permission to read {os.path.dirname(os.__file__)}"
         )
     return sandbox

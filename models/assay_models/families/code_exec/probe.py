@@ -12,6 +12,14 @@ import socket
 
 NEW_USERS = 0x10000000
 SET_NAME = 15
+PRIVATE, CREATE = 0, 0o1600
+REFUSED_CALLS: dict[str, tuple[object, ...]] = {
+    "shmget": (PRIVATE, ctypes.c_size_t(1 << 20), CREATE),
+    "semget": (PRIVATE, 1, CREATE),
+    "msgget": (PRIVATE, CREATE),
+    "memfd_create": (b"probe", 0),
+    "inotify_init": (),
+}
 
 
 def network(port: int, name: str) -> bool:
@@ -51,6 +59,30 @@ def disk(limit: int) -> bool:
         except OSError:
             return room.f_blocks * room.f_frsize <= limit
     return False
+
+
+def uncounted() -> bool:
+    """Return whether memory that no limit of a process counts is refused."""
+    libc = ctypes.CDLL(None)
+    return all(getattr(libc, name)(*values) == -1 for name, values in REFUSED_CALLS.items())
+
+
+def take(size: int) -> None:
+    """Take that many bytes of memory."""
+    bytearray(size)
+
+
+def spin() -> None:
+    """Use the processor for ever."""
+    while True:
+        pass
+
+
+def hold(size: int) -> None:
+    """Hold that many bytes, in pieces, in a file in memory."""
+    with open("held", "wb") as file:
+        for _ in range(0, size, 1 << 20):
+            file.write(bytes(1 << 20))
 
 
 def processes(limit: int) -> bool:

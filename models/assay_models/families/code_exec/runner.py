@@ -1,89 +1,79 @@
 """The runner of one program against its tests, isolated from the machine.
 
-It is a program of its own, which imports only the standard library: `python -c START`, with itself
-in front of the request. It reads a marshalled request from standard input and writes one line for
-each test: its outcome, its CPU seconds, the number of the exception that ended it, and the digest
-of its output if it was given an input (`pass 0.012 0 -`); or a line that says what is broken
-(`broken mounts: Operation not permitted`). There are three kinds of processes:
+It is a program of its own, which imports only the standard library: `python -c START` reads it from
+standard input, then the program with its limits, and last the tests. It writes one line for each
+test: its outcome, its CPU seconds, the number of the exception that ended it, and the digest of its
+output if it was given an input (`pass 0.012 0 -`); or `vacuous`; or a line that says what is broken
+(`broken mounts: Operation not permitted`). There are five kinds of processes:
 
-- the *launcher* enters new namespaces of users, mounts, processes, network and IPC, and waits;
+- the *launcher* enters new namespaces and waits;
 - the *supervisor*, process 1 in there, removes all of the file system but Python's own files,
-  starts a candidate for each test, kills what is left of it, and reads the outcome off its exit;
-- the *candidate* drops every privilege, runs the program, then the test, and ends itself.
+  starts the host, and only then reads the tests;
+- the *host*, process 1 of a process namespace in there, starts a candidate for each test and kills
+  what is left of it. It has never held a test, so that no candidate finds one in its memory;
+- the *candidate* drops every privilege and runs the program. It answers questions, or it gets an
+  input and writes an output;
+- the *judge*, one for each test, drops every privilege and runs the test, which asks the candidate.
 
-No line of the program or of the tests runs in launcher or supervisor, and of what a candidate
-prints no more than a digest is read. A test is passed if its candidate writes to memory shared with
-the supervisor that it reached its end, and then exits with 0: one that ends earlier leaves no mark.
+No line of the program runs in another process than the candidate. The verdict is the judge's, or a
+digest of the output that is compared outside.
 """
 
-import ctypes
+from __future__ import annotations
+
+import _socket
 import marshal
-import mmap
 import os
-import resource
+import select
 import struct
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-if TYPE_CHECKING:  # it runs in front of this file, in the same module
-    from assay_models.families.code_exec.canary import make_canary
-    from assay_models.families.code_exec.exchange import (
-        Exchange,
-        children,
-        cpu_of_children,
-        exception_number,
+if TYPE_CHECKING:  # they run in front of this file, in the same module
+    from assay_models.families.code_exec.exchange import Exchange, cpu_of_children
+    from assay_models.families.code_exec.host import END, SEND_FILES, TASK, UNIX, Host
+    from assay_models.families.code_exec.isolation import (
+        ADOPT_ORPHANS,
+        DETACH,
+        DIE_WITH_PARENT,
+        NEW_PROCESSES,
+        PRELOADED_MODULES,
+        SCRATCH,
+        SIGKILL,
+        SIGXCPU,
+        Request,
+        SandboxBroken,
+        call_libc,
+        enter_namespaces,
+        mount_tmpfs,
+        restrict_files,
+        step,
+    )
+    from assay_models.families.code_exec.shapes import PASSED
+    from assay_models.families.code_exec.trial import (
+        STARTED,
+        Clock,
+        End,
+        JudgeProcess,
+        Test,
+        check_start,
+        outcome_of_input,
     )
 
-Request = Mapping[str, Any]
 Result = tuple[str, float, int, str]
-"""An outcome, the CPU seconds of the candidate with all processes that it started, the number of
-the exception that ended it, and the digest of its output, or `-`."""
+"""An outcome, the CPU seconds of the test with all processes that it started, the number of the
+exception that ended it, and the digest of its output, or `-`."""
 
-UNPRIVILEGED_UID = 65534
-SIGKILL, SIGXCPU = 9, 24
-# The temporary root is mounted on the first of these that hides nothing of Python's.
-MOUNT_POINTS = ("/tmp", "/mnt", "/opt", "/home")  # noqa: S108 nothing is written there
-SCRATCH = "/tmp"  # noqa: S108 a file system of its own, inside
-DEVICES = ("null", "zero", "full", "random", "urandom")
-# Imported once in the supervisor, so that no candidate waits for what most programs import.
-PRELOADED_MODULES = (
-    "bisect",
-    "collections",
-    "functools",
-    "heapq",
-    "itertools",
-    "math",
-    "re",
-    "typing",
-)
-
-# linux/sched.h, sys/mount.h, linux/prctl.h
-NEW_MOUNTS, NEW_IPC, NEW_USERS = 0x00020000, 0x08000000, 0x10000000
-NEW_PROCESSES, NEW_NETWORK = 0x20000000, 0x40000000
-READ_ONLY, NO_SUID, NO_DEVICES, REMOUNT = 1, 2, 4, 32
-BIND, RECURSIVE, PRIVATE, DETACH = 4096, 16384, 1 << 18, 2
-# Flags that a mount must keep when it is mounted anew, by statvfs; the last has another number.
-KEPT, HAS_RELATIVE_TIMES, RELATIVE_TIMES = 2 | 4 | 8 | 1024 | 2048, 4096, 1 << 21
-DIE_WITH_PARENT, FILTER, ADOPT_ORPHANS, NO_NEW_PRIVILEGES = 1, 22, 36, 38
-NO_CAPABILITIES = (struct.pack("Ii", 0x20080522, 0), bytes(24))  # version 3, this process
-
-BEGAN, ENDED, EXCEPTION = 0, slice(1, 9), 9
-DONE, EXITED, ERROR, FAIL, MEMORY = 0, 1, 101, 102, 103
-OUTCOME_BY_EXIT_CODE = {ERROR: "error", FAIL: "fail", MEMORY: "memory"}
-
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-class SandboxBroken(Exception):
-    """The sandbox itself does not work: `step: reason`."""
+TICK_SECONDS = 0.05
+MARGIN_BYTES = 1 << 20  # the kernel refuses memory in pieces
+PASS_CREDENTIALS, SEQUENCED = 16, 5  # SO_PASSCRED, SOCK_SEQPACKET
 
 
 def main() -> NoReturn:
     """Launch: read the request, start the supervisor in new namespaces, wait."""
-    request = marshal.load(sys.stdin.buffer)  # noqa: S302 the service wrote it
+    request = read_frame(0)
     report = os.dup(1)
     request["root"] = os.geteuid() == 0
     try:
@@ -96,137 +86,28 @@ def main() -> NoReturn:
         if supervisor:
             os.waitpid(supervisor, 0)
         else:
-            results = Supervisor(request).results()
-            lines = [
-                f"{outcome} {seconds:.3f} {exception} {digest}\n"
-                for outcome, seconds, exception, digest in results
-            ]
-            os.write(report, "".join(lines).encode())
+            os.write(report, Supervisor(request).report().encode())
     except SandboxBroken as error:
         os.write(report, f"broken {error}\n".encode())
     os._exit(0)
 
 
-@contextmanager
-def step(name: str) -> Iterator[None]:
-    """Raise `SandboxBroken` with this name where the system refuses something in the block."""
-    try:
-        yield
-    except OSError as error:
-        raise SandboxBroken(f"{name}: {error.strerror}") from error
+def read_frame(source: int) -> Any:
+    """Read a marshalled value behind its length in eight hexadecimal digits, and nothing more."""
+    size = int(read_exactly(source, 8), 16)
+    return marshal.loads(read_exactly(source, size))  # noqa: S302 the service wrote it
 
 
-def call_libc(name: str, *arguments: object) -> None:
-    """Call a function of the C library.
-
-    Raises:
-        OSError: it returned -1.
-    """
-    wide = [
-        ctypes.c_ulong(argument) if isinstance(argument, int) else argument
-        for argument in arguments
-    ]
-    if getattr(libc, name)(*wide) == -1:
-        raise_errno(ctypes.get_errno())
-
-
-def raise_errno(code: int) -> None:
-    """Raise the error of that number, unless it is 0."""
-    if code:
-        raise OSError(code, os.strerror(code))
-
-
-def enter_namespaces(is_root: bool) -> None:
-    """Enter new namespaces of users, mounts, processes, network and IPC.
-
-    A user that is not root keeps its id in there. Root stays root, beside the unprivileged user
-    that the candidates become; such a map can only be written from outside.
-    """
-    user, group, launcher = os.geteuid(), os.getegid(), os.getpid()
-    with step("process"):
-        ready, notify = os.pipe()
-        outside = os.fork() if is_root else None
-    if outside == 0:
-        os.close(notify)
-        os._exit(map_root_and_unprivileged(launcher) if os.read(ready, 1) else 0)
-    with step("namespaces"):
-        call_libc("unshare", NEW_USERS | NEW_MOUNTS | NEW_PROCESSES | NEW_NETWORK | NEW_IPC)
-        call_libc("prctl", DIE_WITH_PARENT, SIGKILL)  # a new user namespace has undone the first
-    with step("users"):
-        if outside is None:
-            write("/proc/self/setgroups", "deny")
-            write("/proc/self/uid_map", f"{user} {user} 1")
-            write("/proc/self/gid_map", f"{group} {group} 1")
-        else:
-            os.write(notify, b"!")
-            raise_errno(os.waitstatus_to_exitcode(os.waitpid(outside, 0)[1]))
-
-
-def map_root_and_unprivileged(process: int) -> int:
-    """Map root and the unprivileged user to themselves in the namespace of that process.
-
-    Returns:
-        The number of the error, or 0.
-    """
-    unprivileged = f"{UNPRIVILEGED_UID} {UNPRIVILEGED_UID} 1"
-    try:
-        for kind in ("uid", "gid"):
-            write(f"/proc/{process}/{kind}_map", f"0 0 1\n{unprivileged}")
-    except OSError as error:
-        return error.errno or ERROR
-    return 0
-
-
-def write(path: str, text: str) -> None:
-    """Write a file of the kernel in one call."""
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
-
-
-def restrict_files(readable: Sequence[str]) -> None:
-    """Replace the root by a new, read-only one that holds only what may be read."""
-    call_libc("mount", b"none", b"/", None, RECURSIVE | PRIVATE, None)
-    root = next(
-        place
-        for place in MOUNT_POINTS
-        if os.path.isdir(place) and not any(f"{path}/".startswith(f"{place}/") for path in readable)
-    )
-    mount_tmpfs(root, "size=256k,mode=755")
-    for path in (*readable, *(f"/dev/{device}" for device in DEVICES)):
-        bind_read_only(path, root + path)
-    os.symlink(SCRATCH, root + "/dev/shm")  # noqa: S108 semaphores are made there
-    os.makedirs(root + SCRATCH, exist_ok=True)
-    os.chdir(root)
-    call_libc("pivot_root", b".", b".")
-    call_libc("umount2", b".", DETACH)
-    os.chdir("/")
-    call_libc("mount", None, b"/", None, REMOUNT | READ_ONLY | NO_SUID | NO_DEVICES, None)
-
-
-def bind_read_only(path: str, target: str) -> None:
-    """Make a file, a folder or a link of the old root readable in the new one."""
-    os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
-    if os.path.islink(path):
-        os.symlink(os.readlink(path), target)
-        return
-    if os.path.isdir(path):
-        os.makedirs(target, 0o755, exist_ok=True)
-    else:
-        os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
-    call_libc("mount", path.encode(), target.encode(), None, BIND | RECURSIVE, None)
-    present = os.statvfs(path).f_flag
-    flags = present & KEPT | (RELATIVE_TIMES if present & HAS_RELATIVE_TIMES else 0)
-    flags |= REMOUNT | BIND | READ_ONLY | NO_SUID
-    call_libc("mount", None, target.encode(), None, flags, None)
-
-
-def mount_tmpfs(place: str, options: str) -> None:
-    """Mount a file system in memory."""
-    call_libc("mount", b"tmpfs", place.encode(), b"tmpfs", NO_SUID | NO_DEVICES, options.encode())
+def read_exactly(source: int, size: int) -> bytes:
+    """Read so many bytes; end the process where there are fewer."""
+    data = bytearray()
+    while len(data) < size:
+        data += os.read(source, size - len(data)) or os._exit(1)
+    return bytes(data)
 
 
 class Supervisor:
-    """Process 1 of the sandbox: it runs a candidate for each test, and reads off the outcome."""
+    """Process 1 of the sandbox: it has each test run by a judge, and reads off the outcome."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -234,7 +115,12 @@ class Supervisor:
         with step("process"):
             call_libc("prctl", DIE_WITH_PARENT, SIGKILL)
             call_libc("prctl", ADOPT_ORPHANS, 1)
-            self._statistics = os.open("/proc/vmstat", os.O_RDONLY)
+            self._source = os.dup(0)
+            # Without a group, the kills are those of the whole machine.
+            group = request["group"] or ("/dev/null", "/proc/vmstat", "/dev/null")
+            members, kills, peak = group
+            self._members = os.open(members, os.O_WRONLY)
+            self._kills, self._peak = os.open(kills, os.O_RDONLY), os.open(peak, os.O_RDONLY)
             nothing = os.open("/dev/null", os.O_RDWR)
             for standard in (0, 1, 2):
                 os.dup2(nothing, standard)
@@ -244,156 +130,184 @@ class Supervisor:
             if os.getpid() != 1:  # it is about to kill all processes that it can see
                 raise SandboxBroken("namespaces: the supervisor is not the first of its processes")
             with step("mounts"):
-                restrict_files(request["readable"])
+                restrict_files(request["readable"], request["hidden"])
+        self._control = self._start_host()
+        self._tests = read_frame(self._source)
 
-    def results(self) -> list[Result]:
-        """Run all tests, then the program with each input, and return their results in order.
+    def report(self) -> str:
+        """Run all tests, then the program with each input, and return the report.
 
-        Runs that no CPU time is left for are skipped. If all tests pass, the canary is run as well.
+        Runs that no time is left for are skipped.
         """
-        tests, inputs = self._request["tests"], self._request["inputs"]
+        names = tuple(self._tests["entry_points"])
+        tests = [Test(text, False, names) for text in self._tests["tests"]]
+        inputs = [Test(text, True, ()) for text in self._tests["inputs"]]
+        if self._tests["vacuous"] and all(self._is_vacuous(test) for test in tests):
+            return "vacuous\n"
         each, left = self._request["cpu_seconds"], float(self._request["total_cpu_seconds"])
-        results: list[Result] = []
-        for text, is_input in [(test, False) for test in tests] + [(line, True) for line in inputs]:
+        lines = []
+        for test in tests + inputs:
             limit = min(each, int(left) + 1)
-            result = self._run(text, limit, is_input) if left > 0 else ("skipped", 0.0, 0, "-")
-            results.append(result)
-            left -= result[1]
-        passes = bool(tests) and all(result[0] == "pass" for result in results[: len(tests)])
-        if passes and self._run(make_canary(tests), each)[0] == "pass":
-            return [("forged", *result[1:]) for result in results]
-        return results
+            outcome, seconds, exception, digest = (
+                self._run(test, limit) if left > 0 else ("skipped", 0.0, 0, "-")
+            )
+            lines.append(f"{outcome} {seconds:.3f} {exception} {digest}\n")
+            left -= seconds
+        return "".join(lines)
 
-    def _run(self, text: Any, limit: int, is_input: bool = False) -> Result:
-        """Run the program with a test, or with an input."""
-        test = None if is_input else compile_test(text)
-        exchange = Exchange(text) if is_input else None
-        progress = mmap.mmap(-1, mmap.PAGESIZE)
+    def _start_host(self) -> _socket.socket:
+        """Start the host in a process namespace of its own, and return the socket to it."""
+        with step("process"):
+            control, other = _socket.socketpair(UNIX, SEQUENCED)
+            control.setsockopt(_socket.SOL_SOCKET, PASS_CREDENTIALS, 1)
+            starter = os.fork()
+        if not starter:
+            if not self._isolated:
+                call_libc("prctl", DIE_WITH_PARENT, SIGKILL)
+                call_libc("prctl", ADOPT_ORPHANS, 1)
+            else:
+                call_libc("unshare", NEW_PROCESSES)
+                if os.fork():
+                    os._exit(0)
+            Host(self._request, other, self._members).serve()
+        other.close()
+        if self._isolated:
+            os.waitpid(starter, 0)
+        return control
+
+    def _is_vacuous(self, test: Test) -> bool:
+        """Return whether a test passes with an empty program."""
+        limit = self._request["cpu_seconds"]
+        with self._scratch():
+            judge = JudgeProcess(self._request, test, limit, None)
+            self._wait(judge, Clock([judge.process], limit))
+            judge.end()
+        return judge.answer == STARTED + bytes([PASSED, 0])
+
+    def _run(self, test: Test, limit: int) -> Result:
+        """Run the program with a test, or with an input, and return the result."""
+        exchange = Exchange(test.text) if test.is_input else None
         kills, before = self._memory_kills(), cpu_of_children()
         with self._scratch(), step("process"):
-            candidate = os.fork()
-            if not candidate:
-                run_candidate(self._request, test, exchange, limit, progress)
-            _, status = os.waitpid(candidate, 0)
-            self._kill_all()
-        code, spent = os.waitstatus_to_exitcode(status), cpu_of_children() - before
-        digest = "-" if exchange is None else exchange.digest()
-        if not progress[BEGAN]:
-            raise SandboxBroken(
-                f"candidate: {os.strerror(code) if code > 0 else f'signal {-code}'}"
-            )
-        if spent >= limit or code == -SIGXCPU:
+            judge, candidate = self._start(test, limit, exchange)
+            clock = Clock([candidate, *([judge.process] if judge else [])], limit)
+            end = self._wait(judge, clock)
+            with suppress(ProcessLookupError):
+                os.kill(candidate, 0 if end else SIGKILL)
+            code = judge.end() if judge else 0
+            end = end or self._receive_end()
+        spent = end.seconds + cpu_of_children() - before + clock.idle
+        digest = exchange.digest() if exchange else "-"
+        check_start("candidate", end.has_begun, end.code)
+        check_start("judge", judge is None or bool(judge.answer), code)
+        has_verdict = judge is not None and judge.has_verdict
+        if self._is_killed_for_memory(kills, has_verdict, (end.code, code)):
+            return "memory", spent, 0, digest
+        if clock.is_over or spent >= limit or end.code == -SIGXCPU:
             return "timeout", spent, 0, digest
-        if code == -SIGKILL and self._memory_kills() != kills:
-            raise SandboxBroken(
-                "memory: the machine has run out of it, and the kernel kills processes"
-            )
-        has_ended = exchange is not None or progress[ENDED] == candidate.to_bytes(8)
-        if code == DONE and has_ended:
-            return "pass", spent, 0, digest
-        outcome = "crash" if code < 0 else OUTCOME_BY_EXIT_CODE.get(code, "exit")
-        return outcome, spent, progress[EXCEPTION], digest
+        outcome, exception = judge.outcome(end, code) if judge else outcome_of_input(end)
+        return outcome, spent, exception, digest
+
+    def _start(
+        self, test: Test, limit: int, exchange: Exchange | None
+    ) -> tuple[JudgeProcess | None, int]:
+        """Start the candidate, and its judge if there is a test; return both."""
+        judge = None
+        if exchange is not None:
+            self._send_task(limit, exchange.files, is_input=True)
+        else:
+            ours, theirs = _socket.socketpair()
+            self._send_task(limit, [theirs.fileno()], is_input=False)
+            judge = JudgeProcess(self._request, test, limit, ours.fileno())
+            ours.close()
+            theirs.close()
+        data, ancillary, _, _ = self._control.recvmsg(4, 256)
+        if not data:
+            raise SandboxBroken("process: the host has ended")
+        (candidate,) = struct.unpack("=i", data)
+        if self._isolated:
+            # The kernel translates the number that the process has in its own namespace.
+            ((_, _, identity),) = ancillary
+            (candidate, _, _) = struct.unpack("=iII", identity)
+        return judge, candidate
+
+    def _send_task(self, limit: int, files: list[int], *, is_input: bool) -> None:
+        ancillary = [(_socket.SOL_SOCKET, SEND_FILES, array("i", files).tobytes())]
+        self._control.sendmsg([TASK.pack(is_input, limit)], ancillary)
+
+    def _wait(self, judge: JudgeProcess | None, clock: Clock) -> End | None:
+        """Wait for the judge's answer; without a judge, for the candidate's end.
+
+        It ends early when the time is used up, or memory. Returns the candidate's end, if that was
+        first.
+        """
+        kills, end = self._memory_kills(), None
+        control = self._control.fileno()
+        waiting = select.poll()
+        waiting.register(control, select.POLLIN)
+        if judge:
+            waiting.register(judge.pipe, select.POLLIN)
+        while True:
+            ready = [descriptor for descriptor, _ in waiting.poll(1000 * TICK_SECONDS)]
+            if control in ready:
+                end = self._receive_end()
+                waiting.unregister(control)
+                if judge is None:
+                    return end
+            if judge and judge.pipe in ready and judge.read():
+                return end
+            if not ready and clock.tick():
+                return end
+            if not ready and self._request["group"] and self._memory_kills() != kills:
+                return end
+
+    def _receive_end(self) -> End:
+        """Wait for the host's report of a candidate's end."""
+        data = self._control.recv(END.size)
+        if not data:
+            raise SandboxBroken("process: the host has ended")
+        has_begun, exception, status, seconds = END.unpack(data)
+        return End(has_begun, exception, os.waitstatus_to_exitcode(status), seconds)
 
     @contextmanager
     def _scratch(self) -> Iterator[None]:
-        """Mount an empty scratch folder for one candidate, in memory and bounded."""
+        """Mount an empty scratch folder for one run, in memory and bounded."""
         if not self._isolated:
             yield
             return
         with step("mounts"):
-            mount_tmpfs(SCRATCH, f"size={self._request['disk']},nr_inodes=4096,mode=1777")
+            # Without the sticky bit: a program may change the files of its test.
+            mount_tmpfs(SCRATCH, f"size={self._request['disk']},nr_inodes=4096,mode=777")
         yield
         with step("mounts"):
             call_libc("umount2", SCRATCH.encode(), DETACH)
 
-    def _kill_all(self) -> None:
-        """Kill all processes that a candidate has left running."""
-        while True:
-            with suppress(ProcessLookupError):
-                for process in [-1] if self._isolated else children():
-                    os.kill(process, SIGKILL)
-            try:
-                os.waitpid(-1, 0)
-            except ChildProcessError:
-                return
-
     def _memory_kills(self) -> bytes:
-        """Return how often the kernel has killed for lack of memory, on the whole machine."""
-        statistics = os.pread(self._statistics, 1 << 16, 0)
-        return statistics.partition(b"\noom_kill ")[2].partition(b"\n")[0]
+        """Return how often the kernel has killed for lack of memory."""
+        return os.pread(self._kills, 1 << 16, 0).partition(b"\noom_kill ")[2].partition(b"\n")[0]
 
+    def _has_reached_limit(self) -> bool:
+        """Return whether the programs' group has held all that it may."""
+        limit: int = self._request["limits"]["RLIMIT_AS"]
+        return int(os.pread(self._peak, 32, 0) or 0) >= limit - MARGIN_BYTES
 
-def compile_test(test: Any) -> CodeType:
-    """Compile a test, given as text or tree, with assertions always on."""
-    return compile(test, "<test>", "exec", dont_inherit=True, optimize=0)
+    def _is_killed_for_memory(
+        self, before: bytes, has_verdict: bool, codes: tuple[int, int]
+    ) -> bool:
+        """Return whether the kernel has killed the program for its own use of memory.
 
-
-def run_candidate(
-    request: Request,
-    test: CodeType | None,
-    exchange: "Exchange | None",
-    limit: int,
-    progress: mmap.mmap,
-) -> NoReturn:
-    """Run the program, with an input or before a test, in the candidate's process, and end it."""
-    code, leave, own_number = ERROR, os._exit, os.getpid
-    number_of, current = exception_number, sys.exception
-    failed, exhausted = number_of(AssertionError()), number_of(MemoryError())
-    try:
-        if exchange is not None:
-            exchange.connect()
-        drop_privileges(request, limit)
-        module = ModuleType("candidate" if exchange is None else "__main__")
-        sys.modules["candidate"] = sys.modules["__main__"] = module
-        progress[BEGAN] = 1
-        program = compile(request["program"], "candidate.py", "exec", dont_inherit=True, optimize=0)
-        if exchange is not None:
-            code = DONE if exchange.run(program, module.__dict__) else EXITED
-        elif test is not None:
-            exec(program, module.__dict__)  # noqa: S102 this is what the sandbox is for
-            exec(test, module.__dict__)  # noqa: S102
-            progress[ENDED] = own_number().to_bytes(8)  # a child process has another number
-            code = DONE
-    except AssertionError:
-        code, progress[EXCEPTION] = FAIL, failed
-    except MemoryError:
-        code, progress[EXCEPTION] = MEMORY, exhausted
-    except SystemExit:
-        code = DONE
-    finally:
-        try:
-            if code == ERROR:
-                progress[EXCEPTION] = number_of(current())
-        finally:
-            leave(code)
-
-
-def drop_privileges(request: Request, limit: int) -> None:
-    """Close every open file, drop every privilege, and set all limits."""
-    try:
-        os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        os.chdir(request["folder"])
-        os.environ.clear()
-        for name, maximum in request["limits"].items():
-            resource.setrlimit(getattr(resource, name), (maximum, maximum))
-        # The signal at the first limit can be caught, the one at the second cannot.
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
-        if request["isolated"]:
-            # Launcher and supervisor count where they have the candidate's user.
-            maximum = request["processes"] + (0 if request["root"] else 2)
-            resource.setrlimit(resource.RLIMIT_NPROC, (maximum, maximum))
-        if request["root"]:
-            os.setgroups([])
-            os.setresgid(UNPRIVILEGED_UID, UNPRIVILEGED_UID, UNPRIVILEGED_UID)
-            os.setresuid(UNPRIVILEGED_UID, UNPRIVILEGED_UID, UNPRIVILEGED_UID)
-        call_libc("capset", *NO_CAPABILITIES)
-        call_libc("prctl", NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-        if code := request["filter"]:
-            instructions = ctypes.create_string_buffer(code)
-            head = struct.pack("HP", len(code) // 8, ctypes.addressof(instructions))
-            call_libc("prctl", FILTER, 2, head, 0, 0)
-    except OSError as error:
-        os._exit(error.errno or ERROR)
+        Raises:
+            SandboxBroken: it was killed because the machine has run out of memory.
+        """
+        if self._memory_kills() == before:
+            return False
+        if self._has_reached_limit():
+            return True
+        if self._request["group"] or (-SIGKILL in codes and not has_verdict):
+            raise SandboxBroken(
+                "memory: the machine has run out of it, and the kernel kills processes"
+            )
+        return False
 
 
 if __name__ == "__main__":

@@ -18,26 +18,50 @@ from typing import Literal, NamedTuple, Self, cast, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from assay_models.base import ItemError
+from assay_models.families.code_exec.cgroup import MemoryGroup, memory_group
 from assay_models.families.code_exec.exchange import output_digest
+from assay_models.families.code_exec.isolation import PROGRAM_UID, SCRATCH
 from assay_models.families.code_exec.seccomp import filter_for
 
 Outcome = Literal[
-    "pass", "fail", "error", "exit", "crash", "timeout", "memory", "skipped", "forged"
+    "pass", "fail", "error", "exit", "crash", "timeout", "memory", "skipped", "unisolated"
 ]
 """The outcome of a test.
 
 `pass`: it reached its end, or its output is the expected one. `fail`: an AssertionError, or another
 output. `error`: any other exception. `exit`: the process exited before the end, or with a status
-that is not 0. `crash`: a signal ended it. `timeout`: its CPU time was used up.
-`memory`: a MemoryError. `skipped`: the CPU time for all tests was used up before. `forged`: it
-reached its end, and so did the canary, a test that no honest program passes.
+that is not 0. `crash`: a signal ended it. `timeout`: its CPU time was used up, or it waited for
+twice as long. `memory`: a MemoryError, or all its processes together took too much. `skipped`: the
+time for all tests was used up before. `unisolated`: no verdict, because the test leaves a
+comparison to the program, or shares more than plain data with it.
 """
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
-UNPRIVILEGED_UID = 65534
-SCRATCH = "/tmp"  # noqa: S108 inside the sandbox, a file system of its own
-START = "import marshal, sys\nfor part in marshal.load(sys.stdin.buffer): exec(part)"
+START = """\
+import marshal, os
+def read(size):
+    data = b""
+    while len(data) < size:
+        data += os.read(0, size - len(data)) or os._exit(1)
+    return data
+for part in marshal.loads(read(int(read(8), 16))):
+    exec(part)
+"""
+# The files that run in the sandbox, in this order, as one module.
+PARTS = (
+    "exchange",
+    "isolation",
+    "wire",
+    "program",
+    "host",
+    "remote",
+    "judge",
+    "shapes",
+    "trial",
+    "runner",
+)
 COMMAND = (sys.executable, "-s", "-S", "-P", "-X", "utf8", "-c", START)
+MAX_QUEUED_SIGNALS = 128
 # Sets and dicts of strings have one order, so that a program behaves the same each time.
 ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache")
@@ -63,10 +87,11 @@ class SandboxFailed(Exception):
 class Bounds(BaseModel):
     """The resources that one program may use.
 
-    `cpu_seconds`: of one test with all processes that it starts. `total_cpu_seconds`: of all tests
-    together. `wall_seconds`: by the clock, a backstop without an outcome. `memory_mb` (MiB): of
-    each process, the interpreter included. `processes`: at a time, threads counted. `disk_mb`
-    (MiB): of each test's folder and of the largest file.
+    `cpu_seconds`: of one test with all processes that it starts; a second in which it only waits
+    counts half. `total_cpu_seconds`: of all tests together. `wall_seconds`: by the clock, a
+    backstop without an outcome. `memory_mb` (MiB): of each process, the interpreter included, and
+    of all together where a control group can be had. `processes`: at a time, threads counted.
+    `disk_mb` (MiB): of each test's folder and of the largest file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,7 +118,11 @@ class Sandbox:
     is_isolated: bool
 
     async def run(
-        self, program: str, tests: Sequence[str], pairs: Sequence[tuple[str, str]] = ()
+        self,
+        program: str,
+        tests: Sequence[str],
+        pairs: Sequence[tuple[str, str]] = (),
+        entry_points: Sequence[str] = (),
     ) -> list[ExecutionResult]:
         """Run a program against its tests, then with each input, and return the results in order.
 
@@ -101,17 +130,27 @@ class Sandbox:
 
         Args:
             program: the program in Python.
-            tests: snippets, each run after the program.
+            tests: snippets, each run against the program.
             pairs: of an input and the output that the program has to print for it.
+            entry_points: names of the function that a test's `check` gets, the best first; without
+                one that the program defines, its last function.
 
         Raises:
             SandboxFailed: the program could not be run, or not to its end.
-            ItemError: `not_finished`, the clock stopped it with CPU time left.
+            ItemError: `not_finished`, the clock stopped it with CPU time left; `vacuous_tests`, an
+                empty program passes all of them.
         """
-        inputs = [text for text, _ in pairs]
-        with self._folder() as folder:
-            request = self._request(program, tests, inputs, folder)
-            report = await self._report(runner_code() + marshal.dumps(request))
+        asked = {
+            "tests": list(tests),
+            "inputs": [text for text, _ in pairs],
+            "entry_points": list(entry_points),
+            "vacuous": bool(tests) and not any(output.strip() for _, output in pairs),
+        }
+        with self._folder() as folder, memory_group(self.bounds.memory_mb << 20) as group:
+            request = self._request(program, folder, group)
+            # The program's process is started before the tests are read: it never holds them.
+            frames = runner_code(), marshal.dumps(request), marshal.dumps(asked)
+            report = await self._report(b"".join(b"%08x%b" % (len(part), part) for part in frames))
         expected = [output_digest(text.encode(errors="surrogatepass")) for _, text in pairs]
         return _read_report(report, ["-"] * len(tests) + expected)
 
@@ -142,16 +181,14 @@ class Sandbox:
                 await process.wait()
         return report.decode()
 
-    def _request(
-        self, program: str, tests: Sequence[str], inputs: Sequence[str], folder: str
-    ) -> dict[str, object]:
+    def _request(self, program: str, folder: str, group: MemoryGroup | None) -> dict[str, object]:
         bounds = self.bounds
         return {
             "program": program,
-            "tests": list(tests),
-            "inputs": list(inputs),
             "isolated": self.is_isolated,
             "readable": readable_paths(),
+            "hidden": hidden_paths(),
+            "group": group and tuple(group),
             "filter": filter_for(platform.machine()),
             "folder": folder,
             "cpu_seconds": bounds.cpu_seconds,
@@ -163,6 +200,8 @@ class Sandbox:
                 "RLIMIT_FSIZE": bounds.disk_mb << 20,
                 "RLIMIT_NOFILE": 64,
                 "RLIMIT_CORE": 0,
+                "RLIMIT_MEMLOCK": 0,
+                "RLIMIT_SIGPENDING": MAX_QUEUED_SIGNALS,
             },
         }
 
@@ -174,7 +213,8 @@ class Sandbox:
             return
         with tempfile.TemporaryDirectory(prefix="assay-", ignore_cleanup_errors=True) as folder:
             if os.geteuid() == 0:
-                os.chown(folder, UNPRIVILEGED_UID, UNPRIVILEGED_UID)
+                os.chown(folder, PROGRAM_UID, PROGRAM_UID)
+                os.chmod(folder, 0o777)  # noqa: S103 its judge has another user
             yield folder
 
 
@@ -182,6 +222,12 @@ def _read_report(report: str, digests: Sequence[str]) -> list[ExecutionResult]:
     """Read the results; an output that is not the expected one, by its digest, is a failure."""
     if report.startswith("broken "):
         raise SandboxFailed(report.removeprefix("broken ").strip())
+    if report == "vacuous\n":
+        raise ItemError(
+            "vacuous_tests",
+            "an empty program passes all tests, so they test nothing: assert what the program "
+            "returns",
+        )
     lines = [line.split() for line in report.splitlines()]
     if len(lines) != len(digests) or any(
         len(line) != 4 or line[0] not in OUTCOMES for line in lines
@@ -200,7 +246,7 @@ def _read_report(report: str, digests: Sequence[str]) -> list[ExecutionResult]:
 @cache
 def runner_code() -> bytes:
     """Compile the files that run in the sandbox, once."""
-    paths = [Path(__file__).with_name(f"{name}.py") for name in ("canary", "exchange", "runner")]
+    paths = [Path(__file__).with_name(f"{name}.py") for name in PARTS]
     return marshal.dumps(
         [compile(path.read_bytes(), path.name, "exec", dont_inherit=True) for path in paths]
     )
@@ -214,3 +260,23 @@ def readable_paths() -> tuple[str, ...]:
     python = (base / "lib", base / "lib64", modules, compiled)
     paths = sorted({str(path) for path in (*python, *SYSTEM) if os.path.lexists(path)})
     return tuple(path for path in paths if not any(path.startswith(f"{other}/") for other in paths))
+
+
+@cache
+def hidden_paths() -> tuple[str, ...]:
+    """List the folders of installed packages among what a program may read: it cannot see them."""
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    folders = {
+        f"{root}/{version}/{kind}"
+        for root in (os.path.join(sys.base_prefix, "lib"), "/usr/lib")
+        for version in (python, "python3")
+        for kind in ("site-packages", "dist-packages")
+    }
+    readable = readable_paths()
+    return tuple(
+        path
+        for path in sorted(folders)
+        if os.path.isdir(path)
+        and os.path.realpath(path) == path
+        and any(path.startswith(f"{other}/") for other in readable)
+    )

@@ -4,6 +4,10 @@ Namespaces isolate a program from the outside. This filter refuses what their ow
 (mount, make further namespaces, trace) and the parts of the kernel that no exercise needs. Unix and
 IP sockets are allowed, which lead nowhere in an empty network. The others (VSOCK, to the host of a
 virtual machine; NETLINK; ALG) have no network namespace, or reach too much of the kernel.
+
+It also refuses memory that no limit of a process counts: shared memory and queues of System V,
+files without a name (memfd), pages handed to a pipe (vmsplice), and objects of the kernel in any
+number (POSIX queues, inotify, aio, landlock).
 """
 
 import errno
@@ -23,7 +27,7 @@ X32 = 0x40000000
 NAMESPACES = 0x7E020000
 UNIX, IPV4, IPV6 = 1, 2, 10
 
-CLONE, CLONE3, SOCKET = (56, 220), (435, 435), (41, 198)
+CLONE, CLONE3, SOCKET, PRLIMIT = (56, 220), (435, 435), (41, 198), (302, 261)
 REFUSED = {
     "acct": (163, 89),
     "add_key": (248, 217),
@@ -36,6 +40,9 @@ REFUSED = {
     "fsopen": (430, 430),
     "fspick": (433, 433),
     "init_module": (175, 105),
+    "inotify_init": (253, 26),  # AArch64 has the other alone
+    "inotify_init1": (294, 26),
+    "io_setup": (206, 0),
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
     "io_uring_setup": (425, 425),
@@ -43,9 +50,14 @@ REFUSED = {
     "kexec_file_load": (320, 294),
     "kexec_load": (246, 104),
     "keyctl": (250, 219),
+    "landlock_create_ruleset": (444, 444),
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
     "mount": (165, 40),
     "mount_setattr": (442, 442),
     "move_mount": (429, 429),
+    "mq_open": (240, 180),
+    "msgget": (68, 186),
     "open_by_handle_at": (304, 265),
     "open_tree": (428, 428),
     "perf_event_open": (298, 241),
@@ -56,11 +68,15 @@ REFUSED = {
     "ptrace": (101, 117),
     "quotactl": (179, 60),
     "request_key": (249, 218),
+    "semget": (64, 190),
     "setns": (308, 268),
+    "shmat": (30, 196),
+    "shmget": (29, 194),
     "syslog": (103, 116),
     "umount2": (166, 39),
     "unshare": (272, 97),
     "userfaultfd": (323, 282),
+    "vmsplice": (278, 75),
 }
 """The numbers of the refused calls on x86-64 and on AArch64."""
 
@@ -91,6 +107,11 @@ def _instructions(column: int, machine: int) -> Iterator[tuple[int, int, int, in
     yield EQUAL, 0, 4, CLONE[column]
     yield LOAD, 0, 0, FIRST_ARGUMENT
     yield ANY_BIT, 0, 1, NAMESPACES
+    yield RETURN, 0, 0, REFUSE | errno.EPERM
+    yield RETURN, 0, 0, ALLOW
+    yield EQUAL, 0, 4, PRLIMIT[column]
+    yield LOAD, 0, 0, FIRST_ARGUMENT
+    yield EQUAL, 1, 0, 0  # the process's own limits
     yield RETURN, 0, 0, REFUSE | errno.EPERM
     yield RETURN, 0, 0, ALLOW
     yield EQUAL, 0, 5, SOCKET[column]
