@@ -19,12 +19,13 @@ from starlette.middleware.cors import CORSMiddleware
 
 from assay import __version__
 from assay.api import dashboard, openapi, ops, runs, v1
+from assay.api.body_budget import BodyBudget
 from assay.api.components import Components
 from assay.api.dialects.routers import ROUTERS
 from assay.api.errors import install_handlers
 from assay.api.hot_routes import HotRoutes
 from assay.api.jobs import Jobs
-from assay.api.middleware import AccessMiddleware, UnfinishedBodies
+from assay.api.middleware import AccessMiddleware
 from assay.api.paths import TolerantPaths
 from assay.batching.batcher import BatchLimits
 from assay.cache.memory import MemoryCache, ScoreCache
@@ -75,7 +76,6 @@ class _Process:
     settings: Settings
     repository: ModelRepository
     components: Components
-    bodies: UnfinishedBodies
     cache: ScoreCache
     redis: RedisCache | None
     pool: ThreadPoolExecutor
@@ -120,7 +120,7 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
         max_body_bytes=settings.max_body_bytes,
         metrics=process.components.metrics,
         root_path=settings.root_path,
-        bodies=process.bodies,
+        bodies=process.components.bodies,
     )
     if settings.cors_origins:  # outermost: a preflight has no key, and errors are readable too
         app.add_middleware(
@@ -157,7 +157,6 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         clock=CLOCK,
         monitor=monitor,
     )
-    bodies = UnfinishedBodies()
     components = Components(
         service=service,
         metrics=metrics,
@@ -170,10 +169,10 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
             clock=CLOCK,
         ),
         abort=partial(_stop, service.models(), 0.0),
-        end_bodies=bodies.end,
+        bodies=BodyBudget(settings.max_held_bytes),
         redis=None if redis is None else redis.state,
     )
-    return _Process(settings, repository, components, bodies, cache, redis, pool, webhook, on_death)
+    return _Process(settings, repository, components, cache, redis, pool, webhook, on_death)
 
 
 def open_repository(settings: Settings) -> ModelRepository:

@@ -9,10 +9,11 @@
     ├── ItemsFailed           422      │   └── OutOfTime     503
     ├── JobNotFound           404      ├── InferenceFailed   500
     ├── RunNotFound           404      ├── NonFiniteScore    500
-    ├── RunExists             409      ├── HeadersTooLarge   431
-    ├── RunsOff               404      └── SettingsError
-    ├── UnreadableBody        400
-    └── UnsupportedEncoding   415
+    ├── RunExists             409      ├── MalformedRequest  400
+    ├── RunsOff               404      ├── RequestTimeout    408
+    ├── UnreadableBody        400      ├── UriTooLong        414
+    ├── UnsupportedEncoding   415      ├── HeadersTooLarge   431
+    └── SettingsError
 
 `InferenceFailed`, `NonFiniteScore` and `DeadlineExceeded` may concern a single item. A 200 reply
 then carries them as that item's `error`, and the other items keep their scores.
@@ -141,11 +142,42 @@ class RequestTooLarge(AssayError):
 
 
 class HeadersTooLarge(AssayError):
-    """The headers have too many bytes. `detail` names the limit."""
+    """The headers have too many bytes, or there are too many. `detail` names the limits."""
 
     code = "headers_too_large"
     status = 431
     title = "Headers too large"
+
+
+class UriTooLong(AssayError):
+    """The path and the query have too many bytes. `detail` names the limit."""
+
+    code = "uri_too_long"
+    status = 414
+    title = "URI too long"
+
+
+class MalformedRequest(AssayError):
+    """The bytes are no HTTP/1.1 request, or the chunks of a body have hardly any content.
+
+    The connection is closed.
+    """
+
+    code = "malformed_request"
+    status = 400
+    title = "Malformed request"
+
+
+class RequestTimeout(AssayError):
+    """The headers or the body did not arrive in time (`ASSAY_IO_TIMEOUT`).
+
+    The connection is closed.
+    """
+
+    code = "request_timeout"
+    status = 408
+    title = "Request timeout"
+    retryable = True
 
 
 class UnreadableBody(AssayError):
@@ -192,7 +224,9 @@ class Overloaded(AssayError):
     """The queue has no room for the whole request, and no item was admitted.
 
     `Retry-After` says when the queue will have drained enough at its measured rate. Requests that
-    read or record runs get the same while the runs' file or its writer is busy.
+    read or record runs get the same while the runs' file or its writer is busy. The status is 503
+    if there are too many connections, or too many bytes of bodies (`ASSAY_MAX_CONNECTIONS`,
+    `ASSAY_MAX_HELD_BYTES`).
     """
 
     code = "overloaded"

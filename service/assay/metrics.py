@@ -33,6 +33,17 @@ class Metrics:
             "Seconds from the request's first byte to the reply's last.",
             ["route"],
         )
+        self.rejected = counter(
+            "assay_rejected",
+            "Requests rejected before they reached a route, by error code, and connections closed"
+            " by the server: silent (no request in time), evicted (its place was needed), unread"
+            " (the client read no reply), pipelined (too many requests at once).",
+            ["reason"],
+        )
+        self.connections = Gauge("assay_connections", "Open connections.", registry=registry)
+        self.body_bytes = Gauge(
+            "assay_body_bytes", "Bytes of the bodies of unanswered requests.", registry=registry
+        )
         self.items = counter(
             "assay_items",
             "Items by model and outcome: computed, cache, shared, rule, error.",

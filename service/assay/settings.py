@@ -187,6 +187,22 @@ class Settings(BaseModel):
         description="The secret that signs these POSTs according to Standard Webhooks: `whsec_` "
         "and 24 to 64 random bytes in base64.",
     )
+    max_connections: Positive = Field(
+        8192,
+        description="Maximum number of open connections. Beyond it a new one takes the place of "
+        "the one that has sent nothing for longest, or gets a 503. File descriptors may bound it "
+        "further.",
+    )
+    max_held_bytes: Positive = Field(
+        536_870_912,
+        description="Maximum bytes of the bodies of all unanswered requests; beyond them the body "
+        "that has been incomplete for longest gets a 503.",
+    )
+    io_timeout: Seconds = Field(
+        30.0,
+        description="Seconds that a client may take to send the headers, to send each further "
+        "1,024 bytes a second of a body, and to read a part of a reply.",
+    )
     keep_alive: Positive = Field(
         75,
         le=YEAR_SECONDS,
