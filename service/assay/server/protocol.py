@@ -79,7 +79,12 @@ class HttpProtocol(HttpToolsProtocol):
     @property
     def has_open_body(self) -> bool:
         """Whether the server waits for the rest of the running request's body."""
-        return self._is_body_open and self._is_unanswered and self.cycle is self._running
+        is_open = self._is_body_open and not self._is_refused
+        return is_open and self._is_unanswered and self.cycle is self._running
+
+    @property
+    def _is_request_partial(self) -> bool:
+        return self.has_open_body or (self._is_head_open and not self._is_refused)
 
     @property
     def _is_unanswered(self) -> bool:
@@ -245,8 +250,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def end_wait(self) -> None:
         """Give up the wait for the client's next bytes."""
-        is_request = self._is_head_open or self.has_open_body
-        if is_request and not self._is_refused:
+        if self._is_request_partial:
             part = "headers" if self._is_head_open else "body"
             error = RequestTimeout(
                 f"the request's {part} did not arrive within {self._all.io_timeout:g} seconds",
@@ -260,7 +264,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def evict(self) -> None:
         """Close at once, for another connection."""
-        if (self._is_head_open or self.has_open_body) and not self._is_refused:
+        if self._is_request_partial:
             scope = self.cycle.scope if self.has_open_body else NO_SCOPE
             self._write(self._all.overloaded(), scope)
         self._is_refused = True
@@ -342,6 +346,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._write(error, scope)
         if not self.transport.is_closing():
             self.transport.write_eof()
+            self.flow.resume_reading()
             self._wait(LINGER_SECONDS)
 
     def _write(self, error: AssayError, scope: Mapping[str, Any] = NO_SCOPE) -> None:
