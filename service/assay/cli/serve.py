@@ -81,7 +81,10 @@ def serve(
         _announce(settings, components_of(application).service, listeners.sockets)
         connections = _connections(application, settings)
         config = _server_config(application, settings, connections, access_log, log_level)
-        _run_server(_Server(config, application, settings, listeners, connections), death)
+        server = _Server(
+            config, application, settings, listeners=listeners, connections=connections
+        )
+        _run_server(server, death)
 
 
 def _refuse_model(name: str) -> typer.Exit:
@@ -167,6 +170,7 @@ class _Server(uvicorn.Server):
         config: uvicorn.Config,
         application: FastAPI,
         settings: Settings,
+        *,
         listeners: Listeners,
         connections: Connections,
     ) -> None:

@@ -1,8 +1,8 @@
 """Requests without an end against a real server: their memory, their status, and their close."""
 
 import itertools
-import threading
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -100,9 +100,8 @@ def test_a_request_without_end_is_refused_and_takes_no_memory(server: Server, na
 
 
 def test_unfinished_requests_take_less_than_1_mib_each(server: Server) -> None:
-    """All that a connection may hold without being refused: a head or a body's framing."""
     count = 100
-    kept = [
+    kept = [  # all that a connection may hold without being refused
         GET + b"a:\r\n" * 250,
         GET + b"X-Long: " + b"y" * (MAX_HEADER_BYTES - 100),
         GET + b"n" * (MAX_HEADER_BYTES - 100),
@@ -130,4 +129,43 @@ def test_requests_pipelined_without_reading_replies_are_bounded(server: Server) 
     assert 1 <= len(replies) <= MAX_PIPELINED + 1
     assert {reply.status for reply in replies} == {200}
     assert replies[-1].headers["connection"] == "close"
+    assert memory.growth < 2 * MIB
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "status"),
+    [(1, MAX_HEADER_BYTES, 431), (1, MAX_HEADER_BYTES - 200, 200), (250, 10, 200), (260, 10, 431)],
+)
+def test_headers_beyond_the_limits_are_named_as_such(
+    server: Server, count: int, size: int, status: int
+) -> None:
+    lines = b"".join(b"X-%d: %s\r\n" % (number, b"x" * size) for number in range(count))
+    with server.connect() as connection:
+        connection.sendall(GET + b"Connection: close\r\n" + lines + b"\r\n")
+        (reply,) = replies_of(read_all(connection))
+    assert reply.status == status
+    if status == 431:
+        assert reply.json["code"] == "headers_too_large"
+        assert str(MAX_HEADER_BYTES) in reply.json["detail"]
+
+
+def test_trailers_do_not_reach_the_request(server: Server) -> None:
+    content = b'{"model": "reference", "items": [{"text": "a b", "text_pair": "a"}]}'
+    head = CHUNKED.replace(b"Host", b"Content-Type: application/json\r\nConnection: close\r\nHost")
+    trailers = b"X-Request-ID: from-a-trailer\r\n" * 500
+    with server.connect() as connection:
+        connection.sendall(head + b"%x\r\n%s\r\n0\r\n" % (len(content), content))
+        connection.sendall(trailers + b"\r\n")
+        (reply,) = replies_of(read_all(connection))
+    assert (reply.status, reply.json["usage"]["items"]) == (200, 1)
+    assert reply.headers["x-request-id"] != "from-a-trailer"
+
+
+def test_pipelined_bodies_without_end_are_bounded(server: Server) -> None:
+    content = b" " * 1000
+    request = GET.replace(b"GET /healthz", b"POST /v1/score") + b"Content-Length: 1000\r\n\r\n"
+    with PeakMemory(server.process.pid) as memory, server.connect() as connection:
+        send_all(connection, itertools.repeat((request + content) * 100, 300))
+        replies = replies_of(read_all(connection))
+    assert {reply.status for reply in replies} == {422}
     assert memory.growth < 2 * MIB

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -225,3 +226,22 @@ def test_the_log_names_each_kind_that_was_turned_away() -> None:
         connection.sendall(b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\n\r\n")
         assert replies_of(read_all(connection))[0].status == 414
         assert "uri_too_long 1" in server.read_until("turned away")
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 99", b"Transfer-Encoding: chunked"])
+def test_a_shutdown_answers_a_request_whose_body_is_unfinished(length: bytes) -> None:
+    paths = (b"/v1/score", b"/v2/models/reference/infer", b"/rerank")
+    with serving("--port", "0") as server, ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in paths]
+        for path, connection in zip(paths, connections, strict=True):
+            head = HEAD.replace(b"/v1/score", path) + length + b"\r\n"
+            connection.sendall(head + b"Expect: 100-continue\r\nX-Request-ID: mine\r\n\r\n")
+        for connection in connections:
+            assert receive(connection).startswith(b"HTTP/1.1 100")
+        server.process.terminate()
+        for connection in connections:
+            (reply,) = replies_of(read_all(connection))
+            assert (reply.status, reply.json["code"]) == (503, "shutting_down")
+            assert reply.json["retryable"] is True
+            assert reply.json["request_id"] == reply.headers["x-request-id"] == "mine"
+        assert server.process.wait(30) == -signal.SIGTERM
