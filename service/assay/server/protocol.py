@@ -54,6 +54,15 @@ class HttpProtocol(HttpToolsProtocol):
         connections: all connections of the process.
     """
 
+    # Of the class, because setting them would take a microsecond of each connection.
+    deadline = 0.0
+    _running: RequestResponseCycle | None = None
+    _refusal: AssayError | None = None
+    _is_head_open = _is_body_open = _is_refused = False
+    _header_bytes = _body_bytes = _body_begin = _window_begin = _unsent = 0
+    _head_bytes = _framing = BEGINNING
+    _unsent_since = 0.0
+
     def __init__(
         self,
         config: Config,
@@ -64,17 +73,8 @@ class HttpProtocol(HttpToolsProtocol):
         connections: Connections,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.deadline = 0.0
         self._all = connections
-        self._running: RequestResponseCycle | None = None
         self._held: dict[RequestResponseCycle, int] = {}
-        self._is_head_open = self._is_body_open = False
-        self._is_refused = False
-        self._refusal: AssayError | None = None
-        self._header_bytes = 0
-        self._head_bytes = self._framing = BEGINNING
-        self._body_bytes = self._body_begin = self._window_begin = 0
-        self._unsent, self._unsent_since = 0, 0.0
 
     @property
     def has_open_body(self) -> bool:
@@ -149,7 +149,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the request's target."""
-        super().on_url(url)
+        self.url += url
         if len(self.url) > MAX_TARGET_BYTES:
             raise UriTooLong(
                 f"the URL is longer than {MAX_TARGET_BYTES} bytes", hint="send a body instead"
@@ -182,7 +182,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the wait for the body; the server works on the request now."""
-        if self.parser.should_upgrade():
+        if self._is_head_open:  # it offers an upgrade: the parser has skipped its body
             return
         self._is_body_open = False
         super().on_message_complete()
