@@ -89,7 +89,7 @@ def serving(command: tuple[str, ...], port: int) -> Iterator[psutil.Process]:
         arguments = [*options, "--bind", f"127.0.0.1:{port}", APP]
     else:
         arguments = [*options, "--port", str(port), APP]
-    process = subprocess.Popen([sys.executable, "-m", module, *arguments])
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments])  # noqa: S603
     try:
         while True:
             with contextlib.suppress(OSError):

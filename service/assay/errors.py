@@ -158,10 +158,7 @@ class UriTooLong(AssayError):
 
 
 class MalformedRequest(AssayError):
-    """The bytes are no HTTP/1.1 request, or the chunks of a body have hardly any content.
-
-    The connection is closed.
-    """
+    """The bytes are no HTTP/1.1 request. The connection is closed."""
 
     code = "malformed_request"
     status = 400
@@ -169,10 +166,7 @@ class MalformedRequest(AssayError):
 
 
 class RequestTimeout(AssayError):
-    """The headers or the body did not arrive in time (`ASSAY_IO_TIMEOUT`).
-
-    The connection is closed.
-    """
+    """The headers or the body did not arrive in time. The connection is closed."""
 
     code = "request_timeout"
     status = 408
@@ -224,9 +218,8 @@ class Overloaded(AssayError):
     """The queue has no room for the whole request, and no item was admitted.
 
     `Retry-After` says when the queue will have drained enough at its measured rate. Requests that
-    read or record runs get the same while the runs' file or its writer is busy. The status is 503
-    if there are too many connections, or too many bytes of bodies (`ASSAY_MAX_CONNECTIONS`,
-    `ASSAY_MAX_HELD_BYTES`).
+    read or record runs get the same while the runs' file or its writer is busy. With too
+    many connections or bytes of bodies the status is 503.
     """
 
     code = "overloaded"

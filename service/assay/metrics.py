@@ -35,9 +35,8 @@ class Metrics:
         )
         self.rejected = counter(
             "assay_rejected",
-            "Requests rejected before they reached a route, by error code, and connections closed"
-            " by the server: silent (no request in time), evicted (its place was needed), unread"
-            " (the client read no reply), pipelined (too many requests at once).",
+            "Requests rejected before a route, by error code, and closed connections: silent,"
+            " evicted (the bound), unread (its reply), pipelined (too many requests).",
             ["reason"],
         )
         self.connections = Gauge("assay_connections", "Open connections.", registry=registry)

@@ -189,19 +189,18 @@ class Settings(BaseModel):
     )
     max_connections: Positive = Field(
         8192,
-        description="Maximum number of open connections. Beyond it a new one takes the place of "
-        "the one that has sent nothing for longest, or gets a 503. File descriptors may bound it "
-        "further.",
+        description="Maximum open connections, descriptors permitting. Beyond them the one that "
+        "has kept the server waiting longest is closed.",
     )
     max_held_bytes: Positive = Field(
         536_870_912,
-        description="Maximum bytes of the bodies of all unanswered requests; beyond them the body "
-        "that has been incomplete for longest gets a 503.",
+        description="Maximum bytes of all unanswered requests' bodies; beyond them the body that "
+        "has been incomplete longest gets a 503.",
     )
     io_timeout: Seconds = Field(
         30.0,
-        description="Seconds that a client may take to send the headers, to send each further "
-        "1,024 bytes a second of a body, and to read a part of a reply.",
+        description="Seconds that a client may take to send headers, the next part of a body (1 "
+        "KiB for each second), or to read.",
     )
     keep_alive: Positive = Field(
         75,

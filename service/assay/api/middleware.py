@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import SimpleNamespace
 
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,6 +28,7 @@ READ_METHODS = frozenset(("GET", "HEAD"))
 ENCODING_HEADERS = frozenset((b"content-encoding", b"content-length", b"transfer-encoding"))
 
 
+REJECTED = SimpleNamespace(path="rejected")  # in the place of a route, for the metrics
 STRANGER = Caller(scopes=frozenset(), is_trusted=False)
 
 
@@ -103,6 +105,7 @@ class AccessMiddleware:
                 await self._serve_read(scope, receive, send)
         except AssayError as error:
             self._rejected.labels(error.code).inc()
+            scope["route"] = REJECTED
             response = problem_response(error, scope)
             response.headers["Connection"] = "close"
             await response(scope, receive, send)

@@ -1,13 +1,18 @@
-"""Limits of bodies on servers of any HTTP version."""
+"""Limits of bodies on servers of any HTTP version, and the count of rejected requests."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import httpx2
 import pytest
-from support.doubles import new_metrics
+from pydantic import SecretStr
+from support.doubles import new_metrics, value
+from support.servers import loaded
 
 from assay.api.body_budget import BodyBudget
+from assay.api.components import components_of
 from assay.api.middleware import AccessMiddleware
+from assay.settings import Settings
 
 MAX_BODY_BYTES = 100
 LARGE = [b"x" * 60, b"x" * 60]
@@ -86,3 +91,26 @@ async def test_a_small_body_reaches_the_app_whole(
     headers: Mapping[str, str], http_version: str
 ) -> None:
     assert await status_of(headers, [b"abc", b"def"], http_version) == (200, b"abcdef")
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({}, "unauthorized"),
+        ({"X-API-Key": "wrong"}, "forbidden"),
+        ({"X-API-Key": "k" * 32, "Content-Encoding": "br"}, "unsupported_encoding"),
+    ],
+)
+async def test_a_rejected_request_is_counted_by_its_reason(
+    reference_settings: Settings, headers: dict[str, str], code: str
+) -> None:
+    keyed = reference_settings.model_copy(update={"api_keys": (SecretStr("k" * 32),)})
+    async with loaded(keyed) as app:
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://assay") as client:
+            answer = await client.post("/v1/score", content=b"{}", headers=headers)
+        metrics = components_of(app).metrics
+    assert answer.json()["code"] == code
+    assert value(metrics, "assay_rejected_total", reason=code) == 1
+    status = str(answer.status_code)
+    assert value(metrics, "assay_requests_total", route="rejected", status=status) == 1

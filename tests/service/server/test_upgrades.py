@@ -162,7 +162,6 @@ def test_the_jdks_own_client_gets_scores(server: Server) -> None:
 
 
 def test_a_websocket_handshake_is_a_request_like_any_other(server: Server) -> None:
-    """No route speaks it: the offer is ignored, and the key is asked for as on every route."""
     headers = dict(line.split(": ") for line in OFFERS["websocket"].decode().split("\r\n") if line)
     assert httpx2.get(f"{server.url}/version", headers=headers).status_code == 200
     with serving("--port", "0", ASSAY_API_KEYS="k" * 32) as keyed:

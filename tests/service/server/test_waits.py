@@ -245,3 +245,10 @@ def test_a_shutdown_answers_a_request_whose_body_is_unfinished(length: bytes) ->
             assert reply.json["retryable"] is True
             assert reply.json["request_id"] == reply.headers["x-request-id"] == "mine"
         assert server.process.wait(30) == -signal.SIGTERM
+
+
+def test_the_soft_limit_of_descriptors_is_raised_at_start() -> None:
+    with serving("--port", "0", prefix=("prlimit", "--nofile=256:2000")) as server:
+        process = psutil.Process(server.process.pid)
+        assert process.rlimit(psutil.RLIMIT_NOFILE) == (2000, 2000)
+        assert "at most 1872 connections" in server.output
