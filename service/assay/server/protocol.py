@@ -168,9 +168,9 @@ class HttpProtocol(HttpToolsProtocol):
         """Start the request; its body may still be on the way."""
         if self.parser.should_upgrade():
             return
+        super().on_headers_complete()
         self._is_head_open, self._is_body_open = False, True
         self._body_begin, self._framing = self._body_bytes, BEGINNING
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Hold a part of the body."""

@@ -169,3 +169,25 @@ def test_pipelined_bodies_without_end_are_bounded(server: Server) -> None:
         replies = replies_of(read_all(connection))
     assert {reply.status for reply in replies} == {422}
     assert memory.growth < 2 * MIB
+
+
+BROKEN = {
+    "garbage": (b"\0\0\0\0", 400),
+    "a broken address": (b"GET http://[::1 HTTP/1.1\r\n\r\n", 400),
+    "a long target": (b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\n\r\n", 414),
+    "many headers": (GET + b"a:\r\n" * 1000, 431),
+    "a broken chunk": (CHUNKED + b"zz\r\n", 400),
+    "a tunnel": (b"CONNECT elsewhere:443 HTTP/1.1\r\n\r\n", 400),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_request_is_refused_after_the_replies_to_those_before_it(
+    server: Server, name: str
+) -> None:
+    broken, status = BROKEN[name]
+    with server.connect() as connection:
+        connection.sendall((GET + b"\r\n") * 3 + broken + GET + b"\r\n")
+        replies = replies_of(read_all(connection))
+    assert [reply.status for reply in replies] == [200, 200, 200, status]
+    assert replies[-1].headers["connection"] == "close"
