@@ -19,6 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 from assay import __version__
 from assay.api import dashboard, openapi, ops, runs, v1
 from assay.api.access import Access, Refusals
+from assay.api.body_budget import BodyBudget
 from assay.api.components import Components
 from assay.api.dialects.routers import ROUTERS
 from assay.api.errors import install_handlers
@@ -26,7 +27,7 @@ from assay.api.hosts import HostCheck
 from assay.api.hot_routes import HotRoutes
 from assay.api.jobs import Jobs
 from assay.api.keys import ApiKeys, share_of
-from assay.api.middleware import AccessMiddleware, UnfinishedBodies
+from assay.api.middleware import AccessMiddleware
 from assay.api.paths import TolerantPaths
 from assay.batching.batcher import BatchLimits
 from assay.cache.memory import MemoryCache, ScoreCache
@@ -73,7 +74,6 @@ class _Process:
     repository: ModelRepository
     components: Components
     keys: ApiKeys | None
-    bodies: UnfinishedBodies
     cache: ScoreCache
     redis: RedisCache | None
     pool: ThreadPoolExecutor
@@ -118,7 +118,7 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
         max_body_bytes=settings.max_body_bytes,
         metrics=process.components.metrics,
         root_path=settings.root_path,
-        bodies=process.bodies,
+        bodies=process.components.bodies,
     )
     if settings.cors_origins:  # outermost: a preflight has no key, and errors are readable too
         app.add_middleware(
@@ -178,7 +178,6 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         monitor=monitor,
         is_cache_private=settings.private_cache,
     )
-    bodies = UnfinishedBodies()
     components = Components(
         service=service,
         metrics=metrics,
@@ -191,7 +190,7 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
             clock=CLOCK,
         ),
         abort=partial(_stop, service.models(), 0.0),
-        end_bodies=bodies.end,
+        bodies=BodyBudget(settings.max_held_bytes),
         redis=None if redis is None else redis.state,
     )
     return _Process(
@@ -199,7 +198,6 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         repository,
         components,
         keys=_read_keys(settings),
-        bodies=bodies,
         cache=cache,
         redis=redis,
         pool=pool,

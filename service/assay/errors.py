@@ -11,11 +11,11 @@
     ├── ItemsFailed           422      │   └── OutOfTime     503
     ├── JobNotFound           404      ├── InferenceFailed   500
     ├── RunNotFound           404      ├── NonFiniteScore    500
-    ├── RunExists             409      ├── HeadersTooLarge   431
-    ├── RunQuotaExceeded      409      └── SettingsError
-    ├── RunsOff               404
-    ├── UnreadableBody        400
-    └── UnsupportedEncoding   415
+    ├── RunExists             409      ├── MalformedRequest  400
+    ├── RunQuotaExceeded      409      ├── RequestTimeout    408
+    ├── RunsOff               404      ├── UriTooLong        414
+    ├── UnreadableBody        400      ├── HeadersTooLarge   431
+    └── UnsupportedEncoding   415      └── SettingsError
 
 `InferenceFailed`, `NonFiniteScore` and `DeadlineExceeded` may concern a single item. A 200 reply
 then carries them as that item's `error`, and the other items keep their scores.
@@ -168,11 +168,36 @@ class RequestTooLarge(AssayError):
 
 
 class HeadersTooLarge(AssayError):
-    """The headers have too many bytes. `detail` names the limit."""
+    """The headers have too many bytes, or there are too many. `detail` names the limits."""
 
     code = "headers_too_large"
     status = 431
     title = "Headers too large"
+
+
+class UriTooLong(AssayError):
+    """The path and the query have too many bytes. `detail` names the limit."""
+
+    code = "uri_too_long"
+    status = 414
+    title = "URI too long"
+
+
+class MalformedRequest(AssayError):
+    """The bytes are no HTTP/1.1 request. The connection is closed."""
+
+    code = "malformed_request"
+    status = 400
+    title = "Malformed request"
+
+
+class RequestTimeout(AssayError):
+    """The headers or the body did not arrive in time. The connection is closed."""
+
+    code = "request_timeout"
+    status = 408
+    title = "Request timeout"
+    retryable = True
 
 
 class UnreadableBody(AssayError):
@@ -219,7 +244,8 @@ class Overloaded(AssayError):
     """The queue has no room for the whole request, and no item was admitted.
 
     `Retry-After` says when the queue will have drained enough at its measured rate. Requests that
-    read or record runs get the same while the runs' file or its writer is busy.
+    read or record runs get the same while the runs' file or its writer is busy. With too
+    many connections or bytes of bodies the status is 503.
     """
 
     code = "overloaded"

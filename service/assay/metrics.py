@@ -38,6 +38,16 @@ class Metrics:
             "Requests refused before routing, by reason: missing or wrong key, host, origin.",
             ["reason"],
         )
+        self.rejected = counter(
+            "assay_rejected",
+            "Requests rejected before a route, by error code, and closed connections: silent,"
+            " evicted (the bound), unread (its reply), pipelined (too many requests).",
+            ["reason"],
+        )
+        self.connections = Gauge("assay_connections", "Open connections.", registry=registry)
+        self.body_bytes = Gauge(
+            "assay_body_bytes", "Bytes of the bodies of unanswered requests.", registry=registry
+        )
         self.items = counter(
             "assay_items",
             "Items by model and outcome: computed, cache, shared, rule, error.",

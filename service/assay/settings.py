@@ -240,6 +240,21 @@ class Settings(BaseModel):
         description="The secret that signs these POSTs according to Standard Webhooks: `whsec_` "
         "and 24 to 64 random bytes in base64.",
     )
+    max_connections: Positive = Field(
+        8192,
+        description="Maximum open connections, descriptors permitting. Beyond them the one that "
+        "has kept the server waiting longest is closed.",
+    )
+    max_held_bytes: Positive = Field(
+        536_870_912,
+        description="Maximum bytes of all unanswered requests' bodies; beyond them the body that "
+        "has been incomplete longest gets a 503.",
+    )
+    io_timeout: Seconds = Field(
+        30.0,
+        description="Seconds that a client may take to send headers, the next part of a body (1 "
+        "KiB for each second), or to read.",
+    )
     keep_alive: Positive = Field(
         75,
         le=YEAR_SECONDS,

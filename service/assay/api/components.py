@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from assay.api.body_budget import BodyBudget
 from assay.api.jobs import Jobs
 from assay.cache.redis_state import RedisState
 from assay.metrics import Metrics
@@ -29,8 +30,8 @@ class Shutdown:
 class Components:
     """The parts of one process that the routes and the command line use.
 
-    `abort` settles all waiting items at once with `ShuttingDown`; `end_bodies` does so for requests
-    whose body is incomplete. `redis` is None if no Redis is set.
+    `abort` settles all waiting items at once with `ShuttingDown`. `redis` is None if no Redis is
+    set.
     """
 
     service: ScoringService
@@ -39,7 +40,7 @@ class Components:
     subscribers: Subscribers
     jobs: Jobs[Any]
     abort: Callable[[], Awaitable[None]]
-    end_bodies: Callable[[], None]
+    bodies: BodyBudget
     redis: RedisState | None = None
     shutdown: Shutdown = field(default_factory=Shutdown)
 

@@ -5,23 +5,18 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
+from types import SimpleNamespace
 
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from assay.api.access import Access
+from assay.api.body_budget import BodyBudget
 from assay.api.disconnect import disconnected_response
 from assay.api.encodings import coding_of, decompress
 from assay.api.errors import problem_response
 from assay.api.paths import below_root
-from assay.errors import (
-    AssayError,
-    Forbidden,
-    HeadersTooLarge,
-    RequestTooLarge,
-    ShuttingDown,
-    Unauthorized,
-)
+from assay.errors import AssayError, Forbidden, RequestTooLarge, Unauthorized
 from assay.metrics import Metrics
 from assay.types import NO_CALLER, Caller
 
@@ -29,56 +24,12 @@ Headers = Mapping[bytes, bytes]
 Header = tuple[bytes, bytes]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-MAX_HEADER_BYTES = 65_536
 NO_SNIFFING: Header = (b"x-content-type-options", b"nosniff")
 NOT_STORED: Header = (b"cache-control", b"no-store")
 # A reply with one of them says itself whether it may be stored.
 STORAGE_HEADERS = frozenset((b"cache-control", b"etag"))
 ENCODING_HEADERS = frozenset((b"content-encoding", b"content-length", b"transfer-encoding"))
-
-
-class UnfinishedBodies:
-    """The requests that wait for the rest of their body. A shutdown ends them."""
-
-    def __init__(self) -> None:
-        self._waiting: set[asyncio.Task[object]] = set()
-        self._ended: set[asyncio.Task[object]] = set()
-
-    def end(self) -> None:
-        """Let each `receive` that waits for a part of a body raise `ShuttingDown`."""
-        for task in self._waiting:
-            self._ended.add(task)
-            task.cancel()
-
-    def watched(self, receive: Receive) -> Receive:
-        """Return a `receive` that `end` ends until the body is complete."""
-        is_complete = False
-
-        async def receive_watched() -> Message:
-            nonlocal is_complete
-            if is_complete:
-                return await receive()
-            task = asyncio.current_task()
-            assert task is not None
-            self._waiting.add(task)
-            try:
-                message = await receive()
-            except asyncio.CancelledError:
-                self._check_ended(task)
-                raise
-            finally:
-                self._waiting.discard(task)
-            is_complete = not message.get("more_body", False)
-            return message
-
-        return receive_watched
-
-    def _check_ended(self, task: asyncio.Task[object]) -> None:
-        """Raise `ShuttingDown` if `end` cancelled the task, and nothing else did."""
-        if task in self._ended:
-            self._ended.discard(task)
-            if not task.uncancel():
-                raise ShuttingDown("the server stopped before the body was complete") from None
+REJECTED = SimpleNamespace(path="rejected")  # in the place of a route, for the metrics
 
 
 class AccessMiddleware:
@@ -91,8 +42,8 @@ class AccessMiddleware:
         access: the check of keys, `Host` and origin; None without any.
         max_body_bytes: the limit of a request's body.
         metrics: counters of requests, by route and status.
+        bodies: the bytes of all bodies; it bounds decompressed ones.
         root_path: the path below which a proxy serves the app.
-        bodies: the requests whose bodies are unfinished.
     """
 
     def __init__(
@@ -102,15 +53,16 @@ class AccessMiddleware:
         access: Access | None,
         max_body_bytes: int,
         metrics: Metrics,
+        bodies: BodyBudget,
         root_path: str = "",
-        bodies: UnfinishedBodies | None = None,
     ) -> None:
         self._app = app
         self._access = access
         self._max_body_bytes = max_body_bytes
         self._count = _request_counter(metrics)
         self._root_path = root_path
-        self._bodies = UnfinishedBodies() if bodies is None else bodies
+        self._bodies = bodies
+        self._rejected = metrics.rejected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; pass other scopes (lifespan, websocket) to the app."""
@@ -141,33 +93,28 @@ class AccessMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         try:
-            _check_headers(scope)
             if self._access is not None:
                 caller = _known_caller(self._access, headers)
                 scope["caller"] = caller or self._access.admit(scope, headers)
             has_length = self._has_valid_length(scope, headers)
-            if not has_length or headers.get(b"content-length", b"0") != b"0":
-                receive = self._bodies.watched(receive)
-            if not has_length or b"content-encoding" in headers:
-                content = await self._read_plain_body(scope, receive, headers)
-                if content is None:
-                    await disconnected_response()(scope, receive, send)
-                    return
-                receive = replay(content, receive)
-            await self._app(scope, receive, send)
+            if has_length and b"content-encoding" not in headers:
+                await self._app(scope, receive, send)
+            else:
+                await self._serve_read(scope, receive, send)
         except AssayError as error:
             if self._access is not None and isinstance(error, Unauthorized | Forbidden):
                 await self._access.refusals.record(scope, error)
+            self._rejected.labels(error.code).inc()
+            scope["route"] = REJECTED
             response = problem_response(error, scope)
             response.headers["Connection"] = "close"
             await response(scope, receive, send)
 
-    async def _read_plain_body(
-        self, scope: Scope, receive: Receive, headers: Headers
-    ) -> bytes | None:
-        """Return the body, decompressed; None if the client disconnected before it was complete.
+    async def _serve_read(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request of which the body has to be read first: its size or its text is unknown.
 
         Raises:
+            Overloaded: with the decompressed body the process would hold too many bytes.
             RequestTooLarge: it exceeds the limit.
             UnsupportedEncoding: its encoding is unknown.
             UnreadableBody: it is damaged.
@@ -175,12 +122,16 @@ class AccessMiddleware:
         codings = [value for name, value in scope["headers"] if name == b"content-encoding"]
         coding = coding_of(b",".join(codings))
         content = await read_body(receive, self._max_body_bytes)
-        if not content or coding is None:
-            return content
-        content = await asyncio.to_thread(decompress, content, coding, self._max_body_bytes)
-        others = [pair for pair in scope["headers"] if pair[0] not in ENCODING_HEADERS]
-        scope["headers"] = [*others, (b"content-length", str(len(content)).encode())]
-        return content
+        if content is None:
+            await disconnected_response()(scope, receive, send)
+        elif not content or coding is None:
+            await self._app(scope, replay(content, receive), send)
+        else:
+            content = await asyncio.to_thread(decompress, content, coding, self._max_body_bytes)
+            others = [pair for pair in scope["headers"] if pair[0] not in ENCODING_HEADERS]
+            scope["headers"] = [*others, (b"content-length", str(len(content)).encode())]
+            with self._bodies.hold(len(content)):
+                await self._app(scope, replay(content, receive), send)
 
     def _has_valid_length(self, scope: Scope, headers: Headers) -> bool:
         """Return whether the headers state a body length within the limit, or no body.
@@ -287,13 +238,6 @@ def _known_caller(access: Access, headers: Headers) -> Caller | None:
         return access.keys.admitted.get(headers.get(b"authorization"))
     is_of_browser = b"origin" in headers or b"sec-fetch-site" in headers
     return None if is_of_browser else access.admitted.get(headers.get(b"host"))
-
-
-def _check_headers(scope: Scope) -> None:
-    if sum([len(name) + len(value) for name, value in scope["headers"]]) > MAX_HEADER_BYTES:
-        raise HeadersTooLarge(
-            f"the headers are larger than {MAX_HEADER_BYTES} bytes", hint="send fewer"
-        )
 
 
 def _check_size(size: int, max_bytes: int) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -32,6 +33,9 @@ from assay.cli.process import Exit, LogLevel, exit_with, on_errors, print_messag
 from assay.errors import SettingsError
 from assay.scoring.service import ScoringService
 from assay.served_model import DEVICE_THREAD
+from assay.server.connections import Connections
+from assay.server.descriptors import connection_bound
+from assay.server.protocol import HttpProtocol
 from assay.settings import UNIX, Settings, read_settings, variable_name
 
 logger = logging.getLogger(__name__)
@@ -74,8 +78,12 @@ def serve(
     sys.setswitchinterval(SWITCH_SECONDS)
     with _listening(settings) as listeners, releasing_free_memory():
         _announce(settings, components_of(application).service, listeners.sockets)
-        config = _server_config(application, settings, access_log, log_level)
-        _run_server(_Server(config, application, settings, listeners), death)
+        connections = _connections(application, settings)
+        config = _server_config(application, settings, connections, access_log, log_level)
+        server = _Server(
+            config, application, settings, listeners=listeners, connections=connections
+        )
+        _run_server(server, death)
 
 
 def _refuse_model(name: str) -> typer.Exit:
@@ -115,19 +123,34 @@ def _announce(
         )
 
 
+def _connections(application: FastAPI, settings: Settings) -> Connections:
+    components = components_of(application)
+    return Connections(
+        max_connections=connection_bound(settings.max_connections),
+        io_timeout=settings.io_timeout,
+        keep_alive=settings.keep_alive,
+        bodies=components.bodies,
+        metrics=components.metrics,
+    )
+
+
 def _server_config(
-    application: FastAPI, settings: Settings, access_log: bool, log_level: LogLevel
+    application: FastAPI,
+    settings: Settings,
+    connections: Connections,
+    access_log: bool,
+    log_level: LogLevel,
 ) -> uvicorn.Config:
     return uvicorn.Config(
         application,
         loop="uvloop",
-        http="httptools",
+        http=partial(HttpProtocol, connections=connections),  # type: ignore[arg-type]
+        ws="none",
         log_config=_log_config(log_level),
         log_level=log_level.value,
         access_log=access_log,
         lifespan="on",
         backlog=BACKLOG,
-        timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout) + LAST_REPLIES_SECONDS,
     )
 
@@ -146,13 +169,21 @@ class _Server(uvicorn.Server):
         config: uvicorn.Config,
         application: FastAPI,
         settings: Settings,
+        *,
         listeners: Listeners,
+        connections: Connections,
     ) -> None:
         super().__init__(config)
         self.listeners = listeners
         self.components = components_of(application)
         self._settings = settings
+        self._connections = connections
         self._closes_at: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, and watch the connections."""
+        await super().startup(sockets)
+        self._connections.start()
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to shut down now: a delay after the stop was requested."""
@@ -178,12 +209,12 @@ class _Server(uvicorn.Server):
         drain = self._settings.drain_timeout
         unfinished = min(drain, LAST_BODIES_SECONDS)
         await asyncio.sleep(unfinished)
-        self.components.end_bodies()
+        self._connections.end_bodies()
         await asyncio.sleep(drain - unfinished)
         await self._abort()
 
     async def _abort(self) -> None:
-        self.components.end_bodies()
+        self._connections.end_bodies()
         await self.components.abort()
 
     async def _end_at_once(self) -> None:

@@ -1,17 +1,17 @@
-"""Limits of bodies and headers on servers of any HTTP version, and the end of unfinished bodies."""
+"""Limits of bodies on servers of any HTTP version, and the count of rejected requests."""
 
-import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any
 
+import httpx2
 import pytest
-from support.doubles import new_metrics
-from support.servers import Served
+from pydantic import SecretStr
+from support.doubles import new_metrics, value
+from support.servers import loaded
 
+from assay.api.body_budget import BodyBudget
 from assay.api.components import components_of
-from assay.api.middleware import MAX_HEADER_BYTES, AccessMiddleware, UnfinishedBodies
-from assay.app import create_app
+from assay.api.middleware import AccessMiddleware
 from assay.settings import Settings
 
 MAX_BODY_BYTES = 100
@@ -44,7 +44,11 @@ async def status_of(
         await send({"type": "http.response.body", "body": b""})
 
     middleware = AccessMiddleware(
-        app, access=None, max_body_bytes=MAX_BODY_BYTES, metrics=new_metrics()
+        app,
+        access=None,
+        max_body_bytes=MAX_BODY_BYTES,
+        metrics=new_metrics(),
+        bodies=BodyBudget(MAX_BODY_BYTES),
     )
     scope = {
         "type": "http",
@@ -88,60 +92,24 @@ async def test_a_small_body_reaches_the_app_whole(
     assert await status_of(headers, [b"abc", b"def"], http_version) == (200, b"abcdef")
 
 
-async def test_headers_that_are_too_large_are_named_as_such(
-    served: Served, reference_settings: Settings
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({}, "unauthorized"),
+        ({"X-API-Key": "wrong"}, "forbidden"),
+        ({"X-API-Key": "k" * 32, "Content-Encoding": "br"}, "unsupported_encoding"),
+    ],
+)
+async def test_a_rejected_request_is_counted_by_its_reason(
+    reference_settings: Settings, headers: dict[str, str], code: str
 ) -> None:
-    async with served(reference_settings) as client:
-        answer = await client.get("/healthz", headers={"X-Long": "x" * MAX_HEADER_BYTES})
-    assert (answer.status_code, answer.json()["code"]) == (431, "headers_too_large")
-    assert str(MAX_HEADER_BYTES) in answer.json()["detail"]
-
-
-@pytest.mark.parametrize("path", ["/v1/score", "/v2/models/reference/infer", "/rerank"])
-@pytest.mark.parametrize("length", [{"content-length": "99"}, {"transfer-encoding": "chunked"}])
-async def test_a_shutdown_answers_a_request_whose_body_is_unfinished(
-    reference_settings: Settings, path: str, length: dict[str, str]
-) -> None:
-    app = create_app(reference_settings)
-    messages = [{"type": "http.request", "body": b"{", "more_body": True}]
-    sent: list[Any] = []
-    is_waiting = asyncio.Event()
-
-    async def receive() -> Any:
-        if messages:
-            return messages.pop()
-        is_waiting.set()
-        return await asyncio.Event().wait()
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    headers = {"content-type": "application/json", **length}
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "http_version": "1.1",
-        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-    }
-    async with app.router.lifespan_context(app):
-        request = asyncio.create_task(app(scope, receive, send))
-        await is_waiting.wait()
-        components_of(app).end_bodies()
-        await request
-    assert sent[0]["status"] == 503
-    problem = json.loads(sent[1]["body"])
-    assert (problem["code"], problem["retryable"]) == ("shutting_down", True)
-
-
-async def test_a_cancelled_request_stays_cancelled() -> None:
-    async def receive() -> Any:
-        return await asyncio.Event().wait()
-
-    reading = asyncio.ensure_future(UnfinishedBodies().watched(receive)())
-    await asyncio.sleep(0)
-    reading.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await reading
+    keyed = reference_settings.model_copy(update={"api_keys": (SecretStr("k" * 32),)})
+    async with loaded(keyed) as app:
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://assay") as client:
+            answer = await client.post("/v1/score", content=b"{}", headers=headers)
+        metrics = components_of(app).metrics
+    assert answer.json()["code"] == code
+    assert value(metrics, "assay_rejected_total", reason=code) == 1
+    status = str(answer.status_code)
+    assert value(metrics, "assay_requests_total", route="rejected", status=status) == 1

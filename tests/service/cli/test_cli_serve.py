@@ -9,15 +9,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 import pytest
 from support.item_files import results_of, run, score
+from support.processes import ASSAY, Server, serving
 
-ASSAY = (sys.executable, "-c", "from assay.cli import app; app()")
 WITHOUT_CLIENT = (
     sys.executable,
     "-c",
@@ -35,43 +33,6 @@ family = "reference"
 example = { item = { text = "a", text_pair = "a" }, score = 9.0, tolerance = 0.1 }
 """
 BAD_LINES = '{"prompt": "broken\n[1]\n{"text": "t", "typo": 1}\n{"prompt": "only a prompt"}\n'
-
-
-@dataclass(frozen=True)
-class Server:
-    process: subprocess.Popen[str]
-    url: str
-    port: int
-    output: str
-
-    def read_until(self, text: str) -> str:
-        assert self.process.stderr is not None
-        output = ""
-        for line in self.process.stderr:
-            output += line
-            if text in line:
-                return output
-        raise AssertionError(f"the server ended without printing {text!r}: {output}")
-
-
-@contextmanager
-def serving(*options: str, **variables: str) -> Iterator[Server]:
-    environment = {name: text for name, text in os.environ.items() if "ASSAY_" not in name}
-    process = subprocess.Popen(
-        [*ASSAY, "serve", *options],
-        env={**environment, "ASSAY_MODELS": "reference", **variables},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        starting = Server(process, "", 0, "")
-        output = starting.read_until("is ready")
-        address = re.search(r"http://127\.0\.0\.1:(\d+)", output)
-        assert address is not None
-        yield Server(process, address[0], int(address[1]), output)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture(scope="module")

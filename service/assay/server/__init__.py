@@ -1,0 +1,1 @@
+"""The parts between the sockets and the app: the HTTP protocol, and the limits of connections."""
