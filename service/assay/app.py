@@ -5,7 +5,6 @@ import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +36,7 @@ from assay.runs.gauges import RunGauges
 from assay.runs.monitor import RunMonitor
 from assay.runs.subscribers import Subscribers
 from assay.runs.webhook import Webhook, decode_secret, parse_webhook_url
+from assay.scoring.preparation_pool import PreparationPool
 from assay.scoring.prepare import Preparer
 from assay.scoring.prepared_cache import PreparedCache
 from assay.scoring.service import ScoringLimits, ScoringService
@@ -78,7 +78,7 @@ class _Process:
     bodies: UnfinishedBodies
     cache: ScoreCache
     redis: RedisCache | None
-    pool: ThreadPoolExecutor
+    pool: PreparationPool
     webhook: Webhook | None
     on_death: Callable[[str], None]
 
@@ -145,7 +145,12 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
     models = _create_models(settings, repository, metrics, on_death)
     redis = _connect_redis(settings, metrics)
     cache = _create_cache(settings, metrics, redis)
-    pool = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
+    pool = PreparationPool(
+        settings.prepare_threads,
+        max_bytes=settings.max_prepare_bytes,
+        clock=CLOCK,
+        metrics=metrics,
+    )
     webhook = _create_webhook(settings, metrics)
     monitor = _create_run_monitor(settings, metrics, webhook)
     service = ScoringService(
@@ -341,7 +346,7 @@ async def _shut_down(process: _Process) -> None:
     if process.webhook is not None:
         await asyncio.to_thread(process.webhook.close)
     await process.cache.close()
-    process.pool.shutdown(wait=False, cancel_futures=True)
+    process.pool.close()
 
 
 async def _freeze_when_loaded(

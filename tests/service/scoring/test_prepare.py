@@ -1,7 +1,7 @@
 """Preparation: an invalid item fails alone, also within a group that is prepared together."""
 
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -9,7 +9,8 @@ import pytest
 from support.doubles import ScriptedModel, new_metrics
 
 from assay.errors import InvalidRequest
-from assay.scoring.prepare import Preparer
+from assay.scoring.preparation_pool import PreparationPool
+from assay.scoring.prepare import PrepareCall, Preparer
 from assay.scoring.prepared_cache import PreparedCache, PreparedItems
 from assay.types import InvalidValue, ItemFailure
 from assay_models.base import Input, Item, Options, Prepared
@@ -29,13 +30,26 @@ class GroupModel(ScriptedModel):
         return Prepared(tuple(Input(text.encode(), 1, text) for text in texts))
 
 
-async def prepare(model: ScriptedModel, items: Sequence[dict[str, Any]]) -> list[PreparedItems]:
-    with ThreadPoolExecutor(1) as pool:
-        preparer = Preparer(PreparedCache(100_000, new_metrics()), pool)
+async def prepare(
+    model: ScriptedModel, items: Sequence[dict[str, Any]], max_tokens: int = 100
+) -> list[PreparedItems]:
+    metrics = new_metrics()
+    pool = PreparationPool(1, max_bytes=1 << 20, clock=time.monotonic, metrics=metrics)
+    preparer = Preparer(PreparedCache(100_000, metrics), pool)
+    call = PrepareCall(
+        model,
+        TextItem,
+        Options(),
+        scope=b"",
+        max_tokens=max_tokens,
+        lane="training",
+        deadline=time.monotonic() + 60,
+    )
+    try:
         for _ in range(2):  # the second time from the cache
-            entries, _ = await preparer.prepare(
-                model, TextItem, items=items, options=Options(), scope=b""
-            )
+            entries, _ = await preparer.prepare(call, items)
+    finally:
+        pool.close()
     return entries
 
 
