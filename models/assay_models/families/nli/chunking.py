@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 from assay_models.families.nli.sentences import Span, sentences, stripped
@@ -53,10 +54,9 @@ class Evidence:
     _rows: dict[Chunk, str] = field(default_factory=dict)
     _sentences: dict[tuple[str, ...], list[Chunk]] | None = None
 
-    @property
-    def tokens(self) -> int:
-        """The number of tokens of all passages together."""
-        return sum(len(self._tokens_of(number)) for number in self.passages)
+    def count_tokens(self) -> Iterator[int]:
+        """Yield the number of tokens of the passages so far, for each passage."""
+        return accumulate(len(self._tokens_of(number)) for number in self.passages)
 
     def chunks(self, exact: int, window: int) -> Iterator[Chunk]:
         """Cut every passage that has more than `exact` tokens into chunks of at most `window`.

@@ -7,7 +7,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
+from assay_models.base import (
+    Input,
+    Item,
+    ItemError,
+    Options,
+    Prepared,
+    Raw,
+    Score,
+    preemption_point,
+)
 from assay_models.card import CardError, ModelCard
 from assay_models.families.classifier.model import Classifier, ClassifierOptions, TokenSequence
 from assay_models.families.nli.chunking import Chunk, Evidence
@@ -30,6 +39,7 @@ VERSION = 3
 WINDOW_STEP_TOKENS = 32
 # The share of the model's tokens that a claim must leave to its evidence.
 MIN_WINDOW_SHARE = 1 / 4
+MAX_KNOWN_TOKENS = 65_536
 _LIBRARIES = ("livekit-blingfire", "py3langid")
 
 
@@ -117,7 +127,8 @@ class NliModel:
         if pair is not None:
             sequence = self._encode_pair(*pair, options)
             return Prepared((sequence.input(),), None, sequence.flags, sequence.details)
-        return self._prepare_claims(read_claims(item, self._can_read), options)
+        claims = read_claims(item, self._can_read, self._refuse_too_many)
+        return self._prepare_claims(claims, options)
 
     def cost(self, inputs: Sequence[Input]) -> int:
         """Return the number of tokens that are computed; see `Classifier.cost`."""
@@ -134,10 +145,13 @@ class NliModel:
         return [self.scorer.score_claims(prepared, raws, options)]
 
     def _can_read(self, text: str) -> bool:
-        """Return whether a text is in a language of the model, and most of its tokens are known."""
+        """Return whether a text is in a language of the model, and most of its tokens are known.
+
+        Of a long text the first `MAX_KNOWN_TOKENS` decide.
+        """
         if not self.languages.can_read(text):
             return False
-        tokens = self.classifier.formatter.tokenize(text)
+        tokens = self.classifier.formatter.tokenize(text, MAX_KNOWN_TOKENS)
         return 2 * tokens.unknown <= len(tokens.offsets)
 
     def _encode_pair(self, premise: str, hypothesis: str, options: Options) -> TokenSequence:
@@ -181,7 +195,8 @@ class NliModel:
             dict(passages), self._tokenize, min(self._min_window, self.max_chunk_tokens)
         )
         self._refuse_too_many(len(claims) * len(passages))
-        self._refuse_too_many(len(claims) * (evidence.tokens // self.max_chunk_tokens))
+        for tokens in evidence.count_tokens():
+            self._refuse_too_many(len(claims) * (tokens // self.max_chunk_tokens))
         encoded: dict[str, list[tuple[Chunk, TokenSequence]]] = {}
         count = 0
         for claim in claims:
@@ -211,7 +226,9 @@ class NliModel:
         chunks = (*evidence.chunks(exact, window), *evidence.copied(claim.text, exact))
         for chunk in dict.fromkeys(chunks):
             text = evidence.text(chunk)
-            yield chunk, self.classifier.encode_text(text, claim.text, options.truncation)
+            sequence = self.classifier.encode_text(text, claim.text, options.truncation)
+            preemption_point(len(sequence.ids), 1)
+            yield chunk, sequence
 
     @property
     def _min_window(self) -> int:

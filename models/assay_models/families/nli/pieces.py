@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from assay_models.base import preemption_point
 from assay_models.families.nli.sentences import Span, lines, sentences, stripped
 from assay_models.families.nli.statements import STOPS, Reason, is_statement
 
@@ -33,6 +34,7 @@ def pieces(response: str) -> Iterator[Piece]:
     """
     block: list[Span] = []
     for line in lines(response):
+        preemption_point()
         is_fence = _FENCE.match(response, *line) is not None
         if block or is_fence:
             block.append(line)
