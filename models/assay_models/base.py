@@ -1,13 +1,15 @@
 """The interface of all models, and the values that travel between them and the service. No tensors
 above this file, no HTTP below it; device models, rules and remote scorers are alike."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+T = TypeVar("T")
 
 Truncation = Literal["error", "left", "right", "middle"]
 
@@ -50,6 +52,13 @@ def preemption_point(tokens: int = 0, inputs: int = 0) -> None:
         inputs: their number.
     """
     _preempt.get()(tokens, inputs)
+
+
+def interruptible(values: Iterable[T]) -> Iterator[T]:
+    """Yield the values, with a preemption point before each."""
+    for value in values:
+        preemption_point()
+        yield value
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
 
+from assay_models.base import interruptible
 from assay_models.families.nli.sentences import Span, sentences, stripped
 from assay_models.families.nli.tables import tables
 
@@ -125,7 +126,7 @@ class Evidence:
         by_words = defaultdict[tuple[str, ...], list[Chunk]](list)
         for number, text in self.passages.items():
             spans = list(sentences(text))
-            for span in spans if len(spans) > 1 else ():
+            for span in interruptible(spans if len(spans) > 1 else ()):
                 by_words[_words(text[slice(*span)])].append(Chunk(number, *span))
         return by_words
 
@@ -174,7 +175,7 @@ def _units(tokens: Sequence[Span], start: int, end: int, window: int) -> Iterato
 
 def _packed(units: Sequence[_Unit], window: int, overlap: int) -> Iterator[Span]:
     current: list[_Unit] = []
-    for unit in units:
+    for unit in interruptible(units):
         if current and sum(other.tokens for other in current) + unit.tokens > window:
             yield current[0].start, current[-1].end
             current = _carried_over(current, min(overlap, window - unit.tokens))

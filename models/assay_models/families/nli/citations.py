@@ -9,6 +9,7 @@ A bracket that belongs to the statement stays: `(1998)`, `(May 2020)`, `[sic]`, 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from assay_models.base import interruptible
 from assay_models.families.nli.sentences import Span
 from assay_models.families.nli.verbs import has_finite_verb
 
@@ -102,7 +103,7 @@ def citations(text: str) -> list[Span]:
     """
     return [
         span
-        for match in _CITATION.finditer(text)
+        for match in interruptible(_CITATION.finditer(text))
         for span in _RULES[match.lastgroup or ""](text, *match.span())
         if not _states(text[slice(*span)])
     ]
