@@ -22,7 +22,7 @@ from assay.api.components import Components
 from assay.api.dialects.routers import ROUTERS
 from assay.api.errors import install_handlers
 from assay.api.hot_routes import HotRoutes
-from assay.api.jobs import Jobs
+from assay.api.jobs import JobLimits, Jobs
 from assay.api.middleware import AccessMiddleware, UnfinishedBodies
 from assay.api.paths import TolerantPaths
 from assay.batching.batcher import BatchLimits
@@ -57,8 +57,13 @@ logger = logging.getLogger(__name__)
 CLOCK = time.monotonic
 # On a CPU larger batches are no faster, and make the next one wait longer.
 CPU_BATCH_TOKENS = 4096
-# Asynchronous jobs: concurrent ones, seconds for which a result can be fetched, results kept.
-MAX_RUNNING_JOBS, JOB_RESULT_SECONDS, MAX_JOB_RESULTS = 16_384, 900.0, 65_536
+JOB_LIMITS = JobLimits(
+    max_running=32_768,
+    max_bytes=268_435_456,
+    idle_seconds=120.0,
+    result_seconds=900.0,
+    max_results=65_536,
+)
 # Metrics are at /metrics. The framework's own telemetry would look up a provider each time.
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 
@@ -168,12 +173,7 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         metrics=metrics,
         runs=monitor,
         subscribers=Subscribers(monitor),
-        jobs=Jobs(
-            max_running=MAX_RUNNING_JOBS,
-            result_seconds=JOB_RESULT_SECONDS,
-            max_results=MAX_JOB_RESULTS,
-            clock=CLOCK,
-        ),
+        jobs=Jobs(JOB_LIMITS, CLOCK),
         abort=partial(_stop, service.models(), 0.0),
         end_bodies=bodies.end,
         redis=None if redis is None else redis.state,
