@@ -229,8 +229,8 @@ class PreparationPool:
             self._bytes[task.lane] += task.size
             self._tasks.add(task)
             self._queue.push(task)
+            self._measure()
             self._dispatch()
-        self._measure()
 
     def _check_room(self, size: int, lane: Lane) -> None:
         room = _room(self._max_bytes, lane)
@@ -313,11 +313,11 @@ class PreparationPool:
             self._queue.finish(task)
             self._release(task)
             self._dispatch()
-        self._measure()
 
     def _release(self, task: Task) -> None:
         self._bytes[task.lane] -= task.size
         self._tasks.discard(task)
+        self._measure()
 
     def _settle(self, task: Task, running: Future[object]) -> None:
         error = running.exception()
@@ -347,7 +347,6 @@ class PreparationPool:
                 task.state = "stopping"
                 task.resumed.set()
         self._series.dropped[reason].inc()
-        self._measure()
 
     def _measure(self) -> None:
         self._series.bytes.set(sum(self._bytes.values()))
