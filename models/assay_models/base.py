@@ -1,15 +1,11 @@
 """The interface of all models, and the values that travel between them and the service. No tensors
 above this file, no HTTP below it; device models, rules and remote scorers are alike."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-T = TypeVar("T")
 
 Truncation = Literal["error", "left", "right", "middle"]
 
@@ -32,43 +28,6 @@ class ItemError(Exception):
 
 class DeviceOutOfMemory(Exception):
     """A lack of device memory during `predict`; a smaller batch may fit."""
-
-
-def _go_on(tokens: int, inputs: int) -> None:
-    """Do nothing: outside a server nothing else waits."""
-
-
-_preempt: ContextVar[Callable[[int, int], None]] = ContextVar("preempt", default=_go_on)
-
-
-def preemption_point(tokens: int = 0, inputs: int = 0) -> None:
-    """Let other work go first where it is due; end here a `prepare` that nothing waits for.
-
-    A family calls it in its loops over pieces of a text, claims, pairs or tests, so that only a few
-    milliseconds lie between two calls. It may raise a `BaseException`, which no family catches.
-
-    Args:
-        tokens: tokens of the inputs made since the last call.
-        inputs: their number.
-    """
-    _preempt.get()(tokens, inputs)
-
-
-def interruptible(values: Iterable[T]) -> Iterator[T]:
-    """Yield the values, with a preemption point before each."""
-    for value in values:
-        preemption_point()
-        yield value
-
-
-@contextmanager
-def preempted_by(preempt: Callable[[int, int], None]) -> Iterator[None]:
-    """Call `preempt`, with tokens and inputs, at each preemption point of this thread."""
-    token = _preempt.set(preempt)
-    try:
-        yield
-    finally:
-        _preempt.reset(token)
 
 
 class NullIsAbsent(BaseModel):

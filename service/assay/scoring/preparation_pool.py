@@ -24,7 +24,7 @@ from assay.errors import (
 )
 from assay.metrics import Metrics
 from assay.types import LANES, Clock, Lane
-from assay_models.base import preempted_by
+from assay_models.preemption import preempt
 
 T = TypeVar("T")
 Spend = Callable[[int, int], None]
@@ -41,7 +41,7 @@ REASONS: tuple[Reason, ...] = ("expired", "abandoned", "too_large", "overloaded"
 
 
 class PreparationStopped(BaseException):
-    """The end of a task at a preemption point; no family's `except Exception` stops it."""
+    """The end of a task at a preemption point; no family's own handlers stop it."""
 
     def __init__(self, error: AssayError) -> None:
         super().__init__()
@@ -268,10 +268,11 @@ class PreparationPool:
     def _execute(self, task: Task) -> object:
         task.began = self._clock()
         self._series.wait_seconds[task.lane].observe(max(0.0, task.began - task.submitted))
+        token = preempt.set(partial(self._preempt, task))
         try:
-            with preempted_by(partial(self._preempt, task)):
-                return task.work()
+            return task.work()
         finally:
+            preempt.reset(token)
             self._finish(task)
 
     def _preempt(self, task: Task, tokens: int = 0, inputs: int = 0) -> None:

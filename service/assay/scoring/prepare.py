@@ -15,8 +15,9 @@ from assay.errors import InvalidRequest, RequestTooLarge
 from assay.scoring.preparation_pool import PreparationPool
 from assay.scoring.prepared_cache import PreparedCache, PreparedItems, digest_of, prepared_items
 from assay.types import VALUE_ERROR, InvalidValue, ItemFailure, Lane, field_name
-from assay_models.base import Item, ItemError, Options, RewardModel, preemption_point
+from assay_models.base import Item, ItemError, Options, RewardModel
 from assay_models.items import UNSCORABLE_MESSAGE, fields_hint
+from assay_models.preemption import preempt
 
 logger = logging.getLogger(__name__)
 
@@ -290,7 +291,7 @@ def _prepare_indices(
     kept = tuple(index for index in indices if index in valid)
     if not kept:
         return entries
-    preemption_point()
+    preempt.get()(0, 0)
     group = tuple(valid[index] for index in kept)
     prepared = _prepare_group(call.model, group, call.options)
     budget.add([prepared])

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from support.checkpoints import DECODERS, KINDS, Kind, build_checkpoint, load_classifier
 
-from assay_models.base import ItemError, Truncation, preempted_by
+from assay_models.base import ItemError, Truncation
 from assay_models.families.classifier import truncation as truncation_module
 from assay_models.families.classifier.model import Classifier
 from assay_models.families.classifier.truncation import (
@@ -16,6 +16,7 @@ from assay_models.families.classifier.truncation import (
     pieces,
 )
 from assay_models.items import Message
+from assay_models.preemption import preempted_by
 
 pytestmark = pytest.mark.weights
 

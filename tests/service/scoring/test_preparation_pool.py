@@ -23,7 +23,7 @@ from assay.scoring.preparation_pool import (
     Task,
 )
 from assay.types import Lane
-from assay_models.base import preemption_point
+from assay_models.preemption import preemption_point
 
 LATER = time.monotonic() + 3600
 

@@ -13,8 +13,9 @@ from assay.scoring.preparation_pool import PreparationPool
 from assay.scoring.prepare import MAX_REQUEST_INPUTS, PrepareCall, Preparer, RequestBudget
 from assay.scoring.prepared_cache import PreparedCache, PreparedItems
 from assay.types import InvalidValue, ItemFailure
-from assay_models.base import Input, Item, Options, Prepared, preemption_point
+from assay_models.base import Input, Item, Options, Prepared
 from assay_models.items import TextItem
+from assay_models.preemption import preemption_point
 
 BAD = InvalidValue("items.1.text", "half of a surrogate pair is not Unicode text")
 

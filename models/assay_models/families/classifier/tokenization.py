@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from tokenizers import Tokenizer
 
-from assay_models.base import Input, ItemError, Truncation, preemption_point
+from assay_models.base import Input, ItemError, Truncation
 from assay_models.families.classifier.control_tokens import (
     RENDERING_ERRORS,
     ControlTokens,
@@ -25,6 +25,7 @@ from assay_models.families.classifier.truncation import (
     truncate,
 )
 from assay_models.items import Message
+from assay_models.preemption import preemption_point
 
 SpecialTokens = Literal["literal", "parse"]
 """How a special token written inside a text is encoded: as its letters, or as the token itself."""

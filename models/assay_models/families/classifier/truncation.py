@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
-from assay_models.base import ItemError, Truncation, preemption_point
+from assay_models.base import ItemError, Truncation
+from assay_models.preemption import preemption_point
 
 MAX_CHARACTERS = 32_768
 """A text up to this length is tokenized as a whole."""

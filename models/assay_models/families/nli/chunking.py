@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
 
-from assay_models.base import interruptible
 from assay_models.families.nli.sentences import Span, sentences, stripped
 from assay_models.families.nli.tables import tables
+from assay_models.preemption import interruptible
 
 # The share of a window that it may have in common with the one before: a sentence's pronouns need
 # the sentence before it.

@@ -9,9 +9,9 @@ A bracket that belongs to the statement stays: `(1998)`, `(May 2020)`, `[sic]`, 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from assay_models.base import interruptible
 from assay_models.families.nli.sentences import Span
 from assay_models.families.nli.verbs import has_finite_verb
+from assay_models.preemption import interruptible
 
 _NUMBER = r"\^?[1-9]\d{0,2}(?:\s?[-\u2013]\s?\d{1,3})?"
 _NUMBERS = rf"\[{{1,2}}{_NUMBER}(?:\s?[,;]\s?{_NUMBER}){{0,30}}\]{{1,2}}"

@@ -8,13 +8,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from assay_models.base import ItemError, preemption_point
+from assay_models.base import ItemError
 from assay_models.extraction.hidden_characters import remove_hidden
 from assay_models.families.nli.citations import citations, without
 from assay_models.families.nli.pieces import pieces
 from assay_models.families.nli.sentences import Span, stripped
 from assay_models.families.nli.statements import Reason, read_statement
 from assay_models.items import LABELS, Label
+from assay_models.preemption import preemption_point
 from assay_models.thoughts import thoughts, without_end_tokens
 
 WEIGHTS: Mapping[Label, float] = {

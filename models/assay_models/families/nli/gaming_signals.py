@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from assay_models.base import preemption_point
 from assay_models.extraction.hidden_characters import remove_hidden
+from assay_models.preemption import preemption_point
 
 # The paper subtracts 0.3 from answers shorter than this.
 MIN_CHARACTERS = 50

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any, NamedTuple
 
-from assay_models.base import ItemError, preemption_point
+from assay_models.base import ItemError
 from assay_models.families.nli.claims import ClaimSplit, clean_claim, has_content, split_claims
 from assay_models.families.nli.gaming_signals import (
     GamingSignals,
@@ -12,6 +12,7 @@ from assay_models.families.nli.gaming_signals import (
     measure_gaming_signals,
 )
 from assay_models.items import NliItem
+from assay_models.preemption import preemption_point
 
 CanRead = Callable[[str], bool]
 """A function that returns whether the model reads the language of a text."""

@@ -7,16 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from assay_models.base import (
-    Input,
-    Item,
-    ItemError,
-    Options,
-    Prepared,
-    Raw,
-    Score,
-    preemption_point,
-)
+from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
 from assay_models.families.classifier.model import Classifier, ClassifierOptions, TokenSequence
 from assay_models.families.nli.chunking import Chunk, Evidence
@@ -31,6 +22,7 @@ from assay_models.families.nli.label_mapping import (
 from assay_models.families.nli.verdicts import ClaimScorer, ClassifiedClaims
 from assay_models.items import NliItem
 from assay_models.languages import Languages, known_codes
+from assay_models.preemption import preemption_point
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
 

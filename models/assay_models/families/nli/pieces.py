@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from assay_models.base import preemption_point
 from assay_models.families.nli.sentences import Span, lines, sentences, stripped
 from assay_models.families.nli.statements import STOPS, Reason, is_statement
+from assay_models.preemption import preemption_point
 
 MAX_MARKERS = 3
 MIN_PROSE_WORDS = 3

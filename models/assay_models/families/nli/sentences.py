@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from livekit import blingfire
 
-from assay_models.base import preemption_point
+from assay_models.preemption import preemption_point
 
 Span = tuple[int, int]
 
