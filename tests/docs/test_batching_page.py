@@ -4,7 +4,7 @@ import pytest
 from support.paths import DOCS
 
 from assay.app import CPU_BATCH_TOKENS
-from assay.batching import batcher, budget, executor, scheduler
+from assay.batching import batcher, executor, scheduler
 from assay.served_model import FRESH_SECONDS
 
 PAGE = " ".join((DOCS / "explanation" / "batching.md").read_text(encoding="utf-8").split())
