@@ -5,7 +5,6 @@ import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +24,7 @@ from assay.api.dialects.routers import ROUTERS
 from assay.api.errors import install_handlers
 from assay.api.hosts import HostCheck
 from assay.api.hot_routes import HotRoutes
-from assay.api.jobs import Jobs
+from assay.api.jobs import JobLimits, Jobs
 from assay.api.keys import ApiKeys, share_of
 from assay.api.middleware import AccessMiddleware
 from assay.api.paths import TolerantPaths
@@ -40,6 +39,7 @@ from assay.runs.gauges import RunGauges
 from assay.runs.monitor import RunMonitor
 from assay.runs.subscribers import Subscribers
 from assay.runs.webhook import Webhook, decode_secret, parse_webhook_url
+from assay.scoring.preparation_pool import PreparationPool
 from assay.scoring.prepare import Preparer
 from assay.scoring.prepared_cache import PreparedCache
 from assay.scoring.service import ScoringLimits, ScoringService
@@ -55,8 +55,13 @@ logger = logging.getLogger(__name__)
 CLOCK = time.monotonic
 # On a CPU larger batches are no faster, and make the next one wait longer.
 CPU_BATCH_TOKENS = 4096
-# Asynchronous jobs: concurrent ones, seconds for which a result can be fetched, results kept.
-MAX_RUNNING_JOBS, JOB_RESULT_SECONDS, MAX_JOB_RESULTS = 16_384, 900.0, 65_536
+JOB_LIMITS = JobLimits(
+    max_running=32_768,
+    max_bytes=268_435_456,
+    idle_seconds=120.0,
+    result_seconds=900.0,
+    max_results=65_536,
+)
 # Metrics are at /metrics. The framework's own telemetry would look up a provider each time.
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 
@@ -76,7 +81,7 @@ class _Process:
     keys: ApiKeys | None
     cache: ScoreCache
     redis: RedisCache | None
-    pool: ThreadPoolExecutor
+    pool: PreparationPool
     webhook: Webhook | None
     on_death: Callable[[str], None]
 
@@ -165,7 +170,12 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
     models = _create_models(settings, repository, metrics, on_death)
     redis = _connect_redis(settings, metrics)
     cache = _create_cache(settings, metrics, redis)
-    pool = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
+    pool = PreparationPool(
+        settings.prepare_threads,
+        max_bytes=settings.max_prepare_bytes,
+        clock=CLOCK,
+        metrics=metrics,
+    )
     webhook = _create_webhook(settings, metrics)
     monitor = _create_run_monitor(settings, metrics, webhook)
     service = ScoringService(
@@ -183,12 +193,7 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         metrics=metrics,
         runs=monitor,
         subscribers=Subscribers(monitor),
-        jobs=Jobs(
-            max_running=MAX_RUNNING_JOBS,
-            result_seconds=JOB_RESULT_SECONDS,
-            max_results=MAX_JOB_RESULTS,
-            clock=CLOCK,
-        ),
+        jobs=Jobs(JOB_LIMITS, CLOCK),
         abort=partial(_stop, service.models(), 0.0),
         bodies=BodyBudget(settings.max_held_bytes),
         redis=None if redis is None else redis.state,
@@ -356,7 +361,7 @@ async def _shut_down(process: _Process) -> None:
     if process.webhook is not None:
         await asyncio.to_thread(process.webhook.close)
     await process.cache.close()
-    process.pool.shutdown(wait=False, cancel_futures=True)
+    process.pool.close()
 
 
 async def _freeze_when_loaded(

@@ -4,7 +4,10 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from assay.types import LANES
+
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+PREPARE_DROP_REASONS = ("abandoned", "expired", "overloaded", "shutdown", "too_large")
 POWERS = tuple(2**power for power in range(15))
 
 
@@ -19,6 +22,7 @@ class Metrics:
         self.ready = Gauge(
             "assay_model_ready", "1 if the model computes.", ["model"], registry=registry
         )
+        self.preparation = PreparationSeries(registry)
         self.runs = RunSeries(registry)
         self.alerts = AlertSeries(registry)
 
@@ -133,6 +137,38 @@ class TierSeries:
         for series, amount in ((self._hits, hits), (self._misses, misses), (self._errors, errors)):
             if amount:
                 series.inc(amount)
+
+
+class PreparationSeries:
+    """The series of the threads that prepare items, with bound labels."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.bytes = Gauge(
+            "assay_prepare_bytes",
+            "Bytes of the items that wait for preparation or are being prepared.",
+            registry=registry,
+        )
+        self.requests = Gauge(
+            "assay_prepare_requests",
+            "Requests that wait for preparation or are being prepared.",
+            registry=registry,
+        )
+        dropped = Counter(
+            "assay_prepare_dropped",
+            "Requests dropped before their items were prepared, by reason: abandoned, expired,"
+            " overloaded, shutdown, too_large.",
+            ["reason"],
+            registry=registry,
+        )
+        self.dropped = {reason: dropped.labels(reason) for reason in PREPARE_DROP_REASONS}
+        wait = Histogram(
+            "assay_prepare_wait_seconds",
+            "Seconds a request waited for a thread to prepare it, by lane.",
+            ["lane"],
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self.wait_seconds = {lane: wait.labels(lane) for lane in LANES}
 
 
 class RunSeries:

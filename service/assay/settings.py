@@ -210,6 +210,11 @@ class Settings(BaseModel):
         4_194_304,
         description="Maximum tokens that wait for one model; beyond them requests get a 429.",
     )
+    max_prepare_bytes: Positive = Field(
+        134_217_728,
+        description="Maximum bytes of items that wait to be prepared; beyond them requests get a "
+        "429.",
+    )
     batch_tokens: Positive | None = Field(
         None,
         description="Maximum number of tokens in one batch. Unset: 4,096 on a CPU, else "

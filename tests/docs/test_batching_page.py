@@ -4,7 +4,7 @@ import pytest
 from support.paths import DOCS
 
 from assay.app import CPU_BATCH_TOKENS
-from assay.batching import batcher, budget, executor, scheduler
+from assay.batching import batcher, executor, scheduler
 from assay.served_model import FRESH_SECONDS
 
 PAGE = " ".join((DOCS / "explanation" / "batching.md").read_text(encoding="utf-8").split())
@@ -21,8 +21,8 @@ PAGE = " ".join((DOCS / "explanation" / "batching.md").read_text(encoding="utf-8
         f"first {scheduler.WINDOW:,} of its lane",
         f"true tokens / {1 / scheduler.MAX_PADDING_SHARE:g}",
         f"budget / {1 / scheduler.FREE_PADDING_SHARE:g}",
-        f"after {budget.FULL_BATCHES_TO_GROW} full batches",
-        f"up to {budget.MAX_BATCHES_TO_GROW:,}",
+        f"after {executor.FULL_BATCHES_TO_GROW} full batches",
+        f"up to {executor.MAX_BATCHES_TO_GROW:,}",
         f"Up to {executor.MAX_AWAITED} of its batches",
         f"more than {batcher.HANG_SECONDS:g} seconds has hung",
         f"at most {CPU_BATCH_TOKENS:,}",

@@ -13,10 +13,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from assay.batching.budget import Budget
 from assay.batching.entry import Entry, Outcome, Waiter
 from assay.batching.executor import (
     AsyncExecutor,
+    Budget,
     Executor,
     InFlightBatch,
     Predict,

@@ -4,18 +4,20 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any, ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
-from assay.errors import InvalidRequest
+from assay.errors import InvalidRequest, RequestTooLarge
+from assay.scoring.preparation_pool import PreparationPool
 from assay.scoring.prepared_cache import PreparedCache, PreparedItems, digest_of, prepared_items
-from assay.types import VALUE_ERROR, InvalidValue, ItemFailure, field_name
+from assay.types import VALUE_ERROR, InvalidValue, ItemFailure, Lane, field_name
 from assay_models.base import Item, ItemError, Options, RewardModel
 from assay_models.items import UNSCORABLE_MESSAGE, fields_hint
+from assay_models.preemption import preempt
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +28,68 @@ Fields = Mapping[str, Any]
 
 NAMELESS = Item()
 MAX_PROBLEMS = 20
-YIELD_EVERY = 128
-"""Yield to the event loop after this many items of one request."""
+YIELD_EVERY, YIELD_BYTES = 128, 1 << 20
+"""Yield to the event loop after this many items, or bytes, of one request."""
+MAX_REQUEST_INPUTS = 65_536
+"""The most forward passes of one request: pairs of a claim and a chunk of evidence, mostly."""
+
+
+class RequestBudget:
+    """The tokens and inputs that one request may have, counted while they are made.
+
+    Args:
+        max_tokens: the limit of its tokens.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
+        self._tokens = self._inputs = 0
+        self._unfinished_tokens = self._unfinished_inputs = 0
+
+    def add(self, entries: Sequence[PreparedItems]) -> None:
+        """Count prepared items, instead of what was counted while the last of them was made.
+
+        Raises:
+            RequestTooLarge: the request has too many tokens or inputs.
+        """
+        self._tokens += sum([entry.tokens for entry in entries])
+        self._inputs += sum([len(entry.keys) for entry in entries])
+        self._unfinished_tokens = self._unfinished_inputs = 0
+        self._check()
+
+    def add_unfinished(self, tokens: int, inputs: int) -> None:
+        """Count inputs of an item that is not finished.
+
+        Raises:
+            RequestTooLarge: the request has too many tokens or inputs.
+        """
+        self._unfinished_tokens += tokens
+        self._unfinished_inputs += inputs
+        self._check()
+
+    def _check(self) -> None:
+        tokens = self._tokens + self._unfinished_tokens
+        inputs = self._inputs + self._unfinished_inputs
+        if tokens > self._max_tokens:
+            raise _too_large(tokens, "tokens", self._max_tokens)
+        if inputs > MAX_REQUEST_INPUTS:
+            raise _too_large(inputs, "pairs or other inputs of the model", MAX_REQUEST_INPUTS)
+
+
+@dataclass(slots=True)
+class PrepareCall:
+    """Everything besides the items that decides how one request is prepared.
+
+    `scope` is all that `prepare` depends on besides the items. `deadline` is the clock's time.
+    """
+
+    model: RewardModel
+    schema: type[Item]
+    options: Options
+    scope: bytes
+    max_tokens: int
+    lane: Lane
+    deadline: float
 
 
 class Preparer:
@@ -38,53 +100,54 @@ class Preparer:
         pool: the threads that run the models' `prepare`.
     """
 
-    def __init__(self, cache: PreparedCache, pool: Executor) -> None:
+    def __init__(self, cache: PreparedCache, pool: PreparationPool) -> None:
         self._cache = cache
         self._pool = pool
 
     async def prepare(
-        self,
-        model: RewardModel,
-        schema: type[Item],
-        *,
-        items: Sequence[Fields],
-        options: Options,
-        scope: bytes,
+        self, call: PrepareCall, items: Sequence[Fields]
     ) -> tuple[list[PreparedItems], int]:
         """Return the prepared items, in order, and the number of entries that were not cached.
 
         Args:
-            model: the model, whose `prepare` is called.
-            schema: the class of the model's items.
+            call: the model, and the request's choices.
             items: the wire's fields of each item.
-            options: the request's options.
-            scope: everything besides the items that `prepare` depends on.
 
         Raises:
             InvalidRequest: an item does not match the schema.
+            RequestTooLarge: the request has too many tokens or inputs.
+            Overloaded, DeadlineExceeded, ShuttingDown: see `PreparationPool.run`.
         """
-        groups = _group(model, items)
+        groups = _group(call.model, items)
+        budget = RequestBudget(call.max_tokens)
         entries: list[Sequence[PreparedItems]] = []
-        digests: list[bytes | None] = []
-        for indices in groups:
+        missing: dict[int, bytes | None] = {}
+        size = unyielded = 0
+        for number, indices in enumerate(groups):
             fields = [items[index] for index in indices]
-            digest = digest_of(scope, fields) if self._cache.enabled else None
-            digests.append(digest)
-            entries.append(self._cached(digest, indices, fields))
-            if len(entries) % YIELD_EVERY == 0:
+            digest, count = digest_of(call.scope, fields)
+            cached = self._cached(digest, indices, fields) if self._cache.enabled else ()
+            entries.append(cached)
+            if not cached:
+                missing[number] = digest
+                size += count
+            unyielded += count
+            if (number + 1) % YIELD_EVERY == 0 or unyielded > YIELD_BYTES:
+                unyielded = 0
                 await asyncio.sleep(0)
-        missing = [number for number, cached in enumerate(entries) if not cached]
+        budget.add([entry for cached in entries for entry in cached])
         if missing:
-            fresh = await self._prepare(
-                model,
-                schema,
-                items=items,
-                options=options,
-                groups=[groups[number] for number in missing],
+            work = partial(_prepare, call, items, [groups[number] for number in missing], budget)
+            fresh = await self._pool.run(
+                work,
+                spend=budget.add_unfinished,
+                size=size,
+                lane=call.lane,
+                deadline=call.deadline,
             )
-            for number, prepared in zip(missing, fresh, strict=True):
+            for (number, digest), prepared in zip(missing.items(), fresh, strict=True):
                 entries[number] = prepared
-                self._keep(digests[number], prepared)
+                self._keep(digest, prepared)
         return list(chain.from_iterable(entries)), len(missing)
 
     def _cached(
@@ -104,30 +167,6 @@ class Preparer:
             return
         self._cache.put(digest, entries[0])
 
-    async def _prepare(
-        self,
-        model: RewardModel,
-        schema: type[Item],
-        *,
-        items: Sequence[Fields],
-        options: Options,
-        groups: Sequence[tuple[int, ...]],
-    ) -> list[list[PreparedItems]]:
-        """Return the entries of each group: one, and one more for each item that is invalid."""
-        all_indices = sorted(index for indices in groups for index in indices)
-        valid, failed = _validate(schema, {index: items[index] for index in all_indices})
-        kept = [tuple(index for index in indices if index in valid) for indices in groups]
-        grouped = [tuple(valid[index] for index in indices) for indices in kept]
-        work = partial(_prepare_all, model, grouped, options)
-        prepared = await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        return [
-            [
-                *(entry._replace(indices=rest, items=group) for entry in entries),
-                *(failed[index] for index in indices if index in failed),
-            ]
-            for indices, rest, group, entries in zip(groups, kept, grouped, prepared, strict=True)
-        ]
-
 
 def catch_item_errors(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | ItemFailure:
     """Run a step of a model's family; return its result, or the failure of its item."""
@@ -140,6 +179,10 @@ def catch_item_errors(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -
         kind = type(error).__name__
         logger.error("%s in %s, line %s of %s", kind, frame.name, frame.lineno, frame.filename)
         return ItemFailure("item_failed", f"the model raised {kind} on this item")
+
+
+def _too_large(amount: int, unit: str, limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"{amount} {unit}, the limit is {limit}", hint="split the request")
 
 
 def _group(model: RewardModel, items: Sequence[Fields]) -> list[tuple[int, ...]]:
@@ -225,11 +268,34 @@ def _problems(
     ]
 
 
-def _prepare_all(
-    model: RewardModel, grouped: Sequence[Sequence[Item]], options: Options
+def _prepare(
+    call: PrepareCall,
+    items: Sequence[Fields],
+    groups: Sequence[tuple[int, ...]],
+    budget: RequestBudget,
 ) -> list[list[PreparedItems]]:
-    """Return the entry of each group, and none of a group without items."""
-    return [[_prepare_group(model, items, options)] if items else [] for items in grouped]
+    """Return the entries of each group: one, and one more for each item that is invalid."""
+    all_indices = sorted(index for indices in groups for index in indices)
+    valid, failed = _validate(call.schema, {index: items[index] for index in all_indices})
+    return [_prepare_indices(call, indices, valid, failed, budget) for indices in groups]
+
+
+def _prepare_indices(
+    call: PrepareCall,
+    indices: tuple[int, ...],
+    valid: Mapping[int, Item],
+    failed: Mapping[int, PreparedItems],
+    budget: RequestBudget,
+) -> list[PreparedItems]:
+    entries = [failed[index] for index in indices if index in failed]
+    kept = tuple(index for index in indices if index in valid)
+    if not kept:
+        return entries
+    preempt.get()(0, 0)
+    group = tuple(valid[index] for index in kept)
+    prepared = _prepare_group(call.model, group, call.options)
+    budget.add([prepared])
+    return [prepared._replace(indices=kept, items=group), *entries]
 
 
 def _prepare_group(model: RewardModel, items: Sequence[Item], options: Options) -> PreparedItems:

@@ -14,6 +14,7 @@ from assay.cache.keys import cache_key
 from assay.metrics import Metrics
 from assay.types import ItemFailure
 from assay_models.base import Item, Prepared
+from assay_models.items import strings
 
 ENTRY_BYTES = 320
 NAMES = frozenset(("id", "group"))
@@ -53,8 +54,10 @@ def prepared_items(fingerprint: str, prepared: Prepared) -> PreparedItems:
     return PreparedItems(prepared, keys, tokens, ENTRY_BYTES + _footprint((prepared, keys)))
 
 
-def digest_of(scope: bytes, items: Sequence[Mapping[str, Any]]) -> bytes | None:
-    """Return the digest of items without `id` and `group`; None for fields that are not JSON.
+def digest_of(scope: bytes, items: Sequence[Mapping[str, Any]]) -> tuple[bytes | None, int]:
+    """Return the digest of items without `id` and `group`, and their size in bytes.
+
+    Of fields that are not JSON there is no digest, and the size is that of their texts.
 
     Args:
         scope: everything else that `prepare` depends on.
@@ -64,8 +67,9 @@ def digest_of(scope: bytes, items: Sequence[Mapping[str, Any]]) -> bytes | None:
     try:
         text = orjson.dumps(bare, option=STRICT)
     except TypeError:
-        return None
-    return hashlib.blake2b(len(scope).to_bytes(8, "big") + scope + text, digest_size=32).digest()
+        return None, sum(len(str(text)) for text in strings(bare))
+    content = len(scope).to_bytes(8, "big") + scope + text
+    return hashlib.blake2b(content, digest_size=32).digest(), len(text)
 
 
 class PreparedCache:

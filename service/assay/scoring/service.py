@@ -27,7 +27,7 @@ from assay.runs.monitor import RunMonitor
 from assay.runs.owners import writer_of
 from assay.runs.steps import RunStep
 from assay.scoring.assemble import assemble_results, timing_of, usage_of
-from assay.scoring.prepare import Preparer
+from assay.scoring.prepare import PrepareCall, Preparer
 from assay.scoring.prepared_cache import PreparedItems
 from assay.scoring.ranking import summarise
 from assay.scoring.shares import Shares
@@ -146,7 +146,7 @@ class ScoringService:
         served = self.find(call.model)
         ready = served.require_ready()
         fingerprint = ready.fingerprint(call.options)
-        prepared = await self._prepare(served, ready, call, fingerprint)
+        prepared = await self._prepare(served, ready, call, fingerprint, deadline)
         prepare_seconds = self._clock() - began
         outcomes = await self._outcomes(ready, prepared, deadline, call.lane)
         results = assemble_results(
@@ -180,7 +180,12 @@ class ScoringService:
         )
 
     async def _prepare(
-        self, served: ServedModel, ready: Ready, call: ScoreCall, fingerprint: str
+        self,
+        served: ServedModel,
+        ready: Ready,
+        call: ScoreCall,
+        fingerprint: str,
+        deadline: float,
     ) -> list[PreparedItems]:
         _refuse_unread(served, call.options)
         if len(call.items) > self._limits.max_items:
@@ -190,21 +195,21 @@ class ScoringService:
             )
         owner = call.caller.name.encode() if self._is_cache_private else b""
         entries, computed = await self._preparer.prepare(
-            ready.model,
-            served.family.item,
-            items=call.items,
-            options=call.options,
-            scope=f"{served.id} {fingerprint}".encode() + owner,
+            PrepareCall(
+                ready.model,
+                served.family.item,
+                call.options,
+                scope=f"{served.id} {fingerprint}".encode() + owner,
+                max_tokens=self._limits.max_request_tokens,
+                lane=call.lane,
+                deadline=deadline,
+            ),
+            call.items,
         )
         self._series[served.id].prepared(len(entries) - computed, computed)
-        tokens = sum([entry.tokens for entry in entries])
         if call.caller.share is not NO_SHARE:
+            tokens = sum([entry.tokens for entry in entries])
             self._shares.charge(call.caller, max(tokens, len(call.items)))
-        if tokens > self._limits.max_request_tokens:
-            raise RequestTooLarge(
-                f"{tokens} tokens, the limit is {self._limits.max_request_tokens}",
-                hint="split the request",
-            )
         return [_private(entry, owner) for entry in entries] if owner else entries
 
     async def _outcomes(

@@ -15,7 +15,8 @@ from transformers import AutoTokenizer
 from assay_models.base import ItemError, Truncation
 from assay_models.card import CardError
 from assay_models.families.classifier.model import Classifier
-from assay_models.families.classifier.tokenization import SpecialTokens, split_excess, truncate
+from assay_models.families.classifier.tokenization import SpecialTokens
+from assay_models.families.classifier.truncation import split_excess, truncate
 from assay_models.items import Message
 
 pytestmark = pytest.mark.weights

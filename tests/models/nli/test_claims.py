@@ -4,6 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from assay_models.base import ItemError
+from assay_models.families.nli import claims as claims_module
 from assay_models.families.nli.claims import (
     WEIGHTS,
     Claim,
@@ -14,6 +16,7 @@ from assay_models.families.nli.claims import (
     split_claims,
 )
 from assay_models.items import LABELS, Label
+from assay_models.preemption import preempted_by
 
 
 def texts(response: str) -> list[str]:
@@ -346,3 +349,16 @@ def test_label_shares_sum_to_one() -> None:
         "neutral": pytest.approx(2 / 3),
         "contradiction": 0.0,
     }
+
+
+def test_a_response_of_too_many_pieces_is_refused_while_it_is_split(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(claims_module, "MAX_PIECES", 100)
+    points: list[int] = []
+    refused = pytest.raises(ItemError, match="more than 100 sentences and other pieces")
+    with preempted_by(lambda tokens, inputs: points.append(inputs)), refused as caught:
+        split_claims("No.\n" * 10_000)
+    assert caught.value.code == "input_too_long"
+    assert len(points) < 1000, "the rest of the response is not read"
+    assert len(split_claims("No.\n" * 100).dropped) == 100

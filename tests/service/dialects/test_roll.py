@@ -1,5 +1,6 @@
 """ROLL: rlvr/rewards/remote_reward_system_worker.py at 8eb27cc2."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from support.doubles import Gate, ScriptedModel
 from support.servers import Served
 
+from assay import app
 from assay.api.dialects import roll
 from assay.settings import Settings
 
@@ -82,3 +84,19 @@ async def test_a_malformed_task_is_rejected_at_submission(
 ) -> None:
     answer = await scripted.post(SUBMIT, json={**TASK, **wrong})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+async def test_tasks_beyond_the_bytes_of_running_jobs_are_refused(
+    served: Served, scripted_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    monkeypatch.setattr(ScriptedModel, "predict", lambda _, inputs: gate(inputs))
+    monkeypatch.setattr(app, "JOB_LIMITS", replace(app.JOB_LIMITS, max_bytes=4000))
+    async with served(scripted_settings) as client:
+        first = await submit(client, response="x" * 1000)
+        refused = await client.post(SUBMIT, json={**TASK, "response": "x" * 1000})
+        gate.open.set()
+        assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
+        assert "retry-after" in refused.headers
+        assert (await result(client, first)).json()["reward_score"] == 1000.0
+        assert (await client.post(SUBMIT, json=TASK)).status_code == 200

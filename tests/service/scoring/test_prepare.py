@@ -1,19 +1,21 @@
 """Preparation: an invalid item fails alone, also within a group that is prepared together."""
 
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import pytest
 from support.doubles import ScriptedModel, new_metrics
 
-from assay.errors import InvalidRequest
-from assay.scoring.prepare import Preparer
+from assay.errors import InvalidRequest, RequestTooLarge
+from assay.scoring.preparation_pool import PreparationPool
+from assay.scoring.prepare import MAX_REQUEST_INPUTS, PrepareCall, Preparer, RequestBudget
 from assay.scoring.prepared_cache import PreparedCache, PreparedItems
 from assay.types import InvalidValue, ItemFailure
 from assay_models.base import Input, Item, Options, Prepared
 from assay_models.items import TextItem
+from assay_models.preemption import preemption_point
 
 BAD = InvalidValue("items.1.text", "half of a surrogate pair is not Unicode text")
 
@@ -29,13 +31,26 @@ class GroupModel(ScriptedModel):
         return Prepared(tuple(Input(text.encode(), 1, text) for text in texts))
 
 
-async def prepare(model: ScriptedModel, items: Sequence[dict[str, Any]]) -> list[PreparedItems]:
-    with ThreadPoolExecutor(1) as pool:
-        preparer = Preparer(PreparedCache(100_000, new_metrics()), pool)
+async def prepare(
+    model: ScriptedModel, items: Sequence[dict[str, Any]], max_tokens: int = 100
+) -> list[PreparedItems]:
+    metrics = new_metrics()
+    pool = PreparationPool(1, max_bytes=1 << 20, clock=time.monotonic, metrics=metrics)
+    preparer = Preparer(PreparedCache(100_000, metrics), pool)
+    call = PrepareCall(
+        model,
+        TextItem,
+        Options(),
+        scope=b"",
+        max_tokens=max_tokens,
+        lane="training",
+        deadline=time.monotonic() + 60,
+    )
+    try:
         for _ in range(2):  # the second time from the cache
-            entries, _ = await preparer.prepare(
-                model, TextItem, items=items, options=Options(), scope=b""
-            )
+            entries, _ = await preparer.prepare(call, items)
+    finally:
+        pool.close()
     return entries
 
 
@@ -75,3 +90,47 @@ async def test_an_item_of_a_wrong_shape_refuses_the_request() -> None:
         await prepare(ScriptedModel(), [{"text": BAD}, {"txt": "a"}])
     assert caught.value.problems is not None
     assert [problem["field"] for problem in caught.value.problems] == ["items.1.txt"]
+
+
+async def test_a_request_of_too_many_tokens_stops_before_its_other_items(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prepared: list[Item] = []
+    plain = ScriptedModel.prepare
+
+    def record(model: ScriptedModel, items: Sequence[Item], options: Options) -> Prepared:
+        prepared.extend(items)
+        return plain(model, items, options)
+
+    monkeypatch.setattr(ScriptedModel, "prepare", record)
+    items = [{"text": f"{number:06}"} for number in range(10)]
+    with pytest.raises(RequestTooLarge, match="24 tokens, the limit is 20"):
+        await prepare(ScriptedModel(), items, max_tokens=20)
+    assert len(prepared) == 4
+
+
+async def test_an_item_of_too_many_inputs_is_stopped_while_they_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+
+    def make(model: ScriptedModel, items: Sequence[Item], options: Options) -> Prepared:
+        for number in range(10):
+            preemption_point(3, 1)
+            made.append(number)
+        return Prepared(())
+
+    monkeypatch.setattr(ScriptedModel, "prepare", make)
+    with pytest.raises(RequestTooLarge, match="21 tokens, the limit is 20"):
+        await prepare(ScriptedModel(), [{"text": "a"}], max_tokens=20)
+    assert made == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_request_has_a_bounded_number_of_inputs() -> None:
+    budget = RequestBudget(10**9)
+    budget.add_unfinished(1, MAX_REQUEST_INPUTS)
+    with pytest.raises(RequestTooLarge, match=f"the limit is {MAX_REQUEST_INPUTS}"):
+        budget.add_unfinished(1, 1)
+    budget.add([PreparedItems(Prepared(()), keys=(b"",) * MAX_REQUEST_INPUTS)])
+    with pytest.raises(RequestTooLarge):
+        budget.add([PreparedItems(Prepared(()), keys=(b"",))])

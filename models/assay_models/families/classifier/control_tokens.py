@@ -18,6 +18,7 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer, normalizers
 
 from assay_models.base import ItemError
+from assay_models.families.classifier.truncation import ShortenedText
 from assay_models.items import strings
 
 # No character (Unicode, section 23.7), so nothing is lost where a text has it already.
@@ -74,10 +75,12 @@ class ControlTokens:
         self,
         messages: Sequence[MessageFields],
         render: Callable[[list[MessageFields]], str],
+        shorten: Callable[[str, Tokenizer], ShortenedText],
         *,
         escape_control_tokens: bool,
-    ) -> list[int]:
-        """Return the token ids of the conversation that `render` makes of `messages`.
+    ) -> tuple[list[int], int]:
+        """Return the token ids of the conversation that `render` makes of `messages`, and the
+        number of tokens that `shorten` has left out of it.
 
         Special tokens in the messages are always escaped, so that they are encoded as their
         letters. With `escape_control_tokens` the other control tokens are escaped too.
@@ -101,10 +104,11 @@ class ControlTokens:
         rendered = render(escaped)
         if any("tool_calls" in message for message in escaped):
             _check_tool_calls(escaped, rendered, render)
-        ids: list[int] = self.backend.encode(rendered, add_special_tokens=False).ids
+        text, dropped = shorten(rendered, self.backend)
+        ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
         if forged:
-            self._refuse(forged, Counter(self.control_pattern.findall(rendered)), Counter(ids))
-        return ids
+            self._refuse(forged, Counter(self.control_pattern.findall(text)), Counter(ids))
+        return ids, dropped
 
     def _refuse(
         self, forged: Collection[str], written: Mapping[str, int], counted: Mapping[int, int]

@@ -1,9 +1,11 @@
 """From texts and conversations to token ids, as the checkpoint's own tokenizer writes them."""
 
 import hashlib
+import math
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from tokenizers import Tokenizer
@@ -15,7 +17,15 @@ from assay_models.families.classifier.control_tokens import (
     ForgedToken,
 )
 from assay_models.families.classifier.load_errors import CheckpointFault
+from assay_models.families.classifier.truncation import (
+    pieces,
+    shorten,
+    split_excess,
+    too_long,
+    truncate,
+)
 from assay_models.items import Message
+from assay_models.preemption import preemption_point
 
 SpecialTokens = Literal["literal", "parse"]
 """How a special token written inside a text is encoded: as its letters, or as the token itself."""
@@ -119,16 +129,27 @@ class PromptFormatter:
         special: int = self._backends["literal"].num_special_tokens_to_add(is_pair=True)
         return self.max_tokens - special
 
-    def tokenize(self, text: str) -> TextTokens:
+    def tokenize(self, text: str, max_tokens: float = math.inf) -> TextTokens:
         """Tokenize a text alone, without the tokens that the tokenizer puts around it.
+
+        Args:
+            text: the text; a long one is tokenized in pieces.
+            max_tokens: the rest of the text is left out after so many tokens.
 
         Raises:
             ItemError: the text is not valid Unicode.
         """
         _refuse_lone_surrogates(text)
-        encoding = self._backends["literal"].encode(text, add_special_tokens=False)
-        unknown = encoding.ids.count(self.tokenizer.unk_token_id) if encoding.ids else 0
-        return TextTokens(encoding.offsets, unknown)
+        preemption_point()
+        offsets, unknown = list[tuple[int, int]](), 0
+        for start, piece in pieces(text):
+            encoding = self._backends["literal"].encode(piece, add_special_tokens=False)
+            unknown += encoding.ids.count(self.tokenizer.unk_token_id)
+            own = encoding.offsets
+            offsets += [(start + first, start + last) for first, last in own] if start else own
+            if len(offsets) >= max_tokens:
+                break
+        return TextTokens(offsets, unknown)
 
     def encode_text(
         self,
@@ -149,15 +170,23 @@ class PromptFormatter:
         if self.text_prefix:
             text = text.removeprefix(self.text_prefix)
         _refuse_lone_surrogates(text, text_pair or "")
-        encoding = self._backends[special_tokens].encode(text, text_pair or None)
+        prefix_key = self._prefix_key(text) if text_pair else b""
+        backend = self._backends[special_tokens]
+        first, second = (
+            shorten(part, backend, max_tokens=self.max_tokens, truncation=truncation)
+            for part in (text, text_pair or "")
+        )
+        encoding = backend.encode(first.text, second.text or None)
         ids, sides = encoding.ids, encoding.sequence_ids
         type_ids = encoding.type_ids if self.has_type_ids else None
         positions = self._without_inner_bos(ids, sides) if text_pair else range(len(ids))
         if not positions:
             raise ItemError("invalid_item", "there is nothing to score: the text has no tokens")
-        excess = self._excess(len(positions), truncation)
-        kept = self._truncated(positions, sides, excess, truncation) if excess else positions
-        prefix_key = self._prefix_key(text) if text_pair else b""
+        excess = self._excess(len(positions) + first.dropped + second.dropped, truncation)
+        kept: Sequence[int] = positions
+        if excess:
+            dropped = (first.dropped, second.dropped)
+            kept = self._truncated(positions, sides, excess, truncation, dropped)
         return self._sequence(ids, type_ids, kept=kept, truncated=excess, prefix_key=prefix_key)
 
     def encode_chat(
@@ -179,9 +208,9 @@ class PromptFormatter:
         """
         _refuse_lone_surrogates(*(text for message in messages for text in message.texts()))
         fields = [message.template_fields() for message in messages]
-        ids = self._chat_ids(fields, escape_control_tokens)
-        excess = self._excess(len(ids), truncation)
-        kept = self._truncated_chat(ids, excess, truncation)
+        ids, dropped = self._chat_ids(fields, truncation, escape_control_tokens)
+        excess = self._excess(len(ids) + dropped, truncation)
+        kept = self._truncated_chat(ids, excess - dropped, truncation)
         type_ids = [0] * len(ids) if self.has_type_ids else None
         prompt = (text for message in messages[:-1] for text in message.texts())
         prefix_key = self._prefix_key(*prompt)
@@ -229,13 +258,20 @@ class PromptFormatter:
         return digest.digest()
 
     def _chat_ids(
-        self, messages: list[dict[str, Any]], escape_control_tokens: bool = False
-    ) -> list[int]:
+        self,
+        messages: list[dict[str, Any]],
+        truncation: Truncation,
+        escape_control_tokens: bool = False,
+    ) -> tuple[list[int], int]:
+        """Return the ids of a conversation, and the number of those left out of its middle."""
         if self.control_tokens is None:
             raise ItemError("invalid_item", "the checkpoint has no chat template: give `text`")
         try:
-            ids = self.control_tokens.encode(
-                messages, self._render, escape_control_tokens=escape_control_tokens
+            ids, dropped = self.control_tokens.encode(
+                messages,
+                self._render,
+                partial(shorten, max_tokens=self.max_tokens, truncation=truncation),
+                escape_control_tokens=escape_control_tokens,
             )
         except RENDERING_ERRORS:
             raise ItemError(
@@ -249,7 +285,7 @@ class PromptFormatter:
             ) from None
         if not ids:
             raise ItemError("invalid_item", "the chat template made nothing of this conversation")
-        return ids
+        return ids, dropped
 
     def _render(self, messages: list[dict[str, Any]]) -> str:
         rendered: str = self.tokenizer.apply_chat_template(
@@ -261,7 +297,7 @@ class PromptFormatter:
         question = {"role": "user", "content": "one"}
         try:
             ids, others = (
-                self._chat_ids([question, {"role": "assistant", "content": answer}])
+                self._chat_ids([question, {"role": "assistant", "content": answer}], "error")[0]
                 for answer in ("two", "3 4")
             )
         except ItemError:
@@ -286,15 +322,19 @@ class PromptFormatter:
         sides: Sequence[int | None],
         excess: int,
         truncation: Truncation,
+        dropped: tuple[int, int],
     ) -> list[int]:
+        """Return the positions that are kept; `dropped` tokens of each text have no position."""
         special, first, second = (
             [position for position in positions if sides[position] == side] for side in (None, 0, 1)
         )
-        if excess > len(first) + len(second):
-            raise _too_long(len(positions), self.max_tokens)
-        from_first, from_second = split_excess(len(first), len(second), excess)
-        kept_first = truncate(first, from_first, truncation)
-        return sorted([*special, *kept_first, *truncate(second, from_second, truncation)])
+        lengths = (len(first) + dropped[0], len(second) + dropped[1])
+        if excess > sum(lengths):
+            raise too_long(len(special) + sum(lengths), self.max_tokens)
+        from_first, from_second = split_excess(*lengths, excess)
+        kept_first = truncate(first, from_first - dropped[0], truncation)
+        kept_second = truncate(second, from_second - dropped[1], truncation)
+        return sorted([*special, *kept_first, *kept_second])
 
     def _truncated_chat(self, ids: Sequence[int], excess: int, truncation: Truncation) -> list[int]:
         head = 1 if ids[0] == self.tokenizer.bos_token_id else 0
@@ -303,7 +343,7 @@ class PromptFormatter:
             tail = 0
         body = range(head, len(ids) - tail)
         if excess > len(body):
-            raise _too_long(len(ids), self.max_tokens)
+            raise too_long(len(ids), self.max_tokens)
         return [
             *range(head),
             *truncate(body, excess, truncation),
@@ -313,30 +353,8 @@ class PromptFormatter:
     def _excess(self, tokens: int, truncation: Truncation) -> int:
         excess = tokens - self.max_tokens
         if excess > 0 and truncation == "error":
-            raise _too_long(tokens, self.max_tokens)
+            raise too_long(tokens, self.max_tokens)
         return max(0, excess)
-
-
-def truncate(positions: Sequence[int], excess: int, truncation: Truncation) -> Sequence[int]:
-    """Return `positions` without `excess` of them, taken from the left, the right or the middle."""
-    kept = len(positions) - excess
-    if truncation == "left":
-        return positions[excess:]
-    if truncation == "middle":
-        return [*positions[: (kept + 1) // 2], *positions[len(positions) - kept // 2 :]]
-    return positions[:kept]
-
-
-def split_excess(first: int, second: int, excess: int) -> tuple[int, int]:
-    """Return how many of `excess` tokens each of two texts loses.
-
-    The longer one loses tokens first, then both lose the same number.
-    """
-    from_longer = min(excess, abs(first - second))
-    half, odd = divmod(excess - from_longer, 2)
-    if first >= second:
-        return from_longer + half + odd, half
-    return half + odd, from_longer + half
 
 
 def _refuse_lone_surrogates(*texts: str) -> None:
@@ -346,14 +364,6 @@ def _refuse_lone_surrogates(*texts: str) -> None:
             text.encode()
     except UnicodeEncodeError:
         raise ItemError("invalid_item", "the text is not valid Unicode") from None
-
-
-def _too_long(tokens: int, limit: int) -> ItemError:
-    return ItemError(
-        "input_too_long",
-        f"{tokens} tokens, the model takes {limit}: shorten it, or set options.truncation to "
-        "left, right or middle",
-    )
 
 
 def _control_tokens(tokenizer: Any, template: str | None) -> ControlTokens | None:

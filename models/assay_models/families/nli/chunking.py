@@ -5,10 +5,12 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 from assay_models.families.nli.sentences import Span, sentences, stripped
 from assay_models.families.nli.tables import tables
+from assay_models.preemption import interruptible
 
 # The share of a window that it may have in common with the one before: a sentence's pronouns need
 # the sentence before it.
@@ -53,10 +55,9 @@ class Evidence:
     _rows: dict[Chunk, str] = field(default_factory=dict)
     _sentences: dict[tuple[str, ...], list[Chunk]] | None = None
 
-    @property
-    def tokens(self) -> int:
-        """The number of tokens of all passages together."""
-        return sum(len(self._tokens_of(number)) for number in self.passages)
+    def count_tokens(self) -> Iterator[int]:
+        """Yield the number of tokens of the passages so far, for each passage."""
+        return accumulate(len(self._tokens_of(number)) for number in self.passages)
 
     def chunks(self, exact: int, window: int) -> Iterator[Chunk]:
         """Cut every passage that has more than `exact` tokens into chunks of at most `window`.
@@ -126,7 +127,7 @@ class Evidence:
         by_words = defaultdict[tuple[str, ...], list[Chunk]](list)
         for number, text in self.passages.items():
             spans = list(sentences(text))
-            for span in spans if len(spans) > 1 else ():
+            for span in interruptible(spans if len(spans) > 1 else ()):
                 by_words[_words(text[slice(*span)])].append(Chunk(number, *span))
         return by_words
 
@@ -176,7 +177,7 @@ def _units(tokens: Sequence[Span], start: int, end: int, window: int) -> Iterato
 def _packed(units: Sequence[_Unit], window: int, overlap: int) -> Iterator[Span]:
     current: list[_Unit] = []
     tokens = 0
-    for unit in units:
+    for unit in interruptible(units):
         if current and tokens + unit.tokens > window:
             yield current[0].start, current[-1].end
             current = _carried_over(current, min(overlap, window - unit.tokens))

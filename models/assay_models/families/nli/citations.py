@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from assay_models.families.nli.sentences import Span
 from assay_models.families.nli.verbs import has_finite_verb
+from assay_models.preemption import interruptible
 
 _NUMBER = r"\^?[1-9]\d{0,2}(?:\s?[-\u2013]\s?\d{1,3})?"
 _NUMBERS = rf"\[{{1,2}}{_NUMBER}(?:\s?[,;]\s?{_NUMBER}){{0,30}}\]{{1,2}}"
@@ -102,7 +103,7 @@ def citations(text: str) -> list[Span]:
     """
     return [
         span
-        for match in _CITATION.finditer(text)
+        for match in interruptible(_CITATION.finditer(text))
         for span in _RULES[match.lastgroup or ""](text, *match.span())
         if not _states(text[slice(*span)])
     ]

@@ -8,12 +8,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from assay_models.base import ItemError
 from assay_models.extraction.hidden_characters import remove_hidden
 from assay_models.families.nli.citations import citations, without
 from assay_models.families.nli.pieces import pieces
 from assay_models.families.nli.sentences import Span, stripped
 from assay_models.families.nli.statements import Reason, read_statement
 from assay_models.items import LABELS, Label
+from assay_models.preemption import preemption_point
 from assay_models.thoughts import thoughts, without_end_tokens
 
 WEIGHTS: Mapping[Label, float] = {
@@ -27,6 +29,8 @@ WEIGHTS: Mapping[Label, float] = {
 # Pieces of these kinds are no words of the answer.
 _NO_WORDS = frozenset({"citation", "marker", "thought", "url"})
 _VISIBLE = re.compile(r"\S")
+# Each piece takes tens of microseconds, and a text of full stops has a million of them.
+MAX_PIECES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ def split_claims(response: str) -> ClaimSplit:
     claims: list[Claim] = []
     dropped: list[DroppedPiece] = []
     for start, end, reason in pieces(_blanked(plain, cited)):
+        preemption_point()
+        _refuse_too_many(len(claims) + len(dropped))
         inside = _inside(cited, start, end)
         text = remove_hidden(without(plain, start, end, inside))[0].strip()
         if reason is None:
@@ -147,6 +153,14 @@ def label_shares(
 def has_content(text: str) -> bool:
     """Return whether there is a letter or a digit in a text."""
     return any(character.isalnum() for character in text)
+
+
+def _refuse_too_many(pieces: int) -> None:
+    if pieces >= MAX_PIECES:
+        raise ItemError(
+            "input_too_long",
+            f"the response has more than {MAX_PIECES} sentences and other pieces: shorten it",
+        )
 
 
 def _blanked(text: str, spans: Iterable[Span], end: str = " ") -> str:

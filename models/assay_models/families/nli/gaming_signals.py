@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from assay_models.extraction.hidden_characters import remove_hidden
+from assay_models.preemption import preemption_point
 
 # The paper subtracts 0.3 from answers shorter than this.
 MIN_CHARACTERS = 50
@@ -86,6 +87,7 @@ def measure_gaming_signals(
     supported: set[str] = set()
     shared: set[tuple[str, ...]] = set()
     for passage in evidence:
+        preemption_point()
         passage_words = _words(passage)
         supported |= claimed.intersection(passage_words)
         shared.update(run for run in _runs(passage_words, COPIED_RUN_WORDS) if run in runs)

@@ -12,6 +12,7 @@ from assay_models.families.nli.gaming_signals import (
     measure_gaming_signals,
 )
 from assay_models.items import NliItem
+from assay_models.preemption import preemption_point
 
 CanRead = Callable[[str], bool]
 """A function that returns whether the model reads the language of a text."""
@@ -84,8 +85,15 @@ def read_pair(item: NliItem, can_read: CanRead) -> tuple[str, str] | None:
     return premise, hypothesis
 
 
-def read_claims(item: NliItem, can_read: CanRead) -> ClaimSet:
+def read_claims(
+    item: NliItem, can_read: CanRead, refuse_too_many: Callable[[int], None]
+) -> ClaimSet:
     """Read the claims and the evidence of an item.
+
+    Args:
+        item: the item.
+        can_read: returns whether the model reads the language of a text.
+        refuse_too_many: raises an `ItemError` if an item may not have so many pairs.
 
     Raises:
         ItemError: its fields do not go together, nothing in it can be classified, or most of its
@@ -99,6 +107,7 @@ def read_claims(item: NliItem, can_read: CanRead) -> ClaimSet:
     readable = {number: text for number, text in passages.items() if can_read(text)}
     if not readable:
         raise _unsupported("the evidence is")
+    refuse_too_many(len(read.claims) // 2)  # half of them are read, or the item is refused
     claims, unread = _readable_claims(read.claims, can_read)
     signals = measure_gaming_signals(
         None if read.split is None else read.split.answer,
@@ -155,6 +164,7 @@ def _claims(item: NliItem) -> _ReadClaims:
         return _claims_of(item.response or "")
     claims, dropped, citations = list[NamedClaim](), list[Mapping[str, Any]](), 0
     for index, given in enumerate(item.claims):
+        preemption_point()
         text, count = clean_claim(given)
         citations += count
         if has_content(text):

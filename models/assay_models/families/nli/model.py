@@ -23,6 +23,7 @@ from assay_models.families.nli.label_mapping import (
 from assay_models.families.nli.verdicts import ClaimScorer, ClassifiedClaims
 from assay_models.items import NliItem
 from assay_models.languages import Languages, known_codes
+from assay_models.preemption import preemption_point
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
 
@@ -31,6 +32,7 @@ VERSION = 3
 WINDOW_STEP_TOKENS = 32
 # The share of the model's tokens that a claim must leave to its evidence.
 MIN_WINDOW_SHARE = 1 / 4
+MAX_KNOWN_TOKENS = 65_536
 _LIBRARIES = ("livekit-blingfire", "py3langid")
 
 
@@ -118,7 +120,8 @@ class NliModel:
         if pair is not None:
             sequence = self._encode_pair(*pair, options)
             return Prepared((sequence.input(),), None, sequence.flags, sequence.details)
-        return self._prepare_claims(read_claims(item, self._can_read), options)
+        claims = read_claims(item, self._can_read, self._refuse_too_many)
+        return self._prepare_claims(claims, options)
 
     def cost(self, inputs: Sequence[Input]) -> int:
         """Return the number of tokens that are computed; see `Classifier.cost`."""
@@ -135,10 +138,13 @@ class NliModel:
         return [self.scorer.score_claims(prepared, raws, options)]
 
     def _can_read(self, text: str) -> bool:
-        """Return whether a text is in a language of the model, and most of its tokens are known."""
+        """Return whether a text is in a language of the model, and most of its tokens are known.
+
+        Of a long text the first `MAX_KNOWN_TOKENS` decide.
+        """
         if not self.languages.can_read(text):
             return False
-        tokens = self.classifier.formatter.tokenize(text)
+        tokens = self.classifier.formatter.tokenize(text, MAX_KNOWN_TOKENS)
         return 2 * tokens.unknown <= len(tokens.offsets)
 
     def _encode_pair(self, premise: str, hypothesis: str, options: Options) -> TokenSequence:
@@ -182,7 +188,8 @@ class NliModel:
             dict(passages), self._tokenize, min(self._min_window, self.max_chunk_tokens)
         )
         self._refuse_too_many(len(claims) * len(passages))
-        self._refuse_too_many(len(claims) * (evidence.tokens // self.max_chunk_tokens))
+        for tokens in evidence.count_tokens():
+            self._refuse_too_many(len(claims) * (tokens // self.max_chunk_tokens))
         encoded: dict[str, list[tuple[Chunk, TokenSequence]]] = {}
         count = 0
         for claim in claims:
@@ -217,7 +224,9 @@ class NliModel:
             if chunk not in seen:
                 seen.add(chunk)
                 text = evidence.text(chunk)
-                yield chunk, self.classifier.encode_text(text, claim.text, options.truncation)
+                sequence = self.classifier.encode_text(text, claim.text, options.truncation)
+                preemption_point(len(sequence.ids), 1)
+                yield chunk, sequence
 
     @property
     def _min_window(self) -> int:

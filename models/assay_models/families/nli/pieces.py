@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from assay_models.families.nli.sentences import Span, lines, sentences, stripped
 from assay_models.families.nli.statements import STOPS, Reason, is_statement
+from assay_models.preemption import preemption_point
 
 MAX_MARKERS = 3
 MIN_PROSE_WORDS = 3
@@ -33,6 +34,7 @@ def pieces(response: str) -> Iterator[Piece]:
     """
     block: list[Span] = []
     for line in lines(response):
+        preemption_point()
         is_fence = _FENCE.match(response, *line) is not None
         if block or is_fence:
             block.append(line)

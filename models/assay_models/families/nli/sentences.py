@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 from livekit import blingfire
 
+from assay_models.preemption import preemption_point
+
 Span = tuple[int, int]
 
 # The segmenter gets this many characters at a time, and the last sentence of them again with what
@@ -55,6 +57,7 @@ def stripped(text: str, start: int, end: int) -> Span:
 
 def _raw_sentences(text: str, start: int, end: int) -> Iterator[Span]:
     while start < end:
+        preemption_point()
         stop = min(start + SEGMENT_CHARACTERS, end)
         spans = _segmented(text[start:stop])
         is_last = stop == end or len(spans) < 2

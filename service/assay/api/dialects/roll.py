@@ -1,6 +1,7 @@
 """ROLL's reward system: a task is submitted, and its result polled until it is available."""
 
 import asyncio
+import sys
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -14,10 +15,12 @@ from assay.api.errors import PROBLEMS
 from assay.api.jobs import Jobs
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
+from assay.api.middleware import caller_of
 from assay.api.parameters import MAX_TIMEOUT_MS, ForeignParameters, Parameters
 from assay.api.schemas import Accepted, Body
 from assay.errors import AssayError, JobNotFound
 from assay.served_model import ServedModel
+from assay_models.items import strings
 
 SCORED, RUNNING, FAILED = 0, 1, 2
 # The client polls every two seconds and waits 20 s for a reply; a held poll saves repeated ones.
@@ -77,21 +80,25 @@ async def roll_submit(request: Request, body: RollTask, parameters: ForeignParam
     served = select_model(request, parameters)
     item = response_item(served, body.prompt, body.response, body.reward_info)
     parameters.run_step()  # a run that is named wrongly fails the submission, not the task
-    work = _score_task(request, served, item, parameters, body.timeout)
-    return json_response(
-        {"errcode": SCORED, "errmsg": "", "reward_request_id": _jobs(request).start(work)}
-    )
+    caller = caller_of(request.scope)
+    # The request itself would hold its body for as long as the task runs.
+    bare = Request({"type": "http", "app": request.app, "caller": caller})
+    work = _score_task(bare, served, item, parameters, body.timeout)
+    size = sum(map(sys.getsizeof, strings(item)))
+    job_id = _jobs(request).start(work, owner=caller.name, size=size)
+    return json_response({"errcode": SCORED, "errmsg": "", "reward_request_id": job_id})
 
 
 @router.get("/compat/roll/{model}/result", response_model=RollResult)
 async def roll_result(request: Request, model: str, body: RollResultBody) -> Response:
     """Return a task's result to ROLL: the score, `running`, or the reason for no score."""
     resolve_model(request, model)
-    job = _jobs(request).find(body.reward_request_id)
+    job = _jobs(request).find(body.reward_request_id, caller_of(request.scope).name)
     if job is None:
         raise JobNotFound(
             "there is no such task, or its result was kept long enough",
-            hint="results are kept for some minutes, by the process that took the task",
+            hint="results are kept for some minutes, by the process that took the task, for the "
+            "key that sent it; a task that is not polled for two minutes ends",
         )
     await asyncio.wait({job}, timeout=MAX_POLL_SECONDS)
     if not job.done():
