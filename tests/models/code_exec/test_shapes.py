@@ -56,11 +56,16 @@ async def test_canonical_programs_of_a_sample_pass_in_every_shape_and_none_does_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "shard",
-    [0, *(pytest.param(number, marks=only_nightly) for number in range(1, SHARDS))],
-)
-async def test_canonical_programs_pass_in_every_shape_and_none_does_not(
+async def test_canonical_programs_of_a_shard_pass_in_every_shape_and_none_does_not(
+    model: CodeExecModel,
+) -> None:
+    await check_problems(model, 0, SHARDS)
+
+
+@only_nightly
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", range(1, SHARDS))
+async def test_all_canonical_programs_pass_in_every_shape_and_none_does_not(
     shard: int, model: CodeExecModel
 ) -> None:
     await check_problems(model, shard, SHARDS)

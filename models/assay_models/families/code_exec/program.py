@@ -82,7 +82,9 @@ class Program:
         self._numbers: dict[int, int] = {}
         self._raised: dict[int, BaseException] = {}
         self._output = Output()
-        sys.stdout = io.TextIOWrapper(self._output, "utf-8", "replace", write_through=True)
+        # Kept here too: a stream that the program replaces would close what it writes to.
+        self._stream = io.TextIOWrapper(self._output, "utf-8", "replace", write_through=True)
+        sys.stdout = self._stream
         self._operations: dict[str, Callable[..., Any]] = {
             **{name: getattr(operator, name) for name in OPERATORS.split()},
             **{name: named("builtins", name) for name in FUNCTIONS.split()},
