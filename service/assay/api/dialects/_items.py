@@ -8,7 +8,7 @@ from pydantic import ConfigDict, JsonValue
 from assay.errors import InvalidRequest
 from assay.served_model import ServedModel
 from assay_models.base import NullIsAbsent
-from assay_models.items import read_fields
+from assay_models.items import join_text_parts, read_fields
 
 Fields = dict[str, Any]
 Messages = list[dict[str, Any]]
@@ -119,10 +119,8 @@ def text_messages(messages: Sequence[ChatMessage]) -> Messages:
 
 def _join_text(content: str | list[JsonValue] | None) -> str | list[JsonValue] | None:
     """Return the text of parts of text; other content as it is, for its item to be refused."""
-    if not isinstance(content, list):
-        return content
-    texts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
-    return "".join(map(str, texts)) if all(isinstance(text, str) for text in texts) else content
+    text = join_text_parts(content) if isinstance(content, list) else None
+    return content if text is None else text
 
 
 def _simplify(messages: Messages) -> str | Messages:

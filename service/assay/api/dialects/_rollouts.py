@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from assay.api.dialects._items import Fields, Messages, response_item
 from assay.errors import InvalidRequest
 from assay.served_model import ServedModel
+from assay_models.items import join_text_parts
 
 Entry = Mapping[str, JsonValue]
 
@@ -116,14 +117,10 @@ def _read_entry(where: str, entry: Entry) -> dict[str, Any]:
 
 
 def _read_text(where: str, content: JsonValue) -> str:
-    parts = [{"text": content}] if isinstance(content, str) else content
-    texts = [
-        part.get("text") if isinstance(part, Mapping) else None
-        for part in (parts if isinstance(parts, list) else [None])
-    ]
-    if not all(isinstance(text, str) for text in texts):
+    text = join_text_parts(content) if isinstance(content, list) else content
+    if not isinstance(text, str):
         raise InvalidRequest(f"{where}: a message holds something else than text")
-    return "".join(str(text) for text in texts)
+    return text
 
 
 def _is_answer(message: Mapping[str, Any]) -> bool:
