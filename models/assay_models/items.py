@@ -23,6 +23,9 @@ from assay_models.base import Item, ItemError, NullIsAbsent
 UNSCORABLE_MESSAGE = "unscorable_message"
 """The type of Pydantic's error for a message that no text stands for: its own item fails alone."""
 
+MAX_MESSAGES = 1024
+"""Messages of one conversation."""
+
 MAX_ARGUMENTS_LENGTH = 2**20
 """Characters of a tool call's arguments, which are JSON in a text: parsing them takes no slices."""
 
@@ -101,7 +104,7 @@ class Message(NullIsAbsent):
             yield from strings(value)
 
 
-Messages = Annotated[tuple[Message, ...], Field(min_length=1, max_length=1024)]
+Messages = Annotated[tuple[Message, ...], Field(min_length=1, max_length=MAX_MESSAGES)]
 Prompt = Text | Messages
 
 

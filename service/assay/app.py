@@ -112,7 +112,8 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
         app.include_router(router)
     openapi.add_examples(app)
     install_handlers(app)
-    app.add_middleware(HotRoutes, routes=[route for router in routers for route in router.routes])
+    hot = [route for router in routers for route in router.routes]
+    app.add_middleware(HotRoutes, routes=hot, max_items=settings.max_items)
     app.add_middleware(
         AccessMiddleware,
         keys=[key.get_secret_value() for key in settings.api_keys],
@@ -171,6 +172,7 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         ),
         abort=partial(_stop, service.models(), 0.0),
         end_bodies=bodies.end,
+        max_items=settings.max_items,
         redis=None if redis is None else redis.state,
     )
     return _Process(settings, repository, components, bodies, cache, redis, pool, webhook, on_death)

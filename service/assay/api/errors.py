@@ -204,6 +204,8 @@ def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str
 
 def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, AssayError):  # the framework wraps those of reading the body
+        return problem_response(error.__cause__, request.scope)
     detail, headers = None, dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = allowed = ", ".join(_allowed_methods(request))

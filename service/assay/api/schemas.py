@@ -46,6 +46,13 @@ Accepted = Any
 """A field of other servers' clients on which no number here depends, with any value."""
 
 
+class ItemList:
+    """The mark of a field whose list has an entry for each item of the request.
+
+    Its length is checked before the body is validated.
+    """
+
+
 class _AnyItem:
     """The schema of an item: one of the families' item types. The model's family validates it."""
 
@@ -128,7 +135,7 @@ class RunBody(Body):
 class ModelScoreBody(Body):
     """Items to score with the model in the path."""
 
-    items: Annotated[list[ItemFields], Field(min_length=1)]
+    items: Annotated[list[ItemFields], Field(min_length=1), ItemList()]
     options: OptionsBody = OptionsBody()
     run: RunBody | None = None
 
@@ -146,7 +153,7 @@ class BestOfNBody(NullIsAbsent):
     __pydantic_extra__: dict[str, Any]
 
     model: ItemName
-    candidates: Annotated[list[str | dict[str, Any]], Field(min_length=1)]
+    candidates: Annotated[list[str | dict[str, Any]], Field(min_length=1), ItemList()]
     top_n: Annotated[int, Field(ge=1)] | None = None
     tie_margin: Annotated[FiniteFloat, Field(ge=0)] | None = None
     abstain_below: FiniteFloat | None = None

@@ -1,14 +1,14 @@
 """Conversion of a client's texts and messages to the item fields of the model's family."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 from assay.errors import InvalidRequest
 from assay.served_model import ServedModel
 from assay_models.base import NullIsAbsent
-from assay_models.items import join_text_parts, read_fields
+from assay_models.items import MAX_MESSAGES, join_text_parts, read_fields
 
 Fields = dict[str, Any]
 Messages = list[dict[str, Any]]
@@ -34,6 +34,9 @@ class ChatMessage(NullIsAbsent):
     reasoning_content: str | None = None
     tool_call_id: str | None = None
     tool_calls: list[dict[str, JsonValue]] | None = None
+
+
+ChatMessages = Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES)]
 
 
 def response_item(

@@ -20,7 +20,7 @@ from assay.api.hints import field_hint
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
 from assay.api.parameters import ForeignParameters, Parameters
-from assay.api.schemas import Accepted, EngineBody
+from assay.api.schemas import Accepted, EngineBody, ItemList
 from assay.errors import InvalidRequest
 from assay.types import ItemResult, ScoreReply
 from assay_models.base import NullIsAbsent, Options
@@ -49,7 +49,7 @@ class RerankBody(EngineBody):
     """
 
     query: str
-    documents: Annotated[list[str | Document], Field(min_length=1)]
+    documents: Annotated[list[str | Document], Field(min_length=1), ItemList()]
     model: str | None = None
     top_n: Annotated[int, Field(ge=-1)] | None = TOP_N
     return_documents: bool | None = None

@@ -1,7 +1,7 @@
 """NeMo-Gym's resources server: verification of rollouts, with a failure class for no score."""
 
 import asyncio
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -30,6 +30,8 @@ REPLY_FIELDS = frozenset(
     )
 )
 
+# Entries of one side of a rollout; several may make one message.
+MAX_ENTRIES = 4096
 # The client waits indefinitely, and a status other than 200 ends its rollout.
 CLIENT_TIMEOUT_SECONDS = 300.0
 
@@ -48,14 +50,14 @@ class CreateParams(_Open):
     the policy saw what they stand for, and a message cannot hold it.
     """
 
-    input: str | list[dict[str, JsonValue]]
+    input: str | Annotated[list[dict[str, JsonValue]], Field(max_length=MAX_ENTRIES)]
     instructions: str | None = None
 
 
 class PolicyResponse(_Open):
     """The policy's output; only its messages are scored."""
 
-    output: list[JsonValue]
+    output: Annotated[list[JsonValue], Field(max_length=MAX_ENTRIES)]
 
 
 class VerifyBody(_Open):

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from assay.api.dialects._items import ChatMessage, conversation_item, text_messages
+from assay.api.dialects._items import ChatMessages, conversation_item, text_messages
 from assay.api.dialects._service import require_scores, score, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
@@ -26,8 +26,8 @@ class RewardKitBody(NullIsAbsent):
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, JsonValue]
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    original_messages: list[ChatMessage] | None = None
+    messages: Annotated[ChatMessages, Field(min_length=1)]
+    original_messages: ChatMessages | None = None
 
     @model_validator(mode="after")
     def _reject_model(self) -> "RewardKitBody":

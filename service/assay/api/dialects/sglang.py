@@ -14,11 +14,11 @@ from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
 from assay.api.parameters import ForeignParameters, Parameters
-from assay.api.schemas import EngineBody
+from assay.api.schemas import EngineBody, ItemList
 from assay.types import ScoreReply
 from assay_models.base import Options
 
-Texts = str | Annotated[list[str], Field(min_length=1)]
+Texts = Annotated[str | Annotated[list[str], Field(min_length=1)], ItemList()]
 
 # verl waits indefinitely, and gives up at once on a 4xx, including the 429 of a full queue.
 CLIENT_TIMEOUT_SECONDS = 300.0

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from assay.api.dialects._items import ChatMessage, response_item, text_messages
+from assay.api.dialects._items import ChatMessages, response_item, text_messages
 from assay.api.dialects._service import require_scores, score, scores_of, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
@@ -23,7 +23,7 @@ class SlimeBody(Body):
     …) to the item, as far as the model's family has these fields.
     """
 
-    prompt: str | list[ChatMessage]
+    prompt: str | ChatMessages
     response: str
     label: JsonValue = None
 
