@@ -10,7 +10,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 Truncation = Literal["error", "left", "right", "middle"]
 
-MAX_FIELDS = 128
+MAX_FIELDS = 1024
 SEQUENCES = frozenset(("list", "tuple", "set", "frozenset"))
 """The types of Pydantic's schemas that stop at the first problem if asked to."""
 
@@ -51,8 +51,8 @@ def _end_lists_at_first_problem(schema: object) -> None:
 class NullIsAbsent(BaseModel):
     """An object of a request. Null counts as absent, but for fields of the caller's own.
 
-    Its validation has a bounded number of problems: each list ends at its first, and an object that
-    may have no unknown fields has at most `MAX_FIELDS`.
+    Its validation has a bounded number of problems: each list ends at its first, and an object has
+    at most `MAX_FIELDS`, unless those that it does not know are ignored.
     """
 
     @classmethod
@@ -67,7 +67,7 @@ class NullIsAbsent(BaseModel):
     def _drop_nulls(cls, data: object) -> object:
         if not isinstance(data, dict):
             return data
-        if len(data) > MAX_FIELDS and cls.model_config.get("extra") == "forbid":
+        if len(data) > MAX_FIELDS and cls.model_config.get("extra", "ignore") != "ignore":
             raise PydanticCustomError(
                 "too_many_fields",
                 "{count} fields, where an object has at most {limit}",

@@ -150,7 +150,8 @@ def _on_malformed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = error.errors()
     # An invalid value is wrong for each type that its field may have: it is reported once.
-    problems = _invalid_values(errors) or [_field_problem(item, error.body) for item in errors]
+    fields = (_field_problem(item, error.body) for item in errors[:MAX_PROBLEMS])
+    problems = _invalid_values(errors) or list(fields)
     first = problems[0]
     problem = InvalidRequest(
         f"{first['field']}: {first['problem']}",

@@ -36,6 +36,8 @@ from assay_models.items import (
 )
 
 ItemName = Annotated[str, Field(min_length=1, max_length=128)]
+# On another server's route: a client may send a checkpoint's path.
+ModelName = Annotated[str, Field(max_length=4096)]
 RunName = Annotated[
     str, Field(min_length=1, max_length=MAX_NAME_LENGTH), AfterValidator(check_run_name)
 ]

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, JsonValue
 
+from assay.api.json_values import JsonList, JsonObjects
 from assay.errors import InvalidRequest
 from assay.served_model import ServedModel
 from assay_models.base import NullIsAbsent
@@ -29,11 +30,11 @@ class ChatMessage(NullIsAbsent):
     model_config = ConfigDict(frozen=True)
 
     role: str
-    content: str | list[JsonValue] | None = None
+    content: str | JsonList | None = None
     name: str | None = None
     reasoning_content: str | None = None
     tool_call_id: str | None = None
-    tool_calls: list[dict[str, JsonValue]] | None = None
+    tool_calls: JsonObjects | None = None
 
 
 ChatMessages = Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES)]

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from assay.errors import quote
+
 Numbers = Mapping[str, float]
 Rollout = Mapping[str, Any]
 
@@ -69,7 +71,7 @@ def _group(task: int, rollouts: Mapping[int, Rollout]) -> dict[str, Any]:
 def _index(rollout: Rollout, name: str) -> int:
     value = rollout.get(name, 0)
     if type(value) is not int:
-        raise MetricsError(f"{name} is an integer, not {value!r}")
+        raise MetricsError(f"{name} is an integer, not {quote(value)}")
     return value
 
 

@@ -7,7 +7,7 @@ split by the prompt that the request carries, or else by the template; the reply
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, JsonValue, model_validator
+from pydantic import BaseModel, model_validator
 
 from assay.api.dialects._chat_templates import (
     Messages,
@@ -20,6 +20,7 @@ from assay.api.dialects._service import score, scores_of, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
+from assay.api.json_values import Json
 from assay.api.parameters import ForeignParameters
 from assay.api.schemas import Body, ItemList
 from assay.served_model import ServedModel
@@ -43,7 +44,7 @@ class OpenRlhfBody(Body):
 
     query: Annotated[list[str], ItemList()]
     prompts: Annotated[list[str] | None, ItemList()] = None
-    labels: Annotated[list[JsonValue] | None, ItemList()] = None
+    labels: Annotated[list[Json] | None, ItemList()] = None
 
     @model_validator(mode="after")
     def _check_lengths(self) -> "OpenRlhfBody":

@@ -19,7 +19,7 @@ from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
 from assay.api.parameters import ForeignParameters, Parameters
-from assay.api.schemas import Accepted, Body, EngineBody, ItemList
+from assay.api.schemas import Accepted, Body, EngineBody, ItemList, ModelName
 from assay.served_model import ServedModel
 from assay.types import ItemResult
 from assay_models.base import Options, Truncation
@@ -46,7 +46,7 @@ class _TeiBody(EngineBody):
     `is_truncated` is another client's name for `truncate`. `model` may name one of several models.
     """
 
-    model: str | None = None
+    model: ModelName | None = None
     raw_scores: bool = False
     truncate: bool | None = None
     is_truncated: bool | None = None

@@ -28,7 +28,7 @@ from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
 from assay.api.parameters import ForeignParameters, Parameters
-from assay.api.schemas import EngineBody, ItemList
+from assay.api.schemas import EngineBody, ItemList, ModelName
 from assay.served_model import ServedModel
 from assay.types import ItemResult, ScoreReply
 from assay_models.base import Options
@@ -47,7 +47,7 @@ class _PoolingBody(EngineBody):
     returns the logistic of the raw. Scheduling and tracing fields do not affect the scores.
     """
 
-    model: str | None = None
+    model: ModelName | None = None
     input: Annotated[str | Annotated[list[str], Field(min_length=1)] | None, ItemList()] = None
     messages: ChatMessages | None = None
     use_activation: bool | None = None
