@@ -31,6 +31,7 @@ from assay.cache.memory import MemoryCache, ScoreCache
 from assay.cache.redis import RedisCache
 from assay.cache.tiered import TieredCache
 from assay.errors import SettingsError
+from assay.event_loop import EventLoopMonitor
 from assay.metrics import Metrics
 from assay.runs.evaluator import RunEvaluator
 from assay.runs.gauges import RunGauges
@@ -80,6 +81,7 @@ class _Process:
     redis: RedisCache | None
     pool: ThreadPoolExecutor
     webhook: Webhook | None
+    loop_monitor: EventLoopMonitor
     on_death: Callable[[str], None]
 
 
@@ -107,6 +109,7 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     )
     app.router.default = TolerantPaths(app.router)
     app.state.components = process.components
+    app.state.max_items = settings.max_items
     routers = (v1.router, runs.router, *ROUTERS)
     for router in (*routers, ops.router, dashboard.router):
         app.include_router(router)
@@ -172,10 +175,20 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         ),
         abort=partial(_stop, service.models(), 0.0),
         end_bodies=bodies.end,
-        max_items=settings.max_items,
         redis=None if redis is None else redis.state,
     )
-    return _Process(settings, repository, components, bodies, cache, redis, pool, webhook, on_death)
+    return _Process(
+        settings=settings,
+        repository=repository,
+        components=components,
+        bodies=bodies,
+        cache=cache,
+        redis=redis,
+        pool=pool,
+        webhook=webhook,
+        loop_monitor=EventLoopMonitor(metrics),
+        on_death=on_death,
+    )
 
 
 def open_repository(settings: Settings) -> ModelRepository:
@@ -317,6 +330,7 @@ def _lifespan(process: _Process) -> Callable[[FastAPI], AbstractAsyncContextMana
 
 async def _start(process: _Process) -> asyncio.Task[None]:
     """Start every part; models load in the background. Return the task that waits for them."""
+    process.loop_monitor.start()
     if process.webhook is not None:
         process.webhook.start()
     if process.redis is not None:
@@ -344,6 +358,7 @@ async def _shut_down(process: _Process) -> None:
         await asyncio.to_thread(process.webhook.close)
     await process.cache.close()
     process.pool.shutdown(wait=False, cancel_futures=True)
+    process.loop_monitor.stop()
 
 
 async def _freeze_when_loaded(

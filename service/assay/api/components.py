@@ -30,8 +30,7 @@ class Components:
     """The parts of one process that the routes and the command line use.
 
     `abort` settles all waiting items at once with `ShuttingDown`; `end_bodies` does so for requests
-    whose body is incomplete. `max_items` bounds those of one request. `redis` is None if no Redis
-    is set.
+    whose body is incomplete. `redis` is None if no Redis is set.
     """
 
     service: ScoringService
@@ -41,7 +40,6 @@ class Components:
     jobs: Jobs[Any]
     abort: Callable[[], Awaitable[None]]
     end_bodies: Callable[[], None]
-    max_items: int
     redis: RedisState | None = None
     shutdown: Shutdown = field(default_factory=Shutdown)
 

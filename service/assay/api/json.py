@@ -13,7 +13,6 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 
 from assay.api.body_parts import LARGE_BYTES, check_parts
-from assay.api.components import components_of
 from assay.errors import InvalidRequest
 from assay.types import InvalidValue
 
@@ -53,7 +52,7 @@ class StrictRequest(Request):
                 raise _with_place(error) from None
             # Every value is visited, which the event loop must not wait for.
             value = await asyncio.to_thread(_parse_marked, content, error)
-        self.scope["route"].check_items(value, components_of(self.app).max_items)
+        self.scope["route"].check_items(value, self.app.state.max_items)
         return value
 
     def _refuse_page(self) -> None:
