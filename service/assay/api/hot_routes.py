@@ -3,6 +3,7 @@
 They answer well-formed requests without FastAPI's dependency solving.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, TypeGuard
 
@@ -16,11 +17,12 @@ from assay.api.disconnect import cancel_on_disconnect, disconnected_response
 from assay.api.errors import problem_response
 from assay.api.json import PARSED, JSONDecodeError, is_json, parse_json
 from assay.api.json_route import JsonRoute
-from assay.api.middleware import Headers, headers_of, read_body, replay
+from assay.api.middleware import headers_of, read_body, replay
 from assay.api.parameters import HEADERS, NO_PARAMETERS, read_parameters
 from assay.errors import AssayError, InvalidRequest
 
 KEYS = frozenset(HEADERS)
+MALFORMED = object()
 
 
 class HotEndpoint:
@@ -56,41 +58,51 @@ class HotEndpoint:
         try:
             if len(content) > LARGE_BYTES:
                 await check_parts(content)
-            arguments = self._arguments(scope, content)
+            value = self._parse(scope, content)
+            if len(content) > LARGE_BYTES:
+                await asyncio.sleep(0)
+            arguments = self._arguments(scope, value)
             if arguments is None:
                 await self._app(scope, replay(content, receive), send)
                 return
+            del value, content  # they may be large, and the work long
             work = self._route.endpoint(Request(scope, receive), **arguments)
             response = await cancel_on_disconnect(receive, work)
         except AssayError as error:
             response = problem_response(error, scope)
         await response(scope, receive, send)
 
-    def _arguments(self, scope: Scope, content: bytes) -> dict[str, Any] | None:
-        """Return the endpoint's arguments; None if any part of the request is malformed.
+    def _parse(self, scope: Scope, content: bytes) -> object:
+        """Return the body's value; `MALFORMED` if it is no JSON, or is not said to be.
 
         Raises:
             RequestTooLarge: there are more items than the server takes in one request.
         """
-        headers = headers_of(scope)
-        if not is_json(headers.get(b"content-type", b"")):
-            return None
+        if not is_json(headers_of(scope).get(b"content-type", b"")):
+            return MALFORMED
         try:
             value = parse_json(content)
         except JSONDecodeError:
-            return None
+            return MALFORMED
         if len(content) > self._min_bytes_of_too_many_items:
             self._route.check_items(value, self._max_items)
+        return value
+
+    def _arguments(self, scope: Scope, value: object) -> dict[str, Any] | None:
+        """Return the endpoint's arguments; None if any part of the request is malformed."""
+        if value is MALFORMED:
+            return None
         try:
-            arguments = self._outer_arguments(scope, headers)
+            arguments = self._outer_arguments(scope)
             arguments["body"] = self._validate(value)
         except (ValidationError, InvalidRequest):
             scope[PARSED] = value
             return None
         return arguments
 
-    def _outer_arguments(self, scope: Scope, headers: Headers) -> dict[str, Any]:
+    def _outer_arguments(self, scope: Scope) -> dict[str, Any]:
         """Return the arguments from the path, the query and the headers."""
+        headers = headers_of(scope)
         path = scope["path_params"]
         arguments = {name: path[name] for name in self._path_arguments}
         if self._query_type is not None:

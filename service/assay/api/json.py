@@ -75,9 +75,12 @@ async def read_json(content: bytes) -> Any:
         JSONDecodeError: `content` is not strict JSON.
         RequestTooLarge: see `check_parts`.
     """
-    if len(content) > LARGE_BYTES:
-        await check_parts(content)
-    return parse_json(content)
+    if len(content) <= LARGE_BYTES:
+        return parse_json(content)
+    await check_parts(content)
+    value = parse_json(content)
+    await asyncio.sleep(0)
+    return value
 
 
 def parse_json(content: bytes) -> Any:

@@ -88,8 +88,10 @@ def _numbers(rollout: Rollout) -> dict[str, float]:
 
 def _describe(rows: Sequence[Numbers]) -> dict[str, float]:
     """Return five statistics of each column; those that are not finite are left out."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: [row[name] for row in rows if name in row] for name in names}
+    columns: dict[str, list[float]] = {}
+    for row in rows:  # each may have names of its own
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value)
     return {
         f"{statistic}/{name}": value
         for name, values in columns.items()
