@@ -17,7 +17,7 @@ from assay.api.disconnect import cancel_on_disconnect, disconnected_response
 from assay.api.errors import problem_response
 from assay.api.json import PARSED, JSONDecodeError, is_json, parse_json
 from assay.api.json_route import JsonRoute
-from assay.api.middleware import headers_of, read_body, replay
+from assay.api.middleware import Headers, headers_of, read_body, replay
 from assay.api.parameters import HEADERS, NO_PARAMETERS, read_parameters
 from assay.errors import AssayError, InvalidRequest
 
@@ -58,10 +58,11 @@ class HotEndpoint:
         try:
             if len(content) > LARGE_BYTES:
                 await check_parts(content)
-            value = self._parse(scope, content)
+            headers = headers_of(scope)
+            value = self._parse(headers, content)
             if len(content) > LARGE_BYTES:
                 await asyncio.sleep(0)
-            arguments = self._arguments(scope, value)
+            arguments = self._arguments(scope, headers, value)
             if arguments is None:
                 await self._app(scope, replay(content, receive), send)
                 return
@@ -72,13 +73,13 @@ class HotEndpoint:
             response = problem_response(error, scope)
         await response(scope, receive, send)
 
-    def _parse(self, scope: Scope, content: bytes) -> object:
+    def _parse(self, headers: Headers, content: bytes) -> object:
         """Return the body's value; `MALFORMED` if it is no JSON, or is not said to be.
 
         Raises:
             RequestTooLarge: there are more items than the server takes in one request.
         """
-        if not is_json(headers_of(scope).get(b"content-type", b"")):
+        if not is_json(headers.get(b"content-type", b"")):
             return MALFORMED
         try:
             value = parse_json(content)
@@ -88,21 +89,22 @@ class HotEndpoint:
             self._route.check_items(value, self._max_items)
         return value
 
-    def _arguments(self, scope: Scope, value: object) -> dict[str, Any] | None:
+    def _arguments(
+        self, scope: Scope, headers: Headers, value: object
+    ) -> dict[str, Any] | None:
         """Return the endpoint's arguments; None if any part of the request is malformed."""
         if value is MALFORMED:
             return None
         try:
-            arguments = self._outer_arguments(scope)
+            arguments = self._outer_arguments(scope, headers)
             arguments["body"] = self._validate(value)
         except (ValidationError, InvalidRequest):
             scope[PARSED] = value
             return None
         return arguments
 
-    def _outer_arguments(self, scope: Scope) -> dict[str, Any]:
+    def _outer_arguments(self, scope: Scope, headers: Headers) -> dict[str, Any]:
         """Return the arguments from the path, the query and the headers."""
-        headers = headers_of(scope)
         path = scope["path_params"]
         arguments = {name: path[name] for name in self._path_arguments}
         if self._query_type is not None:
