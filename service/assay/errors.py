@@ -147,7 +147,7 @@ class RunsOff(AssayError):
 
 
 class RequestTooLarge(AssayError):
-    """The body has too many bytes, or the request too many items or tokens.
+    """The body has too many bytes or values, or the request too many items or tokens.
 
     `detail` names the limit; the same request cannot succeed later.
     """

@@ -89,9 +89,7 @@ class HotEndpoint:
             self._route.check_items(value, self._max_items)
         return value
 
-    def _arguments(
-        self, scope: Scope, headers: Headers, value: object
-    ) -> dict[str, Any] | None:
+    def _arguments(self, scope: Scope, headers: Headers, value: object) -> dict[str, Any] | None:
         """Return the endpoint's arguments; None if any part of the request is malformed."""
         if value is MALFORMED:
             return None

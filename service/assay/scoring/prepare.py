@@ -26,8 +26,6 @@ Fields = Mapping[str, Any]
 
 NAMELESS = Item()
 MAX_PROBLEMS = 20
-SLICE_SECONDS = 0.005
-"""Yield to the event loop after validating items for this time."""
 YIELD_EVERY = 128
 """Yield to the event loop after this many items of one request."""
 
@@ -117,7 +115,7 @@ class Preparer:
     ) -> list[list[PreparedItems]]:
         """Return the entries of each group: one, and one more for each item that is invalid."""
         all_indices = sorted(index for indices in groups for index in indices)
-        valid, failed = await _validate(schema, {index: items[index] for index in all_indices})
+        valid, failed = _validate(schema, {index: items[index] for index in all_indices})
         kept = [tuple(index for index in indices if index in valid) for indices in groups]
         grouped = [tuple(valid[index] for index in indices) for indices in kept]
         work = partial(_prepare_all, model, grouped, options)
@@ -165,12 +163,12 @@ def _names(fields: Fields) -> Item | None:
         return None
 
 
-async def _validate(
+def _validate(
     schema: type[Item], items: Mapping[int, Fields]
 ) -> tuple[dict[int, Item], dict[int, PreparedItems]]:
     """Return the valid items, and the entries of those that fail alone.
 
-    It yields to the event loop between items, and ends once there are `MAX_PROBLEMS`.
+    It ends once there are `MAX_PROBLEMS`.
 
     Raises:
         InvalidRequest: an item does not match the schema.
@@ -179,12 +177,7 @@ async def _validate(
     failed: dict[int, PreparedItems] = {}
     problems: list[dict[str, str]] = []
     hint: str | None = None
-    clock = asyncio.get_running_loop().time
-    ends = clock() + SLICE_SECONDS
     for index, fields in items.items():
-        if clock() > ends:
-            await asyncio.sleep(0)
-            ends = clock() + SLICE_SECONDS
         try:
             valid[index] = schema.model_validate(fields)
         except ValidationError as error:

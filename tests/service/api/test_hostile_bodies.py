@@ -141,7 +141,7 @@ class ServerProcess:
 
     def post(self, route: JsonRoute, content: bytes) -> httpx2.Response:
         path = re.sub(r"\{(\w+)(:\w+)?\}", lambda match: NAMES[match[1]], route.path)
-        (method,) = route.methods
+        (method,) = route.methods or ()
         headers = {"content-type": "application/json"}
         return self.client.request(method, path, content=content, headers=headers)
 

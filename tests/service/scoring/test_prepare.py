@@ -1,17 +1,15 @@
 """Preparation: an invalid item fails alone, also within a group that is prepared together."""
 
-import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import pytest
-from pydantic import model_validator
 from support.doubles import ScriptedModel, new_metrics
 
 from assay.errors import InvalidRequest
-from assay.scoring.prepare import MAX_PROBLEMS, Preparer
+from assay.scoring.prepare import Preparer
 from assay.scoring.prepared_cache import PreparedCache, PreparedItems
 from assay.types import InvalidValue, ItemFailure
 from assay_models.base import Input, Item, Options, Prepared
@@ -31,14 +29,12 @@ class GroupModel(ScriptedModel):
         return Prepared(tuple(Input(text.encode(), 1, text) for text in texts))
 
 
-async def prepare(
-    model: ScriptedModel, items: Sequence[dict[str, Any]], schema: type[Item] = TextItem
-) -> list[PreparedItems]:
+async def prepare(model: ScriptedModel, items: Sequence[dict[str, Any]]) -> list[PreparedItems]:
     with ThreadPoolExecutor(1) as pool:
         preparer = Preparer(PreparedCache(100_000, new_metrics()), pool)
         for _ in range(2):  # the second time from the cache
             entries, _ = await preparer.prepare(
-                model, schema, items=items, options=Options(), scope=b""
+                model, TextItem, items=items, options=Options(), scope=b""
             )
     return entries
 
@@ -79,44 +75,3 @@ async def test_an_item_of_a_wrong_shape_refuses_the_request() -> None:
         await prepare(ScriptedModel(), [{"text": BAD}, {"txt": "a"}])
     assert caught.value.problems is not None
     assert [problem["field"] for problem in caught.value.problems] == ["items.1.txt"]
-
-
-class CountedItem(TextItem):
-    """An item that counts how many of its kind were validated."""
-
-    validated: ClassVar[int] = 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _count(cls, data: object) -> object:
-        cls.validated += 1
-        return data
-
-
-async def test_validation_ends_once_there_are_as_many_problems_as_a_reply_names(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(CountedItem, "validated", 0)
-    items = [{"text": 1}] * 1_000
-    with pytest.raises(InvalidRequest) as raised:
-        await prepare(ScriptedModel(), items, schema=CountedItem)
-    assert len(raised.value.problems or ()) == MAX_PROBLEMS
-    assert CountedItem.validated == MAX_PROBLEMS
-
-
-async def test_other_tasks_run_between_the_items_of_a_large_request(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("assay.scoring.prepare.SLICE_SECONDS", 0.0)
-    monkeypatch.setattr(CountedItem, "validated", 0)
-    seen: list[int] = []
-
-    async def watch() -> None:
-        while CountedItem.validated < 100:
-            seen.append(CountedItem.validated)
-            await asyncio.sleep(0)
-
-    watching = asyncio.create_task(watch())
-    await prepare(ScriptedModel(), [{"text": "a"}] * 100, schema=CountedItem)
-    await watching
-    assert len(set(seen)) > 50
