@@ -1,18 +1,15 @@
 """The interface of all models, and the values that travel between them and the service. No tensors
 above this file, no HTTP below it; device models, rules and remote scorers are alike."""
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic import ConfigDict, Field, model_validator
+
+from assay_models.bounded import MAX_FIELDS, BoundedObject
 
 Truncation = Literal["error", "left", "right", "middle"]
-
-MAX_FIELDS = 1024
-SEQUENCES = frozenset(("list", "tuple", "set", "frozenset"))
-"""The types of Pydantic's schemas that stop at the first problem if asked to."""
 
 Raw = tuple[float, ...]
 """The result of `predict` for one input: the model's own fp32 outputs, before any shaping."""
@@ -35,45 +32,15 @@ class DeviceOutOfMemory(Exception):
     """A lack of device memory during `predict`; a smaller batch may fit."""
 
 
-def _end_lists_at_first_problem(schema: object) -> None:
-    """Change a schema of Pydantic in place. Otherwise a list has a problem for each element."""
-    parts: Iterable[object] = ()
-    if isinstance(schema, dict):
-        if schema.get("type") in SEQUENCES:
-            schema["fail_fast"] = True
-        parts = schema.values()
-    elif isinstance(schema, list | tuple):
-        parts = schema
-    for part in parts:
-        _end_lists_at_first_problem(part)
-
-
-class NullIsAbsent(BaseModel):
-    """An object of a request. Null counts as absent, but for fields of the caller's own.
-
-    Its validation has a bounded number of problems: each list ends at its first, and an object has
-    at most `MAX_FIELDS`, unless those that it does not know are ignored.
-    """
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return the schema of the class; each list in it ends at its first problem."""
-        schema = handler(source)
-        _end_lists_at_first_problem(handler.resolve_ref_schema(schema))
-        return schema
+class NullIsAbsent(BoundedObject):
+    """An object of a request. Null counts as absent, but for fields of the caller's own."""
 
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, data: object) -> object:
-        if not isinstance(data, dict):
-            return data
-        if len(data) > MAX_FIELDS and cls.model_config.get("extra", "ignore") != "ignore":
-            raise PydanticCustomError(
-                "too_many_fields",
-                "{count} fields, where an object has at most {limit}",
-                {"count": len(data), "limit": MAX_FIELDS},
-            )
-        if None not in data.values():
+        if isinstance(data, dict) and len(data) > MAX_FIELDS:
+            cls.check_fields(data)
+        if not isinstance(data, dict) or None not in data.values():
             return data
         own = data.keys() - cls.model_fields if cls.model_config.get("extra") == "allow" else ()
         return {name: value for name, value in data.items() if value is not None or name in own}

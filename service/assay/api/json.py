@@ -20,7 +20,7 @@ JSON = "application/json"
 JSONDecodeError = orjson.JSONDecodeError
 # The second parse holds the interpreter's lock, longer in a larger body: the event loop waits.
 MAX_MARKED_BYTES = 2**20
-MAX_MARKS = 1024
+MAX_INVALID_VALUES = 1024
 PAGE_HEADERS = frozenset(("origin", "sec-fetch-site"))
 # Where the hot route leaves the body's value for the app, which reports what is wrong with it.
 PARSED = "assay.json"
@@ -116,7 +116,7 @@ def _parse_marked(content: bytes, error: JSONDecodeError) -> Any:
         value = json.loads(
             content.decode(), parse_constant=number, parse_float=_finite, parse_int=_integer
         )
-        return _marked(value, "", iter(range(MAX_MARKS)))
+        return _marked(value, "", iter(range(MAX_INVALID_VALUES)))
     except (ValueError, RecursionError):
         raise _with_place(error) from None
 
@@ -139,31 +139,31 @@ def _finite(digits: str) -> float | InvalidValue:
     return value if math.isfinite(value) else InvalidValue("", digits)
 
 
-def _marked(value: Any, place: str, marks: Iterator[int]) -> Any:
+def _marked(value: Any, place: str, left: Iterator[int]) -> Any:
     """Return a value in which each invalid value has its place and its problem.
 
     Raises:
-        ValueError: there are more of them than `marks`.
+        ValueError: there are more of them than are `left`.
     """
     match value:
         case dict():
             # An invalid name of a field is escaped, and then refused as any unknown name is.
             names = {name: name.encode(errors="backslashreplace").decode() for name in value}
             return {
-                names[name]: _marked(part, _join(place, names[name]), marks)
+                names[name]: _marked(part, _join(place, names[name]), left)
                 for name, part in value.items()
             }
         case list():
-            return [_marked(part, _join(place, index), marks) for index, part in enumerate(value)]
+            return [_marked(part, _join(place, index), left) for index, part in enumerate(value)]
         case InvalidValue():
-            return _mark(place, NOT_A_NUMBER.format(value.problem), marks)
+            return _mark(place, NOT_A_NUMBER.format(value.problem), left)
         case str() if not _is_unicode(value):
-            return _mark(place, NOT_UNICODE, marks)
+            return _mark(place, NOT_UNICODE, left)
     return value
 
 
-def _mark(place: str, problem: str, marks: Iterator[int]) -> InvalidValue:
-    if next(marks, None) is None:
+def _mark(place: str, problem: str, left: Iterator[int]) -> InvalidValue:
+    if next(left, None) is None:
         raise ValueError("too many invalid values")
     return InvalidValue(place, problem)
 

@@ -27,7 +27,8 @@ from assay.errors import InvalidRequest, RunExists, RunNotFound
 from assay.runs.monitor import RunMonitor
 from assay.runs.names import MAX_NAME_LENGTH, check_run_name
 from assay.runs.subscribers import Subscriber, Subscribers
-from assay_models.base import MAX_FIELDS, NullIsAbsent
+from assay_models.base import NullIsAbsent
+from assay_models.bounded import MAX_FIELDS
 from assay_monitors.charts import DEFAULT_COLUMNS, RunChart, run_chart
 from assay_monitors.gold import GoldItem, measure
 from assay_monitors.history import RunHistory

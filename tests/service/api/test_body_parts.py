@@ -84,15 +84,15 @@ async def test_a_large_body_of_few_values_passes(content: bytes) -> None:
 
 
 async def test_other_tasks_run_between_slices() -> None:
-    turns = 0
+    rounds = 0
 
     async def count() -> None:
-        nonlocal turns
+        nonlocal rounds
         while True:
-            turns += 1
+            rounds += 1
             await asyncio.sleep(0)
 
     other = asyncio.create_task(count())
     await check_parts(b'["' + b"a" * (8 * body_parts.LARGE_BYTES) + b'"]')
     other.cancel()
-    assert turns >= 8
+    assert rounds >= 8

@@ -18,7 +18,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from assay.api.json_route import JsonRoute
 from assay.app import create_app
 from assay.settings import Settings
-from assay_models.base import MAX_FIELDS, NullIsAbsent
+from assay_models.base import NullIsAbsent
+from assay_models.bounded import MAX_FIELDS
 from assay_models.registry import FAMILIES
 
 ELEMENTS = {"number": "1", "null": "null", "text": '""', "array": "[]", "object": "{}"}
@@ -141,7 +142,7 @@ class ServerProcess:
 
     def post(self, route: JsonRoute, content: bytes) -> httpx2.Response:
         path = re.sub(r"\{(\w+)(:\w+)?\}", lambda match: NAMES[match[1]], route.path)
-        (method,) = route.methods or ()
+        method = min(route.methods or {"POST"})
         headers = {"content-type": "application/json"}
         return self.client.request(method, path, content=content, headers=headers)
 
