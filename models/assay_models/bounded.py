@@ -11,6 +11,19 @@ SEQUENCES = frozenset(("list", "tuple", "set", "frozenset"))
 """The types of Pydantic's schemas that end at the first problem on request."""
 
 
+def _end_lists_at_first_problem(schema: object) -> None:
+    """Change a schema of Pydantic in place. Otherwise a list has a problem for each element."""
+    parts: Iterable[object] = ()
+    if isinstance(schema, dict):
+        if schema.get("type") in SEQUENCES:
+            schema["fail_fast"] = True
+        parts = schema.values()
+    elif isinstance(schema, list | tuple):
+        parts = schema
+    for part in parts:
+        _end_lists_at_first_problem(part)
+
+
 class BoundedObject(BaseModel):
     """An object whose validation has few problems, however many wrong parts it has.
 
@@ -37,16 +50,3 @@ class BoundedObject(BaseModel):
                 "{count} fields, where an object has at most {limit}",
                 {"count": len(data), "limit": MAX_FIELDS},
             )
-
-
-def _end_lists_at_first_problem(schema: object) -> None:
-    """Change a schema of Pydantic in place. Otherwise a list has a problem for each element."""
-    parts: Iterable[object] = ()
-    if isinstance(schema, dict):
-        if schema.get("type") in SEQUENCES:
-            schema["fail_fast"] = True
-        parts = schema.values()
-    elif isinstance(schema, list | tuple):
-        parts = schema
-    for part in parts:
-        _end_lists_at_first_problem(part)
