@@ -136,7 +136,8 @@ class ServerProcess:
             match = re.search(r"http://127\.0\.0\.1:\d+", line)
             url = match[0] if match else url
             if "is ready" in line:
-                threading.Thread(target=self.process.stderr.read).start()
+                self.reader = threading.Thread(target=self.process.stderr.read)
+                self.reader.start()
                 return url
         raise RuntimeError("the server did not start")
 
@@ -169,6 +170,9 @@ class ServerProcess:
         self.client.close()
         self.process.terminate()
         self.process.wait()
+        self.reader.join()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +255,7 @@ def test_memory_stays_within_eight_times_the_largest_body(
                 assert server.peak_bytes() - before < 8 * MAX_BODY_BYTES, (route.path, name)
 
 
+@pytest.mark.slow
 def test_a_long_name_of_a_request_is_cut_in_its_error(server: ServerProcess) -> None:
     name = "x" * 1_000_000
     for content in (
