@@ -197,12 +197,12 @@ def _in_field(name: str, content: bytes) -> bytes:
 
 
 @pytest.mark.slow
-def test_200_000_elements_in_any_field_of_any_route_hold_no_event_loop(
+def test_50_000_elements_in_any_field_of_any_route_hold_no_event_loop(
     server: ServerProcess,
 ) -> None:
     before = server.stalls()
     for route in ROUTES:
-        for content in hostile_bodies(route, 200_000):
+        for content in hostile_bodies(route, 50_000):
             check(server.post(route, content), content)
     assert server.stalls() == before
 
