@@ -213,7 +213,7 @@ def test_a_body_full_of_elements_is_refused_within_the_memory_of_its_bytes(
 ) -> None:
     before = server.reset_peak()
     for route in ROUTES:
-        for content in list(hostile_bodies(route, 2_600_000))[:2]:
+        for content in list(hostile_bodies(route, 3_100_000))[:2]:
             answer = server.post(route, content)
             check(answer, content)
             assert answer.status_code == 413
