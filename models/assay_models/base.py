@@ -5,7 +5,9 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
+
+from assay_models.bounded import MAX_FIELDS, BoundedObject
 
 Truncation = Literal["error", "left", "right", "middle"]
 
@@ -30,12 +32,14 @@ class DeviceOutOfMemory(Exception):
     """A lack of device memory during `predict`; a smaller batch may fit."""
 
 
-class NullIsAbsent(BaseModel):
+class NullIsAbsent(BoundedObject):
     """An object of a request. Null counts as absent, but for fields of the caller's own."""
 
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, data: object) -> object:
+        if isinstance(data, dict) and len(data) > MAX_FIELDS:
+            cls.check_fields(data)
         if not isinstance(data, dict) or None not in data.values():
             return data
         own = data.keys() - cls.model_fields if cls.model_config.get("extra") == "allow" else ()

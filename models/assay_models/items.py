@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -17,10 +18,16 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from assay_models.base import Item, NullIsAbsent
+from assay_models.base import Item, ItemError, NullIsAbsent
 
 UNSCORABLE_MESSAGE = "unscorable_message"
 """The type of Pydantic's error for a message that no text stands for: its own item fails alone."""
+
+MAX_MESSAGES = 1024
+"""Messages of one conversation."""
+
+MAX_ARGUMENTS_LENGTH = 2**20
+"""Characters of a tool call's arguments, which are JSON in a text: parsing them takes no slices."""
 
 Text = Annotated[str, Field(max_length=4_000_000)]
 Count = Annotated[int, Field(strict=True, ge=0, le=2**31)]
@@ -60,19 +67,12 @@ class Message(NullIsAbsent):
     def _join_parts(cls, content: object) -> object:
         if not isinstance(content, list):
             return content
-        texts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
-        if not all(isinstance(text, str) for text in texts):
+        text = join_text_parts(content)
+        if text is None:
             raise PydanticCustomError(
                 UNSCORABLE_MESSAGE, "only text can be scored: send content as a string"
             )
-        return "".join(map(str, texts))
-
-    @field_validator("tool_calls")
-    @classmethod
-    def _parse_arguments(
-        cls, calls: tuple[dict[str, JsonValue], ...] | None
-    ) -> tuple[dict[str, JsonValue], ...] | None:
-        return None if calls is None else tuple(map(_with_parsed_arguments, calls))
+        return text
 
     @model_validator(mode="after")
     def _check_content(self) -> "Message":
@@ -82,9 +82,20 @@ class Message(NullIsAbsent):
             )
         return self
 
+    @cached_property
+    def _parsed_calls(self) -> tuple[dict[str, JsonValue], ...]:
+        """The tool calls as templates read them, parsed on the threads that prepare items."""
+        return tuple(map(_with_parsed_arguments, self.tool_calls or ()))
+
     def template_fields(self) -> dict[str, Any]:
-        """Return the fields that a chat template reads; beside tool calls `content` may be None."""
+        """Return the fields that a chat template reads; beside tool calls `content` may be None.
+
+        Raises:
+            ItemError: the arguments of a tool call are too long to be parsed.
+        """
         fields = {name: value for name, value in self if value is not None}
+        if self.tool_calls is not None:
+            fields["tool_calls"] = self._parsed_calls
         return fields if "content" in fields else {**fields, "content": None}
 
     def texts(self) -> Iterator[str]:
@@ -93,7 +104,7 @@ class Message(NullIsAbsent):
             yield from strings(value)
 
 
-Messages = Annotated[tuple[Message, ...], Field(min_length=1, max_length=1024)]
+Messages = Annotated[tuple[Message, ...], Field(min_length=1, max_length=MAX_MESSAGES)]
 Prompt = Text | Messages
 
 
@@ -116,7 +127,7 @@ class CodeItem(ResponseItem):
     language: Annotated[str, Field(max_length=64)] | None = None
 
 
-class InputOutput(BaseModel):
+class InputOutput(NullIsAbsent):
     """The standard input of a program, and the standard output that it has to print for it.
 
     Data sets that call them `input` and `output` are read as well.
@@ -215,6 +226,20 @@ _REFUSED: Mapping[type[BaseModel], frozenset[str]] = {VideoQppItem: frozenset({"
 """Fields of a class that its family refuses, with an explanation."""
 
 
+def join_text_parts(parts: Sequence[object]) -> str | None:
+    """Return the text of a message's parts; None if one of them is no text.
+
+    It ends at the first such part: there may be a million.
+    """
+    texts: list[str] = []
+    for part in parts:
+        text = part.get("text") if isinstance(part, dict) else None
+        if not isinstance(text, str):
+            return None
+        texts.append(text)
+    return "".join(texts)
+
+
 def strings(value: object) -> Iterator[str]:
     """Yield the texts of a value of JSON, names of fields included, in order."""
     if isinstance(value, str):
@@ -236,6 +261,11 @@ def _with_parsed_arguments(call: dict[str, JsonValue]) -> dict[str, JsonValue]:
     arguments = call.get("arguments")
     if not isinstance(arguments, str):
         return call
+    if len(arguments) > MAX_ARGUMENTS_LENGTH:
+        raise ItemError(
+            "invalid_item",
+            f"the arguments of a tool call are longer than {MAX_ARGUMENTS_LENGTH} characters",
+        )
     try:
         parsed = json.loads(arguments)
     except (ValueError, RecursionError):

@@ -33,6 +33,7 @@ from assay.cache.memory import MemoryCache, ScoreCache
 from assay.cache.redis import RedisCache
 from assay.cache.tiered import TieredCache
 from assay.errors import SettingsError
+from assay.event_loop import EventLoopMonitor
 from assay.metrics import Metrics
 from assay.runs.evaluator import RunEvaluator
 from assay.runs.gauges import RunGauges
@@ -83,6 +84,7 @@ class _Process:
     redis: RedisCache | None
     pool: PreparationPool
     webhook: Webhook | None
+    loop_monitor: EventLoopMonitor
     on_death: Callable[[str], None]
 
 
@@ -111,12 +113,14 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     openapi.restrict_pages(app)
     app.router.default = TolerantPaths(app.router)
     app.state.components = process.components
+    app.state.max_items = settings.max_items
     routers = (v1.router, runs.router, *ROUTERS)
     for router in (*routers, ops.router, dashboard.router):
         app.include_router(router)
     openapi.add_examples(app)
     install_handlers(app)
-    app.add_middleware(HotRoutes, routes=[route for router in routers for route in router.routes])
+    hot = [route for router in routers for route in router.routes]
+    app.add_middleware(HotRoutes, routes=hot, max_items=settings.max_items)
     app.add_middleware(
         AccessMiddleware,
         access=_create_access(settings, process),
@@ -199,14 +203,15 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         redis=None if redis is None else redis.state,
     )
     return _Process(
-        settings,
-        repository,
-        components,
+        settings=settings,
+        repository=repository,
+        components=components,
         keys=_read_keys(settings),
         cache=cache,
         redis=redis,
         pool=pool,
         webhook=webhook,
+        loop_monitor=EventLoopMonitor(metrics),
         on_death=on_death,
     )
 
@@ -330,6 +335,7 @@ def _lifespan(process: _Process) -> Callable[[FastAPI], AbstractAsyncContextMana
 
 async def _start(process: _Process) -> asyncio.Task[None]:
     """Start every part; models load in the background. Return the task that waits for them."""
+    process.loop_monitor.start()
     if process.webhook is not None:
         process.webhook.start()
     if process.redis is not None:
@@ -362,6 +368,7 @@ async def _shut_down(process: _Process) -> None:
         await asyncio.to_thread(process.webhook.close)
     await process.cache.close()
     process.pool.close()
+    process.loop_monitor.stop()
 
 
 async def _freeze_when_loaded(

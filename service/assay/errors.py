@@ -21,9 +21,23 @@
 then carries them as that item's `error`, and the other items keep their scores.
 """
 
+MAX_TEXT_LENGTH = 1000
+
+
+def shorten(text: str) -> str:
+    """Return a text for an error, which may quote a name of a request of any length."""
+    return text if len(text) <= MAX_TEXT_LENGTH else f"{text[:MAX_TEXT_LENGTH]}…"
+
+
+def quote(value: object) -> str:
+    """Return a value for an error: a text or a number, or else its type."""
+    if isinstance(value, str):
+        return repr(shorten(value))
+    return repr(value) if isinstance(value, float | int | None) else type(value).__name__
+
 
 class AssayError(Exception):
-    """The base class of all errors. Its texts never contain a scored text.
+    """The base class of all errors. Its texts never contain a scored text; long ones are cut.
 
     `code`, `status`, `title` and `retryable` default to those of the class.
     """
@@ -45,6 +59,7 @@ class AssayError(Exception):
         title: str | None = None,
         retryable: bool | None = None,
     ) -> None:
+        detail = shorten(detail)
         super().__init__(detail)
         self.code = self.code if code is None else code
         self.status = self.status if status is None else status
@@ -53,7 +68,9 @@ class AssayError(Exception):
         self.detail = detail
         self.hint = hint
         self.retry_after = retry_after
-        self.problems = problems
+        self.problems = problems and [
+            {name: shorten(text) for name, text in problem.items()} for problem in problems
+        ]
 
 
 class SettingsError(AssayError):
@@ -157,7 +174,7 @@ class RunsOff(AssayError):
 
 
 class RequestTooLarge(AssayError):
-    """The body has too many bytes, or the request too many items or tokens.
+    """The body has too many bytes or values, or the request too many items or tokens.
 
     `detail` names the limit; the same request cannot succeed later.
     """

@@ -19,6 +19,7 @@ class Metrics:
         self._declare_requests(registry)
         self._declare_batches(registry)
         self._declare_caches(registry)
+        self._declare_event_loop(registry)
         self.ready = Gauge(
             "assay_model_ready", "1 if the model computes.", ["model"], registry=registry
         )
@@ -121,6 +122,20 @@ class Metrics:
         )
         self.prepared_bytes = gauge(
             "assay_prepared_bytes", "Bytes of prepared items cached in memory."
+        )
+
+    def _declare_event_loop(self, registry: CollectorRegistry) -> None:
+        self.event_loop_lag_seconds = Histogram(
+            "assay_event_loop_lag_seconds",
+            "Seconds by which a timer of the event loop was late.",
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self.event_loop_stalls = Counter(
+            "assay_event_loop_stalls",
+            "Delays of the event loop of more than 50 ms, by cause: computing, waiting.",
+            ["cause"],
+            registry=registry,
         )
 
 

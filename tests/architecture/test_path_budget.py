@@ -4,8 +4,10 @@ import sys
 import threading
 from types import FrameType
 
+import pytest
 from support.servers import Served
 
+from assay.event_loop import EventLoopMonitor
 from assay.settings import Settings
 
 PACKAGES = ("assay", "assay_models", "assay_monitors")
@@ -18,7 +20,7 @@ def room_of(module: str) -> str:
 
 
 async def test_a_request_enters_few_rooms_and_files(
-    served: Served, reference_settings: Settings
+    served: Served, reference_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modules: set[str] = set()
 
@@ -31,6 +33,7 @@ async def test_a_request_enters_few_rooms_and_files(
         if event == "call" and module.split(".")[0] in PACKAGES:
             modules.add(module)
 
+    monkeypatch.setattr(EventLoopMonitor, "start", lambda _: None)  # its timer is no request's
     async with served(reference_settings) as client:
         await client.get("/healthz")  # the first request builds the stack of middleware
         body = {"model": "reference", "items": [{"prompt": "one two", "response": "two"}]}

@@ -150,7 +150,8 @@ def _on_malformed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = error.errors()
     # An invalid value is wrong for each type that its field may have: it is reported once.
-    problems = _invalid_values(errors) or [_field_problem(item, error.body) for item in errors]
+    fields = (_field_problem(item, error.body) for item in errors[:MAX_PROBLEMS])
+    problems = _invalid_values(errors) or list(fields)
     first = problems[0]
     problem = InvalidRequest(
         f"{first['field']}: {first['problem']}",
@@ -204,6 +205,8 @@ def _hint(request: Request, body: object, problems: list[dict[str, str]]) -> str
 
 def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, AssayError):  # the framework wraps those of reading the body
+        return problem_response(error.__cause__, request.scope)
     detail, headers = None, dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = allowed = ", ".join(_allowed_methods(request))

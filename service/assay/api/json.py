@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from functools import partial
 from typing import Any
@@ -12,12 +12,18 @@ import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel
 
+from assay.api.body_parts import LARGE_BYTES, check_parts
+from assay.errors import InvalidRequest
 from assay.types import InvalidValue
 
 JSON = "application/json"
 JSONDecodeError = orjson.JSONDecodeError
 # The second parse holds the interpreter's lock, longer in a larger body: the event loop waits.
-MAX_MARKED_BYTES = 4 * 2**20
+MAX_MARKED_BYTES = 2**20
+MAX_INVALID_VALUES = 1024
+PAGE_HEADERS = frozenset(("origin", "sec-fetch-site"))
+# Where the hot route leaves the body's value for the app, which reports what is wrong with it.
+PARSED = "assay.json"
 MIN_INTEGER, MAX_INTEGER, MAX_DIGITS = -(2**63), 2**64 - 1, 20
 NOT_A_NUMBER = "{} is no number of JSON"
 NOT_UNICODE = "half of a surrogate pair is not Unicode text"
@@ -33,19 +39,52 @@ class StrictRequest(Request):
 
         Raises:
             JSONDecodeError: it has none; the text says where.
+            AssayError: it has too many values or items, or a web page sent it without a type.
         """
+        if PARSED in self.scope:
+            return self.scope[PARSED]
+        self._refuse_page()
         content = await self.body()
         try:
-            return parse_json(content)
+            value = await read_json(content)
         except JSONDecodeError as error:
             if len(content) > MAX_MARKED_BYTES:
                 raise _with_place(error) from None
             # Every value is visited, which the event loop must not wait for.
-            return await asyncio.to_thread(_parse_marked, content, error)
+            value = await asyncio.to_thread(_parse_marked, content, error)
+        self.scope["route"].check_items(value, self.app.state.max_items)
+        return value
+
+    def _refuse_page(self) -> None:
+        """Refuse a body without a type from a web page, which could send it to any server.
+
+        Raises:
+            InvalidRequest: the headers are a browser's, and name no type.
+        """
+        if "content-type" not in self.headers and not PAGE_HEADERS.isdisjoint(self.headers):
+            raise InvalidRequest(
+                "Content-Type: a web page must name it",
+                hint="send a JSON object with Content-Type: application/json",
+            )
+
+
+async def read_json(content: bytes) -> Any:
+    """Return the value of a JSON text. The values of a large one are counted first.
+
+    Raises:
+        JSONDecodeError: `content` is not strict JSON.
+        RequestTooLarge: see `check_parts`.
+    """
+    if len(content) <= LARGE_BYTES:
+        return parse_json(content)
+    await check_parts(content)
+    value = parse_json(content)
+    await asyncio.sleep(0)
+    return value
 
 
 def parse_json(content: bytes) -> Any:
-    """Return the value of a JSON text.
+    """Return the value of a JSON text, whose values were counted if it is large.
 
     Raises:
         JSONDecodeError: `content` is not strict JSON.
@@ -77,7 +116,7 @@ def _parse_marked(content: bytes, error: JSONDecodeError) -> Any:
         value = json.loads(
             content.decode(), parse_constant=number, parse_float=_finite, parse_int=_integer
         )
-        return _marked(value, "")
+        return _marked(value, "", iter(range(MAX_INVALID_VALUES)))
     except (ValueError, RecursionError):
         raise _with_place(error) from None
 
@@ -100,23 +139,33 @@ def _finite(digits: str) -> float | InvalidValue:
     return value if math.isfinite(value) else InvalidValue("", digits)
 
 
-def _marked(value: Any, place: str) -> Any:
-    """Return a value in which each invalid value has its place and its problem."""
+def _marked(value: Any, place: str, left: Iterator[int]) -> Any:
+    """Return a value in which each invalid value has its place and its problem.
+
+    Raises:
+        ValueError: there are more of them than are `left`.
+    """
     match value:
         case dict():
             # An invalid name of a field is escaped, and then refused as any unknown name is.
             names = {name: name.encode(errors="backslashreplace").decode() for name in value}
             return {
-                names[name]: _marked(part, _join(place, names[name]))
+                names[name]: _marked(part, _join(place, names[name]), left)
                 for name, part in value.items()
             }
         case list():
-            return [_marked(part, _join(place, index)) for index, part in enumerate(value)]
+            return [_marked(part, _join(place, index), left) for index, part in enumerate(value)]
         case InvalidValue():
-            return InvalidValue(place, NOT_A_NUMBER.format(value.problem))
+            return _mark(place, NOT_A_NUMBER.format(value.problem), left)
         case str() if not _is_unicode(value):
-            return InvalidValue(place, NOT_UNICODE)
+            return _mark(place, NOT_UNICODE, left)
     return value
+
+
+def _mark(place: str, problem: str, left: Iterator[int]) -> InvalidValue:
+    if next(left, None) is None:
+        raise ValueError("too many invalid values")
+    return InvalidValue(place, problem)
 
 
 def _join(place: str, part: str | int) -> str:

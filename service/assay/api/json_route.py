@@ -1,6 +1,6 @@
 """JsonRoute, the class of all routes that take JSON."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import cached_property
 from typing import Any, get_args, get_type_hints
 
@@ -11,7 +11,9 @@ from starlette.requests import ClientDisconnect
 from assay.api.disconnect import cancel_on_disconnect, disconnected_response
 from assay.api.json import StrictRequest
 from assay.api.parameters import ScoringQuery
+from assay.api.schemas import ItemList
 from assay.api.scopes import ScopedRoute
+from assay.errors import RequestTooLarge
 
 PLAIN_PARAMETERS = frozenset(("request", "body", "parameters"))
 
@@ -62,6 +64,30 @@ class JsonRoute(ScopedRoute):
         is_model = isinstance(body, type) and issubclass(body, BaseModel)
         return body if is_plain and is_model else None
 
+    @cached_property
+    def item_lists(self) -> tuple[tuple[str, ...], ...]:
+        """The places in the body of the lists with an entry for each item."""
+        hints = get_type_hints(self.endpoint).values()
+        bodies = [hint for hint in hints if isinstance(hint, type) and issubclass(hint, BaseModel)]
+        return tuple(place for body in bodies for place in _item_lists(body))
+
+    def check_items(self, value: object, limit: int) -> None:
+        """Check the number of a request's items before they are validated.
+
+        Args:
+            value: the body's value, of any shape.
+            limit: the number of items that the server takes in one request.
+
+        Raises:
+            RequestTooLarge: there are more.
+        """
+        for place in self.item_lists:
+            count = max((len(items) for items in _lists_at(value, place)), default=0)
+            if count > limit:
+                raise RequestTooLarge(
+                    f"{count} items, the limit is {limit}", hint="split the request"
+                )
+
     def scoped_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler with a strict codec, cancelled when the client disconnects."""
         handler = super().scoped_handler()
@@ -77,3 +103,24 @@ class JsonRoute(ScopedRoute):
             return await cancel_on_disconnect(request.receive, handler(strict))
 
         return answer
+
+
+def _item_lists(body: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+    """Yield the places of a class of bodies that are marked as `ItemList`."""
+    for name, field in body.model_fields.items():
+        if any(isinstance(mark, ItemList) for mark in field.metadata):
+            yield (name,)
+        for part in get_args(field.annotation):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from ((name, *place) for place in _item_lists(part))
+
+
+def _lists_at(value: object, place: Sequence[str]) -> Iterator[list[object]]:
+    """Yield the lists at a place; above it there are objects, and lists of objects."""
+    if not place and isinstance(value, list):
+        yield value
+    elif place and isinstance(value, dict):
+        yield from _lists_at(value.get(place[0]), place[1:])
+    elif isinstance(value, list):
+        for part in value:
+            yield from _lists_at(part, place)

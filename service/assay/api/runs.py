@@ -31,6 +31,7 @@ from assay.runs.names import MAX_NAME_LENGTH, check_run_name
 from assay.runs.owners import foreign_run, writer_of
 from assay.runs.subscribers import Subscriber, Subscribers
 from assay_models.base import NullIsAbsent
+from assay_models.bounded import MAX_FIELDS
 from assay_monitors.admission import Writer
 from assay_monitors.charts import DEFAULT_COLUMNS, RunChart, run_chart
 from assay_monitors.gold import GoldItem, measure
@@ -84,6 +85,8 @@ class _Body(NullIsAbsent):
 def _drop_nulls(values: object) -> object:
     if not isinstance(values, dict):
         return values
+    if len(values) > MAX_FIELDS:
+        raise ValueError(f"{len(values)} values, where a step has at most {MAX_FIELDS}")
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -37,6 +37,8 @@ from assay_models.items import (
 )
 
 ItemName = Annotated[str, Field(min_length=1, max_length=128)]
+# On another server's route: a client may send a checkpoint's path.
+ModelName = Annotated[str, Field(max_length=4096)]
 RunName = Annotated[
     str, Field(min_length=1, max_length=MAX_NAME_LENGTH), AfterValidator(check_run_name)
 ]
@@ -55,6 +57,13 @@ RunSplit = Annotated[str, Field(min_length=1, max_length=64)]
 
 Accepted = Any
 """A field of other servers' clients on which no number here depends, with any value."""
+
+
+class ItemList:
+    """The mark of a field whose list has an entry for each item of the request.
+
+    Its length is checked before the body is validated.
+    """
 
 
 class _AnyItem:
@@ -139,7 +148,7 @@ class RunBody(Body):
 class ModelScoreBody(Body):
     """Items to score with the model in the path."""
 
-    items: Annotated[list[ItemFields], Field(min_length=1)]
+    items: Annotated[list[ItemFields], Field(min_length=1), ItemList()]
     options: OptionsBody = OptionsBody()
     run: RunBody | None = None
 
@@ -157,7 +166,7 @@ class BestOfNBody(NullIsAbsent):
     __pydantic_extra__: dict[str, Any]
 
     model: ItemName
-    candidates: Annotated[list[str | dict[str, Any]], Field(min_length=1)]
+    candidates: Annotated[list[str | dict[str, Any]], Field(min_length=1), ItemList()]
     top_n: Annotated[int, Field(ge=1)] | None = None
     tie_margin: Annotated[FiniteFloat, Field(ge=0)] | None = None
     abstain_below: FiniteFloat | None = None

@@ -211,6 +211,8 @@ def _validate(
 ) -> tuple[dict[int, Item], dict[int, PreparedItems]]:
     """Return the valid items, and the entries of those that fail alone.
 
+    It ends once there are `MAX_PROBLEMS`.
+
     Raises:
         InvalidRequest: an item does not match the schema.
     """
@@ -229,6 +231,8 @@ def _validate(
                 continue
             problems.extend(_problems(index, fields, error))
             hint = hint or fields_hint(schema, [problem["loc"] for problem in error.errors()])
+            if len(problems) >= MAX_PROBLEMS:
+                break
     if problems:
         raise InvalidRequest(
             f"{problems[0]['field']}: {problems[0]['problem']}",

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from assay.api.json import MAX_MARKED_BYTES
+from assay.api.json import MAX_INVALID_VALUES, MAX_MARKED_BYTES
 
 JSON = {"content-type": "application/json"}
 GOOD = '{"text": "aaa"}'
@@ -279,3 +279,14 @@ async def test_a_problem_names_its_field_as_the_sender_wrote_it(
     names = [error["field"] for error in problem["errors"]]
     assert any(name.endswith(field) for name in names), names
     assert all(re.fullmatch(r"[a-z_]+(\.[a-z_0-9]+)*", name) for name in names), names
+
+
+async def test_more_invalid_values_than_are_marked_are_an_error_of_the_body(
+    client: httpx2.AsyncClient,
+) -> None:
+    for count, status in ((MAX_INVALID_VALUES, 200), (MAX_INVALID_VALUES + 1, 422)):
+        invalid = ",".join(["NaN"] * count)
+        body = f'{{"model": "scripted", "items": [{{"text": "a"}}, {{"messages": [{invalid}]}}]}}'
+        answer = await post(client, "/v1/score", body)
+        assert answer.status_code == status, answer.text
+    assert answer.json()["detail"].startswith("body: not valid JSON: ")

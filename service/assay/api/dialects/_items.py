@@ -1,14 +1,15 @@
 """Conversion of a client's texts and messages to the item fields of the model's family."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
+from assay.api.json_values import JsonList, JsonObjects
 from assay.errors import InvalidRequest
 from assay.served_model import ServedModel
 from assay_models.base import NullIsAbsent
-from assay_models.items import read_fields
+from assay_models.items import MAX_MESSAGES, join_text_parts, read_fields
 
 Fields = dict[str, Any]
 Messages = list[dict[str, Any]]
@@ -29,11 +30,14 @@ class ChatMessage(NullIsAbsent):
     model_config = ConfigDict(frozen=True)
 
     role: str
-    content: str | list[JsonValue] | None = None
+    content: str | JsonList | None = None
     name: str | None = None
     reasoning_content: str | None = None
     tool_call_id: str | None = None
-    tool_calls: list[dict[str, JsonValue]] | None = None
+    tool_calls: JsonObjects | None = None
+
+
+ChatMessages = Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES)]
 
 
 def response_item(
@@ -119,10 +123,8 @@ def text_messages(messages: Sequence[ChatMessage]) -> Messages:
 
 def _join_text(content: str | list[JsonValue] | None) -> str | list[JsonValue] | None:
     """Return the text of parts of text; other content as it is, for its item to be refused."""
-    if not isinstance(content, list):
-        return content
-    texts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
-    return "".join(map(str, texts)) if all(isinstance(text, str) for text in texts) else content
+    text = join_text_parts(content) if isinstance(content, list) else None
+    return content if text is None else text
 
 
 def _simplify(messages: Messages) -> str | Messages:

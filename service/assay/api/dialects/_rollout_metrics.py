@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from assay.errors import quote
+
 Numbers = Mapping[str, float]
 Rollout = Mapping[str, Any]
 
@@ -69,7 +71,7 @@ def _group(task: int, rollouts: Mapping[int, Rollout]) -> dict[str, Any]:
 def _index(rollout: Rollout, name: str) -> int:
     value = rollout.get(name, 0)
     if type(value) is not int:
-        raise MetricsError(f"{name} is an integer, not {value!r}")
+        raise MetricsError(f"{name} is an integer, not {quote(value)}")
     return value
 
 
@@ -86,8 +88,10 @@ def _numbers(rollout: Rollout) -> dict[str, float]:
 
 def _describe(rows: Sequence[Numbers]) -> dict[str, float]:
     """Return five statistics of each column; those that are not finite are left out."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: [row[name] for row in rows if name in row] for name in names}
+    columns: dict[str, list[float]] = {}
+    for row in rows:  # each may have names of its own
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value)
     return {
         f"{statistic}/{name}": value
         for name, values in columns.items()

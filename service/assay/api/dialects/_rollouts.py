@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import JsonValue
 
 from assay.api.dialects._items import Fields, Messages, response_item
-from assay.errors import InvalidRequest
+from assay.errors import InvalidRequest, quote
 from assay.served_model import ServedModel
+from assay_models.items import join_text_parts
 
 Entry = Mapping[str, JsonValue]
 
@@ -112,18 +113,16 @@ def _read_entry(where: str, entry: Entry) -> dict[str, Any]:
             is_call = "tool_calls" in calls and entry.get("content") is None
             text = None if is_call else _read_text(where, entry.get("content"))
             return {"role": ROLE_NAMES.get(role, role), "content": text, **calls}
-    raise InvalidRequest(f"{where}: an entry of type {entry.get('type')!r} cannot be a message")
+    raise InvalidRequest(
+        f"{where}: an entry of type {quote(entry.get('type'))} cannot be a message"
+    )
 
 
 def _read_text(where: str, content: JsonValue) -> str:
-    parts = [{"text": content}] if isinstance(content, str) else content
-    texts = [
-        part.get("text") if isinstance(part, Mapping) else None
-        for part in (parts if isinstance(parts, list) else [None])
-    ]
-    if not all(isinstance(text, str) for text in texts):
+    text = join_text_parts(content) if isinstance(content, list) else content
+    if not isinstance(text, str):
         raise InvalidRequest(f"{where}: a message holds something else than text")
-    return "".join(str(text) for text in texts)
+    return text
 
 
 def _is_answer(message: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ import secrets
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from assay.api.dialects._items import pair_item
 from assay.api.dialects._service import (
@@ -19,8 +19,9 @@ from assay.api.errors import PROBLEMS
 from assay.api.hints import field_hint
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
+from assay.api.json_values import Json
 from assay.api.parameters import ForeignParameters, Parameters
-from assay.api.schemas import Accepted, EngineBody
+from assay.api.schemas import Accepted, EngineBody, ItemList, ModelName
 from assay.errors import InvalidRequest
 from assay.types import ItemResult, ScoreReply
 from assay_models.base import NullIsAbsent, Options
@@ -35,7 +36,7 @@ class Document(NullIsAbsent):
     """A document that is an object. It is ranked by its `text` and returned unchanged."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    __pydantic_extra__: dict[str, JsonValue]
+    __pydantic_extra__: dict[str, Json]
 
     text: str
 
@@ -49,8 +50,8 @@ class RerankBody(EngineBody):
     """
 
     query: str
-    documents: Annotated[list[str | Document], Field(min_length=1)]
-    model: str | None = None
+    documents: Annotated[list[str | Document], Field(min_length=1), ItemList()]
+    model: ModelName | None = None
     top_n: Annotated[int, Field(ge=-1)] | None = TOP_N
     return_documents: bool | None = None
     return_text: bool | None = None

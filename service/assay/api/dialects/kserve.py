@@ -15,7 +15,7 @@ from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
 from assay.api.parameters import ForeignParameters, Parameters
-from assay.api.schemas import Accepted, Body
+from assay.api.schemas import Accepted, Body, ItemList
 from assay.errors import InvalidRequest, ModelNotReady
 from assay.served_model import Ready, ServedModel
 from assay_models.base import NullIsAbsent
@@ -24,8 +24,9 @@ from assay_models.items import read_fields
 # Texts of a tensor with this name are scored unchanged; any other name is a field of the item.
 SENTENCES = "sentences"
 REWARDS = "rewards"
+MAX_TENSORS = 64
 
-# Triton's clients send no content type.
+# Triton's clients send no content type. Web pages have to: see `StrictRequest`.
 router = APIRouter(
     route_class=JsonRoute, responses=PROBLEMS, tags=["engines"], strict_content_type=False
 )
@@ -41,7 +42,7 @@ class InferInput(Body):
     name: str
     shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=2)]
     datatype: Literal["BYTES"]
-    data: list[Text] | list[Row]
+    data: Annotated[list[Text] | list[Row], ItemList()]
     parameters: Accepted = None
 
     @field_validator("data")
@@ -80,9 +81,9 @@ class InferParameters(NullIsAbsent):
 class InferBody(Body):
     """Columns of equal length: `sentences`, or fields of the model's items."""
 
-    inputs: Annotated[list[InferInput], Field(min_length=1)]
+    inputs: Annotated[list[InferInput], Field(min_length=1, max_length=MAX_TENSORS)]
     id: str | None = None
-    outputs: list[RequestedOutput] | None = None
+    outputs: Annotated[list[RequestedOutput], Field(max_length=MAX_TENSORS)] | None = None
     parameters: InferParameters = InferParameters()
 
     @model_validator(mode="after")

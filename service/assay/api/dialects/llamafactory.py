@@ -1,7 +1,7 @@
 """LLaMA-Factory's reward API for PPO: decoded conversations in, scores out."""
 
 import secrets
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
@@ -13,7 +13,7 @@ from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
 from assay.api.parameters import ForeignParameters
-from assay.api.schemas import Accepted, Body
+from assay.api.schemas import Accepted, Body, ItemList
 from assay.served_model import ServedModel
 
 # The client waits indefinitely, and any failure ends its run, so a late reply is better.
@@ -29,7 +29,7 @@ class LlamaFactoryBody(Body):
     """
 
     model: Accepted
-    messages: list[str]
+    messages: Annotated[list[str], ItemList()]
 
 
 class LlamaFactoryReply(BaseModel):

@@ -1,7 +1,7 @@
 """NeMo-Gym's resources server: verification of rollouts, with a failure class for no score."""
 
 import asyncio
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -12,6 +12,7 @@ from assay.api.dialects._service import resolve_model, score, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
+from assay.api.json_values import Json, JsonObject, JsonObjects
 from assay.api.parameters import ForeignParameters
 from assay.errors import InvalidRequest
 from assay.types import ItemResult
@@ -30,6 +31,8 @@ REPLY_FIELDS = frozenset(
     )
 )
 
+# Entries of one side of a rollout; several may make one message.
+MAX_ENTRIES = 4096
 # The client waits indefinitely, and a status other than 200 ends its rollout.
 CLIENT_TIMEOUT_SECONDS = 300.0
 
@@ -38,7 +41,15 @@ router = APIRouter(route_class=JsonRoute, responses=PROBLEMS, tags=["trainers"])
 
 class _Open(NullIsAbsent):
     model_config = ConfigDict(extra="allow", frozen=True)
-    __pydantic_extra__: dict[str, JsonValue]
+    __pydantic_extra__: dict[str, Json]
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields as they were sent, which may be large and are not copied."""
+        values = {name: value for name, value in self if name in self.model_fields_set}
+        return {
+            name: value.fields() if isinstance(value, _Open) else value
+            for name, value in values.items()
+        }
 
 
 class CreateParams(_Open):
@@ -48,14 +59,14 @@ class CreateParams(_Open):
     the policy saw what they stand for, and a message cannot hold it.
     """
 
-    input: str | list[dict[str, JsonValue]]
+    input: str | Annotated[list[JsonObject], Field(max_length=MAX_ENTRIES)]
     instructions: str | None = None
 
 
 class PolicyResponse(_Open):
     """The policy's output; only its messages are scored."""
 
-    output: list[JsonValue]
+    output: Annotated[list[Json], Field(max_length=MAX_ENTRIES)]
 
 
 class VerifyBody(_Open):
@@ -89,7 +100,7 @@ class AggregateBody(_Open):
     where they are absent; no two may have both alike.
     """
 
-    verify_responses: list[dict[str, JsonValue]]
+    verify_responses: JsonObjects
 
 
 class AggregateMetrics(BaseModel):
@@ -116,7 +127,7 @@ async def verify(request: Request, body: VerifyBody, parameters: ForeignParamete
     try:
         item = rollout_item(
             served,
-            body.responses_create_params.model_dump(exclude_unset=True),
+            body.responses_create_params.fields(),
             output=body.response.output,
             data=body.__pydantic_extra__,
         )
@@ -173,8 +184,7 @@ def _check_model(request: Request, model: str | None) -> None:
 
 def _rollout(body: VerifyBody) -> dict[str, Any]:
     """Return the fields of the request, without those of an earlier verification."""
-    fields = body.model_dump(exclude_unset=True)
-    return {name: value for name, value in fields.items() if name not in REPLY_FIELDS}
+    return {name: value for name, value in body.fields().items() if name not in REPLY_FIELDS}
 
 
 def _reward(result: ItemResult) -> dict[str, Any]:

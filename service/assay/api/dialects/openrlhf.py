@@ -4,10 +4,10 @@ The query holds prompt and response in one text, rendered with the policy's own 
 split by the prompt that the request carries, or else by the template; the reply says by which.
 """
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, JsonValue, model_validator
+from pydantic import BaseModel, model_validator
 
 from assay.api.dialects._chat_templates import (
     Messages,
@@ -20,8 +20,9 @@ from assay.api.dialects._service import score, scores_of, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
+from assay.api.json_values import Json
 from assay.api.parameters import ForeignParameters
-from assay.api.schemas import Body
+from assay.api.schemas import Body, ItemList
 from assay.served_model import ServedModel
 
 # The client waits 180 s.
@@ -41,9 +42,9 @@ class OpenRlhfBody(Body):
     far as the model's family has these fields.
     """
 
-    query: list[str]
-    prompts: list[str] | None = None
-    labels: list[JsonValue] | None = None
+    query: Annotated[list[str], ItemList()]
+    prompts: Annotated[list[str] | None, ItemList()] = None
+    labels: Annotated[list[Json] | None, ItemList()] = None
 
     @model_validator(mode="after")
     def _check_lengths(self) -> "OpenRlhfBody":

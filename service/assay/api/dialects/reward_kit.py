@@ -3,13 +3,14 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from assay.api.dialects._items import ChatMessage, conversation_item, text_messages
+from assay.api.dialects._items import ChatMessages, conversation_item, text_messages
 from assay.api.dialects._service import require_scores, score, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
+from assay.api.json_values import Json
 from assay.api.parameters import ForeignParameters
 from assay_models.base import NullIsAbsent
 
@@ -24,10 +25,10 @@ class RewardKitBody(NullIsAbsent):
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    __pydantic_extra__: dict[str, JsonValue]
+    __pydantic_extra__: dict[str, Json]
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    original_messages: list[ChatMessage] | None = None
+    messages: Annotated[ChatMessages, Field(min_length=1)]
+    original_messages: ChatMessages | None = None
 
     @model_validator(mode="after")
     def _reject_model(self) -> "RewardKitBody":

@@ -15,6 +15,7 @@ from assay.api.errors import PROBLEMS
 from assay.api.jobs import Jobs
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
+from assay.api.json_values import Json
 from assay.api.middleware import caller_of
 from assay.api.parameters import MAX_TIMEOUT_MS, ForeignParameters, Parameters
 from assay.api.schemas import Accepted, Body
@@ -40,7 +41,7 @@ class RollTask(Body):
     response: str
     rollout_id: Accepted
     data_id: Accepted = None
-    reward_info: JsonValue = None
+    reward_info: Json = None
     reward_manager: Accepted = None
     timeout: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_MS / 1e3)] = 300.0
     priority: Accepted = None

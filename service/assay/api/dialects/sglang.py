@@ -14,11 +14,11 @@ from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
 from assay.api.parameters import ForeignParameters, Parameters
-from assay.api.schemas import EngineBody
+from assay.api.schemas import EngineBody, ItemList, ModelName
 from assay.types import ScoreReply
 from assay_models.base import Options
 
-Texts = str | Annotated[list[str], Field(min_length=1)]
+Texts = Annotated[str | Annotated[list[str], Field(min_length=1)], ItemList()]
 
 # verl waits indefinitely, and gives up at once on a 4xx, including the 429 of a full queue.
 CLIENT_TIMEOUT_SECONDS = 300.0
@@ -30,14 +30,14 @@ class SglangClassifyBody(EngineBody):
     """Texts, rendered with the reward model's template. For a single text the reply is no list."""
 
     text: Texts
-    model: str | None = None
+    model: ModelName | None = None
 
 
 class EmbeddingsBody(EngineBody):
     """Texts in the format of OpenAI's embeddings; the embedding's only component is the reward."""
 
     input: Texts
-    model: str | None = None
+    model: ModelName | None = None
     encoding_format: Literal["float", "base64"] = "float"
 
 

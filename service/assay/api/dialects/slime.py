@@ -1,13 +1,14 @@
 """slime's remote reward: one response in, its reward out, as a number or an object."""
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict
 
-from assay.api.dialects._items import ChatMessage, response_item, text_messages
+from assay.api.dialects._items import ChatMessages, response_item, text_messages
 from assay.api.dialects._service import require_scores, score, scores_of, select_model
 from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
+from assay.api.json_values import Json
 from assay.api.parameters import ForeignParameters, Parameters
 from assay.api.schemas import Body
 from assay.types import ScoreReply
@@ -23,9 +24,9 @@ class SlimeBody(Body):
     …) to the item, as far as the model's family has these fields.
     """
 
-    prompt: str | list[ChatMessage]
+    prompt: str | ChatMessages
     response: str
-    label: JsonValue = None
+    label: Json = None
 
 
 class SlimeReward(BaseModel):

@@ -19,7 +19,7 @@ from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
 from assay.api.parameters import ForeignParameters, Parameters
-from assay.api.schemas import Accepted, Body, EngineBody
+from assay.api.schemas import Accepted, Body, EngineBody, ItemList, ModelName
 from assay.served_model import ServedModel
 from assay.types import ItemResult
 from assay_models.base import Options, Truncation
@@ -46,7 +46,7 @@ class _TeiBody(EngineBody):
     `is_truncated` is another client's name for `truncate`. `model` may name one of several models.
     """
 
-    model: str | None = None
+    model: ModelName | None = None
     raw_scores: bool = False
     truncate: bool | None = None
     is_truncated: bool | None = None
@@ -80,7 +80,10 @@ class _TeiBody(EngineBody):
 class TeiPredictBody(_TeiBody):
     """`inputs`: a text, a pair of texts, or a list in which each of these is a list."""
 
-    inputs: str | Inputs | Annotated[list[Inputs], Field(min_length=1)]
+    inputs: Annotated[
+        str | Inputs | Annotated[list[Inputs], Field(min_length=1)],
+        ItemList(),
+    ]
     parameters: TeiParameters = TeiParameters()
 
     @property
@@ -112,7 +115,7 @@ class TeiRerankBody(_TeiBody):
     """A query and the texts to rank by relevance to it; with a positive `top_n` only the best."""
 
     query: str
-    texts: Annotated[list[str], Field(min_length=1)]
+    texts: Annotated[list[str], Field(min_length=1), ItemList()]
     return_text: bool = False
     return_documents: bool = False
     top_n: Annotated[int, Field(ge=-1)] | None = None

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
 from assay.api.dialects._items import (
-    ChatMessage,
+    ChatMessages,
     Fields,
     conversation_item,
     text_item,
@@ -28,7 +28,7 @@ from assay.api.errors import PROBLEMS
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
 from assay.api.parameters import ForeignParameters, Parameters
-from assay.api.schemas import EngineBody
+from assay.api.schemas import EngineBody, ItemList, ModelName
 from assay.served_model import ServedModel
 from assay.types import ItemResult, ScoreReply
 from assay_models.base import Options
@@ -47,9 +47,9 @@ class _PoolingBody(EngineBody):
     returns the logistic of the raw. Scheduling and tracing fields do not affect the scores.
     """
 
-    model: str | None = None
-    input: str | Annotated[list[str], Field(min_length=1)] | None = None
-    messages: list[ChatMessage] | None = None
+    model: ModelName | None = None
+    input: Annotated[str | Annotated[list[str], Field(min_length=1)] | None, ItemList()] = None
+    messages: ChatMessages | None = None
     use_activation: bool | None = None
     truncate_prompt_tokens: Literal[-1] | None = None
     truncation_side: Literal["left", "right"] | None = None
