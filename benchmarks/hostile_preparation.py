@@ -131,7 +131,7 @@ class _Probe:
         self._sent += 1
         item = {"premise": EVIDENCE[0], "hypothesis": f"Town {self._sent} has a church."}
         began = time.perf_counter()
-        headers = {"X-Assay-Lane": "interactive"}
+        headers = {"X-Assay-Priority": "interactive"}
         reply = self._client.post("/v1/score", json=_body([item]), headers=headers)
         total = 1e3 * (time.perf_counter() - began)
         timing = reply.raise_for_status().json()["timing"]

@@ -232,13 +232,21 @@ class PreparationPool:
             self._measure()
             self._dispatch()
 
-    def _check_room(self, size: int, lane: Lane) -> None:
+    def check_size(self, size: int, lane: Lane) -> None:
+        """Check the bytes of a request's items, which may be counted while they become known.
+
+        Raises:
+            RequestTooLarge: they are more than may ever wait.
+        """
         room = _room(self._max_bytes, lane)
         if size > room:
             raise RequestTooLarge(
                 f"the items have {size} bytes, the limit of their lane is {room}",
                 hint="split the request",
             )
+
+    def _check_room(self, size: int, lane: Lane) -> None:
+        self.check_size(size, lane)
         held = 0
         for other in reversed(LANES):
             held += self._bytes[other]

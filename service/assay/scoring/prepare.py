@@ -133,6 +133,7 @@ class Preparer:
                 size += count
             unyielded += count
             if (number + 1) % YIELD_EVERY == 0 or unyielded > YIELD_BYTES:
+                self._pool.check_size(size, call.lane)  # one text may be that of every item
                 unyielded = 0
                 await asyncio.sleep(0)
         budget.add([entry for cached in entries for entry in cached])

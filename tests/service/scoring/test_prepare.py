@@ -11,7 +11,7 @@ from support.doubles import ScriptedModel, new_metrics
 from assay.errors import InvalidRequest, RequestTooLarge
 from assay.scoring.preparation_pool import PreparationPool
 from assay.scoring.prepare import MAX_REQUEST_INPUTS, PrepareCall, Preparer, RequestBudget
-from assay.scoring.prepared_cache import PreparedCache, PreparedItems
+from assay.scoring.prepared_cache import PreparedCache, PreparedItems, digest_of
 from assay.types import InvalidValue, ItemFailure
 from assay_models.base import Input, Item, Options, Prepared
 from assay_models.items import TextItem
@@ -134,3 +134,19 @@ def test_a_request_has_a_bounded_number_of_inputs() -> None:
     budget.add([PreparedItems(Prepared(()), keys=(b"",) * MAX_REQUEST_INPUTS)])
     with pytest.raises(RequestTooLarge):
         budget.add([PreparedItems(Prepared(()), keys=(b"",))])
+
+
+async def test_a_text_of_every_item_is_refused_before_it_is_read_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[int] = []
+
+    def count(scope: bytes, items: Sequence[Any]) -> tuple[bytes | None, int]:
+        read.append(len(items))
+        return digest_of(scope, items)
+
+    monkeypatch.setattr("assay.scoring.prepare.digest_of", count)
+    shared = "x" * (2 << 20)
+    with pytest.raises(RequestTooLarge, match="items have 2097166 bytes"):
+        await prepare(ScriptedModel(), [{"text": shared}] * 1000)
+    assert len(read) == 1
