@@ -147,6 +147,6 @@ async def test_a_text_of_every_item_is_refused_before_it_is_read_for_each(
 
     monkeypatch.setattr("assay.scoring.prepare.digest_of", count)
     shared = "x" * (2 << 20)
-    with pytest.raises(RequestTooLarge, match="items have 2097166 bytes"):
+    with pytest.raises(RequestTooLarge, match="items have 2097165 bytes"):
         await prepare(ScriptedModel(), [{"text": shared}] * 1000)
     assert len(read) == 1

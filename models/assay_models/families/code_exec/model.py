@@ -26,6 +26,7 @@ from assay_models.families.code.programs import (
     extraction_details,
     extraction_flags,
 )
+from assay_models.families.code_exec.cgroup import parent_group
 from assay_models.families.code_exec.exchange import EXCEPTIONS
 from assay_models.families.code_exec.isolation import PROGRAM_UID
 from assay_models.families.code_exec.sandbox import (
@@ -272,6 +273,12 @@ def choose_sandbox(model: str, options: CodeExecOptions) -> Sandbox:
     bounds = Bounds.model_validate({name: getattr(options, name) for name in Bounds.model_fields})
     broken = find_broken_guarantee(bounds)
     if broken is None:
+        if parent_group() is None:
+            logger.warning(
+                "%s: no control group can be made here, so memory is limited for each process of a "
+                "program, and not for all together",
+                model,
+            )
         return Sandbox(bounds, is_isolated=True)
     if options.isolation == "required":
         raise CardError(
