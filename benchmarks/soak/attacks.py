@@ -23,6 +23,7 @@ CHUNK = 2**20
 MAX_SENT_BYTES = 300 * CHUNK
 MAX_SILENT = 900
 MAX_SLOW_BODIES = 20
+SLOW_SECONDS = 10.0
 PAUSE_SECONDS = 0.05
 REQUEST_SECONDS = 60.0
 ANSWER_BYTES = 65_536
@@ -136,9 +137,12 @@ def slow_bodies(attack: Attack) -> None:
         if len(held) < MAX_SLOW_BODIES:
             with suppress(OSError):
                 connection = attack.connect()
+                connection.settimeout(SLOW_SECONDS)
                 connection.sendall(head + b" " * 32 * CHUNK)
                 held.append(connection)
                 attack.answers["open"] += 1
+                continue
+            attack.answers["refused"] += 1
             continue
         try:
             held[number % len(held)].sendall(b" ")

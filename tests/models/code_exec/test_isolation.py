@@ -6,8 +6,9 @@ import logging
 import marshal
 import os
 import socket
+import subprocess
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from assay_models.base import Options
 from assay_models.card import CardError
 from assay_models.families.code_exec import model as family
 from assay_models.families.code_exec import sandbox, self_test
-from assay_models.families.code_exec.sandbox import Bounds, Sandbox, SandboxFailed
+from assay_models.families.code_exec.sandbox import COMMAND, Bounds, Sandbox, SandboxFailed
 from assay_models.families.code_exec.self_test import find_broken_guarantee
 from assay_models.items import CodeExecItem
 
@@ -325,14 +326,15 @@ async def test_a_killed_launcher_ends_all_processes() -> None:
 async def test_two_hundred_programs_run_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     model = with_new_semaphore(await asyncio.to_thread(load), 3)
     launchers: list[int] = []
-    start: Callable[..., Awaitable[object]] = asyncio.create_subprocess_exec
+    start: Callable[..., object] = subprocess.Popen
 
-    async def counted(*arguments: object, **options: object) -> object:
-        process = await start(*arguments, **options)
-        launchers.append(len(psutil.Process().children()))
+    def counted(*arguments: object, **options: object) -> object:
+        process = start(*arguments, **options)
+        if arguments == (COMMAND,):  # and not the parser of programs
+            launchers.append(len(psutil.Process().children()))
         return process
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", counted)
+    monkeypatch.setattr(subprocess, "Popen", counted)
     responses = [f"```\ndef f():\n    return {number}\n```" for number in range(200)]
     items = [CodeExecItem(response=response, tests="assert f() < 150") for response in responses]
     inputs = [model.prepare([item], Options()).inputs[0] for item in items]

@@ -4,10 +4,13 @@ import asyncio
 import marshal
 import os
 import platform
+import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -110,6 +113,43 @@ class Bounds(BaseModel):
         return self
 
 
+class _RunnerProcess:
+    """One process of the runner, started and awaited by one thread.
+
+    The kernel kills the runner when the thread that started it ends. It is not started in the event
+    loop, because a fork copies the server's page tables; Python's own `subprocess` need not fork.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_killed = False
+
+    def run(self, request: bytes) -> bytes:
+        """Return the runner's report; nothing if it was killed."""
+        with self._lock:
+            if self._is_killed:
+                return b""
+            self._process = subprocess.Popen(  # noqa: S603 nothing in it comes from outside
+                COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=ENVIRONMENT,
+                cwd="/",
+                start_new_session=True,
+            )
+        return self._process.communicate(request)[0]
+
+    def kill(self) -> None:
+        """Kill the runner and all of its processes, unless it has ended."""
+        with self._lock:
+            self._is_killed = True
+            if self._process is not None and self._process.poll() is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, SIGKILL)
+
+
 @dataclass(frozen=True, slots=True)
 class Sandbox:
     """A sandbox for programs, with bounds; isolated from the machine if it is `is_isolated`."""
@@ -156,18 +196,11 @@ class Sandbox:
 
     async def _report(self, request: bytes) -> str:
         """Run the runner and return its report."""
-        process = await asyncio.create_subprocess_exec(
-            *COMMAND,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=ENVIRONMENT,
-            cwd="/",
-            start_new_session=True,
-        )
+        process, executor = _RunnerProcess(), ThreadPoolExecutor(1, "program")
+        running = asyncio.get_running_loop().run_in_executor(executor, process.run, request)
         try:
             async with asyncio.timeout(self.bounds.wall_seconds):
-                report, _ = await process.communicate(request)
+                report = await asyncio.shield(running)
         except TimeoutError:
             raise ItemError(
                 "not_finished",
@@ -175,10 +208,10 @@ class Sandbox:
                 "waits for something, or the machine has too much to do",
             ) from None
         finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, SIGKILL)
-                await process.wait()
+            process.kill()
+            executor.shutdown(wait=False)
+            if not running.done():
+                await asyncio.wait({running})
         return report.decode()
 
     def _request(self, program: str, folder: str, group: MemoryGroup | None) -> dict[str, object]:
