@@ -3,7 +3,7 @@
 It starts a server of its own, with two API keys: one for the honest callers, one for the attacker.
 The caches are off, so that every honest answer is computed anew, and is compared with the answer to
 the same request before the first attack. The last lines state what was lost, what was wrong, and
-the resident memory at the end as a share of that at the start.
+the server's resident memory at the end as a share of that at the start.
 
 Example:
     python -m benchmarks.soak --minutes 30
@@ -27,9 +27,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from assay_client import AssayError, AsyncClient
 from benchmarks.load import percentile
-from benchmarks.memory import resident_bytes
 from benchmarks.mixed_items import text_of
 from benchmarks.processes import ProcessTree, free_port
 from benchmarks.soak.attacks import ATTACKS, HOST
@@ -253,7 +254,8 @@ class Soak:
         self._sample(phase)
 
     def _sample(self, phase: Phase) -> None:
-        phase.end_mib = resident_bytes(self._pid) / MIB
+        # Of the server alone: a child that was just started shares its parent's memory.
+        phase.end_mib = psutil.Process(self._pid).memory_info().rss / MIB
         phase.peak_mib = max(phase.peak_mib, phase.end_mib)
         descriptors = len(os.listdir(f"/proc/{self._pid}/fd"))
         phase.peak_descriptors = max(phase.peak_descriptors, descriptors)
