@@ -127,10 +127,10 @@ def silent_connections(attack: Attack) -> None:
 
 
 def slow_bodies(attack: Attack) -> None:
-    """Send bodies of 33 MB but for their end, and drip."""
+    """Send bodies of 32 MiB but for their end, and drip."""
     head = (
         f"POST /v1/score HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {attack.key}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {33 * CHUNK}\r\n\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {32 * CHUNK}\r\n\r\n"
     ).encode()
     held: list[socket.socket] = []
     for number in attack.rounds():
@@ -138,7 +138,7 @@ def slow_bodies(attack: Attack) -> None:
             with suppress(OSError):
                 connection = attack.connect()
                 connection.settimeout(SLOW_SECONDS)
-                connection.sendall(head + b" " * 32 * CHUNK)
+                connection.sendall(head + b" " * 31 * CHUNK)
                 held.append(connection)
                 attack.answers["open"] += 1
                 continue

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from assay.errors import SettingsError
+from assay.service_links import find_service_links
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +30,6 @@ MAX_SOCKET_PATH_BYTES = 107
 YEAR_SECONDS = 31_536_000
 MIN_KEY_LENGTH = 16
 MAKE_KEY = "make one with `openssl rand -hex 32`"
-# Kubernetes describes each service of the namespace in the environment of every container, and
-# Docker each linked container. The variables of a service `assay` or `assay-…` have our prefix.
-SERVICE_LINK_NAME = re.compile(
-    r"ASSAY_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
-)
-SERVICE_LINK_URL_NAME = re.compile(r"ASSAY_(\w+_)?PORT")
-SERVICE_LINK_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
 def _check_device(device: str) -> str:
@@ -344,20 +338,6 @@ def variable_name(field: str) -> str:
 def is_client_variable(name: str) -> bool:
     """Return whether the client reads this variable, and not the server."""
     return name in CLIENT_VARIABLES or name.startswith(REWARD_PREFIX)
-
-
-def find_service_links(environment: Mapping[str, str]) -> list[str]:
-    """Return the variables that describe services named `assay` or `assay-…` in Kubernetes.
-
-    Their names are `{SERVICE}_SERVICE_HOST`, `{SERVICE}_SERVICE_PORT`, `{SERVICE}_PORT_80_TCP`, …,
-    and `{SERVICE}_PORT`, whose value is a URL.
-    """
-    return sorted(
-        name
-        for name, value in environment.items()
-        if SERVICE_LINK_NAME.fullmatch(name)
-        or (SERVICE_LINK_URL_NAME.fullmatch(name) and SERVICE_LINK_URL.match(value))
-    )
 
 
 def _hints_for_unknown(unknown: Sequence[str]) -> Iterator[str]:

@@ -7,10 +7,10 @@ from pydantic import ValidationError
 
 from assay.api import openapi
 from assay.errors import SettingsError
+from assay.service_links import find_service_links
 from assay.settings import (
     CLIENT_VARIABLES,
     Settings,
-    find_service_links,
     read_settings,
     variable_name,
 )
