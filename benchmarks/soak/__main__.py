@@ -50,7 +50,7 @@ Ask = Callable[[AsyncClient, int], Awaitable[list[float | None]]]
 
 @dataclass
 class Phase:
-    """What happened while one attacker was at work. Times are of small interactive requests."""
+    """The events while one attacker is at work. Times are of small interactive requests."""
 
     attack: str
     seconds: float
