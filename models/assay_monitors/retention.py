@@ -58,7 +58,7 @@ class Retention:
     steps: int = 2_000
     pins: int = 20
     bytes: int = 256 * 2**20
-    min_age: float = 24 * 3600.0
+    min_age: float = 3600.0
 
 
 class KeptOwner(NamedTuple):

@@ -36,6 +36,10 @@ def quote(value: object) -> str:
     return repr(value) if isinstance(value, float | int | None) else type(value).__name__
 
 
+MAX_PROBLEMS = 20
+"""Problems of a request that its error names."""
+
+
 class AssayError(Exception):
     """The base class of all errors. Its texts never contain a scored text; long ones are cut.
 

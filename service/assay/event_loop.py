@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 STALL_SECONDS = 0.05
 BEAT_SECONDS = 0.02
 LOG_SECONDS = 60.0
+# A shorter wait is for a processor, on a busy machine: counted, and not logged.
+MIN_LOGGED_WAIT_SECONDS = 1.0
 OWN_PACKAGES = ("assay", "assay_models", "assay_monitors")
 
 
@@ -64,7 +66,8 @@ class EventLoopMonitor:
             is_computing = time.thread_time() - self._used > STALL_SECONDS
             cause = "computing" if is_computing else "waiting"
             self._stalls.labels(cause).inc()
-            self._log(lag, cause)
+            if is_computing or lag >= MIN_LOGGED_WAIT_SECONDS:
+                self._log(lag, cause)
         self._schedule()
 
     def _log(self, lag: float, cause: str) -> None:

@@ -17,13 +17,12 @@ from starlette.routing import Match
 from assay.api.encodings import SUPPORTED_CODINGS
 from assay.api.hints import field_hint, native_hint, route_hint
 from assay.api.paths import route_path
-from assay.errors import AssayError, InvalidRequest, ModelNotFound
+from assay.errors import MAX_PROBLEMS, AssayError, InvalidRequest, ModelNotFound
 from assay.types import VALUE_ERROR, InvalidValue, field_name
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-MAX_PROBLEMS = 20
 METHODS = ("DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT")
 # Clients of these routes read a text under `error`: the v2 inference protocol, and TEI.
 TEXT_ERROR_PATHS = ("/v2/models/", "/compat/tei/", "/predict")

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 FILE = "ASSAY_API_KEYS_FILE"
 REFRESH_SECONDS = 5.0
 HINT = (
-    'a table for each key, such as [trainer] with scopes = ["score", "record"] and '
+    'a table for each key, such as [trainer] with scopes = ["score", "read", "record"] and '
     'sha256 = "...", the output of: printf %s "$KEY" | sha256sum'
 )
 
@@ -29,7 +29,12 @@ def _as_list(value: object) -> object:
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+# The program `sha256sum` writes the name of its input, `-`, behind the digest.
+Digest = Annotated[
+    str,
+    BeforeValidator(lambda text: text.removesuffix("  -") if isinstance(text, str) else text),
+    Field(pattern=r"^[0-9a-fA-F]{64}$"),
+]
 
 
 class KeyEntry(BaseModel):
@@ -54,6 +59,7 @@ class _Stamp:
     """The state of the file by which a change is noticed."""
 
     inode: int
+    written: int
     changed: int
     size: int
 
@@ -139,7 +145,7 @@ def _stamp(file: Path) -> _Stamp | None:
         status = file.stat()
     except OSError:
         return None
-    return _Stamp(status.st_ino, status.st_mtime_ns, status.st_size)
+    return _Stamp(status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
 
 
 def _content(file: Path) -> Mapping[str, KeyEntry]:

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
-from assay.errors import InvalidRequest, RequestTooLarge
+from assay.errors import MAX_PROBLEMS, InvalidRequest, RequestTooLarge
 from assay.scoring.preparation_pool import PreparationPool
 from assay.scoring.prepared_cache import PreparedCache, PreparedItems, digest_of, prepared_items
 from assay.types import VALUE_ERROR, InvalidValue, ItemFailure, Lane, field_name
@@ -27,7 +27,6 @@ P = ParamSpec("P")
 Fields = Mapping[str, Any]
 
 NAMELESS = Item()
-MAX_PROBLEMS = 20
 YIELD_EVERY, YIELD_BYTES = 128, 1 << 20
 """Yield to the event loop after this many items, or bytes, of one request."""
 MAX_REQUEST_INPUTS = 65_536

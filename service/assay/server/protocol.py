@@ -26,7 +26,7 @@ MAX_HEADERS = 256
 # A head that is not complete, in bytes as they arrive.
 MAX_HEAD_BYTES = 2 * MAX_HEADER_BYTES
 # Bytes around the body's own: sizes, extensions and trailers of chunks.
-MAX_CHUNK_FRAMING, MAX_FRAMING_PER_BYTE = MAX_HEADER_BYTES, 16
+MAX_CHUNK_FRAMING, MAX_FRAMING_PER_BYTE = MAX_HEADER_BYTES, 2
 MIN_BODY_RATE = 1_024
 """Bytes a second that a body has to bring, over each `io_timeout`."""
 MAX_PIPELINED = 32
@@ -311,10 +311,13 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._framing += framing
         if self._framing > MAX_CHUNK_FRAMING + MAX_FRAMING_PER_BYTE * size:
-            self.refuse(MalformedRequest("the chunks of the body are nearly all extensions"))
+            self.refuse(
+                MalformedRequest("the chunks of the body are too small, or nearly all extensions")
+            )
         elif self._body_bytes - self._window_begin >= MIN_BODY_RATE * self._all.io_timeout:
             self._window_begin = self._body_bytes
-            self.deadline = self.loop.time() + self._all.io_timeout
+            if self.has_open_body:  # behind those that bring nothing, for evictions too
+                self._wait(self._all.io_timeout)
 
     def _fail(self, cause: BaseException | None) -> None:
         """Refuse the request for which the parser stopped."""
