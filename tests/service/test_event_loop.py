@@ -51,6 +51,7 @@ async def test_a_callback_that_holds_the_loop_is_counted_and_its_place_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(event_loop, "LOG_SECONDS", 0)
+    monkeypatch.setattr(event_loop, "MIN_LOGGED_WAIT_SECONDS", 0)
     metrics = Metrics(CollectorRegistry())
     monitor = EventLoopMonitor(metrics)
     monitor.start()

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from fastapi import FastAPI
@@ -208,6 +209,26 @@ def test_a_changed_file_replaces_the_keys(file: Path) -> None:
     assert keys.find(old) is None
     assert keys.admitted == {}, "a header that was accepted before is checked again"
     assert keys.find(new) is not None
+
+
+def test_a_file_that_may_be_read_again_is_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = ApiKeys([], file)
+    new = "the-key-that-replaces-it"
+    file.write_text(table("score", ["score"], new))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", Mock(side_effect=PermissionError(13, "denied")))
+        keys.refresh()
+    assert keys.find(new.encode()) is None
+    file.chmod(0o640)  # which changes neither its time, nor its size
+    keys.refresh()
+    assert keys.find(new.encode()) is not None
+    assert keys.find(KEYS["score"].encode()) is None
+
+
+def test_a_digest_may_be_the_whole_output_of_sha256sum(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text(f'[trainer]\nscopes = ["score"]\nsha256 = "{digest("a-key-of-16-letters")}  -"')
+    assert ApiKeys([], file).find(b"a-key-of-16-letters") is not None
 
 
 @pytest.mark.parametrize("content", ["", "[broken", None])

@@ -117,7 +117,15 @@ async def test_new_names_of_another_key_push_out_no_run(
     assert len(listed) <= 200
 
 
-async def test_new_names_push_out_no_run_that_was_seen_today(client: httpx2.AsyncClient) -> None:
+async def test_a_run_begun_without_keys_goes_on_under_any(client: httpx2.AsyncClient) -> None:
+    assert (await client.post("/v1/runs/early/telemetry", json=TELEMETRY)).status_code == 200
+    assert (await client.get("/v1/runs/early")).json()["owner"] == ""
+    alice = as_caller(client, "alice")
+    assert (await alice.post("/v1/runs/early/telemetry", json=TELEMETRY)).status_code == 200
+    assert (await alice.patch("/v1/runs/early", json={"note": "mine now"})).status_code == 200
+
+
+async def test_new_names_push_out_no_run_that_was_seen_lately(client: httpx2.AsyncClient) -> None:
     await client.post("/v1/runs/victim/telemetry", json=TELEMETRY)
     for number in range(300):
         await client.post(f"/v1/runs/new-{number}/telemetry", json=TELEMETRY)

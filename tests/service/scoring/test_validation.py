@@ -61,3 +61,14 @@ async def test_too_many_items_are_refused_before_any_is_validated(
         assert answer.status_code == status
         assert len(answer.json()["errors"] or ()) <= MAX_PROBLEMS
         assert CountedItem.validated - before <= 3
+
+
+@pytest.mark.parametrize("count", [1, 200, 2_000, 20_000])
+async def test_any_number_of_unknown_fields_is_a_422_with_the_known_ones(
+    served: Served, scripted_settings: Settings, count: int
+) -> None:
+    async with served(scripted_settings) as client:
+        item = {f"field{number}": 1 for number in range(count)}
+        answer = await client.post("/v1/score", json={"model": "scripted", "items": [item]})
+    assert answer.status_code == 422
+    assert answer.json()["hint"].startswith("fields of an item of this model: ")

@@ -30,6 +30,7 @@ ENDLESS = {
     "trailers": (CHUNKED + b"0\r\n", b"X-Trailer: y\r\n", 400),
     "a trailer": (CHUNKED + b"0\r\nX-Trailer: ", b"y" * 100, 400),
     "a chunk extension": (CHUNKED + b"1;name=", b"e" * 100, 400),
+    "chunks of a byte": (CHUNKED, b"1\r\n \r\n", 400),
     "chunk extensions": (CHUNKED, b"1;" + b"e" * 100 + b"\r\n \r\n", 400),
 }
 

@@ -135,6 +135,22 @@ def test_silent_connections_leave_a_server_with_few_descriptors_answering() -> N
         assert 1050 - 896 <= rejected(server, "evicted") <= 1060
 
 
+def test_a_body_that_arrives_steadily_is_not_closed_for_silent_connections() -> None:
+    content = BODY + b" " * 1_000_000
+    settings = {"ASSAY_MAX_CONNECTIONS": "10", "ASSAY_IO_TIMEOUT": "5"}
+    with serving("--port", "0", **settings) as server, ExitStack() as stack:
+        upload = stack.enter_context(server.connect())
+        upload.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(content))
+        for begin in range(0, len(content), 50_000):
+            upload.sendall(content[begin : begin + 50_000])
+            for _ in range(3):
+                stack.enter_context(server.connect())
+            with httpx2.Client() as client:  # until it has taken all of them in
+                assert client.get(f"{server.url}/healthz").status_code == 200
+        assert read_reply(upload).status == 200
+        assert rejected(server, "evicted") >= 40
+
+
 def test_a_connection_in_use_is_not_closed_for_a_new_one() -> None:
     events = b"GET /v1/runs/any/events HTTP/1.1\r\nHost: assay\r\nAccept: text/event-stream\r\n\r\n"
     with serving("--port", "0", ASSAY_MAX_CONNECTIONS="2") as server, ExitStack() as stack:
