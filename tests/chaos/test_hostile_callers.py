@@ -75,7 +75,7 @@ def resident_bytes(server: Server) -> int:
 def test_a_small_request_is_answered_while_a_hostile_one_is_prepared(
     kind: str, server: Server
 ) -> None:
-    """The hostile request is dropped at its deadline, or refused; it takes no other's turn."""
+    """Answer the other caller until the hostile request is dropped at its deadline, or refused."""
     statuses: list[int] = []
 
     def attack() -> None:

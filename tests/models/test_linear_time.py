@@ -209,9 +209,8 @@ def test_the_steps_of_a_tool_grow_as_the_text_does(functions: tuple[Any, ...]) -
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("functions", TOOLS, ids=TOOL_IDS)
 def test_a_tool_reads_a_long_text_of_any_unit(functions: tuple[Any, ...]) -> None:
-    """Steps inside regular expressions are not counted above; time of the square of the length
-    would be many minutes here, and that of the slowest tool is two seconds.
-    """
+    # Steps inside regular expressions are not counted above. Time of the square of the length would
+    # be many minutes here, and that of the slowest tool is two seconds.
     slow = {}
     for unit in UNITS:
         began = time.thread_time()

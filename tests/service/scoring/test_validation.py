@@ -7,7 +7,7 @@ import pytest
 from pydantic import model_validator
 from support.servers import Served
 
-from assay.scoring.prepare import MAX_PROBLEMS
+from assay.errors import MAX_PROBLEMS
 from assay.settings import Settings
 from assay_models.items import TextItem
 from assay_models.registry import FAMILIES
