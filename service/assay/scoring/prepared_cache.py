@@ -79,7 +79,14 @@ def digest_of(scope: bytes, items: Sequence[Mapping[str, Any]]) -> tuple[bytes |
 def _is_long(items: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether items have more than `MAX_DIGEST_BYTES`; of longer ones it reads no more."""
     room = MAX_DIGEST_BYTES
-    pending: list[Any] = list(items)
+    pending: list[Any] = []
+    for item in items:  # most are flat: this loop is the hot path
+        for name, value in item.items():
+            if type(value) is str and type(name) is str:
+                room -= len(name) + len(value)
+            else:
+                pending += (name, value)
+        room -= VALUE_BYTES * len(item)
     while pending and room >= 0:
         value = pending.pop()
         if isinstance(value, str):
