@@ -205,7 +205,7 @@ class Scheduler(Generic[EntryT]):
 
     def room(self, lane: Lane) -> int:
         """Return the tokens that this lane and those below it may hold together."""
-        return self._max_tokens - _reserve(self._max_tokens, lane)
+        return self._max_tokens - reserve(self._max_tokens, lane)
 
     def excess(self, tokens: int, lane: Lane) -> int:
         """Return by how many tokens `tokens` more would exceed the room; 0 or less if they fit."""
@@ -357,8 +357,9 @@ def padded_cost(inputs: Sequence[Input]) -> int:
     return len(inputs) * max((row.tokens for row in inputs), default=0)
 
 
-def _reserve(tokens: int, lane: Lane) -> int:
-    return tokens // RESERVED[lane] if RESERVED[lane] else 0
+def reserve(amount: int, lane: Lane) -> int:
+    """Return the part of a queue's room that this lane and those below it may not hold."""
+    return amount // RESERVED[lane] if RESERVED[lane] else 0
 
 
 def _candidates(lane: Lane, windows: dict[Lane, list[EntryT]], max_size: int) -> list[EntryT]:

@@ -11,18 +11,13 @@ from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any, Literal, TypeVar
 
-from assay.batching.scheduler import MIN_SHARE, RANK, RESERVED
-from assay.errors import (
-    AssayError,
-    DeadlineExceeded,
-    Overloaded,
-    RequestTooLarge,
-    ShuttingDown,
-)
+from assay.batching.scheduler import MIN_SHARE, RANK, reserve
+from assay.errors import AssayError, RequestTooLarge
 from assay.metrics import Metrics
+from assay.scoring.preparation_errors import ERRORS, PreparationStopped, Reason, no_room, too_large
 from assay.types import LANES, Clock, Lane
 from assay_models.preemption import preempt
 
@@ -33,27 +28,19 @@ SLICE_SECONDS = 0.005
 """A task keeps its permit for this long, and until its next preemption point."""
 MAX_STARTED = 64
 """Tasks of one lane that have started and are not finished; each of them has a thread."""
-RETRY_SECONDS = 1.0
+LONG_SECONDS, MAX_LONG = 0.02, 48
+"""A task that has run for so long is long, and so many of a lane's started tasks may be. One more
+begins again once another has ended, so that places are left for the tasks that are soon done."""
 
-State = Literal["new", "running", "paused", "stopping", "done"]
-Reason = Literal["expired", "abandoned", "too_large", "overloaded", "shutdown"]
-REASONS: tuple[Reason, ...] = ("expired", "abandoned", "too_large", "overloaded", "shutdown")
-
-
-class PreparationStopped(BaseException):
-    """The end of a task at a preemption point; no family's own handlers stop it."""
-
-    def __init__(self, error: AssayError) -> None:
-        super().__init__()
-        self.error = error
+State = Literal["new", "running", "paused", "restarting", "stopping", "done"]
 
 
 @dataclass(slots=True, eq=False)
 class Task:
     """One request's preparation.
 
-    `used` is its virtual time: the lane's at its arrival, and the seconds for which it has run
-    since. `by_share`: it goes before a higher lane. `resumed` is set once it may go on.
+    `used` is its virtual time: that of its start, and the seconds for which it has run since. `ran`
+    are its seconds in all. `by_share`: it goes before a higher lane. `resumed`: it may go on.
     """
 
     lane: Lane
@@ -65,6 +52,8 @@ class Task:
     future: Future[Any] = field(default_factory=Future)
     state: State = "new"
     used: float = 0.0
+    ran: float = 0.0
+    is_long: bool = False
     by_share: bool = False
     began: float = 0.0
     error: AssayError | None = None
@@ -76,26 +65,42 @@ _Heap = list[tuple[float, int, Task]]
 
 @dataclass(slots=True, eq=False)
 class _LaneQueue:
-    """The tasks of one lane that can run. `time` is the latest virtual time that it reached."""
+    """The tasks of one lane that can run. `time` is the latest virtual time that it reached.
+
+    `started` and `long` count tasks that are not finished, `dropped` those still in the heaps.
+    """
 
     lane: Lane
     time: float = 0.0
     deficit: float = 0.0
     started: int = 0
+    long: int = 0
+    dropped: int = 0
     new: _Heap = field(default_factory=list)
+    restarting: _Heap = field(default_factory=list)
     paused: _Heap = field(default_factory=list)
 
     @property
-    def quantum(self) -> float:
-        return MIN_SHARE[self.lane] / (1 - MIN_SHARE[self.lane])
+    def heaps(self) -> tuple[_Heap, ...]:
+        return self.paused, self.new, self.restarting
+
+    def start_of(self, task: Task) -> float:
+        """Return the virtual time of a task that starts now: a new one goes before long ones."""
+        return max(task.used, self.time - (0 if task.is_long else LONG_SECONDS))
 
     def first(self) -> _Heap | None:
         """Return the heap whose first task goes next; None if no task can run."""
-        for heap in (self.new, self.paused):
-            while heap and heap[0][2].state not in ("new", "paused"):
+        for heap in self.heaps:
+            while heap and not _waits(heap[0]):
                 heappop(heap)
-        heaps = (self.paused,) if self.started >= MAX_STARTED else (self.new, self.paused)
+                self.dropped -= 1
+        heaps = self.heaps if self.long < MAX_LONG else self.heaps[:2]
+        heaps = heaps if self.started < MAX_STARTED else self.heaps[:1]
         return min((heap for heap in heaps if heap), key=lambda heap: heap[0][:2], default=None)
+
+
+def _waits(entry: tuple[float, int, Task]) -> bool:
+    return entry[2].state in ("new", "paused")
 
 
 class PreparationQueue:
@@ -103,8 +108,8 @@ class PreparationQueue:
 
     A higher lane goes first; a lower one that waits beside it gets its minimum share of the seconds
     by a deficit, as in `batching.scheduler`. Within a lane the task of the least virtual time goes
-    first (start-time fair queueing, Goyal, Vin and Cheng 1996): tasks that wait side by side get
-    equal seconds, so that a short one passes a long one and none starves.
+    first (start-time fair queueing, Goyal, Vin and Cheng 1996), so that a short one passes long
+    ones; these get equal seconds.
     """
 
     def __init__(self) -> None:
@@ -115,12 +120,12 @@ class PreparationQueue:
         """Add a new task, or one that gives way."""
         lane = self._lanes[task.lane]
         self._number += 1
-        if task.state == "new":
-            task.used = lane.time
-            heappush(lane.new, (task.used, self._number, task))
+        if task.state == "running":
+            task.state, heap = "paused", lane.paused
         else:
-            task.state = "paused"
-            heappush(lane.paused, (task.used, self._number, task))
+            task.state, heap = "new", lane.restarting if task.is_long else lane.new
+            task.used = lane.start_of(task)
+        heappush(heap, (task.used, self._number, task))
 
     def pop(self) -> Task | None:
         """Take out the task that goes next; None if no task can run."""
@@ -130,7 +135,9 @@ class PreparationQueue:
         first, *others = ready
         lane, heap = next((pair for pair in others if pair[0].deficit > 0), first)
         task = heappop(heap)[2]
-        lane.started += task.state == "new"
+        if task.state == "new":  # it gets no seconds for the time before its start
+            lane.started, lane.long = lane.started + 1, lane.long + task.is_long
+            task.used = lane.start_of(task)
         lane.time = max(lane.time, task.used)
         task.state, task.by_share = "running", lane is not first[0]
         return task
@@ -138,20 +145,40 @@ class PreparationQueue:
     def charge(self, task: Task, seconds: float) -> None:
         """Account for the seconds for which a task has run since it was taken out."""
         task.used += seconds
+        task.ran += seconds
         above = False
         for lane in self._lanes.values():
             if above:
-                waits = lane.first() is not None
-                owed = lane.quantum * seconds
-                lane.deficit = lane.deficit + owed if waits else min(0.0, lane.deficit)
+                owed = seconds * MIN_SHARE[lane.lane] / (1 - MIN_SHARE[lane.lane])
+                lane.deficit = lane.deficit + owed if lane.first() else min(0.0, lane.deficit)
             elif lane.lane == task.lane:
                 above = True
                 floor = float("-inf") if task.by_share else min(0.0, lane.deficit)
                 lane.deficit = max(floor, lane.deficit - seconds)
 
+    def outgrows(self, task: Task) -> bool:
+        """Return whether a running task has become long while its lane has no place for that."""
+        lane = self._lanes[task.lane]
+        if task.is_long or task.ran < LONG_SECONDS:
+            return False
+        task.is_long = lane.long < MAX_LONG
+        lane.long += task.is_long
+        return not task.is_long
+
     def finish(self, task: Task) -> None:
         """Count a started task as finished."""
-        self._lanes[task.lane].started -= 1
+        lane = self._lanes[task.lane]
+        lane.started, lane.long = lane.started - 1, lane.long - task.is_long
+
+    def discard(self, task: Task) -> None:
+        """Count a waiting task as dropped; take all of these out once they are the most."""
+        lane = self._lanes[task.lane]
+        lane.dropped += 1
+        if 2 * lane.dropped > sum(map(len, lane.heaps)):
+            for heap in lane.heaps:
+                heap[:] = filter(_waits, heap)
+                heapify(heap)
+            lane.dropped = 0
 
 
 class PreparationPool:
@@ -176,7 +203,7 @@ class PreparationPool:
         slice_seconds: float = SLICE_SECONDS,
     ) -> None:
         self._free = threads
-        self._max_bytes = max_bytes
+        self._rooms = {lane: max_bytes - reserve(max_bytes, lane) for lane in LANES}
         self._clock = clock
         self._series = metrics.preparation
         self._slice_seconds = slice_seconds
@@ -192,7 +219,7 @@ class PreparationPool:
         """Return the result of `work`, which a thread runs when it is its request's time.
 
         Args:
-            work: calls `preemption_point` every few milliseconds.
+            work: calls `preemption_point` every few milliseconds. May begin a second time.
             spend: called with the tokens and the number of inputs that `work` has made; raises an
                 `AssayError` if its request may have no more.
             size: the bytes of the request's items.
@@ -238,27 +265,18 @@ class PreparationPool:
         Raises:
             RequestTooLarge: they are more than may ever wait.
         """
-        room = _room(self._max_bytes, lane)
-        if size > room:
-            raise RequestTooLarge(
-                f"the items have {size} bytes, the limit of their lane is {room}",
-                hint="split the request",
-            )
+        if size > self._rooms[lane]:
+            raise too_large(size, self._rooms[lane])
 
     def _check_room(self, size: int, lane: Lane) -> None:
         self.check_size(size, lane)
         held = 0
         for other in reversed(LANES):
             held += self._bytes[other]
-            is_over = held + size > _room(self._max_bytes, other)
+            is_over = held + size > self._rooms[other]
             if is_over and RANK[other] <= RANK[lane]:
                 self._series.dropped["overloaded"].inc()
-                raise Overloaded(
-                    f"items of {sum(self._bytes.values())} bytes are waiting to be prepared, and "
-                    f"{size} more do not fit",
-                    hint="try again after Retry-After, or send fewer items at once",
-                    retry_after=RETRY_SECONDS,
-                )
+                raise no_room(size, sum(self._bytes.values()))
 
     def _dispatch(self) -> None:
         """Let tasks run while there are permits. The caller holds the lock."""
@@ -270,12 +288,12 @@ class PreparationPool:
         if task.resumed is not None:
             task.resumed.set()
             return
-        running = self._executor.submit(self._execute, task)
-        running.add_done_callback(partial(self._settle, task))
+        self._executor.submit(self._execute, task).add_done_callback(partial(self._settle, task))
 
     def _execute(self, task: Task) -> object:
         task.began = self._clock()
-        self._series.wait_seconds[task.lane].observe(max(0.0, task.began - task.submitted))
+        if not task.ran:
+            self._series.wait_seconds[task.lane].observe(max(0.0, task.began - task.submitted))
         token = preempt.set(partial(self._preempt, task))
         try:
             return task.work()
@@ -302,6 +320,10 @@ class PreparationPool:
     def _give_way(self, task: Task, now: float) -> None:
         with self._lock:
             self._queue.charge(task, now - task.began)
+            task.began = now
+            if self._queue.outgrows(task):
+                task.state = "restarting"
+                raise PreparationStopped(None)
             self._queue.push(task)
             first = self._queue.pop()
             if first is not None and first is not task:
@@ -315,15 +337,21 @@ class PreparationPool:
 
     def _finish(self, task: Task) -> None:
         with self._lock:
-            if task.state == "running":
+            if task.state in ("running", "restarting"):
                 self._queue.charge(task, self._clock() - task.began)
                 self._free += 1
-            task.state = "done"
             self._queue.finish(task)
-            self._release(task)
+            if task.state == "restarting" and task.error is None:
+                task.is_long, task.resumed = True, None
+                self._queue.push(task)
+            else:
+                self._release(task)
             self._dispatch()
 
     def _release(self, task: Task) -> None:
+        """Uncount an ended task, and let go of its items."""
+        task.state = "done"
+        del task.work, task.spend
         self._bytes[task.lane] -= task.size
         self._tasks.discard(task)
         self._measure()
@@ -331,6 +359,8 @@ class PreparationPool:
     def _settle(self, task: Task, running: Future[object]) -> None:
         error = running.exception()
         if isinstance(error, PreparationStopped):
+            if error.error is None:
+                return
             error = error.error
         if isinstance(error, RequestTooLarge):
             self._series.dropped["too_large"].inc()
@@ -345,15 +375,16 @@ class PreparationPool:
         with self._lock:
             if task.state == "done" or task.error is not None:
                 return
-            task.error = _ERRORS[reason]()
+            task.error = ERRORS[reason]()
             with suppress(InvalidStateError):
                 task.future.set_exception(task.error)
             if task.state == "new":
-                task.state = "done"
                 self._release(task)
+                self._queue.discard(task)
             elif task.state == "paused":
                 assert task.resumed is not None, "it was paused"
                 task.state = "stopping"
+                self._queue.discard(task)
                 task.resumed.set()
         self._series.dropped[reason].inc()
 
@@ -362,28 +393,8 @@ class PreparationPool:
         self._series.requests.set(len(self._tasks))
 
 
-def _room(max_bytes: int, lane: Lane) -> int:
-    """Return the bytes that this lane and those below it may hold together."""
-    return max_bytes - (max_bytes // RESERVED[lane] if RESERVED[lane] else 0)
-
-
 def _spend(task: Task, tokens: int, inputs: int) -> None:
     try:
         task.spend(tokens, inputs)
     except AssayError as error:
         raise PreparationStopped(error) from None
-
-
-def _late() -> AssayError:
-    return DeadlineExceeded("the deadline passed while the items were prepared")
-
-
-def _stopped() -> AssayError:
-    return ShuttingDown("the server stopped before the items were prepared")
-
-
-_ERRORS: dict[Reason, Callable[[], AssayError]] = {
-    "expired": _late,
-    "abandoned": _late,
-    "shutdown": _stopped,
-}

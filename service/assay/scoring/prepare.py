@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from sys import getsizeof
 from typing import Any, ParamSpec, TypeVar
 
 from pydantic import ValidationError
@@ -16,7 +17,7 @@ from assay.scoring.preparation_pool import PreparationPool
 from assay.scoring.prepared_cache import PreparedCache, PreparedItems, digest_of, prepared_items
 from assay.types import VALUE_ERROR, InvalidValue, ItemFailure, Lane, field_name
 from assay_models.base import Item, ItemError, Options, RewardModel
-from assay_models.items import UNSCORABLE_MESSAGE, fields_hint
+from assay_models.items import UNSCORABLE_MESSAGE, fields_hint, strings
 from assay_models.preemption import preempt
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ Fields = Mapping[str, Any]
 NAMELESS = Item()
 YIELD_EVERY, YIELD_BYTES = 128, 1 << 20
 """Yield to the event loop after this many items, or bytes, of one request."""
+YIELD_TEXTS = 16_384
+"""Yield to the event loop after this many texts of one item that has no digest."""
 MAX_REQUEST_INPUTS = 65_536
 """The most forward passes of one request: pairs of a claim and a chunk of evidence, mostly."""
 
@@ -44,6 +47,15 @@ class RequestBudget:
         self._max_tokens = max_tokens
         self._tokens = self._inputs = 0
         self._unfinished_tokens = self._unfinished_inputs = 0
+
+    def start(self, cached: Sequence[PreparedItems]) -> None:
+        """Count the cached items, and nothing that a preparation made before it began again.
+
+        Raises:
+            RequestTooLarge: the request has too many tokens or inputs.
+        """
+        self._tokens = self._inputs = 0
+        self.add(cached)
 
     def add(self, entries: Sequence[PreparedItems]) -> None:
         """Count prepared items, instead of what was counted while the last of them was made.
@@ -125,6 +137,8 @@ class Preparer:
         for number, indices in enumerate(groups):
             fields = [items[index] for index in indices]
             digest, count = digest_of(call.scope, fields)
+            if digest is None:
+                count = await self._measure(fields, call.lane)
             cached = self._cached(digest, indices, fields) if self._cache.enabled else ()
             entries.append(cached)
             if not cached:
@@ -135,9 +149,11 @@ class Preparer:
                 self._pool.check_size(size, call.lane)  # one text may be that of every item
                 unyielded = 0
                 await asyncio.sleep(0)
-        budget.add([entry for cached in entries for entry in cached])
+        known = [entry for cached in entries for entry in cached]
+        budget.start(known)
         if missing:
-            work = partial(_prepare, call, items, [groups[number] for number in missing], budget)
+            unknown = [groups[number] for number in missing]
+            work = partial(_prepare, call, items, unknown, known, budget)
             fresh = await self._pool.run(
                 work,
                 spend=budget.add_unfinished,
@@ -149,6 +165,21 @@ class Preparer:
                 entries[number] = prepared
                 self._keep(digest, prepared)
         return list(chain.from_iterable(entries)), len(missing)
+
+    async def _measure(self, fields: Sequence[Fields], lane: Lane) -> int:
+        """Return the bytes of items that have no digest; a long one has many texts, or a long one.
+
+        Raises:
+            RequestTooLarge: they are more than may ever wait.
+        """
+        size = 0
+        for number, text in enumerate(map(str, strings(fields)), 1):  # names are any in Python
+            size += len(text) if text.isascii() else getsizeof(text)
+            if number % YIELD_TEXTS == 0:
+                self._pool.check_size(size, lane)
+                await asyncio.sleep(0)
+        self._pool.check_size(size, lane)
+        return size
 
     def _cached(
         self, digest: bytes | None, indices: tuple[int, ...], fields: Sequence[Fields]
@@ -276,9 +307,11 @@ def _prepare(
     call: PrepareCall,
     items: Sequence[Fields],
     groups: Sequence[tuple[int, ...]],
+    cached: Sequence[PreparedItems],
     budget: RequestBudget,
 ) -> list[list[PreparedItems]]:
     """Return the entries of each group: one, and one more for each item that is invalid."""
+    budget.start(cached)
     all_indices = sorted(index for indices in groups for index in indices)
     valid, failed = _validate(call.schema, {index: items[index] for index in all_indices})
     return [_prepare_indices(call, indices, valid, failed, budget) for indices in groups]

@@ -14,9 +14,11 @@ from assay.cache.keys import cache_key
 from assay.metrics import Metrics
 from assay.types import ItemFailure
 from assay_models.base import Item, Prepared
-from assay_models.items import strings
 
 ENTRY_BYTES = 320
+MAX_DIGEST_BYTES, VALUE_BYTES = 1 << 20, 16
+"""Items of more characters than the first have no digest; each of their values counts as so many
+characters more. The digest is made in the event loop, which a longer text would hold."""
 NAMES = frozenset(("id", "group"))
 # Values of other types than JSON's could be encoded like a JSON value of another meaning.
 STRICT = (
@@ -57,19 +59,45 @@ def prepared_items(fingerprint: str, prepared: Prepared) -> PreparedItems:
 def digest_of(scope: bytes, items: Sequence[Mapping[str, Any]]) -> tuple[bytes | None, int]:
     """Return the digest of items without `id` and `group`, and their size in bytes.
 
-    Of fields that are not JSON there is no digest, and the size is that of their texts.
+    Of long items, and of fields that are not JSON, there is no digest, and the size is 0.
 
     Args:
         scope: everything else that `prepare` depends on.
         items: the wire's fields of the items that are prepared together.
     """
+    if _is_long(items):
+        return None, 0
     bare = [{name: fields[name] for name in fields if name not in NAMES} for fields in items]
     try:
         text = orjson.dumps(bare, option=STRICT)
     except TypeError:
-        return None, sum(len(str(text)) for text in strings(bare))
+        return None, 0
     content = len(scope).to_bytes(8, "big") + scope + text
     return hashlib.blake2b(content, digest_size=32).digest(), len(text)
+
+
+def _is_long(items: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether items have more than `MAX_DIGEST_BYTES`; of longer ones it reads no more."""
+    room = MAX_DIGEST_BYTES
+    pending: list[Any] = []
+    for item in items:  # most are flat: this loop is the hot path
+        for name, value in item.items():
+            if type(value) is str and type(name) is str:
+                room -= len(name) + len(value)
+            else:
+                pending += (name, value)
+        room -= VALUE_BYTES * len(item)
+    while pending and room >= 0:
+        value = pending.pop()
+        if isinstance(value, str):
+            room -= len(value)
+        elif isinstance(value, dict | list):
+            room -= VALUE_BYTES * len(value)
+            if room >= 0:
+                pending.extend(value)
+                if isinstance(value, dict):
+                    pending.extend(value.values())
+    return room < 0
 
 
 class PreparedCache:

@@ -18,7 +18,13 @@ from assay.cache.memory import ENTRY_BYTES, MemoryCache
 from assay.cache.redis import RedisCache
 from assay.cache.tiered import TieredCache
 from assay.metrics import Metrics
-from assay.scoring.prepared_cache import PreparedCache, PreparedItems, digest_of, prepared_items
+from assay.scoring.prepared_cache import (
+    MAX_DIGEST_BYTES,
+    PreparedCache,
+    PreparedItems,
+    digest_of,
+    prepared_items,
+)
 from assay_models.base import Input, Prepared
 
 KEYS = [cache_key("f", str(number).encode()) for number in range(4)]
@@ -196,6 +202,29 @@ class TestPreparedCache:
     )
     def test_fields_that_are_not_json_have_no_digest(self, odd: dict[Any, object]) -> None:
         assert digest_of(b"", [odd])[0] is None
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"text": "x" * (MAX_DIGEST_BYTES + 1)},
+            {"x" * (MAX_DIGEST_BYTES + 1): 1},
+            {"messages": [{"role": "user", "content": ["x" * 1000] * 1100}]},
+            {"scores": [0] * 100_000},
+        ],
+    )
+    def test_long_items_have_no_digest_and_are_not_encoded(
+        self, fields: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        encoded: list[object] = []
+
+        def encode(value: object, option: int) -> bytes:
+            encoded.append(value)
+            return b""
+
+        monkeypatch.setattr("assay.scoring.prepared_cache.orjson.dumps", encode)
+        assert digest_of(b"scope", [fields])[0] is None
+        assert not encoded
+        assert digest_of(b"scope", [{"text": "x" * 100_000}])[0] is not None
 
     def test_a_digest_contains_no_text(self) -> None:
         digest, size = digest_of(b"scope", [{"text": "a secret"}])

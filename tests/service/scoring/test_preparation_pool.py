@@ -1,10 +1,14 @@
 """The preparation pool: order, deadlines, callers that leave, and the bound in bytes."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 
 import pytest
 from support.doubles import new_metrics, value
@@ -16,12 +20,7 @@ from assay.errors import (
     ShuttingDown,
 )
 from assay.metrics import Metrics
-from assay.scoring.preparation_pool import (
-    MAX_STARTED,
-    PreparationPool,
-    PreparationQueue,
-    Task,
-)
+from assay.scoring.preparation_pool import MAX_LONG, MAX_STARTED, PreparationPool
 from assay.types import Lane
 from assay_models.preemption import preemption_point
 
@@ -209,6 +208,82 @@ async def test_bytes_beyond_the_bound_are_refused_and_interactive_ones_find_room
     assert not [entry for entry in bench.log if entry.startswith("refused")]
 
 
+class Passage:
+    """An item's text, which a weak reference can point to."""
+
+    def __len__(self) -> int:
+        return 1
+
+
+def length_of(passage: Passage) -> str:
+    return str(len(passage))
+
+
+async def test_a_dropped_task_lets_go_of_its_items_while_others_run(bench: Bench) -> None:
+    first, running = await bench.occupy()
+    passages = [Passage() for _ in range(20)]
+    alive = [weakref.ref(passage) for passage in passages]
+    waiting = [bench.run(partial(length_of, passage)) for passage in passages]
+    kept = bench.run(Steps(bench.log, "kept", count=1), "bulk")
+    await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await asyncio.sleep(0)
+    del passages, waiting, task
+    gc.collect()
+    assert not [passage for passage in alive if passage() is not None]
+    assert first.gate is not None
+    first.gate.set()
+    await asyncio.gather(running, kept)
+    assert bench.held() == (0, 0)
+
+
+@dataclass
+class Flood:
+    """Long tasks that hold every place of their lane, and end once a short one has."""
+
+    log: list[str] = field(default_factory=list)
+    full: threading.Event = field(default_factory=threading.Event)
+    passed: threading.Event = field(default_factory=threading.Event)
+
+    def long(self) -> str:
+        self.log.append("begin")
+        if self.log.count("begin") == MAX_STARTED:
+            self.full.set()
+        for _ in range(2000):
+            preemption_point()
+            if self.passed.is_set():
+                break
+        self.log.append("long")
+        return "long"
+
+    def short(self) -> str:
+        self.log.append("short")
+        self.passed.set()
+        return "short"
+
+
+async def test_a_short_task_passes_more_long_ones_than_may_start() -> None:
+    ticks, metrics, flood = count(), new_metrics(), Flood()
+    pool = PreparationPool(
+        1, max_bytes=1600, clock=lambda: next(ticks) / 1000, metrics=metrics, slice_seconds=0.0
+    )
+    bench = Bench(pool, metrics)
+    tasks = [bench.run(flood.long, deadline=10**6) for _ in range(MAX_STARTED + 16)]
+    await asyncio.sleep(0)
+    assert await asyncio.to_thread(flood.full.wait, 60)
+    assert await bench.run(flood.short, deadline=10**6) == "short"
+    assert await asyncio.gather(*tasks) == ["long"] * len(tasks)
+    pool.close()
+    assert flood.log.index("short") < flood.log.index("long")
+    restarts = flood.log.count("begin") - len(tasks)
+    assert 0 < restarts <= len(tasks) - MAX_LONG, "each begins again once at most"
+    assert bench.held() == (0, 0)
+    waited = "assay_prepare_wait_seconds_count"
+    assert value(metrics, waited, lane="training") == len(tasks) + 1
+
+
 async def test_work_that_needs_too_much_is_stopped_at_its_preemption_point(bench: Bench) -> None:
     spent: list[tuple[int, int]] = []
 
@@ -250,57 +325,3 @@ async def test_closing_drops_waiting_and_paused_tasks(bench: Bench) -> None:
     errors = await asyncio.gather(running, other, waiting, return_exceptions=True)
     assert [type(error) for error in errors] == [ShuttingDown] * 3
     assert bench.log == ["first0", "second0"]
-
-
-def drain(queue: PreparationQueue, slices: int) -> list[Lane]:
-    """Run slices of one second each; return the lanes of the slices."""
-    lanes: list[Lane] = []
-    for _ in range(slices):
-        task = queue.pop()
-        assert task is not None
-        queue.charge(task, 1.0)
-        queue.push(task)
-        lanes.append(task.lane)
-    return lanes
-
-
-def test_lower_lanes_get_their_minimum_share() -> None:
-    queue = PreparationQueue()
-    lanes: tuple[Lane, ...] = ("interactive", "training", "bulk")
-    for lane in lanes:
-        queue.push(Task(lane))
-    order = drain(queue, 800)
-    shares = {lane: order.count(lane) / len(order) for lane in lanes}
-    assert order[0] == "interactive"
-    assert shares["training"] >= 0.2
-    assert shares["bulk"] >= 0.12
-    assert shares["interactive"] >= 0.6
-
-
-def test_tasks_of_one_lane_get_equal_seconds_from_their_arrival_on() -> None:
-    queue = PreparationQueue()
-    old, new = Task("training"), Task("training")
-    queue.push(old)
-    drain(queue, 100)
-    queue.push(new)
-    drain(queue, 100)
-    assert abs(old.used - new.used) <= 1.0
-    assert abs(old.used - 150) <= 1.0
-
-
-def test_only_so_many_tasks_of_a_lane_start_before_others_finish() -> None:
-    queue = PreparationQueue()
-    tasks = [Task("training") for _ in range(MAX_STARTED + 1)]
-    for task in tasks:
-        queue.push(task)
-    started = [queue.pop() for _ in range(MAX_STARTED)]
-    assert queue.pop() is None
-    queue.push(Task("interactive"))
-    other = queue.pop()
-    assert other is not None
-    assert other.lane == "interactive", "the bound is the lane's own"
-    first = started[0]
-    assert first is not None
-    first.state = "done"
-    queue.finish(first)
-    assert queue.pop() is tasks[-1]

@@ -1,7 +1,8 @@
 """Preparation: an invalid item fails alone, also within a group that is prepared together."""
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -10,11 +11,17 @@ from support.doubles import ScriptedModel, new_metrics
 
 from assay.errors import InvalidRequest, RequestTooLarge
 from assay.scoring.preparation_pool import PreparationPool
-from assay.scoring.prepare import MAX_REQUEST_INPUTS, PrepareCall, Preparer, RequestBudget
+from assay.scoring.prepare import (
+    MAX_REQUEST_INPUTS,
+    YIELD_TEXTS,
+    PrepareCall,
+    Preparer,
+    RequestBudget,
+)
 from assay.scoring.prepared_cache import PreparedCache, PreparedItems, digest_of
 from assay.types import InvalidValue, ItemFailure
 from assay_models.base import Input, Item, Options, Prepared
-from assay_models.items import TextItem
+from assay_models.items import TextItem, strings
 from assay_models.preemption import preemption_point
 
 BAD = InvalidValue("items.1.text", "half of a surrogate pair is not Unicode text")
@@ -136,6 +143,58 @@ def test_a_request_has_a_bounded_number_of_inputs() -> None:
         budget.add([PreparedItems(Prepared(()), keys=(b"",))])
 
 
+def test_a_preparation_that_begins_again_is_counted_once() -> None:
+    budget = RequestBudget(10)
+    cached, fresh = PreparedItems(Prepared(()), tokens=4), PreparedItems(Prepared(()), tokens=6)
+    for _ in range(2):
+        budget.start([cached])
+        budget.add([fresh])
+    with pytest.raises(RequestTooLarge, match="11 tokens"):
+        budget.add_unfinished(1, 1)
+
+
+async def test_a_long_item_is_measured_in_steps_and_up_to_the_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[str] = []
+
+    def read(value: object) -> Iterator[str]:
+        for text in strings(value):
+            log.append("text")
+            yield text
+
+    async def other() -> None:
+        while True:
+            log.append("other")
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr("assay.scoring.prepare.strings", read)
+    beside = asyncio.create_task(other())
+    with pytest.raises(RequestTooLarge, match="the limit of their lane is"):
+        await prepare(ScriptedModel(), [{"text": ["x" * 20] * 20 * YIELD_TEXTS}])
+    beside.cancel()
+    texts = [position for position, entry in enumerate(log) if entry == "text"]
+    assert len(texts) <= 4 * YIELD_TEXTS, "it stops once there are too many bytes"
+    assert "other" in log[texts[0] : texts[-1]]
+
+
+async def test_the_bytes_of_a_long_text_are_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    run = PreparationPool.run
+
+    async def record(pool: PreparationPool, work: Any, *, size: int, **rest: Any) -> Any:
+        sizes.append(size)
+        return await run(pool, work, size=size, **rest)
+
+    monkeypatch.setattr(PreparationPool, "run", record)
+    monkeypatch.setattr("assay.scoring.prepared_cache.MAX_DIGEST_BYTES", 1000)
+    for text in ("x" * 2000, "\u00e9" * 2000):
+        entries = await prepare(ScriptedModel(), [{"text": text}], max_tokens=10**6)
+        assert summary(entries) == [((0,), "ok")]
+    assert len(sizes) == 4, "a text without a digest is prepared each time"
+    assert all(2000 <= size <= 8000 for size in sizes), "Python's own bytes of the text"
+
+
 async def test_a_text_of_every_item_is_refused_before_it_is_read_for_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -147,6 +206,6 @@ async def test_a_text_of_every_item_is_refused_before_it_is_read_for_each(
 
     monkeypatch.setattr("assay.scoring.prepare.digest_of", count)
     shared = "x" * (2 << 20)
-    with pytest.raises(RequestTooLarge, match="items have 2097165 bytes"):
+    with pytest.raises(RequestTooLarge, match="items have 2097156 bytes"):
         await prepare(ScriptedModel(), [{"text": shared}] * 1000)
     assert len(read) == 1
