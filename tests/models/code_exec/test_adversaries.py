@@ -199,6 +199,15 @@ def test_a_program_that_waits_forever_is_an_item_error() -> None:
     assert sandbox_processes() == []
 
 
+def test_a_program_that_waits_and_computes_a_little_is_a_timeout() -> None:
+    program = (
+        "def answer():\n    while True:\n        end = time.process_time() + 0.002\n"
+        "        while time.process_time() < end:\n            pass\n        time.sleep(0.06)"
+    )
+    box = Sandbox(BOUNDS.model_copy(update={"wall_seconds": 20.0}), is_isolated=True)
+    assert outcomes(IMPORTS + program, TEST, sandbox=box) == ["timeout"]
+
+
 def test_tests_do_not_affect_one_another() -> None:
     program = "seen = []\ndef note(x):\n    seen.append(x)\n    return len(seen)"
     tests = [

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -121,33 +120,41 @@ class _RunnerProcess:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._is_killed = False
 
     def run(self, request: bytes) -> bytes:
         """Return the runner's report; nothing if it was killed."""
-        with self._lock:
-            if self._is_killed:
-                return b""
-            self._process = subprocess.Popen(  # noqa: S603 nothing in it comes from outside
-                COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=ENVIRONMENT,
-                cwd="/",
-                start_new_session=True,
-            )
+        if self._is_killed:
+            return b""
+        self._process = subprocess.Popen(  # noqa: S603 nothing in it comes from outside
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+        )
+        # Either this thread sees the flag, or `kill` sees the process.
+        if self._is_killed:
+            self._end(self._process)
         return self._process.communicate(request)[0]
 
     def kill(self) -> None:
-        """Kill the runner and all of its processes, unless it has ended."""
-        with self._lock:
-            self._is_killed = True
-            if self._process is not None and self._process.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, SIGKILL)
+        """Kill the runner and all of its processes, unless it has ended; never wait for its start.
+
+        One that is about to start is killed by its thread.
+        """
+        self._is_killed = True
+        if self._process is not None:
+            self._end(self._process)
+
+    @staticmethod
+    def _end(process: "subprocess.Popen[bytes]") -> None:
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
