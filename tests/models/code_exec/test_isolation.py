@@ -324,7 +324,7 @@ async def test_cancellation_during_a_start_does_not_wait_for_it(
             waited.append(is_cancelled.wait(20))  # False if the event loop is held for that long
             super().__init__(*arguments, **options)
 
-    monkeypatch.setattr(sandbox.subprocess, "Popen", SlowStart)
+    monkeypatch.setattr(subprocess, "Popen", SlowStart)
     pending = asyncio.ensure_future(ISOLATED.run(LOOP, ["assert done"]))
     await asyncio.to_thread(is_starting.wait)
     pending.cancel()
