@@ -16,7 +16,7 @@ LIMIT = 4
 
 
 class Times:
-    """What the kernel tells: the time, a process's computing, and its waiting for a processor."""
+    """The time as the kernel reports it, with a process's computing, and its waiting for a processor."""
 
     now = computed = 0.0
     queued: float | None = 0.0
@@ -106,7 +106,7 @@ def rivals() -> Iterator[list[int]]:
         rival.wait()
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="the kernel does not tell")
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="the kernel does not say")
 async def test_a_process_on_a_busy_processor_is_known_to_wait_for_it(rivals: list[int]) -> None:
     proc = os.open("/proc", os.O_PATH)
     try:

@@ -1,6 +1,5 @@
 """The execution family: its inputs, the rule for responses without a program, and its scores."""
 
-import marshal
 import subprocess
 import sys
 from dataclasses import replace
@@ -362,26 +361,6 @@ class TestRunning:
         both = prepare(running, tests=[test, TESTS[0]])
         ((passed, *_),) = await running.predict(both.inputs)
         assert passed == 1.0
-
-    async def test_tests_are_tried_with_an_empty_program_until_it_has_failed_them_once(
-        self, running: CodeExecModel, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        asked, report = [], Sandbox._report
-
-        async def report_noted(box: Sandbox, request: bytes) -> str:
-            rest = request
-            while rest:
-                size = int(rest[:8], 16)
-                frame, rest = rest[8 : 8 + size], rest[8 + size :]
-            asked.append(marshal.loads(frame)["vacuous"])
-            return await report(box, request)
-
-        monkeypatch.setattr(Sandbox, "_report", report_noted)
-        for _ in range(2):
-            await running.predict(prepare(running, tests="assert double(4) == 8").inputs)
-            with pytest.raises(ItemError, match="an empty program passes"):
-                await running.predict(prepare(running, tests="x = 1").inputs)
-        assert asked == [True, True, False, True]
 
     async def test_a_test_that_leaves_the_comparison_to_the_program_is_an_item_error(
         self, running: CodeExecModel

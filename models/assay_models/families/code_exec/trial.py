@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # they run in front of this file, in the same module
 # A second in which neither judge nor candidate computes, nor waits for a processor, counts as half
 # a second of computing.
 IDLE_WEIGHT = 0.5
-# Where the kernel does not tell how long they wait for a processor, they are taken to wait for it
+# Where the kernel does not say how long they wait for a processor, they are taken to wait for it
 # unless they compute for less than that share of such a window.
 WINDOW_SECONDS, IDLE_SHARE = 0.5, 0.01
 STARTED = b"s"
@@ -129,7 +129,7 @@ class Clock:
         busy, now = sum(map(seconds_of, self._clocks)), time.monotonic()
         self._presume(busy, now)
         for process in self._processes:
-            with suppress(OSError):  # it has ended, or the kernel does not tell
+            with suppress(OSError):  # it has ended, or the kernel does not say
                 seconds = queued_seconds(process, self._proc)
                 self._queued[process] = max(seconds, self._queued[process])
         # A wait is known at its end only, so that idle time may become less.
@@ -154,7 +154,7 @@ def queued_seconds(process: int, proc: int) -> float:
     The waits of several are not added: a program could make them wait for one another.
 
     Raises:
-        OSError: the process has ended, or the kernel does not tell.
+        OSError: the process has ended, or the kernel does not say.
     """
     handle = os.pidfd_open(process)
     try:  # its number in the machine's own namespace
