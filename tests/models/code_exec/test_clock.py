@@ -16,7 +16,7 @@ LIMIT = 4
 
 
 class Times:
-    """The time as the kernel reports it, with a process's computing, and its waiting for a processor."""
+    """Times as the kernel reports them: the clock's, computing, waiting for a processor."""
 
     now = computed = 0.0
     queued: float | None = 0.0
