@@ -199,6 +199,16 @@ def test_a_program_that_waits_forever_is_an_item_error() -> None:
     assert sandbox_processes() == []
 
 
+def test_a_program_that_waits_and_computes_a_little_is_a_timeout() -> None:
+    program = (
+        "def answer():\n    while True:\n        end = time.perf_counter() + 0.004\n"
+        "        while time.perf_counter() < end:\n            pass\n        time.sleep(0.06)"
+    )
+    bounds = BOUNDS.model_copy(update={"cpu_seconds": 2, "wall_seconds": 20.0})
+    box = Sandbox(bounds, is_isolated=True)
+    assert outcomes(IMPORTS + program, TEST, sandbox=box) == ["timeout"]
+
+
 def test_tests_do_not_affect_one_another() -> None:
     program = "seen = []\ndef note(x):\n    seen.append(x)\n    return len(seen)"
     tests = [

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -309,6 +310,29 @@ async def test_cancellation_at_any_moment_leaves_no_process_and_no_folder() -> N
         await wait_for_exit(processes)
     await wait_until(lambda: sandbox_processes() == [])
     assert scratch_folders() == before
+
+
+@pytest.mark.usefixtures("isolated")
+async def test_cancellation_during_a_start_does_not_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_starting, is_cancelled, waited = threading.Event(), threading.Event(), []
+
+    class SlowStart(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            is_starting.set()
+            waited.append(is_cancelled.wait(20))  # False if the event loop is held for that long
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", SlowStart)
+    pending = asyncio.ensure_future(ISOLATED.run(LOOP, ["assert done"]))
+    await asyncio.to_thread(is_starting.wait)
+    pending.cancel()
+    asyncio.get_running_loop().call_later(0, is_cancelled.set)
+    with pytest.raises(asyncio.CancelledError):
+        await pending
+    assert waited == [True]
+    await wait_until(lambda: sandbox_processes() == [])
 
 
 @pytest.mark.usefixtures("isolated")

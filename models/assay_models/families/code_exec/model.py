@@ -42,7 +42,7 @@ from assay_models.repository import ModelFiles, fingerprint_of
 
 logger = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 MAX_PARALLEL_PROGRAMS = 64
 BYTES_PER_TOKEN = 4
 CANDIDATE = "candidate"  # the parameter of HumanEval's `check`

@@ -121,6 +121,7 @@ class Supervisor:
             members, kills, peak = group
             self._members = os.open(members, os.O_WRONLY)
             self._kills, self._peak = os.open(kills, os.O_RDONLY), os.open(peak, os.O_RDONLY)
+            self._proc = os.open("/proc", os.O_PATH)
             nothing = os.open("/dev/null", os.O_RDWR)
             for standard in (0, 1, 2):
                 os.dup2(nothing, standard)
@@ -180,7 +181,7 @@ class Supervisor:
         limit = self._request["cpu_seconds"]
         with self._scratch():
             judge = JudgeProcess(self._request, test, limit, None)
-            self._wait(judge, Clock([judge.process], limit))
+            self._wait(judge, Clock([judge.process], limit, self._proc))
             judge.end()
         return judge.answer == STARTED + bytes([PASSED, 0])
 
@@ -190,7 +191,8 @@ class Supervisor:
         kills, before = self._memory_kills(), cpu_of_children()
         with self._scratch(), step("process"):
             judge, candidate = self._start(test, limit, exchange)
-            clock = Clock([candidate, *([judge.process] if judge else [])], limit)
+            processes = [candidate, *([judge.process] if judge else [])]
+            clock = Clock(processes, limit, self._proc)
             end = self._wait(judge, clock)
             with suppress(ProcessLookupError):
                 os.kill(candidate, 0 if end else SIGKILL)

@@ -1,6 +1,7 @@
 """Execution of an untrusted program, in a process of its own that is isolated."""
 
 import asyncio
+import hashlib
 import marshal
 import os
 import platform
@@ -8,16 +9,16 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from signal import SIGKILL
 from typing import Literal, NamedTuple, Self, cast, get_args
 
+from cachetools import LRUCache
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from assay_models.base import ItemError
@@ -64,7 +65,7 @@ PARTS = (
     "runner",
 )
 COMMAND = (sys.executable, "-s", "-S", "-P", "-X", "utf8", "-c", START)
-MAX_QUEUED_SIGNALS = 128
+MAX_QUEUED_SIGNALS, MAX_SOUND_TESTS = 128, 4096
 # Sets and dicts of strings have one order, so that a program behaves the same each time.
 ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache")
@@ -121,41 +122,55 @@ class _RunnerProcess:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._is_killed = False
 
     def run(self, request: bytes) -> bytes:
         """Return the runner's report; nothing if it was killed."""
-        with self._lock:
-            if self._is_killed:
-                return b""
-            self._process = subprocess.Popen(  # noqa: S603 nothing in it comes from outside
-                COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=ENVIRONMENT,
-                cwd="/",
-                start_new_session=True,
-            )
+        if self._is_killed:
+            return b""
+        self._process = subprocess.Popen(  # noqa: S603 nothing in it comes from outside
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+        )
+        # Either this thread sees the flag, or `kill` sees the process.
+        if self._is_killed:
+            self._end(self._process)
         return self._process.communicate(request)[0]
 
     def kill(self) -> None:
-        """Kill the runner and all of its processes, unless it has ended."""
-        with self._lock:
-            self._is_killed = True
-            if self._process is not None and self._process.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, SIGKILL)
+        """Kill the runner and all of its processes, unless it has ended; never wait for its start.
+
+        One that is about to start is killed by its thread.
+        """
+        self._is_killed = True
+        if self._process is not None:
+            self._end(self._process)
+
+    @staticmethod
+    def _end(process: "subprocess.Popen[bytes]") -> None:
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """A sandbox for programs, with bounds; isolated from the machine if it is `is_isolated`."""
+    """A sandbox for programs, with bounds; isolated from the machine if it is `is_isolated`.
+
+    `sound` holds the digests of tests that an empty program has failed: they are tried once.
+    """
 
     bounds: Bounds
     is_isolated: bool
+    sound: LRUCache[bytes, bool] = field(
+        default_factory=lambda: LRUCache(MAX_SOUND_TESTS), compare=False, repr=False
+    )
 
     async def run(
         self,
@@ -180,11 +195,13 @@ class Sandbox:
             ItemError: `not_finished`, the clock stopped it with CPU time left; `vacuous_tests`, an
                 empty program passes all of them.
         """
+        may_be_vacuous = bool(tests) and not any(output.strip() for _, output in pairs)
+        digest = hashlib.sha256(marshal.dumps((*tests, None, *entry_points), 0)).digest()
         asked = {
             "tests": list(tests),
             "inputs": [text for text, _ in pairs],
             "entry_points": list(entry_points),
-            "vacuous": bool(tests) and not any(output.strip() for _, output in pairs),
+            "vacuous": may_be_vacuous and digest not in self.sound,
         }
         with self._folder() as folder, memory_group(self.bounds.memory_mb << 20) as group:
             request = self._request(program, folder, group)
@@ -192,7 +209,10 @@ class Sandbox:
             frames = runner_code(), marshal.dumps(request), marshal.dumps(asked)
             report = await self._report(b"".join(b"%08x%b" % (len(part), part) for part in frames))
         expected = [output_digest(text.encode(errors="surrogatepass")) for _, text in pairs]
-        return _read_report(report, ["-"] * len(tests) + expected)
+        results = _read_report(report, ["-"] * len(tests) + expected)
+        if may_be_vacuous:
+            self.sound[digest] = True
+        return results
 
     async def _report(self, request: bytes) -> str:
         """Run the runner and return its report."""

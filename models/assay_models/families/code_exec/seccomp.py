@@ -7,7 +7,8 @@ virtual machine; NETLINK; ALG) have no network namespace, or reach too much of t
 
 It also refuses memory that no limit of a process counts: shared memory and queues of System V,
 files without a name (memfd), pages handed to a pipe (vmsplice), and objects of the kernel in any
-number (POSIX queues, inotify, aio, landlock).
+number (POSIX queues, inotify, aio, landlock). And it refuses to choose priorities and processors:
+what waits for its own processes would look like what waits for other programs.
 """
 
 import errno
@@ -68,8 +69,13 @@ REFUSED = {
     "ptrace": (101, 117),
     "quotactl": (179, 60),
     "request_key": (249, 218),
+    "sched_setaffinity": (203, 122),
+    "sched_setattr": (314, 274),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
     "semget": (64, 190),
     "setns": (308, 268),
+    "setpriority": (141, 140),
     "shmat": (30, 196),
     "shmget": (29, 194),
     "syslog": (103, 116),

@@ -30,10 +30,12 @@ if TYPE_CHECKING:  # they run in front of this file, in the same module
     from assay_models.families.code_exec.shapes import LOST, verdict
     from assay_models.families.code_exec.wire import Channel
 
-# On a busy machine a process that could run gets more of any such window than that share.
-IDLE_WINDOW_SECONDS, IDLE_SHARE = 0.5, 0.01
-# A second in which neither judge nor candidate computes counts as half a second of computing.
+# A second in which neither judge nor candidate computes, nor waits for a processor, counts as half
+# a second of computing.
 IDLE_WEIGHT = 0.5
+# Where the kernel does not say how long they wait for a processor, they are taken to wait for it
+# unless they compute for less than that share of such a window.
+WINDOW_SECONDS, IDLE_SHARE = 0.5, 0.01
 STARTED = b"s"
 # By the number of the verdict; the one between them, `LOST`, depends on the candidate's end.
 OUTCOMES_OF_JUDGES = ("pass", "fail", "error", "memory", "exit", "exit", "unisolated")
@@ -109,22 +111,74 @@ class JudgeProcess:
 
 
 class Clock:
-    """The seconds that a run takes: computing, and idle time at its weight."""
+    """The seconds that a run takes: computing, and idle time at its weight.
 
-    def __init__(self, processes: list[int], limit: int) -> None:
-        self.is_over, self._limit = False, limit
+    `proc` is the machine's own `/proc`.
+    """
+
+    def __init__(self, processes: list[int], limit: int, proc: int) -> None:
+        self.is_over, self.idle = False, 0.0
+        self._limit, self._proc, self._processes = limit, proc, processes
         self._clocks = [~process << 3 | 2 for process in processes]  # CPUCLOCK_SCHED of each
-        self._busy, self._since, self.idle = 0.0, time.monotonic(), 0.0
+        self._start = self._since = time.monotonic()
+        self._busy, self._presumed = 0.0, 0.0
+        self._queued = dict.fromkeys(processes, 0.0)
 
     def tick(self) -> bool:
         """Read the clocks; return whether the run has taken as long as it may."""
         busy, now = sum(map(seconds_of, self._clocks)), time.monotonic()
-        if (passed := now - self._since) >= IDLE_WINDOW_SECONDS:
-            if busy - self._busy < IDLE_SHARE * passed:
-                self.idle += IDLE_WEIGHT * passed
-            self._busy, self._since = busy, now
+        self._presume(busy, now)
+        for process in self._processes:
+            with suppress(OSError):  # it has ended, or the kernel does not say
+                seconds = queued_seconds(process, self._proc)
+                self._queued[process] = max(seconds, self._queued[process])
+        # A wait is known at its end only, so that idle time may become less.
+        queued = sum(self._queued.values()) or self._presumed
+        self.idle = IDLE_WEIGHT * max(0.0, now - self._start - busy - queued)
         self.is_over = busy + self.idle >= self._limit
         return self.is_over
+
+    def _presume(self, busy: float, now: float) -> None:
+        """Add up the time that was not spent computing in windows in which there was computing."""
+        passed, computed = now - self._since, busy - self._busy
+        if computed >= IDLE_SHARE * passed:
+            self._presumed += max(0.0, passed - computed)
+        elif passed < WINDOW_SECONDS:
+            return
+        self._busy, self._since = busy, now
+
+
+def queued_seconds(process: int, proc: int) -> float:
+    """Return the longest time that a task of a process has waited for a processor; 0 if unknown.
+
+    The waits of several are not added: a program could make them wait for one another.
+
+    Raises:
+        OSError: the process has ended, or the kernel does not say.
+    """
+    handle = os.pidfd_open(process)
+    try:  # its number in the machine's own namespace
+        known = read_in(proc, f"self/fdinfo/{handle}")
+    finally:
+        os.close(handle)
+    folder = known.partition(b"\nPid:\t")[2].partition(b"\n")[0].decode() + "/task"
+    tasks, longest = os.open(folder, os.O_RDONLY, dir_fd=proc), 0
+    try:
+        for task in os.listdir(tasks):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                longest = max(longest, int(read_in(tasks, f"{task}/schedstat").split()[1]))
+    finally:
+        os.close(tasks)
+    return longest / 1e9
+
+
+def read_in(folder: int, path: str) -> bytes:
+    """Read a short file in an open folder."""
+    file = os.open(path, os.O_RDONLY, dir_fd=folder)
+    try:
+        return os.read(file, 4096)
+    finally:
+        os.close(file)
 
 
 def seconds_of(clock: int) -> float:
