@@ -39,16 +39,14 @@ HEADER = "# Written by `make lock`.\n"
 
 def main() -> None:
     """Write all locked requirements."""
-    torch: dict[str, str] = {}
+    torch: dict[str, None] = {}
     for name, arguments in SETS.items():
         entries = compiled((*arguments, "-c", "constraints.txt"))
-        torch.update({name: text for name, text in entries.items() if TORCH.fullmatch(name)})
-        kept = [text for package, text in entries.items() if package not in torch]
-        write(HERE / f"{name}.txt", kept)
-    write(HERE / "torch.txt", list(torch.values()))
+        torch.update(dict.fromkeys(entry for entry in entries if is_of_torch(entry)))
+        write(HERE / f"{name}.txt", [entry for entry in entries if not is_of_torch(entry)])
+    write(HERE / "torch.txt", list(torch))
     write_bill()
-    others = compiled((f"{THIRD_PARTY}.in",))
-    write(ROOT / f"{THIRD_PARTY}.txt", list(others.values()))
+    write(ROOT / f"{THIRD_PARTY}.txt", compiled((f"{THIRD_PARTY}.in",)))
 
 
 def write_bill() -> None:
@@ -61,12 +59,19 @@ def write_bill() -> None:
     subprocess.run([*command, *place], input=listed, text=True, check=True)
 
 
-def compiled(arguments: Sequence[str]) -> dict[str, str]:
-    """Return the locked requirements by package: each its version and its wheels' digests."""
+def is_of_torch(entry: str) -> bool:
+    """Return whether a requirement is of PyTorch's set."""
+    return TORCH.fullmatch(entry.partition("==")[0]) is not None
+
+
+def compiled(arguments: Sequence[str]) -> list[str]:
+    """Return the locked requirements: each its version, marker and its wheels' digests.
+
+    A package may have several versions, for different versions of Python.
+    """
     command = [sys.executable, "-m", "uv", "pip", "compile", *OPTIONS, *arguments]
     text = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-    entries = re.split(r"\n(?=[a-zA-Z0-9])", text.strip())
-    return {entry.partition("==")[0]: entry for entry in entries}
+    return re.split(r"\n(?=[a-zA-Z0-9])", text.strip())
 
 
 def write(path: Path, entries: Sequence[str]) -> None:
