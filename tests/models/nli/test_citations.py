@@ -189,10 +189,10 @@ PARTS = (
 
 
 @given(st.lists(st.sampled_from(PARTS)).map("".join))
-def test_marks_are_those_of_one_search_of_the_text(text: str) -> None:
+def test_citations_are_those_of_one_search_of_the_text(text: str) -> None:
     flags = re.IGNORECASE
     at_once = re.compile(f"(?={module._OPENING.pattern})(?:{module._CITATION.pattern})", flags)
-    spans = [mark.span() for mark in module._marks(text)]
+    spans = [mark.span() for mark in module._matches(text)]
     assert spans == [mark.span() for mark in at_once.finditer(text)]
 
 

@@ -107,13 +107,13 @@ def citations(text: str) -> list[Span]:
     """
     return [
         span
-        for match in _marks(text)
+        for match in _matches(text)
         for span in _RULES[match.lastgroup or ""](text, *match.span())
         if not _states(text[slice(*span)])
     ]
 
 
-def _marks(text: str) -> Iterator[re.Match[str]]:
+def _matches(text: str) -> Iterator[re.Match[str]]:
     reached = 0
     for opening in interruptible(_OPENING.finditer(text)):
         if opening.start() >= reached:
