@@ -35,11 +35,11 @@ class HotEndpoint:
         route: the route whose endpoint is called.
         app: the app, which solves dependencies and reports what is wrong with a request.
         max_items: the limit of a request's items.
-        turn: held by the one large body that is parsed.
+        parsing: held by the one large body that is parsed.
     """
 
     def __init__(
-        self, route: JsonRoute, app: ASGIApp, *, max_items: int, turn: asyncio.Lock
+        self, route: JsonRoute, app: ASGIApp, *, max_items: int, parsing: asyncio.Lock
     ) -> None:
         assert route.body_type is not None
         self._route = route
@@ -47,7 +47,7 @@ class HotEndpoint:
         self._path_arguments = route.arguments & set(route.param_convertors)
         self._needed_scope = route.needed_scope
         self._app = app
-        self._turn = turn
+        self._parsing = parsing
         self._max_items = max_items
         self._min_bytes_of_too_many_items = 2 * max_items  # each takes a byte and a comma
 
@@ -79,13 +79,13 @@ class HotEndpoint:
         await response(scope, receive, send)
 
     async def _parse_large(self, headers: Headers, content: bytes) -> object:
-        """Parse a large body, one between two turns of the event loop: they may all come at once.
+        """Parse a large body, one in each iteration of the event loop: they may all come at once.
 
         Raises:
             RequestTooLarge: see `check_parts` and `_parse`.
         """
         await check_parts(content)
-        async with self._turn:
+        async with self._parsing:
             value = self._parse(headers, content)
             await asyncio.sleep(0)
         return value
@@ -140,9 +140,9 @@ class HotRoutes:
     """
 
     def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute], max_items: int) -> None:
-        turn = asyncio.Lock()
+        parsing = asyncio.Lock()
         hot = [
-            Route(route.path, HotEndpoint(route, app, max_items=max_items, turn=turn))
+            Route(route.path, HotEndpoint(route, app, max_items=max_items, parsing=parsing))
             for route in routes
             if _is_hot(route)
         ]
