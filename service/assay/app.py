@@ -118,6 +118,7 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     for router in (*routers, ops.router, dashboard.router):
         app.include_router(router)
     openapi.add_examples(app)
+    openapi.add_document(app)
     install_handlers(app)
     hot = [route for router in routers for route in router.routes]
     app.add_middleware(HotRoutes, routes=hot, max_items=settings.max_items)

@@ -1,6 +1,6 @@
 """BodyBudget, the bound on the bytes of all bodies that the process holds together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from assay.errors import Overloaded
@@ -25,17 +25,23 @@ class BodyBudget:
         return self.held > self.max_bytes
 
     @contextmanager
-    def hold(self, size: int) -> Iterator[None]:
-        """Hold a body that came from no socket, such as a decompressed one.
+    def holding(self) -> Iterator[Callable[[int], None]]:
+        """Hold a body that came from no socket, such as a decompressed one, while it grows.
 
-        Raises:
-            Overloaded: the process would hold more than the bound.
+        Yields a function that adds bytes. It raises `Overloaded` if the process then holds more
+        than the bound.
         """
-        self.held += size
-        try:
+        size = 0
+
+        def add(count: int) -> None:
+            nonlocal size
+            size += count
+            self.held += count
             if self.is_exceeded:
                 raise self.refusal()
-            yield
+
+        try:
+            yield add
         finally:
             self.held -= size
 

@@ -2,7 +2,7 @@
 
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from assay.errors import RequestTooLarge, UnreadableBody, UnsupportedEncoding
@@ -14,6 +14,7 @@ else:
 
 # A decompressor keeps a window of what it wrote. RFC 9659: at most 8 MiB in HTTP.
 MAX_WINDOW_LOG = 23
+PART_BYTES = 2**20
 GZIP, ZLIB, RAW_DEFLATE = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
@@ -77,8 +78,8 @@ def coding_of(header: bytes) -> bytes | None:
     return coding
 
 
-def decompress(content: bytes, coding: bytes, max_bytes: int) -> bytes:
-    """Return a decompressed body. It takes no more memory than the limit, and a window.
+def decompress(content: bytes, coding: bytes, max_bytes: int) -> Iterator[bytes]:
+    """Yield a decompressed body in parts of at most `PART_BYTES`.
 
     Args:
         content: the compressed body.
@@ -90,17 +91,29 @@ def decompress(content: bytes, coding: bytes, max_bytes: int) -> bytes:
         UnreadableBody: it is damaged, cut short, or more follows it.
     """
     decompressor = DECOMPRESSORS[coding](content)
-    try:
-        body = decompressor.decompress(content, max_bytes + 1)
-    except (zlib.error, zstd.ZstdError, EOFError) as error:
-        raise _unreadable(coding) from error
-    if len(body) > max_bytes:
-        raise RequestTooLarge(
-            f"the decompressed body is larger than {max_bytes} bytes", hint="split the request"
-        )
-    if not decompressor.eof or decompressor.unused_data:
+    size = reached = 0
+    rest = b""
+    while not decompressor.eof:
+        if not rest and getattr(decompressor, "needs_input", True):
+            rest = content[reached : reached + PART_BYTES]
+            reached += len(rest)
+        is_last = not rest and reached == len(content)
+        try:
+            part = decompressor.decompress(rest, min(PART_BYTES, max_bytes + 1 - size))
+        except (zlib.error, zstd.ZstdError, EOFError) as error:
+            raise _unreadable(coding) from error
+        rest = getattr(decompressor, "unconsumed_tail", b"")  # zstd keeps it
+        size += len(part)
+        if size > max_bytes:
+            raise RequestTooLarge(
+                f"the decompressed body is larger than {max_bytes} bytes", hint="split the request"
+            )
+        if part:
+            yield part
+        elif is_last:
+            break
+    if not decompressor.eof or decompressor.unused_data or reached < len(content):
         raise _unreadable(coding)
-    return body
 
 
 def _unreadable(coding: bytes) -> UnreadableBody:

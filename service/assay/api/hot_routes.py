@@ -35,15 +35,19 @@ class HotEndpoint:
         route: the route whose endpoint is called.
         app: the app, which solves dependencies and reports what is wrong with a request.
         max_items: the limit of a request's items.
+        parsing: held by the one large body that is parsed.
     """
 
-    def __init__(self, route: JsonRoute, app: ASGIApp, *, max_items: int) -> None:
+    def __init__(
+        self, route: JsonRoute, app: ASGIApp, *, max_items: int, parsing: asyncio.Lock
+    ) -> None:
         assert route.body_type is not None
         self._route = route
         self._validate, self._query_type = route.body_type.model_validate, route.query_type
         self._path_arguments = route.arguments & set(route.param_convertors)
         self._needed_scope = route.needed_scope
         self._app = app
+        self._parsing = parsing
         self._max_items = max_items
         self._min_bytes_of_too_many_items = 2 * max_items  # each takes a byte and a comma
 
@@ -58,15 +62,14 @@ class HotEndpoint:
             return
         scope["route"] = self._route
         try:
-            if len(content) > LARGE_BYTES:
-                await check_parts(content)
             headers = headers_of(scope)
-            value = self._parse(headers, content)
             if len(content) > LARGE_BYTES:
-                await asyncio.sleep(0)
+                value = await self._parse_large(headers, content)
+            else:
+                value = self._parse(headers, content)
             arguments = self._arguments(scope, headers, value)
             if arguments is None:
-                await self._app(scope, replay(content, receive), send)
+                await self._app(scope, replay([content], receive), send)
                 return
             del value, content  # they may be large, and the work long
             work = self._route.endpoint(Request(scope, receive), **arguments)
@@ -74,6 +77,18 @@ class HotEndpoint:
         except AssayError as error:
             response = problem_response(error, scope)
         await response(scope, receive, send)
+
+    async def _parse_large(self, headers: Headers, content: bytes) -> object:
+        """Parse a large body, one in each iteration of the event loop: they may all come at once.
+
+        Raises:
+            RequestTooLarge: see `check_parts` and `_parse`.
+        """
+        await check_parts(content)
+        async with self._parsing:
+            value = self._parse(headers, content)
+            await asyncio.sleep(0)
+        return value
 
     def _parse(self, headers: Headers, content: bytes) -> object:
         """Return the body's value; `MALFORMED` if it is no JSON, or is not said to be.
@@ -125,8 +140,9 @@ class HotRoutes:
     """
 
     def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute], max_items: int) -> None:
+        parsing = asyncio.Lock()
         hot = [
-            Route(route.path, HotEndpoint(route, app, max_items=max_items))
+            Route(route.path, HotEndpoint(route, app, max_items=max_items, parsing=parsing))
             for route in routes
             if _is_hot(route)
         ]

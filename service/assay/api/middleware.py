@@ -4,7 +4,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 
 from prometheus_client import Counter, Histogram
@@ -23,6 +23,8 @@ from assay.types import NO_CALLER, Caller
 Headers = Mapping[bytes, bytes]
 Header = tuple[bytes, bytes]
 
+MAX_DECOMPRESSIONS = 2
+"""Bodies that are decompressed at a time; the others wait as they were sent."""
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 NO_SNIFFING: Header = (b"x-content-type-options", b"nosniff")
 NOT_STORED: Header = (b"cache-control", b"no-store")
@@ -62,6 +64,7 @@ class AccessMiddleware:
         self._count = _request_counter(metrics)
         self._root_path = root_path
         self._bodies = bodies
+        self._decompressing = asyncio.Semaphore(MAX_DECOMPRESSIONS)
         self._rejected = metrics.rejected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -125,13 +128,16 @@ class AccessMiddleware:
         if content is None:
             await disconnected_response()(scope, receive, send)
         elif not content or coding is None:
-            await self._app(scope, replay(content, receive), send)
+            await self._app(scope, replay([content], receive), send)
         else:
-            content = await asyncio.to_thread(decompress, content, coding, self._max_body_bytes)
-            others = [pair for pair in scope["headers"] if pair[0] not in ENCODING_HEADERS]
-            scope["headers"] = [*others, (b"content-length", str(len(content)).encode())]
-            with self._bodies.hold(len(content)):
-                await self._app(scope, replay(content, receive), send)
+            with self._bodies.holding() as add:
+                async with self._decompressing:
+                    parts = await _decompressed(content, coding, self._max_body_bytes, add)
+                del content
+                others = [pair for pair in scope["headers"] if pair[0] not in ENCODING_HEADERS]
+                length = str(sum(map(len, parts))).encode()
+                scope["headers"] = [*others, (b"content-length", length)]
+                await self._app(scope, replay(parts, receive), send)
 
     def _has_valid_length(self, scope: Scope, headers: Headers) -> bool:
         """Return whether the headers state a body length within the limit, or no body.
@@ -188,14 +194,29 @@ async def read_body(receive: Receive, max_bytes: int | None = None) -> bytes | N
     return b"".join(parts)
 
 
-def replay(content: bytes, receive: Receive) -> Receive:
+def replay(parts: Sequence[bytes], receive: Receive) -> Receive:
     """Return a `receive` that yields the body read before, then the remaining messages."""
-    pending: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
+    pending: list[Message] = [
+        {"type": "http.request", "body": part, "more_body": number > 0}
+        for number, part in enumerate(reversed(parts))
+    ]
 
     async def replayed() -> Message:
         return pending.pop() if pending else await receive()
 
     return replayed
+
+
+async def _decompressed(
+    content: bytes, coding: bytes, max_bytes: int, add: Callable[[int], None]
+) -> list[bytes]:
+    """Return the parts of a decompressed body, whose sizes are added while it grows."""
+    parts: list[bytes] = []
+    rest = decompress(content, coding, max_bytes)
+    while (part := await asyncio.to_thread(next, rest, None)) is not None:
+        add(len(part))
+        parts.append(part)
+    return parts or [b""]
 
 
 def _without_body(send: Send) -> Send:

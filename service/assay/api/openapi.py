@@ -1,5 +1,6 @@
 """The OpenAPI document, with what the page at /docs needs: API keys, and requests that work."""
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -8,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import fastapi_offline
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from assay.api.examples import EXAMPLES, Example
@@ -80,6 +83,54 @@ def public_paths() -> frozenset[str]:
     files = Path(fastapi_offline.__file__).with_name("static").iterdir()
     pages = ("/docs", "/redoc", "/openapi.json")
     return frozenset([*pages, *(f"{ASSETS}/{file.name}" for file in files)])
+
+
+class Document:
+    """The app's OpenAPI document, which is built and encoded once, in a thread.
+
+    Both take longer than other requests may wait, and anybody may ask for the document.
+
+    Args:
+        app: the documented app, with all its routes.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._encoding = asyncio.Lock()
+        self._encoded: dict[str, tuple[bytes, str]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the document, or 304 if the caller's copy is current."""
+        content, tag = await self.encoded(scope.get("root_path", ""))
+        headers = {"ETag": tag, "Cache-Control": "no-cache"}
+        known = Request(scope).headers.get("if-none-match", "")
+        if tag in [other.strip().removeprefix("W/") for other in known.split(",")]:
+            response = Response(status_code=304, headers=headers)
+        else:
+            response = Response(content, headers=headers, media_type="application/json")
+        await response(scope, receive, send)
+
+    async def encoded(self, root_path: str) -> tuple[bytes, str]:
+        """Return the document of a server below this path, and its ETag."""
+        async with self._encoding:
+            if root_path not in self._encoded:
+                self._encoded[root_path] = await asyncio.to_thread(self._encode, root_path)
+        return self._encoded[root_path]
+
+    def _encode(self, root_path: str) -> tuple[bytes, str]:
+        document = self._app.openapi()
+        if root_path:
+            document = {**document, "servers": [{"url": root_path}]}
+        content = bytes(JSONResponse(document).body)
+        return content, f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
+
+
+def add_document(app: FastAPI) -> None:
+    """Serve a document that is encoded once in the place of the framework's."""
+    (route,) = (
+        route for route in app.routes if isinstance(route, Route) and route.path == app.openapi_url
+    )
+    route.app = Document(app)
 
 
 def add_examples(app: FastAPI) -> None:

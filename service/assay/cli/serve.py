@@ -176,12 +176,18 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.listeners = listeners
         self.components = components_of(application)
+        self._application = application
         self._settings = settings
         self._connections = connections
         self._closes_at: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does, and watch the connections."""
+        """Start as uvicorn does, and watch the connections.
+
+        The framework builds its routes with the document, and else with the first request, which
+        would hold the event loop.
+        """
+        await asyncio.to_thread(self._application.openapi)
         await super().startup(sockets)
         self._connections.start()
 

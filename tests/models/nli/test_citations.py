@@ -1,10 +1,15 @@
 """Citations: the forms that are removed, and brackets that are part of a statement."""
 
+import re
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from assay_models.families.nli import citations as module
 from assay_models.families.nli.citations import citations, without
+from assay_models.preemption import preempted_by
 
 STATEMENT = "The ferry carries forty cars."
 
@@ -174,3 +179,26 @@ def test_a_statement_written_as_a_source_is_no_citation(mark: str) -> None:
 )
 def test_a_fact_in_brackets_is_a_part_of_its_statement(text: str) -> None:
     assert citations(text) == []
+
+
+PARTS = (
+    *("(", ")", "[", "[[", "]", "]]", "1", ", ", "-", " and ", "see ", "Source: ", "doc_2", "`"),
+    *("https://a.b/c", "HTTPS://", "wwww.a", "www.", "<ref>", "</ref>", "<cite>", "![x]", "[^a]"),
+    *("\\cite{a}", "^1^", "\u00b9", "\u2020", "\u30104\u2020s\u3011", "<sup>1</sup>", " ", "\n"),
+)
+
+
+@given(st.lists(st.sampled_from(PARTS)).map("".join))
+def test_citations_are_those_of_one_search_of_the_text(text: str) -> None:
+    flags = re.IGNORECASE
+    at_once = re.compile(f"(?={module._OPENING.pattern})(?:{module._CITATION.pattern})", flags)
+    spans = [mark.span() for mark in module._matches(text)]
+    assert spans == [mark.span() for mark in at_once.finditer(text)]
+
+
+@pytest.mark.parametrize("unit", ["(", "[^", "<", "`"])
+def test_a_text_of_brackets_has_a_preemption_point_at_each(unit: str) -> None:
+    points: list[int] = []
+    with preempted_by(lambda tokens, _: points.append(tokens)):
+        assert not citations(unit * 5000 if unit != "`" else unit * 2 * 5000)
+    assert len(points) >= 5000

@@ -1,7 +1,9 @@
 """Compressed bodies: every encoding, its limits, and damage."""
 
+import asyncio
 import gzip
 import json
+import random
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -10,9 +12,12 @@ import pytest
 from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
-from support.servers import Served
+from support.servers import Served, serving
 
-from assay.api.encodings import DECOMPRESSORS, decompress
+from assay.api import middleware
+from assay.api.components import components_of
+from assay.api.encodings import DECOMPRESSORS, PART_BYTES, decompress
+from assay.app import create_app
 from assay.errors import RequestTooLarge, UnreadableBody
 from assay.settings import Settings
 
@@ -24,6 +29,10 @@ BOMB = b" " * 50_000_000
 def raw_deflate(content: bytes) -> bytes:
     compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return compressor.compress(content) + compressor.flush()
+
+
+def restored(content: bytes, coding: str, max_bytes: int) -> bytes:
+    return b"".join(decompress(content, coding.encode(), max_bytes))
 
 
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
@@ -41,24 +50,36 @@ def test_every_encoding_is_tested() -> None:
 @given(st.binary(), st.sampled_from(sorted(COMPRESSORS)))
 def test_a_body_is_restored(content: bytes, coding: str) -> None:
     compressed = COMPRESSORS[coding](content)
-    assert decompress(compressed, coding.encode(), max(1, len(content))) == content
+    assert restored(compressed, coding, max(1, len(content))) == content
+
+
+@pytest.mark.parametrize("coding", COMPRESSORS)
+@pytest.mark.parametrize("unit", [bytes(3_000_001), random.Random(1).randbytes(3_000_001)])
+def test_a_large_body_is_restored_in_parts(coding: str, unit: bytes) -> None:
+    compressed = COMPRESSORS[coding](unit)
+    parts = list(decompress(compressed, coding.encode(), len(unit)))
+    assert b"".join(parts) == unit
+    assert max(map(len, parts)) <= PART_BYTES
+    for damaged in (compressed[:-1], compressed + b"x", compressed + bytes(PART_BYTES)):
+        with pytest.raises(UnreadableBody):
+            restored(damaged, coding, len(unit))
 
 
 @given(st.binary())
 def test_deflate_without_its_header_is_restored(content: bytes) -> None:
-    assert decompress(raw_deflate(content), b"deflate", max(1, len(content))) == content
+    assert restored(raw_deflate(content), "deflate", max(1, len(content))) == content
 
 
 @given(st.binary(min_size=2), st.sampled_from(sorted(COMPRESSORS)))
 def test_a_body_of_one_byte_too_many_is_refused(content: bytes, coding: str) -> None:
     with pytest.raises(RequestTooLarge):
-        decompress(COMPRESSORS[coding](content), coding.encode(), len(content) - 1)
+        restored(COMPRESSORS[coding](content), coding, len(content) - 1)
 
 
 @given(st.binary(min_size=1), st.sampled_from(sorted(COMPRESSORS)))
 def test_arbitrary_bytes_are_restored_or_refused(content: bytes, coding: str) -> None:
     with suppress(UnreadableBody, RequestTooLarge):
-        assert len(decompress(content, coding.encode(), 1000)) <= 1000
+        assert len(restored(content, coding, 1000)) <= 1000
 
 
 @pytest.mark.parametrize("coding", COMPRESSORS)
@@ -105,7 +126,7 @@ def test_a_window_beyond_the_one_of_http_is_refused() -> None:
     compressor = zstd.ZstdCompressor(options=options)  # of unknown size, so that it is a stream
     wide = compressor.compress(BOMB) + compressor.flush()
     with pytest.raises(UnreadableBody):
-        decompress(wide, b"zstd", len(BOMB))
+        restored(wide, "zstd", len(BOMB))
 
 
 @pytest.mark.parametrize("coding", COMPRESSORS)
@@ -153,3 +174,45 @@ async def test_a_body_as_it_is_is_accepted(
         assert answer.status_code == 200
         no_body = await client.get("/healthz", headers={"Content-Encoding": "gzip"})
         assert no_body.status_code == 200
+
+
+async def test_decompressed_bodies_are_held_while_they_grow_and_two_at_a_time(
+    reference_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {**BODY, "items": [{"text": " " * 4_000_000}]}
+    content = gzip.compress(json.dumps(body).encode())
+    app = create_app(reference_settings.model_copy(update={"max_held_bytes": 10_000_000}))
+    bodies = components_of(app).bodies
+    active: set[object] = set()
+    most, held = list[int](), list[int]()
+    unrecorded = middleware._decompressed
+
+    async def recorded(
+        content: bytes, coding: bytes, max_bytes: int, add: Callable[[int], None]
+    ) -> list[bytes]:
+        def add_recorded(count: int) -> None:
+            before = bodies.held
+            most.append(len(active))
+            add(count)
+            held.append(bodies.held)
+            assert bodies.held == before + count
+
+        active.add(add)
+        try:
+            return await unrecorded(content, coding, max_bytes, add_recorded)
+        finally:
+            active.remove(add)
+
+    monkeypatch.setattr(middleware, "_decompressed", recorded)
+    headers = {**JSON, "Content-Encoding": "gzip"}
+    async with serving(app) as client:
+        answers = await asyncio.gather(
+            *(client.post("/v1/score", content=content, headers=headers) for _ in range(8))
+        )
+    codes = {answer.status_code for answer in answers}
+    assert codes <= {200, 503}
+    assert 200 in codes
+    assert max(most) == middleware.MAX_DECOMPRESSIONS
+    assert 0 < min(held) <= PART_BYTES
+    assert max(held) <= bodies.max_bytes
+    assert bodies.held == 0

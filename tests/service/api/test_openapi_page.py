@@ -1,13 +1,15 @@
 """The page at /docs: its examples are requests that work, and it needs no key while calls do."""
 
+import asyncio
 import re
+import threading
 from typing import Any
 
 import pytest
 from support.servers import Served
 
 from assay.api.examples import EXAMPLES
-from assay.api.openapi import public_paths
+from assay.api.openapi import Document, public_paths
 from assay.app import create_app
 from assay.settings import Settings
 from assay_models.repository import ModelRepository, embedded_root
@@ -82,3 +84,34 @@ async def test_the_page_needs_no_key_and_calls_do(served: Served) -> None:
         assert (await client.post("/docs")).status_code == 401
         example = BODIES["post", "/v1/score"]["requestBody"]["content"]["application/json"]
         assert (await client.post("/v1/score", json=example["example"])).status_code == 401
+
+
+async def test_the_document_is_built_once_in_a_thread_and_then_the_same_bytes(
+    served: Served, reference_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[threading.Thread] = []
+    encode = Document._encode
+
+    def recorded(self: Document, root_path: str) -> tuple[bytes, str]:
+        built.append(threading.current_thread())
+        return encode(self, root_path)
+
+    monkeypatch.setattr(Document, "_encode", recorded)
+    async with served(reference_settings) as client:
+        first, second = await asyncio.gather(*(client.get("/openapi.json") for _ in range(2)))
+        tag = first.headers["etag"]
+        current = await client.get("/openapi.json", headers={"If-None-Match": f'"x", W/{tag}'})
+        other = await client.get("/openapi.json", headers={"If-None-Match": '"x"'})
+    assert len(built) == 1
+    assert built[0] is not threading.current_thread()
+    assert first.content == second.content == other.content
+    assert first.json()["paths"] == DOCUMENT["paths"]
+    assert (current.status_code, current.content) == (304, b"")
+
+
+async def test_the_document_names_the_prefix_of_a_proxy(
+    served: Served, reference_settings: Settings
+) -> None:
+    async with served(reference_settings.model_copy(update={"root_path": "/assay"})) as client:
+        document = (await client.get("/assay/openapi.json")).json()
+    assert document["servers"] == [{"url": "/assay"}]

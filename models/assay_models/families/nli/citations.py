@@ -7,7 +7,7 @@ A bracket that belongs to the statement stays: `(1998)`, `(May 2020)`, `[sic]`, 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from assay_models.families.nli.sentences import Span
 from assay_models.families.nli.verbs import has_finite_verb
@@ -53,11 +53,15 @@ _FORMS: Mapping[str, str] = {
     ),
     "bracketed": r"[(\[][^()\[\]\n]{3,200}[)\]]",
 }
-# Most characters open no citation: they fail at the first test.
-_OPENS = r"(?=[`(\[<^~\\hw\u3010\ue200\u00b9\u00b2\u00b3\u2070\u2074-\u2079\u2020\u2021])"
-_CITATION = re.compile(
-    f"{_OPENS}(?:{'|'.join(f'(?P<{name}>{form})' for name, form in _FORMS.items())})",
+# What a citation opens with. Each place is tried on its own: one search of a text of brackets would
+# hold the interpreter's lock for long.
+_OPENING = re.compile(
+    r"[`(\[<^~\\\u3010\ue200\u00b9\u00b2\u00b3\u2070\u2074-\u2079\u2020\u2021]"
+    r"|https?://|www\.",
     re.IGNORECASE,
+)
+_CITATION = re.compile(
+    "|".join(f"(?P<{name}>{form})" for name, form in _FORMS.items()), re.IGNORECASE
 )
 
 _NAME = r"[A-Z\u00c0-\u00de][\w'\u2019.-]*"
@@ -103,10 +107,20 @@ def citations(text: str) -> list[Span]:
     """
     return [
         span
-        for match in interruptible(_CITATION.finditer(text))
+        for match in _matches(text)
         for span in _RULES[match.lastgroup or ""](text, *match.span())
         if not _states(text[slice(*span)])
     ]
+
+
+def _matches(text: str) -> Iterator[re.Match[str]]:
+    reached = 0
+    for opening in interruptible(_OPENING.finditer(text)):
+        if opening.start() >= reached:
+            mark = _CITATION.match(text, opening.start())
+            if mark is not None:
+                reached = mark.end()
+                yield mark
 
 
 def _states(mark: str) -> bool:

@@ -15,7 +15,7 @@ from assay_models.families.nli.pieces import pieces
 from assay_models.families.nli.sentences import Span, stripped
 from assay_models.families.nli.statements import Reason, read_statement
 from assay_models.items import LABELS, Label
-from assay_models.preemption import preemption_point
+from assay_models.preemption import interruptible, preemption_point
 from assay_models.thoughts import thoughts, without_end_tokens
 
 WEIGHTS: Mapping[Label, float] = {
@@ -172,7 +172,7 @@ def _blanked(text: str, spans: Iterable[Span], end: str = " ") -> str:
         end: the last character in the place of each, such as a line break, which ends a sentence.
     """
     kept, reached = list[str](), 0
-    for first, last in spans:
+    for first, last in interruptible(spans):
         kept += [text[reached:first], _VISIBLE.sub(" ", text[first : last - 1]), end]
         reached = last
     return "".join([*kept, text[reached:]])
@@ -184,15 +184,15 @@ def _inside(spans: Sequence[Span], start: int, end: int) -> Sequence[Span]:
 
 def _outside(spans: Sequence[Span], found: Sequence[Claim | DroppedPiece]) -> list[Span]:
     """Return the spans that lie in no piece."""
-    places = sorted((piece.start, piece.end) for piece in found)
+    places = sorted((piece.start, piece.end) for piece in interruptible(found))
     starts, ends = [start for start, _ in places], [0, *(end for _, end in places)]
-    return [span for span in spans if ends[bisect_right(starts, span[0])] <= span[0]]
+    return [span for span in interruptible(spans) if ends[bisect_right(starts, span[0])] <= span[0]]
 
 
 def _unjudged(plain: str, claims: Sequence[Claim], dropped: Sequence[DroppedPiece]) -> float:
-    claimed = sum(_letters(plain, claim) for claim in claims)
+    claimed = sum(_letters(plain, claim) for claim in interruptible(claims))
     others = [piece for piece in dropped if piece.reason not in _NO_WORDS]
-    unjudged = sum(_letters(plain, piece) for piece in others)
+    unjudged = sum(_letters(plain, piece) for piece in interruptible(others))
     return unjudged / (claimed + unjudged) if unjudged else 0.0
 
 

@@ -1,7 +1,7 @@
 """Reading of an item: the claims and passages that are read, and a report on the others."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 from assay_models.base import ItemError
@@ -12,7 +12,7 @@ from assay_models.families.nli.gaming_signals import (
     measure_gaming_signals,
 )
 from assay_models.items import NliItem
-from assay_models.preemption import preemption_point
+from assay_models.preemption import interruptible, preemption_point
 
 CanRead = Callable[[str], bool]
 """A function that returns whether the model reads the language of a text."""
@@ -183,7 +183,10 @@ def _claims_of(response: str) -> _ReadClaims:
         if claim.text != response[claim.start : claim.end]:
             name["text"] = claim.text
         claims.append(NamedClaim(claim.text, name))
-    dropped = [asdict(piece) for piece in split.dropped]
+    dropped = [
+        {"start": piece.start, "end": piece.end, "reason": piece.reason}
+        for piece in interruptible(split.dropped)
+    ]
     citations = sum(claim.citations for claim in split.claims)
     citations += sum(piece.reason == "citation" for piece in split.dropped)
     return _ReadClaims(claims, dropped, citations, split)

@@ -74,6 +74,8 @@ def _is_prose(block: Sequence[str]) -> bool:
 
 def _line(response: str, start: int, end: int) -> Iterator[Piece]:
     start, end = stripped(response, start, end)
+    if start == end:
+        return
     title = _title(response, start, end)
     if title is not None:
         yield from _heading(response, start, end, title)
