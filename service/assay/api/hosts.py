@@ -38,18 +38,20 @@ class HostCheck:
         self._is_loopback = is_loopback and not has_keys
         self._has_keys = has_keys
 
-    def check(self, scope: Scope, headers: Headers) -> None:
-        """Check a request's `Host` and origin.
+    def check(self, scope: Scope, headers: Headers) -> bool:
+        """Check a request's `Host` and origin; return whether `Host` is allowed at every address.
 
         Raises:
             HostNotAllowed: its `Host` is a name that the server does not have.
             OriginNotAllowed: a page of another site sent it.
         """
         host = headers.get(b"host", b"").decode("latin-1").lower()
-        if self._names or (self._is_loopback and _is_loopback(scope)):
+        is_checked = bool(self._names) or (self._is_loopback and _is_loopback(scope))
+        if is_checked:
             self._check_host(_without_port(host))
         if not self._has_keys:
             self._check_origin(scope, headers, host)
+        return is_checked or not self._is_loopback
 
     def _check_host(self, name: str) -> None:
         if not name or "*" in self._names or name in self._names or _is_local_name(name):
@@ -60,10 +62,11 @@ class HostCheck:
         )
 
     def _check_origin(self, scope: Scope, headers: Headers, host: str) -> None:
-        origin = headers.get(b"origin")
+        origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site")
+        if site == b"same-origin":  # no page can set it; behind a proxy `Host` may be another name
+            return
         if origin is None:
-            is_foreign = headers.get(b"sec-fetch-site") == b"cross-site"
-            is_refused = is_foreign and not _is_visit(scope, headers)
+            is_refused = site == b"cross-site" and not _is_visit(scope, headers)
         else:
             text = origin.decode("latin-1").lower()
             is_refused = text.partition("://")[2] != host and not self._origins & {text, "*"}

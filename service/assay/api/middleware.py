@@ -95,16 +95,15 @@ class AccessMiddleware:
         try:
             if self._access is not None:
                 caller = _known_caller(self._access, headers)
-                scope["caller"] = caller or self._access.admit(scope, headers)
+                scope["caller"] = caller or await self._access.admit(scope, headers)
             has_length = self._has_valid_length(scope, headers)
             if has_length and b"content-encoding" not in headers:
                 await self._app(scope, receive, send)
             else:
                 await self._serve_read(scope, receive, send)
         except AssayError as error:
-            if self._access is not None and isinstance(error, Unauthorized | Forbidden):
-                await self._access.refusals.record(scope, error)
-            self._rejected.labels(error.code).inc()
+            if not isinstance(error, Unauthorized | Forbidden):  # `Access` counts these
+                self._rejected.labels(error.code).inc()
             scope["route"] = REJECTED
             response = problem_response(error, scope)
             response.headers["Connection"] = "close"

@@ -43,8 +43,13 @@ class RequestBudget:
 
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
-        self._tokens = self._inputs = 0
+        self._tokens = self._inputs = self._wasted_tokens = 0
         self._unfinished_tokens = self._unfinished_inputs = 0
+
+    @property
+    def made(self) -> int:
+        """The tokens made so far, those of items that failed or are not finished included."""
+        return self._tokens + self._wasted_tokens + self._unfinished_tokens
 
     def add(self, entries: Sequence[PreparedItems]) -> None:
         """Count prepared items, instead of what was counted while the last of them was made.
@@ -52,7 +57,9 @@ class RequestBudget:
         Raises:
             RequestTooLarge: the request has too many tokens or inputs.
         """
-        self._tokens += sum([entry.tokens for entry in entries])
+        tokens = sum([entry.tokens for entry in entries])
+        self._tokens += tokens
+        self._wasted_tokens += 0 if tokens else self._unfinished_tokens
         self._inputs += sum([len(entry.keys) for entry in entries])
         self._unfinished_tokens = self._unfinished_inputs = 0
         self._check()
@@ -87,7 +94,7 @@ class PrepareCall:
     schema: type[Item]
     options: Options
     scope: bytes
-    max_tokens: int
+    budget: RequestBudget
     lane: Lane
     deadline: float
 
@@ -119,7 +126,6 @@ class Preparer:
             Overloaded, DeadlineExceeded, ShuttingDown: see `PreparationPool.run`.
         """
         groups = _group(call.model, items)
-        budget = RequestBudget(call.max_tokens)
         entries: list[Sequence[PreparedItems]] = []
         missing: dict[int, bytes | None] = {}
         size = unyielded = 0
@@ -136,12 +142,12 @@ class Preparer:
                 self._pool.check_size(size, call.lane)  # one text may be that of every item
                 unyielded = 0
                 await asyncio.sleep(0)
-        budget.add([entry for cached in entries for entry in cached])
+        call.budget.add([entry for cached in entries for entry in cached])
         if missing:
-            work = partial(_prepare, call, items, [groups[number] for number in missing], budget)
+            work = partial(_prepare, call, items, [groups[number] for number in missing])
             fresh = await self._pool.run(
                 work,
-                spend=budget.add_unfinished,
+                spend=call.budget.add_unfinished,
                 size=size,
                 lane=call.lane,
                 deadline=call.deadline,
@@ -277,12 +283,11 @@ def _prepare(
     call: PrepareCall,
     items: Sequence[Fields],
     groups: Sequence[tuple[int, ...]],
-    budget: RequestBudget,
 ) -> list[list[PreparedItems]]:
     """Return the entries of each group: one, and one more for each item that is invalid."""
     all_indices = sorted(index for indices in groups for index in indices)
     valid, failed = _validate(call.schema, {index: items[index] for index in all_indices})
-    return [_prepare_indices(call, indices, valid, failed, budget) for indices in groups]
+    return [_prepare_indices(call, indices, valid, failed) for indices in groups]
 
 
 def _prepare_indices(
@@ -290,7 +295,6 @@ def _prepare_indices(
     indices: tuple[int, ...],
     valid: Mapping[int, Item],
     failed: Mapping[int, PreparedItems],
-    budget: RequestBudget,
 ) -> list[PreparedItems]:
     entries = [failed[index] for index in indices if index in failed]
     kept = tuple(index for index in indices if index in valid)
@@ -299,7 +303,7 @@ def _prepare_indices(
     preempt.get()(0, 0)
     group = tuple(valid[index] for index in kept)
     prepared = _prepare_group(call.model, group, call.options)
-    budget.add([prepared])
+    call.budget.add([prepared])
     return [prepared._replace(indices=kept, items=group), *entries]
 
 
