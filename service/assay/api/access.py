@@ -100,9 +100,9 @@ class Access:
         self._public_paths = public_paths
         self._hosts = hosts
         self.refusals = refusals
-        self.admitted: dict[bytes | None, Caller] = {}
-        """The senders of requests without keys by `Host`. A request that no browser sent, with one
-        of these, needs no check.
+        self.admitted: dict[tuple[object, ...], Caller] = {}
+        """The senders of requests without keys by `Host` and by the server's address, which decides
+        whether `Host` is checked. A request like one of them that no browser sent needs no check.
         """
 
     async def admit(self, scope: Scope, headers: Headers) -> Caller:
@@ -124,16 +124,17 @@ class Access:
             return STRANGER  # a probe calls the server by any name, and may have an old key
 
     def _find(self, scope: Scope, headers: Headers) -> Caller:
-        is_same_everywhere = self._hosts is None or self._hosts.check(scope, headers)
+        if self._hosts is not None:
+            self._hosts.check(scope, headers)
         if self.keys is None:
-            if is_same_everywhere:
-                _remember(self.admitted, headers.get(b"host"), NO_CALLER)
+            if len(self.admitted) < MAX_ADMITTED:
+                self.admitted[headers.get(b"host"), *(scope.get("server") or ())] = NO_CALLER
             return NO_CALLER
         (key, is_authorization), admitted = key_of(headers), self.keys.admitted
         caller = self.keys.find(key)
         if caller is not None:
-            if self._hosts is None and is_authorization:
-                _remember(admitted, headers[b"authorization"], caller)
+            if self._hosts is None and is_authorization and len(admitted) < MAX_ADMITTED:
+                admitted[headers[b"authorization"]] = caller
             return caller
         if not key:
             raise Unauthorized(
@@ -159,11 +160,6 @@ def key_of(headers: Headers) -> tuple[bytes, bool]:
         case b"basic":
             return _password(rest.strip()), True
     return headers.get(b"x-api-key", b""), False
-
-
-def _remember(admitted: dict[bytes | None, Caller], header: bytes | None, caller: Caller) -> None:
-    if len(admitted) < MAX_ADMITTED:
-        admitted[header] = caller
 
 
 def _password(credentials: bytes) -> bytes:

@@ -38,20 +38,18 @@ class HostCheck:
         self._is_loopback = is_loopback and not has_keys
         self._has_keys = has_keys
 
-    def check(self, scope: Scope, headers: Headers) -> bool:
-        """Check a request's `Host` and origin; return whether `Host` is allowed at every address.
+    def check(self, scope: Scope, headers: Headers) -> None:
+        """Check a request's `Host` and origin.
 
         Raises:
             HostNotAllowed: its `Host` is a name that the server does not have.
             OriginNotAllowed: a page of another site sent it.
         """
         host = headers.get(b"host", b"").decode("latin-1").lower()
-        is_checked = bool(self._names) or (self._is_loopback and _is_loopback(scope))
-        if is_checked:
+        if self._names or (self._is_loopback and _is_loopback(scope)):
             self._check_host(_without_port(host))
         if not self._has_keys:
             self._check_origin(scope, headers, host)
-        return is_checked or not self._is_loopback
 
     def _check_host(self, name: str) -> None:
         if not name or "*" in self._names or name in self._names or _is_local_name(name):
