@@ -40,13 +40,13 @@ class Metrics:
         )
         self.refusals = counter(
             "assay_auth_failures",
-            "Requests refused before routing, by reason: missing or wrong key, host, origin.",
+            "Requests with a missing or wrong key, or from another host or origin, by reason.",
             ["reason"],
         )
         self.rejected = counter(
             "assay_rejected",
-            "Requests rejected before a route, by error code, and closed connections: silent,"
-            " evicted (the bound), unread (its reply), pipelined (too many requests).",
+            "Requests rejected before a route but for their sender, by error code, and closed"
+            " connections: silent, evicted (the bound), unread (its reply), pipelined (too many).",
             ["reason"],
         )
         self.connections = Gauge("assay_connections", "Open connections.", registry=registry)

@@ -28,6 +28,7 @@ FREE_GUESSES, GUESS_SECONDS, MAX_SLOWED = 20, 1.0, 256
 """Wrong keys of an address within `LOG_SECONDS` that are answered at once; the delay of each later
 one; and the replies that are delayed at a time.
 """
+OTHER_ADDRESSES = "other addresses"
 IPV6_SITE_BITS = 64
 REASONS: Mapping[type[AssayError], str] = {
     Unauthorized: "missing",
@@ -38,9 +39,10 @@ REASONS: Mapping[type[AssayError], str] = {
 
 
 class Refusals:
-    """The refused requests: counted by reason, logged by address, and slowed if they guess keys.
+    """The refused requests and wrong keys: counted by reason, logged by address, and slowed.
 
-    An address is logged once a minute. A right key is never delayed.
+    An address is logged once a minute. Addresses beyond those that are kept count as one. A right
+    key is never delayed.
 
     Args:
         metrics: the counter of refusals.
@@ -50,12 +52,12 @@ class Refusals:
     def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
         self._series = {kind: metrics.refusals.labels(name) for kind, name in REASONS.items()}
         self._guesses: TTLCache[str, list[int]] = TTLCache(
-            MAX_LOGGED_ADDRESSES, ttl=LOG_SECONDS, timer=clock
+            MAX_LOGGED_ADDRESSES + 1, ttl=LOG_SECONDS, timer=clock
         )
         self._slowed = 0
 
     async def record(self, scope: Scope, error: AssayError) -> None:
-        """Record a refused request. Return when its reply may be sent."""
+        """Record a refused request, or a wrong key. Return when its reply may be sent."""
         self._series[type(error)].inc()
         guesses = self._count(_address(scope), error)
         if guesses > FREE_GUESSES and self._slowed < MAX_SLOWED:
@@ -67,12 +69,11 @@ class Refusals:
 
     def _count(self, address: str, error: AssayError) -> int:
         """Return the wrong keys that an address has sent lately; log the first refusal."""
+        if address not in self._guesses and len(self._guesses) >= MAX_LOGGED_ADDRESSES:
+            address = OTHER_ADDRESSES
         count = self._guesses.get(address)
         if count is None:
-            count = [0]
-            if len(self._guesses) >= MAX_LOGGED_ADDRESSES:
-                return 0
-            self._guesses[address] = count
+            count = self._guesses[address] = [0]
             logger.warning("refused %s: %s (logged once a minute)", address, error)
         count[0] += type(error) is Forbidden
         return count[0]
@@ -99,13 +100,13 @@ class Access:
         self._public_paths = public_paths
         self._hosts = hosts
         self.refusals = refusals
-        self.admitted: dict[bytes | None, Caller] = {}
-        """The senders of requests without keys by `Host`. A request that no browser sent, with one
-        of these, needs no check.
+        self.admitted: dict[tuple[object, ...], Caller] = {}
+        """The senders of requests without keys by `Host` and by the server's address, which decides
+        whether `Host` is checked. A request like one of them that no browser sent needs no check.
         """
 
-    def admit(self, scope: Scope, headers: Headers) -> Caller:
-        """Return the request's sender; a public path needs no key.
+    async def admit(self, scope: Scope, headers: Headers) -> Caller:
+        """Return the request's sender; a public path needs no key, but a wrong one is recorded.
 
         Raises:
             Unauthorized: the path needs a key, and the request has none.
@@ -113,23 +114,28 @@ class Access:
             HostNotAllowed, OriginNotAllowed: see `HostCheck`.
         """
         try:
-            if self._hosts is not None:
-                self._hosts.check(scope, headers)
-        except HostNotAllowed:  # a probe calls the server by any name
-            if not self._is_public(scope):
+            return self._find(scope, headers)
+        except (Unauthorized, Forbidden) as error:
+            is_stranger = not isinstance(error, OriginNotAllowed) and self._is_public(scope)
+            if not is_stranger or type(error) is Forbidden:
+                await self.refusals.record(scope, error)
+            if not is_stranger:
                 raise
-            return STRANGER
+            return STRANGER  # a probe calls the server by any name, and may have an old key
+
+    def _find(self, scope: Scope, headers: Headers) -> Caller:
+        if self._hosts is not None:
+            self._hosts.check(scope, headers)
         if self.keys is None:
-            _remember(self.admitted, headers.get(b"host"), NO_CALLER)
+            if len(self.admitted) < MAX_ADMITTED:
+                self.admitted[headers.get(b"host"), *(scope.get("server") or ())] = NO_CALLER
             return NO_CALLER
-        key, admitted = key_of(headers), self.keys.admitted
+        (key, is_authorization), admitted = key_of(headers), self.keys.admitted
         caller = self.keys.find(key)
         if caller is not None:
-            if self._hosts is None and b"authorization" in headers:
-                _remember(admitted, headers[b"authorization"], caller)
+            if self._hosts is None and is_authorization and len(admitted) < MAX_ADMITTED:
+                admitted[headers[b"authorization"]] = caller
             return caller
-        if self._is_public(scope):
-            return STRANGER
         if not key:
             raise Unauthorized(
                 "this server wants an API key",
@@ -142,20 +148,18 @@ class Access:
         return is_read and clean_path(route_path(scope)) in self._public_paths
 
 
-def key_of(headers: Headers) -> bytes:
-    """Return a request's key: a bearer token, a URL's password (basic), or `X-API-Key`."""
+def key_of(headers: Headers) -> tuple[bytes, bool]:
+    """Return a request's key, and whether `Authorization` has it.
+
+    It is a bearer token, a URL's password (basic), or `X-API-Key`.
+    """
     scheme, _, rest = headers.get(b"authorization", b"").partition(b" ")
     match scheme.lower():
         case b"bearer":
-            return rest.strip()
+            return rest.strip(), True
         case b"basic":
-            return _password(rest.strip())
-    return headers.get(b"x-api-key", b"")
-
-
-def _remember(admitted: dict[bytes | None, Caller], header: bytes | None, caller: Caller) -> None:
-    if len(admitted) < MAX_ADMITTED:
-        admitted[header] = caller
+            return _password(rest.strip()), True
+    return headers.get(b"x-api-key", b""), False
 
 
 def _password(credentials: bytes) -> bytes:

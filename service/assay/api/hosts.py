@@ -60,10 +60,11 @@ class HostCheck:
         )
 
     def _check_origin(self, scope: Scope, headers: Headers, host: str) -> None:
-        origin = headers.get(b"origin")
+        origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site")
+        if site == b"same-origin":  # no page can set it; behind a proxy `Host` may be another name
+            return
         if origin is None:
-            is_foreign = headers.get(b"sec-fetch-site") == b"cross-site"
-            is_refused = is_foreign and not _is_visit(scope, headers)
+            is_refused = site == b"cross-site" and not _is_visit(scope, headers)
         else:
             text = origin.decode("latin-1").lower()
             is_refused = text.partition("://")[2] != host and not self._origins & {text, "*"}

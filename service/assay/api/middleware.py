@@ -97,17 +97,16 @@ class AccessMiddleware:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         try:
             if self._access is not None:
-                caller = _known_caller(self._access, headers)
-                scope["caller"] = caller or self._access.admit(scope, headers)
+                caller = _known_caller(self._access, scope, headers)
+                scope["caller"] = caller or await self._access.admit(scope, headers)
             has_length = self._has_valid_length(scope, headers)
             if has_length and b"content-encoding" not in headers:
                 await self._app(scope, receive, send)
             else:
                 await self._serve_read(scope, receive, send)
         except AssayError as error:
-            if self._access is not None and isinstance(error, Unauthorized | Forbidden):
-                await self._access.refusals.record(scope, error)
-            self._rejected.labels(error.code).inc()
+            if not isinstance(error, Unauthorized | Forbidden):  # `Access` counts these
+                self._rejected.labels(error.code).inc()
             scope["route"] = REJECTED
             response = problem_response(error, scope)
             response.headers["Connection"] = "close"
@@ -253,12 +252,14 @@ def _request_id(headers: Headers) -> bytes:
     return secrets.token_hex(16).encode()
 
 
-def _known_caller(access: Access, headers: Headers) -> Caller | None:
+def _known_caller(access: Access, scope: Scope, headers: Headers) -> Caller | None:
     """Return the sender of a request like one that was admitted before; None for any other."""
     if access.keys is not None:
         return access.keys.admitted.get(headers.get(b"authorization"))
     is_of_browser = b"origin" in headers or b"sec-fetch-site" in headers
-    return None if is_of_browser else access.admitted.get(headers.get(b"host"))
+    if is_of_browser:
+        return None
+    return access.admitted.get((headers.get(b"host"), *(scope.get("server") or ())))
 
 
 def _check_size(size: int, max_bytes: int) -> None:

@@ -45,17 +45,25 @@ class RequestBudget:
 
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
-        self._tokens = self._inputs = 0
+        self._tokens = self._inputs = self._wasted_tokens = 0
         self._unfinished_tokens = self._unfinished_inputs = 0
 
     def start(self, cached: Sequence[PreparedItems]) -> None:
-        """Count the cached items, and nothing that a preparation made before it began again.
+        """Count the cached items; what a preparation made before it began again is wasted.
 
         Raises:
             RequestTooLarge: the request has too many tokens or inputs.
         """
+        known = sum([entry.tokens for entry in cached])
+        self._wasted_tokens += max(0, self._tokens - known) + self._unfinished_tokens
         self._tokens = self._inputs = 0
+        self._unfinished_tokens = self._unfinished_inputs = 0
         self.add(cached)
+
+    @property
+    def made(self) -> int:
+        """The tokens made so far, those of items that failed or are not finished included."""
+        return self._tokens + self._wasted_tokens + self._unfinished_tokens
 
     def add(self, entries: Sequence[PreparedItems]) -> None:
         """Count prepared items, instead of what was counted while the last of them was made.
@@ -63,7 +71,9 @@ class RequestBudget:
         Raises:
             RequestTooLarge: the request has too many tokens or inputs.
         """
-        self._tokens += sum([entry.tokens for entry in entries])
+        tokens = sum([entry.tokens for entry in entries])
+        self._tokens += tokens
+        self._wasted_tokens += 0 if tokens else self._unfinished_tokens
         self._inputs += sum([len(entry.keys) for entry in entries])
         self._unfinished_tokens = self._unfinished_inputs = 0
         self._check()
@@ -98,7 +108,7 @@ class PrepareCall:
     schema: type[Item]
     options: Options
     scope: bytes
-    max_tokens: int
+    budget: RequestBudget
     lane: Lane
     deadline: float
 
@@ -130,7 +140,6 @@ class Preparer:
             Overloaded, DeadlineExceeded, ShuttingDown: see `PreparationPool.run`.
         """
         groups = _group(call.model, items)
-        budget = RequestBudget(call.max_tokens)
         entries: list[Sequence[PreparedItems]] = []
         missing: dict[int, bytes | None] = {}
         size = unyielded = 0
@@ -150,13 +159,13 @@ class Preparer:
                 unyielded = 0
                 await asyncio.sleep(0)
         known = [entry for cached in entries for entry in cached]
-        budget.start(known)
+        call.budget.start(known)
         if missing:
             unknown = [groups[number] for number in missing]
-            work = partial(_prepare, call, items, unknown, known, budget)
+            work = partial(_prepare, call, items, unknown, known)
             fresh = await self._pool.run(
                 work,
-                spend=budget.add_unfinished,
+                spend=call.budget.add_unfinished,
                 size=size,
                 lane=call.lane,
                 deadline=call.deadline,
@@ -308,13 +317,12 @@ def _prepare(
     items: Sequence[Fields],
     groups: Sequence[tuple[int, ...]],
     cached: Sequence[PreparedItems],
-    budget: RequestBudget,
 ) -> list[list[PreparedItems]]:
     """Return the entries of each group: one, and one more for each item that is invalid."""
-    budget.start(cached)
+    call.budget.start(cached)
     all_indices = sorted(index for indices in groups for index in indices)
     valid, failed = _validate(call.schema, {index: items[index] for index in all_indices})
-    return [_prepare_indices(call, indices, valid, failed, budget) for indices in groups]
+    return [_prepare_indices(call, indices, valid, failed) for indices in groups]
 
 
 def _prepare_indices(
@@ -322,7 +330,6 @@ def _prepare_indices(
     indices: tuple[int, ...],
     valid: Mapping[int, Item],
     failed: Mapping[int, PreparedItems],
-    budget: RequestBudget,
 ) -> list[PreparedItems]:
     entries = [failed[index] for index in indices if index in failed]
     kept = tuple(index for index in indices if index in valid)
@@ -331,7 +338,7 @@ def _prepare_indices(
     preempt.get()(0, 0)
     group = tuple(valid[index] for index in kept)
     prepared = _prepare_group(call.model, group, call.options)
-    budget.add([prepared])
+    call.budget.add([prepared])
     return [prepared._replace(indices=kept, items=group), *entries]
 
 

@@ -27,7 +27,7 @@ from assay.runs.monitor import RunMonitor
 from assay.runs.owners import writer_of
 from assay.runs.steps import RunStep
 from assay.scoring.assemble import assemble_results, timing_of, usage_of
-from assay.scoring.prepare import PrepareCall, Preparer
+from assay.scoring.prepare import PrepareCall, Preparer, RequestBudget
 from assay.scoring.prepared_cache import PreparedItems
 from assay.scoring.ranking import summarise
 from assay.scoring.shares import Shares
@@ -194,22 +194,22 @@ class ScoringService:
                 hint="split the request",
             )
         owner = call.caller.name.encode() if self._is_cache_private else b""
-        entries, computed = await self._preparer.prepare(
-            PrepareCall(
-                ready.model,
-                served.family.item,
-                call.options,
-                scope=f"{served.id} {fingerprint}".encode() + owner,
-                max_tokens=self._limits.max_request_tokens,
-                lane=call.lane,
-                deadline=deadline,
-            ),
-            call.items,
+        budget = RequestBudget(self._limits.max_request_tokens)
+        prepare_call = PrepareCall(
+            ready.model,
+            served.family.item,
+            call.options,
+            scope=f"{served.id} {fingerprint}".encode() + owner,
+            budget=budget,
+            lane=call.lane,
+            deadline=deadline,
         )
+        try:
+            entries, computed = await self._preparer.prepare(prepare_call, call.items)
+        finally:
+            if call.caller.share is not NO_SHARE:
+                self._shares.charge(call.caller, max(budget.made, len(call.items)))
         self._series[served.id].prepared(len(entries) - computed, computed)
-        if call.caller.share is not NO_SHARE:
-            tokens = sum([entry.tokens for entry in entries])
-            self._shares.charge(call.caller, max(tokens, len(call.items)))
         return [_private(entry, owner) for entry in entries] if owner else entries
 
     async def _outcomes(

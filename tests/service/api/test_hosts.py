@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from support.processes import serving
+from support.raw_requests import read_all, replies_of
 from support.servers import Served, listening
 
 from assay.api.hosts import HostCheck
@@ -91,6 +93,8 @@ def test_allowed_names_are_required_everywhere_where_they_are_set() -> None:
         ({"origin": "https://good.example"}, True),
         ({"sec-fetch-site": "cross-site"}, False),
         ({"sec-fetch-site": "same-origin"}, True),
+        ({"sec-fetch-site": "same-origin", "origin": "https://assay.example"}, True),
+        ({"sec-fetch-site": "same-site", "origin": "https://other.example"}, False),
         ({"sec-fetch-site": "none"}, True),
     ],
 )
@@ -121,6 +125,22 @@ def test_a_link_on_another_site_may_lead_to_a_page() -> None:
             check("localhost", method=method, headers={**visit, "sec-fetch-dest": dest})
 
 
+@pytest.mark.slow
+def test_a_name_used_on_a_unix_socket_is_still_refused_on_loopback(tmp_path: Path) -> None:
+    path = tmp_path / "assay.sock"
+    request = b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+    with serving("--port", "0", ASSAY_HOST=f"127.0.0.1,unix:{path}") as server:
+        with socket.socket(socket.AF_UNIX) as local:
+            local.connect(str(path))
+            local.sendall(request)
+            (reply,) = replies_of(read_all(local))
+            assert reply.status == 200
+        with server.connect() as connection:
+            connection.sendall(request)
+            (reply,) = replies_of(read_all(connection))
+    assert (reply.status, reply.json["code"]) == (403, "host_not_allowed")
+
+
 def ask(url: str, head: str, body: str = "") -> tuple[int, str]:
     """Send a request as it stands; return the status and the whole reply."""
     port = int(url.rpartition(":")[2])
@@ -147,6 +167,9 @@ def test_a_rebound_name_and_a_foreign_page_reach_no_route_of_a_real_server() -> 
             origin = "Origin: https://evil.example\r\n"
             assert ask(url, head.format("evil.example"), BODY)[0] == 403
             assert ask(url, head.format("localhost") + origin, BODY)[0] == 403
+            page = origin + "Sec-Fetch-Site: same-origin\r\n"
+            assert ask(url, head.format("evil.example") + page, BODY)[0] == 403
+        assert ask(url, post.format("upstream") + page, BODY)[0] == 200, "behind a proxy"
         assert ask(url, post.format("localhost"), BODY)[0] == 200
         assert ask(url, post.format("evil.example"), BODY)[0] == 403, "no name is remembered"
 

@@ -23,7 +23,7 @@ from assay.app import create_app
 from assay.errors import Forbidden, SettingsError, Unauthorized
 from assay.scoring.service import ScoreCall
 from assay.settings import Settings
-from assay.types import NO_CALLER, SCOPES, Scope
+from assay.types import NO_CALLER, SCOPES, STRANGER, Caller, Scope
 
 KEYS = {scope: f"the-key-that-has-{scope}" for scope in sorted(SCOPES)}
 ITEMS = {"model": "scripted", "items": [{"text": "a"}]}
@@ -152,6 +152,20 @@ async def test_a_remembered_header_opens_nothing_for_another(
     assert {call.caller.name for call in calls} == {"score"}
 
 
+@pytest.mark.parametrize("value", ["", "Token abc", "abc", "Negotiate"])
+async def test_an_authorization_that_has_no_key_opens_nothing_after_a_request_with_one(
+    served: Served, keyed: Settings, value: str
+) -> None:
+    other = {"Authorization": value}
+    async with served(keyed) as client:
+        for _ in range(2):
+            both = {**other, "X-API-Key": KEYS["admin"]}
+            assert (await client.get("/metrics", headers=both)).status_code == 200
+            assert (await client.get("/metrics", headers=other)).status_code == 401
+        wrong = {**other, "X-API-Key": "a-wrong-key-of-somebody"}
+        assert (await client.get("/metrics", headers=wrong)).status_code == 403
+
+
 async def test_a_server_without_keys_gives_every_request_all_scopes(
     served: Served, scripted_settings: Settings, calls: list[ScoreCall]
 ) -> None:
@@ -265,15 +279,56 @@ def http_scope(address: str) -> dict[str, object]:
     return {"type": "http", "client": (address, 1)}
 
 
-async def test_wrong_keys_of_an_address_are_answered_late_after_some(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The delays of replies, which take no time."""
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
+    return slept
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "x-api-key"])
+async def test_a_wrong_key_on_a_public_path_is_counted_and_slowed_like_any_other(
+    slept: list[float], file: Path, scheme: str
+) -> None:
+    metrics = new_metrics()
+    refusals = Refusals(metrics, lambda: 0.0)
+    admit = access.Access(ApiKeys([], file), {"/readyz"}, None, refusals).admit
+
+    async def probe(key: bytes) -> Caller:
+        sent = {b"authorization": b"Bearer " + key} if scheme == "bearer" else {b"x-api-key": key}
+        probed = {**http_scope("10.0.0.1"), "method": "GET", "path": "/readyz"}
+        return await admit(probed, sent)
+
+    for _ in range(access.FREE_GUESSES):
+        assert await probe(b"a-wrong-key-of-somebody") is STRANGER
+    assert await probe(b"") is STRANGER
+    assert slept == []
+    assert await probe(b"a-wrong-key-of-somebody") is STRANGER
+    assert slept == [access.GUESS_SECONDS]
+    assert (await probe(KEYS["read"].encode())).name == "read"
+    assert len(slept) == 1, "a right key is never delayed"
+    guesses = access.FREE_GUESSES + 1
+    assert value(metrics, "assay_auth_failures_total", reason="wrong") == guesses
+    assert value(metrics, "assay_auth_failures_total", reason="missing") == 0
+
+
+async def test_wrong_keys_of_more_addresses_than_are_kept_are_slowed_together(
+    slept: list[float],
+) -> None:
+    refusals = Refusals(new_metrics(), lambda: 0.0)
+    for number in range(access.MAX_LOGGED_ADDRESSES):
+        await refusals.record(http_scope(f"2001:db8:0:{number:x}::1"), Unauthorized("no"))
+    for number in range(access.FREE_GUESSES + 1):
+        await refusals.record(http_scope(f"2001:db8:1:{number:x}::1"), Forbidden("no"))
+    assert slept == [access.GUESS_SECONDS]
+
+
+async def test_wrong_keys_of_an_address_are_answered_late_after_some(slept: list[float]) -> None:
     now = [0.0]
     refusals = Refusals(new_metrics(), lambda: now[0])
     for _ in range(access.FREE_GUESSES):
@@ -298,5 +353,5 @@ async def test_addresses_of_one_ipv6_site_count_together_and_the_log_is_bounded(
     for number in range(2 * access.MAX_LOGGED_ADDRESSES):
         address = f"10.1.{number // 256}.{number % 256}"
         await refusals.record(http_scope(address), Unauthorized("no"))
-    assert len(caplog.records) == access.MAX_LOGGED_ADDRESSES
+    assert len(caplog.records) == access.MAX_LOGGED_ADDRESSES + 1, "and one for all others"
     assert value(metrics, "assay_auth_failures_total", reason="missing") == 10 + 2048

@@ -49,12 +49,13 @@ async def prepare(
         TextItem,
         Options(),
         scope=b"",
-        max_tokens=max_tokens,
+        budget=RequestBudget(max_tokens),
         lane="training",
         deadline=time.monotonic() + 60,
     )
     try:
         for _ in range(2):  # the second time from the cache
+            call.budget = RequestBudget(max_tokens)
             entries, _ = await preparer.prepare(call, items)
     finally:
         pool.close()
@@ -131,6 +132,18 @@ async def test_an_item_of_too_many_inputs_is_stopped_while_they_are_made(
     with pytest.raises(RequestTooLarge, match="21 tokens, the limit is 20"):
         await prepare(ScriptedModel(), [{"text": "a"}], max_tokens=20)
     assert made == [0, 1, 2, 3, 4, 5]
+
+
+def test_tokens_made_for_an_item_that_fails_or_is_not_finished_are_made() -> None:
+    budget = RequestBudget(100)
+    done = PreparedItems(Prepared(()), tokens=7)
+    for entry in (done, PreparedItems(ItemFailure("item_failed", "no"))):
+        budget.add_unfinished(10, 1)
+        budget.add([entry])
+    assert budget.made == 7 + 10
+    with pytest.raises(RequestTooLarge):
+        budget.add_unfinished(94, 1)
+    assert budget.made == 7 + 10 + 94
 
 
 def test_a_request_has_a_bounded_number_of_inputs() -> None:

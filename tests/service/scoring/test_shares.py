@@ -92,6 +92,26 @@ async def test_a_key_beyond_its_rate_gets_429_and_another_is_served(
     assert int(refused.headers["retry-after"]) > 1
 
 
+@pytest.mark.parametrize(
+    ("item", "status"),
+    [
+        ({"text": "a" * 51}, 413),
+        ({"text": "a", "surplus": 1}, 422),
+        ({"text": "refused"}, 200),
+    ],
+)
+async def test_work_that_ends_in_an_error_is_charged(
+    served: Served, keyed: Settings, item: dict[str, Any], status: int
+) -> None:
+    settings = keyed.model_copy(update={"max_request_tokens": 50})
+    body = {"model": "scripted", "items": [item] * 60}
+    async with served(settings) as client:
+        answer = await client.post("/v1/score", json=body, headers={"X-API-Key": ALICE})
+        assert answer.status_code == status
+        assert (await post(client, ALICE, ["b"])).status_code == 429
+        assert (await post(client, BOB, ["b"])).status_code == 200
+
+
 async def test_the_settings_share_holds_for_keys_without_one_of_their_own(
     served: Served, keyed: Settings
 ) -> None:
