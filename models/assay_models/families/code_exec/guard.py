@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 if TYPE_CHECKING:  # it runs in front of this file, in the same module
-    from assay_models.families.code_exec.wire import _LIBRARY as PLAIN_CLASSES
+    from assay_models.families.code_exec.wire import PLAIN_CLASSES
 
 STARTS = frozenset(("subprocess.Popen", "os.exec", "os.posix_spawn", "os.system"))
 # The modules of Python that make code of their own from names, and none of a text that they get.

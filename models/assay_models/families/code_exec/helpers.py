@@ -23,7 +23,7 @@ def helpers_of(prompt: str, entry_points: Sequence[str], tests: Sequence[str]) -
     for tree in _trees(prompt[-MAX_CHARACTERS:]):
         functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
         stubs = {node.name for node in functions if _is_stub(node)}
-        own = {node.name for node in functions} - stubs - ({*entry_points} - stubs)
+        own = {node.name for node in functions} - stubs
         if not stubs.isdisjoint(entry_points) and not own.isdisjoint(words):
             kept = [node for node in tree.body if _is_import(node) or _name(node) in own]
             return ast.unparse(ast.Module(kept, []))

@@ -111,11 +111,7 @@ class Judge:
         """
         if self._peer is None:
             raise LookupError(operation)
-        if (sys.stdin, builtins.input) != self._input:
-            self.refuse()
-        if operation not in SILENT:
-            self.has_answers = True
-            self._share_state()
+        self._begin(operation)
         encoded = [encode(operand, self) for operand in operands]
         value: Any = None
         with Caught() as caught:
@@ -144,6 +140,14 @@ class Judge:
             raise raised
         self.is_doubtful |= self._origins.is_doubtful(operation, operands, value)
         return value
+
+    def _begin(self, operation: str) -> None:
+        """Prepare a question: the program needs what the test has changed."""
+        if (sys.stdin, builtins.input) != self._input:
+            self.refuse()
+        if operation not in SILENT:
+            self.has_answers = True
+            self._share_state()
 
     def _own_state(self) -> tuple[dict[str, str], str, int, int]:
         limits = sys.getrecursionlimit(), sys.get_int_max_str_digits()
