@@ -98,8 +98,8 @@ FIND_ZERO = (
 def _by(name: str, value: str = "True") -> str:
     """Return a wrong program with a function of its own that agrees."""
     return (
-        f"{WRONG}class Chain:\n    def __getattr__(self, name):\n        return lambda *v: self\n\
-def {name}(*values, **names):\n    return {value}\n"
+        f"{WRONG}class Chain:\n    def __getattr__(self, name):\n        return lambda *v: self\n"
+        f"def {name}(*values, **names):\n    return {value}\n"
     )
 
 
