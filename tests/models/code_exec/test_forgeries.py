@@ -4,11 +4,13 @@ The tests see the model from outside alone. A forgery passes no single test.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 from support.exercises import EMPTY, RIGHT, SHAPES, passed_share, passed_shares
 from support.forged_acts import FORGED_ACTS
+from support.forged_tests import FIND_ZERO, FORGED, HONEST, PLANTED, PLANTING
 from support.forged_values import FORGED_FOR_ONE_TEST, FORGED_VALUES
 from support.sandboxes import (
     card_with,
@@ -86,3 +88,39 @@ async def test_a_program_made_for_one_test_does_not_pass_it(
 ) -> None:
     program, test = FORGED_FOR_ONE_TEST[name]
     assert await passed_share(model, program, {"tests": test}) in {0.0, *REFUSALS}
+
+
+async def shares_of(
+    model: CodeExecModel, runs: Mapping[str, tuple[str, Mapping[str, Any]]]
+) -> dict[str, float | str]:
+    """Return the share that each program passes of its tests, or the error's code."""
+    shares = [passed_share(model, program, fields) for program, fields in runs.values()]
+    return dict(zip(runs, await asyncio.gather(*shares), strict=True))
+
+
+async def test_a_module_that_the_program_has_left_is_never_run_by_the_judge(
+    model: CodeExecModel,
+) -> None:
+    runs = {name: (PLANTING, {"tests": (test,)}) for name, test in PLANTED.items()}
+    shares = await shares_of(model, runs)
+    assert {name: share for name, share in shares.items() if share not in {0.0, *REFUSALS}} == {}
+
+
+async def test_a_program_does_not_answer_for_what_judges_it(model: CodeExecModel) -> None:
+    shares = await shares_of(model, FORGED)
+    assert {name: share for name, share in shares.items() if share not in {0.0, *REFUSALS}} == {}
+
+
+async def test_a_right_program_passes_or_has_no_verdict_where_a_test_shares_state(
+    model: CodeExecModel,
+) -> None:
+    runs = {
+        name: (program or RIGHT, {"tests": (test,)}) for name, (program, test, _) in HONEST.items()
+    }
+    expected = {name: 1.0 if passes else "unisolated_test" for name, (*_, passes) in HONEST.items()}
+    assert await shares_of(model, runs) == expected
+
+
+async def test_a_function_of_the_prompt_is_the_tests_own(model: CodeExecModel) -> None:
+    _, fields = FORGED["a function of the prompt"]
+    assert await passed_share(model, FIND_ZERO, fields) == 1.0

@@ -135,7 +135,7 @@ def test_the_block_that_the_tests_or_the_prompt_ask_for_is_run(model: CodeExecMo
 
 def test_pairs_of_input_and_output_are_tests_of_their_own(model: CodeExecModel) -> None:
     prepared = prepare(model, tests=None, io=PAIRS)
-    assert prepared.inputs[0].payload == (PROGRAM, (), (("1\n", "2\n"), ("2\n", "4\n")), ())
+    assert prepared.inputs[0].payload == (PROGRAM, (), (("1\n", "2\n"), ("2\n", "4\n")), (), "")
     both = prepare(model, io=PAIRS)
     assert both.inputs[0].payload.tests == TESTS
     named = [{"input": "1\n", "output": "2\n"}, {"input": "2\n", "output": "4\n"}]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import ModuleSpec
@@ -18,6 +20,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:  # they run in front of this file, in the same module
+    from assay_models.families.code_exec.guard import Guard
+    from assay_models.families.code_exec.origins import Origins
     from assay_models.families.code_exec.remote import Remote, remote_parts
     from assay_models.families.code_exec.wire import (
         EXCEPTION_MODULES,
@@ -43,13 +47,23 @@ io itertools json math operator os random re statistics string sys time typing u
 COMMON_MODULES = frozenset(_COMMON.split())
 OWN_FUNCTIONS = {"isclose": "math"}
 LIBRARY = sys.stdlib_module_names
-# Packages that tests use and the sandbox lacks. The program must not answer in their name: its own
-# `approx` or `allclose` would be the judge of its results.
+# Packages that tests use and the sandbox lacks, with their usual short names. The program must not
+# answer in their name: its own `approx` or `allclose` would be the judge of its results.
 _PACKAGES = """
-absl attr django flask hypothesis jax keras matplotlib mock nose nose2 numpy pandas parameterized
-PIL pytest requests scipy seaborn six sklearn sympy tensorflow testtools torch unittest2
+absl attr django flask hypothesis jax keras matplotlib mock networkx nose nose2 np numpy nx
+pandas parameterized patch pd PIL plt pytest requests scipy seaborn six sk sklearn sns sp sympy
+tensorflow testtools tf torch unittest2 MagicMock Mock monkeypatch
 """
 PACKAGES = frozenset(_PACKAGES.split())
+CHECKERS = re.compile("(np_?)?(assert|approx$|allclose$|isclose$|almost_?equal)")
+# Modules by whose name tests mean the program, beside one with the name of the entry point.
+_PROGRAMS = """
+answer candidate code implementation main module my_code my_module my_solution program solution
+solutions submission your_code your_module your_module_name your_solution
+"""
+PROGRAMS = frozenset(_PROGRAMS.split())
+# Questions whose answers hold no value that a test could use.
+SILENT = frozenset(("load", "name", "names", "entry", "seed", "share"))
 ENDS_OF_LOOPS = (StopIteration, StopAsyncIteration)
 MAX_SENT = 100_000
 
@@ -62,17 +76,31 @@ class ProgramExit(SystemExit):
     """A SystemExit that the program has raised, not the test."""
 
 
+class MissingPackage(ModuleNotFoundError):
+    """A test uses a package that the sandbox does not have."""
+
+
 class Judge:
-    """A test's view of the program, without any of the program's objects."""
+    """A test's view of the program, without any of the program's objects.
+
+    `helpers` holds the functions that the prompt defines: they are the task's, not the program's.
+    """
 
     def __init__(self, channel: Channel | None, entry_points: Sequence[str]) -> None:
         self.is_lost = self.is_refused = self.is_doubtful = False
+        self.has_answers = self.is_sharing = False
+        self.guard: Guard | None = None
+        self.called: frozenset[str] = frozenset()
+        self.helpers: dict[str, Any] = {}
         self._peer = None if channel is None else Peer(channel, self.answer)
         self.is_empty, self._entry_points = channel is None, entry_points
         self._remotes: dict[int, Remote] = {}
         self._callbacks: list[Callable[..., Any]] = []
+        self.raised: list[BaseException] = []
         self._exceptions: dict[int, type[BaseException]] = {}
         self._input = sys.stdin, builtins.input
+        self._state = self._own_state()
+        self._origins, self._is_returning = Origins(), False
 
     def ask(self, operation: str, *operands: Any) -> Any:
         """Ask the program for an operation and return its value, or raise what it raised.
@@ -83,12 +111,13 @@ class Judge:
         """
         if self._peer is None:
             raise LookupError(operation)
-        if (sys.stdin, builtins.input) != self._input:
-            self.refuse()
+        self._begin(operation)
         encoded = [encode(operand, self) for operand in operands]
         value: Any = None
         with Caught() as caught:
             kind, data, printed, changes = self._peer.ask(operation, encoded)
+            is_new = self._origins.is_construction(operation, operands)
+            self._is_returning = not is_new and operation not in SILENT
             if operation == "call":
                 for operand, change in zip(operands[1:], changes, strict=True):
                     if change is not None:
@@ -109,14 +138,43 @@ class Judge:
             # It would end a loop of the test without a trace.
             self.is_doubtful |= isinstance(raised, ENDS_OF_LOOPS) and operation != "next"
             raise raised
+        self.is_doubtful |= self._origins.is_doubtful(operation, operands, value)
         return value
+
+    def _begin(self, operation: str) -> None:
+        """Prepare a question: the program needs what the test has changed."""
+        if (sys.stdin, builtins.input) != self._input:
+            self.refuse()
+        if operation not in SILENT:
+            self.has_answers = True
+            self._share_state()
+
+    def _own_state(self) -> tuple[dict[str, str], str, int, int]:
+        limits = sys.getrecursionlimit(), sys.get_int_max_str_digits()
+        folder = os.getcwd() if os.path.exists(".") else "."
+        return dict(os.environ), folder, *limits
+
+    def _share_state(self) -> None:
+        """Give the program the environment, the folder, the limits and the files of the test."""
+        assert self._peer is not None
+        if self.guard is not None:
+            self.guard.share_files()
+        if (state := self._own_state()) == self._state:
+            return
+        (old, *_), (new, *rest) = self._state, state
+        self._state = state
+        changed = {name: new.get(name) for name in {*old, *new} if old.get(name) != new.get(name)}
+        with Caught() as caught:
+            kind = self._peer.ask("share", [encode(part, self) for part in (changed, *rest)])[0]
+        if caught.error is not None or kind != "value":
+            self.refuse()
 
     def answer(self, operation: str, operands: list[Any]) -> list[Any]:
         """Call a function of the test for the program."""
         if operation != "call":
             raise Lost("the program may call functions of the test, and nothing else")
         number, arguments, named_arguments = operands
-        function = self._callbacks[number]
+        function, self._is_returning = self._callbacks[number], True
         data: Any = None
         with Caught() as caught:
             result = function(*decode(arguments, self), **decode(named_arguments, self))
@@ -163,6 +221,8 @@ class Judge:
             number, kind = parts
             if type(number) is not int or not isinstance(kind, str):
                 raise Lost("a handle without a number")
+            if self._is_returning:
+                self._origins.returned.add(number)
             return self._remotes.setdefault(number, Remote(self, number, kind))
         if tag == "exception":
             return self._exception_class(*parts)
@@ -176,24 +236,53 @@ class Judge:
         return value
 
     def name(self, name: str) -> Any:
-        """Return what the program has under a name.
+        """Return what a name means that the test does not define.
 
         Raises:
             LookupError: nothing.
+            MissingPackage: a package that the sandbox lacks.
+            Unisolated: a function that would compare the program's results.
         """
-        if name in OWN_FUNCTIONS:
-            return named(OWN_FUNCTIONS[name], name)
-        return self.ask("name", name)
+        if name in self.helpers:
+            return self.helpers[name]
+        if name not in self._entry_points:
+            if name.startswith("__"):
+                raise LookupError(name)
+            if name in OWN_FUNCTIONS:
+                return named(OWN_FUNCTIONS[name], name)
+            if name in COMMON_MODULES and name not in self.called:
+                return importlib.import_module(name)
+            if name in PACKAGES and (name not in self.called or not name.islower()):
+                raise MissingPackage(f"No module named {name!r}", name=name)
+            if CHECKERS.match(name):
+                self.refuse()
+        value = self.ask("name", name)
+        self._origins.add(name, value, is_entry=name in self._entry_points)
+        return value
+
+    def is_program(self, module: str) -> bool:
+        """Return whether a test means the program by the name of a module."""
+        return module in PROGRAMS or (
+            module not in LIBRARY
+            and folded(module) in {folded(name) for name in self._entry_points}
+        )
 
     def names(self) -> list[str]:
-        """List the program's public names."""
-        return (
-            [] if self._peer is None else [name for name in self.ask("names") if type(name) is str]
-        )
+        """List the program's public names that no module of Python and no package has."""
+        names = [] if self._peer is None else self.ask("names")
+        hidden = COMMON_MODULES | PACKAGES | self.helpers.keys() | OWN_FUNCTIONS.keys()
+        return [
+            name
+            for name in names
+            if type(name) is str
+            and (name in self._entry_points or not (name in hidden or CHECKERS.match(name)))
+        ]
 
     def entry(self) -> Any:
         """Return the function that `check` gets."""
-        return self.ask("entry", list(self._entry_points))
+        value = self.ask("entry", list(self._entry_points))
+        self._origins.add("".join(self._entry_points[:1]), value, is_entry=True)
+        return value
 
     def shadowing_entries(self) -> list[str]:
         """List the entry points that have the name of one of Python's own functions."""
@@ -205,6 +294,7 @@ class Judge:
         cls = self._exception_class(*kind)
         values = decode(arguments, self)
         error: BaseException = cls.__new__(cls, *values)
+        self.raised.append(error)
         error.args = values
         for name, value in decode(attributes, self).items():
             if not name.startswith("__"):
@@ -228,16 +318,19 @@ class Judge:
         return cls
 
 
+def folded(name: str) -> str:
+    """Return a name without the differences between those of modules, functions and classes."""
+    return name.replace("_", "").lower()
+
+
 class Names(dict[str, Any]):
     """Python's own names, and behind them those of the program."""
 
-    def __init__(self, judge: Judge, called: frozenset[str]) -> None:
+    def __init__(self, judge: Judge) -> None:
         super().__init__(vars(builtins))
-        self._judge, self._called = judge, called
+        self._judge = judge
 
     def __missing__(self, name: str) -> Any:
-        if name in COMMON_MODULES and name not in self._called:
-            return importlib.import_module(name)
         try:
             return self._judge.name(name)
         except LookupError:
@@ -271,15 +364,15 @@ class ProgramModule(ModuleType):
 
 
 class Finder:
-    """The last way to import a module that a test names: as the program."""
+    """The first way to import a module that a test names: as the program, from no file."""
 
     def __init__(self, judge: Judge, test: ModuleType, names: frozenset[str]) -> None:
         self._judge, self._test, self._names = judge, test, names
 
     def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
-        """Find a module that the test imports and that is not in the standard library."""
+        """Find the program, if that is what the module is called."""
         package = name.partition(".")[0]
-        if name not in self._names or package in LIBRARY or package in PACKAGES:
+        if not self._judge.is_program(package) or (package in LIBRARY and name not in self._names):
             return None
         return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
 

@@ -28,6 +28,7 @@ from assay_models.families.code.programs import (
 )
 from assay_models.families.code_exec.cgroup import parent_group
 from assay_models.families.code_exec.exchange import EXCEPTIONS
+from assay_models.families.code_exec.helpers import helpers_of
 from assay_models.families.code_exec.isolation import PROGRAM_UID
 from assay_models.families.code_exec.sandbox import (
     OUTCOMES,
@@ -46,6 +47,16 @@ VERSION = 4
 MAX_PARALLEL_PROGRAMS = 64
 BYTES_PER_TOKEN = 4
 CANDIDATE = "candidate"  # the parameter of HumanEval's `check`
+_MISSING = (
+    "a test needs a package that is not in the sandbox: use Python's own modules, and import the "
+    "program by the name `solution`"
+)
+_UNISOLATED = (
+    "a test leaves a comparison to the program itself, or shares more than plain data with it: "
+    "compare values of Python's own types, such as an object's attributes"
+)
+MISSING_MODULE = EXCEPTIONS.index("ModuleNotFoundError")
+_USES_NAMES = re.compile(r"\b(?:def|import) ")
 _STUB = re.compile(r"^(?:async )?def ([A-Za-z_]\w*)", re.MULTILINE)
 
 
@@ -65,13 +76,14 @@ class CodeExecOptions(Bounds):
 
 
 class Submission(NamedTuple):
-    """A program, the tests that it is run against, pairs of an input and its output, and the names
-    of the function that is tested, the best first."""
+    """A program, the tests that it is run against, pairs of an input and its output, the names of
+    the function that is tested, the best first, and functions of the prompt that tests use."""
 
     program: str
     tests: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...] = ()
     entry_points: tuple[str, ...] = ()
+    helpers: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +157,9 @@ class CodeExecModel:
                 f"the program uses syntax that Python {platform.python_version()} does not have: "
                 "run the server with a newer Python",
             )
-        submission = Submission(extracted.code, tests, pairs, _entry_points(item, tests))
+        points = _entry_points(item, tests)
+        helpers = helpers_of(_text(item.prompt), points, tests) if points and tests else ""
+        submission = Submission(extracted.code, tests, pairs, points, helpers)
         key = json.dumps(submission).encode()
         tokens = -(-len(key) // BYTES_PER_TOKEN)
         if tokens > self.max_tokens:
@@ -210,13 +224,9 @@ class CodeExecModel:
             except SandboxFailed as error:
                 logger.error("the sandbox does not work: %s", error)
                 raise ItemError("sandbox_failed", f"the sandbox did not work: {error}") from error
-        outcomes = {result.outcome for result in results}
-        if "unisolated" in outcomes and outcomes <= {"pass", "unisolated"}:
-            raise ItemError(
-                "unisolated_test",
-                "a test leaves a comparison to the program itself, or shares more than plain data "
-                "with it: compare values of Python's own types, such as an object's attributes",
-            )
+        if {result.outcome for result in results} in ({"unisolated"}, {"pass", "unisolated"}):
+            is_missing = any(result.exception == MISSING_MODULE for result in results)
+            raise ItemError("unisolated_test", _MISSING if is_missing else _UNISOLATED)
         passed = sum(result.outcome == "pass" for result in results) / len(results)
         numbers = [(OUTCOMES.index(outcome), *rest) for outcome, *rest in results]
         return (passed, *(float(number) for result in numbers for number in result))
@@ -235,12 +245,12 @@ def _pairs(item: CodeExecItem) -> tuple[tuple[str, str], ...]:
 def _entry_points(item: CodeExecItem, tests: Sequence[str]) -> tuple[str, ...]:
     """List the names of the function that is tested: the given one, else those of the prompt.
 
-    Without a function in the tests that would get it, there is none, so that the prompt changes no
-    key of the cache.
+    Without a function or an import in the tests that would get it, there is none, so that the
+    prompt changes no key of the cache.
     """
     if item.entry_point is not None:
         return (item.entry_point,)
-    if not any("def " in test for test in tests):
+    if not any(map(_USES_NAMES.search, tests)):
         return ()
     prompt = _text(item.prompt)
     stubs = _STUB.findall(prompt[-MAX_CHARACTERS:])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import operator
+import os
 import sys
 from collections.abc import Callable, Sequence
 from types import CodeType, CoroutineType, FunctionType, ModuleType
@@ -39,7 +40,7 @@ FUNCTIONS = """
 bool len str repr int float complex abs round format reversed iter next divmod isinstance getattr
 setattr delattr bytes
 """
-OWN_OPERATIONS = "load name names entry call take enter seed refuse"
+OWN_OPERATIONS = "load name names entry call take enter seed share refuse"
 
 
 def new_module(name: str) -> ModuleType:
@@ -246,6 +247,17 @@ class Program:
         import random
 
         random.seed(*arguments)
+
+    def _share(self, changed: dict[str, str | None], folder: str, depth: int, digits: int) -> None:
+        """Take over what the test has changed of its own process."""
+        for name, value in changed.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        os.chdir(folder)
+        sys.setrecursionlimit(depth)
+        sys.set_int_max_str_digits(digits)
 
     def _refuse(self, reason: str) -> None:
         raise ValueError(reason)

@@ -53,7 +53,6 @@ if TYPE_CHECKING:  # they run in front of this file, in the same module
     )
     from assay_models.families.code_exec.shapes import PASSED
     from assay_models.families.code_exec.trial import (
-        STARTED,
         Clock,
         End,
         JudgeProcess,
@@ -141,7 +140,8 @@ class Supervisor:
         Runs that no time is left for are skipped.
         """
         names = tuple(self._tests["entry_points"])
-        tests = [Test(text, False, names) for text in self._tests["tests"]]
+        helpers = self._tests["helpers"]
+        tests = [Test(text, False, names, helpers) for text in self._tests["tests"]]
         inputs = [Test(text, True, ()) for text in self._tests["inputs"]]
         if self._tests["vacuous"] and all(self._is_vacuous(test) for test in tests):
             return "vacuous\n"
@@ -183,7 +183,7 @@ class Supervisor:
             judge = JudgeProcess(self._request, test, limit, None)
             self._wait(judge, Clock([judge.process], limit, self._proc))
             judge.end()
-        return judge.answer == STARTED + bytes([PASSED, 0])
+        return judge.verdict == bytes([PASSED, 0])
 
     def _run(self, test: Test, limit: int) -> Result:
         """Run the program with a test, or with an input, and return the result."""

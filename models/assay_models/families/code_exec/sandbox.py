@@ -58,7 +58,9 @@ PARTS = (
     "wire",
     "program",
     "host",
+    "guard",
     "remote",
+    "origins",
     "judge",
     "shapes",
     "trial",
@@ -178,6 +180,7 @@ class Sandbox:
         tests: Sequence[str],
         pairs: Sequence[tuple[str, str]] = (),
         entry_points: Sequence[str] = (),
+        helpers: str = "",
     ) -> list[ExecutionResult]:
         """Run a program against its tests, then with each input, and return the results in order.
 
@@ -189,6 +192,7 @@ class Sandbox:
             pairs: of an input and the output that the program has to print for it.
             entry_points: names of the function that a test's `check` gets, the best first; without
                 one that the program defines, its last function.
+            helpers: functions that belong to the tests, in Python.
 
         Raises:
             SandboxFailed: the program could not be run, or not to its end.
@@ -196,11 +200,12 @@ class Sandbox:
                 empty program passes all of them.
         """
         may_be_vacuous = bool(tests) and not any(output.strip() for _, output in pairs)
-        digest = hashlib.sha256(marshal.dumps((*tests, None, *entry_points), 0)).digest()
+        digest = hashlib.sha256(marshal.dumps((*tests, None, *entry_points, None, helpers), 0)).digest()
         asked = {
             "tests": list(tests),
             "inputs": [text for text, _ in pairs],
             "entry_points": list(entry_points),
+            "helpers": helpers,
             "vacuous": may_be_vacuous and digest not in self.sound,
         }
         with self._folder() as folder, memory_group(self.bounds.memory_mb << 20) as group:

@@ -6,6 +6,7 @@ This file is executed in the sandbox, in front of the runner, and imports only t
 from __future__ import annotations
 
 import ast
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # they run in front of this file, in the same module
     from assay_models.families.code_exec.exchange import exception_number
-    from assay_models.families.code_exec.judge import Finder, Judge, Names, ProgramExit
+    from assay_models.families.code_exec.guard import Guard, shares_state
+    from assay_models.families.code_exec.judge import (
+        COMMON_MODULES,
+        LIBRARY,
+        Finder,
+        Judge,
+        Names,
+        ProgramExit,
+    )
     from assay_models.families.code_exec.wire import Caught, Channel
 
 PASSED, FAILED, ERRED, EXHAUSTED, QUIT, LOST, UNISOLATED = range(7)
@@ -66,20 +75,38 @@ def used_names(tree: ast.AST) -> frozenset[str]:
     return frozenset(name.id for name in names if isinstance(name.ctx, ast.Load))
 
 
-def run_test(text: str, judge: Judge) -> None:
+def new_test(tree: ast.AST, text: str, helpers: str, judge: Judge) -> ModuleType:
+    """Return the empty module of a test, for which every missing name means the program."""
+    judge.called = called_names(tree)
+    judge.is_sharing = shares_state(tree, COMMON_MODULES)
+    judge.guard = Guard(judge, text)
+    module = ModuleType("__main__")
+    module.__dict__.update(
+        __builtins__=Names(judge), __file__=os.path.join(judge.guard.folder, "test_program.py")
+    )
+    sys.modules["__main__"] = module
+    sys.meta_path.insert(0, Finder(judge, module, imported_names(tree)))
+    if helpers:
+        held: dict[str, Any] = {"__name__": "prompt", "__builtins__": module.__builtins__}
+        exec(helpers, held)  # noqa: S102 this is what the sandbox is for
+        judge.helpers.update(
+            {name: value for name, value in held.items() if isinstance(value, FunctionType)}
+        )
+    sys.addaudithook(judge.guard)
+    return module
+
+
+def run_test(text: str, helpers: str, judge: Judge) -> None:
     """Run a test: its text, and then the functions and classes in it that nothing has run."""
     tree = ast.parse(text)
     if judge.is_empty and asserts_nothing(tree):
         return
-    module = ModuleType("__main__")
-    module.__dict__["__builtins__"] = Names(judge, called_names(tree))
-    sys.modules["__main__"] = module
-    sys.meta_path.append(Finder(judge, module, imported_names(tree)))
+    module = new_test(tree, text, helpers, judge)
     if "unittest" in text:
         import unittest
 
         vars(unittest)["main"] = lambda *arguments, **named_arguments: None
-    if "random.seed" in text:
+    if "seed(" in text:
         share_seed(judge)
     for name in judge.shadowing_entries():
         module.__dict__[name] = judge.name(name)
@@ -149,16 +176,18 @@ def share_seed(judge: Judge) -> None:
     vars(random)["seed"] = seed_both
 
 
-def verdict(text: str, channel: Channel | None, entry_points: Sequence[str]) -> bytes:
+def verdict(
+    text: str, channel: Channel | None, entry_points: Sequence[str], helpers: str = ""
+) -> bytes:
     """Run a test and return its verdict and the number of the exception that ended it.
 
-    Without a channel, the program is the empty one.
+    Without a channel, the program is the empty one. `helpers` are the functions of the prompt.
     """
     judge = Judge(channel, entry_points)
     with Caught() as caught:
         if channel is not None:
             judge.ask("load")
-        run_test(text, judge)
+        run_test(text, helpers, judge)
     return bytes(code_of(judge, caught.error))
 
 
@@ -170,8 +199,26 @@ def code_of(judge: Judge, error: BaseException | None) -> tuple[int, int]:
         return UNISOLATED, 0
     if error is None:
         return PASSED, 0
+    if is_missing_package(judge, error):
+        return UNISOLATED, exception_number(error)
+    if judge.is_sharing or (isinstance(error, PermissionError) and not is_raised(judge, error)):
+        return UNISOLATED, 0
     if isinstance(error, SystemExit):
         return QUIT, 0
     kinds: dict[type[BaseException], int] = {AssertionError: FAILED, MemoryError: EXHAUSTED}
     code = next((code for kind, code in kinds.items() if isinstance(error, kind)), ERRED)
     return code, exception_number(error)
+
+
+def is_missing_package(judge: Judge, error: BaseException) -> bool:
+    """Return whether a test, and not the program, has missed a module that Python does not have."""
+    return (
+        isinstance(error, ModuleNotFoundError)
+        and not is_raised(judge, error)
+        and str(error.name).partition(".")[0] not in LIBRARY
+    )
+
+
+def is_raised(judge: Judge, error: BaseException) -> bool:
+    """Return whether the program has raised an exception."""
+    return any(error is raised for raised in judge.raised)

@@ -42,11 +42,12 @@ OUTCOMES_OF_JUDGES = ("pass", "fail", "error", "memory", "exit", "exit", "unisol
 
 
 class Test(NamedTuple):
-    """A test, or an input, and the names of the functions that it may be about."""
+    """A test, or an input, the names of the functions that it may be about, and its helpers."""
 
     text: str
     is_input: bool
     entry_points: tuple[str, ...]
+    helpers: str = ""
 
 
 class End(NamedTuple):
@@ -62,7 +63,8 @@ class JudgeProcess:
     """The process of a judge, as its supervisor sees it."""
 
     def __init__(self, request: Request, test: Test, limit: int, socket: int | None) -> None:
-        self.answer = b""
+        # Before its verdict the judge writes a secret, so that nothing else is taken for it.
+        self.answer, self._secret = b"", os.urandom(16)
         with step("process"):
             self.pipe, answer = os.pipe()
             self.process = os.fork()
@@ -72,18 +74,25 @@ class JudgeProcess:
             drop_privileges(request, limit, JUDGE_UID)
             os.write(answer, STARTED)
             channel = None if socket is None else Channel(socket)
-            os.write(answer, verdict(test.text, channel, test.entry_points))
+            os.write(
+                answer, self._secret + verdict(test.text, channel, test.entry_points, test.helpers)
+            )
             os._exit(0)
         os.close(answer)
 
     @property
     def has_verdict(self) -> bool:
         """Whether the judge has come to a verdict of its own."""
-        return self._is_done and self.answer[len(STARTED)] != LOST
+        return self._is_done and self.verdict[0] != LOST
+
+    @property
+    def verdict(self) -> bytes:
+        """What the judge has answered: the number of its verdict, and that of the exception."""
+        return self.answer.partition(self._secret)[2]
 
     @property
     def _is_done(self) -> bool:
-        return len(self.answer) > len(STARTED)
+        return len(self.verdict) > 1
 
     def read(self) -> bool:
         """Read a part of the answer; return whether there is no more."""
@@ -97,7 +106,7 @@ class JudgeProcess:
         A candidate that has ended by itself has passed nothing.
         """
         if self.has_verdict and end.code in (LEFT, -SIGKILL):
-            kind, exception = self.answer[len(STARTED) :]
+            kind, exception = self.verdict[:2]
             return OUTCOMES_OF_JUDGES[kind], exception
         return ("crash" if end.code < 0 or (not self._is_done and code < 0) else "exit"), 0
 

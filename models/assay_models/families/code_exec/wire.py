@@ -55,7 +55,7 @@ _READERS: Mapping[str, Callable[..., Any]] = {
     "namedtuple": lambda name, fields, *parts: named_tuple(name, tuple(fields))(*parts),
 }
 # Values of the standard library: the parts that they are made of, and the function that makes them.
-_LIBRARY: Mapping[str, tuple[Callable[[Any], Iterable[Any]], str | None]] = {
+PLAIN_CLASSES: Mapping[str, tuple[Callable[[Any], Iterable[Any]], str | None]] = {
     "collections.Counter": (lambda value: (dict(value),), None),
     "collections.OrderedDict": (lambda value: (list(value.items()),), None),
     "collections.defaultdict": (lambda value: (None, dict(value)), None),
@@ -150,8 +150,11 @@ def parts_of(value: Any, kind: type) -> Iterable[tuple[int, Any]] | None:
     if kind in _WRITERS:
         return enumerate(_WRITERS[kind](value))
     name = f"{kind.__module__}.{kind.__qualname__}"
-    if name in _LIBRARY and getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind:
-        return enumerate((name, *_LIBRARY[name][0](value)))
+    if (
+        name in PLAIN_CLASSES
+        and getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind
+    ):
+        return enumerate((name, *PLAIN_CLASSES[name][0](value)))
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
         return enumerate(("namedtuple", kind.__name__, list(kind._fields), *value))
     return None
@@ -171,10 +174,10 @@ def decode(data: Any, references: References) -> Any:
     if type(data) is not list:
         return data
     tag, *rest = data
-    if tag in _LIBRARY:
+    if tag in PLAIN_CLASSES:
         module, _, name = tag.partition(".")
         make = getattr(import_module(module), name)
-        maker = _LIBRARY[tag][1]
+        maker = PLAIN_CLASSES[tag][1]
         return (getattr(make, maker) if maker else make)(
             *(decode(part, references) for part in rest)
         )
