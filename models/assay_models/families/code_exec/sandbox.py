@@ -57,7 +57,7 @@ PARTS = (
     "wire",
     "program",
     "host",
-    "guard",
+    "audit",
     "remote",
     "origins",
     "judge",
