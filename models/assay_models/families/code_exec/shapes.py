@@ -14,8 +14,8 @@ from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # they run in front of this file, in the same module
-    from assay_models.families.code_exec.exchange import exception_number
     from assay_models.families.code_exec.audit import Audit, shares_state
+    from assay_models.families.code_exec.exchange import exception_number
     from assay_models.families.code_exec.judge import (
         COMMON_MODULES,
         LIBRARY,
