@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # it runs in front of this file, in the same module
     from assay_models.families.code_exec.remote import Remote, remote_parts
 
-# Methods of plain data, and of what is like it, that get what a test expects. Keys are no such thing.
+# Methods of plain data, and of what is like it, that get what a test expects; no mere keys.
 _PLAIN = (str, bytes, bytearray, list, tuple, dict, set, frozenset, int, float)
 _KEYED = ("get", "pop", "setdefault")
 _COMPARING = "all allclose any close eq equal equals identical is_close isclose same"
