@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:  # they run in front of this file, in the same module
-    from assay_models.families.code_exec.guard import Guard
+    from assay_models.families.code_exec.audit import Audit
     from assay_models.families.code_exec.origins import Origins
     from assay_models.families.code_exec.remote import Remote, remote_parts
     from assay_models.families.code_exec.wire import (
@@ -89,7 +89,7 @@ class Judge:
     def __init__(self, channel: Channel | None, entry_points: Sequence[str]) -> None:
         self.is_lost = self.is_refused = self.is_doubtful = False
         self.has_answers = self.is_sharing = False
-        self.guard: Guard | None = None
+        self.audit: Audit | None = None
         self.called: frozenset[str] = frozenset()
         self.helpers: dict[str, Any] = {}
         self._peer = None if channel is None else Peer(channel, self.answer)
@@ -157,8 +157,8 @@ class Judge:
     def _share_state(self) -> None:
         """Give the program the environment, the folder, the limits and the files of the test."""
         assert self._peer is not None
-        if self.guard is not None:
-            self.guard.share_files()
+        if self.audit is not None:
+            self.audit.share_files()
         if (state := self._own_state()) == self._state:
             return
         (old, *_), (new, *rest) = self._state, state

@@ -28,8 +28,8 @@ from assay_models.families.code.programs import (
 )
 from assay_models.families.code_exec.cgroup import parent_group
 from assay_models.families.code_exec.exchange import EXCEPTIONS
-from assay_models.families.code_exec.helpers import helpers_of
 from assay_models.families.code_exec.isolation import PROGRAM_UID
+from assay_models.families.code_exec.prompt_functions import helpers_of
 from assay_models.families.code_exec.sandbox import (
     OUTCOMES,
     Bounds,

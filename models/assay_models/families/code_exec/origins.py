@@ -1,4 +1,4 @@
-"""Where a test's objects come from, and what it must not believe of them.
+"""Origins of a test's objects, and what it must not believe of them.
 
 An object that a function of the program returns could agree to all that a test says about it, and
 two functions of the program could agree on anything. This file is executed in the sandbox, in front
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # it runs in front of this file, in the same module
     from assay_models.families.code_exec.remote import Remote, remote_parts
 
-# Methods of plain data, and of what is like it, that get what a test expects. Keys tell nothing.
+# Methods of plain data, and of what is like it, that get what a test expects; no mere keys.
 _PLAIN = (str, bytes, bytearray, list, tuple, dict, set, frozenset, int, float)
 _KEYED = ("get", "pop", "setdefault")
 _COMPARING = "all allclose any close eq equal equals identical is_close isclose same"
@@ -51,7 +51,7 @@ class Origins:
     def is_doubtful(self, operation: str, operands: Sequence[Any], value: Any) -> bool:
         """Remember what a question has returned; return whether it was the program's own word.
 
-        That is a method of plain data on an object which only looks like it, and what another
+        That is a method of plain data on an object that is none, and what another
         function makes of the result of the one that is tested.
         """
         if not operands:

@@ -58,7 +58,7 @@ PARTS = (
     "wire",
     "program",
     "host",
-    "guard",
+    "audit",
     "remote",
     "origins",
     "judge",

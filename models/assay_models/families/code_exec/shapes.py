@@ -14,8 +14,8 @@ from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # they run in front of this file, in the same module
+    from assay_models.families.code_exec.audit import Audit, shares_state
     from assay_models.families.code_exec.exchange import exception_number
-    from assay_models.families.code_exec.guard import Guard, shares_state
     from assay_models.families.code_exec.judge import (
         COMMON_MODULES,
         LIBRARY,
@@ -79,10 +79,10 @@ def new_test(tree: ast.AST, text: str, helpers: str, judge: Judge) -> ModuleType
     """Return the empty module of a test, for which every missing name means the program."""
     judge.called = called_names(tree)
     judge.is_sharing = shares_state(tree, COMMON_MODULES)
-    judge.guard = Guard(judge, text)
+    judge.audit = Audit(judge, text)
     module = ModuleType("__main__")
     module.__dict__.update(
-        __builtins__=Names(judge), __file__=os.path.join(judge.guard.folder, "test_program.py")
+        __builtins__=Names(judge), __file__=os.path.join(judge.audit.folder, "test_program.py")
     )
     sys.modules["__main__"] = module
     sys.meta_path.insert(0, Finder(judge, module, imported_names(tree)))
@@ -92,7 +92,7 @@ def new_test(tree: ast.AST, text: str, helpers: str, judge: Judge) -> ModuleType
         judge.helpers.update(
             {name: value for name, value in held.items() if isinstance(value, FunctionType)}
         )
-    sys.addaudithook(judge.guard)
+    sys.addaudithook(judge.audit)
     return module
 
 

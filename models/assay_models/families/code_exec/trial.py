@@ -87,7 +87,7 @@ class JudgeProcess:
 
     @property
     def verdict(self) -> bytes:
-        """What the judge has answered: the number of its verdict, and that of the exception."""
+        """The number of the judge's verdict, and that of the exception."""
         return self.answer.partition(self._secret)[2]
 
     @property

@@ -1,4 +1,4 @@
-"""What a judge may not do: run code that the program has written, or share state with it unseen.
+"""An audit of judges: none runs code of the program, or shares state with it unseen.
 
 This file is executed in the sandbox, in front of the runner, and imports only the standard library.
 """
@@ -32,8 +32,8 @@ capfd caplog
 TOOLS = frozenset(_TOOLS.split())
 
 
-class Guarded(Protocol):
-    """The judge, as far as its guard needs it."""
+class Audited(Protocol):
+    """The judge, as far as its audit needs it."""
 
     has_answers: bool
 
@@ -45,10 +45,10 @@ class Guarded(Protocol):
         """Return whether a test means the program by the name of a module."""
 
 
-class Guard:
+class Audit:
     """A hook for all that a judge does: no text and no file of the program becomes its code."""
 
-    def __init__(self, judge: Guarded, text: str) -> None:
+    def __init__(self, judge: Audited, text: str) -> None:
         self._judge, self._text = judge, text
         self.folder = os.path.realpath(os.getcwd())
         self.has_files = self._has_read = False
