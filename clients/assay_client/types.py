@@ -323,7 +323,8 @@ class RunHealth:
     """The health of a training run: the worst `status` of its streams and gold sources.
 
     It is `waiting` while nothing is assessed, as right after the first score. A newer server may
-    send other statuses, states and severities than those that this client knows.
+    send other statuses, states and severities than those that this client knows. `truncated`: there
+    are more streams or sources than a reply holds; `damaged`: rows that could not be read.
     """
 
     run: str
@@ -331,6 +332,8 @@ class RunHealth:
     streams: tuple[StreamHealth, ...]
     gold: tuple[GoldHealth, ...]
     note: str | None = None
+    truncated: bool = False
+    damaged: int = 0
 
     @property
     def firing(self) -> tuple[RuleState, ...]:

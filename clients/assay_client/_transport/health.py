@@ -29,6 +29,8 @@ def read_health(body: bytes) -> RunHealth:
         streams=tuple(map(_stream, reply.objects("streams"))),
         gold=tuple(map(_gold, reply.objects("gold"))),
         note=reply.text("note") if "note" in reply else None,
+        truncated=reply.boolean("truncated") if "truncated" in reply else False,
+        damaged=reply.integer("damaged") if "damaged" in reply else 0,
     )
 
 

@@ -234,8 +234,9 @@ async def test_a_name_that_no_score_accepts_is_refused_in_a_path(
 
 
 async def test_alerts_end_with_a_deleted_run_and_go_on_under_another_name(
-    kept_settings: Settings,
+    kept_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("assay.runs.evaluator.rest_after", lambda seconds: 0.0)
     with receiving() as receiver:
         url = read_settings({"ASSAY_ALERT_URL": receiver.url}).alert_url
         app = create_app(kept_settings.model_copy(update={"alert_url": url}))

@@ -98,12 +98,9 @@ async def test_json_without_a_content_type_is_accepted_on_this_route_only(
     assert (await scripted.post("/v1/score", content=content)).status_code == 422
 
 
-@pytest.mark.parametrize("header", ["origin", "sec-fetch-site"])
-async def test_a_web_page_has_to_name_the_content_type(
-    scripted: httpx2.AsyncClient, header: str
-) -> None:
+async def test_a_web_page_has_to_name_the_content_type(scripted: httpx2.AsyncClient) -> None:
     content = orjson.dumps({"inputs": [text_tensor("text", ["abc"])]})
-    page = {header: "https://example.org"}
+    page = {"origin": "https://example.org", "sec-fetch-site": "same-origin"}
     answer = await scripted.post("/v2/models/scripted/infer", content=content, headers=page)
     assert answer.status_code == 422
     assert "Content-Type: application/json" in answer.json()["hint"]
