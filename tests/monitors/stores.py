@@ -1,12 +1,14 @@
 """Stores of runs for tests."""
 
+import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
-from assay_monitors.history import Stream
+from assay_monitors.history import RunHistory, Stream
 from assay_monitors.observations import Observation, Window
 from assay_monitors.retention import Retention
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import Changes, Outcome, RunStore
 from assay_monitors.summaries import summarise
 
 CODE = Stream("code@1", "train")
@@ -35,3 +37,44 @@ def new_run(name: str, owner: str) -> Changes:
     changes = changes_of(name, 1)
     changes.owners[name] = owner
     return changes
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Disk(RunStore):
+    """A store whose disk can be full, and which counts the attempts to write."""
+
+    is_full = False
+    attempts = 0
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, Retention(), lambda: 0.0)
+        self.written = threading.Event()
+
+    def write(self, changes: Changes) -> Outcome:
+        self.attempts += 1
+        if self.is_full:
+            raise sqlite3.OperationalError("database or disk is full")
+        outcome = super().write(changes)
+        self.written.set()
+        return outcome
+
+
+def window(run: str = "r", step: int = 0) -> Window:
+    return Window(run, *CODE, step)
+
+
+def items(number: int) -> list[Observation]:
+    return [Observation(0.5)] * number
+
+
+def stored_items(history: RunHistory, run: str = "r") -> int:
+    return sum(point.summary.items for point in history.series(run, CODE))

@@ -1,6 +1,5 @@
 """The bounds of the file of runs: bytes, places in a run, and the runs of each owner."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,6 @@ from assay_monitors.store import Changes, RunStore
 
 from .series import run
 from .stores import CODE, changes_of, new_run, open_store
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[RunStore]:
-    store = open_store(path)
-    yield store
-    store.close()
-
 
 VICTIM = 40
 

@@ -2,7 +2,6 @@
 
 import sqlite3
 import zlib
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,19 +16,6 @@ from assay_monitors.summaries import summarise
 
 from .series import run
 from .stores import CODE, changes_of, open_store
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[RunStore]:
-    store = open_store(path)
-    yield store
-    store.close()
-
 
 PACKED = zlib.decompress(pack_summary(summarise([Observation(0.5)])))
 UNREADABLE: dict[str, object] = {

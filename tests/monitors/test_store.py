@@ -2,7 +2,6 @@
 
 import sqlite3
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -34,18 +33,6 @@ from assay_monitors.summaries import Summary, summarise
 
 from .series import observations, run
 from .stores import CODE, changes_of, new_run, open_store
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[RunStore]:
-    store = open_store(path)
-    yield store
-    store.close()
 
 
 @given(st.lists(observations, max_size=6))
