@@ -50,8 +50,6 @@ async def answer(scope: dict[str, object], receive: object, send: object) -> Non
 
 def serve_with_limits(port: int) -> None:
     """Serve the app over the protocol of `assay serve`."""
-    from functools import partial
-
     import uvicorn
     from prometheus_client import CollectorRegistry
 
@@ -67,11 +65,10 @@ def serve_with_limits(port: int) -> None:
         bodies=BodyBudget(1 << 29),
         metrics=Metrics(CollectorRegistry()),
     )
-    http = partial(HttpProtocol, connections=connections)
     uvicorn.run(
         answer,
         port=port,
-        http=http,  # type: ignore[arg-type]
+        http=HttpProtocol.of(connections),
         ws="none",
         loop="uvloop",
         log_level="critical",

@@ -5,7 +5,6 @@ import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def http_protocol(app: FastAPI) -> tuple[Connections, Any]:
         bodies=components.bodies,
         metrics=components.metrics,
     )
-    return connections, partial(HttpProtocol, connections=connections)
+    return connections, HttpProtocol.of(connections)
 
 
 @contextmanager

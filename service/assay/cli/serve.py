@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -144,7 +143,7 @@ def _server_config(
     return uvicorn.Config(
         application,
         loop="uvloop",
-        http=partial(HttpProtocol, connections=connections),  # type: ignore[arg-type]
+        http=HttpProtocol.of(connections),
         ws="none",
         log_config=_log_config(log_level),
         log_level=log_level.value,

@@ -45,13 +45,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     A limit that is exceeded is answered with a problem detail, after the replies to the requests
     before it, and the connection is closed. `Upgrade` is ignored, as a server may do (RFC 9110,
-    section 7.8), so that the request is served with its body.
+    section 7.8), so that the request is served with its body. `of` makes the class for the
+    connections of one process.
 
     Args:
         config: uvicorn's configuration.
         server_state: uvicorn's state.
         app_state: the state of the app's lifespan.
-        connections: all connections of the process.
     """
 
     # Of the class, because setting them would take a microsecond of each connection.
@@ -63,18 +63,22 @@ class HttpProtocol(HttpToolsProtocol):
     _head_bytes = _framing = BEGINNING
     _unsent_since = 0.0
 
+    _all: Connections
+
     def __init__(
         self,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
-        *,
-        connections: Connections,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._all = connections
         self._held: dict[RequestResponseCycle, int] = {}
+
+    @classmethod
+    def of(cls, connections: Connections) -> "type[HttpProtocol]":
+        """Return the class of the protocols of these connections, as uvicorn takes it."""
+        return type(cls.__name__, (cls,), {"_all": connections})
 
     @property
     def has_open_body(self) -> bool:
@@ -92,6 +96,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     # The transport's events.
 
+    # The transport's type is uvicorn's, which is narrower than asyncio's.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request, or refuse the connection if there is no room for it."""
         super().connection_made(transport)

@@ -39,7 +39,6 @@ class Audited(Protocol):
 
     def refuse(self) -> NoReturn:
         """Raise that the test cannot be run against a program in another process."""
-        raise NotImplementedError
 
     def is_program(self, module: str) -> bool:
         """Return whether a test means the program by the name of a module."""
@@ -84,19 +83,26 @@ class Audit:
 
     def _is_inside(self, path: object) -> bool:
         """Return whether a file is where programs may write."""
+        return self._name_inside(path) is not None
+
+    def _name_inside(self, path: object) -> str | None:
+        """Return the name of a file where programs may write; None for any other."""
         if not isinstance(path, str | bytes | os.PathLike):
-            return False
-        place = os.path.realpath(os.fsdecode(path))
-        return place == self.folder or place.startswith(f"{self.folder}/")
+            return None
+        given = os.fsdecode(path)
+        place = os.path.realpath(given)
+        is_inside = place == self.folder or place.startswith(f"{self.folder}/")
+        return os.path.basename(given) if is_inside else None
 
     def _open(self, path: object, mode: object, flags: int) -> None:
-        if not self._is_inside(path):
+        file = self._name_inside(path)
+        if file is None:
             return
         self.has_files |= bool(flags & os.O_CREAT)
         if flags & os.O_ACCMODE == os.O_WRONLY:
             return
         self._has_read = True
-        name, _, end = os.path.basename(os.fsdecode(path)).partition(".")  # type: ignore[arg-type]
+        name, _, end = file.partition(".")
         is_program = end == "py" and self._judge.is_program(name)
         if is_program or module_of(sys._getframe(2)).startswith(LOADERS):
             self._judge.refuse()

@@ -374,6 +374,7 @@ class Finder:
         package = name.partition(".")[0]
         if not self._judge.is_program(package) or (package in LIBRARY and name not in self._names):
             return None
+        # A loader by its methods: the base class is in a module that each judge would import.
         return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
