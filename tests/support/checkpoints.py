@@ -324,3 +324,10 @@ def _toml(value: object) -> str:
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{name} = {_toml(part)}" for name, part in value.items()) + " }"
     return json.dumps(value) if isinstance(value, str) else str(value)
+
+
+class Classifiers(dict[Kind, Classifier]):
+    """One classifier of each architecture, for 40 tokens."""
+
+    def __repr__(self) -> str:
+        return "Classifiers()"

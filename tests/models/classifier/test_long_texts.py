@@ -5,11 +5,15 @@ from itertools import product
 from typing import get_args
 
 import pytest
-from support.checkpoints import DECODERS, KINDS, Kind, build_checkpoint, load_classifier
+from support.checkpoints import (
+    DECODERS,
+    KINDS,
+    Classifiers,
+    Kind,
+)
 
 from assay_models.base import ItemError, Truncation
 from assay_models.families.classifier import truncation as truncation_module
-from assay_models.families.classifier.model import Classifier
 from assay_models.families.classifier.truncation import (
     MAX_CHARACTERS,
     PIECE_CHARACTERS,
@@ -27,22 +31,6 @@ RUN, SPACES = "a" * 36_000, "a" + " " * 36_000 + "b"
 TEXTS = {"words": WORDS, "lines": LINES, "ideograms": IDEOGRAMS, "run": RUN, "spaces": SPACES}
 SPACED = ("words", "lines")
 CUTS: tuple[Truncation, ...] = tuple(cut for cut in get_args(Truncation) if cut != "error")
-
-
-class Classifiers(dict[Kind, Classifier]):
-    """One classifier of each architecture, for 40 tokens."""
-
-    def __repr__(self) -> str:
-        return "Classifiers()"
-
-
-@pytest.fixture(scope="module")
-def classifiers(tmp_path_factory: pytest.TempPathFactory) -> Classifiers:
-    built = Classifiers()
-    for kind in KINDS:
-        folder = build_checkpoint(kind, tmp_path_factory.mktemp(kind), max_tokens=40)
-        built[kind] = load_classifier(folder)
-    return built
 
 
 @pytest.fixture

@@ -8,13 +8,20 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.checkpoints import DECODERS, ENCODERS, KINDS, Kind, build_checkpoint, load_classifier
+from support.checkpoints import (
+    DECODERS,
+    ENCODERS,
+    KINDS,
+    Classifiers,
+    Kind,
+    build_checkpoint,
+    load_classifier,
+)
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from assay_models.base import ItemError, Truncation
 from assay_models.card import CardError
-from assay_models.families.classifier.model import Classifier
 from assay_models.families.classifier.tokenization import SpecialTokens
 from assay_models.families.classifier.truncation import split_excess, truncate
 from assay_models.items import Message
@@ -22,22 +29,6 @@ from assay_models.items import Message
 pytestmark = pytest.mark.weights
 
 TRUNCATIONS = ("left", "right", "middle")
-
-
-class Classifiers(dict[Kind, Classifier]):
-    """One classifier of each architecture, for 40 tokens."""
-
-    def __repr__(self) -> str:
-        return "Classifiers()"
-
-
-@pytest.fixture(scope="module")
-def classifiers(tmp_path_factory: pytest.TempPathFactory) -> Classifiers:
-    built = Classifiers()
-    for kind in KINDS:
-        folder = build_checkpoint(kind, tmp_path_factory.mktemp(kind), max_tokens=40)
-        built[kind] = load_classifier(folder)
-    return built
 
 
 def chat(*contents: str) -> list[Message]:
