@@ -10,10 +10,10 @@ import struct
 import threading
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, Self
 
 import uvicorn
+from support import raw_requests
 from support.doubles import value
 from support.servers import free_port, http_protocol
 
@@ -28,18 +28,8 @@ MANY = 2000
 """Connections that are open at once."""
 
 
-@dataclass(frozen=True)
-class Reply:
-    """One HTTP reply."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """The parsed body."""
-        return json.loads(self.body)
+class Reply(raw_requests.Reply):
+    """One HTTP reply to a scoring request."""
 
     @property
     def scores(self) -> list[float | None]:
