@@ -26,7 +26,6 @@ from assay.api.hosts import HostCheck
 from assay.api.hot_routes import HotRoutes
 from assay.api.jobs import JobLimits, Jobs
 from assay.api.keys import ApiKeys, share_of
-from assay.api.middleware import AccessMiddleware
 from assay.api.paths import TolerantPaths
 from assay.batching.batcher import BatchLimits
 from assay.cache.memory import MemoryCache, ScoreCache
@@ -43,10 +42,11 @@ from assay.runs.webhook import Webhook, decode_secret, parse_webhook_url
 from assay.scoring.preparation_pool import PreparationPool
 from assay.scoring.prepare import Preparer
 from assay.scoring.prepared_cache import PreparedCache
-from assay.scoring.service import ScoringLimits, ScoringService
+from assay.scoring.service import ScoringLimits
 from assay.selection import open_repository, select_entries
 from assay.served_model import ServedModel
 from assay.settings import Settings, variable_name
+from assay.tracing.parts import Parts, create_parts
 from assay_models.card import CardError, Limits
 from assay_models.registry import Runtime
 from assay_models.repository import ModelRepository
@@ -85,6 +85,7 @@ class _Process:
     pool: PreparationPool
     webhook: Webhook | None
     loop_monitor: EventLoopMonitor
+    parts: Parts
     on_death: Callable[[str], None]
 
 
@@ -123,7 +124,7 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     hot = [route for router in routers for route in router.routes]
     app.add_middleware(HotRoutes, routes=hot, max_items=settings.max_items)
     app.add_middleware(
-        AccessMiddleware,
+        process.parts.access,
         access=_create_access(settings, process),
         max_body_bytes=settings.max_body_bytes,
         metrics=process.components.metrics,
@@ -171,8 +172,9 @@ def _public_paths(settings: Settings) -> frozenset[str]:
 
 def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
     metrics = Metrics(CollectorRegistry())
+    parts = create_parts(settings.traces, metrics)
     repository = open_repository(settings)
-    models = _create_models(settings, repository, metrics, on_death)
+    models = _create_models(settings, repository, metrics, parts, on_death)
     redis = _connect_redis(settings, metrics)
     cache = _create_cache(settings, metrics, redis)
     pool = PreparationPool(
@@ -183,7 +185,7 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
     )
     webhook = _create_webhook(settings, metrics)
     monitor = _create_run_monitor(settings, metrics, webhook)
-    service = ScoringService(
+    service = parts.service(
         models=models,
         cache=cache,
         preparer=Preparer(PreparedCache(settings.prepared_bytes, metrics), pool),
@@ -213,6 +215,7 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         pool=pool,
         webhook=webhook,
         loop_monitor=EventLoopMonitor(metrics),
+        parts=parts,
         on_death=on_death,
     )
 
@@ -231,6 +234,7 @@ def _create_models(
     settings: Settings,
     repository: ModelRepository,
     metrics: Metrics,
+    parts: Parts,
     on_death: Callable[[str], None],
 ) -> dict[str, ServedModel]:
     """Return the models by id, and the highest version of each also by bare name."""
@@ -246,6 +250,7 @@ def _create_models(
                 clock=CLOCK,
                 load_timeout=settings.load_timeout,
                 on_death=on_death,
+                create_batcher=parts.batcher,
             )
             served[entry.card.id] = served[entry.card.name] = model
     except CardError as error:
@@ -370,6 +375,7 @@ async def _shut_down(process: _Process) -> None:
     await process.cache.close()
     process.pool.close()
     process.loop_monitor.stop()
+    await process.parts.close()
 
 
 async def _freeze_when_loaded(

@@ -23,6 +23,12 @@ class Metrics:
         self.ready = Gauge(
             "assay_model_ready", "1 if the model computes.", ["model"], registry=registry
         )
+        self.spans = Counter(
+            "assay_trace_spans",
+            "Spans of traces by outcome: sent, failed, dropped (too many were waiting).",
+            ["outcome"],
+            registry=registry,
+        )
         self.preparation = PreparationSeries(registry)
         self.runs = RunSeries(registry)
         self.alerts = AlertSeries(registry)

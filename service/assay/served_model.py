@@ -113,6 +113,7 @@ class ServedModel:
         clock: monotonic seconds.
         load_timeout: seconds after which a model that is still loading has failed.
         on_death: called once, with the reason, when a model that was ready can compute no more.
+        create_batcher: the batcher's class, or one that records traces too.
 
     Raises:
         CardError: the card names no family.
@@ -127,6 +128,7 @@ class ServedModel:
         clock: Clock,
         load_timeout: float = math.inf,
         on_death: Callable[[str], None] = logger.critical,
+        create_batcher: Callable[..., DynamicBatcher] = DynamicBatcher,
     ) -> None:
         self.id: str = entry.card.id
         self.card: ModelCard = entry.card
@@ -140,6 +142,7 @@ class ServedModel:
         self._clock = clock
         self._load_timeout = load_timeout
         self._on_death = on_death
+        self._create_batcher = create_batcher
         self._probing: asyncio.Task[bool] | None = None
         self._suspect_since: float | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -240,7 +243,7 @@ class ServedModel:
             model, probe = loading.result()
             raws = await self._self_test(model, probe)
         fingerprints = _fingerprints(model, self.card)
-        batcher = DynamicBatcher(
+        batcher = self._create_batcher(
             name=self.id,
             predict=model.predict,
             thread=self._thread if model.runs == "device" else None,

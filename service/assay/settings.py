@@ -239,6 +239,11 @@ class Settings(BaseModel):
         description="The secret that signs these POSTs according to Standard Webhooks: `whsec_` "
         "and 24 to 64 random bytes in base64.",
     )
+    traces: bool = Field(
+        False,
+        description="Send traces with OpenTelemetry, which `assay[traces]` installs. The standard "
+        "`OTEL_*` variables set where to, and which.",
+    )
     max_connections: Positive = Field(
         8192,
         description="Maximum open connections, descriptors permitting. Beyond them the one that "

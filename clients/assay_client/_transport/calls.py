@@ -53,6 +53,7 @@ from assay_client._transport.requests import (
     telemetry_request,
 )
 from assay_client._transport.steps import Send, Steps, Wait
+from assay_client._transport.trace import trace_headers
 from assay_client._transport.zip import zip_strict
 from assay_client._version import __version__
 from assay_client.errors import (
@@ -304,6 +305,7 @@ class Calls:
     def _send(self, call: Call, request: Request, url: str) -> Send:
         remaining = max(self._remaining(call), 0.001)
         headers = {
+            **trace_headers(),
             "Accept": "application/json",
             "User-Agent": f"assay-client/{__version__}",
             "X-Request-ID": call.request_id,

@@ -1,0 +1,1 @@
+"""Traces of requests with OpenTelemetry. Only `parts` is imported by a server without traces."""
