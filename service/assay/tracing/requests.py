@@ -3,13 +3,14 @@
 from typing import Any
 
 from opentelemetry import propagate, trace
-from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind, StatusCode, Tracer
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 from starlette.types import Message, Receive, Scope, Send
 
 from assay.api.middleware import REJECTED, AccessMiddleware, Headers
 from assay.api.ops import PROBE_PATHS
 from assay.api.paths import route_path
+from assay.tracing.spans import EndingSpan
 
 UNTRACED_PATHS = PROBE_PATHS | {"/metrics"}
 
@@ -32,13 +33,9 @@ class TracedAccess(AccessMiddleware):
         if route_path(scope) in UNTRACED_PATHS:
             await super()._serve(scope, receive, send, headers)
             return
-        method = scope["method"]
-        span = self._tracer.start_span(
-            method,
-            _parent(scope),
-            SpanKind.SERVER,
-            {"http.request.method": method},
-        )
+        method, parent = scope["method"], _parent(scope)
+        attributes = {"http.request.method": method}
+        span = self._tracer.start_span(method, parent, SpanKind.SERVER, attributes)
 
         async def send_traced(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -47,16 +44,21 @@ class TracedAccess(AccessMiddleware):
                     span.set_status(StatusCode.ERROR)
             await send(message)
 
-        with trace.use_span(
-            span, end_on_exit=True, record_exception=False, set_status_on_exception=False
-        ):
-            try:
+        token = attach(trace.set_span_in_context(span, parent))  # with the caller's baggage
+        try:
+            with EndingSpan(span):
                 await super()._serve(scope, receive, send_traced, headers)
-            finally:
-                route = scope.get("route")
-                if route is not None and route is not REJECTED:
-                    span.update_name(f"{method} {route.path}")
-                    span.set_attribute("http.route", route.path)
+                _name_by_route(span, scope)
+        finally:
+            detach(token)
+
+
+def _name_by_route(span: Span, scope: Scope) -> None:
+    """Name a span by its route; the path of a request that has none is a text of the caller's."""
+    route = scope.get("route")
+    if route is not None and route is not REJECTED:
+        span.update_name(f"{scope['method']} {route.path}")
+        span.set_attribute("http.route", route.path)
 
 
 def _parent(scope: Scope) -> Context:

@@ -21,7 +21,10 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 async def post(
-    client: httpx2.AsyncClient, *texts: str, headers: Mapping[str, str] | None = None, **fields: object
+    client: httpx2.AsyncClient,
+    *texts: str,
+    headers: Mapping[str, str] | None = None,
+    **fields: object,
 ) -> httpx2.Response:
     body = {"model": "scripted", "items": [{"text": text} for text in texts], **fields}
     return await client.post("/v1/score", json=body, headers=dict(headers or {}))
