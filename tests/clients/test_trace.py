@@ -18,7 +18,8 @@ def test_a_request_continues_the_callers_trace(server: Any, connect: Any) -> Non
         context.detach(token)
     (received,) = server.received
     ids = span.get_span_context()
-    assert received.headers["traceparent"] == f"00-{ids.trace_id:032x}-{ids.span_id:016x}-01"
+    flags = f"{ids.trace_flags:02x}"
+    assert received.headers["traceparent"] == f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{flags}"
     assert received.headers["baggage"] == "team=rl"
 
 

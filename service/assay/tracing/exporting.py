@@ -16,7 +16,7 @@ from assay import __version__
 from assay.errors import SettingsError
 
 MAX_WAITING = 8192
-"""Spans that wait to be sent; beyond them new ones are dropped."""
+"""Spans that wait to be sent unless `OTEL_BSP_MAX_QUEUE_SIZE` is set; more are dropped."""
 FLUSH_SECONDS = 5.0
 """Seconds in which to send the last spans at shutdown."""
 PROTOCOL = "http/protobuf"
@@ -55,7 +55,8 @@ def create_tracing(spans: Counter) -> Tracing:
         spans: counts spans by outcome: sent, failed, dropped.
 
     Raises:
-        SettingsError: they ask for another exporter or protocol than OTLP over HTTP.
+        SettingsError: they ask for another exporter or protocol than OTLP over HTTP, or one of
+            them has no meaning.
     """
     if os.environ.get("OTEL_TRACES_EXPORTER", "otlp") not in ("otlp", ""):
         raise SettingsError(
@@ -68,7 +69,13 @@ def create_tracing(spans: Counter) -> Tracing:
                 f"{variable}: spans are sent as {PROTOCOL} only",
                 hint=f"unset it, and name the collector's port for {PROTOCOL}, mostly 4318",
             )
-    return Tracing(OTLPSpanExporter(), spans)
+    try:
+        max_waiting = int(os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") or MAX_WAITING)
+        return Tracing(OTLPSpanExporter(), spans, max_waiting)
+    except ValueError as error:
+        raise SettingsError(
+            f"the variables OTEL_* cannot be used: {error}", hint="OTEL_BSP_* are whole numbers"
+        ) from error
 
 
 class _CountingExporter(SpanExporter):

@@ -18,7 +18,10 @@ from support.servers import Served, listening
 from support.webhook_receivers import receiving
 
 import assay.tracing.exporting
+from assay.api.middleware import AccessMiddleware
+from assay.batching.batcher import DynamicBatcher
 from assay.errors import SettingsError
+from assay.scoring.service import ScoringService
 from assay.settings import Settings, read_settings
 from assay.tracing.exporting import Tracing
 from assay.tracing.parts import create_parts
@@ -128,13 +131,15 @@ async def test_a_server_scores_although_there_is_no_collector(
         ("OTEL_TRACES_EXPORTER", "console"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "many"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "8"),  # fewer than are sent at once
     ],
 )
-def test_another_exporter_or_protocol_is_refused_at_start(
+def test_a_variable_that_cannot_be_followed_is_refused_at_start(
     monkeypatch: pytest.MonkeyPatch, variable: str, text: str
 ) -> None:
     monkeypatch.setenv(variable, text)
-    with pytest.raises(SettingsError, match=variable):
+    with pytest.raises(SettingsError, match=variable.partition("_MAX")[0] + r"|OTEL_\*"):
         create_parts(True, new_metrics())
 
 
@@ -147,6 +152,12 @@ def test_a_missing_package_is_named_at_start(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(SettingsError, match="not installed") as raised:
         create_parts(True, new_metrics())
     assert raised.value.hint == "pip install 'assay[traces]'"
+
+
+def test_without_traces_every_part_is_the_plain_class() -> None:
+    parts = create_parts(False, new_metrics())
+    plain = (AccessMiddleware, ScoringService, DynamicBatcher)
+    assert (parts.access, parts.service, parts.batcher) == plain
 
 
 def test_without_traces_no_tracing_library_is_imported() -> None:

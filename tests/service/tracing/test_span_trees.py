@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from itertools import pairwise
 
 import httpx2
 import pytest
@@ -14,6 +15,7 @@ from assay.api.components import components_of
 from assay.app import create_app
 from assay.served_model import Ready
 from assay.settings import Settings
+
 from .conftest import Spans, context_of, id_of, links_of, parent_id
 
 ROUTE = "POST /v1/score"
@@ -34,8 +36,9 @@ async def until_pending(app: FastAPI, tokens: int) -> None:
     """Wait until the scripted model's batcher holds this many tokens."""
     state = components_of(app).service.find("scripted").state
     assert isinstance(state, Ready)
-    while state.batcher.pending_tokens != tokens:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        while state.batcher.pending_tokens != tokens:  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 async def test_a_request_has_a_server_span_and_one_for_each_phase(
@@ -83,7 +86,7 @@ async def test_phases_follow_each_other_within_the_request(
     ]  # fmt: skip
     assert None not in times
     # The phases' times come from the monotonic clock, the others from the wall clock.
-    assert all(b - a > -1_000_000 for a, b in zip(times, times[1:], strict=False) if a and b)
+    assert all(b - a > -1_000_000 for a, b in pairwise(times) if a and b)
     assert (predict.start_time, predict.end_time) == (forward.start_time, forward.end_time)
     assert queue.end_time == predict.start_time
 
