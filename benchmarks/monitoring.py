@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,9 +58,18 @@ class Estimate:
 
 
 class Server:
-    """A running `assay serve` of one model, its caches off, its runs in a file."""
+    """A running `assay serve` of one model, its caches off, its runs in a file.
 
-    def __init__(self, model: str, cache: Path, folder: Path) -> None:
+    Args:
+        model: the model's name.
+        cache: where the encoder's checkpoint is.
+        folder: where the runs and the log go.
+        variables: environment variables besides its own.
+    """
+
+    def __init__(
+        self, model: str, cache: Path, folder: Path, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.port = free_port()
         self.model = model
         own = {
@@ -75,7 +84,8 @@ class Server:
         kept = {name: text for name, text in os.environ.items() if not name.startswith("ASSAY_")}
         program = "from assay.cli import app; app()"
         command = [sys.executable, "-c", program, "serve", "--port", str(self.port)]
-        self.tree = ProcessTree(command, {**kept, **own}, folder / "server.log")
+        given = variables or {}
+        self.tree = ProcessTree(command, {**kept, **own, **given}, folder / "server.log")
 
     async def wait_until_ready(self) -> None:
         """Wait until its model computes.
@@ -120,13 +130,13 @@ def request_bodies(model: str, count: int, block: int | None) -> list[bytes]:
     return bodies
 
 
-async def run_block(server: Server, requests: Sequence[bytes]) -> Block:
+async def run_block(server: Server, requests: Sequence[bytes], callers: int = CALLERS) -> Block:
     """Send all requests, over as many kept connections as there are callers.
 
     Raises:
         RuntimeError: the status of an answer was not 200.
     """
-    connections = [await _connect(server.port) for _ in range(CALLERS)]
+    connections = [await _connect(server.port) for _ in range(callers)]
     waiting = iter(requests)
     busy, started = server.tree.cpu_seconds(), time.perf_counter()
 
