@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from redis import Redis
-from support.doubles import new_metrics
+from support.redis_caches import new_redis_cache
 from support.servers import RedisServer, free_port
 
-from assay.cache.redis import MAX_PAUSE_SECONDS, RedisCache
+from assay.cache.redis_client import MAX_PAUSE_SECONDS
 from assay.settings import Settings
 
 from .devices import ManualClock, ScriptedDevice, true_score, wait_until, wait_until_async
@@ -282,7 +282,7 @@ class TestBadConnections:
     ) -> None:
         proxy, clock, key = FaultyProxy(redis_server.port), ManualClock(), b"k" * 32
         async with proxy.listening() as url:
-            cache = RedisCache(url, ttl=60, timeout=0.02, metrics=new_metrics(), clock=clock)
+            cache = new_redis_cache(url, timeout=0.02, clock=clock)
             await cache.put_many({key: (1.0,)})
 
             async def is_stored() -> bool:
