@@ -3,11 +3,15 @@
 import time
 from collections.abc import Callable
 
+from redis import Redis
+
 from assay.cache.redis import RedisCache
-from assay.cache.redis_client import RedisClient
+from assay.cache.redis_client import PREFIX, RedisClient
 from assay.metrics import Metrics
 
 from .doubles import new_metrics
+
+KEY_BYTES = 32
 
 
 def new_redis_cache(
@@ -22,3 +26,10 @@ def new_redis_cache(
     metrics = metrics or new_metrics()
     client = RedisClient(url, timeout=timeout, metrics=metrics, clock=clock, secret=secret)
     return RedisCache(client, ttl=60, metrics=metrics)
+
+
+def raw_names(client: Redis) -> list[bytes]:
+    """Return the names of the stored raws, without those of locks and replicas."""
+    names = client.keys("assay:*")
+    assert isinstance(names, list)
+    return [name for name in names if len(name) == len(PREFIX) + KEY_BYTES]

@@ -69,7 +69,7 @@ class SharedFlights:
         self._waits: dict[bytes, _Wait] = {}
         self._wake = asyncio.Event()
         self._polling: asyncio.Task[None] | None = None
-        self._renewing: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def run(
         self,
@@ -105,11 +105,12 @@ class SharedFlights:
 
     async def close(self) -> None:
         """Stop waiting: what is waited for is computed here."""
-        tasks = [task for task in (self._polling, self._renewing) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
         self._end(list(self._waits), None)
+        self._wake.set()
+        if self._polling is not None:
+            await asyncio.wait({self._polling})
 
     async def _claim(self, keys: Sequence[bytes]) -> tuple[dict[bytes, Raw], set[bytes]]:
         """Return the raws there are by now, and the keys that other replicas compute.
@@ -141,8 +142,8 @@ class SharedFlights:
         if not keys:
             return
         self._held.update(keys)
-        if self._renewing is None or self._renewing.done():
-            self._renewing = asyncio.create_task(self._renew(), name="renew shared flights")
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(RENEW_SECONDS, self._renew)
         raws: Mapping[bytes, Raw] = {}
         try:
             raws = await compute(keys)
@@ -169,10 +170,12 @@ class SharedFlights:
 
         self._client.run(release())
 
-    async def _renew(self) -> None:
-        while self._held:
-            await asyncio.sleep(RENEW_SECONDS)
-            await self._locks.renew()
+    def _renew(self) -> None:
+        """Renew this replica in Redis, again and again until nothing is computed."""
+        self._timer = None
+        if self._held:
+            self._client.run(self._locks.renew())
+            self._timer = asyncio.get_running_loop().call_later(RENEW_SECONDS, self._renew)
 
     async def _wait(
         self,

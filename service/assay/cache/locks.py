@@ -75,8 +75,8 @@ class RedisLocks:
             the state of each key afterwards.
         """
         names = [*map(self._lock, keys), *map(self._cache.name, keys), self._replica(self.token)]
-        milliseconds = [int(1000 * self._seconds), int(1000 * ALIVE_SECONDS)]
-        arguments = [*milliseconds, *(self._value(key, self.token) for key in keys)]
+        times = (int(1000 * self._seconds), int(1000 * ALIVE_SECONDS))
+        arguments: list[bytes | int] = [*times, *(self._value(key, self.token) for key in keys)]
         replies = await self._client.call(
             "claims", lambda: self._client.eval(CLAIM, names, arguments)
         )

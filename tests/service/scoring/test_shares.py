@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 from redis import Redis
+from support.redis_caches import raw_names
 from support.servers import RedisServer, Served
 
 from assay.cache.keys import encode
@@ -162,7 +163,7 @@ async def test_a_stored_raw_that_no_model_makes_is_a_miss(
     with Redis.from_url(redis_server.url) as redis:
         async with served(settings) as client:
             right = (await client.post("/v1/score", json=body)).json()["results"][0]
-        (name,) = redis.keys("assay:*")
+        (name,) = raw_names(redis)
         redis.set(name, encode(name.removeprefix(b"assay:"), raw))
         async with served(settings) as client:
             again = (await client.post("/v1/score", json=body)).json()["results"][0]
