@@ -183,6 +183,7 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         models=models,
         cache=caches.scores,
         flights=caches.flights,
+        balances=caches.balances,
         preparer=Preparer(PreparedCache(settings.prepared_bytes, metrics), pool),
         metrics=metrics,
         limits=ScoringLimits(settings.max_items, settings.max_request_tokens, settings.timeout),

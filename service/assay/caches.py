@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from assay.cache.balances import RedisBalances
 from assay.cache.flights import SharedFlights
 from assay.cache.locks import ALIVE_SECONDS, RedisLocks
 from assay.cache.memory import MemoryCache, ScoreCache
@@ -23,6 +24,7 @@ class Caches:
     redis: RedisCache | None = None
     redis_state: RedisState | None = None
     flights: SharedFlights | None = None
+    balances: RedisBalances | None = None
 
     def start(self) -> None:
         """Connect to Redis in the background. Call once, inside the event loop."""
@@ -33,6 +35,8 @@ class Caches:
         """Finish pending writes and release connections."""
         if self.flights is not None:
             await self.flights.close()
+        if self.balances is not None:
+            self.balances.close()
         await self.scores.close()
 
 
@@ -58,7 +62,7 @@ def create_caches(settings: Settings, metrics: Metrics, clock: Clock) -> Caches:
             series=FlightSeries(metrics),
             memory=memory,
         )
-    return Caches(scores, redis, client.state, flights)
+    return Caches(scores, redis, client.state, flights, RedisBalances(client))
 
 
 def _connect(settings: Settings, metrics: Metrics, clock: Clock) -> RedisClient | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from redis import Redis
-from support.redis_caches import new_redis_cache, raw_names
+from support.redis_caches import as_bytes, new_redis_cache, raw_names
 from support.servers import RedisServer, free_port
 
 from assay.cache.redis_client import MAX_PAUSE_SECONDS
@@ -150,12 +150,6 @@ class TestRefusals:
             await store(server, client, WORDS)
             await send_rounds(server, lambda: refusing(client))
             await check_scores(server, WORDS)
-
-
-def as_bytes(reply: object) -> bytes:
-    """Return a key or a value, which the client does not decode."""
-    assert isinstance(reply, bytes)
-    return reply
 
 
 def flip_bit(value: bytes, position: int) -> bytes:

@@ -41,7 +41,6 @@ async def test_64_identical_items_asked_of_both_replicas_at_once_are_computed_on
             for server in (first, second)
             for n in range(4)
         ]
-        won = [s.metric("assay_shared_flights_total", outcome="won") for s in (first, second)]
         await wait_until(
             lambda: (
                 sum(
@@ -54,7 +53,6 @@ async def test_64_identical_items_asked_of_both_replicas_at_once_are_computed_on
         )
         device.release()
         replies = await asyncio.gather(*requests)
-    print(won)
     for n, reply in enumerate(replies):
         assert reply.scores == [true_score(word) for word in WORDS[n % 4 :: 4]]
     assert {device.rows[word] for word in WORDS} == {1}

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from redis import Redis
 
@@ -14,17 +15,25 @@ from .doubles import new_metrics
 KEY_BYTES = 32
 
 
-def new_redis_cache(
+def new_client(
     url: str,
     *,
     timeout: float = 5.0,
     metrics: Metrics | None = None,
     clock: Callable[[], float] = time.monotonic,
     secret: bytes = b"",
+) -> RedisClient:
+    """Return a client of a Redis."""
+    metrics = metrics or new_metrics()
+    return RedisClient(url, timeout=timeout, metrics=metrics, clock=clock, secret=secret)
+
+
+def new_redis_cache(
+    url: str, *, metrics: Metrics | None = None, timeout: float = 5.0, **options: Any
 ) -> RedisCache:
     """Return a cache with a client of its own."""
     metrics = metrics or new_metrics()
-    client = RedisClient(url, timeout=timeout, metrics=metrics, clock=clock, secret=secret)
+    client = new_client(url, metrics=metrics, timeout=timeout, **options)
     return RedisCache(client, ttl=60, metrics=metrics)
 
 
@@ -32,4 +41,10 @@ def raw_names(client: Redis) -> list[bytes]:
     """Return the names of the stored raws, without those of locks and replicas."""
     names = client.keys("assay:*")
     assert isinstance(names, list)
-    return [name for name in names if len(name) == len(PREFIX) + KEY_BYTES]
+    return [name for name in map(as_bytes, names) if len(name) == len(PREFIX) + KEY_BYTES]
+
+
+def as_bytes(reply: object) -> bytes:
+    """Return a key or a value, which the client does not decode."""
+    assert isinstance(reply, bytes)
+    return reply

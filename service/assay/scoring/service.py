@@ -12,6 +12,7 @@ from typing import Any
 from prometheus_client import Counter, Histogram
 
 from assay.batching.entry import Outcome
+from assay.cache.balances import RedisBalances
 from assay.cache.flights import SharedFlights
 from assay.cache.keys import owned_key
 from assay.cache.memory import ScoreCache
@@ -92,6 +93,7 @@ class ScoringService:
         monitor: the recorder of the runs that requests name.
         is_cache_private: whether a score is shared only between requests of one API key's name.
         flights: the keys that this replica and others compute; None if they do not share them.
+        balances: the balances of API keys at all replicas; None if each has its own.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class ScoringService:
         monitor: RunMonitor,
         is_cache_private: bool = False,
         flights: SharedFlights | None = None,
+        balances: RedisBalances | None = None,
     ) -> None:
         self._models = models
         self._cache = cache
@@ -116,7 +119,7 @@ class ScoringService:
         self._monitor = monitor
         self._is_cache_private = is_cache_private
         self._flights = flights
-        self._shares = Shares(clock)
+        self._shares = Shares(clock, metrics, balances)
 
     def find(self, reference: str) -> ServedModel:
         """Return the served model of that name, ready or not.
@@ -142,7 +145,7 @@ class ScoringService:
         """
         if call.caller.share is NO_SHARE:
             return await self._score(call)
-        with self._shares.admitted(call.caller):
+        async with self._shares.admitted(call.caller):
             return await self._score(call)
 
     async def _score(self, call: ScoreCall) -> ScoreReply:
