@@ -28,9 +28,7 @@ from assay.api.jobs import JobLimits, Jobs
 from assay.api.keys import ApiKeys, share_of
 from assay.api.paths import TolerantPaths
 from assay.batching.batcher import BatchLimits
-from assay.cache.memory import MemoryCache, ScoreCache
-from assay.cache.redis import RedisCache
-from assay.cache.tiered import TieredCache
+from assay.caches import Caches, create_caches
 from assay.errors import SettingsError
 from assay.event_loop import EventLoopMonitor
 from assay.metrics import Metrics
@@ -80,8 +78,7 @@ class _Process:
     repository: ModelRepository
     components: Components
     keys: ApiKeys | None
-    cache: ScoreCache
-    redis: RedisCache | None
+    caches: Caches
     pool: PreparationPool
     webhook: Webhook | None
     loop_monitor: EventLoopMonitor
@@ -175,8 +172,7 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
     parts = create_parts(settings.traces, metrics)
     repository = open_repository(settings)
     models = _create_models(settings, repository, metrics, parts, on_death)
-    redis = _connect_redis(settings, metrics)
-    cache = _create_cache(settings, metrics, redis)
+    caches = create_caches(settings, metrics, CLOCK)
     pool = PreparationPool(
         settings.prepare_threads,
         max_bytes=settings.max_prepare_bytes,
@@ -187,7 +183,9 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
     monitor = _create_run_monitor(settings, metrics, webhook)
     service = parts.service(
         models=models,
-        cache=cache,
+        cache=caches.scores,
+        flights=caches.flights,
+        balances=caches.balances,
         preparer=Preparer(PreparedCache(settings.prepared_bytes, metrics), pool),
         metrics=metrics,
         limits=ScoringLimits(settings.max_items, settings.max_request_tokens, settings.timeout),
@@ -203,15 +201,14 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         jobs=Jobs(JOB_LIMITS, CLOCK),
         abort=partial(_stop, service.models(), 0.0),
         bodies=BodyBudget(settings.max_held_bytes),
-        redis=None if redis is None else redis.state,
+        redis=caches.redis_state,
     )
     return _Process(
         settings=settings,
         repository=repository,
         components=components,
         keys=_read_keys(settings),
-        cache=cache,
-        redis=redis,
+        caches=caches,
         pool=pool,
         webhook=webhook,
         loop_monitor=EventLoopMonitor(metrics),
@@ -264,30 +261,6 @@ def _batch_limits(settings: Settings, card: Limits) -> BatchLimits:
     maximum = card.max_batch_tokens
     wanted = settings.batch_tokens or (CPU_BATCH_TOKENS if settings.device == "cpu" else maximum)
     return BatchLimits(min(wanted, maximum), card.max_batch_size, settings.max_queue_tokens)
-
-
-def _connect_redis(settings: Settings, metrics: Metrics) -> RedisCache | None:
-    if settings.redis_url is None:
-        return None
-    url = settings.redis_url.get_secret_value()
-    secret = settings.redis_secret
-    try:
-        return RedisCache(
-            url,
-            ttl=settings.redis_ttl,
-            timeout=settings.redis_timeout,
-            metrics=metrics,
-            clock=CLOCK,
-            secret=b"" if secret is None else secret.get_secret_value().encode(),
-        )
-    except ValueError as error:
-        raise SettingsError(f"ASSAY_REDIS_URL: {error}") from None
-
-
-def _create_cache(settings: Settings, metrics: Metrics, redis: RedisCache | None) -> ScoreCache:
-    memory = MemoryCache(settings.cache_bytes, metrics) if settings.cache_bytes else None
-    tiers = [tier for tier in (memory, redis) if tier is not None]
-    return tiers[0] if len(tiers) == 1 else TieredCache(tiers)
 
 
 def _create_webhook(settings: Settings, metrics: Metrics) -> Webhook | None:
@@ -344,8 +317,7 @@ async def _start(process: _Process) -> asyncio.Task[None]:
     process.loop_monitor.start()
     if process.webhook is not None:
         process.webhook.start()
-    if process.redis is not None:
-        process.redis.start()
+    process.caches.start()
     await process.components.runs.open()
     settings = process.settings
     runtime = Runtime(settings.device, settings.dtype, settings.deterministic)
@@ -372,7 +344,7 @@ async def _shut_down(process: _Process) -> None:
     await components.runs.close()
     if process.webhook is not None:
         await asyncio.to_thread(process.webhook.close)
-    await process.cache.close()
+    await process.caches.close()
     process.pool.close()
     process.loop_monitor.stop()
     await process.parts.close()

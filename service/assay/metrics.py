@@ -119,6 +119,18 @@ class Metrics:
             "Looked-up keys by tier (memory, redis) and outcome (hit, miss, error).",
             ["tier", "outcome"],
         )
+        self.shared_flights = counter(
+            "assay_shared_flights",
+            "Keys without a score, claimed among replicas, by outcome: won (computed here), lost"
+            " (another replica computes); of the lost ones: received, given_up (computed here).",
+            ["outcome"],
+        )
+        self.share_decisions = counter(
+            "assay_share_decisions",
+            "Requests of keys with a share, by the balances that decided: redis (of all replicas),"
+            " own (this replica's alone, as Redis failed).",
+            ["balances"],
+        )
         self.cache_up = gauge("assay_cache_up", "1 if a shared cache (redis) works.", ["tier"])
         self.cache_bytes = gauge("assay_cache_bytes", "Bytes of scores cached in memory.")
         self.prepared = counter(
@@ -158,6 +170,20 @@ class TierSeries:
         for series, amount in ((self._hits, hits), (self._misses, misses), (self._errors, errors)):
             if amount:
                 series.inc(amount)
+
+
+class FlightSeries:
+    """The counters of keys claimed among replicas, with bound labels."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        outcomes = ("won", "lost", "received", "given_up")
+        self._counters = {name: metrics.shared_flights.labels(name) for name in outcomes}
+
+    def count(self, **amounts: int) -> None:
+        """Count keys by outcome."""
+        for outcome, amount in amounts.items():
+            if amount:
+                self._counters[outcome].inc(amount)
 
 
 class PreparationSeries:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from redis import Redis
-from support.doubles import new_metrics
+from support.redis_caches import as_bytes, new_redis_cache, raw_names
 from support.servers import RedisServer, free_port
 
-from assay.cache.redis import MAX_PAUSE_SECONDS, RedisCache
+from assay.cache.redis_client import MAX_PAUSE_SECONDS
 from assay.settings import Settings
 
 from .devices import ManualClock, ScriptedDevice, true_score, wait_until, wait_until_async
@@ -58,9 +58,9 @@ async def send_rounds(server: Server, midway: Callable[[], object] = lambda: Non
 
 async def store(server: Server, client: Redis, words: list[str]) -> None:
     """Score words, and wait until Redis has their raws."""
-    before = client.dbsize()
+    before = len(raw_names(client))
     await check_scores(server, words)
-    await wait_until(lambda: client.dbsize() >= before + len(words))
+    await wait_until(lambda: len(raw_names(client)) >= before + len(words))
 
 
 @pytest.fixture
@@ -152,12 +152,6 @@ class TestRefusals:
             await check_scores(server, WORDS)
 
 
-def as_bytes(reply: object) -> bytes:
-    """Return a key or a value, which the client does not decode."""
-    assert isinstance(reply, bytes)
-    return reply
-
-
 def flip_bit(value: bytes, position: int) -> bytes:
     return value[:position] + bytes([value[position] ^ 0x40]) + value[position + 1 :]
 
@@ -191,7 +185,7 @@ class TestCorruption:
     ) -> None:
         async with checked_server(with_redis(scripted_settings, redis_server.url)) as server:
             await store(server, client, ["word"])
-            (name,) = client.keys()
+            (name,) = raw_names(client)
             intact = as_bytes(client.get(name))
             client.set(name, DAMAGES[damage](intact))
             assert await check_scores(server, ["word"]) == ["computed"]
@@ -208,7 +202,7 @@ class TestCorruption:
     ) -> None:
         async with checked_server(with_redis(scripted_settings, redis_server.url)) as server:
             await store(server, client, WORDS)
-            names = sorted(map(as_bytes, client.keys()))
+            names = sorted(raw_names(client))
             values = [as_bytes(value) for value in client.mget(names)]
             client.mset(dict(zip(names, values[1:] + values[:1], strict=True)))
             assert await check_scores(server, WORDS) == ["computed"] * len(WORDS)
@@ -222,7 +216,7 @@ class TestCorruption:
     ) -> None:
         async with checked_server(with_redis(scripted_settings, redis_server.url)) as server:
             await store(server, client, WORDS)
-            for name in client.keys("*"):
+            for name in raw_names(client):
                 client.delete(name)
                 client.rpush(name, "a", "list")
             assert await check_scores(server, WORDS) == ["computed"] * len(WORDS)
@@ -236,7 +230,7 @@ class TestCorruption:
     ) -> None:
         async with checked_server(with_redis(scripted_settings, redis_server.url)) as server:
             await store(server, client, WORDS)
-            client.set(client.keys()[0], b"rubbish")
+            client.set(raw_names(client)[0], b"rubbish")
             assert sorted(await check_scores(server, WORDS)) == ["cache"] * 5 + ["computed"]
 
 
@@ -282,7 +276,7 @@ class TestBadConnections:
     ) -> None:
         proxy, clock, key = FaultyProxy(redis_server.port), ManualClock(), b"k" * 32
         async with proxy.listening() as url:
-            cache = RedisCache(url, ttl=60, timeout=0.02, metrics=new_metrics(), clock=clock)
+            cache = new_redis_cache(url, timeout=0.02, clock=clock)
             await cache.put_many({key: (1.0,)})
 
             async def is_stored() -> bool:

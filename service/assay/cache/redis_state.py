@@ -6,15 +6,16 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import Gauge
 from redis import exceptions as errors
 
 logger = logging.getLogger(__name__)
 
-Operation = Literal["reads", "writes"]
-OPERATIONS: tuple[Operation, ...] = ("reads", "writes")
+Operation = Literal["reads", "writes", "claims", "shares"]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+"""Reads and writes of raws, claims of keys, and shares of API keys."""
 
 # A Redis that comes and goes fills no log: the same reason is repeated after a minute.
 REPEAT_SECONDS = 60.0
@@ -37,7 +38,7 @@ TEXTS = (
     ),
     ("MISCONF", "it cannot save to disk and refuses writes; its own log says why"),
     ("max number of clients", "it has no free connection; raise its maxclients"),
-    ("unknown command", "it, or its proxy, does not know one of AUTH, MGET, SELECT and SET"),
+    ("unknown command", "it, or its proxy, does not know one of AUTH, EVAL, MGET, SELECT and SET"),
     ("Protocol Error", f"it does not speak the protocol of Redis; correct {URL}"),
     (
         "[Cc]onnection closed|reset by peer",
@@ -48,7 +49,8 @@ TEXTS = (
 TYPES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     (
         (errors.NoPermissionError,),
-        "its user may not use MGET and SET on the keys assay:*; extend its ACL",
+        "its user may not use MGET and SET on the keys assay:*, or for claims and shares not EVAL"
+        " and the commands in its scripts; extend its ACL",
     ),
     (
         (errors.AskError, errors.ClusterCrossSlotError, errors.ClusterError),
@@ -81,7 +83,7 @@ TYPES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
 class RedisState:
     """The state of Redis, for /readyz, a metric and the log.
 
-    A warning names the reason when reads or writes begin to fail, and when their reason changes.
+    A warning names the reason when an operation begins to fail, and when its reason changes.
 
     Args:
         gauge: 1 while Redis works, else 0.
@@ -106,7 +108,7 @@ class RedisState:
         return "working" if self._has_answered else "connecting"
 
     def record_success(self, operation: Operation) -> None:
-        """Record that reads or writes work; what failed for the same reason works too."""
+        """Record that an operation works; what failed for the same reason works too."""
         self._has_answered = True
         past = self._failures.get(operation)
         if past is not None:
@@ -118,7 +120,7 @@ class RedisState:
                 logger.info("Redis works again")
 
     def record_failure(self, operations: Sequence[Operation], error: BaseException) -> None:
-        """Record that reads, writes or both fail."""
+        """Record that some operations fail."""
         reason = reason_of(error)
         self._failures.update(dict.fromkeys(operations, reason))
         self._gauge.set(0)
@@ -127,7 +129,8 @@ class RedisState:
         if has_changed or (not self._is_warning and now - self._warned_at >= REPEAT_SECONDS):
             self._warned.update(dict.fromkeys(operations, reason))
             self._warned_at, self._is_warning = now, True
-            logger.warning("Redis is not used for %s: %s", " and ".join(operations), reason)
+            used = "" if set(operations) == set(OPERATIONS) else f" for {' and '.join(operations)}"
+            logger.warning("Redis is not used%s: %s", used, reason)
 
 
 def reason_of(error: BaseException) -> str:

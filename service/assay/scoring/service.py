@@ -12,6 +12,8 @@ from typing import Any
 from prometheus_client import Counter, Histogram
 
 from assay.batching.entry import Outcome
+from assay.cache.balances import RedisBalances
+from assay.cache.flights import SharedFlights
 from assay.cache.keys import owned_key
 from assay.cache.memory import ScoreCache
 from assay.errors import (
@@ -27,6 +29,7 @@ from assay.runs.monitor import RunMonitor
 from assay.runs.owners import writer_of
 from assay.runs.steps import RunStep
 from assay.scoring.assemble import assemble_results, timing_of, usage_of
+from assay.scoring.flight import Flight
 from assay.scoring.prepare import PrepareCall, Preparer, RequestBudget
 from assay.scoring.prepared_cache import PreparedItems
 from assay.scoring.ranking import summarise
@@ -89,6 +92,8 @@ class ScoringService:
         clock: monotonic seconds, the same clock as the batchers'.
         monitor: the recorder of the runs that requests name.
         is_cache_private: whether a score is shared only between requests of one API key's name.
+        flights: the keys that this replica and others compute; None if they do not share them.
+        balances: the balances of API keys at all replicas; None if each has its own.
     """
 
     def __init__(
@@ -102,6 +107,8 @@ class ScoringService:
         clock: Clock,
         monitor: RunMonitor,
         is_cache_private: bool = False,
+        flights: SharedFlights | None = None,
+        balances: RedisBalances | None = None,
     ) -> None:
         self._models = models
         self._cache = cache
@@ -111,7 +118,8 @@ class ScoringService:
         self._clock = clock
         self._monitor = monitor
         self._is_cache_private = is_cache_private
-        self._shares = Shares(clock)
+        self._flights = flights
+        self._shares = Shares(clock, metrics, balances)
 
     def find(self, reference: str) -> ServedModel:
         """Return the served model of that name, ready or not.
@@ -137,7 +145,7 @@ class ScoringService:
         """
         if call.caller.share is NO_SHARE:
             return await self._score(call)
-        with self._shares.admitted(call.caller):
+        async with self._shares.admitted(call.caller):
             return await self._score(call)
 
     async def _score(self, call: ScoreCall) -> ScoreReply:
@@ -224,7 +232,12 @@ class ScoringService:
         if len(known) == len(keys):
             return [Outcome(known[key], "cache") for key in keys]
         missing = [pair for entry in entries for pair in _inputs(entry) if pair[0] not in known]
-        computed = iter(await self._compute(ready, missing, deadline, lane))
+        compute = partial(self._compute, ready, deadline=deadline, lane=lane)
+        if self._flights is None or not missing:
+            computed = iter(await compute(missing))
+        else:
+            flight = Flight(self._flights, compute, lengths, deadline, self._clock)
+            computed = iter(await flight.outcomes(missing))
         return [Outcome(known[key], "cache") if key in known else next(computed) for key in keys]
 
     async def _compute(

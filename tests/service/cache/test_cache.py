@@ -1,7 +1,6 @@
 """The caches: keys, bounds, the wire format in Redis, and failures of Redis."""
 
 import math
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 from support.doubles import new_metrics, value
+from support.redis_caches import new_redis_cache
 from support.servers import RedisServer
 
 from assay.cache.keys import cache_key, decode, encode
@@ -34,14 +34,7 @@ KEYS = [cache_key("f", str(number).encode()) for number in range(4)]
 async def redis_cache(
     url: str, metrics: Metrics | None = None, secret: bytes = b""
 ) -> AsyncIterator[RedisCache]:
-    cache = RedisCache(
-        url,
-        ttl=60,
-        timeout=5.0,
-        metrics=metrics or new_metrics(),
-        clock=time.monotonic,
-        secret=secret,
-    )
+    cache = new_redis_cache(url, metrics=metrics, secret=secret)
     yield cache
     await cache.close()
 
@@ -152,9 +145,7 @@ async def test_an_unreachable_redis_is_not_called_during_the_pause(
     redis_server: RedisServer,
 ) -> None:
     now = [0.0]
-    cache = RedisCache(
-        redis_server.url, ttl=60, timeout=5.0, metrics=new_metrics(), clock=lambda: now[0]
-    )
+    cache = new_redis_cache(redis_server.url, clock=lambda: now[0])
     await cache.put_many({KEYS[0]: (0.0,)})
     await cache.close()
     redis_server.kill()

@@ -14,6 +14,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, ReadOnlyError
 from support.doubles import new_metrics, value
+from support.redis_caches import new_redis_cache
 from support.servers import RedisServer, Served, free_port
 
 from assay.cache.keys import cache_key
@@ -42,16 +43,16 @@ def running(folder: Path, *options: str) -> Iterator[RedisServer]:
 @asynccontextmanager
 async def started(url: str, timeout: float = 5.0) -> AsyncIterator[RedisCache]:
     """Yield a cache after its first call of Redis."""
-    cache = RedisCache(url, ttl=60, timeout=timeout, metrics=new_metrics(), clock=lambda: 0.0)
+    cache = new_redis_cache(url, timeout=timeout, clock=lambda: 0.0)
     cache.start()
-    await asyncio.wait(cache._tasks)
+    await asyncio.wait(cache.client.pending)
     yield cache
     await cache.close()
 
 
 async def state_at_start(url: str, timeout: float = 5.0) -> str:
     async with started(url, timeout) as cache:
-        return cache.state.state
+        return cache.client.state.state
 
 
 @asynccontextmanager
@@ -70,12 +71,12 @@ async def answering(reply: bytes) -> AsyncIterator[str]:
 
 async def test_a_redis_that_works_is_said_to_work(redis_server: RedisServer) -> None:
     metrics = new_metrics()
-    cache = RedisCache(redis_server.url, ttl=60, timeout=5.0, metrics=metrics, clock=lambda: 0.0)
-    assert cache.state.state == "connecting"
+    cache = new_redis_cache(redis_server.url, metrics=metrics, clock=lambda: 0.0)
+    assert cache.client.state.state == "connecting"
     assert value(metrics, "assay_cache_up", tier="redis") == 0
     cache.start()
     await cache.close()
-    assert cache.state.state == "working"
+    assert cache.client.state.state == "working"
     assert value(metrics, "assay_cache_up", tier="redis") == 1
 
 
@@ -192,9 +193,9 @@ async def test_a_proxy_that_refuses_hello_serves_the_cache(redis_server: RedisSe
         url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
         async with started(url) as cache:
             await cache.put_many({KEY: (1.5,)})
-            await asyncio.wait(cache._tasks)
+            await asyncio.wait(cache.client.pending)
             assert await cache.get_many([KEY]) == {KEY: (1.5,)}
-            assert cache.state.state == "working"
+            assert cache.client.state.state == "working"
     assert proxy.commands
 
 
@@ -204,10 +205,10 @@ class TestRefusedWrites:
         async with started(server.url) as cache:
             assert await cache.get_many([KEY]) == {KEY: (1.5,)}
             await cache.put_many({OTHER: (2.5,)})
-            await asyncio.wait(cache._tasks)
-            assert reason in cache.state.state
+            await asyncio.wait(cache.client.pending)
+            assert reason in cache.client.state.state
             assert await cache.get_many([KEY]) == {KEY: (1.5,)}
-            assert reason in cache.state.state, "a read says nothing about writes"
+            assert reason in cache.client.state.state, "a read says nothing about writes"
 
     async def store(self, server: RedisServer) -> None:
         async with started(server.url) as cache:
@@ -298,7 +299,7 @@ async def test_a_wrong_password_is_logged_at_start_and_does_not_make_the_server_
             metrics = (await client.get("/metrics")).text
     reason = "it refuses the user or password; correct them in ASSAY_REDIS_URL"
     assert (reply["ready"], reply["redis"]) == (True, f"failing: {reason}")
-    assert f"Redis is not used for reads and writes: {reason}" in caplog.messages
+    assert f"Redis is not used: {reason}" in caplog.messages
     assert 'assay_cache_up{tier="redis"} 0.0' in metrics
     assert "hush" not in caplog.text
 

@@ -9,6 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 from redis import Redis
+from support.doubles import new_metrics
+from support.redis_caches import raw_names
 from support.servers import RedisServer, Served
 
 from assay.cache.keys import encode
@@ -24,44 +26,48 @@ def caller(name: str, rate: float | None = None, concurrency: int | None = None)
     return Caller(name, share=Share(rate, concurrency))
 
 
-def test_a_name_is_refused_while_it_is_in_debt_and_others_are_not() -> None:
+async def test_a_name_is_refused_while_it_is_in_debt_and_others_are_not() -> None:
     now = [0.0]
-    shares = Shares(lambda: now[0])
+    shares = Shares(lambda: now[0], new_metrics())
     alice, bob = caller("alice", rate=100), caller("bob", rate=100)
-    with shares.admitted(alice):
+    async with shares.admitted(alice):
         shares.charge(alice, int(100 * BURST_SECONDS) + 500)
-    with pytest.raises(RateLimited) as failure, shares.admitted(alice):
-        pass
+    with pytest.raises(RateLimited) as failure:
+        async with shares.admitted(alice):
+            pass
     assert failure.value.retry_after == pytest.approx(5.01)
-    with shares.admitted(bob):
+    async with shares.admitted(bob):
         pass
     now[0] = 5.01
-    with shares.admitted(alice):
+    async with shares.admitted(alice):
         shares.charge(alice, 2)
     now[0] = 1000.0
-    with shares.admitted(alice):
+    async with shares.admitted(alice):
         shares.charge(alice, int(100 * BURST_SECONDS))
-    with pytest.raises(RateLimited), shares.admitted(alice):
-        pass
+    with pytest.raises(RateLimited):
+        async with shares.admitted(alice):
+            pass
 
 
-def test_requests_running_at_once_are_bounded_by_name() -> None:
-    shares = Shares(lambda: 0.0)
+async def test_requests_running_at_once_are_bounded_by_name() -> None:
+    shares = Shares(lambda: 0.0, new_metrics())
     alice = caller("alice", concurrency=2)
-    with shares.admitted(alice), shares.admitted(alice):
-        with pytest.raises(RateLimited), shares.admitted(alice):
+    async with shares.admitted(alice), shares.admitted(alice):
+        with pytest.raises(RateLimited):
+            async with shares.admitted(alice):
+                pass
+        async with shares.admitted(caller("bob", concurrency=2)):
             pass
-        with shares.admitted(caller("bob", concurrency=2)):
-            pass
-    with shares.admitted(alice):
+    async with shares.admitted(alice):
         pass
 
 
-def test_a_request_that_fails_frees_its_place() -> None:
-    shares = Shares(lambda: 0.0)
+async def test_a_request_that_fails_frees_its_place() -> None:
+    shares = Shares(lambda: 0.0, new_metrics())
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError), shares.admitted(caller("alice", concurrency=1)):
-            raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError):
+            async with shares.admitted(caller("alice", concurrency=1)):
+                raise ZeroDivisionError
 
 
 @pytest.fixture
@@ -162,7 +168,7 @@ async def test_a_stored_raw_that_no_model_makes_is_a_miss(
     with Redis.from_url(redis_server.url) as redis:
         async with served(settings) as client:
             right = (await client.post("/v1/score", json=body)).json()["results"][0]
-        (name,) = redis.keys("assay:*")
+        (name,) = raw_names(redis)
         redis.set(name, encode(name.removeprefix(b"assay:"), raw))
         async with served(settings) as client:
             again = (await client.post("/v1/score", json=body)).json()["results"][0]
