@@ -1,6 +1,7 @@
 """The table of families, each imported when its first model is loaded."""
 
 import importlib
+import sys
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, cast, get_args
@@ -140,6 +141,21 @@ FAMILIES = {
         numbers=_NLI_NUMBERS,
     ),
 }
+
+
+class DeviceMemory(Protocol):
+    """The memory of a CUDA device, in the module of the families that use one."""
+
+    def free_bytes(self, name: str) -> int: ...
+
+    def release_memory(self) -> None: ...
+
+
+def device_memory(device: str) -> DeviceMemory | None:
+    """Return the memory of a device; None of a CPU, and before any model has imported torch."""
+    if device == "cpu" or "torch" not in sys.modules:
+        return None
+    return cast(DeviceMemory, importlib.import_module("assay_models.families.classifier.device"))
 
 
 def family_of(card: ModelCard) -> Family:

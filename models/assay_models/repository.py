@@ -103,7 +103,7 @@ class ModelRepository:
             CardError: weights were not downloaded, or a file is missing or is not the one that
                 the card names.
         """
-        weights = _weights_folder(entry)
+        weights = weights_folder(entry)
         stamps = FileStamps.take(_paths(entry.folder, weights))
         _verify(entry.card.id, entry.folder, entry.card.weights.own_files)
         if weights is not None:
@@ -167,7 +167,12 @@ def fingerprint_of(parts: Mapping[str, object]) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-def _weights_folder(entry: RepositoryEntry) -> Path | None:
+def weights_folder(entry: RepositoryEntry) -> Path | None:
+    """Return the folder of a model's weights; None for a family without any, and for hub models.
+
+    Raises:
+        CardError: the weights were not downloaded, or the folder lies outside the repository.
+    """
     weights = entry.card.weights
     if weights.source == "folder":
         return _folder_of(entry).resolve()

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from starlette.middleware.cors import CORSMiddleware
 
 from assay import __version__
-from assay.api import dashboard, openapi, ops, runs, v1
+from assay.api import dashboard, models, openapi, ops, runs, v1
 from assay.api.access import Access, Refusals
 from assay.api.body_budget import BodyBudget
 from assay.api.components import Components
@@ -27,10 +27,11 @@ from assay.api.hot_routes import HotRoutes
 from assay.api.jobs import JobLimits, Jobs
 from assay.api.keys import ApiKeys, share_of
 from assay.api.paths import TolerantPaths
-from assay.batching.batcher import BatchLimits
 from assay.caches import Caches, create_caches
 from assay.errors import SettingsError
 from assay.event_loop import EventLoopMonitor
+from assay.lifecycle.lifecycle import LifecycleLimits, ModelLifecycle
+from assay.lifecycle.release import glibc_release
 from assay.metrics import Metrics
 from assay.runs.evaluator import RunEvaluator
 from assay.runs.gauges import RunGauges
@@ -41,19 +42,17 @@ from assay.scoring.preparation_pool import PreparationPool
 from assay.scoring.prepare import Preparer
 from assay.scoring.prepared_cache import PreparedCache
 from assay.scoring.service import ScoringLimits
-from assay.selection import open_repository, select_entries
+from assay.scoring.shadowing import Shadowing
+from assay.selection import create_model, create_table, open_repository, select_entries
 from assay.served_model import ServedModel
 from assay.settings import Settings, variable_name
 from assay.tracing.parts import Parts, create_parts
-from assay_models.card import CardError, Limits
 from assay_models.registry import Runtime
 from assay_models.repository import ModelRepository
 
 logger = logging.getLogger(__name__)
 
 CLOCK = time.monotonic
-# On a CPU larger batches are no faster, and make the next one wait longer.
-CPU_BATCH_TOKENS = 4096
 JOB_LIMITS = JobLimits(
     max_running=32_768,
     max_bytes=268_435_456,
@@ -112,7 +111,7 @@ def create_app(settings: Settings, on_death: Callable[[str], None] = logger.crit
     app.router.default = TolerantPaths(app.router)
     app.state.components = process.components
     app.state.max_items = settings.max_items
-    routers = (v1.router, runs.router, *ROUTERS)
+    routers = (v1.router, models.router, runs.router, *ROUTERS)
     for router in (*routers, ops.router, dashboard.router):
         app.include_router(router)
     openapi.add_examples(app)
@@ -171,7 +170,9 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
     metrics = Metrics(CollectorRegistry())
     parts = create_parts(settings.traces, metrics)
     repository = open_repository(settings)
-    models = _create_models(settings, repository, metrics, parts, on_death)
+    create = partial(create_model, settings, metrics, CLOCK, parts.batcher)
+    entries = select_entries(settings, repository)
+    table = create_table(entries, lambda entry: create(entry, on_death))
     caches = create_caches(settings, metrics, CLOCK)
     pool = PreparationPool(
         settings.prepare_threads,
@@ -181,25 +182,46 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
     )
     webhook = _create_webhook(settings, metrics)
     monitor = _create_run_monitor(settings, metrics, webhook)
+    prepared = PreparedCache(settings.prepared_bytes, metrics)
     service = parts.service(
-        models=models,
+        models=table,
         cache=caches.scores,
         flights=caches.flights,
         balances=caches.balances,
-        preparer=Preparer(PreparedCache(settings.prepared_bytes, metrics), pool),
+        preparer=Preparer(prepared, pool),
         metrics=metrics,
         limits=ScoringLimits(settings.max_items, settings.max_request_tokens, settings.timeout),
         clock=CLOCK,
         monitor=monitor,
         is_cache_private=settings.private_cache,
     )
+    shadowing = Shadowing(service, table, metrics)
+    service.set_mirror(shadowing.mirror)
+
+    def on_unloaded(model: str) -> None:
+        prepared.clear()
+        metrics.forget_model(model)
+
+    lifecycle = ModelLifecycle(
+        table,
+        create=create,
+        open_repository=partial(open_repository, settings),
+        runtime=Runtime(settings.device, settings.dtype, settings.deterministic),
+        limits=LifecycleLimits(settings.load_timeout, settings.drain_timeout),
+        on_death=on_death,
+        end_shadow=shadowing.stop,
+        on_unloaded=on_unloaded,
+        trim=glibc_release(),
+    )
     components = Components(
         service=service,
+        lifecycle=lifecycle,
+        shadowing=shadowing,
         metrics=metrics,
         runs=monitor,
         subscribers=Subscribers(monitor),
         jobs=Jobs(JOB_LIMITS, CLOCK),
-        abort=partial(_stop, service.models(), 0.0),
+        abort=lifecycle.abort,
         bodies=BodyBudget(settings.max_held_bytes),
         redis=caches.redis_state,
     )
@@ -227,40 +249,6 @@ def _read_keys(settings: Settings) -> ApiKeys | None:
     return ApiKeys(keys, settings.api_keys_file, share)
 
 
-def _create_models(
-    settings: Settings,
-    repository: ModelRepository,
-    metrics: Metrics,
-    parts: Parts,
-    on_death: Callable[[str], None],
-) -> dict[str, ServedModel]:
-    """Return the models by id, and the highest version of each also by bare name."""
-    served: dict[str, ServedModel] = {}
-    entries = select_entries(settings, repository)
-    try:
-        for entry in sorted(entries, key=lambda entry: entry.card.version):
-            limits = _batch_limits(settings, entry.card.limits)
-            model = ServedModel(
-                entry=entry,
-                limits=limits,
-                metrics=metrics,
-                clock=CLOCK,
-                load_timeout=settings.load_timeout,
-                on_death=on_death,
-                create_batcher=parts.batcher,
-            )
-            served[entry.card.id] = served[entry.card.name] = model
-    except CardError as error:
-        raise SettingsError(str(error)) from error
-    if not served:
-        raise SettingsError("no model to serve", hint="set ASSAY_MODELS or ASSAY_REPOSITORY")
-    return served
-
-
-def _batch_limits(settings: Settings, card: Limits) -> BatchLimits:
-    maximum = card.max_batch_tokens
-    wanted = settings.batch_tokens or (CPU_BATCH_TOKENS if settings.device == "cpu" else maximum)
-    return BatchLimits(min(wanted, maximum), card.max_batch_size, settings.max_queue_tokens)
 
 
 def _create_webhook(settings: Settings, metrics: Metrics) -> Webhook | None:
@@ -319,11 +307,8 @@ async def _start(process: _Process) -> asyncio.Task[None]:
         process.webhook.start()
     process.caches.start()
     await process.components.runs.open()
-    settings = process.settings
-    runtime = Runtime(settings.device, settings.dtype, settings.deterministic)
-    models, load_lock = process.components.service.models(), asyncio.Lock()
-    for served in models:
-        served.start(process.repository, runtime, load_lock)
+    models = process.components.service.models()
+    process.components.lifecycle.start(process.repository)
     freezing = asyncio.create_task(_freeze_when_loaded(models, process.on_death))
     await asyncio.sleep(0)  # so that the task is waiting before requests arrive
     return freezing
@@ -339,7 +324,7 @@ async def _shut_down(process: _Process) -> None:
     components = process.components
     components.subscribers.close()
     timeout = 0.0 if components.shutdown.is_forced else process.settings.drain_timeout
-    await _stop(components.service.models(), timeout)
+    await components.lifecycle.close(timeout)
     await components.jobs.close()
     await components.runs.close()
     if process.webhook is not None:
@@ -362,7 +347,3 @@ async def _freeze_when_loaded(
     if not any(ready):
         reasons = dict.fromkeys(served.failure or "stopped" for served in models)
         on_death(f"no model could be loaded: {'; '.join(reasons)}")
-
-
-async def _stop(models: Sequence[ServedModel], timeout: float) -> None:
-    await asyncio.gather(*(served.close(timeout) for served in models))

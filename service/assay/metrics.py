@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 
 from assay.types import LANES
 
@@ -32,6 +32,12 @@ class Metrics:
         self.preparation = PreparationSeries(registry)
         self.runs = RunSeries(registry)
         self.alerts = AlertSeries(registry)
+        self.shadows = ShadowSeries(registry)
+
+    def forget_model(self, model: str) -> None:
+        """Remove the gauges of a model that is served no longer; its counters stay."""
+        for gauge in (self.ready, self.queue_tokens, self.batch_token_budget):
+            gauge.remove_by_labels({"model": model})
 
     def _declare_requests(self, registry: CollectorRegistry) -> None:
         counter = partial(Counter, registry=registry)
@@ -320,6 +326,49 @@ class AlertSeries:
     def count(self, outcome: str, times: int = 1) -> None:
         """Count alerts by outcome."""
         self.changes.labels(outcome).inc(times)
+
+
+class ShadowSeries:
+    """The series of models that score the same items as another one, beside its replies."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.items = Counter(
+            "assay_shadow_items",
+            "Items that a shadow scored, by which model has a score: both, primary, shadow,"
+            " neither.",
+            ["model", "scored_by"],
+            registry=registry,
+        )
+        self.dropped = Counter(
+            "assay_shadow_dropped",
+            "Items that a shadow did not score, by reason: busy (as many wait as may), overloaded,"
+            " expired, stopped.",
+            ["model", "reason"],
+            registry=registry,
+        )
+        self.difference = Summary(
+            "assay_shadow_absolute_difference",
+            "Absolute difference of a shadow's score from the score that was served.",
+            ["model"],
+            registry=registry,
+        )
+        self.pairs = Counter(
+            "assay_shadow_pairs",
+            "Pairs of items of one group by the order of a shadow's scores: concordant with those"
+            " served, discordant, tied (one model scores them the same). At most 64 items a group.",
+            ["model", "order"],
+            registry=registry,
+        )
+
+    def count_items(self, model: str, **items: int) -> None:
+        """Count items by which model has a score."""
+        for scored_by, amount in items.items():
+            self.items.labels(model, scored_by).inc(amount)
+
+    def count_pairs(self, model: str, **pairs: int) -> None:
+        """Count pairs by their order."""
+        for order, amount in pairs.items():
+            self.pairs.labels(model, order).inc(amount)
 
 
 class BatcherSeries:

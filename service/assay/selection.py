@@ -1,10 +1,17 @@
-"""The selection of models: the repository of the settings, and the entries that they name."""
+"""The selection of models: the repository of the settings, the entries that they name, and the
+models that are served for them."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from assay.batching.batcher import BatchLimits, DynamicBatcher
 from assay.errors import SettingsError
+from assay.lifecycle.table import ModelTable
+from assay.metrics import Metrics
+from assay.served_model import ServedModel
 from assay.settings import Settings
-from assay_models.card import CardError
+from assay.types import Clock
+from assay_models.card import CardError, Limits
 from assay_models.repository import (
     ModelNotFound,
     ModelRepository,
@@ -12,6 +19,9 @@ from assay_models.repository import (
     card_folders,
     embedded_root,
 )
+
+# On a CPU larger batches are no faster, and make the next one wait longer.
+CPU_BATCH_TOKENS = 4096
 
 
 def open_repository(settings: Settings) -> ModelRepository:
@@ -56,3 +66,49 @@ def select_entries(settings: Settings, repository: ModelRepository) -> list[Repo
         for entry in entries
         if entry.card.embedded or any(entry.folder.resolve().is_relative_to(root) for root in own)
     ]
+
+
+def create_table(
+    entries: Sequence[RepositoryEntry], create: Callable[[RepositoryEntry], ServedModel]
+) -> ModelTable:
+    """Return the table of the models that a server starts with.
+
+    Raises:
+        SettingsError: there are none, or a card cannot be used.
+    """
+    if not entries:
+        raise SettingsError("no model to serve", hint="set ASSAY_MODELS or ASSAY_REPOSITORY")
+    try:
+        return ModelTable(map(create, entries))
+    except CardError as error:
+        raise SettingsError(str(error)) from error
+
+
+def create_model(
+    settings: Settings,
+    metrics: Metrics,
+    clock: Clock,
+    create_batcher: Callable[..., DynamicBatcher],
+    entry: RepositoryEntry,
+    on_death: Callable[[str], None],
+) -> ServedModel:
+    """Return the model of a card, within the bounds of the settings.
+
+    Raises:
+        CardError: the card cannot be used.
+    """
+    return ServedModel(
+        entry=entry,
+        limits=_batch_limits(settings, entry.card.limits),
+        metrics=metrics,
+        clock=clock,
+        load_timeout=settings.load_timeout,
+        on_death=on_death,
+        create_batcher=create_batcher,
+    )
+
+
+def _batch_limits(settings: Settings, card: Limits) -> BatchLimits:
+    maximum = card.max_batch_tokens
+    wanted = settings.batch_tokens or (CPU_BATCH_TOKENS if settings.device == "cpu" else maximum)
+    return BatchLimits(min(wanted, maximum), card.max_batch_size, settings.max_queue_tokens)

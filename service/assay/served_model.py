@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Literal, get_args
 from pydantic import ValidationError
 
 from assay.batching.batcher import BatchLimits, DynamicBatcher
-from assay.errors import AssayError, ModelFailed, ModelNotReady
+from assay.errors import AssayError, ModelFailed, ModelNotFound, ModelNotReady
 from assay.metrics import Metrics
 from assay.types import Clock
 from assay_models.base import (
@@ -100,7 +101,14 @@ class Ready:
         return _fingerprint(self.model, self.card, options) if known is None else known
 
 
-State = Loading | Ready | Failed
+@dataclass(frozen=True, slots=True)
+class Unloaded:
+    """The model was unloaded."""
+
+    name: Literal["unloaded"] = "unloaded"
+
+
+State = Loading | Ready | Failed | Unloaded
 
 
 class ServedModel:
@@ -180,12 +188,15 @@ class ServedModel:
         Raises:
             ModelNotReady: it is still loading.
             ModelFailed: it could not be loaded.
+            ModelNotFound: it was unloaded.
         """
         state = self.state
         if isinstance(state, Failed):
             raise ModelFailed(f"{self.id} could not be loaded", hint=state.reason)
         if isinstance(state, Loading):
             raise ModelNotReady(f"{self.id} is loading", retry_after=LOADING_RETRY_SECONDS)
+        if isinstance(state, Unloaded):
+            raise ModelNotFound(f"{self.id} was unloaded")
         return state
 
     async def is_computing(self) -> bool:
@@ -266,6 +277,7 @@ class ServedModel:
         self.state = Failed(reason)
         cause = None if expected else error
         logger.error("%s failed to load: %s", self.id, reason, exc_info=cause)
+        _clear_frames(error)
 
     def _load(self, repository: ModelRepository, runtime: Runtime) -> tuple[RewardModel, Prepared]:
         self._files = repository.locate(self._entry)
@@ -349,6 +361,13 @@ class ServedModel:
         if not works:
             self._suspect_since = self._clock()
         return works
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Free what an error's frames hold, such as a model that was read in part."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _summary(error: ValidationError) -> str:

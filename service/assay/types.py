@@ -17,7 +17,7 @@ Scope = Literal["score", "read", "record", "admin"]
 
 `score`: to score items, and to record their results in a run; `read`: to read runs and metrics;
 `record`: to record telemetry and gold, and to edit runs of its own; `admin`: to do all of it to any
-run. A key with `admin` has all scopes.
+run, and to load and unload models. A key with `admin` has all scopes.
 """
 SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
 

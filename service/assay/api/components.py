@@ -9,10 +9,12 @@ from fastapi import FastAPI
 from assay.api.body_budget import BodyBudget
 from assay.api.jobs import Jobs
 from assay.cache.redis_state import RedisState
+from assay.lifecycle.lifecycle import ModelLifecycle
 from assay.metrics import Metrics
 from assay.runs.monitor import RunMonitor
 from assay.runs.subscribers import Subscribers
 from assay.scoring.service import ScoringService
+from assay.scoring.shadowing import Shadowing
 
 
 @dataclass(slots=True)
@@ -35,6 +37,8 @@ class Components:
     """
 
     service: ScoringService
+    lifecycle: ModelLifecycle
+    shadowing: Shadowing
     metrics: Metrics
     runs: RunMonitor
     subscribers: Subscribers

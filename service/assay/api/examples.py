@@ -31,6 +31,7 @@ EXAMPLES: Mapping[str, Example] = {
     "BestOfNBody": Example(
         {"model": "code", "prompt": PROMPT, "candidates": [RESPONSE, "```python\npass\n```"]}
     ),
+    "LoadBody": Example({"model": "code@2"}),
     "Telemetry": Example({"step": 0, "values": {"kl": 0.01}}),
     "Gold": Example({"step": 0, "source": "held-out tests", "items": GOLD}),
     "OpenRlhfBody": Example({"query": [PROMPT + RESPONSE], "prompts": [PROMPT], "labels": [""]}),

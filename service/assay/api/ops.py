@@ -30,7 +30,8 @@ async def healthz() -> str:
 async def readyz(request: Request) -> Response:
     """Return 200 if every model computed recently or computes now, else 503 and the reasons.
 
-    It is 503 too once a stop was requested, and never because of Redis.
+    Shadows, and models that were loaded later and are not ready yet, do not count. It is 503 too
+    once a stop was requested, and never because of Redis.
     """
     components = components_of(request.app)
     models = components.service.models()
@@ -38,7 +39,8 @@ async def readyz(request: Request) -> Response:
     states = dict(zip(names, await asyncio.gather(*map(_state, models)), strict=True))
     redis = None if components.redis is None else components.redis.state
     is_stopping = components.shutdown.is_announced
-    ready = not is_stopping and all(state == "ready" for state in states.values())
+    required = [served.id for served in components.lifecycle.table.required()]
+    ready = not is_stopping and all(states.get(model) == "ready" for model in required)
     if not caller_of(request.scope).is_trusted:  # names and reasons are for those with a key
         states, redis = {}, None
     answer = Readiness(ready=ready, shutting_down=is_stopping, models=states, redis=redis)

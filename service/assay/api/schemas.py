@@ -186,8 +186,38 @@ class OpenAIModel(BaseModel):
     owned_by: Literal["assay"] = "assay"
 
 
+class Shadow(BaseModel):
+    """A shadow's scores beside those that were served, since it was loaded.
+
+    Of its items, `compared` have a score from both models and `failed` only from the other one;
+    `dropped` were not scored, because it could not keep up. `pair_agreement` is the share of pairs
+    of items of one group that both models order alike, without those that either model ties.
+    """
+
+    compared: int
+    failed: int
+    dropped: int
+    mean_absolute_difference: float | None
+    pair_agreement: float | None
+
+
+class LoadBody(Body):
+    """A model of the repository to load, `name@version` or `name` (its highest version).
+
+    `shadow_of` is a served model whose items it scores too. `default`: its bare name refers to it
+    once it is ready.
+    """
+
+    model: ItemName
+    shadow_of: ItemName | None = None
+    default: bool = False
+
+
 class ModelSummary(OpenAIModel):
-    """One served model. `default` is true if its bare name refers to this version."""
+    """One served model. `default` is true if its bare name refers to this version.
+
+    `shadow_of` is the model whose items it scores too, and `shadow` the result of that.
+    """
 
     name: str
     version: int
@@ -195,8 +225,10 @@ class ModelSummary(OpenAIModel):
     family: str
     title: str
     summary: str
-    state: Literal["loading", "ready", "failed"]
+    state: Literal["loading", "ready", "failed", "unloading", "unloaded"]
     failure: str | None
+    shadow_of: str | None = None
+    shadow: Shadow | None = None
 
 
 class ModelList(BaseModel):

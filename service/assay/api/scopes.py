@@ -44,11 +44,18 @@ _ASKING = """
 _RECORDING = ("POST /v1/runs/{run}/telemetry", "POST /v1/runs/{run}/gold")
 _EDITING = ("PATCH /v1/runs/{run}", "DELETE /v1/runs/{run}")
 
+_ADMINISTRATION = (
+    "POST /v1/models",
+    "POST /v1/models/{model}/promote",
+    "DELETE /v1/models/{model}",
+)
+
 SCOPE_OF: Mapping[str, Scope | None] = {
     **{f"POST {path}": "score" for path in _SCORING.split()},
     "GET /compat/roll/{model}/result": "score",
     **{f"GET {path}": "read" for path in _READING.split()},
     **dict.fromkeys((*_RECORDING, *_EDITING), "record"),
+    **dict.fromkeys(_ADMINISTRATION, "admin"),
     **{f"GET {path}": ANY_KEY for path in _ASKING.split()},
 }
 """The scope that a key needs for each route."""

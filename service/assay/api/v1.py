@@ -1,7 +1,6 @@
-"""The v1 routes: scoring, best-of-n and the models' cards. They only translate."""
+"""The v1 routes: scoring and best-of-n. They only translate."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -14,17 +13,12 @@ from assay.api.middleware import caller_of
 from assay.api.parameters import NO_RUN, NativeParameters, Parameters
 from assay.api.schemas import (
     BestOfNBody,
-    ModelDetail,
-    ModelList,
     ModelScoreBody,
-    ModelSummary,
-    OpenAIModel,
     OptionsBody,
     ScoreBody,
 )
 from assay.scoring.best_of_n import BestOfNCall, best_of_n
 from assay.scoring.service import ScoreCall, ScoringService
-from assay.served_model import Ready, ServedModel
 from assay.types import BestOfNReply, Lane, ScoreReply
 from assay_models.base import Options
 
@@ -107,45 +101,3 @@ async def rank_candidates(
         min_confidence=body.min_confidence,
     )
     return json_response(await best_of_n(_service(request), call))
-
-
-@router.get("/v1/models", response_model=ModelList, tags=["models"])
-async def list_models(request: Request) -> Response:
-    """List all served models and their states."""
-    service = _service(request)
-    models = [
-        _summary(served, service.find(served.card.name) is served) for served in service.models()
-    ]
-    data = [OpenAIModel(id=model.id, created=model.created) for model in models]
-    return json_response(ModelList(data=data, models=models))
-
-
-@router.get("/v1/models/{model}", response_model=ModelDetail, tags=["models"])
-async def show_model(request: Request, model: str) -> Response:
-    """Return a model's card: data, measured quality, limits, fingerprint and self-test result."""
-    service = _service(request)
-    served = service.find(model)
-    state, test = served.state, served.self_test
-    detail = {
-        **served.card.model_dump(mode="json"),
-        **_summary(served, service.find(served.card.name) is served).model_dump(),
-        "fingerprint": state.fingerprint(Options()) if isinstance(state, Ready) else None,
-        "parity": test and {**asdict(test), "passed": test.passed},
-    }
-    return json_response(ModelDetail.model_validate(detail))
-
-
-def _summary(served: ServedModel, default: bool) -> ModelSummary:
-    card = served.card
-    return ModelSummary(
-        id=card.id,
-        created=served.created,
-        name=card.name,
-        version=card.version,
-        default=default,
-        family=card.family,
-        title=card.title,
-        summary=card.summary,
-        state=served.state.name,
-        failure=served.failure,
-    )

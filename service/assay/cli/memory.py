@@ -8,12 +8,12 @@ Two kinds of memory grow with the variety of requests, not with their number:
 """
 
 import contextlib
-import ctypes
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
+
+from assay.lifecycle.release import glibc_release
 
 # Read when PyTorch is imported. oneDNN's kernels are found again at once when PyTorch has dropped
 # their descriptor, so that a thread needs a few descriptors only.
@@ -75,20 +75,6 @@ def releasing_free_memory() -> Iterator[None]:
     finally:
         ending.set()
         thread.join()
-
-
-def glibc_release() -> Callable[[], None] | None:
-    """Return the function that returns free memory to the system; None without glibc."""
-    if not sys.platform.startswith("linux"):
-        return None
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is None:
-        return None
-
-    def release() -> None:
-        trim(0)
-
-    return release
 
 
 def resident_bytes() -> int:

@@ -134,6 +134,11 @@ class PreparedCache:
             self._entries[digest] = prepared._replace(indices=(), items=())
             self._bytes.set(self._entries.currsize)
 
+    def clear(self) -> None:
+        """Drop all entries: those of a model that was unloaded cannot be distinguished."""
+        self._entries.clear()
+        self._bytes.set(0)
+
 
 def _size(prepared: PreparedItems) -> int:
     return prepared.size

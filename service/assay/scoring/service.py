@@ -4,9 +4,9 @@ Every score is computed here, for every protocol.
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from prometheus_client import Counter, Histogram
@@ -20,10 +20,10 @@ from assay.errors import (
     AssayError,
     DeadlineExceeded,
     InvalidRequest,
-    ModelNotFound,
     RequestTooLarge,
     ShuttingDown,
 )
+from assay.lifecycle.table import ModelTable
 from assay.metrics import Metrics
 from assay.runs.monitor import RunMonitor
 from assay.runs.owners import writer_of
@@ -80,11 +80,19 @@ class ScoringLimits:
     timeout: float
 
 
+Mirror = Callable[[ScoreCall, ServedModel, Sequence[ItemResult]], None]
+"""Takes in a request, its model and its results. It returns at once."""
+
+
+def _ignore(call: ScoreCall, served: ServedModel, results: Sequence[ItemResult]) -> None:
+    """Take in nothing."""
+
+
 class ScoringService:
     """The service that scores items with the served models.
 
     Args:
-        models: the served models by `name@version` and by bare name.
+        models: the served models.
         cache: the cache of raws.
         preparer: the preparer of items.
         metrics: the series of the process.
@@ -99,7 +107,7 @@ class ScoringService:
     def __init__(
         self,
         *,
-        models: Mapping[str, ServedModel],
+        models: ModelTable,
         cache: ScoreCache,
         preparer: Preparer,
         metrics: Metrics,
@@ -113,29 +121,44 @@ class ScoringService:
         self._models = models
         self._cache = cache
         self._preparer = preparer
-        self._series = {served.id: _Series(metrics, served.id) for served in models.values()}
+        self._series = lru_cache(maxsize=None)(partial(_Series, metrics))
         self._limits = limits
         self._clock = clock
         self._monitor = monitor
         self._is_cache_private = is_cache_private
         self._flights = flights
         self._shares = Shares(clock, metrics, balances)
+        self._mirror: Mirror = _ignore
 
-    def find(self, reference: str) -> ServedModel:
+    def set_mirror(self, mirror: Mirror) -> None:
+        """Set the function that is called with each reply of a model that has shadows."""
+        self._mirror = mirror
+
+    def find(self, reference: str, run: RunStep | None = None) -> ServedModel:
         """Return the served model of that name, ready or not.
+
+        Args:
+            reference: `name@version`, or the bare name.
+            run: the run that the request names. One that named the bare name before keeps the
+                version that it began with.
 
         Raises:
             ModelNotFound: no model of that name is served.
         """
-        served = self._models.get(reference)
+        served = self._models.names.get(reference)
         if served is None:
-            known = ", ".join(sorted({served.id for served in self._models.values()})) or "none"
-            raise ModelNotFound(f"no model {reference!r} is served", hint=f"served: {known}")
+            raise self._models.not_found(reference)
+        if run is not None and reference != served.id:
+            return self._models.version_for(run.id, served)
         return served
 
     def models(self) -> list[ServedModel]:
         """Return all served models, by id."""
-        return sorted({*self._models.values()}, key=lambda served: served.id)
+        return self._models.models()
+
+    def unnamed(self) -> list[ServedModel]:
+        """Return the models that a request may mean that names none."""
+        return self._models.unnamed()
 
     async def score(self, call: ScoreCall) -> ScoreReply:
         """Score a request's items. Results are in request order; an item that fails has an error.
@@ -150,8 +173,18 @@ class ScoringService:
 
     async def _score(self, call: ScoreCall) -> ScoreReply:
         began = self._clock()
+        served = self.find(call.model, call.run)
+        in_flight = self._models.in_flight
+        in_flight[served.id] += 1
+        try:
+            return await self._score_with(served, call, began)
+        finally:
+            in_flight[served.id] -= 1
+            if served.id in self._models.unloading:
+                self._models.leave(served.id)
+
+    async def _score_with(self, served: ServedModel, call: ScoreCall, began: float) -> ScoreReply:
         deadline = began + (call.timeout or self._limits.timeout)
-        served = self.find(call.model)
         ready = served.require_ready()
         fingerprint = ready.fingerprint(call.options)
         prepared = await self._prepare(served, ready, call, fingerprint, deadline)
@@ -165,7 +198,7 @@ class ScoringService:
             substitute=call.substitute,
         )
         usage = usage_of(results)
-        self._series[served.id].count(results, usage, prepare_seconds)
+        self._series(served.id).count(results, usage, prepare_seconds)
         if call.run is not None:
             varying = served.family.candidate
             self._monitor.observe(
@@ -176,6 +209,8 @@ class ScoringService:
                 results=results,
                 writer=writer_of(call.caller),
             )
+        if served.id in self._models.shadowed:
+            self._mirror(call, served, results)
         grouped = any(result.group is not None for result in results)
         return ScoreReply(
             id=f"score-{secrets.token_hex(16)}",
@@ -217,7 +252,7 @@ class ScoringService:
         finally:
             if call.caller.share is not NO_SHARE:
                 self._shares.charge(call.caller, max(budget.made, len(call.items)))
-        self._series[served.id].prepared(len(entries) - computed, computed)
+        self._series(served.id).prepared(len(entries) - computed, computed)
         return [_private(entry, owner) for entry in entries] if owner else entries
 
     async def _outcomes(

@@ -33,7 +33,7 @@ class TracedScoringService(ScoringService):
         if not span.is_recording():
             return await super().score(call)
         span.set_attributes(_call_attributes(call))
-        served = self._models.get(call.model)
+        served = self._models.names.get(call.model)
         if served is not None:  # an unknown name is a text of the caller's
             span.set_attribute("assay.model", served.id)
         try:

@@ -13,10 +13,10 @@ from assay.cli.memory import (
     CACHE_CAPACITIES,
     FreeMemoryReleaser,
     bound_kernel_caches,
-    glibc_release,
     releasing_free_memory,
     resident_bytes,
 )
+from assay.lifecycle.release import glibc_release
 
 MIB = 2**20
 BLOCK_BYTES = 64 * 1024

@@ -31,6 +31,21 @@ def usable_device(card: ModelCard, name: str) -> torch.device:
     return device
 
 
+def free_bytes(name: str) -> int:
+    """Return the bytes of a CUDA device that a new model may use.
+
+    Those that PyTorch keeps without using them count as free.
+    """
+    device = torch.device(name)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
+
+
+def release_memory() -> None:
+    """Return the memory of CUDA devices that PyTorch keeps without using it."""
+    torch.cuda.empty_cache()
+
+
 _PRECISION_VARIABLES = (
     "NVIDIA_TF32_OVERRIDE",
     "ONEDNN_DEFAULT_FPMATH_MODE",

@@ -23,6 +23,7 @@ from assay.errors import (
     OutOfTime,
     Overloaded,
 )
+from assay.runs.steps import RunStep
 from assay.scoring.service import ScoreCall, ScoringService
 from assay.served_model import ServedModel
 from assay.types import ItemResult, Lane, ScoreReply
@@ -42,8 +43,13 @@ NATIVE_OPTION, FOREIGN_OPTION = "options.truncation", "?truncation="
 UNNAMED = "default/not-specified"
 
 
-def resolve_model(request: Request, model: str | None) -> ServedModel:
+def resolve_model(request: Request, model: str | None, run: RunStep | None = None) -> ServedModel:
     """Return the model of that name; without a name, the only served model.
+
+    Args:
+        request: the request.
+        model: the name; None if it names none.
+        run: the run that it names; see `ScoringService.find`.
 
     Raises:
         ModelNotFound: no model of that name is served.
@@ -51,15 +57,15 @@ def resolve_model(request: Request, model: str | None) -> ServedModel:
     """
     service = _service(request)
     if model not in (None, UNNAMED):
-        return service.find(model)
-    models = service.models()
-    if len(models) > 1:
+        return service.find(model, run)
+    models = service.unnamed()
+    if len(models) != 1:
         names = ", ".join(served.id for served in models)
         raise InvalidRequest(
             "model: several are served, and this request names none",
             hint=f"name one of {names}, as ?model= or in the path; or serve one (ASSAY_MODELS)",
         )
-    return models[0]
+    return service.find(models[0].card.name, run)
 
 
 def select_model(
@@ -79,12 +85,13 @@ def select_model(
     """
     given = (parameters.path_model, parameters.query_model)
     names = [name for name in given if name is not None]
+    run = parameters.run_step()
     if not names:
-        return resolve_model(request, body_model)
-    served, *others = (resolve_model(request, name) for name in names)
+        return resolve_model(request, body_model, run)
+    served, *others = (resolve_model(request, name, run) for name in names)
     if body_model is not None:
         with suppress(ModelNotFound):
-            others.append(resolve_model(request, body_model))
+            others.append(resolve_model(request, body_model, run))
     if any(other is not served for other in others):
         raise InvalidRequest(
             "model: the path, ?model= and the body name different ones",

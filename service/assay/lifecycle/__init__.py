@@ -1,0 +1,1 @@
+"""The set of served models, and its changes while the server runs."""
