@@ -10,11 +10,11 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from assay_monitors.admission import ANY_WRITER, Writer
+from assay_monitors.database import STORE_ERRORS, LostCommitError
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import TRAINER_STREAM
 from assay_monitors.observations import Observation, Window
-from assay_monitors.run_file import StoreError
-from assay_monitors.store import Changes, Counts, Edit, LostCommitError, Outcome, RunStore
+from assay_monitors.store import Changes, Counts, Edit, Outcome, RunStore
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +23,6 @@ OVERDUE_SECONDS = 30.0
 MAX_QUEUED = 8_192
 MAX_WINDOWS = 1_024
 MAX_KNOWN_RUNS = 10_000
-WRITE_ERRORS = (sqlite3.Error, OSError, StoreError)
-"""Errors of the file, after which a write is tried again: it is busy, gone or damaged."""
 
 Apply = Callable[[Changes], None]
 OnCommit = Callable[[Mapping[str, str]], None]
@@ -295,7 +293,7 @@ class Recorder:
         if not self._changes:
             return
         outcome = _caught(partial(self._write, self._changes))
-        if isinstance(outcome, WRITE_ERRORS):
+        if isinstance(outcome, STORE_ERRORS):
             self._fail(outcome)
         elif isinstance(outcome, Exception):
             self._commit_apart()
