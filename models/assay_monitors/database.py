@@ -47,11 +47,13 @@ class Dialect:
         row: the name of the column that identifies a row within a transaction.
         gold_content: a gold measurement, as the table of damaged rows stores it.
         is_whole_step: whether a step is a whole number, which a damaged file may not hold.
+        is_count_slow: whether counting the bytes in use takes long.
     """
 
     row: str
     gold_content: str
     is_whole_step: str
+    is_count_slow: bool = False
 
 
 class Cursor(Protocol):
@@ -73,29 +75,53 @@ class Cursor(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-class Connection(Protocol):
-    """A connection to a database of runs."""
+class Reader(Protocol):
+    """A connection that reads."""
 
     @property
     def dialect(self) -> Dialect:
         """The words of its database."""
         ...
 
-    @property
-    def is_usable(self) -> bool:
-        """Whether it still leads to the database at its address."""
-        ...
-
     def execute(self, statement: str, parameters: Sequence[object] = (), /) -> Cursor:
         """Run a statement with a value for each `?`."""
+        ...
+
+
+class Connection(Reader, Protocol):
+    """A writer's connection."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it leads to the database at its address."""
+        ...
+
+    def reconnect(self) -> None:
+        """Connect anew.
+
+        Raises:
+            StoreError, StoreUnavailableError, sqlite3.Error, OSError: the database cannot be used.
+        """
         ...
 
     def transaction(self) -> AbstractContextManager[None]:
         """Hold the only transaction that writes: commit it at the end, undo it on an error."""
         ...
 
-    def bytes_in_use(self) -> int | None:
-        """Return the bytes that all runs take together; None if it is not the time to count."""
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Hold a transaction that reads."""
+        ...
+
+    def was_committed(self) -> bool:
+        """Return whether the latest transaction was committed, after a `CommitInDoubtError`.
+
+        Raises:
+            StoreUnavailableError: that is not known now.
+        """
+        ...
+
+    def bytes_in_use(self) -> int:
+        """Return the bytes that all runs take together."""
         ...
 
     def check_written(self, runs: set[str]) -> None:
@@ -114,19 +140,17 @@ class Connection(Protocol):
 class Database(Protocol):
     """A place of runs, to which connections are made."""
 
-    def __str__(self) -> str:
-        """Return its address, without a password."""
-        ...
-
     def connect(self) -> Connection:
         """Return a connection for a writer, with all tables in place.
 
+        A server that cannot be reached now is no error: the connection is not usable yet.
+
         Raises:
-            StoreError, StoreUnavailableError: it cannot be used.
+            StoreError: it is no database of runs, or of another version.
         """
         ...
 
-    def reading(self, is_over: IsOver) -> AbstractContextManager[Connection]:
+    def reading(self, is_over: IsOver) -> AbstractContextManager[Reader]:
         """Provide a connection for one query; `is_over` returns whether its time is over.
 
         Raises:

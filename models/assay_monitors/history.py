@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from assay_monitors.codec import DamagedRowError, gold_from_json, unpack_summary
-from assay_monitors.database import Connection, Database, IsOver, ReadTimeoutError
+from assay_monitors.database import Database, IsOver, Reader, ReadTimeoutError
 from assay_monitors.gold import GoldPoint
 from assay_monitors.run_file import RunFile
 from assay_monitors.summaries import Point, Summary, bound_names
@@ -236,7 +236,7 @@ class RunHistory:
                     yield step, summary
 
     def _rows(
-        self, connection: Connection, query: str, run: str | None = None, *more: object
+        self, connection: Reader, query: str, run: str | None = None, *more: object
     ) -> Iterator[Any]:
         """Yield the rows of a query; where a page of the file is damaged, those before it."""
         cursor = connection.execute(query, () if run is None else (run, *more))
@@ -256,7 +256,7 @@ class RunHistory:
             raise ReadTimeoutError
 
     @contextmanager
-    def _connect(self) -> Iterator[Connection]:
+    def _connect(self) -> Iterator[Reader]:
         self._check_time()
         with self._database.reading(self._is_over) as connection:
             yield connection

@@ -99,6 +99,7 @@ class Recorder:
         observations: Sequence[Observation],
         *,
         names_step: bool = True,
+        named_at: float | None = None,
         writer: Writer = ANY_WRITER,
     ) -> bool:
         """Queue the observations of a request; return False where they are dropped.
@@ -107,10 +108,17 @@ class Recorder:
             window: the key that they are summed under.
             observations: of the request's items.
             names_step: whether the window's step is the one that the trainer named last.
+            named_at: when it was named, in seconds since the epoch.
             writer: the sender of the request.
         """
         items = tuple(observations)
-        apply = partial(Changes.observe, window=window, items=items, names_step=names_step)
+        apply = partial(
+            Changes.observe,
+            window=window,
+            items=items,
+            names_step=names_step,
+            named_at=named_at,
+        )
         return self._enqueue(QueuedChange(window.run, len(items), apply, writer))
 
     def record_telemetry(
@@ -318,7 +326,9 @@ class Recorder:
         What was written and is not found is not written again into the same file: it may be there.
         """
         if not self._store.is_in_place:
-            logger.warning("the file of runs was deleted or replaced: it is opened anew")
+            logger.warning(
+                "the database of runs was deleted, replaced or restarted: it is opened anew"
+            )
             self._store.reopen()
         outcome = self._store.write(changes)
         error = _caught(partial(self._store.check_written, changes.runs))
@@ -328,7 +338,7 @@ class Recorder:
         if error is None:
             self.counts.last_commit = outcome.time
         else:
-            logger.error("what was written to the file of runs cannot be read: %s", error)
+            logger.error("what was written of runs cannot be read: %s", error)
         return outcome
 
     def _finish(self, changes: Changes, outcome: Outcome) -> None:

@@ -108,16 +108,14 @@ def free_space(connection: Connection, retention: Retention) -> None:
     The largest run of the owner that has most is thinned first, then the next. A run is forgotten
     only if it is the largest and cannot be thinned, and never one that is pinned.
     """
-    in_use = connection.bytes_in_use()
-    if in_use is None or in_use <= FULL_SHARE * retention.bytes:
+    if connection.bytes_in_use() <= FULL_SHARE * retention.bytes:
         return
     limit = FREED_SHARE * retention.bytes
     sizes: dict[str, int] = dict(connection.execute(f"{SIZES} GROUP BY run").fetchall())
     kept = {run.run: run for run in kept_owners(connection)}
     owners = {run: kept[run].owner if run in kept else "" for run in sizes}
     for _ in range(MAX_ROUNDS):
-        in_use = connection.bytes_in_use()
-        if not sizes or in_use is None or in_use <= limit:
+        if not sizes or connection.bytes_in_use() <= limit:
             return
         run = _largest(sizes, owners)
         if _thin(connection, run):

@@ -1,9 +1,10 @@
 """RunFile: runs in an SQLite file: its tables, its permissions, and columns of later releases."""
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from assay_monitors.database import (
@@ -15,6 +16,8 @@ from assay_monitors.database import (
     ReadTimeoutError,
     StoreError,
 )
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1
 INSTRUCTIONS_PER_CHECK = 10_000
@@ -66,15 +69,15 @@ class RunFile:
         Raises:
             StoreError: it is not a file of runs, or of another version.
         """
-        return FileConnection(self.path, open_file(self.path))
+        return FileConnection(self.path)
 
     @contextmanager
-    def reading(self, is_over: IsOver) -> Iterator["FileConnection"]:
+    def reading(self, is_over: IsOver) -> Iterator["FileReader"]:
         """Provide a connection that reads; see `Database.reading`."""
         connection = open_reader(self.path)
         connection.set_progress_handler(is_over, INSTRUCTIONS_PER_CHECK)
         try:
-            yield FileConnection(self.path, connection)
+            yield FileReader(connection)
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
                 raise ReadTimeoutError from error
@@ -83,24 +86,42 @@ class RunFile:
             connection.close()
 
 
-class FileConnection:
-    """A connection to an SQLite file of runs; see `Connection`."""
+class FileReader:
+    """A connection to an SQLite file of runs."""
 
     dialect = DIALECT
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self._path = path
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._file = identity_of(path)
 
     def execute(self, statement: str, parameters: Sequence[object] = (), /) -> Cursor:
-        """Run a statement."""
+        """Run a statement with a value for each `?`."""
         return self._connection.execute(statement, parameters)
+
+
+class FileConnection(FileReader):
+    """A writer's connection to an SQLite file of runs; see `Connection`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(open_file(path))
+        self._path = path
+        self._file = identity_of(path)
 
     @property
     def is_usable(self) -> bool:
         """Whether the file that is written is the one at its path."""
         return identity_of(self._path) == self._file is not None
+
+    def reconnect(self) -> None:
+        """Open the file anew; make it if it is missing.
+
+        Raises:
+            StoreError, sqlite3.Error, OSError: it cannot be used.
+        """
+        logger.warning("the file of runs was deleted or replaced: it is opened anew")
+        self._connection.close()
+        self._connection = open_file(self._path)
+        self._file = identity_of(self._path)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -112,6 +133,14 @@ class FileConnection:
         finally:
             if self._connection.in_transaction:
                 self.execute("ROLLBACK")
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Hold nothing: each query of a file reads what was committed last."""
+        return nullcontext()
+
+    def was_committed(self) -> bool:
+        """Return True: a commit of a file that fails is rolled back."""
+        return True
 
     def bytes_in_use(self) -> int:
         """Return the bytes of the pages in use."""

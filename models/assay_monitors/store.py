@@ -5,6 +5,7 @@ A killed process loses nothing that was committed.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ from assay_monitors.admission import (
     owner_of,
 )
 from assay_monitors.codec import DamagedRowError, gold_to_json, pack_summary, unpack_summary
-from assay_monitors.database import Database
+from assay_monitors.database import Database, StoreUnavailableError
 from assay_monitors.gold import GoldPoint
 from assay_monitors.observations import Observation, Window
 from assay_monitors.retention import (
@@ -168,11 +169,11 @@ class RunStore:
     def __init__(
         self, place: Path | Database, retention: Retention, clock: Callable[[], float]
     ) -> None:
-        self._database: Database = RunFile(place) if isinstance(place, Path) else place
+        database: Database = RunFile(place) if isinstance(place, Path) else place
         self._retention = retention
         self._clock = clock
         self._commits = 0
-        self._connection = self._database.connect()
+        self._connection = database.connect()
 
     def reopen(self) -> None:
         """Open the database anew, after it was deleted, replaced or restarted.
@@ -180,8 +181,7 @@ class RunStore:
         Raises:
             StoreError, StoreUnavailableError, sqlite3.Error, OSError: it cannot be used.
         """
-        self._connection.close()
-        self._connection = self._database.connect()
+        self._connection.reconnect()
 
     @property
     def is_in_place(self) -> bool:
@@ -189,12 +189,15 @@ class RunStore:
         return self._connection.is_usable
 
     def owners(self) -> dict[str, str]:
-        """Return the runs that are kept, and the owner of each."""
-        return {kept.run: kept.owner for kept in kept_owners(self._connection)}
+        """Return the runs that are kept, and the owner of each; none if it cannot be reached."""
+        with suppress(StoreUnavailableError), self._connection.snapshot():
+            return {kept.run: kept.owner for kept in kept_owners(self._connection)}
+        return {}
 
     def owner(self, run: str) -> str | None:
         """Return the owner of a run; None if it is not kept."""
-        return owner_of(self._connection, run)
+        with self._connection.snapshot():
+            return owner_of(self._connection, run)
 
     def write(self, changes: Changes) -> Outcome:
         """Add the changes, but for those that find no place, or nothing.
@@ -213,9 +216,11 @@ class RunStore:
             self._add_gold(changes, runs, places, outcome)
             for run in runs & changes.last_steps.keys():
                 self._name_step(run, changes.last_steps[run], changes.named_at.get(run, now), now)
-            if self._commits % COMMITS_PER_MERGE == 0:
+            is_merging = self._commits % COMMITS_PER_MERGE == 0
+            if is_merging:
                 merge_long_series(self._connection, self._retention)
-            free_space(self._connection, self._retention)
+            if is_merging or not self._connection.dialect.is_count_slow:
+                free_space(self._connection, self._retention)
         self._commits += 1
         return outcome
 
@@ -257,7 +262,7 @@ class RunStore:
             refusal = self._refusal(run, writer)
             if refusal is not None:
                 return refusal
-            if name is not None and name != run and self.owner(name) is not None:
+            if name is not None and name != run and owner_of(self._connection, name) is not None:
                 return "name_taken"
             if pinned and not self._may_pin(run):
                 return "too_many_pins"
@@ -284,13 +289,13 @@ class RunStore:
         self._connection.close()
 
     def _refusal(self, run: str, writer: Writer) -> Edit | None:
-        owner = self.owner(run)
+        owner = owner_of(self._connection, run)
         if owner is None:
             return "not_found"
         return None if writer.may_change(owner) else "forbidden"
 
     def _may_pin(self, run: str) -> bool:
-        owner = self.owner(run)
+        owner = owner_of(self._connection, run)
         pinned = [
             kept.run
             for kept in kept_owners(self._connection)
@@ -300,7 +305,7 @@ class RunStore:
 
     def _admit(self, changes: Changes, run: str, now: float, outcome: Outcome) -> bool:
         """Return whether a run's changes are written; it is made if it is new."""
-        owner, wanted = self.owner(run), changes.owners.get(run, "")
+        owner, wanted = owner_of(self._connection, run), changes.owners.get(run, "")
         reason: Refusal | None = None
         if owner is None:
             reason = make_room(self._connection, self._retention, wanted, now)

@@ -38,6 +38,7 @@ from assay.metrics import Metrics
 from assay.runs.evaluator import RunEvaluator
 from assay.runs.gauges import RunGauges
 from assay.runs.monitor import RunMonitor
+from assay.runs.storage import open_place
 from assay.runs.subscribers import Subscribers
 from assay.runs.webhook import Webhook, decode_secret, parse_webhook_url
 from assay.scoring.preparation_pool import PreparationPool
@@ -316,7 +317,11 @@ def _create_run_monitor(
         clock=CLOCK,
         series=metrics.runs,
     )
-    return RunMonitor(settings.runs, metrics, CLOCK, evaluator=evaluator)
+    try:
+        place = open_place(settings.runs)
+    except ValueError as error:
+        raise SettingsError(f"ASSAY_RUNS: {error}") from None
+    return RunMonitor(place, metrics, CLOCK, evaluator=evaluator)
 
 
 def _lifespan(process: _Process) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
