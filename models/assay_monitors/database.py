@@ -157,3 +157,7 @@ class Database(Protocol):
             ReadTimeoutError: the time is over.
         """
         ...
+
+    def close(self) -> None:
+        """Close the connections that are kept for readers."""
+        ...

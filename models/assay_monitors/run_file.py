@@ -85,6 +85,9 @@ class RunFile:
         finally:
             connection.close()
 
+    def close(self) -> None:
+        """Close nothing: each reader has closed its connection."""
+
 
 class FileReader:
     """A connection to an SQLite file of runs."""

