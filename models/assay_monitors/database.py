@@ -48,12 +48,14 @@ class Dialect:
         gold_content: a gold measurement, as the table of damaged rows stores it.
         is_whole_step: whether a step is a whole number, which a damaged file may not hold.
         is_count_slow: whether counting the bytes in use takes long.
+        alert_tables: the tables of alerts, which outlive their run until its alerts have ended.
     """
 
     row: str
     gold_content: str
     is_whole_step: str
     is_count_slow: bool = False
+    alert_tables: tuple[str, ...] = ()
 
 
 class Cursor(Protocol):

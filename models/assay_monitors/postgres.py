@@ -47,6 +47,7 @@ DIALECT = Dialect(
     gold_content="convert_to(point, 'UTF8')",
     is_whole_step="TRUE",
     is_count_slow=True,
+    alert_tables=("alerts",),
 )
 BYTES = """
 SELECT coalesce((SELECT sum(64 + length(model) + length(split) + length(summary)) FROM windows), 0)

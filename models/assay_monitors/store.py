@@ -270,7 +270,8 @@ class RunStore:
                 self._set_detail(run, "pinned", int(pinned))
             if note is not None:
                 self._set_detail(run, "note", note or None)
-            for table in TABLES if name is not None else ():
+            tables = (*TABLES, *self._connection.dialect.alert_tables)
+            for table in tables if name is not None else ():
                 statement = f"UPDATE {table} SET run = ? WHERE run = ?"  # noqa: S608 our own names
                 self._connection.execute(statement, (name, run))
         return "done"

@@ -37,6 +37,7 @@ from assay.event_loop import EventLoopMonitor
 from assay.metrics import Metrics
 from assay.runs.evaluator import RunEvaluator
 from assay.runs.gauges import RunGauges
+from assay.runs.handover import share_alerts
 from assay.runs.monitor import RunMonitor
 from assay.runs.storage import open_place
 from assay.runs.subscribers import Subscribers
@@ -310,17 +311,18 @@ def _create_run_monitor(
 ) -> RunMonitor:
     if settings.runs == "off":
         return RunMonitor(None, metrics, CLOCK, enabled=False)
+    try:
+        place = open_place(settings.runs)
+    except ValueError as error:
+        raise SettingsError(f"ASSAY_RUNS: {error}") from None
     evaluator = RunEvaluator(
         gauges=RunGauges(metrics.runs),
         notify=webhook.send if webhook else None,
         interval=settings.evaluation_seconds,
         clock=CLOCK,
         series=metrics.runs,
+        alerts=share_alerts(place, webhook),
     )
-    try:
-        place = open_place(settings.runs)
-    except ValueError as error:
-        raise SettingsError(f"ASSAY_RUNS: {error}") from None
     return RunMonitor(place, metrics, CLOCK, evaluator=evaluator)
 
 
