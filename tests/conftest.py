@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from support.doubles import SCRIPTED_CARD
+from support.postgres import PostgresServer
+from support.postgres import running as running_postgres
 from support.servers import RedisServer, Served, serving
 
 from assay.app import create_app
@@ -51,3 +53,15 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """The URL of an empty database."""
+    return postgres_server.new_database()

@@ -1,9 +1,9 @@
 """Admission: who may write to a run, and the runs, streams and gold sources that find a place."""
 
-import sqlite3
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
+from assay_monitors.database import Connection
 from assay_monitors.retention import KeptOwner, Retention, delete_run, kept_owners
 
 Refusal = Literal["owner", "runs", "streams", "sources"]
@@ -28,7 +28,7 @@ class Writer(NamedTuple):
 ANY_WRITER = Writer()
 
 
-def owner_of(connection: sqlite3.Connection, run: str) -> str | None:
+def owner_of(connection: Connection, run: str) -> str | None:
     """Return the owner of a run; None if it is not kept."""
     row = connection.execute(
         "SELECT coalesce(owner, '') FROM runs LEFT JOIN details USING (run) WHERE run = ?", (run,)
@@ -37,7 +37,7 @@ def owner_of(connection: sqlite3.Connection, run: str) -> str | None:
 
 
 def make_room(
-    connection: sqlite3.Connection, retention: Retention, owner: str, now: float
+    connection: Connection, retention: Retention, owner: str, now: float
 ) -> Refusal | None:
     """Forget a run, if need be, for a new one of `owner`; inside a transaction of the caller.
 
@@ -86,7 +86,7 @@ class Places:
     A run is only read where something new asks for a place.
     """
 
-    def __init__(self, connection: sqlite3.Connection, retention: Retention) -> None:
+    def __init__(self, connection: Connection, retention: Retention) -> None:
         self._connection = connection
         self._retention = retention
         self._streams: dict[str, set[tuple[str, ...]]] = {}

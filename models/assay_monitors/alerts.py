@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from cachetools import LRUCache
 
@@ -26,6 +26,12 @@ class AlertKey(NamedTuple):
     split: str | None
     rule: str
     source: str | None = None
+
+    @classmethod
+    def of(cls, alert: "Alert") -> "AlertKey":
+        """Return the key of an alert."""
+        source = alert.about[0] if alert.rule == GOLD else None
+        return cls(alert.model, alert.split, alert.rule, source)
 
     @property
     def stream_key(self) -> StreamKey:
@@ -77,6 +83,47 @@ class AlertChange:
         return "alert-" + digest.hexdigest()
 
 
+Firing = dict[AlertKey, Alert]
+"""The alerts of a run that fire."""
+
+
+def compare_alerts(before: Firing, health: RunHealth) -> tuple[Firing, list[AlertChange]]:
+    """Return the alerts of a run that fire now, and the changes: ended ones, then those begun."""
+    now = dict(_alerts(health))
+    steps = dict(_latest_steps(health))
+    ended = [
+        AlertChange("resolved", replace(alert, step=steps.get(key.stream_key, alert.step)))
+        for key, alert in before.items()
+        if key not in now
+    ]
+    begun = [
+        AlertChange("firing", alert)
+        for key, alert in now.items()
+        if key not in before or before[key].severity != alert.severity
+    ]
+    return now, ended + begun
+
+
+class AlertMemory(Protocol):
+    """Memory of the alerts that fire, by run."""
+
+    def mark(self) -> int:
+        """Return the age of what is read from now on; a later one is never lower."""
+        ...
+
+    def update(self, health: RunHealth, mark: int = 0) -> list[AlertChange]:
+        """Take in a run's health that was read after `mark`; return the changes to send."""
+        ...
+
+    def forget(self, run: str) -> list[AlertChange]:
+        """Forget a run that is no longer kept; return its alerts, which end with it."""
+        ...
+
+    def rename(self, run: str, name: str) -> None:
+        """Keep a run's alerts under another name; none begins or ends."""
+        ...
+
+
 class AlertTracker:
     """Remembers which alerts fire, and returns the changes.
 
@@ -85,25 +132,18 @@ class AlertTracker:
     """
 
     def __init__(self, max_runs: int = MAX_RUNS) -> None:
-        self._firing: LRUCache[str, dict[AlertKey, Alert]] = LRUCache(max_runs)
+        self._firing: LRUCache[str, Firing] = LRUCache(max_runs)
 
-    def update(self, health: RunHealth) -> list[AlertChange]:
+    def mark(self) -> int:
+        """Return 0: one evaluation follows another."""
+        return 0
+
+    def update(self, health: RunHealth, mark: int = 0) -> list[AlertChange]:
         """Take in a run's health, and return the alerts that ended, then those that began."""
-        before = self._firing.pop(health.run, {})
-        now = dict(_alerts(health))
+        now, changes = compare_alerts(self._firing.pop(health.run, {}), health)
         if now:
             self._firing[health.run] = now
-        steps = dict(_latest_steps(health))
-        ended = [
-            AlertChange("resolved", replace(alert, step=steps.get(key.stream_key, alert.step)))
-            for key, alert in before.items()
-            if key not in now
-        ]
-        return ended + [
-            AlertChange("firing", alert)
-            for key, alert in now.items()
-            if key not in before or before[key].severity != alert.severity
-        ]
+        return changes
 
     def forget(self, run: str) -> list[AlertChange]:
         """Forget a run that is no longer kept, and return its alerts, which end with it."""

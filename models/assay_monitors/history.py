@@ -1,4 +1,4 @@
-"""RunHistory: reads the file of runs, also while other processes write it."""
+"""RunHistory: reads the database of runs, also while other processes write it."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from assay_monitors.codec import DamagedRowError, gold_from_json, unpack_summary
+from assay_monitors.database import Database, IsOver, Reader, ReadTimeoutError
 from assay_monitors.gold import GoldPoint
-from assay_monitors.run_file import BUSY_SECONDS, decode_text
+from assay_monitors.run_file import RunFile
 from assay_monitors.summaries import Point, Summary, bound_names
 
-INSTRUCTIONS_PER_CHECK = 10_000
-"""Steps of SQLite's machine, a tenth of a millisecond, between two checks of the time."""
+NO_LIMIT = 2**63 - 1
 
 ExpectedRuns = Callable[[], Mapping[str, float]]
 """Returns the runs that were named and may not be stored yet, and when, in seconds since the epoch.
@@ -37,10 +37,15 @@ class Run(NamedTuple):
 
 
 class StepOrigin(NamedTuple):
-    """The step that a run's trainer named last, if any, and the time of the run's first data."""
+    """The step that a run's trainer named last, if any, and the time of the run's first data.
+
+    `named_at` is the time at which the step was named, in seconds since the epoch; None where it
+    is unknown.
+    """
 
     last_step: int | None
     first_seen: float
+    named_at: float | None = None
 
 
 class Stream(NamedTuple):
@@ -64,23 +69,19 @@ class Update(NamedTuple):
 TRAINER_STREAM = Stream("", "")
 
 
-class ReadTimeoutError(Exception):
-    """The time in which a reader may read is over."""
-
-
 RUNS = """
-SELECT run, CAST(first_seen AS REAL), CAST(last_seen AS REAL), note, coalesce(owner, ''),
-    coalesce(pinned, 0) FROM runs LEFT JOIN details USING (run)
+SELECT run, CAST(first_seen AS DOUBLE PRECISION), CAST(last_seen AS DOUBLE PRECISION), note,
+    coalesce(owner, ''), coalesce(pinned, 0) FROM runs LEFT JOIN details USING (run)
 """
 
 
 class RunHistory:
-    """Reads the file that a `RunStore` writes, each time as it was last committed.
+    """Reads the database that a `RunStore` writes, each time as it was last committed.
 
     What cannot be read is left out and counted.
 
     Args:
-        path: of the file.
+        place: the database, or the path of an SQLite file.
         expected: the runs that are known though nothing of them is stored yet; they have no data.
         is_over: returns whether the time to read is over.
 
@@ -90,21 +91,21 @@ class RunHistory:
 
     def __init__(
         self,
-        path: Path,
+        place: Path | Database,
         expected: ExpectedRuns = dict,
-        is_over: Callable[[], bool] = lambda: False,
+        is_over: IsOver = lambda: False,
     ) -> None:
-        self._path = path
+        self._database: Database = RunFile(place) if isinstance(place, Path) else place
         self._expected = expected
         self._is_over = is_over
         self.damaged: dict[str, int] = {}
 
-    def until(self, is_over: Callable[[], bool]) -> "RunHistory":
-        """Return a reader of the same file for one use.
+    def until(self, is_over: IsOver) -> "RunHistory":
+        """Return a reader of the same database for one use.
 
         It raises `ReadTimeoutError` soon after `is_over` returns true.
         """
-        return RunHistory(self._path, self._expected, is_over)
+        return RunHistory(self._database, self._expected, is_over)
 
     def runs(self) -> list[Run]:
         """Return all runs that are kept, the most recently recorded first."""
@@ -137,8 +138,8 @@ class RunHistory:
         """Return from where a run's items without a step are filed; None if it is not stored."""
         with self._connect() as connection:
             row = connection.execute(
-                "SELECT last_step, CAST(first_seen AS REAL) FROM runs LEFT JOIN details USING (run)"
-                " WHERE run = ?",
+                "SELECT last_step, CAST(first_seen AS DOUBLE PRECISION), step_named_at"
+                " FROM runs LEFT JOIN details USING (run) WHERE run = ?",
                 (run,),
             ).fetchone()
         return None if row is None else StepOrigin(*row)
@@ -148,16 +149,13 @@ class RunHistory:
         wanted, expected = list(runs), self._expected()
         with self._connect() as connection:
             new = {run: Update(expected[run], None) for run in wanted if run in expected}
+            latest = (
+                "SELECT CAST(last_seen AS DOUBLE PRECISION), (SELECT max(step) FROM windows"  # noqa: S608
+                f" WHERE windows.run = runs.run AND {connection.dialect.is_whole_step})"
+                " FROM runs WHERE run = ?"
+            )
             return new | {
-                run: Update(*row)
-                for run in wanted
-                for row in self._rows(
-                    connection,
-                    "SELECT CAST(last_seen AS REAL), (SELECT max(step) FROM windows"
-                    " WHERE windows.run = runs.run AND typeof(step) = 'integer')"
-                    " FROM runs WHERE run = ?",
-                    run,
-                )
+                run: Update(*row) for run in wanted for row in self._rows(connection, latest, run)
             }
 
     def streams(self, run: str) -> list[Stream]:
@@ -224,7 +222,7 @@ class RunHistory:
                 connection,
                 "SELECT step, summary FROM windows WHERE (run, model, split) = (?, ?, ?)"
                 " AND step >= ? ORDER BY step LIMIT ?",
-                *(run, *stream, since, -1 if limit is None else limit),
+                *(run, *stream, since, NO_LIMIT if limit is None else limit),
             )
             for step, data in rows:
                 self._check_time()
@@ -238,7 +236,7 @@ class RunHistory:
                     yield step, summary
 
     def _rows(
-        self, connection: sqlite3.Connection, query: str, run: str | None = None, *more: object
+        self, connection: Reader, query: str, run: str | None = None, *more: object
     ) -> Iterator[Any]:
         """Yield the rows of a query; where a page of the file is damaged, those before it."""
         cursor = connection.execute(query, () if run is None else (run, *more))
@@ -258,23 +256,10 @@ class RunHistory:
             raise ReadTimeoutError
 
     @contextmanager
-    def _connect(self) -> Iterator[sqlite3.Connection]:
+    def _connect(self) -> Iterator[Reader]:
         self._check_time()
-        address = f"{self._path.absolute().as_uri()}?mode=ro"
-        # A generator may be closed by another thread than the one that began it.
-        connection = sqlite3.connect(
-            address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False
-        )
-        connection.text_factory = decode_text
-        connection.set_progress_handler(self._is_over, INSTRUCTIONS_PER_CHECK)
-        try:
+        with self._database.reading(self._is_over) as connection:
             yield connection
-        except sqlite3.OperationalError as error:
-            if _code_of(error) == sqlite3.SQLITE_INTERRUPT:
-                raise ReadTimeoutError from error
-            raise
-        finally:
-            connection.close()
 
 
 def _expected_run(run: str, seen: float) -> Run:

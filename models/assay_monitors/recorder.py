@@ -10,11 +10,11 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from assay_monitors.admission import ANY_WRITER, Writer
+from assay_monitors.database import STORE_ERRORS, LostCommitError
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import TRAINER_STREAM
 from assay_monitors.observations import Observation, Window
-from assay_monitors.run_file import StoreError
-from assay_monitors.store import Changes, Counts, Edit, LostCommitError, Outcome, RunStore
+from assay_monitors.store import Changes, Counts, Edit, Outcome, RunStore
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +23,6 @@ OVERDUE_SECONDS = 30.0
 MAX_QUEUED = 8_192
 MAX_WINDOWS = 1_024
 MAX_KNOWN_RUNS = 10_000
-WRITE_ERRORS = (sqlite3.Error, OSError, StoreError)
-"""Errors of the file, after which a write is tried again: it is busy, gone or damaged."""
 
 Apply = Callable[[Changes], None]
 OnCommit = Callable[[Mapping[str, str]], None]
@@ -101,6 +99,7 @@ class Recorder:
         observations: Sequence[Observation],
         *,
         names_step: bool = True,
+        named_at: float | None = None,
         writer: Writer = ANY_WRITER,
     ) -> bool:
         """Queue the observations of a request; return False where they are dropped.
@@ -109,10 +108,17 @@ class Recorder:
             window: the key that they are summed under.
             observations: of the request's items.
             names_step: whether the window's step is the one that the trainer named last.
+            named_at: when it was named, in seconds since the epoch.
             writer: the sender of the request.
         """
         items = tuple(observations)
-        apply = partial(Changes.observe, window=window, items=items, names_step=names_step)
+        apply = partial(
+            Changes.observe,
+            window=window,
+            items=items,
+            names_step=names_step,
+            named_at=named_at,
+        )
         return self._enqueue(QueuedChange(window.run, len(items), apply, writer))
 
     def record_telemetry(
@@ -295,7 +301,7 @@ class Recorder:
         if not self._changes:
             return
         outcome = _caught(partial(self._write, self._changes))
-        if isinstance(outcome, WRITE_ERRORS):
+        if isinstance(outcome, STORE_ERRORS):
             self._fail(outcome)
         elif isinstance(outcome, Exception):
             self._commit_apart()
@@ -320,7 +326,9 @@ class Recorder:
         What was written and is not found is not written again into the same file: it may be there.
         """
         if not self._store.is_in_place:
-            logger.warning("the file of runs was deleted or replaced: it is opened anew")
+            logger.warning(
+                "the database of runs was deleted, replaced or restarted: it is opened anew"
+            )
             self._store.reopen()
         outcome = self._store.write(changes)
         error = _caught(partial(self._store.check_written, changes.runs))
@@ -330,7 +338,7 @@ class Recorder:
         if error is None:
             self.counts.last_commit = outcome.time
         else:
-            logger.error("what was written to the file of runs cannot be read: %s", error)
+            logger.error("what was written of runs cannot be read: %s", error)
         return outcome
 
     def _finish(self, changes: Changes, outcome: Outcome) -> None:

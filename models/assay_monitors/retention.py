@@ -1,24 +1,26 @@
-"""Retention: deletions and merges that keep the file of runs within its limits."""
+"""Retention: deletions and merges that keep the database of runs within its limits."""
 
 import logging
-import sqlite3
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from assay_monitors.codec import DamagedRowError, gold_from_json, pack_summary, unpack_summary
+from assay_monitors.database import Connection
 from assay_monitors.summaries import Summary
 
 logger = logging.getLogger(__name__)
 
 TABLES = ("windows", "gold", "details", "damaged", "runs")
-"""The tables of the file; each has the run's name in its column `run`."""
+"""The tables of the database; each has the run's name in its column `run`."""
 RunStream = tuple[str, str, str]
 """The run, the model and the split of a stream."""
 Table = Literal["windows", "gold"]
 """A table of stored statistics."""
+RowId = object
+"""The place of a row in its table, within a transaction."""
 CONTENTS: dict[Table, str] = {
     "windows": "run, 'windows', model, split, step, summary",
-    "gold": "run, 'gold', source, '', step, point",
+    "gold": "run, 'gold', source, '', step, {gold_content}",
 }
 """The columns of a row that is set aside."""
 FULL_SHARE, FREED_SHARE = 0.9, 0.88
@@ -31,17 +33,17 @@ MAX_ROUNDS = 16
 MIN_STEPS = 4
 """Steps of a stream, and measurements of a source, that can still be thinned."""
 SIZES = """
-SELECT run, sum(size) FROM (
+SELECT run, CAST(sum(size) AS BIGINT) FROM (
     SELECT run, 64 + length(model) + length(split) + length(summary) AS size FROM windows
     UNION ALL SELECT run, 64 + length(source) + length(point) FROM gold
     UNION ALL SELECT run, 64 + length(content) FROM damaged
-    UNION ALL SELECT run, 64 + coalesce(length(note), 0) FROM details)
+    UNION ALL SELECT run, 64 + coalesce(length(note), 0) FROM details) AS sizes
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """The limits of the file.
+    """The limits of the database.
 
     `runs`, `streams` of a run (models and splits), gold `sources` of a run, `steps` of a stream or
     a source, `pins` of an owner, and `bytes` in use. A run that was seen within `min_age` seconds
@@ -70,50 +72,50 @@ class KeptOwner(NamedTuple):
     last_seen: float
 
 
-def kept_owners(connection: sqlite3.Connection) -> list[KeptOwner]:
+def kept_owners(connection: Connection) -> list[KeptOwner]:
     """Return all runs and their owners, the one that was seen longest ago first."""
     rows = connection.execute(
-        "SELECT run, coalesce(owner, ''), coalesce(pinned, 0), CAST(last_seen AS REAL)"
+        "SELECT run, coalesce(owner, ''), coalesce(pinned, 0), CAST(last_seen AS DOUBLE PRECISION)"
         " FROM runs LEFT JOIN details USING (run) ORDER BY 4, 1"
     )
     return [KeptOwner(run, owner, bool(pinned), seen) for run, owner, pinned, seen in rows]
 
 
-def delete_run(connection: sqlite3.Connection, run: str) -> None:
+def delete_run(connection: Connection, run: str) -> None:
     """Delete all that is kept of a run, inside a transaction of the caller."""
     for table in TABLES:
         connection.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608 our own names
 
 
-def merge_long_series(connection: sqlite3.Connection, retention: Retention) -> None:
+def merge_long_series(connection: Connection, retention: Retention) -> None:
     """Thin each stream and each gold source that has too many steps, in a transaction."""
     for run, model, split, _ in connection.execute(
-        "SELECT run, model, split, count(*) AS steps FROM windows"
-        " GROUP BY run, model, split HAVING steps > ?",
+        "SELECT run, model, split, count(*) FROM windows"
+        " GROUP BY run, model, split HAVING count(*) > ?",
         (retention.steps,),
     ).fetchall():
         _merge_older_half(connection, (run, model, split))
     for run, source, _ in connection.execute(
-        "SELECT run, source, count(*) AS points FROM gold GROUP BY run, source HAVING points > ?",
+        "SELECT run, source, count(*) FROM gold GROUP BY run, source HAVING count(*) > ?",
         (retention.steps,),
     ).fetchall():
         _drop_older_points(connection, run, source)
 
 
-def free_space(connection: sqlite3.Connection, retention: Retention) -> None:
-    """Bring the file within its bytes, in a transaction.
+def free_space(connection: Connection, retention: Retention) -> None:
+    """Bring the database within its bytes, in a transaction.
 
     The largest run of the owner that has most is thinned first, then the next. A run is forgotten
     only if it is the largest and cannot be thinned, and never one that is pinned.
     """
-    if _bytes_in_use(connection) <= FULL_SHARE * retention.bytes:
+    if connection.bytes_in_use() <= FULL_SHARE * retention.bytes:
         return
     limit = FREED_SHARE * retention.bytes
     sizes: dict[str, int] = dict(connection.execute(f"{SIZES} GROUP BY run").fetchall())
     kept = {run.run: run for run in kept_owners(connection)}
     owners = {run: kept[run].owner if run in kept else "" for run in sizes}
     for _ in range(MAX_ROUNDS):
-        if not sizes or _bytes_in_use(connection) <= limit:
+        if not sizes or connection.bytes_in_use() <= limit:
             return
         run = _largest(sizes, owners)
         if _thin(connection, run):
@@ -122,10 +124,10 @@ def free_space(connection: sqlite3.Connection, retention: Retention) -> None:
         del sizes[run]
         if run not in kept or not kept[run].is_pinned:
             delete_run(connection, run)
-            logger.warning("the run %r was forgotten: the file is full, and it is the largest", run)
+            logger.warning("the run %r was forgotten: no space is left, and it is the largest", run)
 
 
-def set_aside(connection: sqlite3.Connection, table: Table, row: int) -> None:
+def set_aside(connection: Connection, table: Table, row: RowId) -> None:
     """Move a row that cannot be read to where it is not read again; log its run and step.
 
     Args:
@@ -133,29 +135,28 @@ def set_aside(connection: sqlite3.Connection, table: Table, row: int) -> None:
         table: the row's table.
         row: its id there.
     """
-    columns = CONTENTS[table]
-    connection.execute(
-        f"INSERT INTO damaged SELECT {columns} FROM {table} WHERE rowid = ?",  # noqa: S608 our own
-        (row,),
-    )
-    (place,) = connection.execute(
-        f"SELECT run, step FROM {table} WHERE rowid = ?",  # noqa: S608 our own
-        (row,),
-    ).fetchall()
-    connection.execute(f"DELETE FROM {table} WHERE rowid = ?", (row,))  # noqa: S608 our own
+    dialect = connection.dialect
+    columns = CONTENTS[table].format(gold_content=dialect.gold_content)
+    here = f"FROM {table} WHERE {dialect.row} = ?"
+    connection.execute(f"INSERT INTO damaged SELECT {columns} {here}", (row,))
+    (place,) = connection.execute(f"SELECT run, step {here}", (row,)).fetchall()
+    connection.execute(f"DELETE {here}", (row,))
     logger.warning("run %r, step %r: what is stored cannot be read, and was set aside", *place)
 
 
-def set_aside_damaged(connection: sqlite3.Connection, run: str) -> int:
+def set_aside_damaged(connection: Connection, run: str) -> int:
     """Set aside all rows of a run that cannot be read; return their number."""
-    damaged: list[tuple[Table, int]] = []
+    damaged: list[tuple[Table, RowId]] = []
+    row_id = connection.dialect.row
     for row, step, data in connection.execute(
-        "SELECT rowid, step, summary FROM windows WHERE run = ?", (run,)
+        f"SELECT {row_id}, step, summary FROM windows WHERE run = ?",  # noqa: S608 our own names
+        (run,),
     ):
         if not isinstance(step, int) or _readable(data) is None:
             damaged.append(("windows", row))
     for row, step, text in connection.execute(
-        "SELECT rowid, step, point FROM gold WHERE run = ?", (run,)
+        f"SELECT {row_id}, step, point FROM gold WHERE run = ?",  # noqa: S608 our own names
+        (run,),
     ):
         try:
             gold_from_json(text)
@@ -185,13 +186,13 @@ def _largest(sizes: dict[str, int], owners: dict[str, str]) -> str:
     return max((run for run in sizes if owners[run] == owner), key=sizes.__getitem__)
 
 
-def _size(connection: sqlite3.Connection, run: str) -> int:
+def _size(connection: Connection, run: str) -> int:
     """Return the bytes of a run, as nearly as free space can be shared out by."""
     (row,) = connection.execute(f"{SIZES} WHERE run = ?", (run,)).fetchall()
     return int(row[1] or 0)
 
 
-def _thin(connection: sqlite3.Connection, run: str) -> bool:
+def _thin(connection: Connection, run: str) -> bool:
     """Make a run smaller: by the rows that were set aside, else in its longest series.
 
     Returns:
@@ -218,30 +219,37 @@ def _thin(connection: sqlite3.Connection, run: str) -> bool:
     return True
 
 
-def _drop_older_points(connection: sqlite3.Connection, run: str, source: str) -> None:
+def _drop_older_points(connection: Connection, run: str, source: str) -> None:
     """Delete every second measurement of the older half; the first stays, to compare with."""
     rows = connection.execute(
-        "SELECT rowid FROM gold WHERE run = ? AND source = ? ORDER BY step", (run, source)
+        f"SELECT {connection.dialect.row}, run, source, step, point FROM gold"  # noqa: S608
+        " WHERE run = ? AND source = ? ORDER BY step",
+        (run, source),
     ).fetchall()
     older = rows[: max(2, len(rows) // 2)]
-    connection.executemany("DELETE FROM gold WHERE rowid = ?", older[1::2])
-    connection.executemany(
-        "INSERT OR REPLACE INTO gold SELECT run, source, step, point FROM gold WHERE rowid = ?",
-        older[::2],
-    )
+    for row, *_ in older:
+        _delete(connection, "gold", row)
+    # A row that is written anew moves to the end, so that whole pages become free.
+    for _, *point in older[::2]:
+        connection.execute("INSERT INTO gold VALUES (?, ?, ?, ?)", point)
 
 
-def _merge_older_half(connection: sqlite3.Connection, stream: RunStream) -> None:
+def _merge_older_half(connection: Connection, stream: RunStream) -> None:
     """Merge pairs of adjacent steps in the older half, each into its later step."""
     rows = connection.execute(
-        "SELECT rowid FROM windows WHERE (run, model, split) = (?, ?, ?) ORDER BY step", stream
+        f"SELECT {connection.dialect.row}, step FROM windows"  # noqa: S608 our own names
+        " WHERE (run, model, split) = (?, ?, ?) ORDER BY step",
+        stream,
     ).fetchall()
-    older = [row for (row,) in rows[: len(rows) // 2 // 2 * 2]]
+    older = rows[: len(rows) // 2 // 2 * 2]
     for index in range(0, len(older), 2):
-        _merge_rows(connection, older[index], older[index + 1])
+        (row, _), (later, step) = older[index : index + 2]
+        _merge_rows(connection, (*stream, step), row, later)
 
 
-def _merge_rows(connection: sqlite3.Connection, row: int, later: int) -> None:
+def _merge_rows(
+    connection: Connection, window: tuple[str, str, str, object], row: RowId, later: RowId
+) -> None:
     pair = [(known, _summary_of(connection, known)) for known in (row, later)]
     damaged = [known for known, summary in pair if summary is None]
     for known in damaged:
@@ -249,25 +257,21 @@ def _merge_rows(connection: sqlite3.Connection, row: int, later: int) -> None:
     if damaged:
         return
     whole = Summary()
-    for _, summary in pair:
+    for known, summary in pair:
         whole.merge(summary or Summary())
-    # A row that is replaced moves to the end, so that whole pages become free.
-    connection.execute(
-        "INSERT OR REPLACE INTO windows SELECT run, model, split, step, ? FROM windows"
-        " WHERE rowid = ?",
-        (pack_summary(whole), later),
-    )
-    connection.execute("DELETE FROM windows WHERE rowid = ?", (row,))
+        _delete(connection, "windows", known)
+    # A row that is written anew moves to the end, so that whole pages become free.
+    connection.execute("INSERT INTO windows VALUES (?, ?, ?, ?, ?)", (*window, pack_summary(whole)))
 
 
-def _summary_of(connection: sqlite3.Connection, row: int) -> Summary | None:
-    (data,) = connection.execute("SELECT summary FROM windows WHERE rowid = ?", (row,)).fetchone()
+def _delete(connection: Connection, table: Table, row: RowId) -> None:
+    statement = f"DELETE FROM {table} WHERE {connection.dialect.row} = ?"  # noqa: S608 our own
+    connection.execute(statement, (row,))
+
+
+def _summary_of(connection: Connection, row: RowId) -> Summary | None:
+    (data,) = connection.execute(
+        f"SELECT summary FROM windows WHERE {connection.dialect.row} = ?",  # noqa: S608 our own
+        (row,),
+    ).fetchone()
     return _readable(data)
-
-
-def _bytes_in_use(connection: sqlite3.Connection) -> int:
-    pages, free, size = (
-        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-        for name in ("page_count", "freelist_count", "page_size")
-    )
-    return (pages - free) * size

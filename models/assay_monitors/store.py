@@ -1,12 +1,11 @@
-"""RunStore: writes runs to an SQLite file with a write-ahead log.
+"""RunStore: writes runs to a database: an SQLite file, or one that replicas share.
 
 A killed process loses nothing that was committed.
 """
 
-import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ from assay_monitors.admission import (
     owner_of,
 )
 from assay_monitors.codec import DamagedRowError, gold_to_json, pack_summary, unpack_summary
+from assay_monitors.database import Database, StoreUnavailableError
 from assay_monitors.gold import GoldPoint
 from assay_monitors.observations import Observation, Window
 from assay_monitors.retention import (
@@ -32,7 +32,7 @@ from assay_monitors.retention import (
     set_aside,
     set_aside_damaged,
 )
-from assay_monitors.run_file import BUSY_SECONDS, identity_of, open_file
+from assay_monitors.run_file import RunFile
 from assay_monitors.summaries import Summary
 
 COMMITS_PER_MERGE = 64
@@ -42,45 +42,57 @@ Edit = Literal["done", "not_found", "name_taken", "forbidden", "too_many_pins"]
 """The outcome of an edit or a deletion of a run."""
 
 
-class LostCommitError(sqlite3.OperationalError):
-    """A write that cannot be read back: the file was deleted, replaced or damaged."""
-
-
 @dataclass(slots=True)
 class Changes:
     """Data not yet written: additions by window, gold by run, source and step.
 
-    `last_steps` has the step that the trainer named last for training, by run. `owners` has the
-    owner of each run as far as it is known, which a new run gets.
+    `last_steps` has the step that the trainer named last for training, by run, and `named_at` when
+    it was named, in seconds since the epoch, where that is known. `owners` has the owner of each
+    run as far as it is known, which a new run gets.
     """
 
     windows: dict[Window, Summary] = field(default_factory=dict)
     gold: dict[GoldKey, GoldPoint] = field(default_factory=dict)
     last_steps: dict[str, int] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
+    named_at: dict[str, float] = field(default_factory=dict)
 
     @property
     def runs(self) -> set[str]:
         """The runs that the changes belong to."""
         return {window.run for window in self.windows} | {run for run, _, _ in self.gold}
 
-    def observe(self, window: Window, items: Sequence[Observation], names_step: bool) -> None:
-        """Add the items of a request; `names_step` as in `Recorder.record`."""
+    def name_step(self, run: str, step: int, named_at: float | None) -> None:
+        """Take in that the trainer named a step, at `named_at` if that is known."""
+        self.last_steps[run] = step
+        if named_at is not None:
+            self.named_at[run] = named_at
+
+    def observe(
+        self,
+        window: Window,
+        items: Sequence[Observation],
+        names_step: bool,
+        named_at: float | None = None,
+    ) -> None:
+        """Add the items of a request; `names_step` and `named_at` as in `Recorder.record`."""
         if names_step:
-            self.last_steps[window.run] = window.step
+            self.name_step(window.run, window.step, named_at)
         summary = self.windows.setdefault(window, Summary())
         for item in items:
             summary.add(item)
 
-    def add_telemetry(self, window: Window, values: Mapping[str, float]) -> None:
+    def add_telemetry(
+        self, window: Window, values: Mapping[str, float], named_at: float | None = None
+    ) -> None:
         """Add a trainer's values of a step."""
-        self.last_steps[window.run] = window.step
+        self.name_step(window.run, window.step, named_at)
         self.windows.setdefault(window, Summary()).add_telemetry(values)
 
-    def add_gold(self, key: GoldKey, point: GoldPoint) -> None:
+    def add_gold(self, key: GoldKey, point: GoldPoint, named_at: float | None = None) -> None:
         """Add a gold measurement, which replaces an earlier one."""
         run, _, step = key
-        self.last_steps[run] = step
+        self.name_step(run, step, named_at)
         self.gold[key] = point
 
     def of_run(self, run: str) -> "Changes":
@@ -90,6 +102,7 @@ class Changes:
             {key: point for key, point in self.gold.items() if key[0] == run},
             {name: step for name, step in self.last_steps.items() if name == run},
             {name: owner for name, owner in self.owners.items() if name == run},
+            {name: time for name, time in self.named_at.items() if name == run},
         )
 
     @property
@@ -138,50 +151,53 @@ class Counts:
 
 
 class RunStore:
-    """Writes runs to one file.
+    """Writes runs to one database.
 
-    A summary that the file has already is added to, not replaced, in one transaction; so several
-    processes may share a file. The file and its folder, if it makes them, are private to the user.
+    A summary that the database has already is added to, not replaced, in one transaction; so
+    several processes may share it. A file and its folder, if it makes them, are private to the
+    user. A database that cannot be reached is opened by the first write that reaches it.
 
     Args:
-        path: of the file; made if it is missing, its folder is not.
-        retention: the limits of the file.
+        place: the database, or the path of an SQLite file.
+        retention: the limits of the database.
         clock: seconds since the epoch.
 
     Raises:
-        StoreError: the file is not a file of runs, or of another version.
+        StoreError: it is no database of runs, or of another version.
     """
 
-    def __init__(self, path: Path, retention: Retention, clock: Callable[[], float]) -> None:
-        self._path = path
+    def __init__(
+        self, place: Path | Database, retention: Retention, clock: Callable[[], float]
+    ) -> None:
+        database: Database = RunFile(place) if isinstance(place, Path) else place
         self._retention = retention
         self._clock = clock
         self._commits = 0
-        self._connection = open_file(path)
-        self._file = identity_of(path)
+        self._connection = database.connect()
 
     def reopen(self) -> None:
-        """Open the file anew, after it was deleted or replaced; make it if it is missing.
+        """Open the database anew, after it was deleted, replaced or restarted.
 
         Raises:
-            StoreError, sqlite3.Error, OSError: it cannot be used.
+            StoreError, StoreUnavailableError, sqlite3.Error, OSError: it cannot be used.
         """
-        self._connection.close()
-        self._connection = open_file(self._path)
-        self._file = identity_of(self._path)
+        self._connection.reconnect()
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the file that is written is the one at its path."""
-        return identity_of(self._path) == self._file is not None
+        """Whether the database that is written is the one at its address."""
+        return self._connection.is_usable
 
     def owners(self) -> dict[str, str]:
-        """Return the runs that are kept, and the owner of each."""
-        return {kept.run: kept.owner for kept in kept_owners(self._connection)}
+        """Return the runs that are kept, and the owner of each; none if it cannot be reached."""
+        with suppress(StoreUnavailableError), self._connection.snapshot():
+            return {kept.run: kept.owner for kept in kept_owners(self._connection)}
+        return {}
 
     def owner(self, run: str) -> str | None:
         """Return the owner of a run; None if it is not kept."""
-        return owner_of(self._connection, run)
+        with self._connection.snapshot():
+            return owner_of(self._connection, run)
 
     def write(self, changes: Changes) -> Outcome:
         """Add the changes, but for those that find no place, or nothing.
@@ -191,7 +207,7 @@ class RunStore:
         """
         # Retention runs in the same transaction: an error always means that nothing was written,
         # and that the write may be tried again.
-        with self._transaction():
+        with self._connection.transaction():
             now = self._clock()
             outcome = Outcome(now)
             runs = {run for run in sorted(changes.runs) if self._admit(changes, run, now, outcome)}
@@ -199,28 +215,22 @@ class RunStore:
             self._add(changes, runs, places, outcome)
             self._add_gold(changes, runs, places, outcome)
             for run in runs & changes.last_steps.keys():
-                self._set_detail(run, "last_step", changes.last_steps[run])
-            if self._commits % COMMITS_PER_MERGE == 0:
+                self._name_step(run, changes.last_steps[run], changes.named_at.get(run, now), now)
+            is_merging = self._commits % COMMITS_PER_MERGE == 0
+            if is_merging:
                 merge_long_series(self._connection, self._retention)
-            free_space(self._connection, self._retention)
+            if is_merging or not self._connection.dialect.is_count_slow:
+                free_space(self._connection, self._retention)
         self._commits += 1
         return outcome
 
     def check_written(self, runs: set[str]) -> None:
-        """Check that a reader finds these runs in the file at the path.
+        """Check that a reader finds these runs as they were written.
 
         Raises:
             LostCommitError: it does not.
         """
-        if not self.is_in_place:
-            raise LostCommitError("the file was deleted or replaced")
-        wanted = dict(self._last_seen(self._connection, runs))
-        address = f"{self._path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as reader:
-            seen = dict(self._last_seen(reader, runs))
-        # Another process may have written since, or deleted a run.
-        if any(time > seen.get(run, time) for run, time in wanted.items()):
-            raise LostCommitError("the file does not have what was written")
+        self._connection.check_written(runs)
 
     def delete(self, run: str, writer: Writer = ANY_WRITER) -> Edit:
         """Delete a run.
@@ -228,7 +238,7 @@ class RunStore:
         Raises:
             sqlite3.Error: nothing was deleted.
         """
-        with self._transaction():
+        with self._connection.transaction():
             refusal = self._refusal(run, writer)
             if refusal is None:
                 delete_run(self._connection, run)
@@ -248,11 +258,11 @@ class RunStore:
         Raises:
             sqlite3.Error: nothing was changed.
         """
-        with self._transaction():
+        with self._connection.transaction():
             refusal = self._refusal(run, writer)
             if refusal is not None:
                 return refusal
-            if name is not None and name != run and self.owner(name) is not None:
+            if name is not None and name != run and owner_of(self._connection, name) is not None:
                 return "name_taken"
             if pinned and not self._may_pin(run):
                 return "too_many_pins"
@@ -260,7 +270,8 @@ class RunStore:
                 self._set_detail(run, "pinned", int(pinned))
             if note is not None:
                 self._set_detail(run, "note", note or None)
-            for table in TABLES if name is not None else ():
+            tables = (*TABLES, *self._connection.dialect.alert_tables)
+            for table in tables if name is not None else ():
                 statement = f"UPDATE {table} SET run = ? WHERE run = ?"  # noqa: S608 our own names
                 self._connection.execute(statement, (name, run))
         return "done"
@@ -271,7 +282,7 @@ class RunStore:
         Raises:
             sqlite3.Error: nothing was changed.
         """
-        with self._transaction():
+        with self._connection.transaction():
             return set_aside_damaged(self._connection, run)
 
     def close(self) -> None:
@@ -279,13 +290,13 @@ class RunStore:
         self._connection.close()
 
     def _refusal(self, run: str, writer: Writer) -> Edit | None:
-        owner = self.owner(run)
+        owner = owner_of(self._connection, run)
         if owner is None:
             return "not_found"
         return None if writer.may_change(owner) else "forbidden"
 
     def _may_pin(self, run: str) -> bool:
-        owner = self.owner(run)
+        owner = owner_of(self._connection, run)
         pinned = [
             kept.run
             for kept in kept_owners(self._connection)
@@ -295,7 +306,7 @@ class RunStore:
 
     def _admit(self, changes: Changes, run: str, now: float, outcome: Outcome) -> bool:
         """Return whether a run's changes are written; it is made if it is new."""
-        owner, wanted = self.owner(run), changes.owners.get(run, "")
+        owner, wanted = owner_of(self._connection, run), changes.owners.get(run, "")
         reason: Refusal | None = None
         if owner is None:
             reason = make_room(self._connection, self._retention, wanted, now)
@@ -314,6 +325,7 @@ class RunStore:
         return True
 
     def _add(self, changes: Changes, runs: set[str], places: Places, outcome: Outcome) -> None:
+        row_id = self._connection.dialect.row
         for window, summary in changes.windows.items():
             if window.run not in runs:
                 continue
@@ -324,7 +336,8 @@ class RunStore:
             whole = Summary()
             whole.merge(summary)
             for row, known in self._connection.execute(
-                "SELECT rowid, summary FROM windows WHERE (run, model, split, step) = (?, ?, ?, ?)",
+                f"SELECT {row_id}, summary FROM windows"  # noqa: S608 our own names
+                " WHERE (run, model, split, step) = (?, ?, ?, ?)",
                 window,
             ).fetchall():
                 try:
@@ -333,7 +346,8 @@ class RunStore:
                     set_aside(self._connection, "windows", row)
                     outcome.damaged += 1
             self._connection.execute(
-                "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO windows VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (run, model, split, step) DO UPDATE SET summary = excluded.summary",
                 (*window, pack_summary(whole)),
             )
 
@@ -346,8 +360,24 @@ class RunStore:
                 outcome.refused["sources"] += 1
                 continue
             self._connection.execute(
-                "INSERT OR REPLACE INTO gold VALUES (?, ?, ?, ?)", (*key, gold_to_json(point))
+                "INSERT INTO gold VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (run, source, step) DO UPDATE SET point = excluded.point",
+                (*key, gold_to_json(point)),
             )
+
+    def _name_step(self, run: str, step: int, named_at: float, now: float) -> None:
+        """Store the step that was named last, unless another process stored one of later.
+
+        A time that lies in the future comes from a wrong clock, and does not count.
+        """
+        self._connection.execute(
+            "INSERT INTO details (run, last_step, step_named_at) VALUES (?, ?, ?)"
+            " ON CONFLICT (run) DO UPDATE SET last_step = excluded.last_step,"
+            " step_named_at = excluded.step_named_at"
+            " WHERE coalesce(details.step_named_at, 0) <= excluded.step_named_at"
+            " OR details.step_named_at > ?",
+            (run, step, named_at, now),
+        )
 
     def _set_detail(self, run: str, column: str, value: object) -> None:
         self._connection.execute(
@@ -355,21 +385,3 @@ class RunStore:
             f" ON CONFLICT (run) DO UPDATE SET {column} = excluded.{column}",
             (run, value),
         )
-
-    @staticmethod
-    def _last_seen(connection: sqlite3.Connection, runs: set[str]) -> list[tuple[str, float]]:
-        return [
-            row
-            for run in runs
-            for row in connection.execute("SELECT run, last_seen FROM runs WHERE run = ?", (run,))
-        ]
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        finally:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")

@@ -35,7 +35,9 @@ from assay.lifecycle.release import glibc_release
 from assay.metrics import Metrics
 from assay.runs.evaluator import RunEvaluator
 from assay.runs.gauges import RunGauges
+from assay.runs.handover import share_alerts
 from assay.runs.monitor import RunMonitor
+from assay.runs.storage import open_place
 from assay.runs.subscribers import Subscribers
 from assay.runs.webhook import Webhook, decode_secret, parse_webhook_url
 from assay.scoring.preparation_pool import PreparationPool
@@ -275,14 +277,19 @@ def _create_run_monitor(
 ) -> RunMonitor:
     if settings.runs == "off":
         return RunMonitor(None, metrics, CLOCK, enabled=False)
+    try:
+        place = open_place(settings.runs)
+    except ValueError as error:
+        raise SettingsError(f"ASSAY_RUNS: {error}") from None
     evaluator = RunEvaluator(
         gauges=RunGauges(metrics.runs),
         notify=webhook.send if webhook else None,
         interval=settings.evaluation_seconds,
         clock=CLOCK,
         series=metrics.runs,
+        alerts=share_alerts(place, webhook),
     )
-    return RunMonitor(settings.runs, metrics, CLOCK, evaluator=evaluator)
+    return RunMonitor(place, metrics, CLOCK, evaluator=evaluator)
 
 
 def _lifespan(process: _Process) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

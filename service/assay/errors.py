@@ -282,6 +282,17 @@ class RateLimited(Overloaded):
     title = "Rate limit reached"
 
 
+class RunsUnavailable(Overloaded):
+    """The database that replicas share for their runs cannot be reached or used now.
+
+    Scores are not affected. `Retry-After` says when to try again.
+    """
+
+    code = "runs_unavailable"
+    status = 503
+    title = "Runs cannot be read or changed now"
+
+
 class ShuttingDown(AssayError):
     """The server is stopping: it admits no more requests and finishes those admitted.
 

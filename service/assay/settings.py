@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -25,6 +26,7 @@ PREFIX = "ASSAY_"
 CLIENT_VARIABLES = frozenset({"ASSAY_URL", "ASSAY_API_KEY"})
 REWARD_PREFIX = "ASSAY_REWARD_"  # variables of the client's reward functions
 UNIX = "unix:"
+DATABASE_SCHEMES = ("postgresql:", "postgres:")
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 MAX_SOCKET_PATH_BYTES = 107
 YEAR_SECONDS = 31_536_000
@@ -86,6 +88,13 @@ def _check_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     if len(set(texts)) < len(texts):
         raise ValueError("a key is given twice")
     return keys
+
+
+def _read_runs(value: object) -> object:
+    """Return the path of a file, or the URL of a database, which is a secret."""
+    if not isinstance(value, str) or value == "off":
+        return value
+    return SecretStr(value) if value.startswith(DATABASE_SCHEMES) else Path(value)
 
 
 Positive = Annotated[int, Field(ge=1)]
@@ -228,11 +237,12 @@ class Settings(BaseModel):
     prepare_threads: Positive = Field(
         2, description="CPU threads for chat templates and tokenization."
     )
-    runs: Literal["off"] | Path | None = Field(
+    runs: Annotated[Literal["off"] | SecretStr | Path | None, BeforeValidator(_read_runs)] = Field(
         None,
-        description="The file in which the health data of training runs are stored, or `off`. "
-        "Unset: `assay/runs.db` in `XDG_STATE_HOME` or `~/.local/state`. If the file cannot be "
-        "used, a temporary one is.",
+        description="The file in which the health data of training runs are stored, or `off`; for "
+        "several replicas, the URL of a PostgreSQL database that they share: "
+        "`postgresql://user:password@host/database`. Unset: `assay/runs.db` in `XDG_STATE_HOME` or "
+        "`~/.local/state`. If the file cannot be used, a temporary one is.",
     )
     evaluation_seconds: Seconds = Field(
         5.0, description="Minimum seconds between two evaluations of one run's rules."

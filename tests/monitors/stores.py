@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from assay_monitors.database import Database
 from assay_monitors.history import RunHistory, Stream
 from assay_monitors.observations import Observation, Window
 from assay_monitors.retention import Retention
@@ -25,7 +26,7 @@ class TickingClock:
         return self.now
 
 
-def open_store(path: Path, **bounds: Any) -> RunStore:
+def open_store(path: Path | Database, **bounds: Any) -> RunStore:
     return RunStore(path, Retention(**bounds), TickingClock())
 
 
@@ -55,7 +56,7 @@ class Disk(RunStore):
     is_full = False
     attempts = 0
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | Database) -> None:
         super().__init__(path, Retention(), lambda: 0.0)
         self.written = threading.Event()
 

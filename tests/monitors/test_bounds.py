@@ -104,6 +104,7 @@ def test_an_owner_forgets_its_own_runs_for_new_ones_and_no_other_owner_does(path
     for number in range(9):
         assert not store.write(new_run(f"bob-{number}", "bob")).refused
     assert set(store.owners()) == {*(f"alice-{n}" for n in range(3)), "bob-6", "bob-7", "bob-8"}
+    store.close()
 
 
 def test_an_owner_with_less_than_its_share_takes_the_place_of_one_with_more(path: Path) -> None:
@@ -116,6 +117,7 @@ def test_an_owner_with_less_than_its_share_takes_the_place_of_one_with_more(path
         assert not store.write(new_run(f"bob-{number}", "bob")).refused
     assert store.write(new_run("bob-2", "bob")).refused == {"runs": 1}
     assert set(store.owners()) == {"alice-2", "alice-3", "bob-0", "bob-1"}
+    store.close()
 
 
 def test_a_pinned_run_is_never_forgotten_and_pins_are_bounded(path: Path) -> None:
@@ -130,6 +132,7 @@ def test_a_pinned_run_is_never_forgotten_and_pins_are_bounded(path: Path) -> Non
     assert set(store.owners()) == {"a", "b", "e"}
     assert [known.pinned for known in RunHistory(path).runs()] == [False, True, True]
     assert (store.edit("a", pinned=False), store.edit("e", pinned=True)) == ("done", "done")
+    store.close()
 
 
 def test_a_run_is_changed_by_its_owner_and_by_an_admin_only(path: Path, store: RunStore) -> None:

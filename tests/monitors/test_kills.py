@@ -91,8 +91,8 @@ def test_a_kill_loses_at_most_one_second_and_no_run(tmp_path: Path) -> None:
     [
         ("BEGIN IMMEDIATE", 3),
         ("INSERT INTO runs", 2),
-        ("INSERT OR REPLACE INTO windows", 1),
-        ("INSERT OR REPLACE INTO windows", 7),
+        ("INSERT INTO windows", 1),
+        ("INSERT INTO windows", 7),
         ("COMMIT", 2),
     ],
 )

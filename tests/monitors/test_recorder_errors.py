@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from assay_monitors.admission import Writer
+from assay_monitors.database import LostCommitError
 from assay_monitors.history import RunHistory
 from assay_monitors.recorder import Recorder
-from assay_monitors.store import Changes, LostCommitError, Outcome, RunStore
+from assay_monitors.store import Changes, Outcome, RunStore
 
 from .stores import Disk, items, stored_items, window
 

@@ -13,7 +13,7 @@ from cachetools import LRUCache
 from assay.metrics import RunSeries
 from assay.runs.gauges import RunGauges
 from assay.types import Clock
-from assay_monitors.alerts import AlertChange, AlertTracker
+from assay_monitors.alerts import AlertChange, AlertMemory, AlertTracker
 from assay_monitors.history import RunHistory
 from assay_monitors.reports import run_health
 
@@ -44,6 +44,7 @@ class RunEvaluator:
         interval: seconds between two evaluations of one run.
         clock: monotonic seconds.
         series: counters of evaluations.
+        alerts: the memory of alerts; None for one of this process.
     """
 
     def __init__(
@@ -54,13 +55,14 @@ class RunEvaluator:
         interval: float,
         clock: Clock,
         series: RunSeries,
+        alerts: AlertMemory | None = None,
     ) -> None:
         self.gauges = gauges
         self._notify: Notify = _ignore if notify is None else notify
         self._interval = interval
         self._clock = clock
         self._series = series
-        self._alerts = AlertTracker()
+        self._alerts: AlertMemory = AlertTracker() if alerts is None else alerts
         self._due: OrderedDict[str, float] = OrderedDict()
         self._evaluated: LRUCache[str, float] = LRUCache(MAX_PENDING)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="assay-evaluating")
@@ -109,16 +111,17 @@ class RunEvaluator:
         The alerts of a run that is no longer kept end, and its health is no longer shown.
 
         Raises:
-            sqlite3.Error, ReadTimeoutError: the file cannot be read now.
+            sqlite3.Error, StoreUnavailableError, ReadTimeoutError: the runs cannot be read now.
         """
         reader = history.until(self._closed.is_set)
+        mark = self._alerts.mark()
         health = run_health(reader, run)
         if health is None:
             self.gauges.remove(run)
             changes = self._alerts.forget(run)
         else:
             self.gauges.show(health)
-            changes = self._alerts.update(health)
+            changes = self._alerts.update(health, mark)
         if self._loop is not None:
             if reader.damaged:
                 self._loop.call_soon_threadsafe(self._on_damage, list(reader.damaged))

@@ -1,9 +1,7 @@
-"""RunMonitor: records the scores of training runs in a file, outside the request's path."""
+"""RunMonitor: records the scores of training runs, outside the request's path."""
 
 import asyncio
 import logging
-import sqlite3
-import tempfile
 import threading
 import time
 from collections import deque
@@ -12,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from cachetools import TTLCache
@@ -26,18 +23,20 @@ from assay.runs.new_runs import NewRuns
 from assay.runs.owners import Owners
 from assay.runs.pending import Capacity, PendingResults
 from assay.runs.published import PublishedCounts
-from assay.runs.reading import READ_SECONDS, RunReader, busy
+from assay.runs.reading import READ_SECONDS, RunReader, busy, storage_error
+from assay.runs.sharing import SharedMemory
 from assay.runs.steps import SPLIT, RunStep, StepFiling, next_arrival
+from assay.runs.storage import Place, RunStorage
 from assay.types import Clock, ItemResult
 from assay_monitors.admission import ANY_WRITER, Writer
+from assay_monitors.database import STORE_ERRORS
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import RunHistory
 from assay_monitors.observations import Window
 from assay_monitors.recorder import Recorder
 from assay_monitors.reports import RunHealth
 from assay_monitors.retention import Retention
-from assay_monitors.run_file import StoreError, make_private_folder
-from assay_monitors.store import Edit, RunStore
+from assay_monitors.store import Edit
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +49,6 @@ CLOSING_SECONDS = 5.0
 # the event loop more than the measuring itself.
 GATHER_SECONDS = 0.1
 EDIT_SECONDS = 10.0
-FILE = "runs.db"
 UNWRITABLE = "the file in which runs are kept cannot be written now"
 # A run is searched for damaged rows once in this time, however often it is read.
 SEARCH_SECONDS = 60.0
@@ -66,7 +64,8 @@ class RunMonitor:
     over its results. Results that do not fit are dropped and counted.
 
     Args:
-        path: the file; None for a temporary one that is deleted with the process.
+        place: the file, or a database that replicas share; None for a temporary file that is
+            deleted with the process.
         metrics: counters of observations.
         clock: monotonic seconds.
         epoch_clock: seconds since the epoch.
@@ -78,7 +77,7 @@ class RunMonitor:
 
     def __init__(
         self,
-        path: Path | None,
+        place: Place | None,
         metrics: Metrics,
         clock: Clock,
         *,
@@ -88,24 +87,21 @@ class RunMonitor:
         retention: Retention = RETENTION,
         read_seconds: float = READ_SECONDS,
     ) -> None:
-        self._path = path
         self._enabled = enabled
         self._series = metrics.runs
         self._evaluator = evaluator
         self._gauges = evaluator.gauges if evaluator else RunGauges(metrics.runs)
         self._clock = clock
-        self._epoch_clock = epoch_clock
-        self._retention = retention
         self._read_seconds = read_seconds
         self._new_runs = NewRuns(epoch_clock)
         self._owners = Owners(retention, metrics.runs, epoch_clock)
-        self._steps = StepFiling(epoch_clock)
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._storage = RunStorage(place, retention, epoch_clock)
+        self._steps = StepFiling(epoch_clock, is_shared=self._storage.is_shared)
+        self._memory: SharedMemory | None = None
         self._recorder: Recorder | None = None
         self._history: RunHistory | None = None
         self._reader: RunReader | None = None
         self._searched: TTLCache[str, bool] = TTLCache(retention.runs, SEARCH_SECONDS)
-        self._is_permanent = False
         self._published = PublishedCounts(metrics.runs)
         self._measuring = ThreadPoolExecutor(1, thread_name_prefix="assay-measuring")
         self._capacity = Capacity(MAX_WAITING_ITEMS, MAX_WAITING_CHARACTERS)
@@ -117,15 +113,21 @@ class RunMonitor:
         """Start to record.
 
         If the file cannot be used, the reason is logged and runs are kept in a temporary file for
-        the life of the process. If that fails too, none are kept.
+        the life of the process. If that fails too, none are kept. A database that cannot be reached
+        is used once it can be.
         """
         if self._enabled:
             await self._measure_next(self._open)
         if self._evaluator is not None and self._history is not None:
             self._evaluator.open(self._history, self._set_aside)
+        if self._storage.is_shared:
+            self._memory = SharedMemory(self._owners, self._new_runs, self._drop)
+            self._memory.open(self._open_reader())
 
     async def close(self) -> None:
         """Write the waiting results, within five seconds, and stop."""
+        if self._memory is not None:
+            self._memory.close()
         if self._evaluator is not None:
             await self._evaluator.close()
         self._closing.set()
@@ -134,8 +136,7 @@ class RunMonitor:
         self._measuring.shutdown(wait=False)
         if self._reader is not None:
             self._reader.close()
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._storage.close()
 
     def observe(
         self,
@@ -212,9 +213,7 @@ class RunMonitor:
         """
         outcome = await self._edit(lambda recorder: recorder.delete(run, writer))
         if outcome != "forbidden":
-            self._forget(run)
-            if self._evaluator is not None:
-                self._evaluator.on_commit({run})
+            self._drop(run)
         return outcome
 
     async def edit(
@@ -272,40 +271,22 @@ class RunMonitor:
     def publish(self) -> None:
         """Update the Prometheus series from the recorder's counts."""
         if self._recorder is not None:
-            self._published.update(self._recorder, is_permanent=self._is_permanent)
+            self._published.update(self._recorder, is_permanent=self._storage.is_permanent)
 
     def show(self, health: RunHealth) -> None:
         """Show a run's health as series; see `RunGauges.show`."""
         self._gauges.show(health)
 
     def _open(self) -> None:
-        self._is_permanent = self._path is not None and self._record_in(self._path)
-        self._series.durable.set(self._is_permanent)
-        if not self._is_permanent:
-            try:
-                temporary = self._temporary_path()
-                if self._record_in(temporary):
-                    logger.warning(
-                        "runs are kept in the temporary file %s until the server stops: set "
-                        "ASSAY_RUNS to a file that can be written, or to off",
-                        temporary,
-                    )
-            except OSError as error:
-                logger.error("runs cannot be kept at all: %s", error)
-
-    def _record_in(self, path: Path) -> bool:
-        try:
-            make_private_folder(path.parent)
-            store = RunStore(path, self._retention, self._epoch_clock)
-            self._owners.add(store.owners())
-            recorder = Recorder(store, self._clock, on_commit=self._on_commit)
-        except (OSError, sqlite3.Error, StoreError) as error:
-            logger.error("runs cannot be kept in %s: %s", path, error)
-            return False
-        recorder.start()
-        self._recorder, self._history = recorder, RunHistory(path, self._new_runs.seen)
+        store = self._storage.open()
+        self._series.durable.set(self._storage.is_permanent)
+        if store is None or self._storage.place is None:
+            return
+        self._owners.add(store.owners())
+        self._recorder = Recorder(store, self._clock, on_commit=self._on_commit)
+        self._recorder.start()
+        self._history = RunHistory(self._storage.place, self._new_runs.seen)
         self._reader = RunReader(self._history, self._set_aside, seconds=self._read_seconds)
-        return True
 
     def _on_commit(self, owners: Mapping[str, str]) -> None:
         self._new_runs.store(owners)
@@ -320,10 +301,6 @@ class RunMonitor:
                 self._searched[run] = True
                 self._open_recorder().set_aside_damaged(run)
 
-    def _temporary_path(self) -> Path:
-        self._folder = tempfile.TemporaryDirectory(prefix="assay-runs-", ignore_cleanup_errors=True)
-        return Path(self._folder.name) / FILE
-
     def _measure(self, recorder: Recorder, history: RunHistory) -> None:
         self._closing.wait(GATHER_SECONDS)
         self._gathering = False  # a request from here on submits the next measurement
@@ -334,7 +311,13 @@ class RunMonitor:
                 window = self._window(pending.step, pending.model, history)
                 is_last = self._steps.last(window.run, SPLIT) == window.step
                 names_step = is_last and window.split == SPLIT
-                recorder.record(window, observations, names_step=names_step, writer=pending.writer)
+                recorder.record(
+                    window,
+                    observations,
+                    names_step=names_step,
+                    named_at=self._steps.named_at(pending.step.arrival),
+                    writer=pending.writer,
+                )
             finally:
                 self._capacity.release(len(pending.results), pending.characters)
 
@@ -352,13 +335,19 @@ class RunMonitor:
         """
         split = named.split or SPLIT
         if named.step is None:
-            return replace(named, step=self._steps.last(named.id, split))
+            return replace(named, step=self._steps.recent(named.id, split))
         self._steps.name(named.id, split, arrival=named.arrival, step=named.step)
         return named
 
     def _name_step(self, run: str, step: int) -> None:
         self._new_runs.add(run)
         self._steps.name(run, SPLIT, arrival=next_arrival(), step=step)
+
+    def _drop(self, run: str) -> None:
+        """Take in that a run was deleted, here or by another server."""
+        self._forget(run)
+        if self._evaluator is not None:
+            self._evaluator.on_commit({run})
 
     def _forget(self, run: str) -> None:
         self._new_runs.remove(run)
@@ -377,8 +366,8 @@ class RunMonitor:
             raise busy(UNWRITABLE)
         try:
             return await edit
-        except sqlite3.Error as error:
-            raise busy(UNWRITABLE) from error
+        except STORE_ERRORS as error:
+            raise storage_error(error, "written") from error
 
     async def _measure_next(self, work: Callable[[], T]) -> T:
         """Run `work` on the thread that measures, after what waits there."""

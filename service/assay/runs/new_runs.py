@@ -42,6 +42,11 @@ class NewRuns:
                 self._stored.add(run)
                 self._new.pop(run, None)
 
+    def replace_stored(self, runs: Iterable[str]) -> None:
+        """Take in that these runs are stored, and no others."""
+        with self._lock:
+            self._stored = set(runs)
+
     def remove(self, run: str) -> None:
         """Take in that the run is no longer in the file."""
         with self._lock:

@@ -37,6 +37,10 @@ class Owners:
             self._known.clear()
         self._known.update(owners)
 
+    def replace(self, owners: Mapping[str, str]) -> None:
+        """Take in the owners of all runs that are stored."""
+        self._known = dict(owners)
+
     def remove(self, run: str) -> None:
         """Take in that a run is no longer in the file."""
         self._known.pop(run, None)

@@ -1,6 +1,7 @@
 """RunReader: reads runs off the event loop, with a deadline and a share for each caller."""
 
 import asyncio
+import logging
 import sqlite3
 import threading
 import time
@@ -10,14 +11,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-from assay.errors import DeadlineExceeded, Overloaded
-from assay_monitors.history import ReadTimeoutError, RunHistory
+from assay.errors import DeadlineExceeded, Overloaded, RunsUnavailable
+from assay_monitors.database import (
+    ReadTimeoutError,
+    StoreError,
+    StoreUnavailableError,
+)
+from assay_monitors.history import RunHistory
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 READ_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 REPORT_THREADS = 2
+READ_ERRORS = (sqlite3.Error, StoreError, StoreUnavailableError)
 MAX_REPORTS_PER_OWNER, MAX_REPORTS = 8, 32
 """Reports that may wait or be made at a time: for one key, and in all."""
 
@@ -53,6 +62,7 @@ class RunReader:
 
         Raises:
             Overloaded: the file is busy or cannot be read now.
+            RunsUnavailable: the database that replicas share cannot be read now.
             DeadlineExceeded: it took too long.
         """
         return await self._run(self._short, query)
@@ -66,6 +76,7 @@ class RunReader:
 
         Raises:
             Overloaded: the caller has too many such queries already, or the file is busy.
+            RunsUnavailable: the database that replicas share cannot be read now.
             DeadlineExceeded: it took too long.
         """
         with self._share(owner):
@@ -82,8 +93,8 @@ class RunReader:
         try:
             async with asyncio.timeout(self._seconds):
                 return await asyncio.get_running_loop().run_in_executor(pool, query, history)
-        except sqlite3.Error as error:
-            raise busy("the file in which runs are kept cannot be read now") from error
+        except READ_ERRORS as error:
+            raise storage_error(error, "read") from error
         except (TimeoutError, ReadTimeoutError) as error:
             raise DeadlineExceeded(
                 f"the run could not be read within {self._seconds:g} s",
@@ -110,3 +121,16 @@ class RunReader:
 def busy(detail: str) -> Overloaded:
     """Return the error of a request about runs that may succeed a moment later."""
     return Overloaded(detail, hint="scores are not affected", retry_after=RETRY_SECONDS)
+
+
+def storage_error(error: Exception, verb: str) -> Overloaded:
+    """Return the error of a request whose runs cannot be read or written (`verb`) now."""
+    if isinstance(error, StoreError | StoreUnavailableError):
+        # An address in the reason is for the log alone.
+        logger.warning("the database of runs cannot be %s: %s", verb, error)
+        return RunsUnavailable(
+            f"the database in which runs are kept cannot be {verb} now",
+            hint="scores are not affected; the server's log says why",
+            retry_after=RETRY_SECONDS,
+        )
+    return busy(f"the file in which runs are kept cannot be {verb} now")

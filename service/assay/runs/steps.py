@@ -1,13 +1,13 @@
 """StepFiling: the step under which the items of a request without a step are recorded."""
 
-import itertools
-import sqlite3
 import threading
+import time
 from dataclasses import dataclass, field
 
 from cachetools import LRUCache, TTLCache
 
 from assay.types import Clock
+from assay_monitors.database import STORE_ERRORS
 from assay_monitors.history import RunHistory, StepOrigin
 
 SPLIT = "train"
@@ -15,20 +15,19 @@ MAX_RUNS = 10_000
 WINDOW_SECONDS = 60.0
 # Another process that shares the file may name a step, so what was read of it holds for a moment.
 READ_SECONDS = 1.0
-_ARRIVALS = itertools.count()
 
 
 @dataclass(slots=True)
 class NamedStep:
-    """The step that was named last, and the place of its request in the order of arrival."""
+    """The step that was named last, and the time at which its request arrived."""
 
     arrival: int
     step: int
 
 
 def next_arrival() -> int:
-    """Return the place of a request that arrives now; a later one has a higher place."""
-    return next(_ARRIVALS)
+    """Return the time of a request that arrives now: monotonic nanoseconds."""
+    return time.monotonic_ns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class RunStep:
     """The training run and step that a request belongs to.
 
     The default split is `train`. Without a step, see `StepFiling`. It is made as its request
-    arrives, and `arrival` is the place of that in the order of requests.
+    arrives, and `arrival` is the time of that, see `next_arrival`.
     """
 
     id: str
@@ -55,12 +54,17 @@ class StepFiling:
     time: under the number of whole minutes since the run's first data. The steps of `train` and the
     minutes hold after a restart, and across processes that share the file. Thread-safe.
 
+    Where servers share a database, the last step of `train` is that which was named last at any of
+    them, as it was read within the last second.
+
     Args:
         clock: seconds since the epoch.
+        is_shared: whether servers share the database.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, is_shared: bool = False) -> None:
         self._clock = clock
+        self._is_shared = is_shared
         self._lock = threading.Lock()
         self._named: LRUCache[tuple[str, str], NamedStep] = LRUCache(MAX_RUNS)
         self._began: LRUCache[str, float] = LRUCache(MAX_RUNS)
@@ -81,26 +85,49 @@ class StepFiling:
             named = self._named.get((run, split)) or self._named.get((run, SPLIT))
         return None if named is None else named.step
 
+    def recent(self, run: str, split: str) -> int | None:
+        """Return the step that was named last; None if none was, or another server may know it."""
+        with self._lock:
+            is_known = not self._is_shared or run in self._read
+        return self.last(run, split) if is_known else None
+
+    def named_at(self, arrival: int) -> float:
+        """Return the time of an arrival in seconds since the epoch."""
+        return self._clock() - 1e-9 * (time.monotonic_ns() - arrival)
+
     def step_of(self, run: str, split: str, history: RunHistory) -> int:
         """Return the step of items that came without one just now.
 
-        The file is read at most once a second for a run that names no steps.
+        The file is read at most once a second for a run that names no steps, and a shared database
+        for each run.
         """
-        named = self.last(run, split)
+        named = None if self._is_shared else self.last(run, split)
         if named is not None:
             return named
         with self._lock:
             origin = self._read.get(run)
         now = self._clock()
-        origin = origin or _read_origin(history, run)
+        origin = origin or self._read_origin(run, history, now)
+        named = self.last(run, split) if self._is_shared else origin.last_step
+        if named is not None:
+            return named
+        return max(0, int((now - origin.first_seen) // WINDOW_SECONDS))
+
+    def _read_origin(self, run: str, history: RunHistory, now: float) -> StepOrigin:
+        """Read from where a run's items are filed; from where they were, if it cannot be read."""
+        origin = _read_origin(history, run)
         with self._lock:
             if origin is None:
-                origin = StepOrigin(None, self._began.setdefault(run, now))
-            else:
-                self._read[run] = origin
-        if origin.last_step is not None:
-            return origin.last_step
-        return max(0, int((now - origin.first_seen) // WINDOW_SECONDS))
+                return StepOrigin(None, self._began.setdefault(run, now))
+            self._read[run] = origin
+            if self._is_shared:
+                self._began[run] = origin.first_seen
+        if self._is_shared and origin.last_step is not None:
+            # An arrival that lies in the future comes from a wrong clock, and is the latest.
+            age = max(0.0, now - (origin.named_at or 0.0))
+            arrival = time.monotonic_ns() - round(1e9 * age)
+            self.name(run, SPLIT, arrival=arrival, step=origin.last_step)
+        return origin
 
     def forget(self, run: str) -> None:
         """Forget a run that was deleted or renamed."""
@@ -114,5 +141,5 @@ class StepFiling:
 def _read_origin(history: RunHistory, run: str) -> StepOrigin | None:
     try:
         return history.step_origin(run)
-    except sqlite3.Error:  # the file is busy: the next items read it
+    except STORE_ERRORS:  # the file is busy: the next items read it
         return None

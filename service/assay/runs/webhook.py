@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import httpx2
 import orjson
@@ -44,6 +44,22 @@ class _Attempt(NamedTuple):
     reason: str
 
 
+class Handover(Protocol):
+    """Keeper of alerts that another server sends if this one ends before."""
+
+    def start(self, webhook: "Webhook") -> None:
+        """Start to take over alerts, which the webhook sends."""
+        ...
+
+    def settle(self, name: str) -> None:
+        """Take in that the alert with this id needs no sending any more; never waits."""
+        ...
+
+    def close(self) -> None:
+        """Stop, after what was settled until now is stored."""
+        ...
+
+
 class Webhook:
     """Sender of one POST for each alert that begins, changes its severity or ends.
 
@@ -64,6 +80,10 @@ class Webhook:
         clock: seconds since the epoch.
         first_pause: seconds before the second attempt.
         attempt_seconds: until an attempt has failed, however much of a reply has come.
+
+    Attributes:
+        handover: started and closed with the webhook; settles each alert that was delivered, or
+            given up after its last attempt. None where no other server sends alerts of these runs.
     """
 
     def __init__(
@@ -82,8 +102,9 @@ class Webhook:
         self._clock = clock
         self._first_pause = first_pause
         self._attempt_seconds = attempt_seconds
+        self.handover: Handover | None = None
         self._waiting: deque[AlertChange] = deque()
-        self._in_delivery = 0
+        self._current: AlertChange | None = None
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="assay-webhook", daemon=True)
@@ -91,6 +112,8 @@ class Webhook:
     def start(self) -> None:
         """Start to deliver."""
         self._thread.start()
+        if self.handover is not None:
+            self.handover.start(self)
 
     def send(self, change: AlertChange) -> None:
         """Queue an alert; never waits and never fails."""
@@ -105,6 +128,13 @@ class Webhook:
         if is_closing or is_full:
             self._series.count("dropped")
 
+    @property
+    def pending(self) -> list[str]:
+        """The ids of the alerts that wait or are being sent."""
+        with self._changed:
+            current = [] if self._current is None else [self._current]
+            return [change.id for change in (*current, *self._waiting)]
+
     def close(self, timeout: float = CLOSING_SECONDS) -> None:
         """Send each waiting alert once, within `timeout` seconds; drop and count the rest."""
         with self._changed:
@@ -117,26 +147,33 @@ class Webhook:
             self._waiting.clear()
             self._show_waiting()
         self._series.count("dropped", left)
+        if self.handover is not None:
+            self.handover.close()
 
     def _work(self) -> None:
         # An event loop of this thread's own: only there can a whole exchange have a deadline.
         with asyncio.Runner() as runner:
             while (change := self._next()) is not None:
-                self._series.count("sent" if self._deliver(runner, change) else "failed")
+                is_delivered = self._deliver(runner, change)
+                self._series.count("sent" if is_delivered else "failed")
+                # What was broken off by the end of the server is not given up: another may send it.
+                is_over = is_delivered or not self._closing.is_set()
+                if is_over and self.handover is not None:
+                    self.handover.settle(change.id)
 
     def _next(self) -> AlertChange | None:
         with self._changed:
-            self._in_delivery = 0
+            self._current = None
             self._show_waiting()
             while not self._waiting and not self._closing.is_set():
                 self._changed.wait()
             if not self._waiting:
                 return None
-            self._in_delivery = 1
-            return self._waiting.popleft()
+            self._current = self._waiting.popleft()
+            return self._current
 
     def _show_waiting(self) -> None:
-        self._series.waiting.set(len(self._waiting) + self._in_delivery)
+        self._series.waiting.set(len(self.pending))
 
     def _deliver(self, runner: asyncio.Runner, change: AlertChange) -> bool:
         """Try to deliver an alert; return whether an attempt succeeded."""
