@@ -129,8 +129,9 @@ def _deploy(
     variables: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> None:
-    from assay_ray import Assay
     from ray import serve
+
+    from assay_ray import Assay
 
     given: dict[str, Any] = {
         "health_check_period_s": 1,

@@ -1,10 +1,7 @@
 """The autoscaling policy: as many replicas as the waiting tokens need."""
 
 import math
-from collections.abc import Iterable
 from typing import Any
-
-from prometheus_client import Gauge
 
 QUEUE_TOKENS = "queue_tokens"
 """The name under which a replica reports its waiting tokens."""
@@ -40,10 +37,3 @@ class QueueTokensPolicy:
         if not reports:
             return context.target_num_replicas, {}
         return math.ceil(sum(reports.values()) / self._tokens_per_replica), {}
-
-
-def total(gauges: Iterable[Gauge]) -> float:
-    """Return the sum of the gauges over all their labels."""
-    return sum(
-        sample.value for gauge in gauges for metric in gauge.collect() for sample in metric.samples
-    )

@@ -15,7 +15,7 @@ from assay.app import create_app
 from assay.cli.memory import bound_kernel_caches
 from assay.cli.serve import SWITCH_SECONDS
 from assay.settings import is_client_variable, read_settings
-from assay_ray.autoscaling import QUEUE_TOKENS, total
+from assay_ray.autoscaling import QUEUE_TOKENS
 from assay_ray.in_process import Reply, call_app
 
 # HAProxy balances by itself and refuses a router; it gets the same affinity by its algorithm.
@@ -86,7 +86,8 @@ class Assay:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the waiting tokens, for the policy."""
-        return {QUEUE_TOKENS: total([components_of(self.server).metrics.queue_tokens])}
+        (metric,) = components_of(self.server).metrics.queue_tokens.collect()
+        return {QUEUE_TOKENS: sum(sample.value for sample in metric.samples)}
 
     async def request(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes = b""
