@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from support.ray_cluster import Cluster, running_cluster
+
+from benchmarks.ray_cluster import Cluster, running_cluster
 
 
 @pytest.fixture(scope="module", params=["python_proxy", "haproxy"])

@@ -1,6 +1,7 @@
 """Assay on a real cluster of Ray, behind either of Serve's proxies."""
 
 import json
+import logging
 import os
 import signal
 import time
@@ -10,20 +11,23 @@ from typing import Any
 
 import httpx2
 import pytest
-from support.ray_cluster import Cluster
 from support.ray_load import steady_load
 from support.tiers import only_nightly
 
-from assay_client import Client
+from assay_client import Client, NotFoundError
+from benchmarks.ray_cluster import Cluster
 
-pytestmark = [only_nightly, pytest.mark.timeout(400)]
+pytestmark = [only_nightly, pytest.mark.timeout(900)]
 
 ITEM = {"id": "a", "group": "g", "prompt": "sort a list", "response": "sort it"}
 BODY = {"model": "reference", "items": [ITEM], "options": {"raw": True}}
 VARYING = {"id", "timing", "request_id"}
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+logger = logging.getLogger(__name__)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
     """Ask again every half second until the condition holds."""
     end = time.monotonic() + seconds
     while not condition():
@@ -52,7 +56,7 @@ def test_the_candidates_of_a_prompt_are_scored_by_one_replica(cluster: Cluster) 
             ]
             sources[prompt] = Counter(reply.results[0].source for reply in replies)
     # A replica's cache is its own: a second replica would have computed the item again.
-    assert sources == dict.fromkeys(sources, Counter(computed=1, cache=7))
+    assert set(map(str, sources.values())) == {str(Counter(cache=7, computed=1))}
 
 
 def test_sessions_are_spread_over_the_replicas(cluster: Cluster) -> None:
@@ -89,7 +93,7 @@ def test_the_client_by_handle_raises_the_errors_of_the_client_over_http(cluster:
     cluster.do("deploy", replicas=1)
     options = {"max_retries": 0}
     absent = {"model": "absent", "items": [ITEM]}
-    with Client(cluster.url, **options) as client, pytest.raises(Exception) as raised:
+    with Client(cluster.url, **options) as client, pytest.raises(NotFoundError) as raised:
         client.score("absent", [ITEM])
     answer = cluster.do("client", name="score", arguments=absent, options=options)
     assert answer == {"error": type(raised.value).__name__, "text": raised.value.message}
@@ -121,8 +125,8 @@ def test_a_redeployment_under_load_loses_no_request(cluster: Cluster) -> None:
         load.wait_for_more(50)
         wait_until(lambda: not any(map(is_alive, before)))
         load.wait_for_more(50)
+    logger.warning("redeployment: %d scored, %d failed", load.scored, len(load.failures))
     assert [error.message for error in load.failures] == []
-    print(f"redeployment: {load.scored} scored, {len(load.failures)} failed")
 
 
 def test_a_killed_replica_costs_only_requests_in_flight(cluster: Cluster) -> None:
@@ -138,9 +142,9 @@ def test_a_killed_replica_costs_only_requests_in_flight(cluster: Cluster) -> Non
         wait_until(lambda: len(cluster.replicas().keys() - {victim}) == 2)
         once.wait_for_more(20)
         again.wait_for_more(20)
-    print(f"kill: {once.scored} scored, {len(once.failures)} failed without retries")
-    print(f"kill: {again.scored} scored, {len(again.failures)} failed with retries")
-    print({error.message[:200] for error in once.failures})
+    for name, load in (("without retries", once), ("with retries", again)):
+        logger.warning("kill, %s: %d scored, %d failed", name, load.scored, len(load.failures))
+    logger.warning("their errors: %s", {error.message[:200] for error in once.failures})
     assert len(once.failures) <= 4  # one in flight for each thread
     assert [error.message for error in again.failures] == []
 

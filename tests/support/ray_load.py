@@ -24,7 +24,7 @@ class Load:
     failures: list[AssayError] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def wait_for_more(self, calls: int, seconds: float = 60) -> None:
+    def wait_for_more(self, calls: int, seconds: float = 300) -> None:
         """Wait until that many further calls have ended."""
         with self._changed:
             wanted = self._ended + calls
