@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -55,6 +55,7 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
         max_reply_bytes: int = MAX_REPLY_BYTES,
         http_client: AsyncHTTPClient | None = None,
         clock: Clock | None = None,
+        session_ids: bool = True,
         gather: bool = False,
     ) -> None:
         super().__init__(
@@ -66,6 +67,7 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
             max_reply_bytes=max_reply_bytes,
             http_client=http_client,
             clock=clock,
+            session_ids=session_ids,
         )
         self._config = replace(self._config, gather=gather)
 
@@ -212,17 +214,14 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
         await self.aclose()
 
     async def _run(self, steps: Steps[T]) -> T:
-        # Imported by the first call, because the HTTP library takes longest to import.
-        from assay_client._transport.http import perform_async
-
-        pool = self._loop_pool()
+        send = self._sender()
         try:
             step = next(steps)
             while True:
                 response: Response | None = None
                 try:
                     if isinstance(step, Send):
-                        response = await perform_async(pool, step, self._clock.monotonic)
+                        response = await send(step)
                     else:
                         await self._clock.async_sleep(step.seconds)
                 except AssayError as error:
@@ -245,7 +244,7 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
             self._batchers = {
                 other: kept for other, kept in self._batchers.items() if not _is_ended(other)
             }
-            self._loop_pool()  # made here, so that it does not take time of the first deadline
+            self._sender()  # made here, so that it does not take time of the first deadline
             config = self._config
             batcher = RequestBatcher(
                 self._send_batch, config.max_items_per_request, len(config.base_urls)
@@ -256,12 +255,14 @@ class AsyncClient(BaseClient["AsyncHTTPClient"]):
     async def _send_batch(self, batch: EncodedBatch) -> BatchReply:
         return await self._run(self._open_calls().score_batch(batch))
 
-    def _loop_pool(self) -> AsyncHTTPClient:
-        from assay_client._transport.http import new_async_client
+    def _sender(self) -> Callable[[Send], Awaitable[Response]]:
+        """Return the function that sends a request with the connections of this event loop."""
+        # Imported by the first call, because the HTTP library takes longest to import.
+        from assay_client._transport.http import new_async_client, perform_async
 
-        loop = asyncio.get_running_loop()
         self._drop_pools(_is_ended)
-        return self._pool(loop, new_async_client)
+        pool = self._pool(asyncio.get_running_loop(), new_async_client)
+        return lambda send: perform_async(pool, send, self._clock.monotonic)
 
 
 def _is_ended(loop: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from assay_client._transport.arguments import (
@@ -244,17 +244,14 @@ class Client(BaseClient["HTTPClient"]):
         self.close()
 
     def _run(self, steps: Steps[T]) -> T:
-        # Imported by the first call, because the HTTP library takes longest to import.
-        from assay_client._transport.http import new_client, perform
-
-        pool = self._pool(None, new_client)
+        send = self._sender()
         try:
             step = next(steps)
             while True:
                 response: Response | None = None
                 try:
                     if isinstance(step, Send):
-                        response = perform(pool, step, self._clock.monotonic)
+                        response = send(step)
                     else:
                         self._clock.sleep(step.seconds)
                 except AssayError as error:
@@ -265,3 +262,11 @@ class Client(BaseClient["HTTPClient"]):
             return cast("T", done.value)
         finally:
             steps.close()
+
+    def _sender(self) -> Callable[[Send], Response]:
+        """Return the function that sends a request with the connections of this process."""
+        # Imported by the first call, because the HTTP library takes longest to import.
+        from assay_client._transport.http import new_client, perform
+
+        pool = self._pool(None, new_client)
+        return lambda send: perform(pool, send, self._clock.monotonic)

@@ -29,6 +29,8 @@ class BaseClient(Generic[Pool]):
         http_client: an HTTP client of your own, for a proxy or certificates; you close it. In a
             synchronous one, `timeout` bounds each read of a reply's headers, not all of them.
         clock: the source of time and randomness.
+        session_ids: whether requests about one prompt carry `X-Session-ID`, a digest of it, with
+            which a proxy can send them to one replica.
 
     Raises:
         ValueError: an argument or an environment variable is invalid.
@@ -57,6 +59,7 @@ class BaseClient(Generic[Pool]):
         max_reply_bytes: int = MAX_REPLY_BYTES,
         http_client: Pool | None = None,
         clock: Clock | None = None,
+        session_ids: bool = True,
     ) -> None:
         config = Config(
             base_urls=find_urls(base_url, self._own_paths),
@@ -65,6 +68,7 @@ class BaseClient(Generic[Pool]):
             max_retries=max_retries,
             max_items_per_request=max_items_per_request,
             max_reply_bytes=max_reply_bytes,
+            session_ids=session_ids,
         )
         self._set_up(config, http_client, clock or Clock())
 

@@ -52,6 +52,7 @@ from assay_client._transport.requests import (
     split,
     telemetry_request,
 )
+from assay_client._transport.sessions import Sessions
 from assay_client._transport.steps import Send, Steps, Wait
 from assay_client._transport.trace import trace_headers
 from assay_client._transport.zip import zip_strict
@@ -103,13 +104,14 @@ class Calls:
         self._clock = clock
         self._endpoints = Endpoints(config.base_urls, clock)
         self._budget = retries.RetryBudget()
+        self._sessions = Sessions(config.api_key) if config.session_ids else None
 
     def score(self, arguments: ScoreArguments, timeout: float | None) -> Steps[ScoreReply]:
         """Run POST /v1/score, in as many requests as the limit on their size requires."""
         call = self._begin(timeout, arguments.priority)
         parts = split(arguments.items, self._config.max_items_per_request)
         part_items = [[arguments.items[index] for index in part] for part in parts]
-        requests = [score_request(arguments, part) for part in part_items]
+        requests = [self._with_session(score_request(arguments, part), part) for part in part_items]
         replies: list[ScoreReply] = []
         with _naming_errors(call):
             for request, part in zip_strict(requests, part_items):
@@ -123,7 +125,7 @@ class Calls:
         seconds = max(0.0, batch.deadline - self._clock.monotonic())
         call = Call(uuid.uuid4().hex, seconds, batch.deadline, batch.key.priority)
         with _naming_errors(call):
-            request = batch_request(batch.key, batch.encoded)
+            request = self._with_session(batch_request(batch.key, batch.encoded), batch.items)
             response = yield from self._exchange(call, request)
             return read_score(response.content, batch.key.model, batch.items), call.request_id
 
@@ -155,6 +157,7 @@ class Calls:
         rows = to_candidates(candidates)
         call = self._begin(timeout, priority)
         request = best_of_n_request(model, rows, shared, choices)
+        request = self._with_session(request, [shared])
         with _naming_errors(call):
             response = yield from self._exchange(call, request)
             complete = choices.get("top_n") is None
@@ -235,6 +238,11 @@ class Calls:
             last = failure
         return last
 
+    def _with_session(self, request: Request, items: Sequence[JsonObject]) -> Request:
+        if self._sessions is None:
+            return request
+        return replace(request, session_id=self._sessions.id_of(items))
+
     def _begin(self, timeout: float | None, priority: Priority | None = None) -> Call:
         check_priority(priority)
         seconds, deadline = self.time_limit(timeout)
@@ -313,6 +321,8 @@ class Calls:
         }
         if request.body is not None:
             headers["Content-Type"] = "application/json"
+        if request.session_id is not None:
+            headers["X-Session-ID"] = request.session_id
         if call.priority is not None:
             headers["X-Assay-Priority"] = call.priority
         if self._config.api_key is not None:

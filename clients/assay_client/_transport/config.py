@@ -28,6 +28,7 @@ class Config:
     max_items_per_request: int
     max_reply_bytes: int
     gather: bool = False
+    session_ids: bool = True
 
     def __post_init__(self) -> None:
         check_timeout(self.timeout)

@@ -153,7 +153,11 @@ def _body(send: Send, response: httpx2.Response) -> ReplyBody:
 
 
 def _to_response(response: httpx2.Response, body: ReplyBody) -> Response:
-    headers = {name.lower(): value for name, value in response.headers.items()}
+    headers: dict[str, str] = {}
+    for name, value in response.headers.multi_items():
+        known = headers.setdefault(name.lower(), value)
+        if known != value:  # a proxy may repeat a header, such as X-Request-ID
+            headers[name.lower()] = f"{known}, {value}"
     return Response(response.status_code, headers, body.finish())
 
 

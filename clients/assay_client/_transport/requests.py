@@ -17,11 +17,16 @@ from assay_client.types import Priority, Result, ScoreReply, Timing, Usage
 
 @dataclass(frozen=True)
 class Request:
-    """A request, not yet addressed to a server."""
+    """A request, not yet addressed to a server.
+
+    Attributes:
+        session_id: the same for all requests about one prompt; None if it is about several.
+    """
 
     method: str
     path: str
     body: bytes | None = field(default=None, repr=False)
+    session_id: str | None = None
 
 
 def check_request(request: Request) -> None:
@@ -73,7 +78,7 @@ def encode_items(items: Sequence[JsonObject]) -> list[bytes]:
         ValueError: an item cannot be written; the message names its place, and never quotes it.
     """
     try:
-        return [_dump(item) for item in items]
+        return [encode_value(item) for item in items]
     except (TypeError, ValueError, RecursionError):
         reason = _find_unencodable({"items": items}, "items")
     raise ValueError(reason)
@@ -81,7 +86,7 @@ def encode_items(items: Sequence[JsonObject]) -> list[bytes]:
 
 def batch_request(key: BatchKey, items: Sequence[bytes]) -> Request:
     """Build POST /v1/score from items that are encoded already."""
-    body = b'{"model":' + _dump(key.model) + b',"items":[' + b",".join(items) + b"]"
+    body = b'{"model":' + encode_value(key.model) + b',"items":[' + b",".join(items) + b"]"
     for name, value in ((b"options", key.options), (b"run", key.run)):
         if value is not None:
             body += b',"' + name + b'":' + value
@@ -129,14 +134,20 @@ def encode(body: Mapping[str, Any], list_field: str) -> bytes:
             element of the body's list `list_field` that is the reason, and never quotes it.
     """
     try:
-        return _dump(body)
+        return encode_value(body)
     except (TypeError, ValueError, RecursionError):
         reason = _find_unencodable(body, list_field)
     # Raised outside of the handler, because an encoding error holds the whole text.
     raise ValueError(reason)
 
 
-def _dump(value: object) -> bytes:
+def encode_value(value: object) -> bytes:
+    """Encode a value as JSON, without spaces.
+
+    Raises:
+        TypeError: it is of a type that JSON does not have.
+        ValueError: it has NaN, an infinity or a lone surrogate.
+    """
     text = json.dumps(
         value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_to_plain
     )
@@ -183,7 +194,7 @@ def _reason(value: Any) -> str:
 
 def _is_encodable(value: object) -> bool:
     try:
-        _dump(value)
+        encode_value(value)
     except (TypeError, ValueError, RecursionError):
         return False
     return True
