@@ -1,7 +1,7 @@
-"""Generator of what follows from the settings and the chart: `make docs`.
+"""Generator of the deployment files that follow from others: `make docs`.
 
-It writes the settings into the schema of the chart's values, and the manifests of
-`kubectl apply -k deploy/kubernetes`. A test fails where either is stale.
+It writes the settings into the schema of the chart's values, the alerts into the chart, and the
+manifests of `kubectl apply -k deploy/kubernetes` from the chart. A test fails where one is stale.
 """
 
 import json
@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 CHART = HERE.parent / "helm" / "assay"
 SCHEMA = CHART / "values.schema.json"
 MANIFESTS = HERE / "assay.yaml"
+ALERTS = HERE.parent / "monitoring" / "alerts.yml"
 NOTE = "# Written by `make docs` from deploy/helm/assay; do not edit.\n"
 RELEASE = "assay"
 OF_THE_CHART = frozenset(
@@ -29,14 +30,20 @@ OF_THE_CHART = frozenset(
 """Fields that are no entry of `settings` or `secretSettings`."""
 LIBRARIES = "^(CUDA|HF|LRU|MKL|NVIDIA|OMP|ONEDNN|OTEL|PYTORCH|TOKENIZERS|TORCH)_[A-Z0-9_]+$"
 SECRET_KEY = {"$ref": "#/definitions/secretKey"}
-# Values without Helm: what a release has by default, without the pieces that only Helm uses.
 HELM_LABELS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 
 
 def main() -> None:
-    """Write the schema and the manifests."""
-    SCHEMA.write_text(with_settings(SCHEMA.read_text(encoding="utf-8")), encoding="utf-8")
-    MANIFESTS.write_text(manifests(), encoding="utf-8")
+    """Write the files; the manifests last, which are made from the others."""
+    for file, text in generated():
+        file.write_text(text, encoding="utf-8")
+
+
+def generated() -> Iterator[tuple[Path, str]]:
+    """Yield each generated file and its text."""
+    yield SCHEMA, with_settings(SCHEMA.read_text(encoding="utf-8"))
+    yield CHART / "files" / ALERTS.name, ALERTS.read_text(encoding="utf-8")
+    yield MANIFESTS, manifests()
 
 
 def with_settings(schema: str) -> str:
