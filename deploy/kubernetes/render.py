@@ -89,7 +89,7 @@ def _described(schema: Mapping[str, Any], field: Mapping[str, Any]) -> dict[str,
 
 def manifests() -> str:
     """Return the manifests of a release with the default values, for kustomize."""
-    return NOTE + yaml.safe_dump_all(_without_helm(), sort_keys=False, width=100)
+    return NOTE + str(yaml.safe_dump_all(_without_helm(), sort_keys=False, width=100))
 
 
 def _without_helm() -> Iterator[dict[str, Any]]:
@@ -120,7 +120,7 @@ def render(values: dict[str, Any], namespace: str = "default") -> list[dict[str,
         document
         for path, text in sorted(texts.items())
         if path.endswith(".yaml")
-        for document in yaml.safe_load_all(text)
+        for document in yaml.load_all(text, yaml.CSafeLoader)
     )
     return [document for document in documents if document]
 

@@ -11,6 +11,15 @@ from typing import Any
 import helm_python as helm
 import pytest
 import yaml
+from support.kubernetes.policy import plain_environment, settings_of, violations
+from support.kubernetes.releases import (
+    CASES,
+    VERSIONS,
+    WITHOUT_HELM,
+    release,
+    schema_errors,
+    server_of,
+)
 from support.paths import ROOT
 from support.servers import listening
 
@@ -18,9 +27,6 @@ from assay.api.keys import ApiKeys
 from assay.settings import Settings, variable_name
 from assay_models.repository import ModelRepository, embedded_root
 from deploy.kubernetes.render import CHART, OF_THE_CHART, definitions, generated, render
-
-from .policy import plain_environment, settings_of, violations
-from .releases import CASES, VERSIONS, WITHOUT_HELM, release, schema_errors, server_of
 
 ALL = [*CASES, *WITHOUT_HELM]
 
@@ -56,7 +62,7 @@ def test_every_setting_is_a_value_of_the_chart() -> None:
     of_the_server = [name for name in names if name != "HF_TOKEN"]
     fields = set(Settings.model_fields) - OF_THE_CHART
     assert sorted(of_the_server) == sorted(variable_name(field) for field in fields)
-    assert OF_THE_CHART <= set(Settings.model_fields)
+    assert set(Settings.model_fields) >= OF_THE_CHART
 
 
 def test_an_object_of_the_values_admits_no_unknown_name() -> None:
@@ -124,7 +130,7 @@ def test_the_grace_period_covers_the_pause_and_twice_the_drain(
 ) -> None:
     pod = server_of(render(values))
     hook = pod["containers"][0].get("lifecycle")
-    assert hook == (pause and {"preStop": {"sleep": {"seconds": pause}}})
+    assert hook == ({"preStop": {"sleep": {"seconds": pause}}} if pause else None)
     assert pod["terminationGracePeriodSeconds"] == grace
 
 
@@ -145,12 +151,16 @@ def test_the_memory_limit_is_that_of_compose() -> None:
 
 
 def test_no_secret_stands_in_a_manifest() -> None:
-    documents = [document for case in ("replicas", "everything of a pod") for document in release(case)]
+    documents = [
+        document for case in ("replicas", "everything of a pod") for document in release(case)
+    ]
     assert "Secret" not in {document["kind"] for document in documents}
     container = server_of(release("replicas"))["containers"][0]
     plain = plain_environment(container)
     assert plain["ASSAY_API_KEYS_FILE"] == "/etc/assay/keys/keys.toml"
-    assert {"ASSAY_API_KEYS", "ASSAY_REDIS_URL", "ASSAY_RUNS", "ASSAY_REDIS_SECRET"}.isdisjoint(plain)
+    assert {"ASSAY_API_KEYS", "ASSAY_REDIS_URL", "ASSAY_RUNS", "ASSAY_REDIS_SECRET"}.isdisjoint(
+        plain
+    )
 
 
 def test_cards_that_kubernetes_mounts_are_found(tmp_path: Path) -> None:

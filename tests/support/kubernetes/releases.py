@@ -7,15 +7,15 @@ from typing import Any
 import jsonschema
 import kubernetes_validate
 import yaml
-from support.paths import ROOT
 
 from deploy.kubernetes.render import CHART, render
+from support.paths import ROOT
 
 from .policy import workloads_of
 from .schemas import SCHEMAS
 
 VERSIONS = ("1.30.0", "1.33.0", "1.37.0")
-"""The oldest Kubernetes that the chart admits, one between, and the newest whose schema is known."""
+"""The oldest Kubernetes that the chart admits, one between, and the newest that is known."""
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
 SECRET = {"secret": "assay", "key": "value"}
 INLINE: dict[str, dict[str, Any]] = {
@@ -53,7 +53,11 @@ INLINE: dict[str, dict[str, Any]] = {
             "digest": f"sha256:{'0' * 64}",
             "pullSecrets": [{"name": "registry"}],
         },
-        "settings": {"ASSAY_SHUTDOWN_DELAY": 7, "ASSAY_DRAIN_TIMEOUT": 45, "OMP_WAIT_POLICY": "active"},
+        "settings": {
+            "ASSAY_SHUTDOWN_DELAY": 7,
+            "ASSAY_DRAIN_TIMEOUT": 45,
+            "OMP_WAIT_POLICY": "active",
+        },
         "secretSettings": {"ASSAY_ALERT_URL": SECRET, "HF_TOKEN": SECRET},
         "apiKeys": SECRET,
         "models": {
@@ -95,7 +99,7 @@ WITHOUT_HELM = {
 def release(case: str) -> list[dict[str, Any]]:
     """Return the documents of a case or of a file; not to be changed."""
     if case in WITHOUT_HELM:
-        return list(yaml.safe_load_all(WITHOUT_HELM[case].read_text()))
+        return list(yaml.load_all(WITHOUT_HELM[case].read_text(), yaml.CSafeLoader))
     return render(CASES[case])
 
 

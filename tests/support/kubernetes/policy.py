@@ -61,9 +61,7 @@ def workloads_of(document: Document) -> Iterator[Workload]:
             cluster = spec["rayClusterConfig"]
             yield _workload(f"{name}-head", document, cluster["headGroupSpec"]["template"], 1)
             for group in cluster["workerGroupSpecs"]:
-                yield _workload(
-                    f"{name}-worker", document, group["template"], group["maxReplicas"]
-                )
+                yield _workload(f"{name}-worker", document, group["template"], group["maxReplicas"])
 
 
 def _workload(
@@ -133,7 +131,7 @@ def _of_probes(container: Mapping[str, Any]) -> Iterator[str]:
 
 def _of_server(container: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[str]:
     readiness = container.get("readinessProbe", {})
-    if _path(readiness) != "/readyz" or readiness["timeoutSeconds"] <= PROBE_SECONDS:
+    if _path(readiness) != "/readyz" or readiness.get("timeoutSeconds", 1) <= PROBE_SECONDS:
         yield f"readiness is not asked at /readyz for more than {PROBE_SECONDS:.0f} s"
     if _path(container.get("livenessProbe", {})) != "/healthz":
         yield "liveness is not asked at /healthz: a busy or loading model would be restarted"
@@ -186,7 +184,9 @@ def settings_of(container: Mapping[str, Any]) -> Settings:
 
 def _of_volumes(workload: Workload, autoscalers: Sequence[Document]) -> Iterator[str]:
     claims = {volume["name"] for volume in workload.spec.get("volumes", ()) if _is_claim(volume)}
-    mounts = [mount for container in workload.containers for mount in container.get("volumeMounts", ())]
+    mounts = [
+        mount for container in workload.containers for mount in container.get("volumeMounts", ())
+    ]
     written = [m["name"] for m in mounts if m["name"] in claims and m["mountPath"] == RUNS_FOLDER]
     if not written:
         return
@@ -238,8 +238,9 @@ def _of_selector(document: Document, workloads: Iterable[Workload]) -> Iterator[
         case _:
             return
     selected = [workload for workload in workloads if labels.items() <= workload.labels.items()]
+    kind, name = document["kind"], document["metadata"]["name"]
     if len(selected) != 1:
-        yield f"{document['kind']} {document['metadata']['name']}: selects {len(selected)} workloads"
+        yield f"{kind} {name}: selects {len(selected)} workloads"
         return
-    named = {port["name"] for c in selected[0].containers for port in c.get("ports", ())}
-    yield from (f"{document['kind']}: there is no port {port}" for port in ports if port not in named)
+    named = {port["name"] for part in selected[0].containers for port in part.get("ports", ())}
+    yield from (f"{kind} {name}: there is no port {port}" for port in {*ports} - named)
