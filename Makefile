@@ -69,8 +69,9 @@ format: .venv/dev ## Format the code
 lock: .venv/dev ## Write requirements/: what is installed, by digest
 	$(BIN)/python requirements/lock.py
 
-docs: .venv/dev ## Write the generated reference pages
+docs: .venv/dev ## Write the generated pages and manifests
 	$(BIN)/python docs/generate.py
+	$(BIN)/python -m deploy.kubernetes.render
 
 evaluate: .venv/dev ## Measure the embedded models anew (DATA=folder of the evaluation data)
 	$(BIN)/python -m recipes.code.evaluate --data $(DATA) --check
