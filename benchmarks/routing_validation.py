@@ -1,8 +1,8 @@
 """A comparison of one simulated replica with a real server on the same trace.
 
-The server is real: sockets, parsing, caches, batches. Its device is timed (`timed_device`), with the
-simulation's own speed. The processor time of a request is measured on that server and given to the
-simulation, which has no other free number.
+The server is real: sockets, parsing, caches, batches. Its device is timed (`timed_device`), with
+the simulation's own speed. The processor time of a request is measured on that server and given to
+the simulation, which has no other free number.
 
 Example:
     python -m benchmarks.routing_validation --seeds 3
