@@ -38,7 +38,7 @@ def solve_{number}(values, limit={number}):
 
 
 class Cost(NamedTuple):
-    """One row: the median over the repeats, and their least and greatest value."""
+    """One row: a value, and the least and the greatest measurement."""
 
     layer: str
     quantity: str
@@ -49,7 +49,7 @@ class Cost(NamedTuple):
 
 
 def summarise(layer: str, quantity: str, unit: str, values: Sequence[float]) -> Cost:
-    """Return the row of some measurements."""
+    """Return the row of some measurements, with their median."""
     return Cost(layer, quantity, unit, median(values), min(values), max(values))
 
 

@@ -34,7 +34,7 @@ async def measure(repeats: int) -> list[Cost]:
 
 def table(costs: Iterable[Cost]) -> Iterator[str]:
     """Yield the lines of a table in Markdown."""
-    yield "| layer | of one item | cost | least to most |"
+    yield "| layer | of one item | cost | measured |"
     yield "| --- | --- | --- | --- |"
     for cost in costs:
         span = f"{_number(cost.low)} to {_number(cost.high)}"
