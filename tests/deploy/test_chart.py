@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from support.kubernetes.releases import (
 from support.paths import ROOT
 from support.servers import listening
 
+from assay import __version__
 from assay.api.keys import ApiKeys
 from assay.settings import Settings, variable_name
 from assay_models.repository import ModelRepository, embedded_root
@@ -148,6 +150,16 @@ def test_the_memory_limit_is_that_of_compose() -> None:
     assert values["resources"]["limits"]["memory"] == "6Gi"
     assert composed["assay"]["mem_limit"] == "${DEPLOY_MEMORY:-6g}"
     assert values["redis"]["bundled"]["image"] in composed["redis"]["image"]
+
+
+def test_each_file_names_the_version_of_the_package() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == chart["version"] == __version__
+    files = [*WITHOUT_HELM.values(), ROOT / "deploy" / "kubernetes" / "kustomization.yaml"]
+    tags = [
+        re.findall(r"(?:image: assay[a-z-]*:|newTag: )(\S+)", path.read_text()) for path in files
+    ]
+    assert [set(found) for found in tags] == [{__version__}] * len(files)
 
 
 def test_no_secret_stands_in_a_manifest() -> None:

@@ -68,6 +68,7 @@ class Pod:
         ]
         plain = {entry["name"]: entry["value"] for entry in self.container["env"]}
         return [
+            *(["--init"] if self.spec["shareProcessNamespace"] else []),
             *("--read-only", "--security-opt", "no-new-privileges"),
             *("--user", f"{rights['runAsUser']}:{rights['runAsGroup']}"),
             *(f"--cap-drop={capability}" for capability in rights["capabilities"]["drop"]),
@@ -96,8 +97,7 @@ class Pod:
 
     def end(self) -> None:
         """Send SIGTERM, and SIGKILL after the grace period; return when the container has ended."""
-        seconds = str(self.grace_seconds)
-        run("docker", "stop", "--time", seconds, self.name, timeout=COMMAND_SECONDS)
+        run("docker", "stop", "-t", str(self.grace_seconds), self.name, timeout=COMMAND_SECONDS)
 
     def wait_until_ended(self) -> None:
         run("docker", "wait", self.name)
