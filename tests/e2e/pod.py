@@ -11,7 +11,7 @@ import httpx2
 
 from .stack import COMMAND_SECONDS, run
 
-# Folders of a pod that are volumes, of its group; those of a container are in memory.
+# A pod's group owns its volumes. A container's are in memory, and take the image's permissions.
 VOLUMES = ("emptyDir", "persistentVolumeClaim")
 
 
@@ -66,6 +66,7 @@ class Pod:
             for mount in self.container["volumeMounts"]
             if any(kind in kinds[mount["name"]] for kind in VOLUMES)
         ]
+        owner = f"uid={rights['runAsUser']},gid={rights['fsGroup']}"
         plain = {entry["name"]: entry["value"] for entry in self.container["env"]}
         return [
             *(["--init"] if self.spec["shareProcessNamespace"] else []),
@@ -73,7 +74,7 @@ class Pod:
             *("--user", f"{rights['runAsUser']}:{rights['runAsGroup']}"),
             *(f"--cap-drop={capability}" for capability in rights["capabilities"]["drop"]),
             *(f"--memory={memory}", f"--memory-swap={memory}"),
-            *(f"--tmpfs={folder}:mode=2770,gid={rights['fsGroup']}" for folder in folders),
+            *(f"--tmpfs={folder}:exec,{owner}" for folder in folders),
             *(f"--env={name}={value}" for name, value in {**plain, **self.variables}.items()),
         ]
 

@@ -17,10 +17,13 @@ from deploy.kubernetes.render import render
 from .pod import Pod
 from .stack import example_of, served_cards
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("ASSAY_E2E") != "1",
-    reason="builds an image and starts containers: set ASSAY_E2E=1, or run `make e2e`",
-)
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        os.environ.get("ASSAY_E2E") != "1",
+        reason="builds an image and starts containers: set ASSAY_E2E=1, or run `make e2e`",
+    ),
+]
 
 WITHOUT_STORES = {"runs": {"store": "pod"}, "redis": {"kind": "off"}}
 PAIR = {"prompt": "one two three four", "response": "four one"}
