@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from support.kubernetes.releases import (
 from support.paths import ROOT
 from support.servers import listening
 
+from assay import __version__
 from assay.api.keys import ApiKeys
 from assay.settings import Settings, variable_name
 from assay_models.repository import ModelRepository, embedded_root
@@ -66,7 +68,7 @@ def test_every_setting_is_a_value_of_the_chart() -> None:
 
 
 def test_an_object_of_the_values_admits_no_unknown_name() -> None:
-    """Every object with named properties is closed, but Kubernetes's own."""
+    """Check that objects with named properties are closed, but Kubernetes's own."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     assert list(_open_objects(schema, "$")) == [
         "$.definitions.resources.requests",
@@ -150,6 +152,16 @@ def test_the_memory_limit_is_that_of_compose() -> None:
     assert values["redis"]["bundled"]["image"] in composed["redis"]["image"]
 
 
+def test_each_file_names_the_version_of_the_package() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == chart["version"] == __version__
+    files = [*WITHOUT_HELM.values(), ROOT / "deploy" / "kubernetes" / "kustomization.yaml"]
+    tags = [
+        re.findall(r"(?:image: assay[a-z-]*:|newTag: )(\S+)", path.read_text()) for path in files
+    ]
+    assert [set(found) for found in tags] == [{__version__}] * len(files)
+
+
 def test_no_secret_stands_in_a_manifest() -> None:
     documents = [
         document for case in ("replicas", "everything of a pod") for document in release(case)
@@ -164,7 +176,7 @@ def test_no_secret_stands_in_a_manifest() -> None:
 
 
 def test_cards_that_kubernetes_mounts_are_found(tmp_path: Path) -> None:
-    """A mounted ConfigMap consists of links to a folder whose name begins with two dots."""
+    """Use links to a folder whose name begins with two dots, as a mounted ConfigMap has."""
     card = (embedded_root() / "reference" / "1" / "card.toml").read_text()
     volumes = server_of(render({"models": {"cards": {"reference/1": card}}}))["volumes"]
     (items,) = [volume["configMap"]["items"] for volume in volumes if "configMap" in volume]
@@ -178,7 +190,7 @@ def test_cards_that_kubernetes_mounts_are_found(tmp_path: Path) -> None:
 
 
 def test_a_replaced_secret_of_keys_is_read_again(tmp_path: Path) -> None:
-    """A mounted Secret changes when its link to the folder of the files is replaced."""
+    """Replace the link to the folder of the files, as happens to a mounted Secret."""
     for folder, key in (("..1", b"first-0123456789abc"), ("..2", b"second-0123456789abc")):
         (tmp_path / folder).mkdir()
         digest = subprocess.run(["sha256sum"], input=key, capture_output=True).stdout.split()[0]

@@ -138,6 +138,7 @@ BROKEN_RULES: dict[str, tuple[Callable[[list[Manifest]], object], str]] = {
     "a short grace period": (lambda d: pod(d).update(terminationGracePeriodSeconds=60), "grace"),
     "a longer drain": (variable("ASSAY_DRAIN_TIMEOUT", "60"), "grace"),
     "two pauses": (variable("ASSAY_SHUTDOWN_DELAY", "1"), "pauses twice"),
+    "a first process": (lambda d: pod(d).pop("shareProcessNamespace"), "SIGTERM is ignored"),
     "no pause": (lambda d: container(d).pop("lifecycle"), "at once"),
     "an unknown setting": (variable("ASSAY_NONE", "1"), "unknown ASSAY_NONE"),
     "too many threads": (

@@ -11,7 +11,7 @@ import httpx2
 
 from .stack import COMMAND_SECONDS, run
 
-# Folders of a pod that are volumes, of its group; those of a container are in memory.
+# A pod's group owns its volumes. A container's are in memory, and take the image's permissions.
 VOLUMES = ("emptyDir", "persistentVolumeClaim")
 
 
@@ -66,13 +66,15 @@ class Pod:
             for mount in self.container["volumeMounts"]
             if any(kind in kinds[mount["name"]] for kind in VOLUMES)
         ]
+        owner = f"uid={rights['runAsUser']},gid={rights['fsGroup']}"
         plain = {entry["name"]: entry["value"] for entry in self.container["env"]}
         return [
+            *(["--init"] if self.spec["shareProcessNamespace"] else []),
             *("--read-only", "--security-opt", "no-new-privileges"),
             *("--user", f"{rights['runAsUser']}:{rights['runAsGroup']}"),
             *(f"--cap-drop={capability}" for capability in rights["capabilities"]["drop"]),
             *(f"--memory={memory}", f"--memory-swap={memory}"),
-            *(f"--tmpfs={folder}:mode=2770,gid={rights['fsGroup']}" for folder in folders),
+            *(f"--tmpfs={folder}:exec,{owner}" for folder in folders),
             *(f"--env={name}={value}" for name, value in {**plain, **self.variables}.items()),
         ]
 
@@ -96,8 +98,7 @@ class Pod:
 
     def end(self) -> None:
         """Send SIGTERM, and SIGKILL after the grace period; return when the container has ended."""
-        seconds = str(self.grace_seconds)
-        run("docker", "stop", "--time", seconds, self.name, timeout=COMMAND_SECONDS)
+        run("docker", "stop", "-t", str(self.grace_seconds), self.name, timeout=COMMAND_SECONDS)
 
     def wait_until_ended(self) -> None:
         run("docker", "wait", self.name)

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,13 @@ from deploy.kubernetes.render import render
 from .pod import Pod
 from .stack import example_of, served_cards
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("ASSAY_E2E") != "1",
-    reason="builds an image and starts containers: set ASSAY_E2E=1, or run `make e2e`",
-)
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        os.environ.get("ASSAY_E2E") != "1",
+        reason="builds an image and starts containers: set ASSAY_E2E=1, or run `make e2e`",
+    ),
+]
 
 WITHOUT_STORES = {"runs": {"store": "pod"}, "redis": {"kind": "off"}}
 PAIR = {"prompt": "one two three four", "response": "four one"}
@@ -112,11 +116,18 @@ def test_a_pod_ends_by_itself_while_its_models_load(start: Starter) -> None:
     assert_ended_by_itself(pod)
 
 
+def test_a_pod_ends_while_its_process_starts(start: Starter) -> None:
+    pod = start("reference")
+    pod.end()
+    assert pod.state()["ExitCode"] in (0, 128 + signal.SIGTERM)
+
+
 def test_a_pod_has_no_rights_and_writes_into_its_volumes_alone(start: Starter) -> None:
     pod = start("reference")
     pod.wait_until_ready()
     assert pod.inside("id", "-u").stdout.strip() == "10001"
-    status = pod.inside("cat", "/proc/1/status").stdout
+    (server,) = pod.inside("cat", "/proc/1/task/1/children").stdout.split()
+    status = pod.inside("cat", f"/proc/{server}/status").stdout
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 0
     assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")

@@ -118,7 +118,7 @@ HTTP_ROUTE = fields(
 
 POD_FIELDS = (
     *("automountServiceAccountToken", "containers", "enableServiceLinks", "securityContext"),
-    *("terminationGracePeriodSeconds", "volumes"),
+    *("shareProcessNamespace", "terminationGracePeriodSeconds", "volumes"),
 )
 """Fields of a pod in an InferenceService; Kubernetes's own schema checks their values."""
 
