@@ -6,11 +6,12 @@ from typing import Literal, NamedTuple
 from assay_monitors.database import Connection
 from assay_monitors.retention import KeptOwner, Retention, delete_run, kept_owners
 
-Refusal = Literal["owner", "runs", "streams", "sources"]
+Refusal = Literal["owner", "runs", "streams", "sources", "deleted"]
 """The reason why something is not recorded.
 
 `owner`: the run belongs to another key; `runs`: no run may make room for a new one; `streams`,
-`sources`: the run has as many models and splits, or gold sources, as it may have.
+`sources`: the run has as many models and splits, or gold sources, as it may have; `deleted`: they
+were recorded before another server deleted the run.
 """
 
 

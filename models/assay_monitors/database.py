@@ -47,6 +47,7 @@ class Dialect:
         row: the name of the column that identifies a row within a transaction.
         gold_content: a gold measurement, as the table of damaged rows stores it.
         is_whole_step: whether a step is a whole number, which a damaged file may not hold.
+        is_shared: whether many servers write it.
         is_count_slow: whether counting the bytes in use takes long.
         alert_tables: the tables of alerts, which outlive their run until its alerts have ended.
     """
@@ -54,6 +55,7 @@ class Dialect:
     row: str
     gold_content: str
     is_whole_step: str
+    is_shared: bool = False
     is_count_slow: bool = False
     alert_tables: tuple[str, ...] = ()
 

@@ -3,43 +3,27 @@
 import logging
 import sqlite3
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from assay_monitors.admission import ANY_WRITER, Writer
-from assay_monitors.database import STORE_ERRORS, LostCommitError
+from assay_monitors.changes import Changes, Counts, QueuedChange
+from assay_monitors.committer import Committer, OnCommit, caught
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import TRAINER_STREAM
 from assay_monitors.observations import Observation, Window
-from assay_monitors.store import Changes, Counts, Edit, Outcome, RunStore
+from assay_monitors.store import Edit, RunStore
 
 logger = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 0.25
 OVERDUE_SECONDS = 30.0
 MAX_QUEUED = 8_192
-MAX_WINDOWS = 1_024
-MAX_KNOWN_RUNS = 10_000
 
-Apply = Callable[[Changes], None]
-OnCommit = Callable[[Mapping[str, str]], None]
 T = TypeVar("T")
-
-
-class QueuedChange(NamedTuple):
-    """A change that waits in the queue: its run, its observations, how it is applied, its sender.
-
-    An order is work on the store, for which there is always room.
-    """
-
-    run: str
-    size: int
-    apply: Apply
-    writer: Writer = ANY_WRITER
-    is_order: bool = False
 
 
 class Recorder:
@@ -74,19 +58,13 @@ class Recorder:
         self._clock = clock
         self._interval = interval
         self._capacity = capacity
-        self._on_commit = on_commit
         self._lock = threading.Lock()
         self._queue: deque[QueuedChange] = deque()
         self._size = 0
         self._is_closing = False
         self._is_scheduled = False
         self._wake = threading.Event()
-        self._changes = Changes()
-        self._unwritten: Counter[str] = Counter()
-        self._due: float | None = None
-        self._is_urgent = False
-        self._is_failing = False
-        self._known = set(store.owners())
+        self._committer = Committer(store, clock, interval, counts=self.counts, on_commit=on_commit)
         self._thread = threading.Thread(target=self._run, name="assay-recorder", daemon=True)
 
     def start(self) -> None:
@@ -174,7 +152,10 @@ class Recorder:
     @property
     def is_durable(self) -> bool:
         """Whether the latest commit was read back, its file is still there, and none is overdue."""
-        is_overdue = self._due is not None and self._clock() > self._due + OVERDUE_SECONDS
+        is_overdue = (
+            self._committer.due is not None
+            and self._clock() > self._committer.due + OVERDUE_SECONDS
+        )
         is_kept = self.counts.is_kept and self._store.is_in_place
         return self.is_alive and is_kept and not is_overdue
 
@@ -194,32 +175,20 @@ class Recorder:
         Returns:
             Seconds until a commit is due, None if none is.
         """
-        began = self._clock()
+        began, pending = self._clock(), self._committer
         for _ in range(len(self._queue)):
             self._add(self._queue.popleft())
             # What is due is committed with all that came with it, unless summing that takes long.
-            if self._is_full or (self._is_late and self._clock() >= began + self._interval):
-                self._commit()
-        if self._is_late or self._is_closing or (self._is_urgent and not self._is_failing):
-            self._commit()
+            if pending.is_full or (pending.is_late and self._clock() >= began + self._interval):
+                pending.commit()
+        is_urgent = pending.is_urgent and not pending.is_failing
+        if pending.is_late or self._is_closing or is_urgent:
+            pending.commit()
         with self._lock:
-            self._is_scheduled = self._due is not None or bool(self._queue)
-            if self._due is None:
+            self._is_scheduled = pending.due is not None or bool(self._queue)
+            if pending.due is None:
                 return 0.0 if self._queue else None
-        return max(0.0, self._due - self._clock())
-
-    @property
-    def _is_late(self) -> bool:
-        return self._due is not None and self._clock() >= self._due
-
-    @property
-    def _has_room(self) -> bool:
-        return len(self._changes.windows) + len(self._changes.gold) < MAX_WINDOWS
-
-    @property
-    def _is_full(self) -> bool:
-        """Whether a commit must make room; one that has just failed is not repeated for that."""
-        return not self._has_room and not self._is_failing
+        return max(0.0, pending.due - self._clock())
 
     def _order(self, work: Callable[[], T], run: str) -> Future[T]:
         """Queue work on the store, which is done once all that waits before it is committed.
@@ -229,12 +198,12 @@ class Recorder:
         future: Future[T] = Future()
 
         def apply(_: Changes) -> None:
-            self._commit()
+            self._committer.commit()
             if not future.set_running_or_notify_cancel():
                 return
-            self._known.discard(run)
-            unwritten = sqlite3.OperationalError("earlier changes could not be written")
-            result = unwritten if self._changes else _caught(work)
+            self._committer.known.discard(run)
+            unwritten = self._committer.unwritten_error()
+            result = caught(work) if unwritten is None else unwritten
             if isinstance(result, Exception):
                 future.set_exception(result)
             else:
@@ -260,119 +229,21 @@ class Recorder:
             wake = not self._is_scheduled or 2 * self._size > self._capacity
             self._is_scheduled = True
         # To wake the writer for each request would cost the serving threads more than its work.
-        if wake or change.run not in self._known:
+        if wake or change.run not in self._committer.known:
             self._wake.set()
         return True
 
     def _add(self, change: QueuedChange) -> None:
         if change.is_order:
-            change.apply(self._changes)
+            change.apply(Changes())
             return
-        has_room = self._has_room
+        has_room = self._committer.has_room
         with self._lock:
             self._size -= change.size
             if not has_room:
                 self.counts.dropped += change.size
-        if not has_room:
-            return
-        if not self._is_permitted(change):
-            self.counts.refused["owner"] += change.size
-            return
-        error = _caught(partial(change.apply, self._changes))
-        if error is not None:
-            self._drop(change.run, change.size, error)
-            return
-        self._unwritten[change.run] += change.size
-        self._is_urgent |= change.run not in self._known
-        if self._due is None:
-            self._due = self._clock() + self._interval
-
-    def _is_permitted(self, change: QueuedChange) -> bool:
-        """Return whether the sender may write to the run; a new run becomes its own."""
-        owners = self._changes.owners
-        if change.run not in owners:
-            owner = _caught(partial(self._store.owner, change.run))
-            # Where the file cannot be read, the write finds out whose the run is.
-            owners[change.run] = owner if isinstance(owner, str) else change.writer.name
-        return change.writer.may_change(owners[change.run])
-
-    def _commit(self) -> None:
-        self._is_urgent = False
-        if not self._changes:
-            return
-        outcome = _caught(partial(self._write, self._changes))
-        if isinstance(outcome, STORE_ERRORS):
-            self._fail(outcome)
-        elif isinstance(outcome, Exception):
-            self._commit_apart()
-        else:
-            self._finish(self._changes, outcome)
-
-    def _commit_apart(self) -> None:
-        """Commit each run alone, after an unexpected error, and drop those that cause one."""
-        whole = self._changes
-        for run in sorted(whole.runs):
-            part = whole.of_run(run)
-            outcome = _caught(partial(self._write, part))
-            if isinstance(outcome, Exception):
-                self._drop(run, self._unwritten.pop(run, 0), outcome)
-            else:
-                self._finish(part, outcome)
-        self._changes, self._due = Changes(), None
-
-    def _write(self, changes: Changes) -> Outcome:
-        """Write changes, and look for them in the file.
-
-        What was written and is not found is not written again into the same file: it may be there.
-        """
-        if not self._store.is_in_place:
-            logger.warning(
-                "the database of runs was deleted, replaced or restarted: it is opened anew"
-            )
-            self._store.reopen()
-        outcome = self._store.write(changes)
-        error = _caught(partial(self._store.check_written, changes.runs))
-        if isinstance(error, LostCommitError) and not self._store.is_in_place:
-            raise error
-        self.counts.is_kept = error is None
-        if error is None:
-            self.counts.last_commit = outcome.time
-        else:
-            logger.error("what was written of runs cannot be read: %s", error)
-        return outcome
-
-    def _finish(self, changes: Changes, outcome: Outcome) -> None:
-        """Take in that changes were written."""
-        if len(self._known) > MAX_KNOWN_RUNS:
-            self._known.clear()
-        runs = changes.runs
-        self._known |= outcome.owners.keys()
-        self.counts.damaged_rows += outcome.damaged
-        self.counts.refused.update(outcome.refused)
-        size = sum([self._unwritten.pop(run, 0) for run in runs])
-        self.counts.written += max(0, size - outcome.refused.total())
-        if self._is_failing:
-            logger.warning("runs are written again")
-        self._is_failing = False
-        self._changes, self._due = Changes(), None
-        if self._on_commit is not None:
-            error = _caught(partial(self._on_commit, outcome.owners))
-            if error is not None:
-                logger.error("a commit of runs could not be announced", exc_info=error)
-
-    def _fail(self, error: Exception) -> None:
-        """Take in that nothing was written, to try again."""
-        self.counts.failed_commits += 1
-        self.counts.is_kept = False
-        if not self._is_failing:
-            logger.error("runs cannot be written, which is tried again: %s", error)
-        self._is_failing = True
-        self._due = self._clock() + self._interval
-
-    def _drop(self, run: str, size: int, error: Exception) -> None:
-        self.counts.dropped += size
-        self.counts.is_kept = False
-        logger.error("data of the run %r were dropped", run, exc_info=error)
+        if has_room:
+            self._committer.add(change)
 
     def _run(self) -> None:
         wait: float | None = None
@@ -381,23 +252,14 @@ class Recorder:
             self._wake.clear()
             wait = self._iterate()
         self._iterate()
-        self.counts.dropped += self._unwritten.total()
-        self._unwritten.clear()
+        self._committer.drop_all()
         self._store.close()
 
     def _iterate(self) -> float | None:
         """Process the queue; log an error, after which the writer goes on."""
-        wait = _caught(self.process_queue)
+        wait = caught(self.process_queue)
         if isinstance(wait, Exception):
             self.counts.is_kept = False
             logger.error("the writer of runs goes on after an error", exc_info=wait)
             return self._interval
         return wait
-
-
-def _caught(work: Callable[[], T]) -> T | Exception:
-    """Return the result of `work`, or the error that it raised."""
-    try:
-        return work()
-    except Exception as error:  # noqa: BLE001 no fault, of one run or of the file, may end the recording of all runs
-        return error

@@ -3,10 +3,8 @@
 A killed process loses nothing that was committed.
 """
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,10 +16,9 @@ from assay_monitors.admission import (
     make_room,
     owner_of,
 )
+from assay_monitors.changes import Changes, Outcome
 from assay_monitors.codec import DamagedRowError, gold_to_json, pack_summary, unpack_summary
 from assay_monitors.database import Database, StoreUnavailableError
-from assay_monitors.gold import GoldPoint
-from assay_monitors.observations import Observation, Window
 from assay_monitors.retention import (
     TABLES,
     Retention,
@@ -36,118 +33,10 @@ from assay_monitors.run_file import RunFile
 from assay_monitors.summaries import Summary
 
 COMMITS_PER_MERGE = 64
+MAX_SEEN_RUNS = 10_000
 
-GoldKey = tuple[str, str, int]
 Edit = Literal["done", "not_found", "name_taken", "forbidden", "too_many_pins"]
 """The outcome of an edit or a deletion of a run."""
-
-
-@dataclass(slots=True)
-class Changes:
-    """Data not yet written: additions by window, gold by run, source and step.
-
-    `last_steps` has the step that the trainer named last for training, by run, and `named_at` when
-    it was named, in seconds since the epoch, where that is known. `owners` has the owner of each
-    run as far as it is known, which a new run gets.
-    """
-
-    windows: dict[Window, Summary] = field(default_factory=dict)
-    gold: dict[GoldKey, GoldPoint] = field(default_factory=dict)
-    last_steps: dict[str, int] = field(default_factory=dict)
-    owners: dict[str, str] = field(default_factory=dict)
-    named_at: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def runs(self) -> set[str]:
-        """The runs that the changes belong to."""
-        return {window.run for window in self.windows} | {run for run, _, _ in self.gold}
-
-    def name_step(self, run: str, step: int, named_at: float | None) -> None:
-        """Take in that the trainer named a step, at `named_at` if that is known."""
-        self.last_steps[run] = step
-        if named_at is not None:
-            self.named_at[run] = named_at
-
-    def observe(
-        self,
-        window: Window,
-        items: Sequence[Observation],
-        names_step: bool,
-        named_at: float | None = None,
-    ) -> None:
-        """Add the items of a request; `names_step` and `named_at` as in `Recorder.record`."""
-        if names_step:
-            self.name_step(window.run, window.step, named_at)
-        summary = self.windows.setdefault(window, Summary())
-        for item in items:
-            summary.add(item)
-
-    def add_telemetry(
-        self, window: Window, values: Mapping[str, float], named_at: float | None = None
-    ) -> None:
-        """Add a trainer's values of a step."""
-        self.name_step(window.run, window.step, named_at)
-        self.windows.setdefault(window, Summary()).add_telemetry(values)
-
-    def add_gold(self, key: GoldKey, point: GoldPoint, named_at: float | None = None) -> None:
-        """Add a gold measurement, which replaces an earlier one."""
-        run, _, step = key
-        self.name_step(run, step, named_at)
-        self.gold[key] = point
-
-    def of_run(self, run: str) -> "Changes":
-        """Return the changes of one run."""
-        return Changes(
-            {window: summary for window, summary in self.windows.items() if window.run == run},
-            {key: point for key, point in self.gold.items() if key[0] == run},
-            {name: step for name, step in self.last_steps.items() if name == run},
-            {name: owner for name, owner in self.owners.items() if name == run},
-            {name: time for name, time in self.named_at.items() if name == run},
-        )
-
-    @property
-    def size(self) -> int:
-        """The number of items and measurements."""
-        return sum([max(1, summary.items) for summary in self.windows.values()]) + len(self.gold)
-
-    def __bool__(self) -> bool:
-        return bool(self.windows or self.gold)
-
-
-@dataclass(slots=True)
-class Outcome:
-    """The outcome of a write: items that found no place, by reason, and rows that were set aside.
-
-    `time` is that of the write, in seconds since the epoch, and `owners` has the runs that were
-    written, and the owner of each.
-    """
-
-    time: float
-    owners: dict[str, str] = field(default_factory=dict)
-    refused: Counter[Refusal] = field(default_factory=Counter)
-    damaged: int = 0
-
-
-@dataclass(slots=True)
-class Counts:
-    """Observations that were written, dropped and refused, failed commits, and damaged rows.
-
-    Observations are dropped where the writer cannot keep up, or the disk does not take them.
-    `last_commit` is the time of the last commit that was read back, in seconds since the epoch, and
-    `is_kept` whether the latest was.
-    """
-
-    written: int = 0
-    dropped: int = 0
-    failed_commits: int = 0
-    damaged_rows: int = 0
-    refused: Counter[Refusal] = field(default_factory=Counter)
-    last_commit: float = 0.0
-    is_kept: bool = True
-
-    def copy(self) -> "Counts":
-        """Return the counts as they are now."""
-        return replace(self, refused=self.refused.copy())
 
 
 class RunStore:
@@ -173,6 +62,8 @@ class RunStore:
         self._retention = retention
         self._clock = clock
         self._commits = 0
+        self._seen: set[str] = set()
+        self._latest: Outcome | None = None
         self._connection = database.connect()
 
     def reopen(self) -> None:
@@ -204,6 +95,8 @@ class RunStore:
 
         Raises:
             sqlite3.Error: nothing was written: the disk is full, or the file busy for 5 s.
+            StoreUnavailableError: nothing was written: the database cannot be used now.
+            CommitInDoubtError: they may be written or not, see `was_committed`.
         """
         # Retention runs in the same transaction: an error always means that nothing was written,
         # and that the write may be tried again.
@@ -221,8 +114,20 @@ class RunStore:
                 merge_long_series(self._connection, self._retention)
             if is_merging or not self._connection.dialect.is_count_slow:
                 free_space(self._connection, self._retention)
+            self._latest = outcome
         self._commits += 1
+        if len(self._seen) > MAX_SEEN_RUNS:
+            self._seen.clear()
+        self._seen |= outcome.owners.keys()
         return outcome
+
+    def was_committed(self) -> Outcome | None:
+        """Return the outcome of a write that was in doubt; None if nothing was written.
+
+        Raises:
+            StoreUnavailableError: that is not known now.
+        """
+        return self._latest if self._connection.was_committed() else None
 
     def check_written(self, runs: set[str]) -> None:
         """Check that a reader finds these runs as they were written.
@@ -242,6 +147,7 @@ class RunStore:
             refusal = self._refusal(run, writer)
             if refusal is None:
                 delete_run(self._connection, run)
+        self._seen.discard(run)
         return refusal or "done"
 
     def edit(
@@ -274,6 +180,8 @@ class RunStore:
             for table in tables if name is not None else ():
                 statement = f"UPDATE {table} SET run = ? WHERE run = ?"  # noqa: S608 our own names
                 self._connection.execute(statement, (name, run))
+        if name is not None:
+            self._seen.discard(run)
         return "done"
 
     def set_aside_damaged(self, run: str) -> int:
@@ -308,7 +216,11 @@ class RunStore:
         """Return whether a run's changes are written; it is made if it is new."""
         owner, wanted = owner_of(self._connection, run), changes.owners.get(run, "")
         reason: Refusal | None = None
-        if owner is None:
+        if owner is None and run in self._seen and self._connection.dialect.is_shared:
+            # Its items were recorded before it was deleted; what follows begins it anew.
+            self._seen.discard(run)
+            reason = "deleted"
+        elif owner is None:
             reason = make_room(self._connection, self._retention, wanted, now)
         elif run in changes.owners and owner != wanted:
             reason = "owner"  # another process has made a run of this name

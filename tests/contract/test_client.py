@@ -34,8 +34,9 @@ from assay_models.items import TextItem
 from assay_models.registry import FAMILIES, Family
 from assay_monitors import reports
 from assay_monitors.advice import Advice
+from assay_monitors.changes import Changes
 from assay_monitors.health import ChannelHealth
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import RunStore
 
 KEY = "a-key-0123456789abc"
 

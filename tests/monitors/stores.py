@@ -5,11 +5,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from assay_monitors.changes import Changes, Outcome
 from assay_monitors.database import Database
 from assay_monitors.history import RunHistory, Stream
 from assay_monitors.observations import Observation, Window
 from assay_monitors.retention import Retention
-from assay_monitors.store import Changes, Outcome, RunStore
+from assay_monitors.store import RunStore
 from assay_monitors.summaries import summarise
 
 CODE = Stream("code@1", "train")

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from assay_monitors.admission import Writer
+from assay_monitors.changes import Changes
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import RunHistory, Stream
 from assay_monitors.intervals import exact
 from assay_monitors.observations import Window
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import RunStore
 
 from .series import run
 from .stores import CODE, changes_of, new_run, open_store

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assay_monitors.changes import Changes
 from assay_monitors.charts import (
     MAX_EPISODES,
     Episode,
@@ -24,7 +25,7 @@ from assay_monitors.history import RunHistory
 from assay_monitors.observations import Observation, Window, group_digest
 from assay_monitors.retention import Retention
 from assay_monitors.rules.base import Finding, Progress, Severity
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import RunStore
 from assay_monitors.summaries import Point, Summary, summarise
 
 Script = tuple[Severity | None, ...]

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from assay_monitors.changes import Changes
 from assay_monitors.codec import pack_summary
-from assay_monitors.gold import GoldPoint
 from assay_monitors.database import ReadTimeoutError
+from assay_monitors.gold import GoldPoint
 from assay_monitors.history import RunHistory
 from assay_monitors.observations import Observation, Window
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import RunStore
 from assay_monitors.summaries import summarise
 
 from .series import run

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
+from assay_monitors.changes import Changes
 from assay_monitors.history import RunHistory, Stream
 from assay_monitors.observations import Observation, Window
 from assay_monitors.retention import Retention
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import RunStore
 from assay_monitors.summaries import summarise
 
 from .recording import ITEMS

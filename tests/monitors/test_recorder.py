@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from assay_monitors.admission import Writer
+from assay_monitors.committer import MAX_WINDOWS
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import TRAINER_STREAM, RunHistory
-from assay_monitors.recorder import MAX_WINDOWS, Recorder
+from assay_monitors.recorder import Recorder
 
 from .stores import Clock, Disk, items, stored_items, window
 

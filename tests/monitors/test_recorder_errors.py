@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from assay_monitors.admission import Writer
+from assay_monitors.changes import Changes, Outcome
 from assay_monitors.database import LostCommitError
 from assay_monitors.history import RunHistory
 from assay_monitors.recorder import Recorder
-from assay_monitors.store import Changes, Outcome, RunStore
+from assay_monitors.store import RunStore
 
 from .stores import Disk, items, stored_items, window
 

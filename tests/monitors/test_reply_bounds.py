@@ -8,13 +8,14 @@ import pytest
 import assay_monitors.charts
 import assay_monitors.reports
 import assay_monitors.step_reports
+from assay_monitors.changes import Changes
 from assay_monitors.charts import run_chart
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import TRAINER_STREAM, RunHistory, Stream
 from assay_monitors.observations import Observation, Window
 from assay_monitors.reports import run_health
 from assay_monitors.step_reports import run_series
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import RunStore
 from assay_monitors.summaries import Summary, summarise
 
 from .stores import changes_of, open_store

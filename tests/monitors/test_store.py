@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from assay_monitors.changes import Changes
 from assay_monitors.codec import (
     gold_from_json,
     gold_to_json,
@@ -28,7 +29,7 @@ from assay_monitors.intervals import exact
 from assay_monitors.observations import Observation, Window
 from assay_monitors.retention import Retention
 from assay_monitors.run_file import make_private_folder
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import RunStore
 from assay_monitors.summaries import Summary, summarise
 
 from .series import observations, run

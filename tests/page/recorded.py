@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from assay_monitors.changes import Changes
 from assay_monitors.gold import GoldItem, GoldPoint, measure
 from assay_monitors.observations import Observation, Window
 from assay_monitors.retention import Retention
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import RunStore
 from assay_monitors.summaries import Summary
 
 STEPS, ITEMS, GROUP = 50, 40, 8

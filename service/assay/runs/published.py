@@ -1,8 +1,8 @@
 """PublishedCounts: the recorder's counts as Prometheus series."""
 
 from assay.metrics import RunSeries
+from assay_monitors.changes import Counts
 from assay_monitors.recorder import Recorder
-from assay_monitors.store import Counts
 
 
 class PublishedCounts:

@@ -17,8 +17,9 @@ from support.webhook_receivers import receiving
 from assay.api.components import components_of
 from assay.app import create_app
 from assay.settings import Settings, read_settings
+from assay_monitors.changes import Changes, Outcome
 from assay_monitors.recorder import Recorder
-from assay_monitors.store import Changes, Edit, Outcome, RunStore
+from assay_monitors.store import Edit, RunStore
 
 TELEMETRY = {"step": 4, "values": {"kl": 0.5}}
 GOLD = {"step": 1, "source": "tests", "gradient_norm": 1.0}

@@ -18,8 +18,9 @@ from assay.app import create_app
 from assay.runs.monitor import RunMonitor
 from assay.runs.steps import RunStep
 from assay.settings import Settings
+from assay_monitors.changes import Changes, Outcome
 from assay_monitors.history import RunHistory, Stream
-from assay_monitors.store import Changes, Outcome, RunStore
+from assay_monitors.store import RunStore
 from assay_monitors.summaries import Summary
 
 RUN = {"id": "team/exp-17", "step": 3, "split": "eval"}

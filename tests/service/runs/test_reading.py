@@ -9,10 +9,11 @@ import pytest
 
 from assay.errors import DeadlineExceeded, Overloaded
 from assay.runs.reading import MAX_REPORTS_PER_OWNER, RunReader
+from assay_monitors.changes import Changes
 from assay_monitors.history import RunHistory
 from assay_monitors.observations import Observation, Window
 from assay_monitors.retention import Retention
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import RunStore
 from assay_monitors.summaries import summarise
 
 

@@ -12,10 +12,11 @@ from assay.runs.steps import (
     StepFiling,
     next_arrival,
 )
+from assay_monitors.changes import Changes
 from assay_monitors.history import RunHistory
 from assay_monitors.observations import Observation, Window
 from assay_monitors.retention import Retention
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import RunStore
 from assay_monitors.summaries import summarise
 
 

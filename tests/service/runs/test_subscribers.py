@@ -13,10 +13,11 @@ from assay.api.runs import SubscriberStream
 from assay.errors import Overloaded
 from assay.runs.monitor import RunMonitor
 from assay.runs.subscribers import Subscribers
+from assay_monitors.changes import Changes
 from assay_monitors.gold import GoldPoint
 from assay_monitors.history import RunHistory, Update
 from assay_monitors.retention import Retention
-from assay_monitors.store import Changes, RunStore
+from assay_monitors.store import RunStore
 
 LONG = 60.0
 
