@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from cachetools import LRUCache
 
+from assay_monitors.observations import is_shadow
 from assay_monitors.reports import GoldHealth, RuleState, RunHealth, StreamHealth
 from assay_monitors.rules.base import Severity
 
@@ -164,7 +165,7 @@ def _latest_steps(health: RunHealth) -> Iterator[tuple[StreamKey, int]]:
 
 
 def _alerts(health: RunHealth) -> Iterator[tuple[AlertKey, Alert]]:
-    for stream in health.streams:
+    for stream in (stream for stream in health.streams if not is_shadow(stream.split)):
         for state in stream.rules:
             if state.severity is not None:
                 key = AlertKey(stream.model, stream.split, state.rule)

@@ -8,6 +8,14 @@ from typing import NamedTuple
 
 from assay_monitors.scripts import dominant_script
 
+SHADOW_SPLIT = "shadow/"
+"""The beginning of the splits of scores that were never served, of a model that shadows another."""
+
+
+def is_shadow(split: str | None) -> bool:
+    """Return whether a split holds scores that were never served."""
+    return split is not None and split.startswith(SHADOW_SPLIT)
+
 
 class Window(NamedTuple):
     """The key under which observations are summed: run, model, split and step.

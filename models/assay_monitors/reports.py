@@ -18,6 +18,7 @@ from assay_monitors.health import (
 )
 from assay_monitors.history import TRAINER_STREAM, RunHistory, Stream
 from assay_monitors.intervals import Estimate
+from assay_monitors.observations import is_shadow
 from assay_monitors.rules.base import Rule, Severity, Unit
 from assay_monitors.summaries import Point
 
@@ -158,9 +159,10 @@ class RunHealth:
     """The health of a run.
 
     `status` is the worst of its streams and gold sources, and `waiting` where none of them is
-    assessed. A gold source that advises to stop is critical, any other advice warns, and one with a
-    single measurement waits. `truncated`: there is more than a reply may hold: `model`, `split` and
-    `source` narrow it down. `damaged` rows cannot be read and are left out.
+    assessed; streams of shadows, whose scores were never served, do not count. A gold source that
+    advises to stop is critical, any other advice warns, and one with a single measurement waits.
+    `truncated`: there is more than a reply may hold: `model`, `split` and `source` narrow it down.
+    `damaged` rows cannot be read and are left out.
     """
 
     run: str
@@ -172,12 +174,13 @@ class RunHealth:
     damaged: int = 0
 
     def severities(self) -> dict[str, int]:
-        """Return each rule's worst severity over all streams.
+        """Return each rule's worst severity over all streams but those of shadows.
 
         It is -1 for a rule that waits or was not fed, 0 quiet, 1 warn, 2 critical.
         """
         worst_by_rule: dict[str, int] = {}
-        for state in (rule for stream in self.streams for rule in stream.rules):
+        served = [stream for stream in self.streams if not is_shadow(stream.split)]
+        for state in (rule for stream in served for rule in stream.rules):
             rank = RANK[state.severity or ("ok" if state.state == "quiet" else "waiting")]
             worst_by_rule[state.rule] = max(worst_by_rule.get(state.rule, rank), rank)
         return worst_by_rule
@@ -242,7 +245,7 @@ def run_health(
         measured = {name: points for name, points in measured.items() if name == source}
     shown = MAX_GOLD_POINTS // max(1, len(measured))
     gold = [gold_health(name, points, shown) for name, points in measured.items()]
-    statuses = [stream.status for stream in streams]
+    statuses = [stream.status for stream in streams if not is_shadow(stream.split)]
     statuses += [_gold_status(health) for health in gold]
     return RunHealth(
         run,

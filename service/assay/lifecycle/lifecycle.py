@@ -19,7 +19,13 @@ from assay.lifecycle.errors import (
     ModelIsShadowed,
     ModelUnloading,
 )
-from assay.lifecycle.memory import Available, available_bytes, check_memory
+from assay.lifecycle.memory import (
+    CPU_OVERHEAD,
+    DEVICE_OVERHEAD,
+    Available,
+    available_bytes,
+    check_memory,
+)
 from assay.lifecycle.release import end_device_thread, return_memory
 from assay.lifecycle.table import ModelTable
 from assay.served_model import Failed, Loading, ServedModel, Unloaded
@@ -131,7 +137,7 @@ class ModelLifecycle:
         present = self.table.names.get(model)
         if present is not None and not isinstance(present.state, Failed):
             return self._keep(present, order, primary)
-        check_memory(model, needed, sum(self._reserved.values()), self._available())
+        self._check_memory(model, needed)
         served = self._new_model(entry, primary)
         if present is not None:
             self._drop_failed(present)
@@ -270,11 +276,14 @@ class ModelLifecycle:
         self._end_shadow(served.id)
         self._run(served.id, served.close(0.0))
 
-    def _available(self) -> Available:
-        device = device_memory(self._runtime.device)
-        if device is not None:
-            return partial(device.free_bytes, self._runtime.device)
-        return available_bytes if self._runtime.device == "cpu" else lambda: None
+    def _check_memory(self, model: str, needed: int | None) -> None:
+        name = self._runtime.device
+        available: Available = available_bytes
+        overhead = CPU_OVERHEAD
+        if name != "cpu":
+            device, overhead = device_memory(name), DEVICE_OVERHEAD
+            available = partial(device.free_bytes, name) if device else lambda: None
+        check_memory(model, needed, sum(self._reserved.values()), available, overhead)
 
     def _on_model_death(self, model: str, reason: str) -> None:
         """Stop the server if a model that requests name can compute no more; a shadow just ends."""

@@ -5,8 +5,12 @@ from pathlib import Path, PurePosixPath
 
 from assay.lifecycle.errors import InsufficientMemory
 
-OVERHEAD = 1.25
-"""Memory that a load takes at its peak, as a multiple of the loaded weights."""
+CPU_OVERHEAD, DEVICE_OVERHEAD = 2.5, 1.25
+"""Memory that a load takes at its peak, as a multiple of the loaded weights.
+
+On a CPU layers are laid out anew for its kernels, and both layouts are compared before the model is
+served (`python -m benchmarks.lifecycle`).
+"""
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 UNLIMITED = 2**60
 """Version 1 of control groups writes a number beyond this where there is no limit."""
@@ -15,7 +19,9 @@ Available = Callable[[], int | None]
 """Returns the bytes that are available; None if they are unknown."""
 
 
-def check_memory(model: str, needed: int | None, reserved: int, available: Available) -> None:
+def check_memory(
+    model: str, needed: int | None, reserved: int, available: Available, overhead: float
+) -> None:
     """Check that a model fits beside those that are being loaded.
 
     Args:
@@ -23,6 +29,7 @@ def check_memory(model: str, needed: int | None, reserved: int, available: Avail
         needed: bytes of its weights; None if they are unknown, and nothing can be checked.
         reserved: bytes of the weights that are being loaded.
         available: returns the bytes that are available now.
+        overhead: the multiple of these bytes that a load takes.
 
     Raises:
         InsufficientMemory: it does not fit.
@@ -30,11 +37,15 @@ def check_memory(model: str, needed: int | None, reserved: int, available: Avail
     room = available() if needed else None
     if not needed or room is None:
         return
-    missing = int((needed + reserved) * OVERHEAD) - room
+    missing = int((needed + reserved) * overhead) - room
     if missing > 0:
-        loading = f" beside {_text(reserved)} of models that are being loaded" if reserved else ""
+        loading = (
+            f" beside {_text(int(reserved * overhead))} of models that are being loaded"
+            if reserved
+            else ""
+        )
         raise InsufficientMemory(
-            f"{model} needs about {_text(int(needed * OVERHEAD))}{loading}, "
+            f"{model} needs about {_text(int(needed * overhead))}{loading}, "
             f"{_text(room)} are available: {_text(missing)} are missing",
             hint="unload another model first, or serve this one on another machine",
         )

@@ -22,19 +22,13 @@ def end_device_thread(model: str) -> None:
             thread.join(JOIN_SECONDS)
 
 
-def collect_garbage() -> None:
-    """Free objects that refer to each other, as models and their batchers do.
-
-    What is left is exempt from collection again, as after the start.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-
-
 def return_memory(release_device: Callable[[], None], trim: Callable[[], None] | None) -> None:
-    """Free the objects of unloaded models, and return their memory to the system."""
-    collect_garbage()
+    """Return the memory of models that nothing refers to any more to the system.
+
+    Objects from before the last load stay exempt from collection: to scan them would stop the
+    event loop for a second. Models are freed without that, as no object of theirs refers back.
+    """
+    gc.collect()
     release_device()
     if trim is not None:
         trim()

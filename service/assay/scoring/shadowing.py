@@ -16,14 +16,13 @@ from assay.scoring.service import ScoreCall, ScoringService
 from assay.served_model import Ready, ServedModel
 from assay.types import NO_SHARE, ItemResult
 from assay_models.items import strings
+from assay_monitors.observations import SHADOW_SPLIT
 
 logger = logging.getLogger(__name__)
 
 MAX_ITEMS, MAX_CHARACTERS = 4_096, 32 * 2**20
 """What one shadow may have admitted and not scored; beyond it items are dropped and counted."""
 SHADOW_SECONDS = 60.0
-SHADOW_SPLIT = "shadow/"
-"""The beginning of the split under which a shadow's scores are recorded in a run."""
 DROPS: Mapping[type[AssayError], str] = {
     Overloaded: "overloaded",
     DeadlineExceeded: "expired",
