@@ -287,12 +287,8 @@ async def test_a_replica_that_stops_computes_for_others_or_lets_them_compute(
     tmp_path: Path, redis_server: RedisServer, gate: DeviceGate, is_drained: bool
 ) -> None:
     drain = "30" if is_drained else "0.1"
-    async with two_processes(tmp_path, redis_server, gate, ASSAY_DRAIN_TIMEOUT=drain) as (
-        first,
-        second,
-        computing,
-        waiting,
-    ):
+    async with two_processes(tmp_path, redis_server, gate, drain) as parts:
+        first, second, computing, waiting = parts
         first.stop()
         if not is_drained:
             assert (await computing).status == 503
