@@ -218,7 +218,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Story:
-    """What happens: requests, faults of calls by replica, incidents, and a kill."""
+    """Requests, faults of calls by replica, incidents at a time, and a kill of the first replica."""
 
     requests: Sequence[Request]
     faults: Sequence[Sequence[Fault]]
