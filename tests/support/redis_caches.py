@@ -6,6 +6,7 @@ from typing import Any
 
 from redis import Redis
 
+from assay.cache.locks import RedisLocks
 from assay.cache.redis import RedisCache
 from assay.cache.redis_client import PREFIX, RedisClient
 from assay.metrics import Metrics
@@ -35,6 +36,20 @@ def new_redis_cache(
     metrics = metrics or new_metrics()
     client = new_client(url, metrics=metrics, timeout=timeout, **options)
     return RedisCache(client, ttl=60, metrics=metrics)
+
+
+class ClosableLocks(RedisLocks):
+    """Locks with a client of their own."""
+
+    def __init__(self, url: str) -> None:
+        cache = new_redis_cache(url)
+        super().__init__(cache.client, cache, seconds=60.0)
+        self.close = cache.close
+
+
+def new_locks(url: str) -> ClosableLocks:
+    """Return the locks of one more replica."""
+    return ClosableLocks(url)
 
 
 def raw_names(client: Redis) -> list[bytes]:
