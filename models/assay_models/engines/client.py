@@ -113,9 +113,14 @@ def open_transport(
     endpoints = Endpoints(
         model, card.urls, max_calls=card.max_calls, clock=clock, listener=listener
     )
+    http = HttpPool(
+        card.max_calls * len(card.urls),
+        card.connect_seconds,
+        is_encrypted=any(url.startswith("https:") for url in card.urls),
+    )
     return Transport(
         endpoints,
-        HttpPool(card.max_calls * len(card.urls), card.connect_seconds),
+        http,
         key=ApiKeyFile(card.api_key_file),
         retries=Retries(card.retries, card.timeout_seconds),
         clock=clock,

@@ -1,5 +1,6 @@
 """HttpPool: connections to engines, and whole replies. Only this file imports the HTTP library."""
 
+import ssl
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -42,11 +43,14 @@ class HttpPool:
     Args:
         connections: idle connections to keep.
         connect_seconds: until a connection attempt has failed.
+        is_encrypted: whether any URL is https. Otherwise no certificates are loaded, which takes
+            long, and a connection that needs some fails.
     """
 
-    def __init__(self, connections: int, connect_seconds: float) -> None:
+    def __init__(self, connections: int, connect_seconds: float, *, is_encrypted: bool) -> None:
+        bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._client = httpx2.AsyncClient(
-            verify=httpx2.create_ssl_context(),
+            verify=httpx2.create_ssl_context() if is_encrypted else bare,
             trust_env=False,
             follow_redirects=False,
             timeout=httpx2.Timeout(None, connect=connect_seconds),
