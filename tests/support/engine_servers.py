@@ -55,7 +55,8 @@ Handler = Callable[["EngineServer", Received], tuple[int, Any]]
 class EngineServer:
     """A server of one protocol.
 
-    `status` is answered to each POST unless it is 200; `gate` holds POSTs back until it is set.
+    `status` is answered to each POST unless it is 200, and `content` in the place of JSON; `gate`
+    holds POSTs back until it is set.
     `received` are the requests in order; one whose client left is marked `is_cut`.
     """
 
@@ -66,6 +67,7 @@ class EngineServer:
     root: str = "checkpoint"
     version: str = "0.32.0"
     key: str = ""
+    content: bytes | None = None
     gate: asyncio.Event | None = None
     received: list[Received] = field(default_factory=list)
     cut: asyncio.Event = field(default_factory=asyncio.Event)
@@ -90,7 +92,8 @@ class EngineServer:
                 self.cut.set()
                 return
         status, value, extra = self._answer(request)
-        content = orjson.dumps(value)
+        is_post = request.body is not None
+        content = self.content if is_post and self.content is not None else orjson.dumps(value)
         pairs = {"content-length": str(len(content)), "content-type": "application/json", **extra}
         sent = [(name.encode(), text.encode()) for name, text in pairs.items()]
         await send({"type": "http.response.start", "status": status, "headers": sent})
@@ -102,7 +105,7 @@ class EngineServer:
         if self.status != 200 and request.body is not None:
             return self.status, {"error": {"message": "a text that quotes"}}, self.headers
         status, value = self.handler(self, request)
-        extra = {}
+        extra = {**self.headers}
         if self.handler is tei and request.body is not None:
             parts = [part for parts in request.body["inputs"] for part in parts]
             extra["x-compute-characters"] = str(sum(map(len, parts)))
