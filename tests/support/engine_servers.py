@@ -9,7 +9,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import uvicorn
@@ -70,6 +70,7 @@ class EngineServer:
     content: bytes | None = None
     gate: asyncio.Event | None = None
     received: list[Received] = field(default_factory=list)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
     cut: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
     port: int = 0
@@ -79,6 +80,12 @@ class EngineServer:
         """The POSTs in order."""
         return [request for request in self.received if request.body is not None]
 
+    async def wait_for_posts(self, count: int) -> None:
+        """Wait until that many POSTs have come."""
+        while len(self.posts) < count:
+            self.arrived.clear()
+            await self.arrived.wait()
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request as an ASGI application."""
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
@@ -86,11 +93,12 @@ class EngineServer:
         body = await _body(receive)
         request.body = orjson.loads(body) if scope["method"] == "POST" else None
         self.received.append(request)
-        if self.gate is not None and request.body is not None:
-            if not await self._wait(self.gate, receive):
-                request.is_cut = True
-                self.cut.set()
-                return
+        self.arrived.set()
+        is_held = self.gate is not None and request.body is not None
+        if is_held and not await self._wait(self.gate, receive):
+            request.is_cut = True
+            self.cut.set()
+            return
         status, value, extra = self._answer(request)
         is_post = request.body is not None
         content = self.content if is_post and self.content is not None else orjson.dumps(value)
@@ -112,8 +120,9 @@ class EngineServer:
         return status, value, extra
 
     @staticmethod
-    async def _wait(gate: asyncio.Event, receive: Callable[[], Awaitable[Any]]) -> bool:
+    async def _wait(gate: asyncio.Event | None, receive: Callable[[], Awaitable[Any]]) -> bool:
         """Wait for the gate; return whether the client is still there."""
+        assert gate is not None
         opened = asyncio.ensure_future(gate.wait())
         left = asyncio.ensure_future(receive())
         done, pending = await asyncio.wait({opened, left}, return_when="FIRST_COMPLETED")
@@ -126,10 +135,10 @@ class EngineServer:
         """Listen on a loopback port."""
         config = uvicorn.Config(self, log_level="critical", lifespan="off", ws="none")
         config.load()
-        state = ServerState()
+        state, protocol = ServerState(), cast(Any, config.http_protocol_class)
         loop = asyncio.get_running_loop()
         listener = await loop.create_server(
-            lambda: config.http_protocol_class(config=config, server_state=state, app_state={}),
+            lambda: protocol(config=config, server_state=state, app_state={}),
             "127.0.0.1",
             port,
         )
@@ -149,8 +158,8 @@ class EngineServer:
 async def _body(receive: Callable[[], Awaitable[Any]]) -> bytes:
     body = b""
     while True:
-        message = await receive()
-        body += message.get("body", b"")
+        message: dict[str, Any] = await receive()
+        body += cast(bytes, message.get("body", b""))
         if not message.get("more_body"):
             return body
 

@@ -115,8 +115,7 @@ async def test_half_open_url_gets_one_call_and_the_others_wait_for_its_outcome()
         server.status, server.gate = 200, gate
         clock.now += 1.0
         calls = [asyncio.create_task(sender.call(call_of([1]), read_status)) for _ in range(4)]
-        while len(server.posts) == FAILURES_TO_OPEN:
-            await asyncio.sleep(0)
+        await server.wait_for_posts(FAILURES_TO_OPEN + 1)
         for _ in range(50):
             await asyncio.sleep(0)
         assert len(server.posts) == FAILURES_TO_OPEN + 1

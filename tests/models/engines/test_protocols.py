@@ -66,11 +66,9 @@ async def test_activation_of_an_engine_that_has_none_is_refused_unsent(protocol:
 @each_protocol
 async def test_method_for_the_other_kind_of_input_raises(protocol: str) -> None:
     engine = open_engine(engine_card(protocol, "http://127.0.0.1:9"))
+    call = engine.classify_texts(["a"]) if engine.takes == "ids" else engine.classify([[1]])
     with pytest.raises(EngineError) as raised:
-        if engine.takes == "ids":
-            await engine.classify_texts(["a"])
-        else:
-            await engine.classify([[1]])
+        await call
     assert (raised.value.code, raised.value.retryable) == ("engine_refused", False)
     await engine.close()
 

@@ -76,9 +76,7 @@ def test_bad_row_alone_never_causes_failures_enough_to_open_a_breaker(
     asyncio.run(
         compute_rows(range(count), compute, size=lambda _: 1, max_rows=count, max_tokens=count)
     )
-    failures = "".join(
-        "x" if is_failure else "." for is_failure in map(lambda ok: not ok, outcomes)
-    )
+    failures = "".join("." if is_success else "x" for is_success in outcomes)
     assert max(map(len, failures.split("."))) < FAILURES_TO_OPEN
 
 
