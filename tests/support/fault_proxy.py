@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import orjson
 
-from support.reply_damages import DAMAGES, Damage, change, set_number
+from support.reply_damages import DAMAGES, Damage, change, entries, set_number
 
 Fault = Literal[
     "none",
@@ -67,7 +67,7 @@ class FaultProxy:
     faults: Iterator[Fault]
     injected: list[Fault] = field(default_factory=list)
     url: str = ""
-    _last: Message | None = None
+    _earlier: dict[int, Message] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @asynccontextmanager
@@ -105,7 +105,7 @@ class FaultProxy:
         if fault == "reset before the request":
             return reset(writer)
         reply = await self._forward(request)
-        stale, self._last = self._last, reply
+        stale = self._exchange(reply)
         if fault == "reset before the status":
             return reset(writer)
         if fault == "latency":
@@ -120,6 +120,17 @@ class FaultProxy:
         writer.write(reply.head + reply.body)
         await writer.drain()
         return True
+
+    def _exchange(self, reply: Message) -> Message | None:
+        """Return the last reply before this one with as many entries, and keep this one."""
+        if not reply.head.startswith(b"HTTP/1.1 200"):
+            return None
+        value = orjson.loads(reply.body)
+        if isinstance(value, dict) and not {"data", "results"} & value.keys():
+            return None
+        count = len(entries(value))
+        earlier, self._earlier[count] = self._earlier.get(count), reply
+        return earlier
 
     async def _forward(self, request: Message) -> Message:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.upstream)
