@@ -172,6 +172,8 @@ def vllm(server: EngineServer, request: Received) -> tuple[int, Any]:
         model = {"id": "rm", "object": "model", "owned_by": "vllm", "root": server.root}
         return 200, {"object": "list", "data": [{**model, "parent": None, "max_model_len": 1024}]}
     body = request.body
+    if request.path == "/score" and server.labels == 1:
+        return 200, vllm_scores(request)
     if request.path != "/classify" or body.get("model", "rm") != "rm":
         return 404, {"error": {"message": "no", "type": "NotFoundError", "code": 404}}
     rows = body["input"]
@@ -199,6 +201,20 @@ def vllm(server: EngineServer, request: Received) -> tuple[int, Any]:
         "data": data,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0},
     }
+
+
+def vllm_scores(request: Received) -> Any:
+    """Answer as vLLM's `POST /score` does."""
+    pairs = zip(request.body["queries"], request.body["documents"], strict=True)
+    is_plain = request.body.get("use_activation") is False
+    data = []
+    for index, pair in enumerate(pairs):
+        logits = logits_of("\n".join(pair))
+        score = logits[0] if is_plain else activated(logits)[0]
+        data.append({"index": index, "object": "score", "score": score})
+    usage = {"prompt_tokens": 9, "total_tokens": 9, "completion_tokens": 0}
+    name = request.headers.get("x-request-id", "4a")
+    return {"id": f"score-{name}", "object": "list", "model": "rm", "data": data, "usage": usage}
 
 
 def sglang(server: EngineServer, request: Received) -> tuple[int, Any]:

@@ -114,6 +114,24 @@ async def test_assay_gets_pairs_by_the_names_of_their_fields() -> None:
         await engine.close()
 
 
+async def test_vllm_gets_pairs_as_queries_and_documents() -> None:
+    async with EngineServer(PROTOCOLS["vllm"]).listening() as server:
+        engine = open_engine(engine_card("vllm", server.url))
+        pairs = [("A dog runs.", "It moves."), ("2+2?", "4")]
+        expected = [logits_of("\n".join(pair)) for pair in pairs]
+        assert await engine.classify_texts(pairs) == expected
+        assert await engine.classify_texts(pairs, activation=True) == [
+            tuple(activated(raw)) for raw in expected
+        ]
+        assert server.posts[0].body == {
+            "model": "rm",
+            "queries": ["A dog runs.", "2+2?"],
+            "documents": ["It moves.", "4"],
+            "use_activation": False,
+        }
+        await engine.close()
+
+
 async def test_tei_gets_a_pair_as_a_list_of_two() -> None:
     async with EngineServer(PROTOCOLS["tei"], labels=3).listening() as server:
         engine = open_engine(engine_card("tei", server.url))
