@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast, get_args
 
 from assay_models.base import Item, RewardModel
 from assay_models.card import CardError, ModelCard
+from assay_models.engines.listener import SILENT, EngineListener
 from assay_models.items import (
     CodeExecItem,
     CodeItem,
@@ -22,12 +23,13 @@ from assay_models.repository import ModelFiles
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """The settings of a family's computation: torch's names of the device and of the dtype, and
-    whether a raw must be bit-equal in every batch."""
+    """The settings of a family's computation: torch's names of the device and of the dtype, whether
+    a raw must be bit-equal in every batch, and the receiver of events of calls to engines."""
 
     device: str = "cpu"
     dtype: str = "float32"
     deterministic: bool = False
+    engine_listener: EngineListener = SILENT
 
 
 class Loader(Protocol):

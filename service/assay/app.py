@@ -208,7 +208,12 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         table,
         create=create,
         open_repository=partial(open_repository, settings),
-        runtime=Runtime(settings.device, settings.dtype, settings.deterministic),
+        runtime=Runtime(
+            settings.device,
+            settings.dtype,
+            settings.deterministic,
+            engine_listener=metrics.engines,
+        ),
         limits=LifecycleLimits(settings.load_timeout, settings.drain_timeout),
         on_death=on_death,
         end_shadow=shadowing.stop,
@@ -249,8 +254,6 @@ def _read_keys(settings: Settings) -> ApiKeys | None:
     keys = [key.get_secret_value() for key in settings.api_keys]
     share = share_of(settings.key_rate, settings.key_concurrency)
     return ApiKeys(keys, settings.api_keys_file, share)
-
-
 
 
 def _create_webhook(settings: Settings, metrics: Metrics) -> Webhook | None:

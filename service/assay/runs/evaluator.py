@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from cachetools import LRUCache
 
-from assay.metrics import RunSeries
+from assay.metric_series import RunSeries
 from assay.runs.gauges import RunGauges
 from assay.types import Clock
 from assay_monitors.alerts import AlertChange, AlertMemory, AlertTracker

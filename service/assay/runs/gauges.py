@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from prometheus_client import Gauge
 
-from assay.metrics import RunSeries
+from assay.metric_series import RunSeries
 from assay_monitors.reports import RANK, RunHealth, StreamHealth
 from assay_monitors.rules.rolling import SCORE
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from assay.errors import AssayError, DeadlineExceeded, Forbidden, Overloaded, RunQuotaExceeded
-from assay.metrics import RunSeries
+from assay.metric_series import RunSeries
 from assay.runs.reading import RunReader
 from assay.types import Caller, Clock
 from assay_monitors.admission import Refusal, Writer, replaceable

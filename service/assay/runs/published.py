@@ -1,6 +1,6 @@
 """PublishedCounts: the recorder's counts as Prometheus series."""
 
-from assay.metrics import RunSeries
+from assay.metric_series import RunSeries
 from assay_monitors.changes import Counts
 from assay_monitors.recorder import Recorder
 

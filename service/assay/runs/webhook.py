@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import httpx2
 import orjson
 
-from assay.metrics import AlertSeries
+from assay.metric_series import AlertSeries
 from assay_monitors.alerts import AlertChange
 
 logger = logging.getLogger(__name__)
