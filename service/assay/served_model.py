@@ -6,15 +6,16 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import ValidationError
 
 from assay.batching.batcher import BatchLimits, DynamicBatcher
 from assay.errors import AssayError, ModelFailed, ModelNotReady
+from assay.fingerprints import plain_fingerprints, served_fingerprint
 from assay.metrics import Metrics
+from assay.proofs import Proofs, proof_of, require_example
 from assay.types import Clock
 from assay_models.base import (
     Input,
@@ -23,7 +24,6 @@ from assay_models.base import (
     Prepared,
     Raw,
     RewardModel,
-    Truncation,
 )
 from assay_models.card import CardError, ModelCard
 from assay_models.registry import Family, Runtime, family_of
@@ -31,7 +31,6 @@ from assay_models.repository import (
     ModelFiles,
     ModelRepository,
     RepositoryEntry,
-    fingerprint_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -82,14 +81,16 @@ class Ready:
     """The model is loaded, and has computed its card's example if the card has one.
 
     `probe` is the prepared example, or the family's, which readiness computes again;
-    `fingerprints` are those of the options without numbers. `raw_lengths` are the lengths of raws
-    that were computed here: a cached raw of another length is not used, once there are any.
+    `raw_fingerprint` is the model's, `fingerprints` are those of the options without numbers.
+    `raw_lengths` are the lengths of raws that were computed here: a cached raw of another length is
+    not used, once there are any.
     """
 
     card: ModelCard
     model: RewardModel
     batcher: DynamicBatcher
     probe: Prepared
+    raw_fingerprint: str
     fingerprints: Mapping[Options, str]
     raw_lengths: set[int] = field(default_factory=set)
     name: Literal["ready"] = "ready"
@@ -97,7 +98,9 @@ class Ready:
     def fingerprint(self, options: Options) -> str:
         """Return the digest of all that decides a number served with these options."""
         known = self.fingerprints.get(options)
-        return _fingerprint(self.model, self.card, options) if known is None else known
+        return (
+            served_fingerprint(self.raw_fingerprint, self.card, options) if known is None else known
+        )
 
 
 State = Loading | Ready | Failed
@@ -146,6 +149,8 @@ class ServedModel:
         self._has_lock = False
         self._files = ModelFiles(entry.folder, None)
         self._changed: Path | None = None
+        self._proofs: Proofs | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{DEVICE_THREAD} {entry.card.id}")
 
     def start(self, repository: ModelRepository, runtime: Runtime, load_lock: asyncio.Lock) -> None:
@@ -175,7 +180,7 @@ class ServedModel:
         """Return the loaded model.
 
         Raises:
-            ModelNotReady: it is still loading.
+            ModelNotReady: it is still loading, or its engine is not proven.
             ModelFailed: it could not be loaded.
         """
         state = self.state
@@ -183,6 +188,10 @@ class ServedModel:
             raise ModelFailed(f"{self.id} could not be loaded", hint=state.reason)
         if isinstance(state, Loading):
             raise ModelNotReady(f"{self.id} is loading", retry_after=LOADING_RETRY_SECONDS)
+        if self._unproven is not None:
+            raise ModelNotReady(
+                f"{self.id} is not proven", hint=self._unproven, retry_after=LOADING_RETRY_SECONDS
+            )
         return state
 
     async def is_computing(self) -> bool:
@@ -194,7 +203,8 @@ class ServedModel:
         replica that starts now would serve others.
         """
         state = self.state
-        computes = isinstance(state, Ready) and state.batcher.alive and await self._computes(state)
+        computes = self._unproven is None and isinstance(state, Ready) and state.batcher.alive
+        computes = isinstance(state, Ready) and computes and await self._computes(state)
         computes = computes and await self._is_current()
         self._metrics.ready.labels(self.id).set(computes)
         return computes
@@ -202,6 +212,8 @@ class ServedModel:
     @property
     def condition(self) -> str:
         """The reason why `is_computing` was false."""
+        if self._unproven is not None:
+            return f"not proven: {self._unproven}"
         if self._changed is None:
             return "not computing"
         return f"changed on disk: {self._changed} is not the file that was loaded"
@@ -225,6 +237,8 @@ class ServedModel:
             await asyncio.wait({self._loading}, timeout=timeout)
         if isinstance(self.state, Ready):
             await self.state.batcher.close(timeout)
+        if self._proofs is not None:
+            await self._proofs.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _load_and_test(
@@ -238,8 +252,14 @@ class ServedModel:
             if not done:  # its thread goes on; another model may load now
                 raise CardError(f"loading took more than {self._load_timeout:g} seconds")
             model, probe = loading.result()
-            raws = await self._self_test(model, probe)
-        fingerprints = _fingerprints(model, self.card)
+            raws = await self._self_test(model, probe) if proof_of(model) is None else []
+        await self._start_proofs(model, probe)
+        self.state = self._ready(model, probe)
+        self.state.raw_lengths.update(map(len, raws))
+        logger.info("%s is %s", self.id, "ready" if self._unproven is None else "not proven")
+
+    def _ready(self, model: RewardModel, probe: Prepared) -> Ready:
+        """Return the state of a loaded model, with a batcher that is started."""
         batcher = DynamicBatcher(
             name=self.id,
             predict=model.predict,
@@ -251,8 +271,35 @@ class ServedModel:
             on_death=self._on_death,
         )
         batcher.start()
-        self.state = Ready(self.card, model, batcher, probe, fingerprints, {*map(len, raws)})
-        logger.info("%s is ready", self.id)
+        raw = model.fingerprint
+        return Ready(self.card, model, batcher, probe, raw, plain_fingerprints(raw, self.card))
+
+    async def _start_proofs(self, model: RewardModel, probe: Prepared) -> None:
+        """Prove a model that an engine computes once, and go on in the background."""
+        proof = proof_of(model)
+        if proof is None:
+            return
+        if self.card.example is not None and probe.inputs:
+            require_example(proof, model, self.card.example, probe)
+        await proof.prove()
+        self._proofs = Proofs(proof, self._renew, self._on_death)
+        self._proofs.start()
+
+    def _renew(self) -> None:
+        """Serve under a new fingerprint, with a batcher of its own, once another engine is proven.
+
+        What the old batcher holds fails: its numbers belong to the old fingerprint.
+        """
+        old = self.state
+        if not isinstance(old, Ready) or old.model.fingerprint == old.raw_fingerprint:
+            return
+        self.state = self._ready(old.model, old.probe)
+        logger.warning("%s: another engine was proven, its fingerprint is new", self.id)
+        self._closing = asyncio.create_task(old.batcher.close(0.0))
+
+    @property
+    def _unproven(self) -> str | None:
+        return None if self._proofs is None else self._proofs.unproven
 
     def _on_loaded(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -353,13 +400,3 @@ def _summary(error: ValidationError) -> str:
         f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
         for problem in error.errors(include_url=False, include_input=False)
     )
-
-
-def _fingerprints(model: RewardModel, card: ModelCard) -> dict[Options, str]:
-    choices = product(get_args(Truncation), (False, True))
-    plain = [Options(truncation, raw) for truncation, raw in choices]
-    return {options: _fingerprint(model, card, options) for options in plain}
-
-
-def _fingerprint(model: RewardModel, card: ModelCard, options: Options) -> str:
-    return fingerprint_of({"raw": model.fingerprint, "card": card.options, "for": options})
