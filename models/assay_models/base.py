@@ -13,19 +13,19 @@ Truncation = Literal["error", "left", "right", "middle"]
 
 Raw = tuple[float, ...]
 """The result of `predict` for one input: the model's own fp32 outputs, before any shaping."""
+Raws = Sequence["Raw | ItemError"]
 
 
 class ItemError(Exception):
     """An error of one item; the other items of its batch can be scored.
 
-    Raised by `prepare` and `finish`, and by `predict` on an input alone. The caller gets no number
-    and `status: error`, with this code and detail. The detail must not quote the item's text.
+    Raised by `prepare`, `finish` and, on an input alone, `predict`; in the place of a raw it is an
+    input's own. The item gets no number but this code and detail, which must quote no text of it.
     """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
-        self.code = code
-        self.detail = detail
+        self.code, self.detail = code, detail
 
 
 class DeviceOutOfMemory(Exception):
@@ -128,7 +128,7 @@ class RewardModel(Protocol):
 
     def cost(self, inputs: Sequence[Input]) -> int: ...
 
-    def predict(self, inputs: Sequence[Input]) -> Sequence[Raw] | Awaitable[Sequence[Raw]]: ...
+    def predict(self, inputs: Sequence[Input]) -> Sequence[Raw] | Awaitable[Raws]: ...
 
     def finish(
         self, prepared: Prepared, raws: Sequence[Raw], options: Options

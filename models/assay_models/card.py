@@ -6,8 +6,17 @@ from bisect import bisect_right
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Kind = TypeVar("Kind", bound=BaseModel)
@@ -158,6 +167,63 @@ class Calibration(_Section):
         return below + (above - below) * (distance - low) / (high - low)
 
 
+class EngineCard(_Section):
+    """The inference engine that computes the raws, in the place of weights that are loaded here.
+
+    `urls` run the same model, by the same version of the same software. `model` is the engine's
+    name of it. `api_key_file` is the path of a file with the bearer key. A call has at most
+    `max_call_items` inputs and `max_call_tokens` tokens; a URL has at most `max_calls` in flight.
+    `retries` are tries after the first. A try ends after `timeout_seconds`, or with the deadline.
+    """
+
+    protocol: Literal["vllm", "sglang", "tei", "assay"]
+    urls: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
+    model: str = ""
+    api_key_file: str = ""
+    max_call_items: Annotated[int, Field(ge=1)] = 64
+    max_call_tokens: Annotated[int, Field(ge=1)] = 16_384
+    max_calls: Annotated[int, Field(ge=1, le=1024)] = 4
+    retries: Annotated[int, Field(ge=0, le=10)] = 3
+    connect_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+
+    @model_validator(mode="after")
+    def _check_model(self) -> Self:
+        if self.protocol == "assay" and not re.fullmatch(rf"{NAME}(@[0-9]{{1,6}})?", self.model):
+            raise ValueError("`model` names a model of the other Assay, as name or name@version")
+        return self
+
+    @field_validator("urls")
+    @classmethod
+    def _check_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        plain = tuple(url.rstrip("/") for url in urls)
+        if len({*plain}) < len(plain):
+            raise ValueError("a URL is there twice")
+        for url in plain:
+            _check_url(url)
+        return plain
+
+
+def _check_url(url: str) -> None:
+    """Check the URL of an engine. No error quotes it: a password may be inside.
+
+    Raises:
+        ValueError: it cannot be used.
+    """
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("a URL is http://host:port or https://host:port, with a path if need be")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(
+            "a URL has no user, password, query or fragment: put the key into a file and name it in"
+            " `api_key_file`"
+        )
+
+
 class ModelCard(_Section):
     """One served model.
 
@@ -176,6 +242,7 @@ class ModelCard(_Section):
     comparable: Literal["everywhere", "within_group"] = "within_group"
     weights: Weights = Weights()
     limits: Limits = Limits()
+    engine: EngineCard | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     training: Training | None = None
     quality: tuple[Quality, ...] = ()

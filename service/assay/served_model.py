@@ -27,6 +27,7 @@ from assay_models.base import (
 )
 from assay_models.card import CardError, ModelCard
 from assay_models.registry import Family, Runtime, family_of
+from assay_models.remote import RemoteCallFailed, require_raws
 from assay_models.repository import (
     ModelFiles,
     ModelRepository,
@@ -305,7 +306,7 @@ class ServedModel:
         error = None if task.cancelled() else task.exception()
         if error is None:
             return
-        expected = isinstance(error, CardError | SelfTestFailed)
+        expected = isinstance(error, CardError | SelfTestFailed | RemoteCallFailed)
         reason = str(error) if expected else f"loading raised {type(error).__name__}"
         self.state = Failed(reason)
         cause = None if expected else error
@@ -357,7 +358,7 @@ class ServedModel:
             return raws
         pending = model.predict(inputs)
         assert isinstance(pending, Awaitable), "a remote model is asynchronous"
-        return await pending
+        return require_raws(await pending)
 
     async def _computes(self, ready: Ready) -> bool:
         batcher = ready.batcher

@@ -8,12 +8,11 @@ exactly once, on every path.
 import asyncio
 import concurrent.futures
 import logging
-import math
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from assay.batching.entry import Entry, Outcome, Waiter
+from assay.batching.entry import Entry, Outcome, Waiter, item_failure, value_of
 from assay.batching.executor import (
     AsyncExecutor,
     Budget,
@@ -27,7 +26,6 @@ from assay.errors import (
     AssayError,
     DeadlineExceeded,
     InferenceFailed,
-    NonFiniteScore,
     Overloaded,
     RequestTooLarge,
     ShuttingDown,
@@ -35,6 +33,7 @@ from assay.errors import (
 from assay.metrics import BatcherSeries, Metrics
 from assay.types import Clock, Lane
 from assay_models.base import DeviceOutOfMemory, Input, ItemError, Raw
+from assay_models.remote import RemoteCallFailed
 
 logger = logging.getLogger(__name__)
 
@@ -320,8 +319,10 @@ class DynamicBatcher:
             self._budget.record_out_of_memory(cost)
             alone = InferenceFailed("the device has no memory for this item, even for it alone")
             self._split(in_flight, "out_of_memory", alone)
+        elif isinstance(error, RemoteCallFailed):
+            self._fail(in_flight, error)
         else:
-            self._split(in_flight, "failed", _item_failure(error))
+            self._split(in_flight, "failed", item_failure(error))
         self._series.budget.set(self._budget.tokens)
         self._series.queue_tokens.set(self._scheduler.tokens)
 
@@ -336,21 +337,29 @@ class DynamicBatcher:
             self._retries.append(Batch(again, []))
 
     def _succeed(self, in_flight: InFlightBatch, cost: int) -> None:
-        for entry, raw in zip(in_flight.live, in_flight.future.result(), strict=True):
-            finite = all(map(math.isfinite, raw))
-            value = raw if finite else NonFiniteScore("the model gave NaN or infinity")
-            self._settle(entry, value, in_flight.ended)
+        results = in_flight.future.result()
+        for entry, result in zip(in_flight.live, results, strict=True):
+            self._settle(entry, value_of(result), in_flight.ended)
         tokens = sum(entry.input.tokens for entry in in_flight.live)
         seconds = max(0.0, in_flight.ended - (in_flight.began or 0.0))
         full = self._budget.is_full(cost)
         self._throughput.record(tokens, seconds, in_flight.ended, full)
         self._budget.record_success(cost)
-        self._failing, self._last_success = False, in_flight.ended
+        if not all(isinstance(result, ItemError) for result in results):
+            self._failing, self._last_success = False, in_flight.ended
         self._series.forwards["ok"].inc()
         self._series.batch_size.observe(len(in_flight.live))
         self._series.tokens.inc(tokens)
         self._series.padded_tokens.inc(cost)
         self._series.predict_seconds.observe(seconds)
+
+    def _fail(self, in_flight: InFlightBatch, error: RemoteCallFailed) -> None:
+        """Settle a batch whose call to another server failed; that server's client has retried."""
+        self._failing = True
+        self._series.forwards["failed"].inc()
+        for entry in in_flight.live:
+            failure = InferenceFailed(error.detail, code=error.code, retryable=error.retryable)
+            self._settle(entry, failure, in_flight.ended)
 
     def _split(self, in_flight: InFlightBatch, outcome: str, alone: AssayError) -> None:
         """Retry a failed batch in halves; settle a single entry with the error `alone`."""
@@ -369,13 +378,6 @@ class DynamicBatcher:
                 waited = max(0.0, entry.started - entry.enqueued)
                 self._series.queue_phase.observe(waited)
                 self._series.queue_seconds[entry.lane].observe(waited)
-
-
-def _item_failure(error: BaseException) -> AssayError:
-    """Return the error of an item on which, alone, the model raised `error`."""
-    if isinstance(error, ItemError):
-        return InferenceFailed(error.detail, code=error.code)
-    return InferenceFailed(f"the model raised {type(error).__name__}, even on this item alone")
 
 
 def _cause(error: BaseException | None) -> str:

@@ -1,12 +1,13 @@
 """Entry: one input waiting for its forward pass, with the callers that wait for it."""
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from assay.errors import AssayError, DeadlineExceeded
+from assay.errors import AssayError, DeadlineExceeded, InferenceFailed, NonFiniteScore
 from assay.types import Lane, Source
-from assay_models.base import Input, Raw
+from assay_models.base import Input, ItemError, Raw
 
 
 class Outcome(NamedTuple):
@@ -78,3 +79,18 @@ class Entry:
         started = self.finished if self.started is None else self.started
         waited, computed = started - self.enqueued, self.finished - started
         return Outcome(self.value, source, max(0.0, waited), max(0.0, computed))
+
+
+def value_of(result: Raw | ItemError) -> Raw | AssayError:
+    """Return the raw of an input, or the error in its place."""
+    if isinstance(result, ItemError):
+        return item_failure(result)
+    finite = all(map(math.isfinite, result))
+    return result if finite else NonFiniteScore("the model gave NaN or infinity")
+
+
+def item_failure(error: BaseException) -> AssayError:
+    """Return the error of an item on which, alone, the model raised `error`."""
+    if isinstance(error, ItemError):
+        return InferenceFailed(error.detail, code=error.code)
+    return InferenceFailed(f"the model raised {type(error).__name__}, even on this item alone")

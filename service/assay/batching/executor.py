@@ -15,10 +15,12 @@ from numbers import Real
 from assay.batching.entry import Entry
 from assay.batching.scheduler import RANK, Batch
 from assay.types import Clock, Lane
-from assay_models.base import Input, Raw
+from assay_models import deadlines
+from assay_models.base import Input, ItemError, Raw, Raws
 
-Predict = Callable[[Sequence[Input]], Sequence[Raw] | Awaitable[Sequence[Raw]]]
-Pending = concurrent.futures.Future[list[Raw]] | asyncio.Task[list[Raw]]
+Predict = Callable[[Sequence[Input]], Sequence[Raw] | Awaitable[Raws]]
+Result = Raw | ItemError
+Pending = concurrent.futures.Future[list[Result]] | asyncio.Task[list[Result]]
 
 MAX_AWAITED = 64
 STOP_SECONDS = 5.0
@@ -92,6 +94,10 @@ class InFlightBatch:
                 entry.started = now
         self.began = self.ended = now
         return [entry.input for entry in self.live]
+
+    def deadline(self) -> float:
+        """Return the time after which no caller waits for any input of it."""
+        return max(entry.deadline for entry in self.live)
 
     def error(self) -> BaseException | None:
         """Return what the finished forward pass raised, or None.
@@ -276,10 +282,11 @@ class AsyncExecutor(Executor):
     def _start(self, in_flight: InFlightBatch, loop: asyncio.AbstractEventLoop) -> Pending:
         return loop.create_task(self._await(in_flight))
 
-    async def _await(self, in_flight: InFlightBatch) -> list[Raw]:
+    async def _await(self, in_flight: InFlightBatch) -> list[Result]:
         inputs = in_flight.begin(self._clock())
         if not inputs:
             return []
+        deadlines.set_latest(in_flight.deadline)
         pending = self._predict(inputs)
         assert isinstance(pending, Awaitable), "a model without a device thread is asynchronous"
         try:
@@ -288,7 +295,7 @@ class AsyncExecutor(Executor):
             in_flight.ended = self._clock()
 
 
-def _compute(in_flight: InFlightBatch, predict: Predict, clock: Clock) -> list[Raw]:
+def _compute(in_flight: InFlightBatch, predict: Predict, clock: Clock) -> list[Result]:
     """Compute a batch, on the device thread."""
     inputs = in_flight.begin(clock())
     if not inputs:
@@ -301,10 +308,10 @@ def _compute(in_flight: InFlightBatch, predict: Predict, clock: Clock) -> list[R
     return _check_raws(raws, len(inputs))
 
 
-def _check_raws(raws: Sequence[Raw], expected: int) -> list[Raw]:
+def _check_raws(raws: Raws, expected: int) -> list[Result]:
     if len(raws) != expected:
         raise ValueError(f"the model returned {len(raws)} raws for {expected} inputs")
-    return [_numbers(raw) for raw in raws]
+    return [raw if isinstance(raw, ItemError) else _numbers(raw) for raw in raws]
 
 
 def _numbers(raw: Raw) -> Raw:

@@ -31,9 +31,19 @@ from assay_models.shaping import sigmoid
 
 RETRY_SECONDS = 1.0
 # Codes of failed items for which the client may retry, and those that are the server's fault.
-RETRYABLE_CODES = frozenset(("parser_unavailable", "shutting_down"))
+RETRYABLE_CODES = frozenset(
+    ("engine_timeout", "engine_unavailable", "parser_unavailable", "shutting_down")
+)
 SERVER_CODES = frozenset(
-    ("inference_failed", "item_failed", "non_finite_score", "not_finished", "sandbox_failed")
+    (
+        "engine_bad_reply",
+        "engine_refused",
+        "inference_failed",
+        "item_failed",
+        "non_finite_score",
+        "not_finished",
+        "sandbox_failed",
+    )
 )
 DEFAULT_OPTIONS = Options()
 # Where a native request sets the option that an item's error names, and a foreign one.

@@ -1,0 +1,117 @@
+"""Endpoints: the URLs of an engine, and the choice of the one that takes the next call."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from assay_models.engines.breaker import CircuitBreaker
+from assay_models.engines.errors import EngineError
+from assay_models.engines.listener import BreakerState, EngineListener, Place
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """One URL, with its calls in flight and their tokens. `used` counts the calls it has had."""
+
+    place: Place
+    url: str
+    breaker: CircuitBreaker
+    calls: int = 0
+    tokens: int = 0
+    used: int = 0
+
+
+class Endpoints:
+    """The URLs of one model's engine.
+
+    Args:
+        model: the model's id, for the listener.
+        urls: at least one.
+        max_calls: calls in flight for each URL.
+        clock: monotonic seconds.
+        listener: receiver of events.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        urls: Sequence[str],
+        *,
+        max_calls: int,
+        clock: Callable[[], float],
+        listener: EngineListener,
+    ) -> None:
+        self._max_calls = max_calls
+        self._listener = listener
+        self._waiting: list[asyncio.Future[None]] = []
+        self.all = tuple(
+            Endpoint(place, url, CircuitBreaker(clock, self._notify(place)))
+            for place, url in ((Place(model, number), url) for number, url in enumerate(urls))
+        )
+
+    async def acquire(self, tokens: int, tried: frozenset[int] = frozenset()) -> Endpoint:
+        """Take a place for a call, at the URL with the fewest outstanding tokens.
+
+        A URL whose number was `tried` is taken only if no other may be called. Waits while those
+        that can be taken have as many calls in flight as they may have.
+
+        Raises:
+            EngineError: the circuit breaker of every URL is open.
+        """
+        while True:
+            allowed = [endpoint for endpoint in self.all if endpoint.breaker.allows_call]
+            if not allowed and not self._has_trial():
+                raise self._out_of_use()
+            others = [endpoint for endpoint in allowed if endpoint.place.url not in tried]
+            free = [each for each in others or allowed if each.calls < self._max_calls]
+            if free:
+                endpoint = min(free, key=lambda each: (each.tokens, each.used))
+                self._take(endpoint, tokens)
+                return endpoint
+            await self._wait()
+
+    def release(self, endpoint: Endpoint, tokens: int) -> None:
+        """Give a place back."""
+        endpoint.calls -= 1
+        endpoint.tokens -= tokens
+        self._listener.on_in_flight(endpoint.place, endpoint.calls)
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def has_other(self, tried: frozenset[int]) -> bool:
+        """Return whether a URL that was not tried may be called now."""
+        return any(
+            endpoint.breaker.allows_call for endpoint in self.all if endpoint.place.url not in tried
+        )
+
+    def _take(self, endpoint: Endpoint, tokens: int) -> None:
+        endpoint.breaker.begin()
+        endpoint.calls += 1
+        endpoint.used += 1
+        endpoint.tokens += tokens
+        self._listener.on_in_flight(endpoint.place, endpoint.calls)
+
+    async def _wait(self) -> None:
+        """Wait until a call has ended. Waiting calls wake in the order in which they came."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        try:
+            await future
+        finally:
+            self._waiting.remove(future)
+
+    def _has_trial(self) -> bool:
+        """Return whether a half-open breaker's one call is in flight, so that waiting may help."""
+        return any(endpoint.breaker.state == "half_open" for endpoint in self.all)
+
+    def _out_of_use(self) -> EngineError:
+        seconds = min(endpoint.breaker.retry_after for endpoint in self.all)
+        return EngineError(
+            "engine_unavailable",
+            f"the engine failed repeatedly; it is called again in {seconds:.1f} seconds",
+            retry_after=seconds,
+        )
+
+    def _notify(self, place: Place) -> Callable[[BreakerState], None]:
+        return lambda state: self._listener.on_breaker(place, state)
