@@ -19,7 +19,8 @@ import httpx2
 import torch
 
 from assay.api.components import components_of
-from assay.app import CPU_BATCH_TOKENS, create_app
+from assay.app import create_app
+from assay.selection import CPU_BATCH_TOKENS
 from assay.settings import Settings
 from assay_models.base import Input, RewardModel
 from assay_models.families.nli.model import NliModel

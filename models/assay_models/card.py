@@ -174,6 +174,11 @@ class EngineCard(_Section):
     name of it. `api_key_file` is the path of a file with the bearer key. A call has at most
     `max_call_items` inputs and `max_call_tokens` tokens; a URL has at most `max_calls` in flight.
     `retries` are tries after the first. A try ends after `timeout_seconds`, or with the deadline.
+
+    The engine is proven before it is used, and again every `prove_seconds`. It computes in `dtype`,
+    which chooses the bound of its numbers, from the card's `bounds` or the default. With `parity`
+    they are compared with plain Transformers where the weights are at hand. A row whose number is
+    known is sent with each `call`, or only on the `schedule`, as a `canary`.
     """
 
     protocol: Literal["vllm", "sglang", "tei", "assay"]
@@ -186,6 +191,10 @@ class EngineCard(_Section):
     retries: Annotated[int, Field(ge=0, le=10)] = 3
     connect_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    parity: Literal["auto", "off"] = "auto"
+    canary: Literal["call", "schedule"] = "call"
+    prove_seconds: Annotated[float, Field(gt=0)] = 300.0
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:

@@ -28,7 +28,6 @@ from assay.api.jobs import JobLimits, Jobs
 from assay.api.keys import ApiKeys, share_of
 from assay.api.middleware import AccessMiddleware
 from assay.api.paths import TolerantPaths
-from assay.batching.batcher import BatchLimits
 from assay.cache.memory import MemoryCache, ScoreCache
 from assay.cache.redis import RedisCache
 from assay.cache.tiered import TieredCache
@@ -44,18 +43,16 @@ from assay.scoring.preparation_pool import PreparationPool
 from assay.scoring.prepare import Preparer
 from assay.scoring.prepared_cache import PreparedCache
 from assay.scoring.service import ScoringLimits, ScoringService
-from assay.selection import open_repository, select_entries
+from assay.selection import batch_limits, open_repository, select_entries
 from assay.served_model import ServedModel
 from assay.settings import Settings, variable_name
-from assay_models.card import CardError, Limits
+from assay_models.card import CardError
 from assay_models.registry import Runtime
 from assay_models.repository import ModelRepository
 
 logger = logging.getLogger(__name__)
 
 CLOCK = time.monotonic
-# On a CPU larger batches are no faster, and make the next one wait longer.
-CPU_BATCH_TOKENS = 4096
 JOB_LIMITS = JobLimits(
     max_running=32_768,
     max_bytes=268_435_456,
@@ -238,7 +235,7 @@ def _create_models(
     entries = select_entries(settings, repository)
     try:
         for entry in sorted(entries, key=lambda entry: entry.card.version):
-            limits = _batch_limits(settings, entry.card.limits)
+            limits = batch_limits(settings, entry.card)
             model = ServedModel(
                 entry=entry,
                 limits=limits,
@@ -253,12 +250,6 @@ def _create_models(
     if not served:
         raise SettingsError("no model to serve", hint="set ASSAY_MODELS or ASSAY_REPOSITORY")
     return served
-
-
-def _batch_limits(settings: Settings, card: Limits) -> BatchLimits:
-    maximum = card.max_batch_tokens
-    wanted = settings.batch_tokens or (CPU_BATCH_TOKENS if settings.device == "cpu" else maximum)
-    return BatchLimits(min(wanted, maximum), card.max_batch_size, settings.max_queue_tokens)
 
 
 def _connect_redis(settings: Settings, metrics: Metrics) -> RedisCache | None:

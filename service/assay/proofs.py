@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from assay_models.base import Options, Prepared, Proof, Proven, Raw, RewardModel
 from assay_models.card import CardError, Example
 
-NOT_PROVEN_RETRY_SECONDS = 2.0
-
 
 class Proofs:
     """The proof of one model, tried when it is due.
@@ -61,16 +59,35 @@ def proof_of(model: RewardModel) -> Proof | None:
     return model.proof if isinstance(model, Proven) else None
 
 
-def require_example(proof: Proof, model: RewardModel, example: Example, probe: Prepared) -> None:
-    """Make the card's example a part of the proof.
+async def start_proofs(
+    model: RewardModel,
+    example: Example | None,
+    probe: Prepared,
+    *,
+    on_proven: Callable[[], None],
+    on_death: Callable[[str], None],
+) -> Proofs | None:
+    """Prove a model that an engine computes once, and go on in the background.
 
     Args:
-        proof: the model's proof.
-        model: the model.
-        example: the card's example, with its expected score.
-        probe: the prepared example.
+        model: the model; None is returned for one that is computed here.
+        example: the card's example, which becomes a part of the proof.
+        probe: the prepared example, or the family's.
+        on_proven: see `Proofs`.
+        on_death: see `Proofs`.
     """
+    proof = proof_of(model)
+    if proof is None:
+        return None
+    if example is not None and probe.inputs:
+        _require_example(proof, model, example, probe)
+    await proof.prove()
+    proofs = Proofs(proof, on_proven, on_death)
+    proofs.start()
+    return proofs
 
+
+def _require_example(proof: Proof, model: RewardModel, example: Example, probe: Prepared) -> None:
     def verify(raws: Sequence[Raw]) -> None:
         (score,) = model.finish(probe, raws, Options())
         if not abs(score.score - example.score) <= example.tolerance:

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from assay.batching.batcher import BatchLimits
 from assay.errors import SettingsError
 from assay.settings import Settings
-from assay_models.card import CardError
+from assay_models.card import CardError, ModelCard
 from assay_models.repository import (
     ModelNotFound,
     ModelRepository,
@@ -12,6 +13,9 @@ from assay_models.repository import (
     card_folders,
     embedded_root,
 )
+
+# On a CPU larger batches are no faster, and make the next one wait longer.
+CPU_BATCH_TOKENS = 4096
 
 
 def open_repository(settings: Settings) -> ModelRepository:
@@ -56,3 +60,18 @@ def select_entries(settings: Settings, repository: ModelRepository) -> list[Repo
         for entry in entries
         if entry.card.embedded or any(entry.folder.resolve().is_relative_to(root) for root in own)
     ]
+
+
+def batch_limits(settings: Settings, card: ModelCard) -> BatchLimits:
+    """Return the bounds of a model's batches and queue: by its engine, or by device and card."""
+    limits, engine = card.limits, card.engine
+    if engine is not None:
+        return BatchLimits(
+            min(settings.batch_tokens or engine.max_call_tokens, engine.max_call_tokens),
+            engine.max_call_items,
+            settings.max_queue_tokens,
+            max_awaited=engine.max_calls * len(engine.urls),
+        )
+    maximum = limits.max_batch_tokens
+    wanted = settings.batch_tokens or (CPU_BATCH_TOKENS if settings.device == "cpu" else maximum)
+    return BatchLimits(min(wanted, maximum), limits.max_batch_size, settings.max_queue_tokens)

@@ -15,7 +15,7 @@ from assay.batching.batcher import BatchLimits, DynamicBatcher
 from assay.errors import AssayError, ModelFailed, ModelNotReady
 from assay.fingerprints import plain_fingerprints, served_fingerprint
 from assay.metrics import Metrics
-from assay.proofs import Proofs, proof_of, require_example
+from assay.proofs import Proofs, proof_of, start_proofs
 from assay.types import Clock
 from assay_models.base import (
     Input,
@@ -254,7 +254,9 @@ class ServedModel:
                 raise CardError(f"loading took more than {self._load_timeout:g} seconds")
             model, probe = loading.result()
             raws = await self._self_test(model, probe) if proof_of(model) is None else []
-        await self._start_proofs(model, probe)
+        self._proofs = await start_proofs(
+            model, self.card.example, probe, on_proven=self._renew, on_death=self._on_death
+        )
         self.state = self._ready(model, probe)
         self.state.raw_lengths.update(map(len, raws))
         logger.info("%s is %s", self.id, "ready" if self._unproven is None else "not proven")
@@ -274,17 +276,6 @@ class ServedModel:
         batcher.start()
         raw = model.fingerprint
         return Ready(self.card, model, batcher, probe, raw, plain_fingerprints(raw, self.card))
-
-    async def _start_proofs(self, model: RewardModel, probe: Prepared) -> None:
-        """Prove a model that an engine computes once, and go on in the background."""
-        proof = proof_of(model)
-        if proof is None:
-            return
-        if self.card.example is not None and probe.inputs:
-            require_example(proof, model, self.card.example, probe)
-        await proof.prove()
-        self._proofs = Proofs(proof, self._renew, self._on_death)
-        self._proofs.start()
 
     def _renew(self) -> None:
         """Serve under a new fingerprint, with a batcher of its own, once another engine is proven.

@@ -3,8 +3,8 @@
 import pytest
 from support.paths import DOCS
 
-from assay.app import CPU_BATCH_TOKENS
 from assay.batching import batcher, executor, scheduler
+from assay.selection import CPU_BATCH_TOKENS
 from assay.served_model import FRESH_SECONDS
 
 PAGE = " ".join((DOCS / "explanation" / "batching.md").read_text(encoding="utf-8").split())

@@ -5,14 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.engine_cards import engine_card
-
 from assay_models.engines.client import open_engine
 from assay_models.engines.endpoints import Endpoints
 from assay_models.engines.http import HttpPool, Reply
 from assay_models.engines.keys import ApiKeyFile
 from assay_models.engines.listener import BreakerState, CallOutcome, Place
 from assay_models.engines.transport import Call, Retries, Transport
+from support.engine_cards import engine_card
 
 
 @dataclass

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from support.engine_servers import logits_of
-
 from assay_models.base import ItemError, Raw
 from assay_models.card import ModelCard
 from assay_models.engines.client import Engine
+from support.engine_servers import logits_of
 
 MODELS = {"vllm": "rm", "sglang": "", "tei": "", "assay": "rm@1"}
 Row = Sequence[int]

@@ -17,6 +17,7 @@ from assay.cache.memory import ScoreCache
 from assay.errors import (
     AssayError,
     DeadlineExceeded,
+    EngineFailed,
     InvalidRequest,
     ModelNotFound,
     RequestTooLarge,
@@ -245,7 +246,7 @@ class ScoringService:
         ready.raw_lengths.update(map(len, new.values()))
         await self._cache.put_many(new)
         for outcome in outcomes:
-            if isinstance(outcome.value, DeadlineExceeded | ShuttingDown):
+            if isinstance(outcome.value, DeadlineExceeded | EngineFailed | ShuttingDown):
                 raise outcome.value
         return outcomes
 

@@ -125,7 +125,7 @@ async def ask(
         EngineError: the call as a whole failed.
     """
     if engine.takes == "ids":
-        rows = [row.payload.ids for row in inputs]
+        rows = [row.payload.ids.tolist() for row in inputs]
         return await engine.classify(rows, activation=activation)
     texts = [row.payload.text for row in inputs]
     return await engine.classify_texts(texts, activation=activation)

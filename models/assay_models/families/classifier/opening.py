@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from assay_models.base import Input, ItemError, Proof, Raw, Truncation
+from assay_models.base import Input, Proof, Raw, Raws, Truncation
 from assay_models.card import ModelCard
 from assay_models.families.classifier.check import Check
 from assay_models.families.classifier.outputs import Outputs
@@ -16,7 +16,7 @@ from assay_models.items import Message
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles
 
-Logits = Sequence[Raw] | Awaitable[Sequence[Raw | ItemError]]
+Logits = Sequence[Raw] | Awaitable[Raws]
 """The logits of some inputs: those of a device now, those of an engine when awaited."""
 
 
