@@ -165,7 +165,9 @@ class EngineProof:
                 continue
             try:
                 proven[url] = await self._prove_engine(engine)
-            except CardError as error:
+            except (CardError, EngineError) as error:
+                if isinstance(error, EngineError) and error.code in _ABSENT:
+                    raise
                 raise CardError(f"{self._card.id}: the engine at {url} {error}") from error
         (first, raws), *others = proven.items()
         for url, other in others:
@@ -177,9 +179,10 @@ class EngineProof:
 
     async def _prove_engine(self, engine: Engine) -> list[Raw]:
         rows = self._rows.short
+        alone = await self._ask(engine, rows[:1])  # its failure says more than that of a batch
         raws = await self._ask(engine, rows)
         backwards = await self._ask(engine, rows[::-1])
-        if not self._are_near(backwards[::-1], raws):
+        if not self._are_near((*alone, *backwards[::-1]), (raws[0], *raws)):
             raise CardError(
                 "computes other numbers for the same rows in another order: it mixes up rows, or "
                 "its numbers depend on the batch by more than the bound "
