@@ -167,6 +167,10 @@ class Calibration(_Section):
         return below + (above - below) * (distance - low) / (high - low)
 
 
+CANARY_TOKENS = 32
+"""Room in a call for the row whose number is known."""
+
+
 class EngineCard(_Section):
     """The inference engine that computes the raws, in the place of weights that are loaded here.
 
@@ -195,6 +199,19 @@ class EngineCard(_Section):
     parity: Literal["auto", "off"] = "auto"
     canary: Literal["call", "schedule"] = "call"
     prove_seconds: Annotated[float, Field(gt=0)] = 300.0
+
+    @property
+    def batch_bounds(self) -> tuple[int, int]:
+        """The tokens and the inputs of one call, without its canary."""
+        if self.canary == "schedule":
+            return self.max_call_tokens, self.max_call_items
+        return max(1, self.max_call_tokens - CANARY_TOKENS), self.max_call_items - 1
+
+    @model_validator(mode="after")
+    def _check_canary(self) -> Self:
+        if self.canary == "call" and self.max_call_items < 2:
+            raise ValueError('canary = "call" needs room for two rows: raise max_call_items')
+        return self
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:

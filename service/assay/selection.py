@@ -66,9 +66,10 @@ def batch_limits(settings: Settings, card: ModelCard) -> BatchLimits:
     """Return the bounds of a model's batches and queue: by its engine, or by device and card."""
     limits, engine = card.limits, card.engine
     if engine is not None:
+        tokens, items = engine.batch_bounds
         return BatchLimits(
-            min(settings.batch_tokens or engine.max_call_tokens, engine.max_call_tokens),
-            engine.max_call_items,
+            min(settings.batch_tokens or tokens, tokens),
+            items,
             settings.max_queue_tokens,
             max_awaited=engine.max_calls * len(engine.urls),
         )

@@ -287,6 +287,7 @@ class ServedModel:
             return
         self.state = self._ready(old.model, old.probe)
         logger.warning("%s: another engine was proven, its fingerprint is new", self.id)
+        old.batcher.abandon("another engine was proven before this item was computed")
         self._closing = asyncio.create_task(old.batcher.close(0.0))
 
     @property

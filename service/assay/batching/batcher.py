@@ -174,6 +174,11 @@ class DynamicBatcher:
                 self._release(entry, waiter)
         return [entry.outcome(shared) for entry, shared in admitted]
 
+    def abandon(self, reason: str) -> None:
+        """Admit no more inputs, and settle the admitted ones with `ShuttingDown` at once."""
+        self._closing = True
+        self._settle_all(ShuttingDown(reason, retry_after=1.0))
+
     async def close(self, timeout: float) -> None:
         """Admit no more inputs, finish the admitted ones, and stop.
 
