@@ -22,7 +22,6 @@ from assay.app import create_app
 from assay.served_model import ServedModel
 from assay.settings import read_settings
 
-
 TWO_CALLS = "max_calls = 2\nmax_call_items = 32"
 
 
