@@ -20,7 +20,7 @@ from assay.settings import read_settings
 pytestmark = [
     only_nightly,
     pytest.mark.skipif(not (FOLDER / "bin" / "vllm").is_file(), reason=ABSENT),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
 ]
 
 WIDTH: Mapping[Kind, Mapping[str, int]] = {
