@@ -22,8 +22,8 @@ from assay_models.repository import ModelFiles
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """The settings of a family's computation: torch's names of the device and of the dtype, and
-    whether a raw must be bit-equal in every batch."""
+    """The settings of a family's computation: torch's names of the device and of the dtype, whether
+    a raw must be bit-equal in every batch, and the receiver of events of calls to engines."""
 
     device: str = "cpu"
     dtype: str = "float32"

@@ -334,7 +334,12 @@ async def _start(process: _Process) -> asyncio.Task[None]:
         process.redis.start()
     await process.components.runs.open()
     settings = process.settings
-    runtime = Runtime(settings.device, settings.dtype, settings.deterministic)
+    runtime = Runtime(
+        settings.device,
+        settings.dtype,
+        settings.deterministic,
+        engine_listener=process.components.metrics.engines,
+    )
     models, load_lock = process.components.service.models(), asyncio.Lock()
     for served in models:
         served.start(process.repository, runtime, load_lock)

@@ -5,6 +5,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from assay.types import LANES
+from assay_models.engines.listener import BreakerState, CallOutcome, Place
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 PREPARE_DROP_REASONS = ("abandoned", "expired", "overloaded", "shutdown", "too_large")
@@ -25,6 +26,7 @@ class Metrics:
         )
         self.preparation = PreparationSeries(registry)
         self.runs = RunSeries(registry)
+        self.engines = EngineSeries(registry)
         self.alerts = AlertSeries(registry)
 
     def _declare_requests(self, registry: CollectorRegistry) -> None:
@@ -288,6 +290,58 @@ class AlertSeries:
     def count(self, outcome: str, times: int = 1) -> None:
         """Count alerts by outcome."""
         self.changes.labels(outcome).inc(times)
+
+
+class EngineSeries:
+    """The series of calls to inference engines, an `EngineListener`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        place = ["model", "url"]
+        self._calls = counter(
+            "assay_engine_calls",
+            "Tries of calls to engines by outcome: ok, refused, overloaded, unavailable, failed,"
+            " bad_reply, timeout, cancelled. `url` is its number in the card, from 0.",
+            [*place, "outcome"],
+        )
+        self._seconds = Histogram(
+            "assay_engine_call_seconds",
+            "Seconds of a try of a call to an engine.",
+            place,
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self._retries = counter(
+            "assay_engine_retries",
+            "Tries of calls to engines that were followed by another one, by outcome.",
+            [*place, "outcome"],
+        )
+        self._breaker = gauge(
+            "assay_engine_breaker",
+            "The circuit breaker of an engine's URL: 0 closed, 1 half-open, 2 open (not called).",
+            place,
+        )
+        self._in_flight = gauge(
+            "assay_engine_calls_in_flight", "Calls to an engine's URL in flight.", place
+        )
+
+    def on_call(self, place: Place, outcome: CallOutcome, seconds: float, rows: int) -> None:
+        """Count a try."""
+        self._calls.labels(*place, outcome).inc()
+        self._seconds.labels(*place).observe(seconds)
+
+    def on_retry(self, place: Place, outcome: CallOutcome) -> None:
+        """Count a try that is followed by another one."""
+        self._retries.labels(*place, outcome).inc()
+
+    def on_breaker(self, place: Place, state: BreakerState) -> None:
+        """Show a breaker's state."""
+        self._breaker.labels(*place).set(("closed", "half_open", "open").index(state))
+
+    def on_in_flight(self, place: Place, calls: int) -> None:
+        """Show the number of calls in flight."""
+        self._in_flight.labels(*place).set(calls)
 
 
 class BatcherSeries:

@@ -9,7 +9,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import uvicorn
@@ -55,7 +55,8 @@ Handler = Callable[["EngineServer", Received], tuple[int, Any]]
 class EngineServer:
     """A server of one protocol.
 
-    `status` is answered to each POST unless it is 200; `gate` holds POSTs back until it is set.
+    `status` is answered to each POST unless it is 200, and `content` in the place of JSON; `gate`
+    holds POSTs back until it is set.
     `received` are the requests in order; one whose client left is marked `is_cut`.
     """
 
@@ -66,8 +67,10 @@ class EngineServer:
     root: str = "checkpoint"
     version: str = "0.32.0"
     key: str = ""
+    content: bytes | None = None
     gate: asyncio.Event | None = None
     received: list[Received] = field(default_factory=list)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
     cut: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
     port: int = 0
@@ -77,6 +80,12 @@ class EngineServer:
         """The POSTs in order."""
         return [request for request in self.received if request.body is not None]
 
+    async def wait_for_posts(self, count: int) -> None:
+        """Wait until that many POSTs have come."""
+        while len(self.posts) < count:
+            self.arrived.clear()
+            await self.arrived.wait()
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request as an ASGI application."""
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
@@ -84,13 +93,15 @@ class EngineServer:
         body = await _body(receive)
         request.body = orjson.loads(body) if scope["method"] == "POST" else None
         self.received.append(request)
-        if self.gate is not None and request.body is not None:
-            if not await self._wait(self.gate, receive):
-                request.is_cut = True
-                self.cut.set()
-                return
+        self.arrived.set()
+        is_held = self.gate is not None and request.body is not None
+        if is_held and not await self._wait(self.gate, receive):
+            request.is_cut = True
+            self.cut.set()
+            return
         status, value, extra = self._answer(request)
-        content = orjson.dumps(value)
+        is_post = request.body is not None
+        content = self.content if is_post and self.content is not None else orjson.dumps(value)
         pairs = {"content-length": str(len(content)), "content-type": "application/json", **extra}
         sent = [(name.encode(), text.encode()) for name, text in pairs.items()]
         await send({"type": "http.response.start", "status": status, "headers": sent})
@@ -102,15 +113,16 @@ class EngineServer:
         if self.status != 200 and request.body is not None:
             return self.status, {"error": {"message": "a text that quotes"}}, self.headers
         status, value = self.handler(self, request)
-        extra = {}
+        extra = {**self.headers}
         if self.handler is tei and request.body is not None:
             parts = [part for parts in request.body["inputs"] for part in parts]
             extra["x-compute-characters"] = str(sum(map(len, parts)))
         return status, value, extra
 
     @staticmethod
-    async def _wait(gate: asyncio.Event, receive: Callable[[], Awaitable[Any]]) -> bool:
+    async def _wait(gate: asyncio.Event | None, receive: Callable[[], Awaitable[Any]]) -> bool:
         """Wait for the gate; return whether the client is still there."""
+        assert gate is not None
         opened = asyncio.ensure_future(gate.wait())
         left = asyncio.ensure_future(receive())
         done, pending = await asyncio.wait({opened, left}, return_when="FIRST_COMPLETED")
@@ -123,10 +135,10 @@ class EngineServer:
         """Listen on a loopback port."""
         config = uvicorn.Config(self, log_level="critical", lifespan="off", ws="none")
         config.load()
-        state = ServerState()
+        state, protocol = ServerState(), cast(Any, config.http_protocol_class)
         loop = asyncio.get_running_loop()
         listener = await loop.create_server(
-            lambda: config.http_protocol_class(config=config, server_state=state, app_state={}),
+            lambda: protocol(config=config, server_state=state, app_state={}),
             "127.0.0.1",
             port,
         )
@@ -146,8 +158,8 @@ class EngineServer:
 async def _body(receive: Callable[[], Awaitable[Any]]) -> bytes:
     body = b""
     while True:
-        message = await receive()
-        body += message.get("body", b"")
+        message: dict[str, Any] = await receive()
+        body += cast(bytes, message.get("body", b""))
         if not message.get("more_body"):
             return body
 
@@ -160,6 +172,8 @@ def vllm(server: EngineServer, request: Received) -> tuple[int, Any]:
         model = {"id": "rm", "object": "model", "owned_by": "vllm", "root": server.root}
         return 200, {"object": "list", "data": [{**model, "parent": None, "max_model_len": 1024}]}
     body = request.body
+    if request.path == "/score" and server.labels == 1:
+        return 200, vllm_scores(request)
     if request.path != "/classify" or body.get("model", "rm") != "rm":
         return 404, {"error": {"message": "no", "type": "NotFoundError", "code": 404}}
     rows = body["input"]
@@ -187,6 +201,20 @@ def vllm(server: EngineServer, request: Received) -> tuple[int, Any]:
         "data": data,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0},
     }
+
+
+def vllm_scores(request: Received) -> Any:
+    """Answer as vLLM's `POST /score` does."""
+    pairs = zip(request.body["queries"], request.body["documents"], strict=True)
+    is_plain = request.body.get("use_activation") is False
+    data = []
+    for index, pair in enumerate(pairs):
+        logits = logits_of("\n".join(pair))
+        score = logits[0] if is_plain else activated(logits)[0]
+        data.append({"index": index, "object": "score", "score": score})
+    usage = {"prompt_tokens": 9, "total_tokens": 9, "completion_tokens": 0}
+    name = request.headers.get("x-request-id", "4a")
+    return {"id": f"score-{name}", "object": "list", "model": "rm", "data": data, "usage": usage}
 
 
 def sglang(server: EngineServer, request: Received) -> tuple[int, Any]:

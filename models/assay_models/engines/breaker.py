@@ -50,6 +50,11 @@ class CircuitBreaker:
         """Seconds until a call may be made; 0 if one may be made now or is on trial."""
         return max(0.0, self._opens_until - self._clock()) if self.state == "open" else 0.0
 
+    def invite(self) -> None:
+        """Let one call through now if it is open: the URL has answered another question."""
+        if self.state == "open":
+            self._change("half_open")
+
     def begin(self) -> None:
         """Count a call that begins."""
         self._on_trial = self.state == "half_open"

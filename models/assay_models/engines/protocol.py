@@ -65,6 +65,7 @@ class ProtocolEngine(ABC):
         for endpoint in self._transport.endpoints.all:
             try:
                 identities.append((endpoint, await self._identify(endpoint)))
+                endpoint.breaker.invite()
             except EngineError as failure:
                 if failure.code not in UNREACHABLE:
                     raise

@@ -38,9 +38,10 @@ async def compute_rows(
 
     Raises:
         EngineError: a call failed for a reason that is no row's, or every row failed and the engine
-            refused none of them.
+            refused none of them. It is the first error, which says most.
     """
     results: dict[int, Result] = {}
+    first: EngineError | None = None
     last: EngineError | None = None
     parts = deque(_parts([size(row) for row in rows], max_rows, max_tokens))
     while parts:
@@ -49,7 +50,8 @@ async def compute_rows(
             values = await compute([rows[position] for position in part])
         except EngineError as error:
             if not error.may_be_one_row:
-                raise
+                raise (first or error) from error
+            first = first or error
             half = len(part) // 2
             if half:
                 parts += (part[:half], part[half:])

@@ -1,7 +1,6 @@
-"""vLLM: `POST /classify` with token ids and `use_activation`."""
+"""vLLM: `POST /classify` with token ids, or `POST /score` with pairs, and `use_activation`."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import orjson
 
@@ -10,8 +9,17 @@ from assay_models.engines.endpoints import Endpoint
 from assay_models.engines.errors import EngineError, bad_reply
 from assay_models.engines.http import Reply
 from assay_models.engines.identity import EngineIdentity
-from assay_models.engines.protocol import ProtocolEngine
-from assay_models.engines.replies import by_index, numbers, parse_object, text_at, whole_at
+from assay_models.engines.protocol import DEFAULT_FIELDS, ProtocolEngine, Text, text_size
+from assay_models.engines.replies import (
+    JsonObject,
+    by_index,
+    number,
+    numbers,
+    parse_object,
+    text_at,
+    whole_at,
+)
+from assay_models.engines.splitting import compute_rows
 from assay_models.engines.transport import Call
 
 
@@ -33,20 +41,64 @@ class VllmEngine(ProtocolEngine):
         """See `Engine.classify`."""
         return await self._compute_ids(rows, activation)
 
+    async def classify_texts(
+        self,
+        texts: Sequence[Text],
+        *,
+        activation: bool | None = False,
+        fields: tuple[str, str] = DEFAULT_FIELDS,
+    ) -> list[Raw | ItemError]:
+        """Return the scores of pairs of texts, of a model with one label, by `POST /score`.
+
+        Segment ids cannot be sent beside token ids; a model that was trained with them has to read
+        its pairs as texts. `fields` has no meaning here.
+
+        Raises:
+            EngineError: a call failed as a whole, or a text is no pair.
+        """
+        pairs = [text for text in texts if not isinstance(text, str)]
+        if len(pairs) < len(texts):
+            raise self._unsupported("single texts: send token ids")
+        return await compute_rows(
+            pairs,
+            lambda part: self._call_pairs(part, activation),
+            size=text_size,
+            max_rows=self._card.max_call_items,
+            max_tokens=self._card.max_call_tokens,
+        )
+
     async def _call_ids(
         self, rows: Sequence[Sequence[int]], activation: bool | None
     ) -> Sequence[Raw | ItemError]:
-        name, tokens = self._next_name(), sum(map(len, rows))
-        body: dict[str, Any] = {"input": rows}
-        if self._card.model:
-            body["model"] = self._card.model
-        if activation is not None:
-            body["use_activation"] = activation
-        call = Call(
-            "/classify", orjson.dumps(body), len(rows), tokens, headers={"x-request-id": name}
-        )
+        tokens = sum(map(len, rows))
+        body = self._body(activation, input=rows)
+        return await self._send("/classify", body, len(rows), tokens, counted=tokens)
+
+    async def _call_pairs(
+        self, pairs: Sequence[tuple[str, str]], activation: bool | None
+    ) -> Sequence[Raw | ItemError]:
+        queries, documents = zip(*pairs, strict=True)
+        body = self._body(activation, queries=queries, documents=documents)
+        return await self._send("/score", body, len(pairs), sum(map(text_size, pairs)))
+
+    def _body(self, activation: bool | None, **inputs: object) -> dict[str, object]:
+        model = {"model": self._card.model} if self._card.model else {}
+        choice = {} if activation is None else {"use_activation": activation}
+        return {**model, **inputs, **choice}
+
+    async def _send(
+        self,
+        path: str,
+        body: Mapping[str, object],
+        rows: int,
+        tokens: int,
+        counted: int | None = None,
+    ) -> Sequence[Raw]:
+        name = self._next_name()
+        headers = {"x-request-id": name}
+        call = Call(path, orjson.dumps(body), rows, tokens, headers=headers)
         return await self._transport.call(
-            call, lambda reply: self._check_width(_read(reply, len(rows), tokens, name))
+            call, lambda reply: self._check_width(_read(reply, rows, name, counted))
         )
 
     async def _identify(self, endpoint: Endpoint) -> EngineIdentity:
@@ -68,8 +120,14 @@ class VllmEngine(ProtocolEngine):
         )
 
 
-def _read(reply: Reply, rows: int, tokens: int, name: str) -> list[Raw]:
+def _read(reply: Reply, rows: int, name: str, tokens: int | None) -> list[Raw]:
     """Return the raws of a reply.
+
+    Args:
+        reply: of `/classify` or `/score`.
+        rows: that were sent.
+        name: the request id that was sent.
+        tokens: that were sent; None if the engine counts other ones, of its own tokenization.
 
     Raises:
         EngineError: they are in doubt.
@@ -79,12 +137,15 @@ def _read(reply: Reply, rows: int, tokens: int, name: str) -> list[Raw]:
     if "assay-" in repeated and not repeated.endswith(name):
         raise bad_reply("it is the reply to another call")
     counted = whole_at(value, "usage", "prompt_tokens")
-    if counted is not None and counted != tokens:
+    if None not in (tokens, counted) and counted != tokens:
         raise bad_reply(f"it counts {counted} tokens, where {tokens} were sent")
-    raws = []
-    for entry in by_index(value.get("data"), rows):
-        raw = numbers(entry.get("probs"))
-        if whole_at(entry, "num_classes") not in (None, len(raw)):
-            raise bad_reply("it has another number of labels than it says")
-        raws.append(raw)
-    return raws
+    return [_numbers(entry) for entry in by_index(value.get("data"), rows)]
+
+
+def _numbers(entry: JsonObject) -> Raw:
+    if "score" in entry:
+        return (number(entry["score"]),)
+    raw = numbers(entry.get("probs"))
+    if whole_at(entry, "num_classes") not in (None, len(raw)):
+        raise bad_reply("it has another number of labels than it says")
+    return raw

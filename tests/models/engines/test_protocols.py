@@ -66,11 +66,9 @@ async def test_activation_of_an_engine_that_has_none_is_refused_unsent(protocol:
 @each_protocol
 async def test_method_for_the_other_kind_of_input_raises(protocol: str) -> None:
     engine = open_engine(engine_card(protocol, "http://127.0.0.1:9"))
+    call = engine.classify_texts(["a"]) if engine.takes == "ids" else engine.classify([[1]])
     with pytest.raises(EngineError) as raised:
-        if engine.takes == "ids":
-            await engine.classify_texts(["a"])
-        else:
-            await engine.classify([[1]])
+        await call
     assert (raised.value.code, raised.value.retryable) == ("engine_refused", False)
     await engine.close()
 
@@ -113,6 +111,24 @@ async def test_assay_gets_pairs_by_the_names_of_their_fields() -> None:
         assert first["options"] == {"raw": True}
         assert first["items"][0].items() >= {"prompt": "2+2?", "response": "4"}.items()
         assert second["items"][0].items() >= {"text": "2+2?", "text_pair": "4"}.items()
+        await engine.close()
+
+
+async def test_vllm_gets_pairs_as_queries_and_documents() -> None:
+    async with EngineServer(PROTOCOLS["vllm"]).listening() as server:
+        engine = open_engine(engine_card("vllm", server.url))
+        pairs = [("A dog runs.", "It moves."), ("2+2?", "4")]
+        expected = [logits_of("\n".join(pair)) for pair in pairs]
+        assert await engine.classify_texts(pairs) == expected
+        assert await engine.classify_texts(pairs, activation=True) == [
+            tuple(activated(raw)) for raw in expected
+        ]
+        assert server.posts[0].body == {
+            "model": "rm",
+            "queries": ["A dog runs.", "2+2?"],
+            "documents": ["It moves.", "4"],
+            "use_activation": False,
+        }
         await engine.close()
 
 

@@ -164,8 +164,7 @@ async def test_deadline_that_moved_to_later_starts_another_try() -> None:
         end = [time.monotonic() + 0.05]
         deadlines.set_latest(lambda: end[0])
         calling = asyncio.create_task(sender.call(call_of([1]), read_status))
-        while not server.posts:
-            await asyncio.sleep(0)
+        await server.wait_for_posts(1)
         end[0] += 60.0
         await server.cut.wait()
         gate.set()
@@ -179,8 +178,7 @@ async def test_cancelled_call_closes_its_connection_and_leaves_no_task() -> None
     async with EngineServer(vllm, gate=asyncio.Event()).listening() as server:
         sender = transport(server.url, events=events)
         calling = asyncio.create_task(sender.call(call_of([1]), read_status))
-        while not server.posts:
-            await asyncio.sleep(0)
+        await server.wait_for_posts(1)
         others = asyncio.all_tasks() - {calling}
         calling.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -198,8 +196,7 @@ async def test_calls_beyond_the_limit_of_a_url_wait_for_a_place() -> None:
     async with EngineServer(vllm, gate=gate).listening() as server:
         sender = transport(server.url, events=events, max_calls=2)
         calls = [asyncio.create_task(sender.call(call_of([n]), read_status)) for n in range(5)]
-        while len(server.posts) < 2:
-            await asyncio.sleep(0)
+        await server.wait_for_posts(2)
         for _ in range(50):
             await asyncio.sleep(0)
         assert len(server.posts) == 2
@@ -219,16 +216,14 @@ async def test_next_call_goes_to_the_url_with_the_fewest_outstanding_tokens() ->
         sender = transport(*(server.url for server in servers), max_calls=100)
         sizes = [100, 40, 30, 30, 20, 15, 10, 5, 5]
         calls = []
-        for number, size in enumerate(sizes):
+        for size in sizes:
             calls.append(asyncio.create_task(sender.call(call_of([1] * size), read_status)))
-            while sum(len(server.posts) for server in servers) <= number:
-                await asyncio.sleep(0)
-        outstanding = [endpoint.tokens for endpoint in sender.endpoints.all]
-        sent = [sum(map(len, post.body["input"])) for server in servers for post in server.posts]
-        assert outstanding == [100, 80, 75]
-        assert sorted(sent) == sorted(sizes)
+            await asyncio.sleep(0)  # it is sent before the next one
+        assert [endpoint.tokens for endpoint in sender.endpoints.all] == [100, 80, 75]
         gate.set()
         assert await asyncio.gather(*calls) == [200] * len(sizes)
+        sent = [[len(post.body["input"][0]) for post in server.posts] for server in servers]
+        assert [sum(lengths) for lengths in sent] == [100, 80, 75]
         assert [endpoint.tokens for endpoint in sender.endpoints.all] == [0, 0, 0]
         await sender.close()
 

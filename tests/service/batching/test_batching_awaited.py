@@ -1,9 +1,11 @@
 """DynamicBatcher with an asynchronous predict: concurrent, cancelled without a waiter."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 import pytest
 from support.batchers import (
@@ -18,11 +20,14 @@ from support.doubles import length_of, new_metrics, text_input, value
 
 from assay.batching.batcher import BatchLimits, DynamicBatcher
 from assay.batching.executor import MAX_AWAITED
-from assay.errors import InferenceFailed, ShuttingDown
+from assay.errors import AssayError, InferenceFailed, ShuttingDown
 from assay.metrics import Metrics
-from assay_models.base import Input, ItemError, Raw
+from assay_models import deadlines
+from assay_models.base import Input, ItemError, Raw, Raws
+from assay_models.remote import RemoteCallFailed
 
 ALONE = BatchLimits(max_batch_tokens=64, max_batch_size=1, max_queue_tokens=1000)
+TOGETHER = BatchLimits(max_batch_tokens=64, max_batch_size=64, max_queue_tokens=1000)
 
 
 @dataclass
@@ -53,7 +58,7 @@ class RemotePredict:
 
 @asynccontextmanager
 async def awaited_batcher(
-    predict: Callable[[Sequence[Input]], Awaitable[Sequence[Raw]]],
+    predict: Callable[[Sequence[Input]], Awaitable[Raws]],
     limits: BatchLimits = ALONE,
     metrics: Metrics | None = None,
     clock: AdjustableClock | None = None,
@@ -214,3 +219,75 @@ async def test_closing_cancels_awaited_forward_passes(timeout: float) -> None:
         assert remote.cancelled == ["long"]
         (outcome,) = raws(await caller)
         assert isinstance(outcome, ShuttingDown)
+
+
+async def test_error_in_the_place_of_a_raw_fails_that_input_alone() -> None:
+    calls = []
+
+    async def predict(inputs: Sequence[Input]) -> Sequence[Raw | ItemError]:
+        calls.append(len(inputs))
+        bad = ItemError("engine_refused", "for a test")
+        return [bad if row.payload == "bad" else (1.0,) for row in inputs]
+
+    async with awaited_batcher(predict, TOGETHER) as batcher:
+        inputs = [text_input(name) for name in ("a", "bad", "b")]
+        first, second, third = raws(await batcher.compute(inputs, deadline()))
+        assert (first, third) == ((1.0,), (1.0,))
+        assert isinstance(second, InferenceFailed)
+        assert (second.code, second.detail) == ("engine_refused", "for a test")
+        assert calls == [3]
+        assert batcher.last_success is not None
+
+
+async def test_batch_of_errors_alone_is_no_success() -> None:
+    async def predict(inputs: Sequence[Input]) -> Sequence[Raw | ItemError]:
+        return [ItemError("engine_refused", "for a test") for _ in inputs]
+
+    async with awaited_batcher(predict, TOGETHER) as batcher:
+        await batcher.compute([text_input("a")], deadline())
+        assert batcher.last_success is None
+
+
+async def test_call_that_failed_as_a_whole_is_not_split() -> None:
+    calls = []
+
+    async def predict(inputs: Sequence[Input]) -> Sequence[Raw]:
+        calls.append(len(inputs))
+        raise RemoteCallFailed("engine_unavailable", "for a test")
+
+    metrics = new_metrics()
+    async with awaited_batcher(predict, TOGETHER, metrics) as batcher:
+        inputs = [text_input(name) for name in "abcdefgh"]
+        outcomes = raws(await batcher.compute(inputs, deadline()))
+        assert {(error.code, error.retryable) for error in outcomes if is_failure(error)} == {
+            ("engine_unavailable", True)
+        }
+        assert calls == [8]
+        assert value(metrics, "assay_forwards_total", model="m", outcome="failed") == 1
+
+
+def is_failure(outcome: object) -> TypeGuard[AssayError]:
+    return isinstance(outcome, AssayError)
+
+
+async def test_predict_sees_the_latest_deadline_of_the_inputs_callers() -> None:
+    seen: list[float] = []
+    entered, gate = asyncio.Event(), asyncio.Event()
+
+    async def predict(inputs: Sequence[Input]) -> Sequence[Raw]:
+        seen.append(deadlines.latest())
+        entered.set()
+        await gate.wait()
+        seen.append(deadlines.latest())
+        return [(1.0,) for _ in inputs]
+
+    async with awaited_batcher(predict, TOGETHER) as batcher:
+        first, later = deadline(10), deadline(20)
+        one = asyncio.create_task(batcher.compute([text_input("a")], first))
+        await entered.wait()
+        other = asyncio.create_task(batcher.compute([text_input("a")], later))
+        await run_event_loop()
+        gate.set()
+        await asyncio.gather(one, other)
+    assert seen == [first, later]
+    assert deadlines.latest() == math.inf
