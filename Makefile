@@ -34,6 +34,10 @@ help: ## List the targets
 .venv/third-party: .venv/dev $(addprefix tests/trainers/third_party/,install.py package-lock.json requirements.txt)
 	-$(BIN)/python tests/trainers/third_party/install.py $@
 
+# vLLM for the processor, 3.5 GB, for the nightly tests with it; without it these skip.
+.venv/vllm: .venv/dev $(addprefix tests/engines/,install.py requirements.txt)
+	-$(BIN)/python tests/engines/install.py $@
+
 serve: .venv/serve ## Serve the embedded models on 127.0.0.1:8000
 	$(BIN)/assay serve
 

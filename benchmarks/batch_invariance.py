@@ -15,7 +15,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from assay_models.base import Input
 from assay_models.families.classifier.parity import is_bit_equal
-from assay_models.families.classifier.tokenization import TokenSequence
+from assay_models.families.classifier.token_sequence import TokenSequence
 from assay_models.registry import Runtime, family_of
 from assay_models.repository import ModelRepository
 from benchmarks.models import make_checkpoint, write_card

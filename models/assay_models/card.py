@@ -167,6 +167,10 @@ class Calibration(_Section):
         return below + (above - below) * (distance - low) / (high - low)
 
 
+CANARY_TOKENS = 32
+"""Room in a call for the row whose number is known."""
+
+
 class EngineCard(_Section):
     """The inference engine that computes the raws, in the place of weights that are loaded here.
 
@@ -174,6 +178,11 @@ class EngineCard(_Section):
     name of it. `api_key_file` is the path of a file with the bearer key. A call has at most
     `max_call_items` inputs and `max_call_tokens` tokens; a URL has at most `max_calls` in flight.
     `retries` are tries after the first. A try ends after `timeout_seconds`, or with the deadline.
+
+    The engine is proven before it is used, and again every `prove_seconds`. It computes in `dtype`,
+    which chooses the bound of its numbers, from the card's `bounds` or the default. With `parity`
+    they are compared with plain Transformers where the weights are at hand. A row whose number is
+    known is sent with each `call`, or only on the `schedule`, as a `canary`.
     """
 
     protocol: Literal["vllm", "sglang", "tei", "assay"]
@@ -186,6 +195,23 @@ class EngineCard(_Section):
     retries: Annotated[int, Field(ge=0, le=10)] = 3
     connect_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    parity: Literal["auto", "off"] = "auto"
+    canary: Literal["call", "schedule"] = "call"
+    prove_seconds: Annotated[float, Field(gt=0)] = 300.0
+
+    @property
+    def batch_bounds(self) -> tuple[int, int]:
+        """The tokens and the inputs of one call, without its canary."""
+        if self.canary == "schedule":
+            return self.max_call_tokens, self.max_call_items
+        return max(1, self.max_call_tokens - CANARY_TOKENS), self.max_call_items - 1
+
+    @model_validator(mode="after")
+    def _check_canary(self) -> Self:
+        if self.canary == "call" and self.max_call_items < 2:
+            raise ValueError('canary = "call" needs room for two rows: raise max_call_items')
+        return self
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:

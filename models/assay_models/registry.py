@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Protocol, cast, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
 from assay_models.base import Item, RewardModel
 from assay_models.card import CardError, ModelCard
@@ -44,7 +44,8 @@ class Family:
 
     It has the module and class that compute it, the items that it takes, the field that varies
     between the candidates of one best-of-n request, an item that any of its models can score, and
-    the names of the `numbers` that a request may choose.
+    the names of the `numbers` that a request may choose. An engine `may`, `must` or can `never`
+    compute its forward pass.
     """
 
     module: str
@@ -54,6 +55,7 @@ class Family:
     candidate: str
     probe: Mapping[str, Any]
     numbers: frozenset[str] = frozenset()
+    engine: Literal["never", "may", "must"] = "never"
 
     def load(self, card: ModelCard, files: ModelFiles, runtime: Runtime) -> RewardModel:
         """Import the family and load one of its models.
@@ -62,11 +64,13 @@ class Family:
             CardError: a package that the family needs is not installed, the files do not fit, or
                 one of them was changed while they were read.
         """
+        self._check_engine(card)
         try:
             module = importlib.import_module(self.module)
         except ModuleNotFoundError as error:
+            extra = "'assay[models]'" if card.engine is None else "'assay[engines]'"
             raise CardError(
-                f"{card.id} needs the package {error.name!r}: pip install 'assay[models]'"
+                f"{card.id} needs the package {error.name!r}: pip install {extra}"
             ) from error
         model = cast(Loader, getattr(module, self.loader)).load(card, files, runtime)
         changed = files.stamps.changed()
@@ -76,6 +80,14 @@ class Family:
                 "folder, put the files into a new one"
             )
         return model
+
+    def _check_engine(self, card: ModelCard) -> None:
+        if self.engine == "never" and card.engine is not None:
+            raise CardError(
+                f"{card.id}: models of the family {card.family} are computed here: remove [engine]"
+            )
+        if self.engine == "must" and card.engine is None:
+            raise CardError(f"{card.id}: the family {card.family} needs a section [engine]")
 
 
 # A program with and without the fence, so that every mode of extraction finds one.
@@ -97,12 +109,22 @@ FAMILIES = {
         item=TextItem,
         candidate="response",
         probe=_PAIR,
+        engine="may",
+    ),
+    "engine": Family(
+        "assay_models.families.sequence_classifier",
+        "SequenceClassifier",
+        item=TextItem,
+        candidate="response",
+        probe=_PAIR,
+        engine="must",
     ),
     "code": Family(
         "assay_models.families.code.model",
         "CodeModel",
         item=CodeItem,
         candidate="response",
+        engine="may",
         probe={"prompt": "Add one.", "response": _PROGRAM},
     ),
     "code_exec": Family(
@@ -141,6 +163,7 @@ FAMILIES = {
         candidate="hypothesis",
         probe={"premise": "A dog runs.", "hypothesis": "An animal moves."},
         numbers=_NLI_NUMBERS,
+        engine="may",
     ),
 }
 

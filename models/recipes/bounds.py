@@ -15,7 +15,8 @@ from transformers import BertModel
 
 from assay_models.base import Input, Options, Raw, RewardModel
 from assay_models.card import ModelCard
-from assay_models.families.classifier.checkpoint import Checkpoint, ClassifierOptions
+from assay_models.families.classifier.checkpoint import Checkpoint
+from assay_models.families.classifier.options import ClassifierOptions
 from assay_models.families.classifier.surprisal import Surprisal
 from assay_models.families.qpp.pre_retrieval import VideoQppModel
 from assay_models.registry import Runtime, family_of

@@ -15,7 +15,8 @@
     ├── RunQuotaExceeded      409      ├── RequestTimeout    408
     ├── RunsOff               404      ├── UriTooLong        414
     ├── UnreadableBody        400      ├── HeadersTooLarge   431
-    └── UnsupportedEncoding   415      └── SettingsError
+    ├── UnsupportedEncoding   415      └── SettingsError
+    └── EngineFailed          503
 
 `InferenceFailed`, `NonFiniteScore` and `DeadlineExceeded` may concern a single item. A 200 reply
 then carries them as that item's `error`, and the other items keep their scores.
@@ -324,6 +325,19 @@ class InferenceFailed(AssayError):
     code = "inference_failed"
     status = 500
     title = "Inference failed"
+
+
+class EngineFailed(AssayError):
+    """The engine that computes the model did not answer, or not with numbers that can be used.
+
+    No item of the request has a score. `code` says more: `engine_unavailable`, `engine_timeout`,
+    `engine_bad_reply`, `engine_refused`, or `model_not_ready` once the engine is not proven.
+    """
+
+    code = "engine_unavailable"
+    status = 503
+    title = "Engine failed"
+    retryable = True
 
 
 class NonFiniteScore(AssayError):

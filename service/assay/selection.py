@@ -11,7 +11,7 @@ from assay.metrics import Metrics
 from assay.served_model import ServedModel
 from assay.settings import Settings
 from assay.types import Clock
-from assay_models.card import CardError, Limits
+from assay_models.card import CardError, ModelCard
 from assay_models.repository import (
     ModelNotFound,
     ModelRepository,
@@ -99,7 +99,7 @@ def create_model(
     """
     return ServedModel(
         entry=entry,
-        limits=_batch_limits(settings, entry.card.limits),
+        limits=batch_limits(settings, entry.card),
         metrics=metrics,
         clock=clock,
         load_timeout=settings.load_timeout,
@@ -108,7 +108,17 @@ def create_model(
     )
 
 
-def _batch_limits(settings: Settings, card: Limits) -> BatchLimits:
-    maximum = card.max_batch_tokens
+def batch_limits(settings: Settings, card: ModelCard) -> BatchLimits:
+    """Return the bounds of a model's batches and queue: by its engine, or by device and card."""
+    limits, engine = card.limits, card.engine
+    if engine is not None:
+        tokens, items = engine.batch_bounds
+        return BatchLimits(
+            min(settings.batch_tokens or tokens, tokens),
+            items,
+            settings.max_queue_tokens,
+            max_awaited=engine.max_calls * len(engine.urls),
+        )
+    maximum = limits.max_batch_tokens
     wanted = settings.batch_tokens or (CPU_BATCH_TOKENS if settings.device == "cpu" else maximum)
-    return BatchLimits(min(wanted, maximum), card.max_batch_size, settings.max_queue_tokens)
+    return BatchLimits(min(wanted, maximum), limits.max_batch_size, settings.max_queue_tokens)

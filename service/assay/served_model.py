@@ -7,15 +7,21 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
-from typing import Literal, get_args
-
-from pydantic import ValidationError
+from typing import Literal
 
 from assay.batching.batcher import BatchLimits, DynamicBatcher
 from assay.errors import AssayError, ModelFailed, ModelNotFound, ModelNotReady
+from assay.fingerprints import plain_fingerprints, served_fingerprint
 from assay.metrics import Metrics
+from assay.proofs import Proofs, proof_of, start_proofs
+from assay.self_test import (
+    SelfTest,
+    SelfTestFailed,
+    prepare_example,
+    score_example,
+    unscored,
+)
 from assay.types import Clock
 from assay_models.base import (
     Input,
@@ -24,7 +30,6 @@ from assay_models.base import (
     Prepared,
     Raw,
     RewardModel,
-    Truncation,
 )
 from assay_models.card import CardError, ModelCard
 from assay_models.registry import Family, Runtime, family_of
@@ -33,7 +38,6 @@ from assay_models.repository import (
     ModelFiles,
     ModelRepository,
     RepositoryEntry,
-    fingerprint_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -43,25 +47,6 @@ DEVICE_THREAD = "device"
 FRESH_SECONDS = 10.0
 PROBE_SECONDS = 10.0
 LOADING_RETRY_SECONDS = 2.0
-
-
-class SelfTestFailed(Exception):
-    """The loaded model does not compute the score that its card states, or its example has none;
-    it is not served."""
-
-
-@dataclass(frozen=True, slots=True)
-class SelfTest:
-    """The card's example: the stated score, and the one computed at start."""
-
-    expected: float
-    got: float
-    tolerance: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the two agree within the card's tolerance."""
-        return math.isfinite(self.got) and abs(self.got - self.expected) <= self.tolerance
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +69,16 @@ class Ready:
     """The model is loaded, and has computed its card's example if the card has one.
 
     `probe` is the prepared example, or the family's, which readiness computes again;
-    `fingerprints` are those of the options without numbers. `raw_lengths` are the lengths of raws
-    that were computed here: a cached raw of another length is not used, once there are any.
+    `raw_fingerprint` is the model's, `fingerprints` are those of the options without numbers.
+    `raw_lengths` are the lengths of raws that were computed here: a cached raw of another length is
+    not used, once there are any.
     """
 
     card: ModelCard
     model: RewardModel
     batcher: DynamicBatcher
     probe: Prepared
+    raw_fingerprint: str
     fingerprints: Mapping[Options, str]
     raw_lengths: set[int] = field(default_factory=set)
     name: Literal["ready"] = "ready"
@@ -99,7 +86,9 @@ class Ready:
     def fingerprint(self, options: Options) -> str:
         """Return the digest of all that decides a number served with these options."""
         known = self.fingerprints.get(options)
-        return _fingerprint(self.model, self.card, options) if known is None else known
+        return (
+            served_fingerprint(self.raw_fingerprint, self.card, options) if known is None else known
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +147,8 @@ class ServedModel:
         self._has_lock = False
         self._files = ModelFiles(entry.folder, None)
         self._changed: Path | None = None
+        self._proofs: Proofs | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{DEVICE_THREAD} {entry.card.id}")
 
     def start(self, repository: ModelRepository, runtime: Runtime, load_lock: asyncio.Lock) -> None:
@@ -187,7 +178,7 @@ class ServedModel:
         """Return the loaded model.
 
         Raises:
-            ModelNotReady: it is still loading.
+            ModelNotReady: it is still loading, or its engine is not proven.
             ModelFailed: it could not be loaded.
             ModelNotFound: it was unloaded.
         """
@@ -198,6 +189,10 @@ class ServedModel:
             raise ModelNotReady(f"{self.id} is loading", retry_after=LOADING_RETRY_SECONDS)
         if isinstance(state, Unloaded):
             raise ModelNotFound(f"{self.id} was unloaded")
+        if self._unproven is not None:
+            raise ModelNotReady(
+                f"{self.id} is not proven", hint=self._unproven, retry_after=LOADING_RETRY_SECONDS
+            )
         return state
 
     async def is_computing(self) -> bool:
@@ -209,7 +204,8 @@ class ServedModel:
         replica that starts now would serve others.
         """
         state = self.state
-        computes = isinstance(state, Ready) and state.batcher.alive and await self._computes(state)
+        computes = self._unproven is None and isinstance(state, Ready) and state.batcher.alive
+        computes = isinstance(state, Ready) and computes and await self._computes(state)
         computes = computes and await self._is_current()
         self._metrics.ready.labels(self.id).set(computes)
         return computes
@@ -217,6 +213,8 @@ class ServedModel:
     @property
     def condition(self) -> str:
         """The reason why `is_computing` was false."""
+        if self._unproven is not None:
+            return f"not proven: {self._unproven}"
         if self._changed is None:
             return "not computing"
         return f"changed on disk: {self._changed} is not the file that was loaded"
@@ -240,6 +238,8 @@ class ServedModel:
             await asyncio.wait({self._loading}, timeout=timeout)
         if isinstance(self.state, Ready):
             await self.state.batcher.close(timeout)
+        if self._proofs is not None:
+            await self._proofs.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _load_and_test(
@@ -253,8 +253,16 @@ class ServedModel:
             if not done:  # its thread goes on; another model may load now
                 raise CardError(f"loading took more than {self._load_timeout:g} seconds")
             model, probe = loading.result()
-            raws = await self._self_test(model, probe)
-        fingerprints = _fingerprints(model, self.card)
+            raws = await self._self_test(model, probe) if proof_of(model) is None else []
+        self._proofs = await start_proofs(
+            model, self.card.example, probe, on_proven=self._renew, on_death=self._on_death
+        )
+        self.state = self._ready(model, probe)
+        self.state.raw_lengths.update(map(len, raws))
+        logger.info("%s is %s", self.id, "ready" if self._unproven is None else "not proven")
+
+    def _ready(self, model: RewardModel, probe: Prepared) -> Ready:
+        """Return the state of a loaded model, with a batcher that is started."""
         batcher = self._create_batcher(
             name=self.id,
             predict=model.predict,
@@ -266,8 +274,25 @@ class ServedModel:
             on_death=self._on_death,
         )
         batcher.start()
-        self.state = Ready(self.card, model, batcher, probe, fingerprints, {*map(len, raws)})
-        logger.info("%s is ready", self.id)
+        raw = model.fingerprint
+        return Ready(self.card, model, batcher, probe, raw, plain_fingerprints(raw, self.card))
+
+    def _renew(self) -> None:
+        """Serve under a new fingerprint, with a batcher of its own, once another engine is proven.
+
+        What the old batcher holds fails: its numbers belong to the old fingerprint.
+        """
+        old = self.state
+        if not isinstance(old, Ready) or old.model.fingerprint == old.raw_fingerprint:
+            return
+        self.state = self._ready(old.model, old.probe)
+        logger.warning("%s: another engine was proven, its fingerprint is new", self.id)
+        old.batcher.abandon("another engine was proven before this item was computed")
+        self._closing = asyncio.create_task(old.batcher.close(0.0))
+
+    @property
+    def _unproven(self) -> str | None:
+        return None if self._proofs is None else self._proofs.unproven
 
     def _on_loaded(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -283,18 +308,7 @@ class ServedModel:
     def _load(self, repository: ModelRepository, runtime: Runtime) -> tuple[RewardModel, Prepared]:
         self._files = repository.locate(self._entry)
         model = self.family.load(self.card, self._files, runtime)
-        return model, self._prepare_example(model)
-
-    def _prepare_example(self, model: RewardModel) -> Prepared:
-        example = self.card.example
-        fields = self.family.probe if example is None else example.item
-        try:
-            return model.prepare([self.family.item.model_validate(fields)], Options())
-        except (ItemError, ValidationError) as error:
-            reason = error.detail if isinstance(error, ItemError) else _summary(error)
-            remedy = "mend it" if example else "give the card an example that can be scored"
-            whose = "the card's" if example else "the family's"
-            raise SelfTestFailed(f"{whose} example has no score: {reason}: {remedy}") from error
+        return model, prepare_example(model, self.card, self.family)
 
     async def _self_test(self, model: RewardModel, probe: Prepared) -> Sequence[Raw]:
         """Compute the card's example; return its raws, none without an example.
@@ -307,10 +321,9 @@ class ServedModel:
             return []
         try:
             raws = await self._predict(model, probe.inputs) if probe.inputs else []
-            (score,) = model.finish(probe, raws, Options())
         except ItemError as error:
-            raise SelfTestFailed(f"the card's example has no score: {error.detail}") from error
-        self.self_test = test = SelfTest(example.score, score.score, example.tolerance)
+            raise unscored(error) from error
+        self.self_test = test = score_example(model, example, probe, raws)
         if not test.passed:
             raise SelfTestFailed(
                 f"the card's example scores {test.got:.6g}, the card says "
@@ -369,20 +382,3 @@ def _clear_frames(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
-
-
-def _summary(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-        for problem in error.errors(include_url=False, include_input=False)
-    )
-
-
-def _fingerprints(model: RewardModel, card: ModelCard) -> dict[Options, str]:
-    choices = product(get_args(Truncation), (False, True))
-    plain = [Options(truncation, raw) for truncation, raw in choices]
-    return {options: _fingerprint(model, card, options) for options in plain}
-
-
-def _fingerprint(model: RewardModel, card: ModelCard, options: Options) -> str:
-    return fingerprint_of({"raw": model.fingerprint, "card": card.options, "for": options})

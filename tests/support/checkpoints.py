@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from assay_models.base import RewardModel
-from assay_models.families.classifier.model import Classifier
+from assay_models.families.classifier.model import LocalClassifier
 from assay_models.registry import Runtime, family_of
 from assay_models.repository import ModelRepository
 
@@ -121,11 +121,13 @@ def write_card(
     (folder / "card.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def load_classifier(folder: Path, dtype: str = "float32", *, model: str = "tiny") -> Classifier:
+def load_classifier(
+    folder: Path, dtype: str = "float32", *, model: str = "tiny"
+) -> LocalClassifier:
     """Load the classifier that the families share, through the card in `folder`."""
     repository = ModelRepository([folder])
     entry = repository.find(model)
-    return Classifier.load(entry.card, repository.locate(entry), Runtime(dtype=dtype))
+    return LocalClassifier.load(entry.card, repository.locate(entry), Runtime(dtype=dtype))
 
 
 def load_model(folder: Path, dtype: str = "float32") -> RewardModel:
@@ -135,7 +137,7 @@ def load_model(folder: Path, dtype: str = "float32") -> RewardModel:
     return family_of(entry.card).load(entry.card, repository.locate(entry), Runtime(dtype=dtype))
 
 
-def logits_of(classifier: Classifier, texts: Sequence[str] = TEXTS) -> list[list[float]]:
+def logits_of(classifier: LocalClassifier, texts: Sequence[str] = TEXTS) -> list[list[float]]:
     """Return the logits of each text, computed in one batch."""
     inputs = [classifier.encode_text(text, None, "error").input() for text in texts]
     return [list(row) for row in classifier.logits(inputs)]
@@ -326,7 +328,7 @@ def _toml(value: object) -> str:
     return json.dumps(value) if isinstance(value, str) else str(value)
 
 
-class Classifiers(dict[Kind, Classifier]):
+class Classifiers(dict[Kind, LocalClassifier]):
     """One classifier of each architecture, for 40 tokens."""
 
     def __repr__(self) -> str:

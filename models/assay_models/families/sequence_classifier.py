@@ -1,16 +1,18 @@
 """Any sequence classifier of the hub as a reward model: a scalar head, or one score of several
 outputs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal
 
 from pydantic import FiniteFloat
 
-from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
+from assay_models.base import Input, Item, ItemError, Options, Prepared, Proof, Raw, Score
 from assay_models.card import ModelCard
-from assay_models.families.classifier.model import Classifier, ClassifierOptions, TokenSequence
+from assay_models.families.classifier.opening import Classifier, Logits, open_classifier
+from assay_models.families.classifier.options import ClassifierOptions
 from assay_models.families.classifier.outputs import Mix, choose_mix
+from assay_models.families.classifier.token_sequence import TokenSequence
 from assay_models.families.classifier.tokenization import SpecialTokens
 from assay_models.items import Message, TextItem
 from assay_models.registry import Runtime
@@ -48,13 +50,12 @@ class SequenceClassifier:
     label's probability.
     """
 
-    fingerprint: str
+    own_parts: Mapping[str, object]
     classifier: Classifier
     _: KW_ONLY
     shaping: Shaping
     mix: Mix
     text_special_tokens: SpecialTokens
-    runs: ClassVar[Literal["device"]] = "device"
     sees: ClassVar[Literal["item"]] = "item"
 
     @classmethod
@@ -65,19 +66,33 @@ class SequenceClassifier:
             CardError: an option, a file or a weight is missing or does not fit.
         """
         options = card.options_as(SequenceClassifierOptions)
-        classifier = Classifier.load(card, files, runtime)
+        classifier = open_classifier(card, files, runtime)
         mix = choose_mix(card, classifier.outputs, options.score_label, options.weights)
         special = options.text_special_tokens
         if special == "auto":
             special = "parse" if classifier.formatter.chat_template else "literal"
-        parts = {"family": card.family, "version": VERSION, **classifier.fingerprint_parts}
         return cls(
-            fingerprint_of(parts),
+            {"family": card.family, "version": VERSION},
             classifier,
             shaping=options.shaping,
             mix=mix,
             text_special_tokens=special,
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of all that decides a raw."""
+        return fingerprint_of({**self.own_parts, **self.classifier.fingerprint_parts})
+
+    @property
+    def runs(self) -> Literal["device", "remote"]:
+        """Whether the logits are computed here."""
+        return self.classifier.runs
+
+    @property
+    def proof(self) -> Proof | None:
+        """The proof of an engine's numbers; None on a device."""
+        return self.classifier.proof
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
         """Encode the one item as one sequence.
@@ -94,7 +109,7 @@ class SequenceClassifier:
         """Return the number of tokens that are computed; see `Classifier.cost`."""
         return self.classifier.cost(inputs)
 
-    def predict(self, inputs: Sequence[Input]) -> list[Raw]:
+    def predict(self, inputs: Sequence[Input]) -> Logits:
         """Compute the logits of each input."""
         return self.classifier.logits(inputs)
 

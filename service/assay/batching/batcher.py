@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from assay.batching.entry import Entry, Outcome, Waiter, item_failure, value_of
 from assay.batching.executor import (
+    MAX_AWAITED,
     AsyncExecutor,
     Budget,
     Executor,
@@ -25,6 +26,7 @@ from assay.batching.scheduler import Batch, Cost, Scheduler, ThroughputEstimator
 from assay.errors import (
     AssayError,
     DeadlineExceeded,
+    EngineFailed,
     InferenceFailed,
     Overloaded,
     RequestTooLarge,
@@ -43,11 +45,13 @@ MAX_RETRY_AFTER_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """Bounds of one batch (its cost in tokens, rows) and of all that may wait (true tokens)."""
+    """Bounds of one batch (its cost in tokens, rows) and of all that may wait (true tokens), and
+    the number of forward passes side by side, where they are awaited."""
 
     max_batch_tokens: int
     max_batch_size: int
     max_queue_tokens: int
+    max_awaited: int = MAX_AWAITED
 
 
 class DynamicBatcher:
@@ -95,7 +99,7 @@ class DynamicBatcher:
         )
         self._wake = asyncio.Event()
         self._executor: Executor = (
-            AsyncExecutor(predict, clock, self._wake.set)
+            AsyncExecutor(predict, clock, self._wake.set, limits.max_awaited)
             if thread is None
             else ThreadExecutor(predict, clock, self._wake.set, thread)
         )
@@ -169,6 +173,11 @@ class DynamicBatcher:
             for entry, _ in admitted:
                 self._release(entry, waiter)
         return [entry.outcome(shared) for entry, shared in admitted]
+
+    def abandon(self, reason: str) -> None:
+        """Admit no more inputs, and settle the admitted ones with `ShuttingDown` at once."""
+        self._closing = True
+        self._settle_all(ShuttingDown(reason, retry_after=1.0))
 
     async def close(self, timeout: float) -> None:
         """Admit no more inputs, finish the admitted ones, and stop.
@@ -358,7 +367,12 @@ class DynamicBatcher:
         self._failing = True
         self._series.forwards["failed"].inc()
         for entry in in_flight.live:
-            failure = InferenceFailed(error.detail, code=error.code, retryable=error.retryable)
+            failure = EngineFailed(
+                error.detail,
+                code=error.code,
+                retryable=error.retryable,
+                retry_after=error.retry_after,
+            )
             self._settle(entry, failure, in_flight.ended)
 
     def _split(self, in_flight: InFlightBatch, outcome: str, alone: AssayError) -> None:

@@ -239,16 +239,23 @@ class ThreadExecutor(Executor):
 
 
 class AsyncExecutor(Executor):
-    """Executor of concurrent awaited forward passes, which run and are bounded elsewhere."""
+    """Executor of awaited forward passes, of which `max_awaited` run side by side."""
 
-    def __init__(self, predict: Predict, clock: Clock, on_done: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        predict: Predict,
+        clock: Clock,
+        on_done: Callable[[], None],
+        max_awaited: int = MAX_AWAITED,
+    ) -> None:
         super().__init__(predict, clock, on_done)
+        self._max_awaited = max_awaited
         self._last_ended = float("-inf")
 
     @property
     def is_free(self) -> bool:
-        """Whether fewer than `MAX_AWAITED` run."""
-        return len(self._in_flight) < MAX_AWAITED
+        """Whether fewer than `max_awaited` run."""
+        return len(self._in_flight) < self._max_awaited
 
     @property
     def stuck_seconds(self) -> float:

@@ -19,7 +19,7 @@ from assay.cli.process import Exit, LogLevel, exit_with, local_settings, on_erro
 from assay.errors import SettingsError
 from assay.offline.local import running_service
 from assay.selection import open_repository, select_entries
-from assay.served_model import SelfTest
+from assay.self_test import SelfTest
 from assay.settings import Settings
 from assay_models.card import CardError, ModelCard, Quality
 from assay_models.repository import (

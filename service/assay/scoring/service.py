@@ -19,6 +19,7 @@ from assay.cache.memory import ScoreCache
 from assay.errors import (
     AssayError,
     DeadlineExceeded,
+    EngineFailed,
     InvalidRequest,
     RequestTooLarge,
     ShuttingDown,
@@ -293,7 +294,7 @@ class ScoringService:
         ready.raw_lengths.update(map(len, new.values()))
         await self._cache.put_many(new)
         for outcome in outcomes:
-            if isinstance(outcome.value, DeadlineExceeded | ShuttingDown):
+            if isinstance(outcome.value, DeadlineExceeded | EngineFailed | ShuttingDown):
                 raise outcome.value
         return outcomes
 

@@ -21,7 +21,7 @@ from assay.batching.executor import AsyncExecutor, InFlightBatch
 from assay.tracing.calls import EngineCalls
 from assay.tracing.spans import EndingSpan, EpochClock, is_sampled, set_error
 from assay.types import Lane
-from assay_models.base import Input, Raw
+from assay_models.base import Input, ItemError, Raw
 from assay_models.trace_context import call_tracer
 
 
@@ -185,6 +185,6 @@ class _TracedExecutor(AsyncExecutor):
         super().__init__(*parts)
         self._record = record
 
-    async def _await(self, in_flight: InFlightBatch) -> list[Raw]:
+    async def _await(self, in_flight: InFlightBatch) -> list[Raw | ItemError]:
         with self._record(in_flight):
             return await super()._await(in_flight)

@@ -29,7 +29,7 @@ from assay_models.families.classifier.batch_layout import (
     PaddedLayout,
     SingleRowLayout,
 )
-from assay_models.families.classifier.model import Classifier
+from assay_models.families.classifier.model import LocalClassifier
 from assay_models.families.classifier.onednn_linear import PrepackedLinear
 from assay_models.families.classifier.packed_attention import (
     MIN_SHARED_TOKENS,
@@ -38,7 +38,7 @@ from assay_models.families.classifier.packed_attention import (
     pack,
     packed_tokens,
 )
-from assay_models.families.classifier.tokenization import TokenSequence
+from assay_models.families.classifier.token_sequence import TokenSequence
 from assay_models.registry import Runtime
 from assay_models.repository import ModelRepository
 
@@ -69,11 +69,11 @@ def packed_batch(inputs: Sequence[Input]) -> PackedBatch:
     return pack(inputs, torch.device("cpu"), is_causal=True, shares_prefixes=True, max_tokens=100)
 
 
-def load(folder: Path, *, deterministic: bool = False) -> Classifier:
+def load(folder: Path, *, deterministic: bool = False) -> LocalClassifier:
     repository = ModelRepository([folder])
     entry = repository.find("tiny")
     runtime = Runtime(deterministic=deterministic)
-    return Classifier.load(entry.card, repository.locate(entry), runtime)
+    return LocalClassifier.load(entry.card, repository.locate(entry), runtime)
 
 
 def plain_logits(folder: Path, inputs: Sequence[Input]) -> Tensor:
@@ -84,7 +84,9 @@ def plain_logits(folder: Path, inputs: Sequence[Input]) -> Tensor:
         return torch.cat([plain.model(input_ids=row).logits for row in ids])
 
 
-def logits_and_counts(classifier: Classifier, inputs: Sequence[Input]) -> tuple[Tensor, list[int]]:
+def logits_and_counts(
+    classifier: LocalClassifier, inputs: Sequence[Input]
+) -> tuple[Tensor, list[int]]:
     """Compute logits, and count the tokens that each forward pass embeds."""
     counts: list[int] = []
 
@@ -316,7 +318,7 @@ def test_packed_rows_with_wrong_numbers_are_not_used(
     torch.testing.assert_close(raws, plain_logits(folder, rows(LENGTHS)), rtol=0, atol=1e-5)
 
 
-def layers_of(classifier: Classifier) -> set[type]:
+def layers_of(classifier: LocalClassifier) -> set[type]:
     modules = classifier.model.base_model.named_modules()
     return {
         type(module)

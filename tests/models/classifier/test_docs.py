@@ -9,7 +9,7 @@ from support.checkpoints import build_checkpoint, load_classifier, save_adapter
 from support.paths import DOCS
 
 from assay_models.card import ModelCard, read_card
-from assay_models.families.classifier.checkpoint import ClassifierOptions
+from assay_models.families.classifier.options import ClassifierOptions
 from assay_models.families.code.model import CodeOptions
 from assay_models.families.sequence_classifier import SequenceClassifierOptions
 

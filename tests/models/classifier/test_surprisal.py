@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from assay_models.base import Input
 from assay_models.card import CardError
 from assay_models.families.classifier.batch_layout import PackedLayout
-from assay_models.families.classifier.model import Classifier
+from assay_models.families.classifier.model import LocalClassifier
 from assay_models.families.classifier.parity import is_bit_equal
 from assay_models.families.classifier.surprisal import Surprisal
 from assay_models.items import Message
@@ -40,14 +40,14 @@ def messages(answer: str) -> list[Message]:
     return [question, Message(role="assistant", content=answer)]
 
 
-def surprisal_of(classifier: Classifier) -> Surprisal:
+def surprisal_of(classifier: LocalClassifier) -> Surprisal:
     assert isinstance(classifier.layout, PackedLayout)
     surprisal = classifier.layout.body.surprisal
     assert surprisal is not None
     return surprisal
 
 
-def inputs_of(classifier: Classifier) -> list[Input]:
+def inputs_of(classifier: LocalClassifier) -> list[Input]:
     return [classifier.encode_chat(messages(answer), "error").input() for answer in ANSWERS]
 
 
@@ -119,7 +119,7 @@ def test_a_deterministic_model_gives_the_same_bits_in_every_batch(tmp_path: Path
     repository = ModelRepository([folder])
     entry = repository.find("tiny")
     files = repository.locate(entry)
-    classifier = Classifier.load(entry.card, files, Runtime(deterministic=True))
+    classifier = LocalClassifier.load(entry.card, files, Runtime(deterministic=True))
     assert is_bit_equal(classifier.layout, inputs_of(classifier), 20)
 
 

@@ -8,7 +8,7 @@ import pytest
 from support.checkpoints import build_checkpoint, load_classifier
 
 from assay_models.base import ItemError
-from assay_models.families.classifier.model import Classifier
+from assay_models.families.classifier.model import LocalClassifier
 from assay_models.items import Message
 
 pytestmark = pytest.mark.weights
@@ -45,11 +45,11 @@ def call(arguments: object, content: object = None) -> dict[str, Any]:
     }
 
 
-def build(folder: Path, template: str) -> Classifier:
+def build(folder: Path, template: str) -> LocalClassifier:
     return load_classifier(build_checkpoint("qwen3", folder, template=template))
 
 
-def encode(classifier: Classifier, *messages: dict[str, Any]) -> list[int]:
+def encode(classifier: LocalClassifier, *messages: dict[str, Any]) -> list[int]:
     parsed = [Message.model_validate(message) for message in messages]
     return list(classifier.encode_chat(parsed, "error").ids)
 

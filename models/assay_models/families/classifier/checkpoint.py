@@ -1,6 +1,5 @@
 """A classifier's model and tokenizer, read from the place that its card names."""
 
-import datetime
 import logging
 import re
 import warnings
@@ -8,18 +7,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from pydantic import BaseModel, ConfigDict, Field
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils.hub import cached_file
+from transformers import AutoModelForSequenceClassification
 
-from assay_models.card import CardError, ModelCard
-from assay_models.families.classifier.load_errors import Reading
-from assay_models.families.classifier.outputs import ProblemType
-from assay_models.families.classifier.surprisal import SurprisalOptions
+from assay_models.families.classifier.checkpoint_files import ADAPTER, CheckpointFiles
 from assay_models.families.classifier.transformers_compat import (
     cache_gguf_reading,
     read_without_mapping,
@@ -34,76 +28,20 @@ from assay_models.families.classifier.weight_files import (
     stored_types,
     summary,
 )
-from assay_models.file_stamps import DECIDING_SUFFIXES
-from assay_models.repository import ModelFiles, digest_of, path_inside
 
 logger = logging.getLogger(__name__)
 
 _PRETRAINING_HEADS = re.compile(r"^(lm_head|cls|decoder|lm_predictions|mask_predictions|pooler)\.")
-_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
-_WORDS = ("*.model", "*.tiktoken", "vocab.*")
-
-
-class ClassifierOptions(BaseModel):
-    """The `[options]` of a card about its checkpoint; a family adds fields of its own.
-
-    `adapter`: a folder beside the card with a PEFT adapter. `changed`: a safetensors file beside
-    the card whose tensors take the places of the checkpoint's, by name. `unused`: beginnings of the
-    names of tensors that the checkpoint may hold beyond the model. `gguf_file`: the weights' file
-    in the weights folder, where it is a GGUF. `num_hidden_layers`: only the lower layers.
-    `num_labels`, `labels` and `problem_type`: the head's outputs, where the checkpoint's config
-    does not say.
-    `chat_template`: a Jinja file beside the card that takes the place of the checkpoint's own.
-    `date`: the day that a template writes which asks for the present one.
-    `pooling`: which token a decoder's score is read at, the one that Transformers would read in the
-    sequence alone (the last that is not the padding token, which matters only where padding is EOS
-    and the text ends with it), or always the `last`. `rendering`: what the chat template must make
-    of the user's message `q` and the assistant's `a`; a checkpoint whose template makes something
-    else is refused. `surprisal`: what is subtracted from a decoder's logit for its own predictions
-    (see `SurprisalOptions`).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    adapter: str | None = None
-    changed: str | None = None
-    unused: tuple[str, ...] = ()
-    gguf_file: str | None = None
-    num_hidden_layers: int | None = Field(default=None, ge=1)
-    num_labels: int | None = Field(default=None, ge=1)
-    labels: tuple[str, ...] | None = None
-    problem_type: ProblemType | None = None
-    chat_template: str | None = None
-    date: datetime.date | None = None
-    pooling: Literal["transformers", "last"] = "transformers"
-    rendering: str | None = None
-    surprisal: SurprisalOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """One card's checkpoint: its files, and the options for what of it is used."""
-
-    card: ModelCard
-    files: ModelFiles
-    options: ClassifierOptions
+class Checkpoint(CheckpointFiles):
+    """One card's checkpoint with its weights."""
 
     def load(self, dtype: torch.dtype) -> tuple[Any, Any]:
         """Load the model and its tokenizer; see `load_model` and `load_tokenizer`."""
         with nullcontext() if self.options.gguf_file is None else cache_gguf_reading():
             return self.load_model(dtype), self.load_tokenizer()
-
-    def load_tokenizer(self) -> Any:
-        """Load the checkpoint's tokenizer.
-
-        Raises:
-            CardError: there is none that can be read.
-        """
-        try:
-            with self._reading("tokenizer"):
-                return AutoTokenizer.from_pretrained(self._name, **self._source)
-        except CardError as error:
-            raise self._without_words() or error from error
 
     def load_model(self, dtype: torch.dtype) -> Any:
         """Load the model in evaluation mode, in `dtype` or as it was stored, with changed tensors
@@ -158,84 +96,19 @@ class Checkpoint:
             )
         return model, report
 
-    def chat_template(self) -> str | None:
-        """Read the template that the card puts in place of the checkpoint's own, if it does.
-
-        Raises:
-            CardError: the file cannot be read.
-        """
-        if self.options.chat_template is None:
-            return None
-        try:
-            return self._beside(self.options.chat_template).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise self._error(f"no readable {self.options.chat_template!r} by the card") from error
-
-    def fingerprint_parts(self) -> dict[str, object]:
-        """Return what identifies the files that decide a number, and how they are used."""
-        weights = self.card.weights
-        return {
-            "source": (weights.source, weights.hub, weights.revision),
-            "files": sorted(self._digests().items()),
-            "options": sorted(self.options.model_dump(exclude_none=True).items()),
-            "max_tokens": self.card.limits.max_tokens,
-        }
-
-    def _digests(self) -> dict[str, str]:
-        weights = self.card.weights
-        digests: dict[str, str] = dict(weights.files)
-        if self.files.weights is not None:
-            digests |= _digests(self.files.weights, digests)
-        for path in self._own_paths:
-            known = weights.own_files.get(path)
-            digests[f"own:{path}"] = known or digest_of(self.files.folder / path)
-        return digests
-
-    @property
-    def _own_paths(self) -> list[str]:
-        adapter, changed = self.options.adapter, self.options.changed
-        paths = [] if adapter is None else [f"{adapter}/{name}" for name in _ADAPTER]
-        return paths if changed is None else [*paths, changed]
-
-    @property
-    def _has_own_files(self) -> bool:
-        return self.options.adapter is not None or self.options.changed is not None
-
-    @property
-    def _name(self) -> str:
-        if self.card.weights.source == "hub":
-            return self.card.weights.hub or ""
-        return str(self.files.weights)
-
-    @property
-    def _source(self) -> dict[str, Any]:
-        source: dict[str, Any] = {"trust_remote_code": False}
-        if self.card.weights.source == "hub":
-            source["revision"] = self.card.weights.revision
-        else:
-            source["local_files_only"] = True
-        if self.options.gguf_file is not None:
-            source["gguf_file"] = self.options.gguf_file
-        return source
-
     def _config(self) -> Any:
+        config = self.read_config()
         with self._reading("config"):
-            config = AutoConfig.from_pretrained(self._name, **self._source)
             refuse_quantised(config)
-        if config.is_encoder_decoder:
-            raise self._error(f"encoder-decoder checkpoints ({config.model_type}) are not served")
-        options = self.options
-        if options.num_labels is not None or options.labels is not None:
-            config.num_labels = options.num_labels or len(options.labels or ())
-        if options.num_hidden_layers is not None:
-            _keep_layers(config, options.num_hidden_layers)
+        if self.options.num_hidden_layers is not None:
+            _keep_layers(config, self.options.num_hidden_layers)
         return config
 
     def _stored_types(self) -> dict[str, str]:
         """Refuse files that no model can be read from; return the types of the others' tensors."""
         folder = self.files.weights
         if self.card.weights.source == "hub":
-            self._verify_hub()
+            self.verify_hub()
             return {}
         if folder is None:
             raise self._error("weights.source must be `folder`, `package` or `hub`")
@@ -249,20 +122,6 @@ class Checkpoint:
             return {}
         with self._reading("model"):
             return stored_types(folder)
-
-    def _verify_hub(self) -> None:
-        weights = self.card.weights
-        if weights.hub is None or weights.revision is None:
-            raise self._error(
-                "weights.hub and weights.revision belong together: copy the card's folder into a "
-                "repository of your own and pin the commit you trust, in 40 hex digits"
-            )
-        for name, expected in weights.files.items():
-            with self._reading(name):
-                path = cached_file(weights.hub, name, revision=weights.revision)
-            found = digest_of(Path(path or ""))
-            if found != expected:
-                raise self._error(f"{name!r} is not the file of the card ({found})")
 
     def _refuse_leftovers(self, model: Any, unexpected: set[str]) -> None:
         kept = self.options.num_hidden_layers
@@ -296,7 +155,7 @@ class Checkpoint:
         return set(state)
 
     def _with_adapter(self, model: Any, folder: Path) -> tuple[Any, set[str]]:
-        for name in _ADAPTER:
+        for name in ADAPTER:
             if not (folder / name).is_file():
                 raise self._error(f"no {name} in {folder}")
         with self._reading("adapter", folder):
@@ -329,42 +188,6 @@ class Checkpoint:
         config.inference_mode = True
         config.base_model_name_or_path = None  # the place of training; the card names the place now
         return config
-
-    def _without_words(self) -> CardError | None:
-        """Return the error for a folder that lacks a fast tokenizer."""
-        folder = self.files.weights
-        if folder is None or not folder.is_dir() or (folder / "tokenizer.json").is_file():
-            return None
-        files = sorted(path.name for pattern in _WORDS for path in folder.glob(pattern))
-        instead = f", only {', '.join(files)}" if files else ""
-        return self._error(
-            f"no tokenizer.json in {folder}{instead}: where the training ran (with sentencepiece "
-            "installed), run AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), and "
-            "copy the files"
-        )
-
-    def _beside(self, name: str) -> Path:
-        return self._inside(self.files.folder, name)
-
-    def _inside(self, folder: Path, name: str) -> Path:
-        try:
-            return path_inside(folder, name)
-        except ValueError as error:
-            raise self._error(str(error)) from None
-
-    def _reading(self, part: str, place: Path | None = None) -> Reading:
-        return Reading(self.card.id, f"{part} at {str(place or self._name)!r}")
-
-    def _error(self, text: str) -> CardError:
-        return CardError(f"{self.card.id}: {text}")
-
-
-def _digests(folder: Path, known: Mapping[str, str]) -> dict[str, str]:
-    return {
-        path.name: known.get(path.name) or digest_of(path)
-        for path in sorted(folder.iterdir())
-        if path.suffix in DECIDING_SUFFIXES and path.name != "card.toml"
-    }
 
 
 def _keep_layers(config: Any, count: int) -> None:

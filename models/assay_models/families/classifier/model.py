@@ -4,12 +4,11 @@ The logits of a sequence are those that plain Transformers computes for that seq
 unpadded, whatever else is in the batch.
 """
 
-import hashlib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +16,11 @@ from torch import Tensor, nn
 from assay_models.base import DeviceOutOfMemory, Input, ItemError, Raw, Truncation
 from assay_models.card import CardError, ModelCard
 from assay_models.families.classifier.batch_layout import BatchLayout, Body, head_of
-from assay_models.families.classifier.chat_template import fixed_template, own_template
-from assay_models.families.classifier.checkpoint import Checkpoint, ClassifierOptions
+from assay_models.families.classifier.check import Check
+from assay_models.families.classifier.checkpoint import Checkpoint
 from assay_models.families.classifier.device import reduced_precision, usable_device
-from assay_models.families.classifier.load_errors import Reading
+from assay_models.families.classifier.formatting import open_formatter
+from assay_models.families.classifier.options import ClassifierOptions, read_options
 from assay_models.families.classifier.outputs import Outputs, read_outputs
 from assay_models.families.classifier.parity import (
     ParityError,
@@ -33,22 +33,20 @@ from assay_models.families.classifier.positions import (
     refuse_longer_than_positions,
 )
 from assay_models.families.classifier.surprisal import Surprisal
+from assay_models.families.classifier.token_sequence import TokenSequence
 from assay_models.families.classifier.tokenization import (
     PromptFormatter,
     SpecialTokens,
-    TokenSequence,
 )
 from assay_models.items import Message
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles
 
-__all__ = ["Classifier", "ClassifierOptions", "TokenSequence"]
-
 VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Classifier:
+class LocalClassifier:
     """An `AutoModelForSequenceClassification` checkpoint.
 
     `outputs` are in the order of the logits. `fingerprint_parts` name all that decides a raw; a
@@ -62,28 +60,33 @@ class Classifier:
     formatter: PromptFormatter
     model: Any
     layout: BatchLayout
+    runs: ClassVar[Literal["device"]] = "device"
+    proof: ClassVar[None] = None
 
     @classmethod
-    def load(cls, card: ModelCard, files: ModelFiles, runtime: Runtime) -> "Classifier":
+    def load(cls, card: ModelCard, files: ModelFiles, runtime: Runtime) -> "LocalClassifier":
         """Read the checkpoint that a card names onto the runtime's device.
 
         Raises:
             CardError: an option, a file or a weight is missing or does not fit, the device does
                 not exist, or a short text beside a longer one does not score as it does alone.
         """
-        own = {name: card.options[name] for name in card.options.keys() & _OPTIONS}
-        options = card.model_copy(update={"options": own}).options_as(ClassifierOptions)
+        options = read_options(card)
         checkpoint = Checkpoint(card, files, options)
         dtype, device = _dtype(card, runtime), usable_device(card, runtime.device)
         model, tokenizer = checkpoint.load(dtype)
         refuse_longer_than_positions(card, model)
         outputs = read_outputs(card, model.config, options.labels, options.problem_type)
-        formatter = _formatter(card, checkpoint, model, tokenizer)
+        formatter = open_formatter(
+            checkpoint,
+            tokenizer,
+            vocabulary_size=model.get_input_embeddings().num_embeddings,
+            has_type_ids=_takes_type_ids(model, tokenizer),
+        )
         parts = {
             **checkpoint.fingerprint_parts(),
             "classifier": VERSION,
-            "tokenizer": _digest(formatter.tokenizer.backend_tokenizer.to_str()),
-            "template": formatter.chat_template,
+            **formatter.fingerprint_parts,
             "dtype": str(dtype),
             "attention": model.config._attn_implementation,
             **reduced_precision(os.environ),
@@ -105,6 +108,19 @@ class Classifier:
     def tokenizer(self) -> Any:
         """The checkpoint's tokenizer; set nothing on it, threads share it."""
         return self.formatter.tokenizer
+
+    @property
+    def config(self) -> Any:
+        """The checkpoint's config, as Transformers reads it."""
+        return self.model.config
+
+    def require(self, check: Check) -> None:
+        """Compute a check's inputs, one at a time, and verify their raws.
+
+        Raises:
+            CardError: a raw is not what it must be.
+        """
+        check.verify([raw for row in check.inputs for raw in self.logits([row])])
 
     def encode_text(
         self,
@@ -146,33 +162,10 @@ class Classifier:
         return [tuple(row) for row in logits.float().tolist()]
 
 
-_OPTIONS = frozenset(ClassifierOptions.model_fields)
 _UNEQUAL = ("one", "one text, which is longer than the other by more than a few words")
 _OPENING = " ".join(f"item {number} of the opening they share," for number in range(8))
 _ALIKE = (f"{_OPENING} and an end", f"{_OPENING} but then another end, a little longer", _OPENING)
 _REPEATS = (1, 1, 2, 4)
-
-
-def _formatter(
-    card: ModelCard, checkpoint: Checkpoint, model: Any, tokenizer: Any
-) -> PromptFormatter:
-    template = _template(card, checkpoint, tokenizer)
-    with Reading(card.id, "tokenizer"):
-        formatter = PromptFormatter.from_tokenizer(
-            tokenizer,
-            card.limits.max_tokens,
-            vocabulary_size=model.get_input_embeddings().num_embeddings,
-            has_type_ids=_takes_type_ids(model, tokenizer),
-            chat_template=template,
-        )
-    _refuse_other_template(card, checkpoint.options, formatter)
-    return formatter
-
-
-def _template(card: ModelCard, checkpoint: Checkpoint, tokenizer: Any) -> str | None:
-    with Reading(card.id, "chat template"):
-        template = checkpoint.chat_template() or own_template(tokenizer)
-        return fixed_template(template or "", checkpoint.options.date) or None
 
 
 def _body(
@@ -250,10 +243,6 @@ def _dtype(card: ModelCard, runtime: Runtime) -> torch.dtype:
     return dtype
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _takes_type_ids(model: Any, tokenizer: Any) -> bool:
     name = "token_type_ids"
     return (
@@ -268,22 +257,6 @@ def _pad_id(model: Any, tokenizer: Any) -> int:
         return int(embeddings.padding_idx)
     own = tokenizer.pad_token_id or 0
     return int(own) if own < embeddings.num_embeddings else 0
-
-
-def _refuse_other_template(
-    card: ModelCard, options: ClassifierOptions, formatter: PromptFormatter
-) -> None:
-    if options.rendering is None:
-        return
-    try:
-        rendering = formatter.render_chat("q", "a")
-    except ItemError as error:
-        raise CardError(f"{card.id}: options.rendering: {error.detail}") from error
-    if rendering != options.rendering:
-        raise CardError(
-            f"{card.id}: the chat template makes {rendering!r} of `q` and `a`, "
-            f"options.rendering says {options.rendering!r}"
-        )
 
 
 def _in_precision(model: Any, dtype: torch.dtype) -> Any:

@@ -11,26 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from assay_models.families.classifier import onednn_linear
+from assay_models.families.classifier.options import SurprisalOptions
 
 CHUNK_TOKENS = 256
 """The tokens whose predictions over the whole vocabulary are held in memory at a time."""
-
-
-class SurprisalOptions(BaseModel):
-    """`[options.surprisal]` of a card.
-
-    The mean excess surprisal of the answer's tokens, times `weight`, is subtracted from the logit.
-    The answer is what follows the last `opening` in the row.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    weight: float = Field(allow_inf_nan=False)
-    opening: str = Field(min_length=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,16 @@ from typing import Any, Literal, NamedTuple
 
 from tokenizers import Tokenizer
 
-from assay_models.base import Input, ItemError, Truncation
+from assay_models.base import ItemError, Truncation
 from assay_models.families.classifier.control_tokens import (
     RENDERING_ERRORS,
     ControlTokens,
     ForgedToken,
 )
 from assay_models.families.classifier.load_errors import CheckpointFault
+from assay_models.families.classifier.token_sequence import TokenSequence
 from assay_models.families.classifier.truncation import (
+    MAX_CHARACTERS,
     pieces,
     shorten,
     split_excess,
@@ -29,36 +31,6 @@ from assay_models.preemption import preemption_point
 
 SpecialTokens = Literal["literal", "parse"]
 """How a special token written inside a text is encoded: as its letters, or as the token itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenSequence:
-    """One sequence, ready for the forward pass; `truncated` counts the tokens that were cut.
-
-    Ids are C integers, so each takes as many bytes as it needs. `prefix_key` is equal for sequences
-    that begin alike.
-    """
-
-    ids: "array[int]"
-    type_ids: "array[int] | None" = None
-    truncated: int = 0
-    prefix_key: bytes = b""
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """`truncated`, if anything was cut."""
-        return ("truncated",) if self.truncated else ()
-
-    @property
-    def details(self) -> dict[str, Any]:
-        """The number of tokens that were cut, if any were."""
-        return {"truncated_tokens": self.truncated} if self.truncated else {}
-
-    def input(self) -> Input:
-        """Return the row of a forward pass: keys are equal exactly where ids and type ids are."""
-        kinds = b"" if self.type_ids is None else self.type_ids.tobytes()
-        key = len(self.ids).to_bytes(4, "big") + self.ids.tobytes() + kinds
-        return Input(key, len(self.ids), self, self.prefix_key)
 
 
 class TextTokens(NamedTuple):
@@ -122,6 +94,15 @@ class PromptFormatter:
             _backends=backends,
         )
         return replace(formatter, chat_suffix=formatter._chat_suffix())
+
+    @property
+    def fingerprint_parts(self) -> dict[str, object]:
+        """The tokenizer and the template, as parts of a model's fingerprint."""
+        backend: str = self.tokenizer.backend_tokenizer.to_str()
+        return {
+            "tokenizer": hashlib.sha256(backend.encode()).hexdigest(),
+            "template": self.chat_template,
+        }
 
     @property
     def max_pair_tokens(self) -> int:
@@ -215,6 +196,22 @@ class PromptFormatter:
         prompt = (text for message in messages[:-1] for text in message.texts())
         prefix_key = self._prefix_key(*prompt)
         return self._sequence(ids, type_ids, kept=kept, truncated=excess, prefix_key=prefix_key)
+
+    def reads_as(self, text: str, text_pair: str | None, sequence: TokenSequence) -> bool:
+        """Return whether the checkpoint's tokenizer makes this very sequence of a text or a pair,
+        where it parses special tokens in it and truncates nothing."""
+        if len(text) + len(text_pair or "") > MAX_CHARACTERS:
+            return False
+        preemption_point()
+        encoding = self._backends["parse"].encode(text, text_pair)
+        kinds = sequence.type_ids
+        return encoding.ids == sequence.ids.tolist() and (
+            kinds is None or encoding.type_ids == kinds.tolist()
+        )
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Return the text that the chat template makes of a conversation that it accepts."""
+        return self._render([message.template_fields() for message in messages])
 
     def render_chat(self, question: str, answer: str) -> str:
         """Return the text that the chat template makes of one question and its answer.

@@ -4,18 +4,19 @@ The bare program is scored, and a response without a valid program gets exactly 
 forward pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
+from assay_models.base import Input, Item, ItemError, Options, Prepared, Proof, Raw, Score
 from assay_models.card import CardError, ModelCard
 from assay_models.extraction import LANGUAGES, Extracted, Extraction, Language
 from assay_models.extraction.asked import asked_by_prompt
-from assay_models.families.classifier.golden import check_golden
-from assay_models.families.classifier.model import Classifier, ClassifierOptions
+from assay_models.families.classifier.golden import golden_check
+from assay_models.families.classifier.opening import Classifier, Logits, open_classifier
+from assay_models.families.classifier.options import ClassifierOptions
 from assay_models.families.code.programs import (
     ProgramExtractor,
     extraction_details,
@@ -53,10 +54,9 @@ class CodeModel:
     as their letters: nothing in either ends a message, opens one or splits it.
     """
 
-    fingerprint: str
+    own_parts: Mapping[str, object]
     classifier: Classifier
     programs: ProgramExtractor
-    runs: ClassVar[Literal["device"]] = "device"
     sees: ClassVar[Literal["item"]] = "item"
 
     @classmethod
@@ -69,20 +69,32 @@ class CodeModel:
         """
         options = card.options_as(CodeOptions)
         programs = ProgramExtractor.for_card(card.id, options.extraction, options.languages)
-        classifier = Classifier.load(card, files, runtime)
+        classifier = open_classifier(card, files, runtime)
         if len(classifier.labels) > 1:
             raise CardError(
                 f"{card.id}: a code model has one output, and its checkpoint has "
                 f"{len(classifier.labels)}: serve it by the family sequence_classifier"
             )
-        check_golden(card, files, classifier)
-        parts = {
-            **classifier.fingerprint_parts,
-            **programs.fingerprint_parts,
-            "family": card.family,
-            "version": VERSION,
-        }
-        return cls(fingerprint_of(parts), classifier, programs)
+        golden = golden_check(card, files, classifier.formatter)
+        if golden is not None:
+            classifier.require(golden)
+        own = {**programs.fingerprint_parts, "family": card.family, "version": VERSION}
+        return cls(own, classifier, programs)
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of all that decides a raw."""
+        return fingerprint_of({**self.classifier.fingerprint_parts, **self.own_parts})
+
+    @property
+    def runs(self) -> Literal["device", "remote"]:
+        """Whether the logits are computed here."""
+        return self.classifier.runs
+
+    @property
+    def proof(self) -> Proof | None:
+        """The proof of an engine's numbers; None on a device."""
+        return self.classifier.proof
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
         """Encode the conversation of prompt and program; without a program there is no input.
@@ -112,7 +124,7 @@ class CodeModel:
         """Return the number of tokens that are computed; see `Classifier.cost`."""
         return self.classifier.cost(inputs)
 
-    def predict(self, inputs: Sequence[Input]) -> list[Raw]:
+    def predict(self, inputs: Sequence[Input]) -> Logits:
         """Compute the logit of each input."""
         return self.classifier.logits(inputs)
 

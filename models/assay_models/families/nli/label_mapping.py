@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import permutations
 
-from assay_models.base import Raw
+from assay_models.base import Raw, Truncation
 from assay_models.card import CardError, ModelCard
+from assay_models.families.classifier.check import Check
 from assay_models.families.classifier.outputs import Outputs
+from assay_models.families.classifier.token_sequence import TokenSequence
 from assay_models.items import LABELS, Label
 from assay_models.shaping import probabilities
 
@@ -122,22 +125,27 @@ def refuse_other_heads(card: ModelCard, outputs: Outputs) -> None:
         )
 
 
-def refuse_wrong_order(
+def label_check(
     card: ModelCard,
     mapping: LabelMapping,
-    predict_pairs: Callable[[Sequence[tuple[str, str]]], Sequence[Raw]],
-) -> None:
-    """Compute the probes, and refuse labels under which they are less likely than under others.
+    encode: Callable[[str, str, Truncation], TokenSequence],
+) -> Check:
+    """Return the check that refuses labels under which the probes fit worse than under others.
 
     Args:
         card: the card with these labels.
         mapping: the labels of its checkpoint.
-        predict_pairs: computes the raws of pairs of premise and hypothesis.
+        encode: encodes a pair of premise and hypothesis.
 
     Raises:
-        CardError: another order of the labels, or the other sign of one logit, clearly fits better.
+        CardError: by the check: another order of the labels, or the other sign of one logit,
+            clearly fits better.
     """
-    raws = predict_pairs([(premise, hypothesis) for premise, hypothesis, _ in PROBES])
+    inputs = tuple(encode(premise, claim, "right").input() for premise, claim, _ in PROBES)
+    return Check(inputs, partial(_refuse_wrong_order, card, mapping))
+
+
+def _refuse_wrong_order(card: ModelCard, mapping: LabelMapping, raws: Sequence[Raw]) -> None:
     rows = [probabilities(mapping.logits(raw)) for raw in raws]
     labels = mapping.labels
     fits = {order: _fit(rows, order) for order in permutations(labels)}

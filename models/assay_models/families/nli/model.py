@@ -1,6 +1,6 @@
 """The NLI model: a cross-encoder that scores one pair, or the claims of a response."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from importlib.metadata import version
 from itertools import chain, islice
@@ -8,17 +8,18 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
+from assay_models.base import Input, Item, ItemError, Options, Prepared, Proof, Raw, Score
 from assay_models.card import CardError, ModelCard
-from assay_models.families.classifier.model import Classifier, ClassifierOptions, TokenSequence
+from assay_models.families.classifier.opening import Classifier, Logits, open_classifier
+from assay_models.families.classifier.options import ClassifierOptions
+from assay_models.families.classifier.token_sequence import TokenSequence
 from assay_models.families.nli.chunking import Chunk, Evidence
 from assay_models.families.nli.inputs import ClaimSet, NamedClaim, read_claims, read_pair
 from assay_models.families.nli.label_mapping import (
-    LabelMapping,
+    label_check,
     map_labels,
     refuse_other_heads,
     refuse_other_names,
-    refuse_wrong_order,
 )
 from assay_models.families.nli.verdicts import ClaimScorer, ClassifiedClaims
 from assay_models.items import NliItem
@@ -66,15 +67,29 @@ class NliModel:
     answer. `max_chunk_tokens` is the most tokens of evidence read at once.
     """
 
-    fingerprint: str
+    own_parts: Mapping[str, object]
     classifier: Classifier
     _: KW_ONLY
     scorer: ClaimScorer
     languages: Languages
     max_chunk_tokens: int
     max_pairs: int
-    runs: ClassVar[Literal["device"]] = "device"
     sees: ClassVar[Literal["item"]] = "item"
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of all that decides a raw."""
+        return fingerprint_of({**self.own_parts, **self.classifier.fingerprint_parts})
+
+    @property
+    def runs(self) -> Literal["device", "remote"]:
+        """Whether the logits are computed here."""
+        return self.classifier.runs
+
+    @property
+    def proof(self) -> Proof | None:
+        """The proof of an engine's numbers; None on a device."""
+        return self.classifier.proof
 
     @classmethod
     def load(cls, card: ModelCard, files: ModelFiles, runtime: Runtime) -> "NliModel":
@@ -86,19 +101,18 @@ class NliModel:
         """
         options = card.options_as(NliOptions)
         _refuse_unknown(card, options.languages)
-        classifier = Classifier.load(card, files, runtime)
+        classifier = open_classifier(card, files, runtime)
         refuse_other_heads(card, classifier.outputs)
-        config = classifier.model.config
+        config = classifier.config
         configured = [str(config.id2label.get(at)) for at in range(config.num_labels)]
         refuse_other_names(card, configured)
         mapping = map_labels(card, classifier.labels)
         if options.probes and "en" in options.languages:
-            _probe(card, classifier, mapping)
+            classifier.require(label_check(card, mapping, classifier.encode_text))
         libraries = {name: version(name) for name in _LIBRARIES}
-        own = {"family": card.family, "version": VERSION, **libraries}
         room = classifier.formatter.max_pair_tokens
         return cls(
-            fingerprint_of({**own, **classifier.fingerprint_parts}),
+            {"family": card.family, "version": VERSION, **libraries},
             classifier,
             scorer=ClaimScorer(mapping, options.temperature, options.min_confidence),
             languages=Languages(options.languages),
@@ -127,7 +141,7 @@ class NliModel:
         """Return the number of tokens that are computed; see `Classifier.cost`."""
         return self.classifier.cost(inputs)
 
-    def predict(self, inputs: Sequence[Input]) -> list[Raw]:
+    def predict(self, inputs: Sequence[Input]) -> Logits:
         """Compute the logits of each input, in the checkpoint's order."""
         return self.classifier.logits(inputs)
 
@@ -252,11 +266,3 @@ def _refuse_unknown(card: ModelCard, languages: Sequence[str]) -> None:
             f"{card.id}: options.languages: {', '.join(unknown)} cannot be distinguished from "
             "others; give two-letter codes (ISO 639-1), or any"
         )
-
-
-def _probe(card: ModelCard, classifier: Classifier, mapping: LabelMapping) -> None:
-    def predict_pairs(pairs: Sequence[tuple[str, str]]) -> Sequence[Raw]:
-        sequences = [classifier.encode_text(*pair, "right") for pair in pairs]
-        return classifier.logits([sequence.input() for sequence in sequences])
-
-    refuse_wrong_order(card, mapping, predict_pairs)

@@ -1,0 +1,313 @@
+"""EngineProof: the proof that an engine computes a checkpoint's own logits, repeated while it runs.
+
+Each URL is proven alone. Its numbers must be logits, which activation changes as it must; they may
+not depend on the order of the rows; those of the card's example, of its golden texts and of a
+family's own checks must be right; and where the weights are at hand, they must be those of plain
+Transformers.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+
+from assay_models.base import Input, ItemError, Raw
+from assay_models.card import CardError, EngineCard, ModelCard
+from assay_models.deadlines import set_latest
+from assay_models.engines.client import Engine, open_engine
+from assay_models.engines.errors import EngineError
+from assay_models.engines.identity import EngineIdentity
+from assay_models.engines.listener import EngineListener
+from assay_models.families.classifier.check import Check
+from assay_models.families.classifier.engine_calls import Canary, EngineCalls, ask
+from assay_models.families.classifier.outputs import Outputs
+from assay_models.families.classifier.proof_rows import ProofRows
+from assay_models.families.classifier.reference_logits import ReferenceLogits
+from assay_models.shaping import probabilities, sigmoid
+
+PROOF_SECONDS = 60.0
+"""The time for the calls of one proof."""
+MIN_PAUSE_SECONDS = 0.5
+MAX_PAUSE_SECONDS = 15.0
+CELL_BOUNDS = 4
+"""The width of a cell of raws in the fingerprint, in bounds of the dtype."""
+_ABSENT = ("engine_unavailable", "engine_timeout")
+
+
+class EngineProof:
+    """The proof of one model's engine; see `assay_models.base.Proof`.
+
+    An engine that does not answer is not refuted: the model goes on with the numbers that it has.
+
+    Args:
+        card: the model's card.
+        outputs: the outputs of its checkpoint.
+        calls: the calls that the proof lets through.
+        rows: the rows that it computes.
+        reference: plain Transformers on the same weights, where that is possible.
+        listener: receiver of the events of its calls.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        outputs: Outputs,
+        *,
+        calls: EngineCalls,
+        rows: ProofRows,
+        reference: ReferenceLogits | None,
+        listener: EngineListener,
+    ) -> None:
+        assert card.engine is not None
+        self._card, self._engine_card = card, card.engine
+        self._outputs = outputs
+        self._calls = calls
+        self._rows = rows
+        self._reference = reference
+        self._checks: list[Check] = []
+        self._engines = {
+            url: open_engine(_with_url(card, card.engine, url), listener=listener)
+            for url in card.engine.urls
+        }
+        self._identity: EngineIdentity | None = None
+        self._raws: list[Raw] = []
+        self._generation = 0
+        self._failures = 0
+        self._refuse_unprovable()
+
+    @property
+    def unproven(self) -> str | None:
+        """The reason why the engine's numbers are not served; None while they are."""
+        return self._calls.unproven
+
+    @property
+    def fingerprint_parts(self) -> Mapping[str, object]:
+        """The engine that was proven last: what it says of itself, and what it computes.
+
+        Its raws of the short rows are rounded to cells, so that replicas have one fingerprint
+        though an engine's last bits change with its load.
+        """
+        width = CELL_BOUNDS * self._calls.bound
+        cells = [tuple(round(number / width) for number in raw) for raw in self._raws]
+        identity = None if self._identity is None else _parts(self._identity)
+        return {
+            "engine": (self._engine_card.protocol, self._engine_card.dtype, identity),
+            "engine_raws": (cells, self._generation),
+        }
+
+    def require(self, inputs: Sequence[Input], verify: Callable[[Sequence[Raw]], None]) -> None:
+        """Add inputs whose raws `verify` must accept without a `CardError`."""
+        self._checks.append(Check(tuple(inputs), verify))
+
+    async def due(self) -> None:
+        """Return after a while if the last proof failed, else on schedule or after a doubt."""
+        if self._failures:
+            pause = MIN_PAUSE_SECONDS * 2 ** min(self._failures - 1, 8)
+            await asyncio.sleep(min(pause, MAX_PAUSE_SECONDS))
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._engine_card.prove_seconds):
+                await self._calls.doubted.wait()
+
+    async def prove(self) -> None:
+        """Try the proof once, in a task whose calls have a deadline of their own."""
+        await asyncio.create_task(self._prove())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for engine in (*self._engines.values(), self._calls.engine):
+            await engine.close()
+
+    async def _prove(self) -> None:
+        deadline = time.monotonic() + PROOF_SECONDS
+        set_latest(lambda: deadline)
+        self._calls.doubted.clear()
+        try:
+            identity, raws = await self._trial()
+        except EngineError as error:
+            self._failures += 1
+            if error.code not in _ABSENT or not self._raws:
+                self._calls.unproven = error.detail
+        except CardError as error:
+            self._failures += 1
+            self._calls.unproven = str(error)
+        else:
+            self._failures = 0
+            self._accept(identity, raws)
+
+    def _accept(self, identity: EngineIdentity, raws: list[Raw]) -> None:
+        before, known = self._identity, self._raws
+        is_same = before is not None and _parts(before) == _parts(identity)
+        if not is_same or not self._are_near(raws, known):
+            parts = self.fingerprint_parts
+            self._identity, self._raws = identity, raws
+            if known and self.fingerprint_parts == parts:
+                self._generation += 1
+            first, second = self._farthest(raws)
+            self._calls.canaries = tuple(
+                Canary(self._rows.short[index], raws[index]) for index in (first, second)
+            )
+        self._calls.unproven = None
+
+    async def _trial(self) -> tuple[EngineIdentity, list[Raw]]:
+        """Prove every URL that answers; return their identity, and the raws of the short rows.
+
+        Raises:
+            EngineError: none answers, or a call failed.
+            CardError: the numbers of one are wrong; the text says which and why.
+        """
+        identity = await self._calls.engine.identity()
+        self._refuse_other(identity)
+        proven: dict[str, list[Raw]] = {}
+        for url, engine in self._engines.items():
+            if url in identity.unreachable:
+                continue
+            try:
+                proven[url] = await self._prove_engine(engine)
+            except (CardError, EngineError) as error:
+                if isinstance(error, EngineError) and error.code in _ABSENT:
+                    raise
+                raise CardError(f"{self._card.id}: the engine at {url} {error}") from error
+        (first, raws), *others = proven.items()
+        for url, other in others:
+            if not self._are_near(other, raws):
+                raise CardError(
+                    f"{self._card.id}: the engines at {first} and {url} compute different numbers"
+                )
+        return identity, raws
+
+    async def _prove_engine(self, engine: Engine) -> list[Raw]:
+        rows = self._rows.short
+        alone = await self._ask(engine, rows[:1])  # its failure says more than that of a batch
+        raws = await self._ask(engine, rows)
+        backwards = await self._ask(engine, rows[::-1])
+        if not self._are_near((*alone, *backwards[::-1]), (raws[0], *raws)):
+            raise CardError(
+                "computes other numbers for the same rows in another order: it mixes up rows, or "
+                "its numbers depend on the batch by more than the bound "
+                f"({self._engine_card.dtype}: {self._calls.bound:g})"
+            )
+        first, second = self._farthest(raws)
+        if self._calls.is_near(raws[first], raws[second]):
+            raise CardError(
+                "computes the same number for every text: it applies a softmax to a single logit, "
+                "or serves no classifier"
+            )
+        if engine.can_activate:
+            self._verify_activation(raws, await self._ask(engine, rows, activation=True))
+        for check in self._checks:
+            check.verify(await self._ask(engine, check.inputs))
+        if self._reference is not None:
+            await self._compare(engine, self._reference)
+        return raws
+
+    async def _compare(self, engine: Engine, reference: ReferenceLogits) -> None:
+        inputs = (*self._rows.short, *self._rows.unequal)
+        expected = await reference.logits(inputs)
+        raws = await self._ask(engine, inputs)
+        for row, raw, right in zip(inputs, raws, expected, strict=True):
+            if not self._calls.is_near(raw, right):
+                raise CardError(
+                    f"computes {_numbers(raw)} for a row of {row.tokens} tokens, plain "
+                    f"Transformers {_numbers(right)} with the weights of the card: it serves other "
+                    "weights, another dtype or other tokens, or orders the labels otherwise; the "
+                    f"bound of {self._engine_card.dtype} is {self._calls.bound:g}"
+                )
+
+    def _verify_activation(self, raws: Sequence[Raw], activated: Sequence[Raw]) -> None:
+        """Require that activation makes sigmoid or softmax of the raws, and does change them."""
+        regression = self._outputs.problem_type == "regression"
+        expected = raws if regression else [self._activated(raw) for raw in raws]
+        if not regression and self._are_near(activated, raws):
+            raise CardError(
+                "answers the same with and without activation: it ignores the option (an older or "
+                "newer engine, or a proxy that drops fields), and its numbers are no logits"
+            )
+        if not self._are_near(activated, expected):
+            raise CardError(
+                "answers with numbers whose activation is neither their sigmoid nor their softmax: "
+                "they are no logits, or the checkpoint's problem_type is another one"
+            )
+
+    def _activated(self, raw: Raw) -> Raw:
+        several = self._outputs.problem_type == "multi_label_classification"
+        if len(raw) == 1 or several:
+            return tuple(sigmoid(number) for number in raw)
+        return tuple(probabilities(raw))
+
+    async def _ask(
+        self, engine: Engine, inputs: Sequence[Input], *, activation: bool = False
+    ) -> list[Raw]:
+        size = self._engine_card.max_call_items
+        answers: list[Raw | ItemError] = []
+        for start in range(0, len(inputs), size):
+            answers += await ask(engine, inputs[start : start + size], activation=activation)
+        raws = [raw for raw in answers if not isinstance(raw, ItemError)]
+        errors = [error for error in answers if isinstance(error, ItemError)]
+        if errors:
+            raise CardError(f"refuses a row of the proof: {errors[0].detail}")
+        if any(len(raw) != len(self._outputs.labels) for raw in raws):
+            raise CardError(
+                f"answers with {len(raws[0])} numbers, the checkpoint has "
+                f"{len(self._outputs.labels)} labels"
+            )
+        return raws
+
+    def _refuse_other(self, identity: EngineIdentity) -> None:
+        name, card = f"{self._card.id}: the engine", self._engine_card
+        limit, labels = self._card.limits.max_tokens, self._outputs.labels
+        if identity.dtype not in (None, card.dtype):
+            raise CardError(
+                f"{name} computes in {identity.dtype}, its card says dtype = {card.dtype!r}"
+            )
+        if identity.max_tokens is not None and identity.max_tokens < limit:
+            raise CardError(
+                f"{name} takes {identity.max_tokens} tokens, limits.max_tokens is {limit}: lower "
+                "it, or start the engine with room for more"
+            )
+        same_names = sorted(identity.labels) == sorted(labels)
+        if same_names and tuple(identity.labels) != labels:
+            raise CardError(
+                f"{name} orders its labels {', '.join(identity.labels)}, the checkpoint "
+                f"{', '.join(labels)}"
+            )
+
+    def _refuse_unprovable(self) -> None:
+        engine = self._calls.engine
+        has_reference = self._card.example or self._card.golden or self._reference
+        if not engine.can_activate and not has_reference:
+            raise CardError(
+                f"{self._card.id}: nothing shows that an engine of the protocol "
+                f"{self._engine_card.protocol} computes this checkpoint's logits: give the card an "
+                "[example] with the score by plain Transformers, or weights here to compare with"
+            )
+
+    def _are_near(self, raws: Sequence[Raw], others: Sequence[Raw]) -> bool:
+        return len(raws) == len(others) and all(map(self._calls.is_near, raws, others))
+
+    def _farthest(self, raws: Sequence[Raw]) -> tuple[int, int]:
+        """Return the two rows whose raws differ most."""
+        return max(
+            combinations(range(len(raws)), 2),
+            key=lambda pair: max(
+                abs(a - b) for a, b in zip(raws[pair[0]], raws[pair[1]], strict=True)
+            ),
+        )
+
+
+def _with_url(card: ModelCard, engine: EngineCard, url: str) -> ModelCard:
+    alone = engine.model_copy(update={"urls": (url,)})
+    return card.model_copy(update={"engine": alone})
+
+
+def _parts(identity: EngineIdentity) -> tuple[object, ...]:
+    """Return what an engine says of itself that may decide a number."""
+    return (
+        *(identity.model, identity.revision, identity.version),
+        *(identity.dtype, identity.labels, identity.fingerprint),
+    )
+
+
+def _numbers(raw: Raw) -> str:
+    return ", ".join(f"{number:.6g}" for number in raw)
