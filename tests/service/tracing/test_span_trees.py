@@ -218,7 +218,7 @@ async def test_a_refused_request_has_a_span_and_probes_have_none(
         for path in ("/readyz", "/below/healthz", "/metrics"):
             assert (await client.get(path)).status_code == 200
         assert (await post(client, "a" * 200)).status_code == 413
-        assert (await client.get("/v1/models/unknown?text=secret")).status_code == 404
+        assert (await client.get("/v1/models/unknown?text=secret")).status_code == 422
     refused, unknown = spans.all
     assert refused.attributes == {"http.request.method": "POST", "http.response.status_code": 413}
     assert unknown.name == "GET /v1/models/{model}"
