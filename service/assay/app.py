@@ -32,6 +32,7 @@ from assay.errors import SettingsError
 from assay.event_loop import EventLoopMonitor
 from assay.lifecycle.lifecycle import LifecycleLimits, ModelLifecycle
 from assay.lifecycle.release import glibc_release
+from assay.lifecycle.table import ModelTable
 from assay.metrics import Metrics
 from assay.runs.evaluator import RunEvaluator
 from assay.runs.gauges import RunGauges
@@ -176,12 +177,7 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
     entries = select_entries(settings, repository)
     table = create_table(entries, lambda entry: create(entry, on_death))
     caches = create_caches(settings, metrics, CLOCK)
-    pool = PreparationPool(
-        settings.prepare_threads,
-        max_bytes=settings.max_prepare_bytes,
-        clock=CLOCK,
-        metrics=metrics,
-    )
+    pool = _create_pool(settings, metrics)
     webhook = _create_webhook(settings, metrics)
     monitor = _create_run_monitor(settings, metrics, webhook)
     prepared = PreparedCache(settings.prepared_bytes, metrics)
@@ -200,25 +196,14 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
     shadowing = Shadowing(service, table, metrics)
     service.set_mirror(shadowing.mirror)
 
-    def on_unloaded(model: str) -> None:
-        prepared.clear()
-        metrics.forget_model(model)
-
-    lifecycle = ModelLifecycle(
+    lifecycle = _create_lifecycle(
+        settings,
+        metrics,
         table,
         create=create,
-        open_repository=partial(open_repository, settings),
-        runtime=Runtime(
-            settings.device,
-            settings.dtype,
-            settings.deterministic,
-            engine_listener=metrics.engines,
-        ),
-        limits=LifecycleLimits(settings.load_timeout, settings.drain_timeout),
-        on_death=on_death,
+        prepared=prepared,
         end_shadow=shadowing.stop,
-        on_unloaded=on_unloaded,
-        trim=glibc_release(),
+        on_death=on_death,
     )
     components = Components(
         service=service,
@@ -243,6 +228,47 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         loop_monitor=EventLoopMonitor(metrics),
         parts=parts,
         on_death=on_death,
+    )
+
+
+def _create_pool(settings: Settings, metrics: Metrics) -> PreparationPool:
+    return PreparationPool(
+        settings.prepare_threads,
+        max_bytes=settings.max_prepare_bytes,
+        clock=CLOCK,
+        metrics=metrics,
+    )
+
+
+def _create_lifecycle(
+    settings: Settings,
+    metrics: Metrics,
+    table: ModelTable,
+    *,
+    create: Callable[..., ServedModel],
+    prepared: PreparedCache,
+    end_shadow: Callable[[str], None],
+    on_death: Callable[[str], None],
+) -> ModelLifecycle:
+    def on_unloaded(model: str) -> None:
+        prepared.clear()
+        metrics.forget_model(model)
+
+    return ModelLifecycle(
+        table,
+        create=create,
+        open_repository=partial(open_repository, settings),
+        runtime=Runtime(
+            settings.device,
+            settings.dtype,
+            settings.deterministic,
+            engine_listener=metrics.engines,
+        ),
+        limits=LifecycleLimits(settings.load_timeout, settings.drain_timeout),
+        on_death=on_death,
+        end_shadow=end_shadow,
+        on_unloaded=on_unloaded,
+        trim=glibc_release(),
     )
 
 

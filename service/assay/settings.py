@@ -1,7 +1,6 @@
 """Process settings: the environment's `ASSAY_*` variables, read once into a frozen value."""
 
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,87 +18,31 @@ from pydantic import (
 
 from assay.errors import SettingsError
 from assay.service_links import find_service_links
+from assay.setting_values import (
+    MAKE_KEY,
+    MIN_KEY_LENGTH,
+    UNIX,
+    check_device,
+    check_hosts,
+    check_keys,
+    check_names,
+    check_origins,
+    check_root_path,
+    read_runs,
+)
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "ASSAY_"
 CLIENT_VARIABLES = frozenset({"ASSAY_URL", "ASSAY_API_KEY"})
 REWARD_PREFIX = "ASSAY_REWARD_"  # variables of the client's reward functions
-UNIX = "unix:"
-DATABASE_SCHEMES = ("postgresql:", "postgres:")
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-MAX_SOCKET_PATH_BYTES = 107
 YEAR_SECONDS = 31_536_000
-MIN_KEY_LENGTH = 16
-MAKE_KEY = "make one with `openssl rand -hex 32`"
-
-
-def _check_device(device: str) -> str:
-    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", device):
-        raise ValueError("must be cpu, cuda or cuda:N with a number N, such as cuda:1")
-    return device
-
-
-def _check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
-    if not hosts:
-        raise ValueError("must name an address, such as 127.0.0.1")
-    for host in hosts:
-        path = host.removeprefix(UNIX)
-        if path != host and (
-            not path.startswith("/") or len(path.encode()) > MAX_SOCKET_PATH_BYTES
-        ):
-            raise ValueError(
-                "a Unix socket is unix: and an absolute path of at most "
-                f"{MAX_SOCKET_PATH_BYTES} bytes, such as unix:/run/assay.sock"
-            )
-    return hosts
-
-
-def _check_root_path(path: str) -> str:
-    path = path.rstrip("/")
-    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", path):
-        raise ValueError("must be a path such as /assay")
-    return path
-
-
-def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
-    for origin in origins:
-        if not re.fullmatch(r"\*|https?://[A-Za-z0-9.\[\]:_-]+", origin):
-            raise ValueError("an origin is like https://example.org or http://localhost:3000, or *")
-    return origins
-
-
-def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        if not re.fullmatch(r"\*|[A-Za-z0-9._-]+", name):
-            raise ValueError("a name is like assay.example.org, without a port, or *")
-    return names
-
-
-def _check_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    texts = [key.get_secret_value() for key in keys]
-    for number, text in enumerate(texts, 1):
-        if len(text) < MIN_KEY_LENGTH:
-            raise ValueError(
-                f"key {number} is shorter than {MIN_KEY_LENGTH} characters: {MAKE_KEY}"
-            )
-        if not re.fullmatch("[!-~]+", text):
-            raise ValueError(f"key {number} has characters that no header can carry: {MAKE_KEY}")
-    if len(set(texts)) < len(texts):
-        raise ValueError("a key is given twice")
-    return keys
-
-
-def _read_runs(value: object) -> object:
-    """Return the path of a file, or the URL of a database, which is a secret."""
-    if not isinstance(value, str) or value == "off":
-        return value
-    return SecretStr(value) if value.startswith(DATABASE_SCHEMES) else Path(value)
 
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=YEAR_SECONDS, allow_inf_nan=False)]
-Device = Annotated[str, AfterValidator(_check_device)]
+Device = Annotated[str, AfterValidator(check_device)]
 
 
 class Settings(BaseModel):
@@ -107,7 +50,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    host: Annotated[tuple[str, ...], AfterValidator(_check_hosts)] = Field(
+    host: Annotated[tuple[str, ...], AfterValidator(check_hosts)] = Field(
         ("127.0.0.1",),
         description="The addresses to listen on, separated by commas: `127.0.0.1`; `0.0.0.0`, all "
         "of IPv4; `::`, all of IPv6 and IPv4; `unix:/run/assay.sock`, a Unix socket.",
@@ -116,7 +59,7 @@ class Settings(BaseModel):
     socket_mode: str = Field(
         "660", pattern="^[0-7]{3}$", description="The permissions of Unix sockets, in octal."
     )
-    root_path: Annotated[str, AfterValidator(_check_root_path)] = Field(
+    root_path: Annotated[str, AfterValidator(check_root_path)] = Field(
         "",
         description="The path below which a proxy serves this server, such as `/assay`. The proxy "
         "may strip it or not.",
@@ -173,7 +116,7 @@ class Settings(BaseModel):
         ge=0,
         description="Maximum bytes of prepared items cached in memory; 0 disables the cache.",
     )
-    api_keys: Annotated[tuple[SecretStr, ...], AfterValidator(_check_keys)] = Field(
+    api_keys: Annotated[tuple[SecretStr, ...], AfterValidator(check_keys)] = Field(
         (),
         description="API keys with all scopes, separated by commas, of at least 16 characters. "
         "When keys are set, every route requires one, except the probes and the pages that contain "
@@ -201,13 +144,13 @@ class Settings(BaseModel):
         description="`open`: the probes (`/healthz`, `/readyz`, their aliases) need no API key, "
         "but name no models and no reasons without one. `keyed`: they need one.",
     )
-    allowed_hosts: Annotated[tuple[str, ...], AfterValidator(_check_names)] = Field(
+    allowed_hosts: Annotated[tuple[str, ...], AfterValidator(check_names)] = Field(
         (),
         description="Names of the server, without ports, separated by commas; `*` for any. "
         "Addresses and names without a dot are allowed too. Unset: any name, except "
         "on loopback without keys.",
     )
-    cors_origins: Annotated[tuple[str, ...], AfterValidator(_check_origins)] = Field(
+    cors_origins: Annotated[tuple[str, ...], AfterValidator(check_origins)] = Field(
         (),
         description="Origins whose web pages may call this server, separated by commas: "
         "`https://example.org`, or `*` for all.",
@@ -237,7 +180,7 @@ class Settings(BaseModel):
     prepare_threads: Positive = Field(
         2, description="CPU threads for chat templates and tokenization."
     )
-    runs: Annotated[Literal["off"] | SecretStr | Path | None, BeforeValidator(_read_runs)] = Field(
+    runs: Annotated[Literal["off"] | SecretStr | Path | None, BeforeValidator(read_runs)] = Field(
         None,
         description="The file in which the health data of training runs are stored, or `off`; for "
         "several replicas, the URL of a PostgreSQL database that they share: "

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from assay.settings import UNIX
+from assay.setting_values import UNIX
 
 BACKLOG = 4096
 ALL_IPV4, ALL_IPV6 = "0.0.0.0", "::"  # noqa: S104 names of addresses, not a default

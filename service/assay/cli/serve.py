@@ -35,7 +35,8 @@ from assay.served_model import DEVICE_THREAD
 from assay.server.connections import Connections
 from assay.server.descriptors import connection_bound
 from assay.server.protocol import HttpProtocol
-from assay.settings import UNIX, Settings, read_settings, variable_name
+from assay.setting_values import UNIX
+from assay.settings import Settings, read_settings, variable_name
 
 logger = logging.getLogger(__name__)
 
