@@ -12,6 +12,7 @@ import math
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from assay.batching.entry import Entry, Outcome, Waiter
 from assay.batching.executor import (
@@ -69,6 +70,8 @@ class DynamicBatcher:
         hang_seconds: a forward pass that runs longer than this has hung.
     """
 
+    awaited_executor: ClassVar[type[AsyncExecutor]] = AsyncExecutor
+
     def __init__(
         self,
         *,
@@ -96,7 +99,7 @@ class DynamicBatcher:
         )
         self._wake = asyncio.Event()
         self._executor: Executor = (
-            AsyncExecutor(predict, clock, self._wake.set)
+            self.awaited_executor(predict, clock, self._wake.set)
             if thread is None
             else ThreadExecutor(predict, clock, self._wake.set, thread)
         )
