@@ -26,7 +26,7 @@ from assay.types import ScoreReply
 from assay_models.base import Input, Options, Prepared
 
 MODEL = "code"
-ITEMS = 512
+ITEMS, STORED = 512, 100_000
 FUNCTION = """```python
 def solve_{number}(values, limit={number}):
     total = 0
@@ -185,7 +185,7 @@ class Layers:
         )
         bodies = [orjson.dumps({"model": MODEL, "items": [item]}) for item in fields]
         cache = MemoryCache(1 << 26, self._metrics)
-        keys = [number.to_bytes(32, "big") for number in range(100_000)]
+        keys = [number.to_bytes(32, "big") for number in range(STORED)]
         stored = await _grown(lambda: cache.put_many({key: (float(key[31]),) for key in keys}))
         row, waiting = _inputs(entries[0])[0], list[Entry]()
         queued = await _grown(lambda: _append(waiting, row, len(keys)))

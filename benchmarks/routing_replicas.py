@@ -65,6 +65,8 @@ class Replica:
         self._flights: dict[int, simpy.Event] = {}
         self._waiting: dict[int, simpy.Event] = {}
         self._work = env.event()
+        self._is_busy = False
+        self._staged: list[Entry] = []
         self.pending_tokens = 0
         self.computed: Counter[int] = Counter()
         self.computed_tokens = 0
@@ -125,26 +127,46 @@ class Replica:
         self._scheduler.add(entry)
         if not self._work.triggered:
             self._work.succeed()
+        self._stage()
         self.computed[arrival.text] += 1
         yield settled
 
-    def _run_device(self) -> Process:
+    def _form(self) -> list[Entry]:
         config = self._config
+        batch = self._scheduler.form(self._env.now, config.max_batch_tokens, config.max_batch_size)
+        return batch.entries
+
+    def _stage(self) -> None:
+        """Form the next batch behind the running one, once a full one has gathered."""
+        config = self._config
+        if self._is_busy and not self._staged:
+            full = (config.max_batch_tokens, config.max_batch_size)
+            if self._scheduler.holds_full_batch(*full):
+                self._staged = self._form()
+
+    def _run_device(self) -> Process:
         while True:
-            now = self._env.now
-            batch = self._scheduler.form(now, config.max_batch_tokens, config.max_batch_size)
-            if not batch.entries:
+            entries = self._staged or self._form()
+            self._staged = []
+            if entries:
+                self._is_busy = True
+                self._stage()
+                yield from self._run_pass(entries)
+                self._is_busy = False
+            else:
                 self._work = self._env.event()
                 yield self._work
                 self._throughput.resume(self._env.now)
-                continue
-            tokens = shared_prefix_cost([entry.input for entry in batch.entries])
-            seconds = config.overhead + tokens / config.speed
-            yield self._env.timeout(seconds)
-            self.computed_tokens += tokens
-            full = tokens > config.max_batch_tokens / 2
-            true = sum(entry.input.tokens for entry in batch.entries)
-            self._throughput.record(true, seconds, self._env.now, full)
-            for entry in batch.entries:
-                self._scheduler.release(entry)
-                self._waiting.pop(id(entry)).succeed(entry)
+
+    def _run_pass(self, entries: list[Entry]) -> Process:
+        config = self._config
+        tokens = shared_prefix_cost([entry.input for entry in entries])
+        seconds = config.overhead + tokens / config.speed
+        yield self._env.timeout(seconds)
+        self.computed_tokens += tokens
+        true = sum(entry.input.tokens for entry in entries)
+        full = tokens > config.max_batch_tokens / 2
+        self._throughput.record(true, seconds, self._env.now, full)
+        for entry in entries:
+            self._scheduler.release(entry)
+            self._waiting.pop(id(entry)).succeed()

@@ -160,7 +160,7 @@ def table(pairs: Sequence[tuple[Played, Played]]) -> Iterator[str]:
     ):
         real = [pair[0][column] for pair in pairs]
         simulated = [pair[1][column] for pair in pairs]
-        errors = [100 * (one / other - 1) for one, other in zip(simulated, real, strict=True)]
+        errors = [100 * (model / server - 1) for model, server in zip(simulated, real, strict=True)]
         shown = ", ".join(f"{error:+.1f} %" for error in errors)
         yield f"| {name} | {fmean(real):{form}} | {fmean(simulated):{form}} | {shown} |"
     cpu = fmean(real.cpu for real, _ in pairs)

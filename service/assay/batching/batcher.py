@@ -11,6 +11,7 @@ import logging
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from assay.batching.entry import Entry, Outcome, Waiter, item_failure, value_of
 from assay.batching.executor import (
@@ -72,6 +73,8 @@ class DynamicBatcher:
         hang_seconds: a forward pass that runs longer than this has hung.
     """
 
+    awaited_executor: ClassVar[type[AsyncExecutor]] = AsyncExecutor
+
     def __init__(
         self,
         *,
@@ -99,7 +102,7 @@ class DynamicBatcher:
         )
         self._wake = asyncio.Event()
         self._executor: Executor = (
-            AsyncExecutor(predict, clock, self._wake.set, limits.max_awaited)
+            self.awaited_executor(predict, clock, self._wake.set, limits.max_awaited)
             if thread is None
             else ThreadExecutor(predict, clock, self._wake.set, thread)
         )

@@ -39,6 +39,16 @@ class Caller:
 _caller: ContextVar[Caller | None] = ContextVar("_caller", default=None)
 
 
+class TracedExecutor(AsyncExecutor):
+    """An executor whose awaited forward passes have spans: `record` is entered around each."""
+
+    record: Callable[[InFlightBatch], AbstractContextManager[None]]
+
+    async def _await(self, in_flight: InFlightBatch) -> list[Raw]:
+        with self.record(in_flight):
+            return await super()._await(in_flight)
+
+
 class TracedBatcher(DynamicBatcher):
     """A batcher that records spans; it forms the same batches.
 
@@ -47,15 +57,15 @@ class TracedBatcher(DynamicBatcher):
         options: see `DynamicBatcher`.
     """
 
+    awaited_executor = TracedExecutor
+
     def __init__(self, *, tracer: Tracer, **options: Any) -> None:
         super().__init__(**options)
         self._tracer = tracer
         self._epoch = EpochClock(self._clock)
         self._callers: defaultdict[Entry, list[Caller]] = defaultdict(list)
-        self._is_awaited = options["thread"] is None
-        if self._is_awaited:
-            parts = options["predict"], self._clock, self._wake.set
-            self._executor = _TracedExecutor(*parts, record=self._awaiting)
+        if isinstance(self._executor, TracedExecutor):
+            self._executor.record = self._awaiting
 
     async def compute(
         self, inputs: Sequence[tuple[bytes, Input]], deadline: float, lane: Lane = "training"
@@ -87,7 +97,7 @@ class TracedBatcher(DynamicBatcher):
         self._callers.pop(entry, None)
 
     def _finish(self, in_flight: InFlightBatch) -> None:
-        if in_flight.live and not self._is_awaited:
+        if in_flight.live and not isinstance(self._executor, TracedExecutor):
             self._record_forward(in_flight)
         super()._finish(in_flight)
 
@@ -174,17 +184,3 @@ class TracedBatcher(DynamicBatcher):
             )
             ended = [entry.finished if entry.value is not None else now for entry in caller.entries]
             predict.end(self._epoch(max(started, *ended)))
-
-
-class _TracedExecutor(AsyncExecutor):
-    """An executor whose awaited forward passes have spans."""
-
-    def __init__(
-        self, *parts: Any, record: Callable[[InFlightBatch], AbstractContextManager[None]]
-    ) -> None:
-        super().__init__(*parts)
-        self._record = record
-
-    async def _await(self, in_flight: InFlightBatch) -> list[Raw | ItemError]:
-        with self._record(in_flight):
-            return await super()._await(in_flight)
