@@ -27,7 +27,7 @@ pytestmark = [
 
 WITHOUT_STORES = {"runs": {"store": "pod"}, "redis": {"kind": "off"}}
 PAIR = {"prompt": "one two three four", "response": "four one"}
-WORKLOAD = 1000
+WORKLOAD = 300
 PAUSE_SECONDS = 15
 # Variables that Kubernetes sets for the Services `assay` and `assay-redis` of a namespace.
 SERVICE_LINKS = {
@@ -88,7 +88,9 @@ def test_a_pod_whose_service_is_described_in_its_environment_starts(start: Start
 
 
 def test_an_ending_pod_answers_what_it_accepted_and_what_still_comes(start: Starter) -> None:
-    pod = start("video-qpp,reference", {"ASSAY_SHUTDOWN_DELAY": PAUSE_SECONDS})
+    pod = start(
+        "video-qpp,reference", {"ASSAY_SHUTDOWN_DELAY": PAUSE_SECONDS, "ASSAY_DRAIN_TIMEOUT": 120}
+    )
     assert "lifecycle" not in pod.container, "the server pauses itself"
     pod.wait_until_ready()
     with ThreadPoolExecutor(2) as callers:
@@ -109,7 +111,7 @@ def test_an_ending_pod_answers_what_it_accepted_and_what_still_comes(start: Star
 
 
 def test_a_pod_ends_by_itself_while_its_models_load(start: Starter) -> None:
-    pod = start("code,nli")
+    pod = start("nli", {"ASSAY_DRAIN_TIMEOUT": 120})
     while not pod.passes("livenessProbe"):
         assert pod.state()["Running"], pod.logs()
     pod.end()
