@@ -136,6 +136,14 @@ def test_the_grace_period_covers_the_pause_and_twice_the_drain(
     assert pod["terminationGracePeriodSeconds"] == grace
 
 
+def test_other_profiles_reach_the_server_alone() -> None:
+    unconfined = {"type": "Unconfined"}
+    documents = render({"seccompProfile": unconfined, "appArmorProfile": unconfined})
+    errors = [error for document in documents for error in schema_errors(document, VERSIONS[0])]
+    assert errors == []
+    assert violations(documents) == ["assay: a container has no seccomp profile"]
+
+
 def test_a_changed_card_replaces_the_pods() -> None:
     annotations = [
         _template({"models": {"cards": {"a/1": text}}})["metadata"]["annotations"]

@@ -24,6 +24,7 @@ class Pod:
         image: the image in place of the chart's.
         variables: variables besides those of the specification.
         memory: a memory limit in place of the container's, as Kubernetes writes it.
+        is_first_process: whether the server is it, as in a pod that shares no process namespace.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Pod:
     spec: Mapping[str, Any]
     variables: Mapping[str, str] = field(default_factory=dict)
     memory: str | None = None
+    is_first_process: bool = False
 
     @property
     def container(self) -> Mapping[str, Any]:
@@ -68,8 +70,11 @@ class Pod:
         ]
         owner = f"uid={rights['runAsUser']},gid={rights['fsGroup']}"
         plain = {entry["name"]: entry["value"] for entry in self.container["env"]}
+        assert self.spec["shareProcessNamespace"]
+        seccomp = rights["seccompProfile"]["type"]
         return [
-            *(["--init"] if self.spec["shareProcessNamespace"] else []),
+            *([] if self.is_first_process else ["--init"]),
+            *(["--security-opt", "seccomp=unconfined"] if seccomp == "Unconfined" else []),
             *("--read-only", "--security-opt", "no-new-privileges"),
             *("--user", f"{rights['runAsUser']}:{rights['runAsGroup']}"),
             *(f"--cap-drop={capability}" for capability in rights["capabilities"]["drop"]),

@@ -27,7 +27,7 @@ pytestmark = [
 
 WITHOUT_STORES = {"runs": {"store": "pod"}, "redis": {"kind": "off"}}
 PAIR = {"prompt": "one two three four", "response": "four one"}
-WORKLOAD = 1000
+WORKLOAD = 300
 PAUSE_SECONDS = 15
 # Variables that Kubernetes sets for the Services `assay` and `assay-redis` of a namespace.
 SERVICE_LINKS = {
@@ -52,8 +52,14 @@ def start(image: str) -> Iterator[Starter]:
     """A function that starts a pod of the chart with the given settings."""
     started: list[Pod] = []
 
-    def start_pod(models: str, settings: dict[str, Any] | None = None, **fields: Any) -> Pod:
-        values = {**WITHOUT_STORES, "settings": {"ASSAY_MODELS": models, **(settings or {})}}
+    def start_pod(
+        models: str,
+        settings: dict[str, Any] | None = None,
+        values: dict[str, Any] | None = None,
+        **fields: Any,
+    ) -> Pod:
+        named = {"ASSAY_MODELS": models, **(settings or {})}
+        values = {**WITHOUT_STORES, **(values or {}), "settings": named}
         port = free_port()
         pod = Pod(f"assay-pod-{port}", port, image, server_of(render(values)), **fields)
         started.append(pod)
@@ -87,8 +93,12 @@ def test_a_pod_whose_service_is_described_in_its_environment_starts(start: Start
     assert [name for name in SERVICE_LINKS if name not in line] == []
 
 
-def test_an_ending_pod_answers_what_it_accepted_and_what_still_comes(start: Starter) -> None:
-    pod = start("video-qpp,reference", {"ASSAY_SHUTDOWN_DELAY": PAUSE_SECONDS})
+@pytest.mark.parametrize("is_first_process", [False, True])
+def test_an_ending_pod_answers_what_it_accepted_and_what_still_comes(
+    start: Starter, is_first_process: bool
+) -> None:
+    pauses = {"ASSAY_SHUTDOWN_DELAY": PAUSE_SECONDS, "ASSAY_DRAIN_TIMEOUT": 120}
+    pod = start("video-qpp,reference", pauses, is_first_process=is_first_process)
     assert "lifecycle" not in pod.container, "the server pauses itself"
     pod.wait_until_ready()
     with ThreadPoolExecutor(2) as callers:
@@ -109,7 +119,7 @@ def test_an_ending_pod_answers_what_it_accepted_and_what_still_comes(start: Star
 
 
 def test_a_pod_ends_by_itself_while_its_models_load(start: Starter) -> None:
-    pod = start("code,nli")
+    pod = start("nli", {"ASSAY_DRAIN_TIMEOUT": 120})
     while not pod.passes("livenessProbe"):
         assert pod.state()["Running"], pod.logs()
     pod.end()
@@ -161,6 +171,21 @@ def test_a_pod_with_too_little_memory_is_killed_and_never_ready(start: Starter) 
     assert (state["OOMKilled"], state["ExitCode"]) == (True, 137)
 
 
+def test_programs_run_with_the_profile_that_the_values_name(start: Starter) -> None:
+    pod = start("code-exec", values={"seccompProfile": {"type": "Unconfined"}})
+    pod.wait_until_ready()
+    answer = {"response": "def double(x):\n    return 2 * x", "tests": ["assert double(2) == 4"]}
+    wrong = {**answer, "tests": ["assert double(2) == 5"]}
+    results = pod.score("code-exec", [answer, wrong])
+    assert [result["score"] for result in results] == [1.0, 0.0]
+
+
+def test_programs_need_another_profile_than_the_default(start: Starter) -> None:
+    pod = start("code-exec")
+    pod.wait_until_ended()
+    assert "take a seccomp profile that permits unshare and mount" in pod.logs()
+
+
 def test_a_misspelt_setting_stops_a_pod_with_a_reason(start: Starter) -> None:
     pod = start("reference", variables={"ASSAY_BATCH_TOKEN": "1"})
     pod.wait_until_ended()
@@ -178,8 +203,12 @@ def workload() -> list[dict[str, Any]]:
 
 
 def assert_ended_by_itself(pod: Pod) -> None:
-    """Check that the process exited with code 0 before the grace period ended."""
+    """Check that the process finished before the grace period ended.
+
+    Its exit code is 0 as the first process. Else it ends by the signal that it was sent, as shells
+    expect; 137 would be a SIGKILL.
+    """
     state = pod.state()
-    assert (state["Running"], state["OOMKilled"], state["ExitCode"]) == (False, False, 0), (
-        pod.logs()
-    )
+    code = 0 if pod.is_first_process else 128 + signal.SIGTERM
+    assert "Finished server process" in pod.logs()
+    assert (state["Running"], state["OOMKilled"], state["ExitCode"]) == (False, False, code)

@@ -146,7 +146,7 @@ def _of_server(container: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator
     if not pause and not settings.shutdown_delay:
         yield "it stops at once, while balancers still send requests"
     if not pod.get("shareProcessNamespace"):
-        yield "SIGTERM is ignored while it starts, as by every first process"
+        yield "SIGTERM is ignored while it starts, as by any first process"
     needed = pause + settings.shutdown_delay + 2 * settings.drain_timeout
     if pod.get("terminationGracePeriodSeconds", 30) <= needed:
         yield f"the grace period is not longer than the pause and draining, {needed:.0f} s"

@@ -74,7 +74,6 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 runAsNonRoot: true
 capabilities: {drop: [ALL]}
-seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
 {{- define "assay.secretVariable" -}}
