@@ -124,6 +124,10 @@ class Recorder:
         """
         return self._order(partial(self._store.delete, run, writer), run)
 
+    def forget(self, run: str) -> None:
+        """Take in that another server has deleted a run, after what was recorded before."""
+        self._order(partial(self._store.forget, run), run)
+
     def edit(
         self,
         run: str,

@@ -150,6 +150,10 @@ class RunStore:
         self._seen.discard(run)
         return refusal or "done"
 
+    def forget(self, run: str) -> None:
+        """Take in that another server has deleted a run: what is written next begins it anew."""
+        self._seen.discard(run)
+
     def edit(
         self,
         run: str,

@@ -121,7 +121,7 @@ class RunMonitor:
         if self._evaluator is not None and self._history is not None:
             self._evaluator.open(self._history, self._set_aside)
         if self._storage.is_shared:
-            self._memory = SharedMemory(self._owners, self._new_runs, self._drop)
+            self._memory = SharedMemory(self._owners, self._new_runs, self._drop_deleted)
             self._memory.open(self._open_reader())
 
     async def close(self) -> None:
@@ -343,8 +343,12 @@ class RunMonitor:
         self._new_runs.add(run)
         self._steps.name(run, SPLIT, arrival=next_arrival(), step=step)
 
+    def _drop_deleted(self, run: str) -> None:
+        """Take in that another server has deleted or renamed a run."""
+        self._open_recorder().forget(run)
+        self._drop(run)
+
     def _drop(self, run: str) -> None:
-        """Take in that a run was deleted, here or by another server."""
         self._forget(run)
         if self._evaluator is not None:
             self._evaluator.on_commit({run})
