@@ -12,7 +12,6 @@ from assay_monitors.database import (
     STORE_ERRORS,
     CommitInDoubtError,
     LostCommitError,
-    StoreError,
     StoreUnavailableError,
 )
 from assay_monitors.store import RunStore
@@ -113,7 +112,7 @@ class Committer:
         """Return the error of an order whose earlier changes could not be written."""
         if not self._changes and self._doubtful is None:
             return None
-        is_lost = isinstance(self._failure, StoreError | StoreUnavailableError)
+        is_lost = isinstance(self._failure, StoreUnavailableError)
         kind = StoreUnavailableError if is_lost else sqlite3.OperationalError
         return kind("earlier changes could not be written")
 
