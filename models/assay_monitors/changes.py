@@ -36,6 +36,7 @@ class Changes:
     def name_step(self, run: str, step: int, named_at: float | None) -> None:
         """Take in that the trainer named a step, at `named_at` if that is known."""
         self.last_steps[run] = step
+        self.named_at.pop(run, None)
         if named_at is not None:
             self.named_at[run] = named_at
 
@@ -81,9 +82,9 @@ class Changes:
         for window, summary in later.windows.items():
             self.windows.setdefault(window, Summary()).merge(summary)
         self.gold |= later.gold
-        self.last_steps |= later.last_steps
         self.owners |= later.owners
-        self.named_at |= later.named_at
+        for run, step in later.last_steps.items():
+            self.name_step(run, step, later.named_at.get(run))
 
     @property
     def size(self) -> int:

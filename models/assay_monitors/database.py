@@ -27,6 +27,10 @@ class StoreUnavailableError(Exception):
     """The database cannot be reached or used now; a later attempt may succeed."""
 
 
+class TablesError(StoreError, StoreUnavailableError):
+    """The tables of a shared database are missing and cannot be made, or are of another version."""
+
+
 class CommitInDoubtError(StoreUnavailableError):
     """The connection ended during a commit, so that the transaction may be stored or not."""
 

@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 from psycopg import errors
 
-from assay_monitors.database import StoreError
+from assay_monitors.database import TablesError
 
 VERSION = 1
 SCHEMA = "assay"
@@ -43,7 +43,7 @@ def prepare_tables(connection: "psycopg.Connection[Any]") -> None:
     """Make the tables if they are missing, and check their version.
 
     Raises:
-        StoreError: they cannot be made, or are of another version.
+        TablesError: they cannot be made, or are of another version.
     """
     (schema, table) = connection.execute(
         "SELECT to_regnamespace(%s), to_regclass(%s)", [SCHEMA, f"{SCHEMA}.version"]
@@ -54,7 +54,7 @@ def prepare_tables(connection: "psycopg.Connection[Any]") -> None:
     versions = connection.execute(f"SELECT version FROM {SCHEMA}.version").fetchall()  # noqa: S608
     if versions != [(VERSION,)]:
         found = ", ".join(str(version) for (version,) in versions)
-        raise StoreError(f"the tables have version {found or 'none'}, this Assay reads {VERSION}")
+        raise TablesError(f"the tables have version {found or 'none'}, this Assay reads {VERSION}")
 
 
 def _make_tables(connection: "psycopg.Connection[Any]", *, has_schema: bool) -> None:
@@ -66,7 +66,7 @@ def _make_tables(connection: "psycopg.Connection[Any]", *, has_schema: bool) -> 
         connection.execute(SET_VERSION.encode())
     except errors.InsufficientPrivilege as error:
         user = connection.info.user
-        raise StoreError(
+        raise TablesError(
             f"the user {user} may not make the schema {SCHEMA}. The owner of the database can: "
             f'CREATE SCHEMA {SCHEMA} AUTHORIZATION "{user}";'
         ) from error

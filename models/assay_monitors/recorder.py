@@ -100,21 +100,32 @@ class Recorder:
         return self._enqueue(QueuedChange(window.run, len(items), apply, writer))
 
     def record_telemetry(
-        self, run: str, step: int, values: Mapping[str, float], writer: Writer = ANY_WRITER
+        self,
+        run: str,
+        step: int,
+        values: Mapping[str, float],
+        writer: Writer = ANY_WRITER,
+        named_at: float | None = None,
     ) -> bool:
         """Queue a trainer's values of a step; return False where they are dropped."""
-        window = Window(run, *TRAINER_STREAM, step)
-        apply = partial(Changes.add_telemetry, window=window, values=dict(values))
+        window, kept = Window(run, *TRAINER_STREAM, step), dict(values)
+        apply = partial(Changes.add_telemetry, window=window, values=kept, named_at=named_at)
         return self._enqueue(QueuedChange(run, 1, apply, writer))
 
     def record_gold(
-        self, run: str, source: str, point: GoldPoint, writer: Writer = ANY_WRITER
+        self,
+        run: str,
+        source: str,
+        point: GoldPoint,
+        writer: Writer = ANY_WRITER,
+        named_at: float | None = None,
     ) -> bool:
         """Queue a gold measurement; return False where it is dropped.
 
         It replaces the source's previous measurement of that step.
         """
-        apply = partial(Changes.add_gold, key=(run, source, point.step), point=point)
+        key = (run, source, point.step)
+        apply = partial(Changes.add_gold, key=key, point=point, named_at=named_at)
         return self._enqueue(QueuedChange(run, 1, apply, writer))
 
     def delete(self, run: str, writer: Writer = ANY_WRITER) -> Future[Edit]:
@@ -123,6 +134,10 @@ class Recorder:
         The future raises sqlite3.Error where the file cannot be written.
         """
         return self._order(partial(self._store.delete, run, writer), run)
+
+    def forget(self, run: str) -> None:
+        """Take in that another server has deleted a run, after what was recorded before."""
+        self._order(partial(self._store.forget, run), run)
 
     def edit(
         self,

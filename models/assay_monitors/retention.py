@@ -188,8 +188,8 @@ def _largest(sizes: dict[str, int], owners: dict[str, str]) -> str:
 
 def _size(connection: Connection, run: str) -> int:
     """Return the bytes of a run, as nearly as free space can be shared out by."""
-    (row,) = connection.execute(f"{SIZES} WHERE run = ?", (run,)).fetchall()
-    return int(row[1] or 0)
+    rows = connection.execute(f"{SIZES} WHERE run = ? GROUP BY run", (run,)).fetchall()
+    return sum([size for _, size in rows])
 
 
 def _thin(connection: Connection, run: str) -> bool:
@@ -202,7 +202,7 @@ def _thin(connection: Connection, run: str) -> bool:
         return True
     (stream,) = connection.execute(
         "SELECT run, model, split, count(*) AS steps FROM windows WHERE run = ?"
-        " GROUP BY model, split ORDER BY steps DESC LIMIT 1",
+        " GROUP BY run, model, split ORDER BY steps DESC LIMIT 1",
         (run,),
     ).fetchall() or ((run, "", "", 0),)
     (source,) = connection.execute(

@@ -18,7 +18,7 @@ from assay_monitors.admission import (
 )
 from assay_monitors.changes import Changes, Outcome
 from assay_monitors.codec import DamagedRowError, gold_to_json, pack_summary, unpack_summary
-from assay_monitors.database import Database, StoreUnavailableError
+from assay_monitors.database import Database, StoreError, StoreUnavailableError
 from assay_monitors.retention import (
     TABLES,
     Retention,
@@ -81,7 +81,7 @@ class RunStore:
 
     def owners(self) -> dict[str, str]:
         """Return the runs that are kept, and the owner of each; none if it cannot be reached."""
-        with suppress(StoreUnavailableError), self._connection.snapshot():
+        with suppress(StoreError, StoreUnavailableError), self._connection.snapshot():
             return {kept.run: kept.owner for kept in kept_owners(self._connection)}
         return {}
 
@@ -149,6 +149,10 @@ class RunStore:
                 delete_run(self._connection, run)
         self._seen.discard(run)
         return refusal or "done"
+
+    def forget(self, run: str) -> None:
+        """Take in that another server has deleted a run: what is written next begins it anew."""
+        self._seen.discard(run)
 
     def edit(
         self,

@@ -71,7 +71,8 @@ class RunSeries:
         self.refused = Counter(
             "assay_run_refused",
             "Items and requests not recorded, by reason: owner (it is another key's run), runs,"
-            " streams, sources (there is no place for one more).",
+            " streams, sources (there is no place for one more), deleted (another server deleted"
+            " the run after they were scored).",
             ["reason"],
             registry=registry,
         )

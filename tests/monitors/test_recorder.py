@@ -303,3 +303,14 @@ def test_the_step_that_was_named_last_is_stored(recorder: Recorder, history: Run
     runs = ("r", "other", "unknown")
     origins = [origin and origin[:2] for origin in map(history.step_origin, runs)]
     assert origins == [(6, 0.0), (None, 0.0), None]
+
+
+def test_a_step_without_a_time_does_not_keep_the_time_of_an_earlier_one(
+    recorder: Recorder, history: RunHistory
+) -> None:
+    recorder.record(window(step=5), items(1), named_at=-9.0)
+    recorder.record_telemetry("r", 6, {"kl": 0.1})
+    recorder.process_queue()
+    origin = history.step_origin("r")
+    assert origin is not None
+    assert (origin.last_step, origin.named_at) == (6, 0.0)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from assay.api import openapi
 from assay.errors import SettingsError
@@ -241,6 +241,15 @@ def test_the_default_runs_file_is_in_the_users_state_directory(
     paths = {name: text.format(root=tmp_path) for name, text in variables.items()}
     environment = {"HOME": str(tmp_path / "home"), **paths}
     assert read_settings(environment).runs == tmp_path / file
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+def test_the_url_of_a_database_of_runs_is_a_secret(scheme: str) -> None:
+    url = f"{scheme}://assay:hush@db/assay"
+    settings = read_settings({"ASSAY_RUNS": url})
+    assert isinstance(settings.runs, SecretStr)
+    assert settings.runs.get_secret_value() == url
+    assert "hush" not in repr(settings)
 
 
 def test_runs_can_be_disabled() -> None:

@@ -121,7 +121,7 @@ class RunMonitor:
         if self._evaluator is not None and self._history is not None:
             self._evaluator.open(self._history, self._set_aside)
         if self._storage.is_shared:
-            self._memory = SharedMemory(self._owners, self._new_runs, self._drop)
+            self._memory = SharedMemory(self._owners, self._new_runs, self._drop_deleted)
             self._memory.open(self._open_reader())
 
     async def close(self) -> None:
@@ -251,9 +251,11 @@ class RunMonitor:
             RunsOff: nothing is recorded.
             Overloaded: the recorder cannot keep up.
         """
-        if not self._open_recorder().record_telemetry(run, step, values, writer):
+        recorder, arrival = self._open_recorder(), next_arrival()
+        named_at = self._steps.named_at(arrival)
+        if not recorder.record_telemetry(run, step, values, writer, named_at):
             raise busy("the writer of runs cannot keep up")
-        self._name_step(run, step)
+        self._name_step(run, step, arrival)
 
     def record_gold(
         self, run: str, source: str, point: GoldPoint, writer: Writer = ANY_WRITER
@@ -264,9 +266,11 @@ class RunMonitor:
             RunsOff: nothing is recorded.
             Overloaded: the recorder cannot keep up.
         """
-        if not self._open_recorder().record_gold(run, source, point, writer):
+        recorder, arrival = self._open_recorder(), next_arrival()
+        named_at = self._steps.named_at(arrival)
+        if not recorder.record_gold(run, source, point, writer, named_at):
             raise busy("the writer of runs cannot keep up")
-        self._name_step(run, point.step)
+        self._name_step(run, point.step, arrival)
 
     def publish(self) -> None:
         """Update the Prometheus series from the recorder's counts."""
@@ -339,12 +343,16 @@ class RunMonitor:
         self._steps.name(named.id, split, arrival=named.arrival, step=named.step)
         return named
 
-    def _name_step(self, run: str, step: int) -> None:
+    def _name_step(self, run: str, step: int, arrival: int) -> None:
         self._new_runs.add(run)
-        self._steps.name(run, SPLIT, arrival=next_arrival(), step=step)
+        self._steps.name(run, SPLIT, arrival=arrival, step=step)
+
+    def _drop_deleted(self, run: str) -> None:
+        """Take in that another server has deleted or renamed a run."""
+        self._open_recorder().forget(run)
+        self._drop(run)
 
     def _drop(self, run: str) -> None:
-        """Take in that a run was deleted, here or by another server."""
         self._forget(run)
         if self._evaluator is not None:
             self._evaluator.on_commit({run})

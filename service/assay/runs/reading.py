@@ -125,7 +125,7 @@ def busy(detail: str) -> Overloaded:
 
 def storage_error(error: Exception, verb: str) -> Overloaded:
     """Return the error of a request whose runs cannot be read or written (`verb`) now."""
-    if isinstance(error, StoreError | StoreUnavailableError):
+    if isinstance(error, StoreUnavailableError):
         # An address in the reason is for the log alone.
         logger.warning("the database of runs cannot be %s: %s", verb, error)
         return RunsUnavailable(
