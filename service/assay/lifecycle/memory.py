@@ -39,13 +39,9 @@ def check_memory(
         return
     missing = int((needed + reserved) * overhead) - room
     if missing > 0:
-        loading = (
-            f" beside {_text(int(reserved * overhead))} of models that are being loaded"
-            if reserved
-            else ""
-        )
+        others = f" beside {_text(int(reserved * overhead))} of models that are being loaded"
         raise InsufficientMemory(
-            f"{model} needs about {_text(int(needed * overhead))}{loading}, "
+            f"{model} needs about {_text(int(needed * overhead))}{others if reserved else ''}, "
             f"{_text(room)} are available: {_text(missing)} are missing",
             hint="unload another model first, or serve this one on another machine",
         )
