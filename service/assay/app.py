@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
@@ -35,6 +36,7 @@ from assay.errors import SettingsError
 from assay.event_loop import EventLoopMonitor
 from assay.lifecycle.lifecycle import LifecycleLimits, ModelLifecycle
 from assay.lifecycle.release import glibc_release
+from assay.lifecycle.table import ModelTable
 from assay.metrics import Metrics
 from assay.runs.evaluator import RunEvaluator
 from assay.runs.gauges import RunGauges
@@ -197,21 +199,13 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
     )
     shadowing = Shadowing(service, table, metrics)
     service.set_mirror(shadowing.mirror)
-
-    def on_unloaded(model: str) -> None:
-        prepared.clear()
-        metrics.forget_model(model)
-
-    lifecycle = ModelLifecycle(
+    lifecycle = _create_lifecycle(
+        settings,
         table,
+        on_death,
         create=create,
-        open_repository=partial(open_repository, settings),
-        runtime=Runtime(settings.device, settings.dtype, settings.deterministic),
-        limits=LifecycleLimits(settings.load_timeout, settings.drain_timeout),
-        on_death=on_death,
         end_shadow=shadowing.stop,
-        on_unloaded=on_unloaded,
-        trim=glibc_release(),
+        on_unloaded=partial(_forget_model, prepared, metrics),
     )
     components = Components(
         service=service,
@@ -237,6 +231,26 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         loop_monitor=EventLoopMonitor(metrics),
         on_death=on_death,
     )
+
+
+def _create_lifecycle(
+    settings: Settings, table: ModelTable, on_death: Callable[[str], None], **callbacks: Any
+) -> ModelLifecycle:
+    return ModelLifecycle(
+        table,
+        open_repository=partial(open_repository, settings),
+        runtime=Runtime(settings.device, settings.dtype, settings.deterministic),
+        limits=LifecycleLimits(settings.load_timeout, settings.drain_timeout),
+        on_death=on_death,
+        trim=glibc_release(),
+        **callbacks,
+    )
+
+
+def _forget_model(prepared: PreparedCache, metrics: Metrics, model: str) -> None:
+    """Release what is kept of a model that was unloaded."""
+    prepared.clear()
+    metrics.forget_model(model)
 
 
 def _read_keys(settings: Settings) -> ApiKeys | None:

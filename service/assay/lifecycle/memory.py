@@ -84,7 +84,7 @@ def _room(group: Path, limit_name: str, usage_name: str, cached_name: str) -> It
     limit, usage = _number(group / limit_name), _number(group / usage_name)
     if limit is None or usage is None or limit >= UNLIMITED:
         return
-    statistics = dict(line.split(" ", 1) for line in _lines(group / "memory.stat"))
+    statistics = dict(line.partition(" ")[::2] for line in _lines(group / "memory.stat"))
     yield limit - usage + int(statistics.get(cached_name, 0))
 
 
