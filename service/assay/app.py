@@ -178,12 +178,7 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
     table = create_table(entries, lambda entry: create(entry, on_death))
     redis = _connect_redis(settings, metrics)
     cache = _create_cache(settings, metrics, redis)
-    pool = PreparationPool(
-        settings.prepare_threads,
-        max_bytes=settings.max_prepare_bytes,
-        clock=CLOCK,
-        metrics=metrics,
-    )
+    pool = _create_pool(settings, metrics)
     webhook = _create_webhook(settings, metrics)
     monitor = _create_run_monitor(settings, metrics, webhook)
     prepared = PreparedCache(settings.prepared_bytes, metrics)
@@ -230,6 +225,15 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
         webhook=webhook,
         loop_monitor=EventLoopMonitor(metrics),
         on_death=on_death,
+    )
+
+
+def _create_pool(settings: Settings, metrics: Metrics) -> PreparationPool:
+    return PreparationPool(
+        settings.prepare_threads,
+        max_bytes=settings.max_prepare_bytes,
+        clock=CLOCK,
+        metrics=metrics,
     )
 
 
