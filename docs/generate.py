@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from assay import errors
 from assay.api.scopes import SCOPE_OF
 from assay.app import create_app
+from assay.lifecycle import errors as lifecycle_errors
 from assay.metrics import Metrics
 from assay.settings import Settings, variable_name
 from assay_models.repository import ModelRepository, embedded_root
@@ -102,12 +103,11 @@ def errors_page() -> Iterator[str]:
 
 
 def own_errors() -> dict[str, tuple[str, str, str]]:
-    """Return status, retryability and meaning of each error of `assay.errors`, by code."""
+    """Return status, retryability and meaning of each error of a request, by code."""
     rows = {}
-    for _, error in inspect.getmembers(errors, inspect.isclass):
-        if not issubclass(error, errors.AssayError) or error.__module__ != errors.__name__:
-            continue
-        if error in NEVER_SENT:
+    classes = [*vars(errors).values(), *vars(lifecycle_errors).values()]
+    for error in filter(inspect.isclass, classes):
+        if not issubclass(error, errors.AssayError) or error in NEVER_SENT:
             continue
         when = MEANINGS.get(error.code) or " ".join((inspect.getdoc(error) or "").split())
         status, retryable = str(error.status), "yes" if error.retryable else "no"

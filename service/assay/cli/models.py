@@ -1,4 +1,4 @@
-"""`assay models`: list models, show their cards, verify that they compute their examples."""
+"""`assay models`: list models, show their cards, verify their examples, change a server's."""
 
 import asyncio
 import json
@@ -15,6 +15,7 @@ import typer
 from rich import box
 from rich.table import Table
 
+from assay.cli.lifecycle import load, promote, unload
 from assay.cli.process import Exit, LogLevel, exit_with, local_settings, on_errors, print_table
 from assay.errors import SettingsError
 from assay.offline.local import running_service
@@ -33,8 +34,11 @@ from assay_models.repository import (
 models_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Models: list, show, verify, digest.",
+    help="Models: list, show, verify, digest; on a running server load, promote, unload.",
 )
+models_app.command(epilog="Example: assay models load code@3 --shadow-of code@2")(load)
+models_app.command(epilog="Example: assay models promote code@3")(promote)
+models_app.command(epilog="Example: assay models unload code@2")(unload)
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,7 +188,7 @@ class ModelLifecycle:
         return served
 
     async def wait(self, served: ServedModel, seconds: float) -> None:
-        """Wait until a model is neither loading nor unloading, at most so many seconds."""
+        """Wait until a model is neither loading nor unloading, or `seconds` have passed."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 if isinstance(served.state, Loading) and served.id not in self.table.unloading:

@@ -39,13 +39,9 @@ def check_memory(
         return
     missing = int((needed + reserved) * overhead) - room
     if missing > 0:
-        loading = (
-            f" beside {_text(int(reserved * overhead))} of models that are being loaded"
-            if reserved
-            else ""
-        )
+        others = f" beside {_text(int(reserved * overhead))} of models that are being loaded"
         raise InsufficientMemory(
-            f"{model} needs about {_text(int(needed * overhead))}{loading}, "
+            f"{model} needs about {_text(int(needed * overhead))}{others if reserved else ''}, "
             f"{_text(room)} are available: {_text(missing)} are missing",
             hint="unload another model first, or serve this one on another machine",
         )
@@ -88,7 +84,7 @@ def _room(group: Path, limit_name: str, usage_name: str, cached_name: str) -> It
     limit, usage = _number(group / limit_name), _number(group / usage_name)
     if limit is None or usage is None or limit >= UNLIMITED:
         return
-    statistics = dict(line.split(" ", 1) for line in _lines(group / "memory.stat"))
+    statistics = dict(line.partition(" ")[::2] for line in _lines(group / "memory.stat"))
     yield limit - usage + int(statistics.get(cached_name, 0))
 
 

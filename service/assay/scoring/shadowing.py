@@ -33,7 +33,7 @@ DROPS: Mapping[type[AssayError], str] = {
 
 @dataclass(slots=True)
 class ShadowReport:
-    """What a shadow has scored since it was loaded: counts of items, and of pairs within groups.
+    """Counts of what a shadow has scored since it was loaded: items, and pairs within groups.
 
     `compared` have a score from both models, `failed` only from the other one; `dropped` were not
     scored, because the shadow could not keep up. `mean_absolute_difference` is that of the

@@ -31,6 +31,9 @@ COMMANDS = (
     ["models", "show"],
     ["models", "verify"],
     ["models", "digest"],
+    ["models", "load"],
+    ["models", "promote"],
+    ["models", "unload"],
 )
 CARD = """
 name = "{name}"

@@ -177,7 +177,7 @@ async def test_promote_needs_a_model_that_is_ready(
 async def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_read(
     client: httpx2.AsyncClient, gates: Gates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = lifecycle.lifecycle  # type: ignore[attr-defined]
+    module = lifecycle.lifecycle
     monkeypatch.setattr(module, "estimate_bytes", lambda *_: 100 * 2**20)
     monkeypatch.setattr(module, "available_bytes", lambda: 60 * 2**20)
     reply = await client.post("/v1/models", json=SECOND)
@@ -193,7 +193,7 @@ async def test_memory_of_a_load_under_way_counts(
     add_card: AddCard,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    module = lifecycle.lifecycle  # type: ignore[attr-defined]
+    module = lifecycle.lifecycle
     monkeypatch.setattr(module, "estimate_bytes", lambda *_: 100 * 2**20)
     monkeypatch.setattr(module, "available_bytes", lambda: 400 * 2**20)
     add_card("scripted", 3)
