@@ -30,7 +30,7 @@ from benchmarks.processes import ProcessTree, free_port
 from benchmarks.wire import http_request
 
 SEED = 20_261_130
-READY_SECONDS = 120.0
+READY_SECONDS = 300.0
 GROUP_SIZE = 8
 CALLERS = 32
 SIZES = (1, 64, 1024)

@@ -218,7 +218,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Story:
-    """Requests, faults of calls by replica, incidents at a time, and a kill of the first replica."""
+    """Requests, faults of calls by replica, incidents, and a kill of the first replica."""
 
     requests: Sequence[Request]
     faults: Sequence[Sequence[Fault]]
