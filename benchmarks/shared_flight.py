@@ -35,7 +35,7 @@ GROUP_SIZE = 8
 CALLERS = 32
 SIZES = (1, 64, 1024)
 DUPLICATES = (0.0, 0.25, 0.5)
-WORDS = ("if", "for", "return", "x", "y", "1", "2", "(", ")", "+", "=", ":")
+WORDS = ("1,", "x,", "y,", "None,", "f(x),", "x + y,", "0.5,", "not x,")
 WAITS = {"off": "0", "on": "10"}
 COMPUTED = re.compile(rb'^assay_items_total\{.*outcome="computed".*\} (\S+)$', re.M)
 
@@ -153,6 +153,8 @@ async def _call(connection: Connection, request: bytes) -> None:
     status, body = await connection.call(request)
     if status != 200:
         raise RuntimeError(f"status {status}: {body[:200]!r}")
+    if b'"failed":0' not in body:
+        raise RuntimeError(f"an item has no score: {body[:400]!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,8 @@ async def test_64_identical_items_asked_of_both_replicas_at_once_are_computed_on
     A claim reads a raw and takes its lock in one script, which Redis runs atomically, and a lock
     is released after its raw is stored. So a key that no replica has a raw of is locked, and a
     replica whose claim comes too late finds the raw. Where Redis does not reply in time, or drops
-    what it stores, the bound is one forward pass at each replica.
+    what it stores, the bound is one forward pass at each replica. (Within one replica a request
+    stores its raws when all of them are computed; a later request may compute one again before.)
     """
     async with two_replicas(scripted_settings, redis_server) as servers:
         device.hold()
