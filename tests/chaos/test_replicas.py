@@ -33,7 +33,8 @@ async def two_replicas(
     settings: Settings, redis: RedisServer, **options: float
 ) -> AsyncIterator[tuple[Server, Server]]:
     """Run two servers over one Redis, without caches of their own."""
-    changed = {"redis_url": redis.url, "redis_timeout": 1.0, "cache_bytes": 0, **options}
+    own = {"redis_timeout": 1.0, "redis_wait": 10.0, "cache_bytes": 0}
+    changed = {"redis_url": redis.url, **own, **options}
     shared = Settings.model_validate({**settings.model_dump(), **changed})
     async with checked_server(shared) as first, checked_server(shared) as second:
         yield first, second
@@ -237,6 +238,7 @@ async def two_processes(
         folder,
         ASSAY_REDIS_URL=redis.url,
         ASSAY_REDIS_TIMEOUT="5",
+        ASSAY_REDIS_WAIT="10",
         ASSAY_DRAIN_TIMEOUT=drain,
     )
     async with start() as first, start() as second:
