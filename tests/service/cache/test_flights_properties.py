@@ -265,7 +265,7 @@ async def play(story: Story) -> Counter[tuple[bytes, bytes]]:
 
 FAULTS: list[Fault] = ["none", "none", "none", "late", "lost", "unanswered", "refused"]
 INCIDENTS: list[Incident] = ["flush", "drop locks", "drop raws", "ghost", "damage"]
-TIMES = st.floats(0, 3, allow_subnormal=False)
+TIMES = st.sampled_from([0.0, 0.002, 0.04, 0.5, 1.5]) | st.floats(0, 3, allow_subnormal=False)
 KEY_LISTS = st.lists(st.sampled_from(KEYS), min_size=1, unique=True)
 
 
@@ -287,14 +287,30 @@ stories = st.builds(
     Story,
     requests=requests(3),
     faults=st.lists(
-        st.lists(st.sampled_from(FAULTS), min_size=1, max_size=7), min_size=3, max_size=3
+        st.just(["none"]) | st.lists(st.sampled_from(FAULTS), min_size=1, max_size=7),
+        min_size=3,
+        max_size=3,
     ),
     incidents=st.lists(st.tuples(TIMES, st.sampled_from(INCIDENTS)), max_size=3),
     killed=st.none() | TIMES,
 )
 
 
+def one_after_the_other(
+    timeout: float = 30.0, *, fails: bool = False, incident: Incident | None = None
+) -> Story:
+    """Return a story of two replicas, in which one computes what the other waits for."""
+    first = Request(0, 0.0, KEYS, 2.0, 30.0, fails)
+    second = Request(1, 0.04, KEYS, 0.05, timeout)
+    return Story([first, second], [["none"]] * 2, [(0.5, incident)] if incident else [])
+
+
 @given(stories)
+@example(one_after_the_other(0.5))
+@example(one_after_the_other(fails=True))
+@example(one_after_the_other(incident="damage"))
+@example(one_after_the_other(incident="flush"))
+@example(one_after_the_other(incident="ghost"))
 @settings(max_examples=300 if NIGHTLY else 400 if NIGHTLY else 80, deadline=None)
 def test_whatever_fails_each_request_ends_in_time_with_right_raws(story: Story) -> None:
     run_virtual(play(story))
@@ -322,11 +338,22 @@ def test_without_a_failure_no_two_replicas_compute_one_key(requests: list[Reques
     assert len({key for key, _ in computed}) == len(computed)
 
 
+async def seconds_of(story: Story) -> float:
+    await play(story)
+    return asyncio.get_running_loop().time()
+
+
 def test_a_key_of_a_killed_replica_is_computed_when_that_is_no_longer_alive() -> None:
-    first = Request(0, 0.0, KEYS, 60.0, 600.0)
-    second = Request(1, 0.1, KEYS, 0.5, 2 * (0.1 + ALIVE_SECONDS + 0.5) + 0.5)
-    computed = run_virtual(play(Story([first, second], [["none"], ["none"]], killed=0.2)))
-    assert Counter(key for key, _ in computed) == dict.fromkeys(KEYS, 2)
+    first = Request(0, 0.0, KEYS, 1.0, 600.0)
+    second = Request(1, 0.1, KEYS, 0.1, 600.0)
+    story = Story([first, second], [["none"]] * 2, killed=0.2)
+    latest = ALIVE_SECONDS + 1.25 * MAX_POLL_SECONDS + 0.2
+    assert ALIVE_SECONDS < run_virtual(seconds_of(story)) < latest < MAX_WAIT
+
+
+def test_a_key_of_a_replica_that_failed_is_computed_at_once() -> None:
+    story = one_after_the_other(fails=True)
+    assert run_virtual(seconds_of(story)) < 3.0 < MAX_WAIT, "its lock is released"
 
 
 def test_a_replica_that_computes_for_longer_than_its_key_lasts_renews_it() -> None:
