@@ -113,10 +113,9 @@ class Texts:
 
     def _item(self) -> dict[str, str]:
         self._number += 1
-        words = self._generator.choices(
-            ["if", "for", "return", "x", "y", "1", "2", "(", ")", "+", "=", ":"], k=24
-        )
-        return {"prompt": f"task {self._number}", "response": " ".join(words)}
+        words = " ".join(self._generator.choices(WORDS, k=24))
+        program = f"def f(x, y):\n    return [{words}]"
+        return {"prompt": f"Add {self._number}.", "response": f"```python\n{program}\n```"}
 
 
 async def send(replicas: Sequence[Replica], requests: Sequence[bytes], callers: int) -> Block:
