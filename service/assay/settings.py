@@ -99,12 +99,12 @@ class Settings(BaseModel):
         604_800, le=YEAR_SECONDS, description="Seconds for which a score stays in Redis."
     )
     redis_wait: float = Field(
-        10.0,
+        0.0,
         ge=0,
         le=YEAR_SECONDS,
         allow_inf_nan=False,
         description="Seconds to wait for a score that another replica is computing, at most half "
-        "of the time left; 0: compute it too.",
+        "of the time left. 0: replicas compute independently.",
     )
     cache_bytes: int = Field(
         268_435_456,

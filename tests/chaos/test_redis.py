@@ -247,7 +247,7 @@ class TestBadConnections:
         proxy = FaultyProxy(redis_server.port)
         async with (
             proxy.listening() as url,
-            checked_server(with_redis(scripted_settings, url)) as server,
+            checked_server(with_redis(scripted_settings, url, redis_wait=10.0)) as server,
         ):
             await store(server, client, WORDS)
             assert await check_scores(server, WORDS) == ["cache"] * len(WORDS)
@@ -307,7 +307,7 @@ async def test_a_server_that_is_not_redis(
 ) -> None:
     async with (
         garbage_server(reply) as url,
-        checked_server(with_redis(scripted_settings, url)) as server,
+        checked_server(with_redis(scripted_settings, url, redis_wait=10.0)) as server,
     ):
         for number in range(3):
             await asyncio.gather(*(check_scores(server, [f"w{number}", "same"]) for _ in range(4)))

@@ -33,7 +33,8 @@ async def two_replicas(
     settings: Settings, redis: RedisServer, **options: float
 ) -> AsyncIterator[tuple[Server, Server]]:
     """Run two servers over one Redis, without caches of their own."""
-    changed = {"redis_url": redis.url, "redis_timeout": 1.0, "cache_bytes": 0, **options}
+    own = {"redis_timeout": 1.0, "redis_wait": 10.0, "cache_bytes": 0}
+    changed = {"redis_url": redis.url, **own, **options}
     shared = Settings.model_validate({**settings.model_dump(), **changed})
     async with checked_server(shared) as first, checked_server(shared) as second:
         yield first, second
@@ -66,7 +67,8 @@ async def test_64_identical_items_asked_of_both_replicas_at_once_are_computed_on
     A claim reads a raw and takes its lock in one script, which Redis runs atomically, and a lock
     is released after its raw is stored. So a key that no replica has a raw of is locked, and a
     replica whose claim comes too late finds the raw. Where Redis does not reply in time, or drops
-    what it stores, the bound is one forward pass at each replica.
+    what it stores, the bound is one forward pass at each replica. (Within one replica a request
+    stores its raws when all of them are computed; a later request may compute one again before.)
     """
     async with two_replicas(scripted_settings, redis_server) as servers:
         device.hold()
@@ -236,6 +238,7 @@ async def two_processes(
         folder,
         ASSAY_REDIS_URL=redis.url,
         ASSAY_REDIS_TIMEOUT="5",
+        ASSAY_REDIS_WAIT="10",
         ASSAY_DRAIN_TIMEOUT=drain,
     )
     async with start() as first, start() as second:
