@@ -106,4 +106,4 @@ class Assay:
         return await call_app(self.server, method, path, headers, body)
 
 
-app = Assay.bind()
+app = Assay.bind()  # type: ignore[attr-defined] # a deployment since its decorator
