@@ -27,6 +27,8 @@ QUICK = {
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "3",
     "RAY_raylet_start_wait_time_s": "60",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
     "RAY_worker_niceness": "0",  # as for a server without Ray
 }
 HAPROXY = {
