@@ -119,9 +119,10 @@ def _launch(haproxy: bool, log: Path, temp: str) -> Cluster:
     own = {name: text for name, text in os.environ.items() if "ASSAY_" not in name}
     paths = os.pathsep.join(path for path in sys.path if path)
     port = free_port()
+    place = tempfile.mkdtemp(dir=temp)  # one that has failed leaves an address in its own
     with log.open("w") as file:
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "benchmarks.ray_cluster", str(port), temp],
+            [sys.executable, "-m", "benchmarks.ray_cluster", str(port), place],
             env={**own, **variables, "PYTHONPATH": paths},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
