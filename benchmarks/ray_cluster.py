@@ -26,7 +26,9 @@ QUICK = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "3",
-    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_raylet_start_wait_time_s": "60",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
     "RAY_worker_niceness": "0",  # as for a server without Ray
 }
 HAPROXY = {
@@ -39,12 +41,8 @@ PORTS = (
     "RAY_SERVE_HAPROXY_STATS_PORT",
     "RAY_SERVE_HAPROXY_METRICS_PORT",
 )
-AGENT_PORTS = (
-    "dashboard-agent-grpc-port",
-    "dashboard-agent-listen-port",
-    "runtime-env-agent-port",
-    "metrics-export-port",
-)
+# A node gives its agent 15 seconds to start, which a busy machine does not always have.
+START_ATTEMPTS = 6
 ENDED = "the cluster's process ended; its log: "
 
 
@@ -96,10 +94,24 @@ def running_cluster(*, haproxy: bool, folder: Path) -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="ray") as temp:
         cluster = _launch(haproxy, folder / "cluster.log", temp)
         try:
-            cluster.do("wait")
+            for attempt in range(START_ATTEMPTS):
+                if _has_started(cluster, is_last=attempt + 1 == START_ATTEMPTS):
+                    break
+                _end(cluster.process, temp)
+                cluster = _launch(haproxy, folder / "cluster.log", temp)
             yield cluster
         finally:
             _end(cluster.process, temp)
+
+
+def _has_started(cluster: Cluster, *, is_last: bool) -> bool:
+    try:
+        cluster.do("wait")
+    except RuntimeError:
+        if is_last:
+            raise
+        return False
+    return True
 
 
 def _launch(haproxy: bool, log: Path, temp: str) -> Cluster:
@@ -107,9 +119,10 @@ def _launch(haproxy: bool, log: Path, temp: str) -> Cluster:
     own = {name: text for name, text in os.environ.items() if "ASSAY_" not in name}
     paths = os.pathsep.join(path for path in sys.path if path)
     port = free_port()
+    place = tempfile.mkdtemp(dir=temp)  # one that has failed leaves an address in its own
     with log.open("w") as file:
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "benchmarks.ray_cluster", str(port), temp],
+            [sys.executable, "-m", "benchmarks.ray_cluster", str(port), place],
             env={**own, **variables, "PYTHONPATH": paths},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -247,28 +260,6 @@ COMMANDS: Mapping[str, Callable[..., Any]] = {
 }
 
 
-def _start_node(temp: str) -> str:
-    """Start a node of Ray; return its address."""
-    port = free_port()
-    # With its agent's ports given, a node does not give up when the agent starts slowly.
-    agent = {f"--{name}={free_port()}" for name in AGENT_PORTS}
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", *agent]
-    options = {
-        "node-ip-address": "127.0.0.1",
-        "port": port,
-        "num-cpus": 4,
-        "object-store-memory": 80_000_000,
-        "temp-dir": temp,
-        "include-dashboard": "false",
-        "min-worker-port": 0,
-        "max-worker-port": 0,
-    }
-    subprocess.run(  # noqa: S603
-        [*command, *(f"--{name}={value}" for name, value in options.items())], check=True
-    )
-    return f"127.0.0.1:{port}"
-
-
 def main(port: int, temp: str) -> None:
     """Start the cluster, then run the commands of stdin until it ends."""
     answers = os.fdopen(os.dup(1), "w")
@@ -276,8 +267,14 @@ def main(port: int, temp: str) -> None:
     import ray
     from ray import serve
 
-    address = _start_node(temp)
-    ray.init(address=address, log_to_driver=False)
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        object_store_memory=80_000_000,
+        _temp_dir=temp,
+        log_to_driver=False,
+    )
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     for line in sys.stdin:
         name, arguments = json.loads(line)

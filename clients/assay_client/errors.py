@@ -130,7 +130,7 @@ class APIStatusError(AssayError):
         self.code = problem.code
         self.detail = problem.detail
         self.hint = problem.hint
-        self.retryable = _may_succeed_later(response.status_code, problem.retryable)
+        self.retryable = _may_succeed_later(response.status_code, problem.retryable, body)
         self.retry_after = problem.retry_after
         self.errors = problem.errors
         self.response = response
@@ -227,14 +227,16 @@ _BY_STATUS: Mapping[int, type[APIStatusError]] = {
 _RETRYABLE_STATUS_CODES = frozenset({408, 429, 502, 503, 504})
 
 
-def _may_succeed_later(status_code: int, retryable: bool | None) -> bool:
+def _may_succeed_later(
+    status_code: int, retryable: bool | None, body: Mapping[str, Any] | None
+) -> bool:
     """Return whether the same request may be sent again.
 
     The status must allow it, and the reply must not forbid it. A 500 is repeated only if the reply
-    says that it may be.
+    says that it may be, or is no JSON object: then it is a proxy's, whose server was lost.
     """
     if status_code == 500:
-        return retryable is True
+        return body is None or retryable is True
     return status_code in _RETRYABLE_STATUS_CODES and retryable is not False
 
 

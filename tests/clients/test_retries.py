@@ -72,6 +72,14 @@ def test_a_500_that_is_retryable_is_retried(
     assert connect(server.url, clock=fake_clock.clock).score("code", ITEMS).scores == [1.0]
 
 
+@pytest.mark.parametrize("page", [b"", b"<h1>500 Internal Server Error</h1>", b"[]"])
+def test_a_500_of_a_proxy_is_retried(
+    page: bytes, server: Any, connect: Any, canned: Any, fake_clock: Any
+) -> None:
+    server.script.append(canned.answer(500, page))
+    assert connect(server.url, clock=fake_clock.clock).score("code", ITEMS).scores == [1.0]
+
+
 def test_a_lost_reply_is_retried(server: Any, connect: Any, canned: Any, fake_clock: Any) -> None:
     server.script.append(canned.answer(200, b"{", cut=5))
     assert connect(server.url, clock=fake_clock.clock).score("code", ITEMS).scores == [1.0]

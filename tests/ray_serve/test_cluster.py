@@ -155,7 +155,7 @@ def test_replicas_follow_the_waiting_tokens(cluster: Cluster) -> None:
         "policy_kwargs": {"tokens_per_replica": 1000},
     }
     delays = {"upscale_delay_s": 1, "downscale_delay_s": 3, "look_back_period_s": 1.5}
-    bounds = {"min_replicas": 1, "max_replicas": 3, "metrics_interval_s": 0.5}
+    bounds = {"min_replicas": 1, "max_replicas": 3}
     cluster.do("deploy", autoscaling={**bounds, **delays, "policy": policy})
     wait_until(lambda: len(cluster.replicas()) == 1)
     with steady_load(cluster.url, threads=6, max_retries=4, items=64) as load:

@@ -45,8 +45,7 @@ ROUTING: dict[str, Any] = (
         max_replicas=8,
         upscale_delay_s=5,
         downscale_delay_s=300,
-        metrics_interval_s=1,
-        look_back_period_s=3,
+        look_back_period_s=15,
         policy=AutoscalingPolicy(policy_function="assay_ray.autoscaling:QueueTokensPolicy"),
     ),
     **ROUTING,
@@ -106,4 +105,4 @@ class Assay:
         return await call_app(self.server, method, path, headers, body)
 
 
-app = Assay.bind()
+app = Assay.bind()  # type: ignore[attr-defined] # a deployment since its decorator

@@ -25,12 +25,14 @@ async def call_app(
         headers: of the request, besides its length and host.
         body: the whole body.
     """
-    received = iter([{"type": "http.request", "body": body, "more_body": False}])
+    request: Message = {"type": "http.request", "body": body, "more_body": False}
+    received = iter([request])
     status, reply_headers, parts = 500, {}, []
 
     async def receive() -> Message:
-        message = next(received, None)
-        return message or await asyncio.Future()  # the caller stays; if it goes, this is cancelled
+        for message in received:
+            return message
+        return await asyncio.Future[Message]()  # until the caller goes, which cancels this
 
     async def send(message: Message) -> None:
         nonlocal status, reply_headers

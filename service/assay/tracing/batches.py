@@ -44,7 +44,7 @@ class TracedExecutor(AsyncExecutor):
 
     record: Callable[[InFlightBatch], AbstractContextManager[None]]
 
-    async def _await(self, in_flight: InFlightBatch) -> list[Raw]:
+    async def _await(self, in_flight: InFlightBatch) -> list[Raw | ItemError]:
         with self.record(in_flight):
             return await super()._await(in_flight)
 
