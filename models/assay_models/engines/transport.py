@@ -27,6 +27,9 @@ MAX_RETRY_AFTER_SECONDS = 60.0
 STALLED_SECONDS = 10.0
 """A try that a caller's deadline cut short counts against its URL only after this time: callers in
 a hurry must not open a circuit breaker for all others."""
+ALONE = {"connection": "close"}
+"""Headers of a call with a connection of its own, where nothing in a reply says which call it
+answers: a proxy that answers one call twice would shift all later replies on its connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,8 @@ class Transport:
         seconds = self._seconds_left()
         try:
             async with asyncio.timeout(seconds):
-                return await self._http.send("GET", endpoint.url + path, self._key.headers())
+                headers = {**self._key.headers(), **ALONE}
+                return await self._http.send("GET", endpoint.url + path, headers)
         except TimeoutError:
             raise failures.of_timeout(seconds, "never", is_fault=True).error from None
         except ConnectionFailed as error:
@@ -178,8 +182,6 @@ class Transport:
         try:
             async with asyncio.timeout(seconds):
                 reply = await self._http.send("POST", url, headers, call.body)
-            failure = failures.of_reply(reply)
-            return Value(read(reply)) if failure is None else failure
         except TimeoutError:
             longest = self._retries.timeout_seconds
             again: Again = "anywhere" if seconds < longest else "never"
@@ -189,7 +191,13 @@ class Transport:
             return failures.of_connection(error)
         except ReplyUnreadable as error:
             return failures.of_bad_reply(str(error))
+        failure = failures.of_reply(reply)
+        if failure is not None:
+            return failure
+        try:
+            return Value(read(reply))
         except EngineError as error:
+            await reply.close_connection()
             return failures.of_bad_reply(error)
 
     def _headers(self, call: Call, seconds: float) -> dict[str, str]:

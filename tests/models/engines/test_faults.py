@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Iterator
+from itertools import cycle
 from typing import Any, get_args
 
 import pytest
@@ -95,6 +96,20 @@ async def run_faults(protocol: str, calls: int) -> tuple[Counter[str], Counter[F
             await engine.close()
     assert asyncio.all_tasks() == before
     return seen, Counter([*first.injected, *second.injected]), events
+
+
+@pytest.mark.parametrize("protocol", ENGINES)
+async def test_calls_that_are_answered_twice_get_no_number_of_another_call(protocol: str) -> None:
+    async with EngineServer(PROTOCOLS[protocol]).listening() as server:
+        always: list[Fault] = ["answered twice"]
+        proxy = FaultProxy(server.port, cycle(always))
+        async with proxy.listening():
+            clock = ManualClock()
+            card: Any = engine_card(protocol, proxy.url).engine
+            engine = ENGINES[protocol](transport(proxy.url, clock=clock), card)
+            seen = await run_calls(engine, clock, 20)
+            await engine.close()
+    assert seen["right"] >= sum(seen.values()) / 2
 
 
 @pytest.mark.parametrize("protocol", ENGINES)
