@@ -10,7 +10,6 @@ from typing import Generic, TypeVar
 
 from assay_models import deadlines
 from assay_models.engines import failures
-from assay_models.engines.breaker import CircuitBreaker
 from assay_models.engines.endpoints import Endpoint, Endpoints
 from assay_models.engines.errors import EngineError
 from assay_models.engines.failures import Again, Failure
@@ -24,6 +23,8 @@ Sleep = Callable[[float], Awaitable[None]]
 FIRST_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 5.0
 MAX_RETRY_AFTER_SECONDS = 60.0
+DEFAULT_REST_SECONDS = 1.0
+"""Other URLs are preferred for this long to one that answered 429 without `Retry-After`."""
 STALLED_SECONDS = 10.0
 """A try that a caller's deadline cut short counts against its URL only after this time: callers in
 a hurry must not open a circuit breaker for all others."""
@@ -166,7 +167,7 @@ class Transport:
         try:
             result = await self._exchange(endpoint, call, read)
             outcome = result.outcome
-            _record(endpoint.breaker, result)
+            self._record(endpoint, result)
             return result
         finally:
             if outcome == "cancelled":
@@ -239,11 +240,13 @@ class Transport:
         left = deadlines.latest() - self._clock()
         return pause if pause < min(left, MAX_RETRY_AFTER_SECONDS) else None
 
-
-def _record(breaker: CircuitBreaker, result: Value[T] | Failure) -> None:
-    if isinstance(result, Failure) and result.is_fault:
-        breaker.fail()
-    elif result.outcome == "timeout":
-        breaker.forget()
-    else:
-        breaker.succeed()
+    def _record(self, endpoint: Endpoint, result: Value[T] | Failure) -> None:
+        if isinstance(result, Failure) and result.is_fault:
+            endpoint.breaker.fail()
+        elif result.outcome == "timeout":
+            endpoint.breaker.forget()
+        else:
+            endpoint.breaker.succeed()
+        if isinstance(result, Failure) and result.outcome == "overloaded":
+            seconds = result.error.retry_after or DEFAULT_REST_SECONDS
+            self.endpoints.rest(endpoint, min(seconds, MAX_RETRY_AFTER_SECONDS))

@@ -237,6 +237,22 @@ async def test_idle_urls_share_calls_of_one_size_equally() -> None:
         await sender.close()
 
 
+async def test_url_that_is_overloaded_is_left_for_others_until_its_retry_after() -> None:
+    clock, headers = ManualClock(), {"retry-after": "30"}
+    async with (
+        EngineServer(vllm, status=429, headers=headers).listening() as busy,
+        EngineServer(vllm).listening() as idle,
+    ):
+        sender = transport(busy.url, idle.url, clock=clock)
+        for _ in range(10):
+            assert await sender.call(call_of([1]), read_status) == 200
+        assert (len(busy.posts), len(idle.posts)) == (1, 10)
+        clock.now += 31.0
+        assert await sender.call(call_of([1]), read_status) == 200
+        assert len(busy.posts) == 2
+        await sender.close()
+
+
 async def test_connections_are_kept_alive() -> None:
     async with EngineServer(vllm).listening() as server:
         sender = transport(server.url)
