@@ -192,14 +192,10 @@ class Transport:
             return failures.of_connection(error)
         except ReplyUnreadable as error:
             return failures.of_bad_reply(str(error))
-        failure = failures.of_reply(reply)
-        if failure is not None:
-            return failure
-        try:
-            return Value(read(reply))
-        except EngineError as error:
-            await reply.close_connection()
-            return failures.of_bad_reply(error)
+        result = _result(reply, read)
+        if result.outcome in ("bad_reply", "refused"):
+            await reply.close_connection()  # it may be the reply to an earlier call
+        return result
 
     def _headers(self, call: Call, seconds: float) -> dict[str, str]:
         headers = {**call.headers, **self._key.headers(), "content-type": "application/json"}
@@ -250,3 +246,13 @@ class Transport:
         if isinstance(result, Failure) and result.outcome == "overloaded":
             seconds = result.error.retry_after or DEFAULT_REST_SECONDS
             self.endpoints.rest(endpoint, min(seconds, MAX_RETRY_AFTER_SECONDS))
+
+
+def _result(reply: Reply, read: Callable[[Reply], T]) -> Value[T] | Failure:
+    failure = failures.of_reply(reply)
+    if failure is not None:
+        return failure
+    try:
+        return Value(read(reply))
+    except EngineError as error:
+        return failures.of_bad_reply(error)
