@@ -127,6 +127,6 @@ async def test_faults_of_every_kind_never_give_a_wrong_number(protocol: str) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ENGINES)
 async def test_faults_over_many_calls_never_give_a_wrong_number(protocol: str) -> None:
-    seen, injected, _ = await run_faults(protocol, 200)
+    seen, injected, _ = await run_faults(protocol, 160)
     assert seen["right"] > sum(seen.values()) / 2
     assert min(injected.values()) >= 5
