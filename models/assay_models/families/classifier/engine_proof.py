@@ -36,7 +36,7 @@ _ABSENT = ("engine_unavailable", "engine_timeout")
 
 
 class EngineProof:
-    """The proof of one model's engine; see `assay_models.base.Proof`.
+    """The proof of one model's engine; see `assay_models.proof.Proof`.
 
     An engine that does not answer is not refuted: the model goes on with the numbers that it has.
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from assay_models.base import Input, Proof, Truncation
+from assay_models.base import Input, Truncation
 from assay_models.card import ModelCard
 from assay_models.families.classifier.check import Check
 from assay_models.families.classifier.outputs import Outputs
@@ -13,6 +13,7 @@ from assay_models.families.classifier.tokenization import (
     SpecialTokens,
 )
 from assay_models.items import Message
+from assay_models.proof import Proof
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles
 
