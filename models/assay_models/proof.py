@@ -7,30 +7,38 @@ from assay_models.base import Input, Raw
 
 
 class Proof(Protocol):
-    """A proof, repeated for as long as the model is served, that another process computes a model's
-    numbers right. `unproven` is the reason why it does not hold, or None.
+    """A proof, repeated while the model is served, that another process computes its numbers right.
 
-    `require` adds inputs whose raws `verify` must accept without a `CardError`. `due` returns when
-    the proof must be repeated: on its schedule, or at once after a doubt. `prove` tries it, and
-    raises nothing that another process can cause. Afterwards the model's fingerprint may be another
-    one, because another engine was proven.
+    After a proof the model's fingerprint may be another one, because another engine was proven.
     """
 
     @property
-    def unproven(self) -> str | None: ...
+    def unproven(self) -> str | None:
+        """The reason why the proof does not hold, or None."""
+        ...
 
-    def require(self, inputs: Sequence[Input], verify: Callable[[Sequence[Raw]], None]) -> None: ...
+    def require(self, inputs: Sequence[Input], verify: Callable[[Sequence[Raw]], None]) -> None:
+        """Add inputs whose raws `verify` must accept without a `CardError`."""
+        ...
 
-    async def due(self) -> None: ...
+    async def due(self) -> None:
+        """Return when the proof must be repeated: on its schedule, or at once after a doubt."""
+        ...
 
-    async def prove(self) -> None: ...
+    async def prove(self) -> None:
+        """Try the proof once. Nothing that the other process does makes this raise."""
+        ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Close the connections to the other process."""
+        ...
 
 
 @runtime_checkable
 class Proven(Protocol):
-    """A model that may be computed elsewhere; its `proof` is None where it is not."""
+    """A model that may be computed elsewhere."""
 
     @property
-    def proof(self) -> Proof | None: ...
+    def proof(self) -> Proof | None:
+        """The proof of its numbers; None where they are computed here."""
+        ...
