@@ -32,6 +32,7 @@ Fault = Literal[
     "swapped",
     "doubled",
     "stale",
+    "answered twice",
 ]
 
 STATUSES: dict[Fault, int] = {"busy": 429, "restarting": 503, "broken": 500, "refused": 400}
@@ -117,7 +118,8 @@ class FaultProxy:
             writer.write(reply.head + reply.body[: len(reply.body) // 2])
             await writer.drain()
             return reset(writer) if fault == "reset in the body" else False
-        writer.write(reply.head + reply.body)
+        times = 2 if fault == "answered twice" else 1
+        writer.write((reply.head + reply.body) * times)
         await writer.drain()
         return True
 
@@ -164,6 +166,8 @@ def damaged(reply: Message, fault: Fault) -> Message:
         return with_body(status, b'{"error": {"message": "a text that quotes"}}')
     if fault == "a page":
         return with_body(b"HTTP/1.1 200 OK", b"<html><body>Sign in</body></html>")
+    if fault == "answered twice":
+        return with_body(b"HTTP/1.1 200 OK", reply.body)
     if fault == "half a body":
         return with_body(b"HTTP/1.1 200 OK", reply.body[: len(reply.body) // 2])
     if fault == "NaN":

@@ -14,7 +14,7 @@ from assay_models.engines.errors import bad_reply
 from assay_models.engines.http import Reply
 from assay_models.engines.listener import SILENT, EngineListener
 from assay_models.engines.replies import JsonObject, objects, parse_object, text_at, whole_at
-from assay_models.engines.transport import Call, Transport
+from assay_models.engines.transport import ALONE, Call, Transport
 
 Message = Mapping[str, str]
 CHARACTERS_PER_TOKEN = 4
@@ -108,7 +108,7 @@ class ChatClient:
             body |= {"logprobs": True, "top_logprobs": top_logprobs}
         length = sum(len(message.get("content", "")) for message in messages)
         tokens = max_tokens + length // CHARACTERS_PER_TOKEN
-        call = Call("/v1/chat/completions", orjson.dumps(body), 1, tokens)
+        call = Call("/v1/chat/completions", orjson.dumps(body), 1, tokens, headers=ALONE)
         return await self._transport.call(call, _read)
 
     async def close(self) -> None:

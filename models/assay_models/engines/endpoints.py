@@ -11,7 +11,10 @@ from assay_models.engines.listener import BreakerState, EngineListener, Place
 
 @dataclass(slots=True, eq=False)
 class Endpoint:
-    """One URL, with its calls in flight and their tokens. `used` counts the calls it has had."""
+    """One URL, with its calls in flight and their tokens.
+
+    `used` counts the calls it has had. Until `busy_until` others are preferred: it is overloaded.
+    """
 
     place: Place
     url: str
@@ -19,6 +22,7 @@ class Endpoint:
     calls: int = 0
     tokens: int = 0
     used: int = 0
+    busy_until: float = 0.0
 
 
 class Endpoints:
@@ -42,6 +46,7 @@ class Endpoints:
         listener: EngineListener,
     ) -> None:
         self._max_calls = max_calls
+        self._clock = clock
         self._listener = listener
         self._waiting: list[asyncio.Future[None]] = []
         self.all = tuple(
@@ -65,7 +70,10 @@ class Endpoints:
             others = [endpoint for endpoint in allowed if endpoint.place.url not in tried]
             free = [each for each in others or allowed if each.calls < self._max_calls]
             if free:
-                endpoint = min(free, key=lambda each: (each.tokens, each.used))
+                now = self._clock()
+                endpoint = min(
+                    free, key=lambda each: (each.busy_until > now, each.tokens, each.used)
+                )
                 self._take(endpoint, tokens)
                 return endpoint
             await self._wait()
@@ -78,6 +86,10 @@ class Endpoints:
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
+
+    def rest(self, endpoint: Endpoint, seconds: float) -> None:
+        """Prefer other URLs for some seconds."""
+        endpoint.busy_until = self._clock() + seconds
 
     def has_other(self, tried: frozenset[int]) -> bool:
         """Return whether a URL that was not tried may be called now."""

@@ -1,7 +1,7 @@
 """HttpPool: connections to engines, and whole replies. Only this file imports the HTTP library."""
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 import httpx2
@@ -12,12 +12,24 @@ MAX_REPLY_BYTES = 16 * 1024 * 1024
 KEEP_ALIVE_SECONDS = 4.0
 
 
+Close = Callable[[], Awaitable[None]]
+
+
+async def _close_nothing() -> None:
+    return
+
+
 class Reply(NamedTuple):
-    """A whole reply. The names of `headers` are in lower case."""
+    """A whole reply. The names of `headers` are in lower case.
+
+    `close_connection` closes the connection that it came on. After a reply that cannot be trusted
+    the next one on that connection may be another call's.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    close_connection: Close = _close_nothing
 
 
 class ConnectionFailed(Exception):
@@ -93,4 +105,6 @@ async def _read(response: httpx2.Response) -> Reply:
         if len(body) > MAX_REPLY_BYTES:
             raise ReplyUnreadable(f"it has more than {MAX_REPLY_BYTES} bytes")
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Reply(response.status_code, headers, bytes(body))
+    stream = response.extensions.get("network_stream")
+    close = _close_nothing if stream is None else stream.aclose
+    return Reply(response.status_code, headers, bytes(body), close)

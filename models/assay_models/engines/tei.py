@@ -13,7 +13,7 @@ from assay_models.engines.identity import EngineIdentity
 from assay_models.engines.protocol import DEFAULT_FIELDS, ProtocolEngine, Text, text_size
 from assay_models.engines.replies import number, objects, parse_list, text_at, whole_at
 from assay_models.engines.splitting import compute_rows
-from assay_models.engines.transport import Call
+from assay_models.engines.transport import ALONE, Call
 
 
 class TeiEngine(ProtocolEngine):
@@ -60,7 +60,8 @@ class TeiEngine(ProtocolEngine):
         body: dict[str, Any] = {"inputs": inputs, "truncate": False}
         if activation is not None:
             body["raw_scores"] = not activation
-        call = Call("/predict", orjson.dumps(body), len(texts), sum(map(text_size, texts)))
+        tokens = sum(map(text_size, texts))
+        call = Call("/predict", orjson.dumps(body), len(texts), tokens, headers=ALONE)
         characters = sum(len(part) for parts in inputs for part in parts)
         labels = self._labels or ()
         return await self._transport.call(

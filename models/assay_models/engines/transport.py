@@ -10,7 +10,6 @@ from typing import Generic, TypeVar
 
 from assay_models import deadlines
 from assay_models.engines import failures
-from assay_models.engines.breaker import CircuitBreaker
 from assay_models.engines.endpoints import Endpoint, Endpoints
 from assay_models.engines.errors import EngineError
 from assay_models.engines.failures import Again, Failure
@@ -24,9 +23,14 @@ Sleep = Callable[[float], Awaitable[None]]
 FIRST_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 5.0
 MAX_RETRY_AFTER_SECONDS = 60.0
+DEFAULT_REST_SECONDS = 1.0
+"""Other URLs are preferred for this long to one that answered 429 without `Retry-After`."""
 STALLED_SECONDS = 10.0
 """A try that a caller's deadline cut short counts against its URL only after this time: callers in
 a hurry must not open a circuit breaker for all others."""
+ALONE = {"connection": "close"}
+"""Headers of a call with a connection of its own, where nothing in a reply says which call it
+answers: a proxy that answers one call twice would shift all later replies on its connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,8 @@ class Transport:
         seconds = self._seconds_left()
         try:
             async with asyncio.timeout(seconds):
-                return await self._http.send("GET", endpoint.url + path, self._key.headers())
+                headers = {**self._key.headers(), **ALONE}
+                return await self._http.send("GET", endpoint.url + path, headers)
         except TimeoutError:
             raise failures.of_timeout(seconds, "never", is_fault=True).error from None
         except ConnectionFailed as error:
@@ -162,7 +167,7 @@ class Transport:
         try:
             result = await self._exchange(endpoint, call, read)
             outcome = result.outcome
-            _record(endpoint.breaker, result)
+            self._record(endpoint, result)
             return result
         finally:
             if outcome == "cancelled":
@@ -178,8 +183,6 @@ class Transport:
         try:
             async with asyncio.timeout(seconds):
                 reply = await self._http.send("POST", url, headers, call.body)
-            failure = failures.of_reply(reply)
-            return Value(read(reply)) if failure is None else failure
         except TimeoutError:
             longest = self._retries.timeout_seconds
             again: Again = "anywhere" if seconds < longest else "never"
@@ -189,8 +192,10 @@ class Transport:
             return failures.of_connection(error)
         except ReplyUnreadable as error:
             return failures.of_bad_reply(str(error))
-        except EngineError as error:
-            return failures.of_bad_reply(error)
+        result = _result(reply, read)
+        if result.outcome in ("bad_reply", "refused"):
+            await reply.close_connection()  # it may be the reply to an earlier call
+        return result
 
     def _headers(self, call: Call, seconds: float) -> dict[str, str]:
         headers = {**call.headers, **self._key.headers(), "content-type": "application/json"}
@@ -231,11 +236,23 @@ class Transport:
         left = deadlines.latest() - self._clock()
         return pause if pause < min(left, MAX_RETRY_AFTER_SECONDS) else None
 
+    def _record(self, endpoint: Endpoint, result: Value[T] | Failure) -> None:
+        if isinstance(result, Failure) and result.is_fault:
+            endpoint.breaker.fail()
+        elif result.outcome == "timeout":
+            endpoint.breaker.forget()
+        else:
+            endpoint.breaker.succeed()
+        if isinstance(result, Failure) and result.outcome == "overloaded":
+            seconds = result.error.retry_after or DEFAULT_REST_SECONDS
+            self.endpoints.rest(endpoint, min(seconds, MAX_RETRY_AFTER_SECONDS))
 
-def _record(breaker: CircuitBreaker, result: Value[T] | Failure) -> None:
-    if isinstance(result, Failure) and result.is_fault:
-        breaker.fail()
-    elif result.outcome == "timeout":
-        breaker.forget()
-    else:
-        breaker.succeed()
+
+def _result(reply: Reply, read: Callable[[Reply], T]) -> Value[T] | Failure:
+    failure = failures.of_reply(reply)
+    if failure is not None:
+        return failure
+    try:
+        return Value(read(reply))
+    except EngineError as error:
+        return failures.of_bad_reply(error)

@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-import time
+from functools import partial
+from operator import add
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from assay_models import deadlines
 from assay_models.engines.client import open_engine
 from assay_models.engines.errors import EngineError, bad_reply
 from assay_models.engines.http import Reply
+from assay_models.engines.listener import CallOutcome, Place
 
 ROWS = [[1, 2, 3], [4]]
 
@@ -143,33 +145,57 @@ async def test_call_after_the_deadline_is_not_sent() -> None:
 
 
 async def test_deadline_of_a_call_closes_its_connection() -> None:
-    events = Events()
+    events, clock = Events(), ManualClock()
     async with EngineServer(vllm, gate=asyncio.Event()).listening() as server:
-        sender = transport(server.url, events=events, clock=time.monotonic)
-        end = time.monotonic() + 0.05
-        deadlines.set_latest(lambda: end)
-        with pytest.raises(EngineError) as raised:
-            await sender.call(call_of([1]), read_status)
-        assert raised.value.code == "engine_timeout"
+        sender = transport(server.url, events=events, clock=clock, tries=0)
+        for seconds in (0.05, 0.5, 5.0):  # a call so short may not have reached the server
+            deadlines.set_latest(partial(add, clock.now, seconds))
+            with pytest.raises(EngineError) as raised:
+                await sender.call(call_of([1]), read_status)
+            assert raised.value.code == "engine_timeout"
+            if server.posts:
+                break
         await server.cut.wait()
-        assert events.outcomes == ["timeout"]
+        assert {*events.outcomes} == {"timeout"}
         assert events.in_flight == {0: 0}
         await sender.close()
 
 
 async def test_deadline_that_moved_to_later_starts_another_try() -> None:
-    gate = asyncio.Event()
+    clock, gate = ManualClock(), asyncio.Event()
+    end = [clock.now + 0.05]
+
+    class Moving(Events):
+        def on_call(self, place: Place, outcome: CallOutcome, seconds: float, rows: int) -> None:
+            super().on_call(place, outcome, seconds, rows)
+            end[0] = clock.now + 60.0  # a caller that waits longer has come
+            gate.set()
+
+    events = Moving()
+    deadlines.set_latest(lambda: end[0])
     async with EngineServer(vllm, gate=gate).listening() as server:
-        sender = transport(server.url, clock=time.monotonic, draw=lambda: 0.0)
-        end = [time.monotonic() + 0.05]
-        deadlines.set_latest(lambda: end[0])
-        calling = asyncio.create_task(sender.call(call_of([1]), read_status))
-        await server.wait_for_posts(1)
-        end[0] += 60.0
-        await server.cut.wait()
-        gate.set()
-        assert await calling == 200
-        assert len(server.posts) == 2
+        sender = transport(server.url, events=events, clock=clock)
+        assert await sender.call(call_of([1]), read_status) == 200
+        assert events.outcomes == ["timeout", "ok"]
+        await sender.close()
+
+
+async def test_deadline_that_passed_during_a_try_starts_no_other() -> None:
+    clock, events = ManualClock(), Events()
+    end = clock.now + 0.05
+
+    class Passing(Events):
+        def on_call(self, place: Place, outcome: CallOutcome, seconds: float, rows: int) -> None:
+            clock.now = end
+            events.on_call(place, outcome, 0.0, rows)
+
+    deadlines.set_latest(lambda: end)
+    async with EngineServer(vllm, gate=asyncio.Event()).listening() as server:
+        sender = transport(server.url, server.url + "/", events=Passing(), clock=clock)
+        with pytest.raises(EngineError) as raised:
+            await sender.call(call_of([1]), read_status)
+        assert raised.value.code == "engine_timeout"
+        assert events.outcomes == ["timeout"]
         await sender.close()
 
 
@@ -234,6 +260,22 @@ async def test_idle_urls_share_calls_of_one_size_equally() -> None:
         for _ in range(10):
             await sender.call(call_of([1]), read_status)
         assert (len(first.posts), len(second.posts)) == (5, 5)
+        await sender.close()
+
+
+async def test_url_that_is_overloaded_is_left_for_others_until_its_retry_after() -> None:
+    clock, headers = ManualClock(), {"retry-after": "30"}
+    async with (
+        EngineServer(vllm, status=429, headers=headers).listening() as busy,
+        EngineServer(vllm).listening() as idle,
+    ):
+        sender = transport(busy.url, idle.url, clock=clock)
+        for _ in range(10):
+            assert await sender.call(call_of([1]), read_status) == 200
+        assert (len(busy.posts), len(idle.posts)) == (1, 10)
+        clock.now += 31.0
+        assert await sender.call(call_of([1]), read_status) == 200
+        assert len(busy.posts) == 2
         await sender.close()
 
 
