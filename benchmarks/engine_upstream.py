@@ -57,18 +57,19 @@ def build(folder: Path, hidden: int, layers: int) -> Any:
     repository = ModelRepository([embedded_root()])
     weights = repository.locate(repository.find("nli")).weights
     tokenizer = AutoTokenizer.from_pretrained(weights)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=3 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 64,
-        num_key_value_heads=max(1, hidden // 128),
-        head_dim=64,
-        num_labels=1,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    Qwen3ForSequenceClassification(config).save_pretrained(folder / "weights")
+    fields: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": hidden,
+        "intermediate_size": 3 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": hidden // 64,
+        "num_key_value_heads": max(1, hidden // 128),
+        "head_dim": 64,
+        "num_labels": 1,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    classifier: Any = Qwen3ForSequenceClassification
+    classifier(Qwen3Config(**fields)).save_pretrained(folder / "weights")
     tokenizer.save_pretrained(folder / "weights")
     return tokenizer
 

@@ -1,9 +1,9 @@
 """The interface of all models, and the values that travel between them and the service. No tensors
 above this file, no HTTP below it; device models, rules and remote scorers are alike."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -133,33 +133,3 @@ class RewardModel(Protocol):
     def finish(
         self, prepared: Prepared, raws: Sequence[Raw], options: Options
     ) -> Sequence[Score]: ...
-
-
-class Proof(Protocol):
-    """A proof, repeated for as long as the model is served, that another process computes a model's
-    numbers right. `unproven` is the reason why it does not hold, or None.
-
-    `require` adds inputs whose raws `verify` must accept without a `CardError`. `due` returns when
-    the proof must be repeated: on its schedule, or at once after a doubt. `prove` tries it, and
-    raises nothing that another process can cause. Afterwards the model's fingerprint may be another
-    one, because another engine was proven.
-    """
-
-    @property
-    def unproven(self) -> str | None: ...
-
-    def require(self, inputs: Sequence[Input], verify: Callable[[Sequence[Raw]], None]) -> None: ...
-
-    async def due(self) -> None: ...
-
-    async def prove(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-
-@runtime_checkable
-class Proven(Protocol):
-    """A model that may be computed elsewhere; its `proof` is None where it is not."""
-
-    @property
-    def proof(self) -> Proof | None: ...

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from assay_models.base import Options, Prepared, Proof, Proven, Raw, RewardModel
+from assay_models.base import Options, Prepared, Raw, RewardModel
 from assay_models.card import CardError, Example
+from assay_models.proof import Proof, Proven
 
 
 class Proofs:

@@ -263,6 +263,8 @@ class ServedModel:
 
     def _ready(self, model: RewardModel, probe: Prepared) -> Ready:
         """Return the state of a loaded model, with a batcher that is started."""
+        raw = model.fingerprint
+        fingerprints = plain_fingerprints(raw, self.card)
         batcher = self._create_batcher(
             name=self.id,
             predict=model.predict,
@@ -274,8 +276,7 @@ class ServedModel:
             on_death=self._on_death,
         )
         batcher.start()
-        raw = model.fingerprint
-        return Ready(self.card, model, batcher, probe, raw, plain_fingerprints(raw, self.card))
+        return Ready(self.card, model, batcher, probe, raw, fingerprints)
 
     def _renew(self) -> None:
         """Serve under a new fingerprint, with a batcher of its own, once another engine is proven.

@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def name_package(folder: Path) -> None:
-    """Write the metadata under the name that vLLM looks itself up by."""
+    """Write the metadata under the name by which vLLM finds its own version."""
     (packages,) = folder.glob("lib/python*/site-packages")
     metadata = packages / f"vllm-{VERSION}+cpu.dist-info" / "METADATA"
     metadata.parent.mkdir()

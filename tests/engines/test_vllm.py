@@ -156,14 +156,22 @@ async def test_engine_killed_under_traffic_gives_numbers_or_503_and_comes_back(
             results = await asyncio.gather(*calls)
             check(results, expected)
             await asyncio.to_thread(server.wait)
-            while (await client.get("/readyz")).status_code != 200:
-                await asyncio.sleep(0.5)
+            await until_ready(client)
             later = [await score_one(client, text, counted) for text in texts[-50:]]
             assert [status for status, _ in later] == [200] * 50
             check(later, expected[-50:])
             await another_model_is_refused(client, server, tmp_path)
     finally:
         server.kill()
+
+
+async def until_ready(client: httpx2.AsyncClient) -> None:
+    """Wait until readiness opens by itself."""
+    for _ in range(240):
+        if (await client.get("/readyz")).status_code == 200:
+            return
+        await asyncio.sleep(0.5)
+    raise AssertionError((await client.get("/readyz")).text)
 
 
 def check(results: list[tuple[int, float | str]], expected: list[float]) -> None:

@@ -141,7 +141,7 @@ async def test_calls_that_wait_while_another_engine_is_proven_fail(tmp_path: Pat
         server.gate = asyncio.Event()
         waiting = asyncio.create_task(score(client, "one"))
         await until(lambda: len(server.posts) > before)
-        server.gate, gate = None, server.gate
+        gate, server.gate = server.gate, None
         server.version = "0.33.0"
         await prove_again(model)
         gate.set()

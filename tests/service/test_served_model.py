@@ -166,7 +166,7 @@ async def test_a_model_whose_fingerprint_fails_has_started_no_batcher(
     def fail(*_: object) -> str:
         raise RuntimeError("no fingerprint")
 
-    monkeypatch.setattr(served_model, "_fingerprints", fail)
+    monkeypatch.setattr(served_model, "plain_fingerprints", fail)
     monkeypatch.setattr(DynamicBatcher, "start", lambda batcher: started.append("started"))
     with pytest.raises(AssertionError):
         async with running_model(scripted_settings, Clock(), started.append, new_metrics()):

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import FiniteFloat
 
-from assay_models.base import Input, Item, ItemError, Options, Prepared, Proof, Raw, Score
+from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import ModelCard
 from assay_models.families.classifier.opening import Classifier, Logits, open_classifier
 from assay_models.families.classifier.options import ClassifierOptions
@@ -15,6 +15,7 @@ from assay_models.families.classifier.outputs import Mix, choose_mix
 from assay_models.families.classifier.token_sequence import TokenSequence
 from assay_models.families.classifier.tokenization import SpecialTokens
 from assay_models.items import Message, TextItem
+from assay_models.proof import Proof
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
 from assay_models.shaping import Shaping, shape

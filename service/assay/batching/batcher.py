@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from assay.batching.entry import Entry, Outcome, Waiter, item_failure, value_of
+from assay.batching.entry import Entry, Outcome, Waiter, call_failure, item_failure, value_of
 from assay.batching.executor import (
     MAX_AWAITED,
     AsyncExecutor,
@@ -27,7 +27,6 @@ from assay.batching.scheduler import Batch, Cost, Scheduler, ThroughputEstimator
 from assay.errors import (
     AssayError,
     DeadlineExceeded,
-    EngineFailed,
     InferenceFailed,
     Overloaded,
     RequestTooLarge,
@@ -46,8 +45,8 @@ MAX_RETRY_AFTER_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """Bounds of one batch (its cost in tokens, rows) and of all that may wait (true tokens), and
-    the number of forward passes side by side, where they are awaited."""
+    """Bounds of one batch (its cost in tokens, rows), of all that may wait (true tokens), and of
+    the awaited forward passes side by side."""
 
     max_batch_tokens: int
     max_batch_size: int
@@ -178,7 +177,7 @@ class DynamicBatcher:
         return [entry.outcome(shared) for entry, shared in admitted]
 
     def abandon(self, reason: str) -> None:
-        """Admit no more inputs, and settle the admitted ones with `ShuttingDown` at once."""
+        """Admit no more inputs; settle the admitted ones with `ShuttingDown` at once."""
         self._closing = True
         self._settle_all(ShuttingDown(reason, retry_after=1.0))
 
@@ -370,13 +369,7 @@ class DynamicBatcher:
         self._failing = True
         self._series.forwards["failed"].inc()
         for entry in in_flight.live:
-            failure = EngineFailed(
-                error.detail,
-                code=error.code,
-                retryable=error.retryable,
-                retry_after=error.retry_after,
-            )
-            self._settle(entry, failure, in_flight.ended)
+            self._settle(entry, call_failure(error), in_flight.ended)
 
     def _split(self, in_flight: InFlightBatch, outcome: str, alone: AssayError) -> None:
         """Retry a failed batch in halves; settle a single entry with the error `alone`."""

@@ -5,9 +5,10 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from assay.errors import AssayError, DeadlineExceeded, InferenceFailed, NonFiniteScore
+from assay.errors import AssayError, DeadlineExceeded, EngineFailed, InferenceFailed, NonFiniteScore
 from assay.types import Lane, Source
 from assay_models.base import Input, ItemError, Raw
+from assay_models.remote import RemoteCallFailed
 
 
 class Outcome(NamedTuple):
@@ -94,3 +95,10 @@ def item_failure(error: BaseException) -> AssayError:
     if isinstance(error, ItemError):
         return InferenceFailed(error.detail, code=error.code)
     return InferenceFailed(f"the model raised {type(error).__name__}, even on this item alone")
+
+
+def call_failure(error: RemoteCallFailed) -> AssayError:
+    """Return the error of each item of a call to another server that failed as a whole."""
+    return EngineFailed(
+        error.detail, code=error.code, retryable=error.retryable, retry_after=error.retry_after
+    )

@@ -26,8 +26,8 @@ from assay_models.families.classifier.proof_rows import ProofRows
 from assay_models.families.classifier.reference_logits import ReferenceLogits
 from assay_models.shaping import probabilities, sigmoid
 
-PROOF_SECONDS = 60.0
-"""The time for the calls of one proof."""
+CALL_SECONDS = 30.0
+"""The time for each step of a proof at the engine."""
 MIN_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 15.0
 CELL_BOUNDS = 4
@@ -36,7 +36,7 @@ _ABSENT = ("engine_unavailable", "engine_timeout")
 
 
 class EngineProof:
-    """The proof of one model's engine; see `assay_models.base.Proof`.
+    """The proof of one model's engine; see `assay_models.proof.Proof`.
 
     An engine that does not answer is not refuted: the model goes on with the numbers that it has.
 
@@ -120,8 +120,7 @@ class EngineProof:
             await engine.close()
 
     async def _prove(self) -> None:
-        deadline = time.monotonic() + PROOF_SECONDS
-        set_latest(lambda: deadline)
+        _set_deadline()
         self._calls.doubted.clear()
         try:
             identity, raws = await self._trial()
@@ -239,6 +238,7 @@ class EngineProof:
     async def _ask(
         self, engine: Engine, inputs: Sequence[Input], *, activation: bool = False
     ) -> list[Raw]:
+        _set_deadline()
         size = self._engine_card.max_call_items
         answers: list[Raw | ItemError] = []
         for start in range(0, len(inputs), size):
@@ -294,6 +294,11 @@ class EngineProof:
                 abs(a - b) for a, b in zip(raws[pair[0]], raws[pair[1]], strict=True)
             ),
         )
+
+
+def _set_deadline() -> None:
+    deadline = time.monotonic() + CALL_SECONDS
+    set_latest(lambda: deadline)
 
 
 def _with_url(card: ModelCard, engine: EngineCard, url: str) -> ModelCard:

@@ -1,9 +1,9 @@
 """One way to open a card's classifier, computed on a device here or by an engine elsewhere."""
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from assay_models.base import Input, Proof, Raw, Raws, Truncation
+from assay_models.base import Input, Truncation
 from assay_models.card import ModelCard
 from assay_models.families.classifier.check import Check
 from assay_models.families.classifier.outputs import Outputs
@@ -13,11 +13,13 @@ from assay_models.families.classifier.tokenization import (
     SpecialTokens,
 )
 from assay_models.items import Message
+from assay_models.proof import Proof
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles
 
-Logits = Sequence[Raw] | Awaitable[Raws]
-"""The logits of some inputs: those of a device now, those of an engine when awaited."""
+Logits = Any
+"""The logits of some inputs: a device's as a list of raws, an engine's as an awaitable of such a
+list, with the error of an input in the place of its raw. `Classifier.runs` says which."""
 
 
 class Classifier(Protocol):
@@ -52,6 +54,11 @@ class Classifier(Protocol):
     @property
     def formatter(self) -> PromptFormatter:
         """The tokenizer and the chat template."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer."""
         ...
 
     @property

@@ -28,7 +28,7 @@ _LENGTHS = (1, 2, 3, 4, 6, 8, 11, 15, 20, 27, 36, 48)
 
 @dataclass(frozen=True, slots=True)
 class ProofRows:
-    """Rows of unequal length. `short` ones also tell one engine from another."""
+    """Rows of unequal length. The raws of the `short` ones distinguish engines."""
 
     short: tuple[Input, ...]
     unequal: tuple[Input, ...]

@@ -5,7 +5,7 @@ that takes token ids gets these ids. One that takes text gets an item's text onl
 tokenizer, the checkpoint's, makes the same ids of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -107,6 +107,11 @@ class RemoteClassifier:
         """The names of the logits, in their order."""
         return self.outputs.labels
 
+    @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer; set nothing on it, threads share it."""
+        return self.formatter.tokenizer
+
     def require(self, check: Check) -> None:
         """Add a check to the proof of the engine."""
         self.proof.require(check.inputs, check.verify)
@@ -172,7 +177,9 @@ class _Encoder:
         sequence = self.formatter.encode_text(text, text_pair, truncation, special_tokens)
         return self.readable(sequence, lambda: (text, text_pair or None))
 
-    def readable(self, sequence: TokenSequence, texts: "_Texts") -> TokenSequence:
+    def readable(
+        self, sequence: TokenSequence, texts: Callable[[], tuple[str, str | None]]
+    ) -> TokenSequence:
         """Return a sequence as the engine reads it.
 
         Raises:
@@ -196,9 +203,6 @@ class _Encoder:
                 "special token, or was truncated",
             )
         return replace(sequence, text=text if pair is None else (text, pair))
-
-
-_Texts = Any
 
 
 def _refuse_local(card: ModelCard, options: ClassifierOptions, runtime: Runtime) -> None:

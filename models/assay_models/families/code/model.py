@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from assay_models.base import Input, Item, ItemError, Options, Prepared, Proof, Raw, Score
+from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
 from assay_models.extraction import LANGUAGES, Extracted, Extraction, Language
 from assay_models.extraction.asked import asked_by_prompt
@@ -23,6 +23,7 @@ from assay_models.families.code.programs import (
     extraction_flags,
 )
 from assay_models.items import CodeItem, Message
+from assay_models.proof import Proof
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
 from assay_models.shaping import shape

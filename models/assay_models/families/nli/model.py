@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from assay_models.base import Input, Item, ItemError, Options, Prepared, Proof, Raw, Score
+from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Score
 from assay_models.card import CardError, ModelCard
 from assay_models.families.classifier.opening import Classifier, Logits, open_classifier
 from assay_models.families.classifier.options import ClassifierOptions
@@ -25,6 +25,7 @@ from assay_models.families.nli.verdicts import ClaimScorer, ClassifiedClaims
 from assay_models.items import NliItem
 from assay_models.languages import Languages, known_codes
 from assay_models.preemption import preemption_point
+from assay_models.proof import Proof
 from assay_models.registry import Runtime
 from assay_models.repository import ModelFiles, fingerprint_of
 
