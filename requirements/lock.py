@@ -3,8 +3,8 @@ and the server's bill of materials.
 
     make lock
 
-Each file is one set: `build` packages the project, `server` runs it, `torch` or `torch-cpu` comes
-beside it, `dev` is all. The versions are those of `constraints.txt`; a package that it does not
+Each file is one set: `build` packages the project, `server` runs it, `ray` runs it on Ray Serve,
+`torch` or `torch-cpu` comes beside it, `dev` is all that tests need. The versions are those of `constraints.txt`; a package that it does not
 name gets the newest. Needs uv, and the package index.
 """
 
@@ -17,12 +17,14 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PROJECTS = ("pyproject.toml", "clients/pyproject.toml")
+SERVER = ("--extra", "models", "--extra", "postgres", "--extra", "traces")
 SETS: dict[str, tuple[str, ...]] = {
     "build": ("requirements/build.in",),
-    "server": (*PROJECTS, "--extra", "models"),
+    "server": (*PROJECTS, *SERVER),
+    "ray": (*PROJECTS, *SERVER, "--extra", "ray"),
     "dev": (
         *("requirements/build.in", *PROJECTS),
-        *("--extra", "models", "--extra", "dev", "--extra", "trainers"),
+        *(*SERVER, "--extra", "dev", "--extra", "trainers"),
     ),
 }
 THIRD_PARTY = "tests/trainers/third_party/requirements"
