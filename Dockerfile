@@ -25,13 +25,15 @@ COPY requirements ./requirements
 ARG TORCH=cpu
 # Only torch comes from this index. Empty: torch comes from pip's usual index.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# `ray`: the server's, and Ray Serve.
+ARG REQUIREMENTS=server
 RUN --mount=type=cache,target=/root/.cache/pip \
     if [ "$TORCH" = cpu ] && [ "$(uname -m)" = x86_64 ]; \
     then file=torch-cpu.txt index="$TORCH_INDEX"; else file=torch.txt index=; fi; \
     pip --python /opt/venv/bin/python install $LOCKED ${index:+--index-url "$index"} \
     -r "requirements/$file"
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/venv/bin/python install $LOCKED -r requirements/server.txt
+    pip --python /opt/venv/bin/python install $LOCKED -r "requirements/$REQUIREMENTS.txt"
 
 
 FROM builder AS weights

@@ -34,6 +34,11 @@ help: ## List the targets
 .venv/third-party: .venv/dev $(addprefix tests/trainers/third_party/,install.py package-lock.json requirements.txt)
 	-$(BIN)/python tests/trainers/third_party/install.py $@
 
+# Ray Serve, 500 MB, for the nightly tests with it; without it these skip.
+.venv/ray: .venv/dev requirements/ray.txt
+	$(LOCKED) -r requirements/ray.txt
+	@touch $@
+
 # vLLM for the processor, 3.5 GB, for the nightly tests with it; without it these skip.
 .venv/vllm: .venv/dev $(addprefix tests/engines/,install.py requirements.txt)
 	-$(BIN)/python tests/engines/install.py $@

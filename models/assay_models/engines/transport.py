@@ -16,6 +16,7 @@ from assay_models.engines.failures import Again, Failure
 from assay_models.engines.http import ConnectionFailed, HttpPool, Reply, ReplyUnreadable
 from assay_models.engines.keys import ApiKeyFile
 from assay_models.engines.listener import CallOutcome, EngineListener
+from assay_models.trace_context import traced_call
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
@@ -181,8 +182,11 @@ class Transport:
         seconds = self._seconds_left()
         url, headers = endpoint.url + call.path, self._headers(call, seconds)
         try:
-            async with asyncio.timeout(seconds):
-                reply = await self._http.send("POST", url, headers, call.body)
+            with traced_call("POST", url, call.rows) as trace:
+                async with asyncio.timeout(seconds):
+                    traced = {**headers, **trace.headers}
+                    reply = await self._http.send("POST", url, traced, call.body)
+                trace.status_code = reply.status
         except TimeoutError:
             longest = self._retries.timeout_seconds
             again: Again = "anywhere" if seconds < longest else "never"

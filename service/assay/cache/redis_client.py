@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TypeVar, cast
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
@@ -17,6 +17,8 @@ from assay.metrics import Metrics
 T = TypeVar("T")
 
 MAX_PAUSE_SECONDS = 30.0
+MAX_CONNECTIONS = 32
+"""Further calls wait for a connection, within their timeout."""
 PREFIX = b"assay:"
 CHECKSUM = b"assay checksum"
 """The purpose of keys of checksums. A purpose is of at most 16 bytes."""
@@ -85,8 +87,10 @@ class RedisClient:
         clock: Callable[[], float],
         secret: bytes = b"",
     ) -> None:
-        self.redis: Redis = Redis.from_url(
+        pool = BlockingConnectionPool.from_url(
             url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=timeout,
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
             retry=Retry(NoBackoff(), 0),
@@ -94,6 +98,7 @@ class RedisClient:
             protocol=2,
             driver_info=None,  # there are proxies that close the connection at CLIENT SETINFO
         )
+        self.redis: Redis = Redis.from_pool(pool)
         self.state = RedisState(metrics.cache_up.labels("redis"), clock)
         self.clock = clock
         self._timeout = timeout

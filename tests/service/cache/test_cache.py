@@ -1,5 +1,6 @@
 """The caches: keys, bounds, the wire format in Redis, and failures of Redis."""
 
+import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,6 +38,20 @@ async def redis_cache(
     cache = new_redis_cache(url, metrics=metrics, secret=secret)
     yield cache
     await cache.close()
+
+
+async def test_many_lookups_at_once_wait_for_a_connection_and_none_fails(
+    redis_server: RedisServer,
+) -> None:
+    metrics = new_metrics()
+    async with redis_cache(redis_server.url, metrics) as cache:
+        await cache.put_many({KEYS[0]: (1.0,)})
+        while not await cache.get_many(KEYS[:1]):
+            pass
+        replies = await asyncio.gather(*(cache.get_many(KEYS[:1]) for _ in range(300)))
+    assert replies == [{KEYS[0]: (1.0,)}] * 300
+    lookups = value(metrics, "assay_cache_lookups_total", tier="redis", outcome="error")
+    assert lookups == 0
 
 
 @given(st.text(), st.binary(), st.text(), st.binary())
