@@ -87,7 +87,7 @@ class Card:
             f"[limits]\nmax_tokens = {MAX_TOKENS}\n"
             f'[engine]\nprotocol = "vllm"\nurls = ["http://127.0.0.1:{engine}"]\nmodel = "rm"\n'
             f"max_calls = {self.calls}\nmax_call_items = {self.items}\n"
-            f'max_call_tokens = {256 * self.items}\ncanary = "{self.canary}"\n'
+            f'parity = "off"\nmax_call_tokens = {256 * self.items}\ncanary = "{self.canary}"\n'
         )
 
 
