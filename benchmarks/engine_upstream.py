@@ -2,12 +2,14 @@
 
     python -m benchmarks.engine_upstream --rounds 5
     python -m benchmarks.engine_upstream --hidden 1024 --layers 12 --rows 64
+    python -m benchmarks.engine_upstream --calls 2 4 8 --items 32 64
 
 A random Qwen3 classifier is served by vLLM on the processor (`make .venv/vllm`), and by Assay with
-that engine. Rounds alternate: the same number of rows goes to the engine by a client that posts
-token ids, in calls of 64 rows or row by row, and to Assay as texts, in requests of 256 items or one
-by one. Texts are new in each round, but for the warm cache. Each line is a ratio of throughputs,
-Assay's over the engine's, with the 95 % interval of its mean over the rounds.
+that engine, once for each number of calls in flight and of rows in a call. Rounds alternate: the
+same number of rows goes to the engine by a client that posts token ids, in calls of 64 rows or row
+by row, and to Assay as texts, in requests of 256 items or one by one. Texts are new in each round,
+but for the warm cache; the engine keeps no prefixes. Each line is a ratio of throughputs, Assay's
+over the engine's, with the 95 % interval of its mean over the rounds.
 """
 
 import argparse
@@ -15,13 +17,16 @@ import asyncio
 import math
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +39,12 @@ from benchmarks.processes import free_port
 
 VLLM = Path(__file__).parents[1] / ".venv" / "vllm" / "bin" / "vllm"
 CALL_ROWS, REQUEST_ITEMS = 64, 256
-CALLS, CONNECTIONS = 4, 32
+MAX_TOKENS = 512
+CALLS = 4
+KINDS = ["bulk", "single"]
+ENGINE = "the engine"
 START_SECONDS = 300.0
+STOP_SECONDS = 30.0
 # Student's t for a two-sided interval of 95 %, by degrees of freedom.
 T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
@@ -43,12 +52,43 @@ T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 def main() -> None:
     """Measure, and print one line a figure."""
     options = _options()
+    # The servers run in sessions of their own: SIGTERM to this process must not leave them running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    cards = [Card(*pair, options.canary) for pair in product(options.calls, options.items)]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         tokenizer = build(folder, options.hidden, options.layers)
         engine, assay = free_port(), free_port()
-        with vllm_running(folder / "weights", engine), assay_running(folder, engine, assay):
-            asyncio.run(measure(options, tokenizer, engine=engine, assay=assay))
+        with vllm_running(folder / "weights", engine), assay_running(folder, cards, engine, assay):
+            texts = Texts(tokenizer, options.tokens)
+            asyncio.run(measure(options, cards, texts, engine=engine, assay=assay))
+
+
+@dataclass(frozen=True)
+class Card:
+    """The bounds of the calls of one model of Assay."""
+
+    calls: int
+    items: int
+    canary: str
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return f"rm-{self.calls}-calls-of-{self.items}"
+
+    def write(self, folder: Path, engine: int) -> None:
+        """Write it for a model that the engine at a port computes."""
+        place = folder / self.name / "1"
+        place.mkdir(parents=True)
+        (place / "card.toml").write_text(
+            f'name = "{self.name}"\nversion = 1\nfamily = "engine"\n'
+            f'[weights]\nsource = "folder"\npath = "{folder / "weights"}"\n'
+            f"[limits]\nmax_tokens = {MAX_TOKENS}\n"
+            f'[engine]\nprotocol = "vllm"\nurls = ["http://127.0.0.1:{engine}"]\nmodel = "rm"\n'
+            f"max_calls = {self.calls}\nmax_call_items = {self.items}\n"
+            f'parity = "off"\nmax_call_tokens = {256 * self.items}\ncanary = "{self.canary}"\n'
+        )
 
 
 def build(folder: Path, hidden: int, layers: int) -> Any:
@@ -86,7 +126,13 @@ def vllm_running(weights: Path, port: int) -> Iterator[None]:
     options = (
         *("--runner", "pooling", "--dtype", "float32", "--enforce-eager"),
         *("--host", "127.0.0.1", "--port", str(port), "--max-num-seqs", "64"),
-        *("--max-model-len", "512", "--served-model-name", "rm", "--no-enable-prefix-caching"),
+        *(
+            "--max-model-len",
+            str(MAX_TOKENS),
+            "--served-model-name",
+            "rm",
+            "--no-enable-prefix-caching",
+        ),
     )
     with running([str(VLLM), "serve", str(weights), *options], variables):
         wait_for(f"http://127.0.0.1:{port}/health")
@@ -94,14 +140,15 @@ def vllm_running(weights: Path, port: int) -> Iterator[None]:
 
 
 @contextmanager
-def assay_running(folder: Path, engine: int, port: int) -> Iterator[None]:
-    """Run Assay with a card of that engine."""
-    (folder / "card.toml").write_text(
-        'name = "rm"\nversion = 1\nfamily = "engine"\n'
-        '[weights]\nsource = "folder"\npath = "weights"\n[limits]\nmax_tokens = 512\n'
-        f'[engine]\nprotocol = "vllm"\nurls = ["http://127.0.0.1:{engine}"]\nmodel = "rm"\n'
-    )
-    variables = {"ASSAY_REPOSITORY": str(folder), "ASSAY_MODELS": "rm", "ASSAY_RUNS": "off"}
+def assay_running(folder: Path, cards: Sequence[Card], engine: int, port: int) -> Iterator[None]:
+    """Run Assay with cards of that engine."""
+    for card in cards:
+        card.write(folder, engine)
+    variables = {
+        "ASSAY_REPOSITORY": str(folder),
+        "ASSAY_MODELS": ",".join(card.name for card in cards),
+        "ASSAY_RUNS": "off",
+    }
     command = [sys.executable, "-c", "from assay.cli import app; app()"]
     with running([*command, "serve", "--port", str(port)], variables):
         wait_for(f"http://127.0.0.1:{port}/readyz")
@@ -110,14 +157,22 @@ def assay_running(folder: Path, engine: int, port: int) -> Iterator[None]:
 
 @contextmanager
 def running(command: Sequence[str], variables: dict[str, str]) -> Iterator[None]:
-    """Run a server until the end of the block."""
+    """Run a server until the end of the block; its children end with it."""
     process = subprocess.Popen(  # noqa: S603
-        command, env={**os.environ, **variables}, stdout=subprocess.DEVNULL, stderr=None
+        command,
+        env={**os.environ, **variables},
+        stdout=subprocess.DEVNULL,
+        stderr=None,
+        start_new_session=True,
     )
     try:
         yield
     finally:
         process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -134,49 +189,53 @@ def wait_for(url: str) -> None:
     raise SystemExit(f"{url} did not become ready")
 
 
-async def measure(options: argparse.Namespace, tokenizer: Any, *, engine: int, assay: int) -> None:
+async def measure(
+    options: argparse.Namespace,
+    cards: Sequence[Card],
+    texts: "Texts",
+    *,
+    engine: int,
+    assay: int,
+) -> None:
     """Alternate between the engine and Assay, and print the ratios."""
-    texts = Texts(tokenizer, options.tokens)
-    limits = httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+    width = options.connections
+    limits = httpx2.Limits(max_connections=width, max_keepalive_connections=width)
     async with httpx2.AsyncClient(timeout=600, limits=limits) as client:
-        caller = Caller(client, engine, assay)
         ratios: dict[str, list[float]] = {}
         for number in range(-1, options.rounds):  # the first warms up
-            for name, pair in caller.pairs.items():
-                rows, others = texts.draw(options.rows), texts.draw(options.rows)
-                engine_rate, assay_rate = await in_turn(pair, rows, others, number % 2 == 0)
-                warm_rate = len(others) / await seconds_of(pair[1], others)
-                if number >= 0:
-                    ratios.setdefault(name, []).append(assay_rate / engine_rate)
-                    ratios.setdefault(f"{name}, warm cache", []).append(warm_rate / engine_rate)
-                    print(f"{name}: {engine_rate:.1f} and {assay_rate:.1f} rows/s", flush=True)
+            for kind in options.kinds:
+                caller = Caller(client, engine, assay, kind, width)
+                rates = await one_round(caller, cards, texts, options.rows, number % 2 == 0)
+                print(kind, *(f"{name} {rate:.2f}" for name, rate in rates.items()), flush=True)
+                for name, rate in rates.items():
+                    if number >= 0 and name != ENGINE:
+                        ratios.setdefault(f"{kind}, {name}", []).append(rate / rates[ENGINE])
     for name, values in ratios.items():
         print(f"{name}: {interval(values)}")
 
 
-Call = Callable[[Sequence["Row"]], Awaitable[None]]
-Row = tuple[str, list[int]]
+async def one_round(
+    caller: "Caller", cards: Sequence[Card], texts: "Texts", count: int, is_first: bool
+) -> dict[str, float]:
+    """Return rows a second of the engine and of each card, in alternating order."""
+    names = [ENGINE, *(card.name for card in cards)]
+    rates: dict[str, float] = {}
+    for name in names if is_first else names[::-1]:
+        rows = texts.draw(count)
+        rates[name] = count / await seconds_of(caller, name, rows)
+        if name == names[-1]:
+            rates["warm cache"] = count / await seconds_of(caller, name, rows)
+    return rates
 
 
-async def in_turn(
-    pair: tuple[Call, Call], rows: Sequence[Row], others: Sequence[Row], is_first: bool
-) -> tuple[float, float]:
-    """Return the rates of the engine and of Assay, in rows a second, in alternating order."""
-    engine, assay = pair
-    if is_first:
-        engine_seconds = await seconds_of(engine, rows)
-        assay_seconds = await seconds_of(assay, others)
-    else:
-        assay_seconds = await seconds_of(assay, others)
-        engine_seconds = await seconds_of(engine, rows)
-    return len(rows) / engine_seconds, len(rows) / assay_seconds
-
-
-async def seconds_of(call: Call, rows: Sequence[Row]) -> float:
-    """Return the wall time of a call."""
+async def seconds_of(caller: "Caller", name: str, rows: Sequence["Row"]) -> float:
+    """Return the wall time in which the engine, or a model of Assay, computes rows."""
     began = time.perf_counter()
-    await call(rows)
+    await caller.compute(name, rows)
     return time.perf_counter() - began
+
+
+Row = tuple[str, list[int]]
 
 
 class Texts:
@@ -199,56 +258,41 @@ class Texts:
 
 
 class Caller:
-    """The clients of both servers, on kept connections."""
+    """The clients of both servers, on kept connections.
 
-    def __init__(self, client: httpx2.AsyncClient, engine: int, assay: int) -> None:
+    Bulk traffic keeps `CALLS` calls in flight: of `CALL_ROWS` rows at the engine, requests of
+    `REQUEST_ITEMS` items at Assay. Single items come from `width` connections.
+    """
+
+    def __init__(
+        self, client: httpx2.AsyncClient, engine: int, assay: int, kind: str, width: int
+    ) -> None:
         self._client = client
         self._engine = f"http://127.0.0.1:{engine}/classify"
         self._assay = f"http://127.0.0.1:{assay}/v1/score"
+        self._is_bulk = kind == "bulk"
+        self._width = CALLS if self._is_bulk else width
 
-    @property
-    def pairs(self) -> dict[str, tuple[Call, Call]]:
-        """The call of the engine and the one of Assay, by the kind of traffic."""
-        return {
-            "bulk": (self.engine_bulk, self.assay_bulk),
-            "single items": (self.engine_single, self.assay_single),
-        }
-
-    async def engine_bulk(self, rows: Sequence[Row]) -> None:
-        """Post token ids in calls of `CALL_ROWS`, `CALLS` at a time."""
-        await self._in_parallel(self._classify, _parts(rows, CALL_ROWS), CALLS)
-
-    async def engine_single(self, rows: Sequence[Row]) -> None:
-        """Post each row alone, on `CONNECTIONS` connections."""
-        await self._in_parallel(self._classify, _parts(rows, 1), CONNECTIONS)
-
-    async def assay_bulk(self, rows: Sequence[Row]) -> None:
-        """Post texts in requests of `REQUEST_ITEMS`, `CALLS` at a time."""
-        await self._in_parallel(self._score, _parts(rows, REQUEST_ITEMS), CALLS)
-
-    async def assay_single(self, rows: Sequence[Row]) -> None:
-        """Post each text alone, on `CONNECTIONS` connections."""
-        await self._in_parallel(self._score, _parts(rows, 1), CONNECTIONS)
-
-    async def _classify(self, rows: Sequence[Row]) -> None:
-        body = {"model": "rm", "input": [ids for _, ids in rows], "use_activation": False}
-        await self._post(self._engine, body)
-
-    async def _score(self, rows: Sequence[Row]) -> None:
-        body = {"model": "rm", "items": [{"text": text} for text, _ in rows]}
-        await self._post(self._assay, body)
-
-    async def _post(self, url: str, body: dict[str, Any]) -> None:
-        (await self._client.post(url, json=body)).raise_for_status()
-
-    async def _in_parallel(self, call: Call, parts: Sequence[Sequence[Row]], width: int) -> None:
-        waiting = iter(parts)
+    async def compute(self, name: str, rows: Sequence[Row]) -> None:
+        """Post all rows, to the engine as token ids or to a model of Assay as texts."""
+        size = (CALL_ROWS if name == ENGINE else REQUEST_ITEMS) if self._is_bulk else 1
+        waiting = iter(_parts(rows, size))
 
         async def work() -> None:
             for part in waiting:
-                await call(part)
+                await self._post(name, part)
 
-        await asyncio.gather(*(work() for _ in range(width)))
+        await asyncio.gather(*(work() for _ in range(self._width)))
+
+    async def _post(self, name: str, rows: Sequence[Row]) -> None:
+        if name == ENGINE:
+            ids = [ids for _, ids in rows]
+            body = {"model": "rm", "input": ids, "use_activation": False}
+            reply = await self._client.post(self._engine, json=body)
+        else:
+            items = [{"text": text} for text, _ in rows]
+            reply = await self._client.post(self._assay, json={"model": name, "items": items})
+        reply.raise_for_status()
 
 
 def _parts(rows: Sequence[Row], size: int) -> list[Sequence[Row]]:
@@ -274,6 +318,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=200, help="tokens of a row")
     parser.add_argument("--hidden", type=int, default=256, help="width of the random classifier")
     parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--connections", type=int, default=64, help="clients with single items")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--calls", type=int, nargs="+", default=[4], help="engine.max_calls")
+    parser.add_argument("--items", type=int, nargs="+", default=[64], help="engine.max_call_items")
+    parser.add_argument("--canary", choices=["call", "schedule"], default="call")
     return parser.parse_args()
 
 

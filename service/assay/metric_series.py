@@ -225,6 +225,11 @@ class EngineSeries:
             "assay_engine_calls_in_flight", "Calls to an engine's URL in flight.", place
         )
 
+    def forget_model(self, model: str) -> None:
+        """Remove the gauges of a model that is served no longer; its counters stay."""
+        for gauge in (self._breaker, self._in_flight):
+            gauge.remove_by_labels({"model": model})
+
     def on_call(self, place: Place, outcome: CallOutcome, seconds: float, rows: int) -> None:
         """Count a try."""
         self._calls.labels(*place, outcome).inc()

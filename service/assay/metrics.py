@@ -44,6 +44,7 @@ class Metrics:
         """Remove the gauges of a model that is served no longer; its counters stay."""
         for gauge in (self.ready, self.queue_tokens, self.batch_token_budget):
             gauge.remove_by_labels({"model": model})
+        self.engines.forget_model(model)
 
     def _declare_requests(self, registry: CollectorRegistry) -> None:
         counter = partial(Counter, registry=registry)

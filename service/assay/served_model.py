@@ -168,6 +168,11 @@ class ServedModel:
         """The reason why the model could not be loaded; None if it is loading or ready."""
         return self.state.reason if isinstance(self.state, Failed) else None
 
+    @property
+    def unproven(self) -> str | None:
+        """The reason why its engine's numbers are not served; None while they are, or without."""
+        return None if self._proofs is None else self._proofs.unproven
+
     async def loaded(self) -> bool:
         """Wait until the model is ready or has failed; return whether it is ready."""
         assert self._loading is not None, "start() comes first"
@@ -189,9 +194,9 @@ class ServedModel:
             raise ModelNotReady(f"{self.id} is loading", retry_after=LOADING_RETRY_SECONDS)
         if isinstance(state, Unloaded):
             raise ModelNotFound(f"{self.id} was unloaded")
-        if self._unproven is not None:
+        if self.unproven is not None:
             raise ModelNotReady(
-                f"{self.id} is not proven", hint=self._unproven, retry_after=LOADING_RETRY_SECONDS
+                f"{self.id} is not proven", hint=self.unproven, retry_after=LOADING_RETRY_SECONDS
             )
         return state
 
@@ -204,7 +209,7 @@ class ServedModel:
         replica that starts now would serve others.
         """
         state = self.state
-        computes = self._unproven is None and isinstance(state, Ready) and state.batcher.alive
+        computes = self.unproven is None and isinstance(state, Ready) and state.batcher.alive
         computes = isinstance(state, Ready) and computes and await self._computes(state)
         computes = computes and await self._is_current()
         self._metrics.ready.labels(self.id).set(computes)
@@ -213,8 +218,8 @@ class ServedModel:
     @property
     def condition(self) -> str:
         """The reason why `is_computing` was false."""
-        if self._unproven is not None:
-            return f"not proven: {self._unproven}"
+        if self.unproven is not None:
+            return f"not proven: {self.unproven}"
         if self._changed is None:
             return "not computing"
         return f"changed on disk: {self._changed} is not the file that was loaded"
@@ -259,7 +264,7 @@ class ServedModel:
         )
         self.state = self._ready(model, probe)
         self.state.raw_lengths.update(map(len, raws))
-        logger.info("%s is %s", self.id, "ready" if self._unproven is None else "not proven")
+        logger.info("%s is %s", self.id, "ready" if self.unproven is None else "not proven")
 
     def _ready(self, model: RewardModel, probe: Prepared) -> Ready:
         """Return the state of a loaded model, with a batcher that is started."""
@@ -290,10 +295,6 @@ class ServedModel:
         logger.warning("%s: another engine was proven, its fingerprint is new", self.id)
         old.batcher.abandon("another engine was proven before this item was computed")
         self._closing = asyncio.create_task(old.batcher.close(0.0))
-
-    @property
-    def _unproven(self) -> str | None:
-        return None if self._proofs is None else self._proofs.unproven
 
     def _on_loaded(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

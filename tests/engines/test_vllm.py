@@ -78,10 +78,14 @@ async def raws(client: httpx2.AsyncClient, model: str, items: list[dict[str, Any
     return [result["raw"] for result in reply.json()["results"]]
 
 
-@pytest.mark.parametrize("kind", ["qwen3", "bert"])
-async def test_random_classifier_scores_as_plain_transformers(kind: Kind, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "has_segments"), [("qwen3", False), ("bert", False), ("bert", True)]
+)
+async def test_random_classifier_scores_as_plain_transformers(
+    kind: Kind, has_segments: bool, tmp_path: Path
+) -> None:
     build_checkpoint(kind, tmp_path, config=WIDTH[kind])
-    if kind == "bert":  # vLLM's route takes ids and no segments
+    if kind == "bert" and not has_segments:
         leave_out_segments(tmp_path / "weights")
     (tmp_path / "card.toml").unlink()
     with vllm_serving(tmp_path / "weights", free_port(), max_tokens=256) as server:

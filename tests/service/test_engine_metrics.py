@@ -6,6 +6,7 @@ from support.engine_cards import engine_card
 from support.engine_servers import EngineServer, vllm
 from support.servers import free_port
 
+from assay.metrics import Metrics
 from assay_models.engines.client import open_engine
 from assay_models.engines.errors import EngineError
 
@@ -27,6 +28,28 @@ async def test_metrics_of_engines_count_calls_retries_and_breakers_by_url() -> N
     assert value(metrics, "assay_engine_calls_in_flight", **second) == 0
     assert value(metrics, "assay_engine_breaker", **first) == 2
     assert value(metrics, "assay_engine_breaker", **second) == 0
+
+
+def gauges(metrics: Metrics) -> set[str]:
+    """Return the names of the gauges of engines that have a series."""
+    return {
+        family.name
+        for family in metrics.registry.collect()
+        if family.type == "gauge" and family.name.startswith("assay_engine") and family.samples
+    }
+
+
+async def test_metrics_of_engines_forget_the_gauges_of_an_unloaded_model() -> None:
+    metrics = new_metrics()
+    async with EngineServer(vllm).listening() as server:
+        engine = open_engine(engine_card("vllm", server.url), listener=metrics.engines)
+        await engine.classify([[1, 2]])
+        await engine.close()
+    place = {"model": "remote@1", "url": "0"}
+    assert gauges(metrics) == {"assay_engine_breaker", "assay_engine_calls_in_flight"}
+    metrics.forget_model("remote@1")
+    assert not gauges(metrics)
+    assert value(metrics, "assay_engine_calls_total", **place, outcome="ok") == 1
 
 
 async def test_metrics_of_engines_name_no_url() -> None:

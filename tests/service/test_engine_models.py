@@ -99,8 +99,14 @@ async def test_unproven_engine_is_not_ready_and_says_why(tmp_path: Path) -> None
         readiness = await client.get("/readyz")
         assert readiness.status_code == 503
         assert "not proven" in readiness.json()["models"]["tiny@1"]
+        shown = (await client.get("/v1/models/tiny@1")).json()
+        assert (shown["state"], shown["fingerprint"]) == ("not_proven", None)
+        assert "ignores the option" in shown["failure"]
         server.handler = vllm
         await prove_again(model)
+        shown = (await client.get("/v1/models/tiny@1")).json()
+        assert (shown["state"], shown["failure"]) == ("ready", None)
+        assert shown["fingerprint"]
         assert (await client.get("/readyz")).status_code == 200
         assert (await score(client, "one")).json()["results"][0]["score"] == expected("one")
 

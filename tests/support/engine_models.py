@@ -109,6 +109,14 @@ def rotated_rows(server: EngineServer, request: Received) -> tuple[int, Any]:
     return status, value
 
 
+def swapped_pairs(server: EngineServer, request: Received) -> tuple[int, Any]:
+    """Answer as a vLLM that takes the second text of a pair for the first."""
+    if request.path != "/score":
+        return vllm(server, request)
+    queries, documents = request.body["queries"], request.body["documents"]
+    return vllm(server, _with(request, queries=documents, documents=queries))
+
+
 def softmax_sglang(server: EngineServer, request: Received) -> tuple[int, Any]:
     """Answer as SGLang's other route, which applies a softmax always."""
     status, value = sglang(server, request)

@@ -27,6 +27,11 @@ class Engine(Protocol):
         """Token ids (`classify`) or texts (`classify_texts`): the other method raises."""
 
     @property
+    def takes_pairs(self) -> bool:
+        """Whether beside token ids it takes pairs of texts for a model with one label, so that
+        their segments reach it."""
+
+    @property
     def can_activate(self) -> bool:
         """Whether it can also return activated numbers, which proves that the others are raw."""
 

@@ -33,6 +33,7 @@ class ProtocolEngine(ABC):
 
     takes: ClassVar[Literal["ids", "texts"]]
     can_activate: ClassVar[bool]
+    takes_pairs: ClassVar[bool] = False
 
     def __init__(self, transport: Transport, card: EngineCard) -> None:
         self._transport = transport

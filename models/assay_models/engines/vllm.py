@@ -34,6 +34,7 @@ class VllmEngine(ProtocolEngine):
 
     takes = "ids"
     can_activate = True
+    takes_pairs = True
 
     async def classify(
         self, rows: Sequence[Sequence[int]], *, activation: bool | None = False

@@ -15,11 +15,13 @@ from assay.api.schemas import (
     LoadBody,
     ModelDetail,
     ModelList,
+    ModelState,
     ModelSummary,
     OpenAIModel,
     Shadow,
 )
 from assay.lifecycle.lifecycle import LoadOrder
+from assay.lifecycle.table import ModelTable
 from assay.served_model import Ready, ServedModel
 from assay_models.base import Options
 
@@ -75,10 +77,11 @@ async def show_model(request: Request, model: str, query: Wait) -> Response:
     if query.wait:
         await components.lifecycle.wait(served, query.wait)
     state, test = served.state, served.self_test
+    is_served = isinstance(state, Ready) and served.unproven is None
     detail = {
         **served.card.model_dump(mode="json"),
         **_summary(components, served).model_dump(),
-        "fingerprint": state.fingerprint(Options()) if isinstance(state, Ready) else None,
+        "fingerprint": state.fingerprint(Options()) if is_served else None,
         "parity": test and {**asdict(test), "passed": test.passed},
     }
     return json_response(ModelDetail.model_validate(detail))
@@ -121,11 +124,18 @@ def _summary(components: Components, served: ServedModel) -> ModelSummary:
         family=card.family,
         title=card.title,
         summary=card.summary,
-        state="unloading" if table.unloading.get(card.id) is served else served.state.name,
-        failure=served.failure,
+        state=_state_name(table, served),
+        failure=served.failure or served.unproven,
         shadow_of=shadow_of,
         shadow=None if shadow_of is None else _shadow(components, card.id),
     )
+
+
+def _state_name(table: ModelTable, served: ServedModel) -> ModelState:
+    if table.unloading.get(served.id) is served:
+        return "unloading"
+    is_refused = isinstance(served.state, Ready) and served.unproven is not None
+    return "not_proven" if is_refused else served.state.name
 
 
 def _shadow(components: Components, model: str) -> Shadow:

@@ -213,10 +213,15 @@ class LoadBody(Body):
     default: bool = False
 
 
+ModelState = Literal["loading", "ready", "not_proven", "failed", "unloading", "unloaded"]
+
+
 class ModelSummary(OpenAIModel):
     """One served model. `default` is true if its bare name refers to this version.
 
-    `shadow_of` is the model whose items it scores too, and `shadow` the result of that.
+    `not_proven`: it is loaded, and its engine's numbers are refused. `failure` is the reason for
+    that, or for `failed`. `shadow_of` is the model whose items it scores too, and `shadow` the
+    result of that.
     """
 
     name: str
@@ -225,7 +230,7 @@ class ModelSummary(OpenAIModel):
     family: str
     title: str
     summary: str
-    state: Literal["loading", "ready", "failed", "unloading", "unloaded"]
+    state: ModelState
     failure: str | None
     shadow_of: str | None = None
     shadow: Shadow | None = None

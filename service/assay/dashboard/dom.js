@@ -67,6 +67,9 @@ export function tableOf(caption) {
   };
 }
 
+// The level of each state of a model; a state without one is shown quietly.
+export const STATE_LEVELS = { ready: "ok", loading: "warn", not_proven: "critical", failed: "critical" };
+
 export function status(level, text) {
   return h("span", { class: "status", "data-level": level }, text ?? level);
 }

@@ -1,7 +1,7 @@
 // A model's card: summary, measured quality, limitations, and facts.
 
 import { getJson } from "./api.js";
-import { fill, h, section, status, table } from "./dom.js";
+import { STATE_LEVELS, fill, h, section, status, table } from "./dom.js";
 import { asWords, count, number } from "./format.js";
 
 export async function model(main, [id], signal) {
@@ -13,7 +13,7 @@ export async function model(main, [id], signal) {
     h(
       "p",
       { class: "facts" },
-      status({ ready: "ok", loading: "warn", failed: "critical" }[card.state], card.state),
+      status(STATE_LEVELS[card.state], asWords(card.state)),
       h("span", {}, card.title),
       h("span", {}, `family ${card.family}`),
       card.licence ? h("span", {}, card.licence) : null,

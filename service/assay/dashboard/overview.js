@@ -1,14 +1,13 @@
 // The overview: the served models with their load, and the recorded runs.
 
 import { getJson, getText, parseMetrics, serverUrl } from "./api.js";
-import { fill, h, section, status } from "./dom.js";
-import { ago, capitalize, count, dateOf, duration, milliseconds, number } from "./format.js";
+import { STATE_LEVELS, fill, h, section, status } from "./dom.js";
+import { ago, asWords, capitalize, count, dateOf, duration, milliseconds, number } from "./format.js";
 import { showConnection } from "./live.js";
 import { Load, severities } from "./load.js";
 
 const REFRESH_MS = 5000;
 const LEVELS = { "-1": "waiting", 0: "ok", 1: "warn", 2: "critical" };
-const STATE_LEVELS = { ready: "ok", loading: "warn", failed: "critical" };
 const EXAMPLE = `from assay_client import Client
 
 assay = Client("${serverUrl}")
@@ -84,7 +83,7 @@ function modelCard(model, load) {
       "h3",
       {},
       h("a", { href: `#/models/${encodeURIComponent(model.id)}`, class: "name" }, model.id),
-      status(STATE_LEVELS[model.state], model.state),
+      status(STATE_LEVELS[model.state], asWords(model.state)),
     ),
     h("p", { class: "small quiet" }, model.failure ?? model.title),
     h(

@@ -11,6 +11,7 @@ from support.engine_servers import LABELS, PROTOCOLS, EngineServer, Handler, log
 from assay_models.base import ItemError
 from assay_models.card import CardError
 from assay_models.engines.errors import EngineError
+from assay_models.families.classifier.remote import RemoteClassifier
 from assay_models.remote import RemoteCallFailed
 
 TEXTS = ("the first row", "and a second, longer one", "a third")
@@ -199,14 +200,60 @@ async def test_engine_with_less_room_than_the_card_is_refused(tmp_path: Path) ->
         await classifier.proof.close()
 
 
-def test_pair_with_segments_is_refused_where_ids_are_sent(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("protocol", "labels"), [("vllm", LABELS), ("sglang", ("LABEL_0",))])
+def test_pair_with_segments_is_refused_where_ids_are_sent(
+    protocol: str, labels: tuple[str, ...], tmp_path: Path
+) -> None:
     folder = write_engine_model(
-        tmp_path, url="http://127.0.0.1:9", kind="bert", config={"type_vocab_size": 2}
+        tmp_path,
+        url="http://127.0.0.1:9",
+        protocol=protocol,
+        kind="bert",
+        labels=labels,
+        example=0.0,
+        config={"type_vocab_size": 2},
     )
     classifier = open_remote(folder)
     with pytest.raises(ItemError, match="segments"):
         classifier.encode_text("one", "two", "error")
     assert classifier.encode_text("one", None, "error").type_ids is None
+
+
+async def test_pairs_with_segments_go_to_vllm_as_text_with_a_canary_of_their_own(
+    tmp_path: Path,
+) -> None:
+    async with EngineServer(vllm).listening() as server:
+        classifier = open_pairs(tmp_path, server)
+        await classifier.proof.prove()
+        assert classifier.proof.unproven is None
+        pair = classifier.encode_text("one", "two", "error")
+        alone = classifier.encode_text("three", None, "error")
+        proven = len(server.posts)
+        raws = await classifier.logits([pair.input(), alone.input(), pair.input()])
+        right = [logits_of("one\ntwo"), logits_of(alone.ids.tolist()), logits_of("one\ntwo")]
+        assert raws == [pytest.approx(raw) for raw in right]
+        ids, pairs = server.posts[proven:]
+        assert (ids.path, len(ids.body["input"])) == ("/classify", 2)
+        assert (pairs.path, len(pairs.body["queries"])) == ("/score", 3)
+        await classifier.proof.close()
+
+
+async def test_other_numbers_for_pairs_alone_leave_the_engine_unproven(tmp_path: Path) -> None:
+    async with EngineServer(vllm).listening() as server:
+        classifier = open_pairs(tmp_path, server)
+        await classifier.proof.prove()
+        server.handler = engines.swapped_pairs
+        row = classifier.encode_text("a single text", None, "error").input()
+        assert not isinstance((await classifier.logits([row]))[0], ItemError)
+        with pytest.raises(RemoteCallFailed, match="known row"):
+            await classifier.logits([classifier.encode_text("one", "two", "error").input()])
+        await classifier.proof.close()
+
+
+def open_pairs(folder: Path, server: EngineServer) -> RemoteClassifier:
+    """Open a BERT with one label that reads segments."""
+    config = {"type_vocab_size": 2}
+    return open_remote(write_engine_model(folder, url=server.url, kind="bert", config=config))
 
 
 def test_text_that_the_engine_would_read_otherwise_is_refused(tmp_path: Path) -> None:

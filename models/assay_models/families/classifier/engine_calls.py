@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -10,6 +10,7 @@ from assay_models.base import Input, ItemError, Raw
 from assay_models.card import ModelCard
 from assay_models.engines.client import Engine
 from assay_models.engines.errors import EngineError
+from assay_models.families.classifier.proof_rows import is_text
 from assay_models.remote import RemoteCallFailed
 
 DEFAULT_BOUNDS = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
@@ -28,8 +29,9 @@ class Canary:
 class EngineCalls:
     """Calls of one model's engine, which fail while it is not proven.
 
-    With `[engine] canary = "call"` each call carries one of two canaries at a random place. A call
-    whose canary is answered with another number gives no numbers, and leaves the engine unproven.
+    With `[engine] canary = "call"` each call carries one of two canaries at a random place, or of
+    two pairs among pairs that go as text. A call whose canary is answered with another number gives
+    no numbers, and leaves the engine unproven.
 
     Args:
         engine: the client.
@@ -52,7 +54,8 @@ class EngineCalls:
         self._chance = random.Random() if chance is None else chance  # noqa: S311 no secret
 
     async def logits(self, inputs: Sequence[Input]) -> list[Raw | ItemError]:
-        """Compute the logits of each input, or return its own error, in one call.
+        """Compute the logits of each input, or return its own error, in one call; rows that go as
+        token ids and pairs that go as text in one each.
 
         Raises:
             RemoteCallFailed: the engine is not proven, the call failed, or its canary was answered
@@ -61,12 +64,15 @@ class EngineCalls:
         if self.unproven is not None:
             raise _not_ready(self.unproven)
         try:
-            if not self._has_canary:
-                return self._checked(await ask(self.engine, inputs))
-            return await self._logits_with_canary(inputs)
+            return await _by_form(inputs, self._call)
         except EngineError as error:
             self._lose(error)
             raise
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether the engine takes pairs as text beside token ids."""
+        return self.engine.takes_pairs and self._labels == 1
 
     def refute(self, reason: str) -> NoReturn:
         """Take the engine out of use until it is proven again.
@@ -86,8 +92,17 @@ class EngineCalls:
             and all(abs(a - b) <= self.bound for a, b in zip(raw, expected, strict=True))
         )
 
-    async def _logits_with_canary(self, inputs: Sequence[Input]) -> list[Raw | ItemError]:
-        canary = self._chance.choice(self.canaries)
+    async def _call(self, inputs: Sequence[Input]) -> list[Raw | ItemError]:
+        form = is_text(inputs[0])
+        canaries = [canary for canary in self.canaries if is_text(canary.row) == form]
+        if not canaries:
+            error = ItemError("invalid_item", "the engine could not be proven with pairs of texts")
+            return [error] * len(inputs)
+        if self._has_canary:
+            return await self._call_with(self._chance.choice(canaries), inputs)
+        return self._checked(await ask(self.engine, inputs))
+
+    async def _call_with(self, canary: Canary, inputs: Sequence[Input]) -> list[Raw | ItemError]:
         place = self._chance.randrange(len(inputs) + 1)
         rows = [*inputs[:place], canary.row, *inputs[place:]]
         raws = await ask(self.engine, rows)
@@ -124,11 +139,29 @@ async def ask(
     Raises:
         EngineError: the call as a whole failed.
     """
-    if engine.takes == "ids":
-        rows = [row.payload.ids.tolist() for row in inputs]
-        return await engine.classify(rows, activation=activation)
-    texts = [row.payload.text for row in inputs]
-    return await engine.classify_texts(texts, activation=activation)
+
+    async def compute(rows: Sequence[Input]) -> list[Raw | ItemError]:
+        if is_text(rows[0]):
+            texts = [row.payload.text for row in rows]
+            return await engine.classify_texts(texts, activation=activation)
+        ids = [row.payload.ids.tolist() for row in rows]
+        return await engine.classify(ids, activation=activation)
+
+    return await _by_form(inputs, compute)
+
+
+async def _by_form(
+    inputs: Sequence[Input],
+    compute: Callable[[Sequence[Input]], Awaitable[Sequence[Raw | ItemError]]],
+) -> list[Raw | ItemError]:
+    """Compute the rows that go as token ids, and those that go as text, apart from each other."""
+    results: dict[int, Raw | ItemError] = {}
+    for form in (False, True):
+        places = [place for place, row in enumerate(inputs) if is_text(row) == form]
+        if places:
+            raws = await compute([inputs[place] for place in places])
+            results |= zip(places, raws, strict=True)
+    return [results[place] for place in range(len(inputs))]
 
 
 def _not_ready(reason: str) -> RemoteCallFailed:

@@ -143,9 +143,10 @@ class EngineProof:
             self._identity, self._raws = identity, raws
             if known and self.fingerprint_parts == parts:
                 self._generation += 1
-            first, second = self._farthest(raws)
-            self._calls.canaries = tuple(
-                Canary(self._rows.short[index], raws[index]) for index in (first, second)
+            count = len(self._rows.short)
+            self._calls.canaries = (
+                *self._canaries(self._rows.short, raws[:count]),
+                *self._canaries(self._rows.pairs, raws[count:]),
             )
         self._calls.unproven = None
 
@@ -177,7 +178,17 @@ class EngineProof:
         return identity, raws
 
     async def _prove_engine(self, engine: Engine) -> list[Raw]:
-        rows = self._rows.short
+        raws = await self._prove_rows(engine, self._rows.short)
+        if self._rows.pairs:
+            raws += await self._prove_rows(engine, self._rows.pairs)
+        for check in self._checks:
+            check.verify(await self._ask(engine, check.inputs))
+        if self._reference is not None:
+            await self._compare(engine, self._reference)
+        return raws
+
+    async def _prove_rows(self, engine: Engine, rows: Sequence[Input]) -> list[Raw]:
+        """Prove what can be proven without a known number; return the raws of the rows."""
         alone = await self._ask(engine, rows[:1])  # its failure says more than that of a batch
         raws = await self._ask(engine, rows)
         backwards = await self._ask(engine, rows[::-1])
@@ -195,14 +206,10 @@ class EngineProof:
             )
         if engine.can_activate:
             self._verify_activation(raws, await self._ask(engine, rows, activation=True))
-        for check in self._checks:
-            check.verify(await self._ask(engine, check.inputs))
-        if self._reference is not None:
-            await self._compare(engine, self._reference)
         return raws
 
     async def _compare(self, engine: Engine, reference: ReferenceLogits) -> None:
-        inputs = (*self._rows.short, *self._rows.unequal)
+        inputs = (*self._rows.short, *self._rows.unequal, *self._rows.pairs)
         expected = await reference.logits(inputs)
         raws = await self._ask(engine, inputs)
         for row, raw, right in zip(inputs, raws, expected, strict=True):
@@ -285,6 +292,11 @@ class EngineProof:
 
     def _are_near(self, raws: Sequence[Raw], others: Sequence[Raw]) -> bool:
         return len(raws) == len(others) and all(map(self._calls.is_near, raws, others))
+
+    def _canaries(self, rows: Sequence[Input], raws: Sequence[Raw]) -> list[Canary]:
+        if not rows:
+            return []
+        return [Canary(rows[index], raws[index]) for index in self._farthest(raws)]
 
     def _farthest(self, raws: Sequence[Raw]) -> tuple[int, int]:
         """Return the two rows whose raws differ most."""

@@ -28,10 +28,14 @@ _LENGTHS = (1, 2, 3, 4, 6, 8, 11, 15, 20, 27, 36, 48)
 
 @dataclass(frozen=True, slots=True)
 class ProofRows:
-    """Rows of unequal length. The raws of the `short` ones distinguish engines."""
+    """Rows of unequal length. The raws of the `short` ones distinguish engines.
+
+    `pairs` go to the engine as text though other rows go as token ids.
+    """
 
     short: tuple[Input, ...]
     unequal: tuple[Input, ...]
+    pairs: tuple[Input, ...] = ()
 
 
 def proof_rows(card: ModelCard, encode: Encode) -> ProofRows:
@@ -54,7 +58,15 @@ def proof_rows(card: ModelCard, encode: Encode) -> ProofRows:
             f"{card.id}: no plain English can be computed: {error.detail}. Either the tokenizer is "
             "another checkpoint's, or limits.max_tokens is too low"
         ) from error
-    return ProofRows(short, (*long, *_pairs(encode)))
+    pairs = _pairs(encode)
+    if any(is_text(row) and not is_text(short[0]) for row in pairs):
+        return ProofRows(short, tuple(long), tuple(pairs))
+    return ProofRows(short, (*long, *pairs))
+
+
+def is_text(row: Input) -> bool:
+    """Return whether a row goes to the engine as text."""
+    return row.payload.text is not None
 
 
 def _pairs(encode: Encode) -> list[Input]:

@@ -1,8 +1,9 @@
 """A sequence classifier whose logits an inference engine computes; nothing here imports torch.
 
 Templates are applied, texts tokenized and truncated as for a classifier on a device here. An engine
-that takes token ids gets these ids. One that takes text gets an item's text only where its own
-tokenizer, the checkpoint's, makes the same ids of it.
+that takes token ids gets these ids. One that takes text, or takes it for a pair whose segments the
+checkpoint reads, gets an item's text only where its own tokenizer, the checkpoint's, makes the same
+ids of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -86,7 +87,7 @@ class RemoteClassifier:
             **formatter.fingerprint_parts,
             "remote_classifier": VERSION,
         }
-        encode = _Encoder(formatter, engine.takes)
+        encode = _Encoder(formatter, calls)
         proof = EngineProof(
             card,
             outputs,
@@ -157,7 +158,7 @@ class RemoteClassifier:
 
     @property
     def _encoder(self) -> "_Encoder":
-        return _Encoder(self.formatter, self.calls.engine.takes)
+        return _Encoder(self.formatter, self.calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,7 @@ class _Encoder:
     """The encoder of items in the form that an engine takes."""
 
     formatter: PromptFormatter
-    takes: Literal["ids", "texts"]
+    calls: EngineCalls
 
     def text(
         self,
@@ -186,14 +187,16 @@ class _Encoder:
             ItemError: the engine takes ids and no segments, and the sequence has two; or it takes
                 text, and its tokenizer makes other ids of it.
         """
-        if self.takes == "ids":
-            if sequence.type_ids is not None and any(sequence.type_ids):
+        if self.calls.engine.takes == "ids":
+            if sequence.type_ids is None or not any(sequence.type_ids):
+                return replace(sequence, type_ids=None)
+            if not self.calls.takes_pairs:
                 raise ItemError(
                     "invalid_item",
                     "the checkpoint reads the segments of a pair, which cannot be sent as token "
-                    "ids: serve it by an engine with the protocol tei",
+                    "ids, nor to vLLM as text where it has several labels: serve it by an engine "
+                    "with the protocol tei",
                 )
-            return replace(sequence, type_ids=None)
         text, pair = texts()
         text = text.removeprefix(self.formatter.text_prefix)
         if not self.formatter.reads_as(text, pair, sequence):
