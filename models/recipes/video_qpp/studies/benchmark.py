@@ -24,7 +24,7 @@ from recipes.video_qpp.data import COLUMNS, Queries, embed_queries, read_queries
 from recipes.video_qpp.evaluate import score_queries
 from recipes.video_qpp.fit import prepare_queries
 from recipes.video_qpp.head_inputs import LabelledQueries, Rows, read_text_features
-from recipes.video_qpp.studies.benchmark_page import ResultRow, read_figures, write_page
+from recipes.video_qpp.studies.benchmark_page import SERVED, ResultRow, read_figures, write_page
 from recipes.video_qpp.studies.correlations import draw_resamples, kendall, pearson
 from recipes.video_qpp.studies.expected_figures import HANDMADE, TOLERANCE, VIDEO_TARGETS
 from recipes.video_qpp.studies.handmade import (
@@ -41,7 +41,6 @@ from recipes.video_qpp.studies.predictors import PredictionInputs, as_columns, p
 from recipes.video_qpp.studies.wordnet import load_wordnet
 from recipes.video_qpp.train import load_encoder
 
-SERVED = "video-qpp@2"
 SERVED_COCO_TARGETS = ("retrieval_avg_rr", "retrieval_avg_pk")
 
 Predictions = Mapping[str, Mapping[str, Vector]]
