@@ -2,7 +2,8 @@
 
 Two collections with two systems and two targets each, and PQPP's seven targets: Pearson's r and
 Kendall's tau-b with p-values and 95 % bootstrap intervals, the official tests read once. For VQPP
-all is given with and without the texts that are also in train.
+all is computed with and without the texts that are also in train. The page has Pearson's r, the
+table of all figures beside it the rest.
 
 Examples:
     python -m recipes.video_qpp.studies.benchmark --data ../shared/data

@@ -129,9 +129,9 @@ def _introduction() -> Iterator[str]:
         f" p-value of {SIGNIFICANCE} or more. Kendall's tau-b, all p-values, the single systems of"
         " PQPP, and MSR-VTT without the texts that it shares with train are in [the table of all"
         " figures](query-performance-benchmark.csv). Learnt predictors were fitted on train and"
-        " validation without such texts; their settings were chosen by folds of whole clusters of similar queries, and"
-        " each test was read once for each predictor. Each query of VQPP has one relevant video:"
-        " R@10 is 0 or 1, RR the reciprocal rank.\n"
+        " validation without such texts; their settings were chosen by folds of whole clusters of"
+        " similar queries, and each test was read once for each predictor. Each query of VQPP has"
+        " one relevant video: R@10 is 0 or 1, RR the reciprocal rank.\n"
     )
     yield (
         "The first rows are hand-made: the feature itself is the prediction, nothing is learnt."
