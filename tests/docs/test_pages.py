@@ -27,6 +27,7 @@ REASONS = {
     "needs a cluster": 1,
     "needs a GPU": 1,
     "needs a collector": 1,
+    "needs a database": 1,
     "needs a chat completions endpoint": 1,
     "needs a checkpoint": 3,
     "takes minutes": 2,
