@@ -11,7 +11,7 @@ from support.paths import DOCS, ROOT
 from .blocks import EXECUTED_LANGUAGES, Block, blocks_of, documentation, pages, prose_of
 from .sessions import commands_of
 
-MAX_WORDS = 41_000
+MAX_WORDS = 40_000
 """Words of the documentation: README, CONTRIBUTING and `docs` without records and the log."""
 MAX_COLUMNS = 100
 GENERATED = re.compile(r"<!-- (?:Written|generated) by .*?-->")
@@ -23,8 +23,11 @@ REASONS = {
     "installs packages": 5,
     "needs Docker": 4,
     "needs Kubernetes": 1,
+    "needs Ray": 1,
+    "needs a cluster": 1,
     "needs a GPU": 1,
     "needs a collector": 1,
+    "needs a database": 1,
     "needs a chat completions endpoint": 1,
     "needs a checkpoint": 3,
     "takes minutes": 2,

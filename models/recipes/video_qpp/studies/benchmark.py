@@ -2,7 +2,8 @@
 
 Two collections with two systems and two targets each, and PQPP's seven targets: Pearson's r and
 Kendall's tau-b with p-values and 95 % bootstrap intervals, the official tests read once. For VQPP
-all is given with and without the texts that are also in train.
+all is computed with and without the texts that are also in train. The page has Pearson's r, the
+table of all figures beside it the rest.
 
 Examples:
     python -m recipes.video_qpp.studies.benchmark --data ../shared/data
@@ -24,7 +25,7 @@ from recipes.video_qpp.data import COLUMNS, Queries, embed_queries, read_queries
 from recipes.video_qpp.evaluate import score_queries
 from recipes.video_qpp.fit import prepare_queries
 from recipes.video_qpp.head_inputs import LabelledQueries, Rows, read_text_features
-from recipes.video_qpp.studies.benchmark_page import ResultRow, read_figures, write_page
+from recipes.video_qpp.studies.benchmark_page import SERVED, ResultRow, read_figures, write_page
 from recipes.video_qpp.studies.correlations import draw_resamples, kendall, pearson
 from recipes.video_qpp.studies.expected_figures import HANDMADE, TOLERANCE, VIDEO_TARGETS
 from recipes.video_qpp.studies.handmade import (
@@ -41,7 +42,6 @@ from recipes.video_qpp.studies.predictors import PredictionInputs, as_columns, p
 from recipes.video_qpp.studies.wordnet import load_wordnet
 from recipes.video_qpp.train import load_encoder
 
-SERVED = "video-qpp@2"
 SERVED_COCO_TARGETS = ("retrieval_avg_rr", "retrieval_avg_pk")
 
 Predictions = Mapping[str, Mapping[str, Vector]]
