@@ -289,10 +289,13 @@ class Caller:
             ids = [ids for _, ids in rows]
             body = {"model": "rm", "input": ids, "use_activation": False}
             reply = await self._client.post(self._engine, json=body)
+            values = [entry.get("probs") for entry in reply.json().get("data", ())]
         else:
             items = [{"text": text} for text, _ in rows]
             reply = await self._client.post(self._assay, json={"model": name, "items": items})
-        reply.raise_for_status()
+            values = [result.get("score") for result in reply.json().get("results", ())]
+        if len(values) < len(rows) or None in values:
+            raise SystemExit(f"{name} left rows without a number: status {reply.status_code}")
 
 
 def _parts(rows: Sequence[Row], size: int) -> list[Sequence[Row]]:

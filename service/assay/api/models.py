@@ -77,11 +77,11 @@ async def show_model(request: Request, model: str, query: Wait) -> Response:
     if query.wait:
         await components.lifecycle.wait(served, query.wait)
     state, test = served.state, served.self_test
-    is_served = isinstance(state, Ready) and served.unproven is None
+    ready = state if isinstance(state, Ready) and served.unproven is None else None
     detail = {
         **served.card.model_dump(mode="json"),
         **_summary(components, served).model_dump(),
-        "fingerprint": state.fingerprint(Options()) if is_served else None,
+        "fingerprint": None if ready is None else ready.fingerprint(Options()),
         "parity": test and {**asdict(test), "passed": test.passed},
     }
     return json_response(ModelDetail.model_validate(detail))
