@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 from backports import zstd
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.servers import Served, serving
 
@@ -47,6 +47,7 @@ def test_every_encoding_is_tested() -> None:
     assert {name.encode() for name in COMPRESSORS} == set(DECOMPRESSORS)
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.binary(), st.sampled_from(sorted(COMPRESSORS)))
 def test_a_body_is_restored(content: bytes, coding: str) -> None:
     compressed = COMPRESSORS[coding](content)

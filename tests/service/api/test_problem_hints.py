@@ -88,7 +88,7 @@ async def test_a_text_in_place_of_an_object_has_an_example(
     ("method", "path", "detail"),
     [
         ("GET", "/v1/score", "/v1/score takes POST, not GET"),
-        ("DELETE", "/v1/models", "/v1/models takes GET, HEAD, not DELETE"),
+        ("DELETE", "/v1/models", "/v1/models takes GET, HEAD, POST, not DELETE"),
         ("POST", "/v1/runs", "/v1/runs takes GET, HEAD, not POST"),
     ],
 )
