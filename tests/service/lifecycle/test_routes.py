@@ -119,10 +119,11 @@ async def test_load_that_cannot_be_says_why(
     assert await states(client) == {"scripted@1": "ready"}
 
 
+@pytest.mark.parametrize("text", ["name = ", "x = " + "[" * 100_000])
 async def test_load_beside_a_card_that_cannot_be_read_names_the_card(
-    client: httpx2.AsyncClient, add_card: AddCard
+    client: httpx2.AsyncClient, add_card: AddCard, text: str
 ) -> None:
-    (add_card("broken", 1) / "card.toml").write_text("name = ")
+    (add_card("broken", 1) / "card.toml").write_text(text)
     reply = (await client.post("/v1/models", json=SECOND)).json()
     assert (reply["status"], reply["code"]) == (422, "invalid_card")
     assert "broken/1/card.toml" in reply["detail"]
