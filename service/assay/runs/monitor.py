@@ -49,6 +49,7 @@ CLOSING_SECONDS = 5.0
 # the event loop more than the measuring itself.
 GATHER_SECONDS = 0.1
 EDIT_SECONDS = 10.0
+BEGUN_SECONDS = 10.0  # an edit that has begun ends sooner, unless a database hangs
 UNWRITABLE = "the file in which runs are kept cannot be written now"
 # A run is searched for damaged rows once in this time, however often it is read.
 SEARCH_SECONDS = 60.0
@@ -372,8 +373,7 @@ class RunMonitor:
             await asyncio.wait({edit}, timeout=EDIT_SECONDS)
             if future.cancel():
                 raise busy(UNWRITABLE)
-            # One that has begun ends soon, unless a database hangs.
-            async with asyncio.timeout(EDIT_SECONDS):
+            async with asyncio.timeout(BEGUN_SECONDS):
                 return await edit
         except TimeoutError:
             raise busy(UNWRITABLE) from None
