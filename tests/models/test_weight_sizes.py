@@ -10,7 +10,6 @@ from transformers import AutoModelForSequenceClassification
 from assay_models.repository import ModelRepository, RepositoryEntry, embedded_root
 from assay_models.weight_sizes import ITEM_BYTES, estimate_bytes, tensor_bytes
 
-
 TENSOR = b'{"a": {"dtype": "F32", "shape": [%b], "data_offsets": [0, 1]}}'
 
 
