@@ -206,6 +206,7 @@ class _Server(uvicorn.Server):
         """Shut down as uvicorn does, after ending the event streams, which never end themselves."""
         self.components.shutdown.is_announced = True
         self.components.subscribers.close()
+        self.components.lifecycle.end_waits()
         self.listeners.remove_files()  # here, because a signal ends the process after `run`
         ending = asyncio.create_task(self._end_requests())
         await super().shutdown(sockets)
