@@ -307,6 +307,8 @@ def read_card(folder: Path) -> ModelCard:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CardError(f"no readable card at {path}: {error.strerror}") from error
+    except RecursionError:
+        raise CardError(f"{path} is nested too deeply") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CardError(f"{path} is not valid TOML: {error}") from error
     try:

@@ -15,6 +15,7 @@ ITEM_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 FLOATS = frozenset(("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I8", "U8"))
 """Stored types that are loaded in the type of the settings; weights of 8 bits have scales."""
 MAX_HEAD_BYTES = 100_000_000
+MAX_TENSOR_BYTES = 2**60
 LAYER = re.compile(r"\.(?:layers?|h|block)\.(\d+)\.")
 GGUF_BITS = re.compile(r"(?i)(?<![a-z])(?:i?q|b?f)(\d+)")
 UNKNOWN_GGUF_BITS = 4
@@ -73,9 +74,12 @@ def tensor_bytes(path: Path, item_bytes: int) -> Iterator[tuple[str, int]]:
             first, last = tensor["data_offsets"]
             elements = math.prod(tensor["shape"])
             stored = int(last) - int(first)
-            yield name, elements * item_bytes if tensor["dtype"] in FLOATS else stored
-        except (LookupError, TypeError) as error:
+            size = elements * item_bytes if tensor["dtype"] in FLOATS else stored
+        except (LookupError, TypeError, OverflowError) as error:
             raise ValueError(f"the head of {path} is damaged") from error
+        if not 0 <= size < MAX_TENSOR_BYTES:
+            raise ValueError(f"the head of {path} is damaged")
+        yield name, int(size)
 
 
 def _head(path: Path) -> dict[str, Any]:
@@ -83,7 +87,10 @@ def _head(path: Path) -> dict[str, Any]:
         length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEAD_BYTES:
             raise ValueError(f"{path} is no safetensors file")
-        head = json.loads(file.read(length))
+        try:
+            head = json.loads(file.read(length))
+        except RecursionError:
+            raise ValueError(f"the head of {path} is damaged") from None
     if not isinstance(head, dict):
         raise ValueError(f"the head of {path} is damaged")
     return head

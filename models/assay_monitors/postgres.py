@@ -1,6 +1,7 @@
 """PostgresDatabase: runs in a PostgreSQL database, which servers on many machines share."""
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -32,12 +33,14 @@ RETRY_SECONDS = 1.0
 # A broken network is noticed within half a minute, and not after two hours.
 DEFAULTS: dict[str, str | int] = {
     "application_name": "assay",
+    "client_encoding": "UTF8",
     "connect_timeout": CONNECT_SECONDS,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
+PORTS = re.compile("[0-9,]*")
 E = TypeVar("E", StoreError, StoreUnavailableError)
 
 
@@ -56,13 +59,7 @@ class PostgresDatabase:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            given = conninfo_to_dict(url)
-        except psycopg.Error:
-            raise ValueError(
-                "must be like postgresql://user:password@host/database, with special characters "
-                "of the password as %XX"
-            ) from None
+        given = _parameters(url)
         self._address = make_conninfo("", **{**DEFAULTS, **given})
         self._place = f"{given.get('host', 'localhost')}/{given.get('dbname', '')}"
         self._gate = _Gate()
@@ -109,6 +106,28 @@ class PostgresDatabase:
             connection.close()
             raise
         return connection
+
+
+def _parameters(url: str) -> dict[str, Any]:
+    """Return the parameters of a URL; it must not show a part of the password as another one.
+
+    An `@` or a slash in a password that is not written as %XX moves the rest of it into the host
+    or the name of the database, which the log repeats.
+
+    Raises:
+        ValueError: see `PostgresDatabase`.
+    """
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.Error:
+        given = {"host": "@"}
+    place = f"{given.get('host', '')}{given.get('dbname', '')}"
+    if "@" in place or not PORTS.fullmatch(str(given.get("port", ""))):
+        raise ValueError(
+            "must be like postgresql://user:password@host/database, with special characters "
+            "of the password as %XX"
+        )
+    return given
 
 
 class _Gate:

@@ -51,6 +51,7 @@ SET LOCAL idle_in_transaction_session_timeout = {round(2e3 * READ_SECONDS)}
 """
 # A value that is refused is refused again: what it belongs to is given up, not tried again.
 FINAL_ERRORS = (psycopg.DataError, psycopg.IntegrityError)
+MISSING_TABLES = (errors.UndefinedTable, errors.InvalidSchemaName)
 
 Connect = Callable[[], "psycopg.Connection[Any]"]
 
@@ -128,9 +129,12 @@ class PostgresConnection:
         Raises:
             StoreUnavailableError: that is not known now.
         """
-        with self.snapshot():
-            cursor = self._run(b"SELECT pg_xact_status(%s::xid8)", [self._transaction])
-            (status,) = cursor.fetchone() or (None,)
+        try:
+            with self.snapshot():
+                cursor = self._run(b"SELECT pg_xact_status(%s::xid8)", [self._transaction])
+                (status,) = cursor.fetchone() or (None,)
+        except psycopg.DataError:  # another server took over, which has not come that far
+            return False
         if status == "in progress":
             raise StoreUnavailableError("an earlier commit has not ended yet")
         return bool(status == "committed")
@@ -157,6 +161,9 @@ class PostgresConnection:
             return self._connection.execute(query, parameters)
         except FINAL_ERRORS:
             raise
+        except MISSING_TABLES as error:  # a new connection makes them
+            self.close()
+            raise StoreUnavailableError(reason_of(error)) from error
         except psycopg.Error as error:
             raise StoreUnavailableError(reason_of(error)) from error
 

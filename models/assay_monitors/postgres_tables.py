@@ -9,6 +9,8 @@ from assay_monitors.database import TablesError
 
 VERSION = 1
 SCHEMA = "assay"
+ENCODINGS = ("UTF8", "SQL_ASCII")
+"""Those of databases that store any text: the second one stores the bytes that it is sent."""
 LOCK = f"SELECT pg_advisory_xact_lock(hashtext('{SCHEMA}.runs')), pg_current_xact_id()::text"
 MAKE_SCHEMA = f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"
 # Names are compared byte by byte, as SQLite compares them, whatever the database's locale is.
@@ -45,6 +47,7 @@ def prepare_tables(connection: "psycopg.Connection[Any]") -> None:
     Raises:
         TablesError: they cannot be made, or are of another version.
     """
+    _check_encoding(connection)
     (schema, table) = connection.execute(
         "SELECT to_regnamespace(%s), to_regclass(%s)", [SCHEMA, f"{SCHEMA}.version"]
     ).fetchone() or (None, None)
@@ -55,6 +58,15 @@ def prepare_tables(connection: "psycopg.Connection[Any]") -> None:
     if versions != [(VERSION,)]:
         found = ", ".join(str(version) for (version,) in versions)
         raise TablesError(f"the tables have version {found or 'none'}, this Assay reads {VERSION}")
+
+
+def _check_encoding(connection: "psycopg.Connection[Any]") -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in ENCODINGS:
+        raise TablesError(
+            f"the database has the encoding {encoding}, in which not every name can be written: "
+            "make it with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
 
 
 def _make_tables(connection: "psycopg.Connection[Any]", *, has_schema: bool) -> None:

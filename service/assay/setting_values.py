@@ -75,7 +75,15 @@ def check_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 
 
 def read_runs(value: object) -> object:
-    """Return the path of a file, or the URL of a database, which is a secret."""
+    """Return the path of a file, or the URL of a database, which is a secret.
+
+    Raises:
+        ValueError: it is the URL of something else; the message does not repeat it.
+    """
     if not isinstance(value, str) or value == "off":
         return value
-    return SecretStr(value) if value.startswith(DATABASE_SCHEMES) else Path(value)
+    if value.startswith(DATABASE_SCHEMES):
+        return SecretStr(value)
+    if "://" in value:  # it may hold a password, which a file's path would show in the log
+        raise ValueError("a URL of a database begins with postgresql:// or postgres://")
+    return Path(value)

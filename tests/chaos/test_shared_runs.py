@@ -1,5 +1,6 @@
 """Two servers that share a PostgreSQL database and a Redis: run health is whole at either."""
 
+import os
 import signal
 import threading
 import time
@@ -7,9 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpx2
 import pytest
+from support.postgres import PostgresServer
 from support.postgres import running as running_postgres
 from support.processes import Server, serving
 from support.servers import RedisServer
@@ -165,6 +168,38 @@ def test_a_database_that_restarts_costs_no_score_and_the_counts_add_up(how: sign
 def _is_complete(clients: list[httpx2.Client], sent: list[int]) -> bool:
     outcomes = [counts(client) for client in clients]
     return [sum(outcome.values()) for outcome in outcomes] == sent
+
+
+def processes(server: PostgresServer) -> list[int]:
+    """Return the server's process and those of its sessions."""
+    assert server.process is not None
+    number = server.process.pid
+    children = Path(f"/proc/{number}/task/{number}/children").read_text().split()
+    return [number, *map(int, children)]
+
+
+@only_nightly
+@pytest.mark.slow
+def test_a_database_that_hangs_holds_no_request_and_not_the_end_of_the_server() -> None:
+    with running_postgres() as database, receiving() as receiver:
+        options = {"ASSAY_ALERT_URL": receiver.url, "ASSAY_DRAIN_TIMEOUT": "3"}
+        url = database.new_database()
+        with serving("--port", "0", ASSAY_RUNS=url, **options) as server, connect(server) as client:
+            score(client, "r", 2, 1)
+            wait_for(lambda: steps(client, "r") == {1: 2})
+            hanging = processes(database)
+            try:
+                for number in hanging:
+                    os.kill(number, signal.SIGSTOP)
+                score(client, "r", 2)
+                score(client, "r", 2, 2)
+                assert client.get("/v1/runs").json()["status"] in (503, 504)
+                assert client.delete("/v1/runs/r").json()["code"] == "overloaded"
+                server.process.send_signal(signal.SIGTERM)
+                server.process.wait(60)
+            finally:
+                for number in hanging:
+                    os.kill(number, signal.SIGCONT)
 
 
 @only_nightly

@@ -10,6 +10,13 @@ from transformers import AutoModelForSequenceClassification
 from assay_models.repository import ModelRepository, RepositoryEntry, embedded_root
 from assay_models.weight_sizes import ITEM_BYTES, estimate_bytes, tensor_bytes
 
+TENSOR = b'{"a": {"dtype": "F32", "shape": [%b], "data_offsets": [0, 1]}}'
+
+
+def head(content: bytes) -> bytes:
+    """Return the bytes of a safetensors file that has this head."""
+    return len(content).to_bytes(8, "little") + content
+
 
 def entry_of(folder: Path) -> RepositoryEntry:
     return ModelRepository([folder]).find("tiny")
@@ -88,6 +95,11 @@ def test_estimate_of_a_downloaded_hub_model_reads_its_snapshot(
         b"\xff" * 64,
         b"\x02\x00\x00\x00\x00\x00\x00\x00[]",
         b'\x09\x00\x00\x00\x00\x00\x00\x00{"a": {}}',
+        head(b"[" * 100_000),
+        head(TENSOR % (b"1" + b"0" * 400)),
+        head(TENSOR % b"1e308, 1e308"),
+        head(TENSOR % b"NaN"),
+        head(TENSOR % b"-5"),
     ],
 )
 def test_estimate_of_a_damaged_file_raises_value_error(tmp_path: Path, content: bytes) -> None:

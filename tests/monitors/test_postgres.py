@@ -192,6 +192,50 @@ def test_a_user_without_rights_is_given_the_statement_that_its_owner_runs(
     store.close()
 
 
+def test_tables_that_were_dropped_are_made_again(
+    store: RunStore, history: RunHistory, *, postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    store.write(changes_of("r", 1))
+    postgres_server.execute("DROP SCHEMA assay CASCADE", postgres_url)
+    with pytest.raises(StoreUnavailableError):
+        store.write(changes_of("r", 2))
+    assert not store.is_in_place
+    store.reopen()
+    store.write(changes_of("s", 2))
+    assert [point.step for point in history.series("s", CODE)] == [2]
+
+
+def test_a_commit_that_the_server_knows_nothing_of_is_written_again(store: RunStore) -> None:
+    store.write(changes_of("r", 1))
+    assert store.was_committed() is not None
+    connection = store._connection
+    assert isinstance(connection, PostgresConnection)
+    connection._transaction = str(2**40)  # as after a takeover by a server that lags behind
+    assert store.was_committed() is None
+    store.write(changes_of("r", 2))
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_names_are_kept_in_any_encoding_or_the_database_is_refused(
+    postgres_server: PostgresServer, encoding: str
+) -> None:
+    name = f"encoded_{encoding.lower()}"
+    options = f"ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+    postgres_server.execute(f"DROP DATABASE IF EXISTS {name}")
+    postgres_server.execute(f"CREATE DATABASE {name} {options}")
+    database = PostgresDatabase(postgres_server.url(name))
+    with closing(store_in(database)) as store:
+        if encoding == "LATIN1":
+            with pytest.raises(TablesError, match="encoding LATIN1"):
+                store.reopen()
+            return
+        store.write(changes_of("läuf 😀", 1))
+        store.edit("läuf 😀", note="größe")
+    (run,) = RunHistory(database).runs()
+    assert (run.run, run.note) == ("läuf 😀", "größe")
+    database.close()
+
+
 def test_tables_of_another_version_are_refused(
     store: RunStore, *, postgres_server: PostgresServer, postgres_url: str
 ) -> None:
@@ -200,7 +244,17 @@ def test_tables_of_another_version_are_refused(
         store.reopen()
 
 
-@pytest.mark.parametrize("url", ["postgresql://u:secret@[/d", "postgresql://u@h/d?secret=1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:secret@[/d",
+        "postgresql://u@h/d?secret=1",
+        "postgresql://u:p@secret@h/d",
+        "postgresql://u:p/secret@h/d",
+        "postgresql://u:12/secret@h:5432/d",
+        "postgresql://u:p@q/secret@h/d",
+    ],
+)
 def test_a_malformed_url_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(ValueError, match="must be like postgresql://") as refused:
         PostgresDatabase(url)

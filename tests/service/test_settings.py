@@ -252,6 +252,13 @@ def test_the_url_of_a_database_of_runs_is_a_secret(scheme: str) -> None:
     assert "hush" not in repr(settings)
 
 
+@pytest.mark.parametrize("scheme", ["mysql", "postgresql+psycopg", "POSTGRESQL", " postgresql"])
+def test_the_url_of_another_database_of_runs_is_refused_without_repeating_it(scheme: str) -> None:
+    with pytest.raises(SettingsError, match="begins with postgresql://") as refused:
+        read_settings({"HOME": "home", "ASSAY_RUNS": f"{scheme}://u:hush@h/d"})
+    assert "hush" not in f"{refused.value.detail} {refused.value.hint}"
+
+
 def test_runs_can_be_disabled() -> None:
     assert read_settings({"HOME": "home", "ASSAY_RUNS": "off"}).runs == "off"
 

@@ -1,9 +1,11 @@
 """RedisBalances: what the requests of one API key's name have used, of all replicas together."""
 
 import asyncio
+import math
 import secrets
 from collections import defaultdict
 from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -164,8 +166,7 @@ def _standing(reply: object) -> Standing | None:
     """Return the standing in a reply; None if there is none."""
     match reply:
         case [bytes() as tokens, int() as running]:
-            try:
-                return Standing(float(tokens), running)
-            except ValueError:
-                return None
+            with suppress(ValueError):
+                standing = Standing(float(tokens), running)
+                return standing if math.isfinite(standing.tokens) else None
     return None

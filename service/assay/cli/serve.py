@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 LAST_REPLIES_SECONDS = 5
 # Longer than a body takes whose client is still sending it.
 LAST_BODIES_SECONDS = 2.0
+# The prefix of the threads that read and write runs.
+RUN_THREADS = "assay-"
 # After a second interrupt, in all.
 FORCED_SECONDS = 2.0
 # The device's thread returns to Python after each kernel. At the default of 5 ms it would often
@@ -204,6 +206,7 @@ class _Server(uvicorn.Server):
         """Shut down as uvicorn does, after ending the event streams, which never end themselves."""
         self.components.shutdown.is_announced = True
         self.components.subscribers.close()
+        self.components.lifecycle.end_waits()
         self.listeners.remove_files()  # here, because a signal ends the process after `run`
         ending = asyncio.create_task(self._end_requests())
         await super().shutdown(sockets)
@@ -272,16 +275,24 @@ def _run_server(server: _Server, death: _DeathHandler) -> None:
         was_ready = any(served.failure is None for served in server.components.service.models())
         code = Exit.FAILED if was_ready else Exit.STOPPED
         stopped = exit_with(code, death.reason, "mend the reason and start it again")
-        _leave_hung_devices(stopped.exit_code)
+        _leave_hung_threads(stopped.exit_code)
         raise stopped
-    _leave_hung_devices(Exit.DONE)
+    _leave_hung_threads(Exit.DONE)
 
 
-def _leave_hung_devices(code: int) -> None:
-    """Exit at once if a forward pass never returns: a regular exit would wait for its thread."""
-    devices = [thread for thread in threading.enumerate() if thread.name.startswith(DEVICE_THREAD)]
-    for thread in devices:
+def _leave_hung_threads(code: int) -> None:
+    """Exit at once if a forward pass, or a read of a database, never returns.
+
+    A regular exit would wait for its thread.
+    """
+    names = (DEVICE_THREAD, RUN_THREADS)
+    threads = [
+        thread
+        for thread in threading.enumerate()
+        if not thread.daemon and thread.name.startswith(names)
+    ]
+    for thread in threads:
         thread.join(1.0)
-    if any(thread.is_alive() for thread in devices):
+    if any(thread.is_alive() for thread in threads):
         logging.shutdown()
         os._exit(code)

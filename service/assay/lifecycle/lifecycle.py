@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from assay.errors import InvalidRequest, ModelNotFound, SettingsError, ShuttingDown
 from assay.lifecycle.errors import (
@@ -105,7 +106,8 @@ class ModelLifecycle:
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._reserved: dict[str, int] = {}
         self._future_defaults: set[str] = set()
-        self._is_closing = False
+        self._is_closing = self._is_ending = False
+        self._waits: WeakSet[asyncio.Timeout] = WeakSet()
 
     def start(self, repository: ModelRepository) -> None:
         """Start to load the models that the table has."""
@@ -188,14 +190,26 @@ class ModelLifecycle:
         return served
 
     async def wait(self, served: ServedModel, seconds: float) -> None:
-        """Wait until a model is neither loading nor unloading, or `seconds` have passed."""
+        """Wait until a model is neither loading nor unloading, or `seconds` have passed.
+
+        It ends at once when the server is to stop.
+        """
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(0.0 if self._is_ending else seconds) as bound:
+                self._waits.add(bound)
                 if isinstance(served.state, Loading) and served.id not in self.table.unloading:
                     await served.loaded()
                 tasks = [task for task, model in self._tasks.items() if model == served.id]
                 if tasks:
                     await asyncio.wait(tasks)
+
+    def end_waits(self) -> None:
+        """Let nothing wait for a model any more: the server is to stop."""
+        self._is_ending = True
+        now = asyncio.get_running_loop().time()
+        for bound in self._waits:
+            with suppress(RuntimeError):  # it has ended
+                bound.reschedule(now)
 
     async def close(self, timeout: float) -> None:
         """Finish what the models admitted, within `timeout` seconds, and stop them."""

@@ -125,7 +125,8 @@ class ModelTable:
         self.unloading = {
             name: other for name, other in self.unloading.items() if other is not served
         }
-        self.in_flight.pop(served.id, None)
+        if not self.in_flight.get(served.id):  # requests that have not ended yet leave later
+            self.in_flight.pop(served.id, None)
 
     async def idle(self, served: ServedModel, timeout: float) -> None:
         """Wait until no request uses a removed model, at most `timeout` seconds."""

@@ -11,6 +11,7 @@ from assay_monitors.database import STORE_ERRORS
 from assay_monitors.shared_alerts import SharedAlerts
 
 POLL_SECONDS = 5.0
+CLOSING_SECONDS = 5.0
 
 
 def share_alerts(place: Place | None, webhook: Webhook | None) -> AlertMemory | None:
@@ -57,11 +58,13 @@ class AlertHandover:
         self._wake.set()
 
     def close(self) -> None:
-        """Stop, after what was settled until now is stored."""
+        """Stop, after what was settled until now is stored, within five seconds."""
         self._is_closing = True
         self._wake.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(CLOSING_SECONDS)
+            if self._thread.is_alive():  # the database hangs, and its connection with it
+                return
         self._alerts.close()
 
     def _run(self, webhook: Webhook) -> None:

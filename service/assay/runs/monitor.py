@@ -49,10 +49,10 @@ CLOSING_SECONDS = 5.0
 # the event loop more than the measuring itself.
 GATHER_SECONDS = 0.1
 EDIT_SECONDS = 10.0
+BEGUN_SECONDS = 10.0  # an edit that has begun ends sooner, unless a database hangs
 UNWRITABLE = "the file in which runs are kept cannot be written now"
 # A run is searched for damaged rows once in this time, however often it is read.
 SEARCH_SECONDS = 60.0
-
 
 RETENTION = Retention()
 
@@ -117,7 +117,7 @@ class RunMonitor:
         is used once it can be.
         """
         if self._enabled:
-            await self._measure_next(self._open)
+            await self._measure_next(self._open, None)
         if self._evaluator is not None and self._history is not None:
             self._evaluator.open(self._history, self._set_aside)
         if self._storage.is_shared:
@@ -132,7 +132,8 @@ class RunMonitor:
             await self._evaluator.close()
         self._closing.set()
         if self._recorder is not None:
-            await self._measure_next(partial(self._recorder.close, CLOSING_SECONDS))
+            with suppress(TimeoutError):  # the thread reads a database that hangs
+                await self._measure_next(partial(self._recorder.close, CLOSING_SECONDS))
         self._measuring.shutdown(wait=False)
         if self._reader is not None:
             self._reader.close()
@@ -365,21 +366,24 @@ class RunMonitor:
     async def _edit(self, order: Callable[[Recorder], Future[T]]) -> T:
         """Run an order of the recorder after all results that wait to be measured."""
         recorder = self._open_recorder()
-        # One thread measures: what waits is handed to the recorder before this is run.
-        future = await self._measure_next(partial(order, recorder))
-        edit = asyncio.wrap_future(future)
-        await asyncio.wait({edit}, timeout=EDIT_SECONDS)
-        # One that has begun ends within the time that the store waits for a busy file.
-        if future.cancel():
-            raise busy(UNWRITABLE)
         try:
-            return await edit
+            # One thread measures: what waits is handed to the recorder before this is run.
+            future = await self._measure_next(partial(order, recorder))
+            edit = asyncio.wrap_future(future)
+            await asyncio.wait({edit}, timeout=EDIT_SECONDS)
+            if future.cancel():
+                raise busy(UNWRITABLE)
+            async with asyncio.timeout(BEGUN_SECONDS):
+                return await edit
+        except TimeoutError:
+            raise busy(UNWRITABLE) from None
         except STORE_ERRORS as error:
             raise storage_error(error, "written") from error
 
-    async def _measure_next(self, work: Callable[[], T]) -> T:
-        """Run `work` on the thread that measures, after what waits there."""
-        return await asyncio.get_running_loop().run_in_executor(self._measuring, work)
+    async def _measure_next(self, work: Callable[[], T], seconds: float | None = EDIT_SECONDS) -> T:
+        """Run `work` on the thread that measures, after what waits there; raise `TimeoutError`."""
+        async with asyncio.timeout(seconds):
+            return await asyncio.get_running_loop().run_in_executor(self._measuring, work)
 
     def _open_recorder(self) -> Recorder:
         if self._recorder is None:

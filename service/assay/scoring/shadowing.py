@@ -15,12 +15,11 @@ from assay.scoring.comparison import Agreement, GroupAgreement, ScorePair
 from assay.scoring.service import ScoreCall, ScoringService
 from assay.served_model import Ready, ServedModel
 from assay.types import NO_SHARE, ItemResult
-from assay_models.items import strings
 from assay_monitors.observations import SHADOW_SPLIT
 
 logger = logging.getLogger(__name__)
 
-MAX_ITEMS, MAX_CHARACTERS = 4_096, 32 * 2**20
+MAX_ITEMS, MAX_BYTES = 4_096, 32 * 2**20
 """What one shadow may have admitted and not scored; beyond it items are dropped and counted."""
 SHADOW_SECONDS = 60.0
 DROPS: Mapping[type[AssayError], str] = {
@@ -69,7 +68,7 @@ class _Shadow:
     groups: GroupAgreement = field(default_factory=GroupAgreement)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     items: int = 0
-    characters: int = 0
+    size: int = 0
 
 
 class Shadowing:
@@ -107,16 +106,16 @@ class Shadowing:
         if not isinstance(served.state, Ready) or self._table.primary_of(served.id) is None:
             return
         shadow = self._shadows.setdefault(served.id, _Shadow())
-        items, characters = len(call.items), _characters(call.items)
-        if shadow.items + items > MAX_ITEMS or shadow.characters + characters > MAX_CHARACTERS:
+        items, size = len(call.items), _size(call.items)
+        if shadow.items + items > MAX_ITEMS or shadow.size + size > MAX_BYTES:
             self._drop(shadow, served.id, items, "busy")
             return
         shadow.items += items
-        shadow.characters += characters
+        shadow.size += size
         known = [(result.score if result.error is None else None) for result in results]
         task = asyncio.create_task(self._score(shadow, served, call, known))
         shadow.tasks.add(task)
-        task.add_done_callback(partial(self._finish, shadow, served.id, items, characters))
+        task.add_done_callback(partial(self._finish, shadow, served.id, items, size))
 
     async def _score(
         self,
@@ -176,12 +175,12 @@ class Shadowing:
         shadow: _Shadow,
         model: str,
         items: int,
-        characters: int,
+        size: int,
         task: asyncio.Task[None],
     ) -> None:
         shadow.tasks.discard(task)
         shadow.items -= items
-        shadow.characters -= characters
+        shadow.size -= size
         error = None if task.cancelled() else task.exception()
         if task.cancelled():
             self._drop(shadow, model, items, "stopped")
@@ -210,5 +209,21 @@ def _window(call: ScoreCall) -> tuple[str, str | None, int] | None:
     return None if run is None or run.step is None else (run.id, run.split, run.step)
 
 
-def _characters(items: Sequence[Mapping[str, Any]]) -> int:
-    return sum(map(len, map(str, strings(items))))
+def _size(items: Sequence[Mapping[str, Any]]) -> int:
+    """Return about the bytes that items hold: characters, and eight for each value of a list.
+
+    It stops beyond `MAX_BYTES`: more than that is not read in the event loop.
+    """
+    size, left = 0, list[Any](items)
+    while left and size <= MAX_BYTES:
+        value = left.pop()
+        if isinstance(value, str):
+            size += len(value)
+        elif isinstance(value, Mapping):
+            size += sum(map(len, value))
+            left.extend(value.values())
+        elif isinstance(value, list | tuple):
+            size += 8 * len(value)
+            if size <= MAX_BYTES:
+                left.extend(value)
+    return size

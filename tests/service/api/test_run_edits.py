@@ -16,6 +16,7 @@ from support.webhook_receivers import receiving
 
 from assay.api.components import components_of
 from assay.app import create_app
+from assay.runs.monitor import RunMonitor
 from assay.settings import Settings, read_settings
 from assay_monitors.changes import Changes, Outcome
 from assay_monitors.recorder import Recorder
@@ -103,6 +104,32 @@ async def test_an_edit_that_has_begun_is_answered_with_its_outcome(
     monkeypatch.setattr(Recorder, "delete", lambda recorder, run, writer: begun)
     monkeypatch.setattr("assay.runs.monitor.EDIT_SECONDS", 0.0)
     assert (await client.delete("/v1/runs/r")).status_code == 204
+
+
+async def test_an_edit_is_answered_while_a_read_of_the_database_hangs(
+    kept_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, go = create_app(kept_settings), threading.Event()
+    async with serving(app) as client:
+        monkeypatch.setattr(RunMonitor._measure_next, "__defaults__", (0.1,))
+        hanging = components_of(app).runs._measuring.submit(go.wait, 30)
+        for method in ("DELETE", "PATCH"):
+            late = await client.request(method, "/v1/runs/r", json={"id": "new"})
+            assert (late.status_code, late.json()["code"]) == (429, "overloaded")
+        go.set()
+        assert await asyncio.wrap_future(hanging)
+
+
+async def test_an_edit_that_has_begun_is_answered_while_the_database_hangs(
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: Future[Edit] = Future()
+    begun.set_running_or_notify_cancel()
+    monkeypatch.setattr(Recorder, "delete", lambda recorder, run, writer: begun)
+    monkeypatch.setattr("assay.runs.monitor.EDIT_SECONDS", 0.0)
+    monkeypatch.setattr("assay.runs.monitor.BEGUN_SECONDS", 0.1)
+    late = await client.delete("/v1/runs/r")
+    assert (late.status_code, late.json()["code"]) == (429, "overloaded")
 
 
 async def test_a_run_gets_another_name_and_a_note(client: httpx2.AsyncClient) -> None:

@@ -119,10 +119,11 @@ async def test_load_that_cannot_be_says_why(
     assert await states(client) == {"scripted@1": "ready"}
 
 
+@pytest.mark.parametrize("text", ["name = ", "x = " + "[" * 100_000])
 async def test_load_beside_a_card_that_cannot_be_read_names_the_card(
-    client: httpx2.AsyncClient, add_card: AddCard
+    client: httpx2.AsyncClient, add_card: AddCard, text: str
 ) -> None:
-    (add_card("broken", 1) / "card.toml").write_text("name = ")
+    (add_card("broken", 1) / "card.toml").write_text(text)
     reply = (await client.post("/v1/models", json=SECOND)).json()
     assert (reply["status"], reply["code"]) == (422, "invalid_card")
     assert "broken/1/card.toml" in reply["detail"]
@@ -314,6 +315,22 @@ async def test_unload_while_loading_waits_for_the_load_and_serves_nothing(
     assert reply.status_code in (200, 404)
     assert len(gates.load.batches) == 1
     assert await states(client) == {"scripted@1": "ready"}
+
+
+async def test_waits_for_a_load_are_answered_when_the_server_is_to_stop(
+    app: FastAPI, client: httpx2.AsyncClient, gates: Gates
+) -> None:
+    gates.load.open.clear()
+    loading = asyncio.create_task(client.post("/v1/models?wait=300", json=SECOND))
+    assert await asyncio.to_thread(gates.load.entered.wait, 30)
+    lifecycle = components_of(app).lifecycle
+    while not lifecycle._waits:  # noqa: ASYNC110 there is no event to wait for
+        await asyncio.sleep(0)
+    lifecycle.end_waits()
+    replies = [await loading, await client.delete("/v1/models/scripted@2?wait=300")]
+    assert [reply.status_code for reply in replies] == [202, 202]
+    assert [reply.json()["state"] for reply in replies] == ["loading", "unloading"]
+    gates.load.open.set()
 
 
 async def test_shutdown_during_a_load_ends(app: FastAPI, gates: Gates) -> None:

@@ -184,6 +184,13 @@ def pairs(group: str | None, *scores: tuple[float | None, float | None]) -> list
     return [ScorePair(primary, shadow, group) for primary, shadow in scores]
 
 
+def test_the_size_of_items_counts_their_numbers_and_ends_at_the_bound() -> None:
+    items = [{"text": "four", "calls": [1, 2, {"a": "b"}]}]
+    assert shadowing._size(items) == len("text") + len("four") + len("calls") + 3 * 8 + 2
+    numbers = [{"calls": [0] * (shadowing.MAX_BYTES // 8)}, {"text": "four"}]
+    assert shadowing._size(numbers) > shadowing.MAX_BYTES
+
+
 def test_agreement_counts_the_pairs_of_one_group() -> None:
     served, other = [1.0, 2.0, 3.0, 4.0, 4.0], [1.0, 3.0, 2.0, 5.0, 2.0]
     agreement = GroupAgreement().add(pairs("p", *zip(served, other, strict=True)), None)

@@ -186,7 +186,9 @@ async def test_balances_in_redis_that_are_no_numbers_count_as_full(
         assert first.decided("redis") == 1
 
 
-@pytest.mark.parametrize("reply", [None, b"", [b"x", 1], [b"1.0"], [1, 2], [b"1.0", b"1"], 7])
+@pytest.mark.parametrize(
+    "reply", [None, b"", [b"x", 1], [b"-inf", 0], [b"nan", 0], [b"1.0"], [1, 2], [b"1.0", b"1"], 7]
+)
 def test_a_reply_that_is_no_standing_is_none(reply: object) -> None:
     assert balances._standing(reply) is None
 
