@@ -12,7 +12,7 @@ class Proofs:
     """The proof of one model, tried when it is due.
 
     Args:
-        proof: the model's proof.
+        proof: the model's proof, which was tried once.
         on_proven: called after each proof that holds; the fingerprint may be another one.
         on_death: called with the reason if the proof can no longer be tried.
     """
@@ -20,6 +20,7 @@ class Proofs:
     def __init__(
         self, proof: Proof, on_proven: Callable[[], None], on_death: Callable[[str], None]
     ) -> None:
+        self.was_proven = proof.unproven is None
         self._proof = proof
         self._on_proven = on_proven
         self._on_death = on_death
@@ -47,6 +48,7 @@ class Proofs:
             await self._proof.due()
             await self._proof.prove()
             if self._proof.unproven is None:
+                self.was_proven = True
                 self._on_proven()
 
     def _on_stop(self, task: asyncio.Task[None]) -> None:

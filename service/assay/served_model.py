@@ -173,6 +173,11 @@ class ServedModel:
         """The reason why its engine's numbers are not served; None while they are, or without."""
         return None if self._proofs is None else self._proofs.unproven
 
+    @property
+    def was_proven(self) -> bool:
+        """Whether its engine was proven at least once; False for a model without an engine."""
+        return self._proofs is not None and self._proofs.was_proven
+
     async def loaded(self) -> bool:
         """Wait until the model is ready or has failed; return whether it is ready."""
         assert self._loading is not None, "start() comes first"
@@ -211,7 +216,7 @@ class ServedModel:
         state = self.state
         computes = self.unproven is None and isinstance(state, Ready) and state.batcher.alive
         computes = isinstance(state, Ready) and computes and await self._computes(state)
-        computes = computes and await self._is_current()
+        computes = computes and await self.is_current()
         self._metrics.ready.labels(self.id).set(computes)
         return computes
 
@@ -224,7 +229,7 @@ class ServedModel:
             return "not computing"
         return f"changed on disk: {self._changed} is not the file that was loaded"
 
-    async def _is_current(self) -> bool:
+    async def is_current(self) -> bool:
         """Return whether the files are those that were loaded."""
         changed = await asyncio.to_thread(self._files.stamps.changed)
         if changed is not None and self._changed is None:

@@ -1,6 +1,7 @@
 """Models that an engine computes, served: readiness, fingerprints, failures and batches."""
 
 import asyncio
+import math
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +20,7 @@ from support.servers import serving
 
 from assay.api.components import components_of
 from assay.app import create_app
+from assay.health import fault
 from assay.served_model import ServedModel
 from assay.settings import read_settings
 
@@ -99,6 +101,8 @@ async def test_unproven_engine_is_not_ready_and_says_why(tmp_path: Path) -> None
         readiness = await client.get("/readyz")
         assert readiness.status_code == 503
         assert "not proven" in readiness.json()["models"]["tiny@1"]
+        assert (await client.get("/startupz")).status_code == 200, "its files are read"
+        assert await fault(model) is None, "a new process would not be proven either"
         shown = (await client.get("/v1/models/tiny@1")).json()
         assert (shown["state"], shown["fingerprint"]) == ("not_proven", None)
         assert "ignores the option" in shown["failure"]
@@ -167,6 +171,34 @@ async def test_lost_engine_is_an_honest_503_and_cached_scores_stay(tmp_path: Pat
             assert lost.json()["retryable"]
             known = (await score(client, "one")).json()["results"][0]
             assert (known["score"], known["source"]) == (first["score"], "cache")
+
+
+async def test_lost_engine_takes_no_replica_out_and_restarts_none(tmp_path: Path) -> None:
+    async with (
+        EngineServer(vllm).listening() as server,
+        engine_model(tmp_path, server) as (client, model),
+    ):
+        assert (await client.get("/readyz")).status_code == 200
+        model._clock = lambda: math.inf  # no batch is recent any more
+        server.status = 503
+        readiness = await client.get("/readyz")
+        assert readiness.json()["models"] == {"tiny@1": "not computing"}
+        assert readiness.status_code == 200
+        assert await fault(model) is None
+        server.status, server.handler = 200, engines.shifted(vllm, 1)
+        await prove_again(model)  # the next call still finds the engine barred
+        assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_ended_batcher_of_an_engine_model_is_a_fault(tmp_path: Path) -> None:
+    async with (
+        EngineServer(vllm).listening() as server,
+        engine_model(tmp_path, server) as (client, model),
+    ):
+        assert (await client.get("/readyz")).status_code == 200
+        await model.require_ready().batcher.close(0.0)
+        assert (await client.get("/readyz")).status_code == 503
+        assert await fault(model) == "not computing"
 
 
 async def test_single_items_gather_into_calls_while_others_are_in_flight(tmp_path: Path) -> None:

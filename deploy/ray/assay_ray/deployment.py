@@ -14,6 +14,7 @@ from assay.api.components import components_of
 from assay.app import create_app
 from assay.cli.memory import bound_kernel_caches
 from assay.cli.serve import SWITCH_SECONDS
+from assay.health import fault
 from assay.settings import is_client_variable, read_settings
 from assay_ray.autoscaling import QUEUE_TOKENS
 from assay_ray.in_process import Reply, call_app
@@ -70,18 +71,20 @@ class Assay:
         return self.server
 
     async def check_health(self) -> None:
-        """Check that every model computes. Serve replaces a replica for which this raises.
+        """Check what only a new replica mends: Serve replaces one for which this raises.
 
         The first check waits until the models are loaded, so that a new replica gets no request
-        before, and the old one stays if they cannot be loaded.
+        before, and the old one stays if they cannot be loaded. An engine that is away, shadows, and
+        models that are being loaded while the replica serves, are no fault of the replica.
 
         Raises:
-            RuntimeError: a model does not compute.
+            RuntimeError: a model failed, or does not compute here.
         """
-        for model in components_of(self.server).service.models():
-            await model.loaded()
-            if model.failure is not None or not await model.is_computing():
-                raise RuntimeError(f"{model.id}: {model.failure or 'it does not compute'}")
+        required = components_of(self.server).lifecycle.table.required()
+        reasons = await asyncio.gather(*map(fault, required))
+        for model, reason in zip(required, reasons, strict=True):
+            if reason is not None:
+                raise RuntimeError(f"{model.id}: {reason}")
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the waiting tokens, for the policy."""

@@ -12,6 +12,7 @@ from assay.api.json import json_response
 from assay.api.middleware import caller_of
 from assay.api.schemas import Readiness
 from assay.api.scopes import ScopedRoute
+from assay.health import is_available, is_started
 from assay.served_model import Ready, ServedModel
 
 router = APIRouter(route_class=ScopedRoute, tags=["operation"])
@@ -19,7 +20,8 @@ router = APIRouter(route_class=ScopedRoute, tags=["operation"])
 
 LIVENESS_PATHS = ("/healthz", "/livez", "/health", "/ping", "/v2/health/live")
 READINESS_PATHS = ("/readyz", "/v2/health/ready")
-PROBE_PATHS = frozenset((*LIVENESS_PATHS, *READINESS_PATHS))
+STARTUP_PATH = "/startupz"
+PROBE_PATHS = frozenset((*LIVENESS_PATHS, *READINESS_PATHS, STARTUP_PATH))
 
 
 async def healthz() -> str:
@@ -27,11 +29,23 @@ async def healthz() -> str:
     return "ok"
 
 
+async def startupz(request: Request) -> Response:
+    """Return 200 once every model is loaded, else 503.
+
+    A model that an engine computes is loaded whether its engine is there or not. Models count as
+    for /readyz.
+    """
+    required = components_of(request.app).lifecycle.table.required()
+    started = all(map(is_started, required))
+    return PlainTextResponse("started" if started else "loading", 200 if started else 503)
+
+
 async def readyz(request: Request) -> Response:
     """Return 200 if every model computed recently or computes now, else 503 and the reasons.
 
-    Shadows, and models that were loaded later and are not ready yet, do not count. It is 503 too
-    once a stop was requested, and never because of Redis.
+    A lost engine does not end it once it was proven; the states name it. Shadows, and
+    models that were loaded later and are not ready yet, do not count. It is 503 too once a stop was
+    requested, and never because of Redis.
     """
     components = components_of(request.app)
     models = components.service.models()
@@ -39,8 +53,9 @@ async def readyz(request: Request) -> Response:
     states = dict(zip(names, await asyncio.gather(*map(_state, models)), strict=True))
     redis = None if components.redis is None else components.redis.state
     is_stopping = components.shutdown.is_announced
-    required = [served.id for served in components.lifecycle.table.required()]
-    ready = not is_stopping and all(states.get(model) == "ready" for model in required)
+    required = components.lifecycle.table.required()
+    available = [await is_available(served, states.get(served.id, "")) for served in required]
+    ready = not is_stopping and all(available)
     if not caller_of(request.scope).is_trusted:  # names and reasons are for those with a key
         states, redis = {}, None
     answer = Readiness(ready=ready, shutting_down=is_stopping, models=states, redis=redis)
@@ -49,6 +64,7 @@ async def readyz(request: Request) -> Response:
 
 for _path in LIVENESS_PATHS:
     router.get(_path, response_class=PlainTextResponse)(healthz)
+router.get(STARTUP_PATH, response_class=PlainTextResponse)(startupz)
 for _path in READINESS_PATHS:
     router.get(_path, response_model=Readiness, responses={503: {"model": Readiness}})(readyz)
 

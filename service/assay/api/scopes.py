@@ -38,7 +38,8 @@ _READING = """
 _ASKING = """
 /version /v1/models /v1/models/{model} /v2/models/{model}/ready
 /v2/models/{model}/versions/{version}/ready /reverify_mode /compat/nemo-gym/{model}/reverify_mode
-/healthz /livez /health /ping /v2/health/live /readyz /v2/health/ready / /page/{file}
+/healthz /livez /health /ping /v2/health/live /readyz /v2/health/ready /startupz
+/ /page/{file}
 """
 # Editing and deleting needs the scope, and that the run is the key's own.
 _RECORDING = ("POST /v1/runs/{run}/telemetry", "POST /v1/runs/{run}/gold")

@@ -37,7 +37,8 @@ class Flight:
         own: dict[int, Outcome] = {}
 
         async def compute(keys: Collection[bytes]) -> Mapping[bytes, Raw]:
-            numbers = [n for n, (key, _) in enumerate(inputs) if key in keys]
+            wanted = frozenset(keys)  # as a list of a thousand keys it would hold the event loop
+            numbers = [n for n, (key, _) in enumerate(inputs) if key in wanted]
             computed = await self.compute([inputs[n] for n in numbers])
             own.update(zip(numbers, computed, strict=True))
             values = {inputs[n][0]: own[n].value for n in numbers}

@@ -35,7 +35,7 @@ def failing_settings(tmp_path: Path) -> Settings:
 
 
 def test_the_usual_paths_of_probes_exist() -> None:
-    assert {"/healthz", "/livez", "/health", "/ping", "/readyz"} <= PROBE_PATHS
+    assert {"/healthz", "/livez", "/health", "/ping", "/readyz", "/startupz"} <= PROBE_PATHS
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -88,6 +88,7 @@ async def test_readiness_of_a_server_without_keys_names_reasons(
     served: Served, failing_settings: Settings
 ) -> None:
     async with served(failing_settings) as client:
+        assert (await client.get("/startupz")).status_code == 503
         models = (await client.get("/readyz")).json()["models"]
     assert models["broken@1"].startswith("failed: ")
 
