@@ -4,6 +4,7 @@ import asyncio
 import math
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -157,6 +158,34 @@ async def test_calls_that_wait_while_another_engine_is_proven_fail(tmp_path: Pat
         gate.set()
         assert (await waiting).status_code == 503
         assert (await score(client, "one")).status_code == 200
+
+
+async def test_request_prepared_while_another_engine_is_proven_leaves_no_number_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        EngineServer(vllm).listening() as server,
+        engine_model(tmp_path, server) as (client, model),
+    ):
+        kind = type(model.require_ready().model)
+        prepare, begun, proven = kind.prepare, threading.Event(), threading.Event()
+
+        def prepare_slowly(*arguments: Any) -> Any:
+            begun.set()
+            assert proven.wait(30)
+            return prepare(*arguments)
+
+        monkeypatch.setattr(kind, "prepare", prepare_slowly)
+        waiting = asyncio.create_task(score(client, "one"))
+        assert await asyncio.to_thread(begun.wait, 30)
+        server.handler = engines.shifted(vllm, 1)
+        await prove_again(model)
+        proven.set()
+        assert (await waiting).status_code == 503
+        assert (await score(client, "one")).json()["results"][0]["score"] == expected("one", 1)
+        server.handler = vllm
+        await prove_again(model)
+        assert (await score(client, "one")).json()["results"][0]["score"] == expected("one")
 
 
 async def test_lost_engine_is_an_honest_503_and_cached_scores_stay(tmp_path: Path) -> None:
