@@ -4,8 +4,8 @@ and the server's bill of materials.
     make lock
 
 Each file is one set: `build` packages the project, `server` runs it, `ray` runs it on Ray Serve,
-`torch` or `torch-cpu` comes beside it, `dev` is all that tests need. The versions are those of `constraints.txt`; a package that it does not
-name gets the newest. Needs uv, and the package index.
+`torch` or `torch-cpu` comes beside it, `dev` is all that tests need. The versions are those of
+`constraints.txt`; a package that it does not name gets the newest. Needs uv, and the package index.
 """
 
 import re
