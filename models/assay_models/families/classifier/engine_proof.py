@@ -73,6 +73,7 @@ class EngineProof:
         self._identity: EngineIdentity | None = None
         self._raws: list[Raw] = []
         self._generation = 0
+        self._is_partial = False
         self._failures = 0
         self._refuse_unprovable()
 
@@ -106,9 +107,14 @@ class EngineProof:
             pause = MIN_PAUSE_SECONDS * 2 ** min(self._failures - 1, 8)
             await asyncio.sleep(min(pause, MAX_PAUSE_SECONDS))
             return
+        seconds = self._engine_card.prove_seconds
+        if self._is_partial:  # the other URLs get no calls until they are proven
+            seconds = min(seconds, MAX_PAUSE_SECONDS)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._engine_card.prove_seconds):
+            async with asyncio.timeout(seconds):
                 await self._calls.doubted.wait()
+                if self._calls.unproven is None:  # an engine that flaps is not proven all the time
+                    await asyncio.sleep(MIN_PAUSE_SECONDS)
 
     async def prove(self) -> None:
         """Try the proof once, in a task whose calls have a deadline of their own."""
@@ -123,7 +129,7 @@ class EngineProof:
         _set_deadline()
         self._calls.doubted.clear()
         try:
-            identity, raws = await self._trial()
+            identity, proven = await self._trial()
         except EngineError as error:
             self._failures += 1
             if error.code not in _ABSENT or not self._raws:
@@ -133,7 +139,9 @@ class EngineProof:
             self._calls.unproven = str(error)
         else:
             self._failures = 0
-            self._accept(identity, raws)
+            self._is_partial = len(proven) < len(self._engines)
+            self._calls.engine.use(proven)
+            self._accept(identity, next(iter(proven.values())))
 
     def _accept(self, identity: EngineIdentity, raws: list[Raw]) -> None:
         before, known = self._identity, self._raws
@@ -149,8 +157,9 @@ class EngineProof:
             )
         self._calls.unproven = None
 
-    async def _trial(self) -> tuple[EngineIdentity, list[Raw]]:
-        """Prove every URL that answers; return their identity, and the raws of the short rows.
+    async def _trial(self) -> tuple[EngineIdentity, Mapping[str, list[Raw]]]:
+        """Prove every URL that answers; return their identity, and the raws of the short rows of
+        each.
 
         Raises:
             EngineError: none answers, or a call failed.
@@ -159,24 +168,30 @@ class EngineProof:
         identity = await self._calls.engine.identity()
         self._refuse_other(identity)
         proven: dict[str, list[Raw]] = {}
+        absent: EngineError | None = None
         for url, engine in self._engines.items():
             if url in identity.unreachable:
                 continue
             try:
-                proven[url] = await self._prove_engine(engine)
+                proven[url] = await self._prove_engine(engine, identity)
             except (CardError, EngineError) as error:
                 if isinstance(error, EngineError) and error.code in _ABSENT:
-                    raise
+                    absent = error
+                    continue
                 raise CardError(f"{self._card.id}: the engine at {url} {error}") from error
+        if absent is not None and not proven:
+            raise absent
         (first, raws), *others = proven.items()
         for url, other in others:
             if not self._are_near(other, raws):
                 raise CardError(
                     f"{self._card.id}: the engines at {first} and {url} compute different numbers"
                 )
-        return identity, raws
+        return identity, proven
 
-    async def _prove_engine(self, engine: Engine) -> list[Raw]:
+    async def _prove_engine(self, engine: Engine, identity: EngineIdentity) -> list[Raw]:
+        if _parts(await engine.identity()) != _parts(identity):
+            raise CardError("became another one while it was proven")
         rows = self._rows.short
         alone = await self._ask(engine, rows[:1])  # its failure says more than that of a batch
         raws = await self._ask(engine, rows)
