@@ -125,6 +125,7 @@ class Layers:
         for item in fields:
             call = PrepareCall(
                 self._ready.model,
+                self._ready.raw_fingerprint,
                 self._served.family.item,
                 Options(),
                 scope=b"unit costs",

@@ -101,10 +101,13 @@ class RequestBudget:
 class PrepareCall:
     """Everything besides the items that decides how one request is prepared.
 
-    `scope` is all that `prepare` depends on besides the items. `deadline` is the clock's time.
+    `fingerprint` is the model's when the request came: the cache keys of all its inputs have it,
+    though another engine may be proven meanwhile. `scope` is all that `prepare` depends on besides
+    the items. `deadline` is the clock's time.
     """
 
     model: RewardModel
+    fingerprint: str
     schema: type[Item]
     options: Options
     scope: bytes
@@ -337,13 +340,13 @@ def _prepare_indices(
         return entries
     preempt.get()(0, 0)
     group = tuple(valid[index] for index in kept)
-    prepared = _prepare_group(call.model, group, call.options)
+    prepared = _prepare_group(call, group)
     call.budget.add([prepared])
     return [prepared._replace(indices=kept, items=group), *entries]
 
 
-def _prepare_group(model: RewardModel, items: Sequence[Item], options: Options) -> PreparedItems:
-    prepared = catch_item_errors(model.prepare, items, options)
+def _prepare_group(call: PrepareCall, items: Sequence[Item]) -> PreparedItems:
+    prepared = catch_item_errors(call.model.prepare, items, call.options)
     if isinstance(prepared, ItemFailure):
         return PreparedItems(prepared)
-    return prepared_items(model.fingerprint, prepared)
+    return prepared_items(call.fingerprint, prepared)

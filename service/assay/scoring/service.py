@@ -241,6 +241,7 @@ class ScoringService:
         budget = RequestBudget(self._limits.max_request_tokens)
         prepare_call = PrepareCall(
             ready.model,
+            ready.raw_fingerprint,
             served.family.item,
             call.options,
             scope=f"{served.id} {fingerprint}".encode() + owner,

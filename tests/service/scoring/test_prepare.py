@@ -46,6 +46,7 @@ async def prepare(
     preparer = Preparer(PreparedCache(100_000, metrics), pool)
     call = PrepareCall(
         model,
+        "f",
         TextItem,
         Options(),
         scope=b"",
