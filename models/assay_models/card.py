@@ -178,6 +178,7 @@ class EngineCard(_Section):
     name of it. `api_key_file` is the path of a file with the bearer key. A call has at most
     `max_call_items` inputs and `max_call_tokens` tokens; a URL has at most `max_calls` in flight.
     `retries` are tries after the first. A try ends after `timeout_seconds`, or with the deadline.
+    `revision` names the weights that the engines serve: give others another one.
 
     The engine is proven before it is used, and again every `prove_seconds`. It computes in `dtype`,
     which chooses the bound of its numbers, from the card's `bounds` or the default. With `parity`
@@ -188,6 +189,7 @@ class EngineCard(_Section):
     protocol: Literal["vllm", "sglang", "tei", "assay"]
     urls: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
     model: str = ""
+    revision: str = ""
     api_key_file: str = ""
     max_call_items: Annotated[int, Field(ge=1)] = 64
     max_call_tokens: Annotated[int, Field(ge=1)] = 16_384
@@ -278,6 +280,15 @@ class ModelCard(_Section):
     resolution: Annotated[float, Field(ge=0)] = 0.0
     calibration: Calibration | None = None
     bounds: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_calls(self) -> Self:
+        if self.engine is not None and self.limits.max_tokens > self.engine.batch_bounds[0]:
+            raise ValueError(
+                f"a row of limits.max_tokens = {self.limits.max_tokens} and a canary of up to "
+                f"{CANARY_TOKENS} tokens do not fit one call: raise engine.max_call_tokens"
+            )
+        return self
 
     @property
     def id(self) -> str:

@@ -84,7 +84,11 @@ async def start_proofs(
         return None
     if example is not None and probe.inputs:
         _require_example(proof, model, example, probe)
-    await proof.prove()
+    try:
+        await proof.prove()
+    except asyncio.CancelledError:
+        await proof.close()
+        raise
     proofs = Proofs(proof, on_proven, on_death)
     proofs.start()
     return proofs

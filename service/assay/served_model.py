@@ -264,6 +264,7 @@ class ServedModel:
                 raise CardError(f"loading took more than {self._load_timeout:g} seconds")
             model, probe = loading.result()
             raws = await self._self_test(model, probe) if proof_of(model) is None else []
+        self._has_lock = False  # a proof, unlike a load, can be interrupted
         self._proofs = await start_proofs(
             model, self.card.example, probe, on_proven=self._renew, on_death=self._on_death
         )

@@ -12,12 +12,13 @@ MODELS = {"vllm": "rm", "sglang": "", "tei": "", "assay": "rm@1"}
 Row = Sequence[int]
 
 
-def engine_card(protocol: str, *urls: str, **fields: Any) -> ModelCard:
+def engine_card(
+    protocol: str, *urls: str, limits: Mapping[str, int] | None = None, **fields: Any
+) -> ModelCard:
     """Return a card with a section `[engine]`."""
     engine = {"protocol": protocol, "urls": urls, "model": MODELS[protocol], **fields}
-    return ModelCard.model_validate(
-        {"name": "remote", "version": 1, "family": "reference", "engine": engine}
-    )
+    name = {"name": "remote", "version": 1, "family": "reference"}
+    return ModelCard.model_validate({**name, "limits": limits or {}, "engine": engine})
 
 
 def text_of(row: Row) -> str:

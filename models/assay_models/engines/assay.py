@@ -12,8 +12,14 @@ from assay_models.engines.errors import EngineError, bad_reply
 from assay_models.engines.http import Reply
 from assay_models.engines.identity import EngineIdentity
 from assay_models.engines.protocol import DEFAULT_FIELDS, ProtocolEngine, Text, text_size
-from assay_models.engines.replies import JsonObject, by_index, number, parse_object, text_at
-from assay_models.engines.splitting import compute_rows
+from assay_models.engines.replies import (
+    JsonObject,
+    by_index,
+    name_at,
+    number,
+    parse_object,
+    text_at,
+)
 from assay_models.engines.transport import Call
 
 CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -38,15 +44,12 @@ class AssayEngine(ProtocolEngine):
         *,
         activation: bool | None = False,
         fields: tuple[str, str] = DEFAULT_FIELDS,
+        whole: bool = False,
     ) -> list[Raw | ItemError]:
         """See `Engine.classify_texts`."""
         self._always_raw(activation)
-        return await compute_rows(
-            texts,
-            lambda part: self._call(part, fields),
-            size=text_size,
-            max_rows=self._card.max_call_items,
-            max_tokens=self._card.max_call_tokens,
+        return await self._compute(
+            texts, lambda part: self._call(part, fields), size=text_size, whole=whole
         )
 
     async def identity(self) -> EngineIdentity:
@@ -79,12 +82,12 @@ class AssayEngine(ProtocolEngine):
     async def _identify(self, endpoint: Endpoint) -> EngineIdentity:
         model = await self._get(endpoint, f"/v1/models/{self._card.model}")
         version = await self._get(endpoint, "/version")
-        fingerprint = text_at(model, "fingerprint")
+        fingerprint = name_at(model, "fingerprint")
         if fingerprint is None:
             raise EngineError("engine_unavailable", f"{endpoint.url} has not loaded the model yet")
         return EngineIdentity(
-            model=text_at(model, "id") or self._card.model,
-            version=text_at(version, "version") or "",
+            model=name_at(model, "id") or self._card.model,
+            version=name_at(version, "version") or "",
             fingerprint=fingerprint,
         )
 

@@ -1,7 +1,7 @@
 """Engine, the interface of all engines, and `open_engine`."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 from assay_models.base import ItemError, Raw
@@ -36,13 +36,18 @@ class Engine(Protocol):
         """Whether it can also return activated numbers, which proves that the others are raw."""
 
     async def classify(
-        self, rows: Sequence[Sequence[int]], *, activation: bool | None = False
+        self,
+        rows: Sequence[Sequence[int]],
+        *,
+        activation: bool | None = False,
+        whole: bool = False,
     ) -> list[Raw | ItemError]:
         """Return the raws of rows of token ids, or a row's own error, in order.
 
         Args:
             rows: token ids; nothing is added to them.
             activation: whether to apply sigmoid or softmax; None leaves it to the engine.
+            whole: whether to send all rows in one call, which fails as a whole.
 
         Raises:
             EngineError: a call failed as a whole.
@@ -54,6 +59,7 @@ class Engine(Protocol):
         *,
         activation: bool | None = False,
         fields: tuple[str, str] = ("text", "text_pair"),
+        whole: bool = False,
     ) -> list[Raw | ItemError]:
         """Return the raws of texts, or of pairs of texts, which the engine tokenizes.
 
@@ -61,6 +67,7 @@ class Engine(Protocol):
             texts: a text or a pair of texts each.
             activation: as for `classify`.
             fields: names of a pair's two fields in an item of another Assay.
+            whole: as for `classify`.
 
         Raises:
             EngineError: a call failed as a whole.
@@ -72,6 +79,9 @@ class Engine(Protocol):
         Raises:
             EngineError: no URL answers, one has not the model, or two differ.
         """
+
+    def use(self, urls: Collection[str]) -> None:
+        """Send calls to these URLs of the card only. `identity` still asks all of them."""
 
     async def close(self) -> None:
         """Close all connections."""

@@ -1,7 +1,7 @@
 """Endpoints: the URLs of an engine, and the choice of the one that takes the next call."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from assay_models.engines.breaker import CircuitBreaker
@@ -53,6 +53,12 @@ class Endpoints:
             Endpoint(place, url, CircuitBreaker(clock, self._notify(place)))
             for place, url in ((Place(model, number), url) for number, url in enumerate(urls))
         )
+        self._used = self.all
+
+    def use(self, urls: Collection[str]) -> None:
+        """Take places at these URLs only; calls that wait choose among them."""
+        self._used = tuple(endpoint for endpoint in self.all if endpoint.url in urls)
+        self._wake()
 
     async def acquire(self, tokens: int, tried: frozenset[int] = frozenset()) -> Endpoint:
         """Take a place for a call, at the URL with the fewest outstanding tokens.
@@ -64,7 +70,7 @@ class Endpoints:
             EngineError: the circuit breaker of every URL is open.
         """
         while True:
-            allowed = [endpoint for endpoint in self.all if endpoint.breaker.allows_call]
+            allowed = [endpoint for endpoint in self._used if endpoint.breaker.allows_call]
             if not allowed and not self._has_trial():
                 raise self._out_of_use()
             others = [endpoint for endpoint in allowed if endpoint.place.url not in tried]
@@ -83,9 +89,7 @@ class Endpoints:
         endpoint.calls -= 1
         endpoint.tokens -= tokens
         self._listener.on_in_flight(endpoint.place, endpoint.calls)
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
+        self._wake()
 
     def rest(self, endpoint: Endpoint, seconds: float) -> None:
         """Prefer other URLs for some seconds."""
@@ -94,7 +98,9 @@ class Endpoints:
     def has_other(self, tried: frozenset[int]) -> bool:
         """Return whether a URL that was not tried may be called now."""
         return any(
-            endpoint.breaker.allows_call for endpoint in self.all if endpoint.place.url not in tried
+            endpoint.breaker.allows_call
+            for endpoint in self._used
+            if endpoint.place.url not in tried
         )
 
     def _take(self, endpoint: Endpoint, tokens: int) -> None:
@@ -103,6 +109,11 @@ class Endpoints:
         endpoint.used += 1
         endpoint.tokens += tokens
         self._listener.on_in_flight(endpoint.place, endpoint.calls)
+
+    def _wake(self) -> None:
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
 
     async def _wait(self) -> None:
         """Wait until a call has ended. Waiting calls wake in the order in which they came."""
@@ -115,10 +126,10 @@ class Endpoints:
 
     def _has_trial(self) -> bool:
         """Return whether a half-open breaker's one call is in flight, so that waiting may help."""
-        return any(endpoint.breaker.state == "half_open" for endpoint in self.all)
+        return any(endpoint.breaker.state == "half_open" for endpoint in self._used)
 
     def _out_of_use(self) -> EngineError:
-        seconds = min(endpoint.breaker.retry_after for endpoint in self.all)
+        seconds = min(endpoint.breaker.retry_after for endpoint in self._used)
         return EngineError(
             "engine_unavailable",
             f"the engine failed repeatedly; it is called again in {seconds:.1f} seconds",

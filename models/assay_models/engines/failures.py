@@ -18,6 +18,7 @@ UNAVAILABLE = frozenset((408, 502, 503, 504))
 ROW_REFUSALS = frozenset((400, 413, 422))
 """Statuses of a call that a single row of it may have caused."""
 DENIED = frozenset((401, 403))
+MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 
 class Failure(NamedTuple):
@@ -70,24 +71,25 @@ def of_timeout(seconds: float, again: Again, *, is_fault: bool) -> Failure:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that `Retry-After` names, as a number or a date; None without a valid
-    one."""
+    """Return the seconds that `Retry-After` names, as a number or a date, a day at most; None
+    without a valid one."""
     value = headers.get("retry-after", "").strip()
     try:
         seconds = float(value)
     except ValueError:
         seconds = _seconds_until(value)
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+    is_valid = math.isfinite(seconds) and seconds >= 0
+    return min(seconds, MAX_RETRY_AFTER_SECONDS) if is_valid else None
 
 
 def _seconds_until(date: str) -> float:
     try:
         moment = parsedate_to_datetime(date)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):  # no date, or one beyond the calendar
         return math.nan
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def _unavailable(reply: Reply) -> EngineError:

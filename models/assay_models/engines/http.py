@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import NamedTuple
 
 import httpx2
@@ -48,9 +49,10 @@ class ReplyUnreadable(Exception):
 class HttpPool:
     """A pool of connections that are kept alive.
 
-    Redirects are not followed. Proxies and passwords that the environment or `.netrc` names are not
-    used: an engine is called at the URL of its card and nowhere else. Certificates are checked
-    against those of the system, and those that `SSL_CERT_FILE` names.
+    Redirects are not followed, and cookies not kept: a balancer's cookie would send all calls to
+    one engine behind it. Proxies and passwords that the environment or `.netrc` names are not used:
+    an engine is called at the URL of its card and nowhere else. Certificates are checked against
+    those of the system, and those that `SSL_CERT_FILE` names.
 
     Args:
         connections: idle connections to keep.
@@ -65,6 +67,7 @@ class HttpPool:
             verify=httpx2.create_ssl_context() if is_encrypted else bare,
             trust_env=False,
             follow_redirects=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=httpx2.Timeout(None, connect=connect_seconds),
             limits=httpx2.Limits(
                 max_connections=None,

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from assay_models.engines.endpoints import Endpoint
 from assay_models.engines.errors import EngineError
 
+MAX_TEXT = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class EngineIdentity:
@@ -38,9 +40,14 @@ def agreed(
         if identity != first:
             raise EngineError(
                 "engine_bad_reply",
-                f"{first_endpoint.url} and {endpoint.url} are not the same engine: {first} and"
-                f" {identity}: start the same version with the same model on both, or give each a"
-                " card of its own",
+                f"{first_endpoint.url} and {endpoint.url} are not the same engine: {_text(first)}"
+                f" and {_text(identity)}: start the same version with the same model on both, or"
+                " give each a card of its own",
                 retryable=False,
             )
     return replace(first, unreachable=tuple(unreachable))
+
+
+def _text(identity: EngineIdentity) -> str:
+    """Return an identity for an error; a model may have thousands of labels."""
+    return str(identity)[:MAX_TEXT]

@@ -1,10 +1,11 @@
 """ProtocolEngine, the base class of the engines of each protocol."""
 
+import asyncio
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from itertools import count
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 from assay_models.base import ItemError, Raw
 from assay_models.card import EngineCard
@@ -17,6 +18,7 @@ from assay_models.engines.replies import JsonObject, parse_object
 from assay_models.engines.splitting import compute_rows
 from assay_models.engines.transport import Transport
 
+Row = TypeVar("Row")
 Text = str | tuple[str, str]
 DEFAULT_FIELDS = ("text", "text_pair")
 UNREACHABLE = ("engine_unavailable", "engine_timeout")
@@ -43,7 +45,11 @@ class ProtocolEngine(ABC):
         self._numbers = count()
 
     async def classify(
-        self, rows: Sequence[Sequence[int]], *, activation: bool | None = False
+        self,
+        rows: Sequence[Sequence[int]],
+        *,
+        activation: bool | None = False,
+        whole: bool = False,
     ) -> list[Raw | ItemError]:
         """See `Engine.classify`."""
         raise self._unsupported("token ids")
@@ -54,28 +60,34 @@ class ProtocolEngine(ABC):
         *,
         activation: bool | None = False,
         fields: tuple[str, str] = DEFAULT_FIELDS,
+        whole: bool = False,
     ) -> list[Raw | ItemError]:
         """See `Engine.classify_texts`."""
         raise self._unsupported("texts")
 
     async def identity(self) -> EngineIdentity:
         """See `Engine.identity`. The number of labels may be another one afterwards."""
+        endpoints = self._transport.endpoints.all
+        answers = await asyncio.gather(*map(self._try_identify, endpoints))
         identities: list[tuple[Endpoint, EngineIdentity]] = []
-        unreachable: list[str] = []
-        error: EngineError | None = None
-        for endpoint in self._transport.endpoints.all:
-            try:
-                identities.append((endpoint, await self._identify(endpoint)))
-                endpoint.breaker.invite()
-            except EngineError as failure:
-                if failure.code not in UNREACHABLE:
-                    raise
-                error = failure
-                unreachable.append(endpoint.url)
-        if error is not None and not identities:
-            raise error
+        errors: list[EngineError] = []
+        for endpoint, answer in zip(endpoints, answers, strict=True):
+            if isinstance(answer, EngineIdentity):
+                identities.append((endpoint, answer))
+            elif answer.code in UNREACHABLE:
+                errors.append(answer)
+            else:
+                raise answer
+        if not identities:
+            raise errors[-1]
         self._width = None
-        return agreed(identities, unreachable)
+        answered = {endpoint.url for endpoint, _ in identities}
+        silent = [endpoint.url for endpoint in endpoints if endpoint.url not in answered]
+        return agreed(identities, silent)
+
+    def use(self, urls: Collection[str]) -> None:
+        """See `Engine.use`."""
+        self._transport.endpoints.use(urls)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -84,15 +96,39 @@ class ProtocolEngine(ABC):
     @abstractmethod
     async def _identify(self, endpoint: Endpoint) -> EngineIdentity: ...
 
-    async def _compute_ids(
-        self, rows: Sequence[Sequence[int]], activation: bool | None
+    async def _try_identify(self, endpoint: Endpoint) -> EngineIdentity | EngineError:
+        """Return a URL's identity, or why there is none: one URL may not delay the others."""
+        try:
+            identity = await self._identify(endpoint)
+        except EngineError as error:
+            return error
+        endpoint.breaker.invite()
+        return identity
+
+    async def _compute(
+        self,
+        rows: Sequence[Row],
+        compute: Callable[[Sequence[Row]], Awaitable[Sequence[Raw | ItemError]]],
+        *,
+        size: Callable[[Row], int],
+        whole: bool,
     ) -> list[Raw | ItemError]:
+        """Compute rows in one call, or in calls of the card's size; see `compute_rows`."""
+        if whole:
+            return list(await compute(rows))
         return await compute_rows(
             rows,
-            lambda part: self._call_ids(part, activation),
-            size=len,
+            compute,
+            size=size,
             max_rows=self._card.max_call_items,
             max_tokens=self._card.max_call_tokens,
+        )
+
+    async def _compute_ids(
+        self, rows: Sequence[Sequence[int]], activation: bool | None, whole: bool
+    ) -> list[Raw | ItemError]:
+        return await self._compute(
+            rows, lambda part: self._call_ids(part, activation), size=len, whole=whole
         )
 
     async def _call_ids(

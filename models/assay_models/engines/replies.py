@@ -12,6 +12,11 @@ from assay_models.engines.http import Reply
 
 JsonObject = dict[str, Any]
 
+MAX_LOGIT = 3.4028234663852886e38
+"""The largest number in fp32; no engine computes in a wider type."""
+MAX_NAME = 512
+"""Letters of a model's or version's name: they come into errors and logs."""
+
 
 def parse_object(reply: Reply) -> JsonObject:
     """Return the JSON object in a reply.
@@ -109,6 +114,8 @@ def number(value: object) -> float:
     assert isinstance(value, float | int)
     if not math.isfinite(value):
         raise bad_reply("a logit is not finite")
+    if abs(value) > MAX_LOGIT:
+        raise bad_reply("a logit is larger than any number in fp32")
     return float(value)
 
 
@@ -116,6 +123,18 @@ def text_at(entry: object, *path: str) -> str | None:
     """Return the text at a path of keys; None where there is no text."""
     value = _at(entry, path)
     return value if isinstance(value, str) else None
+
+
+def name_at(entry: object, *path: str) -> str | None:
+    """Return the name at a path of keys; None where there is no text.
+
+    Raises:
+        EngineError: it is longer than any name, or not printable.
+    """
+    name = text_at(entry, *path)
+    if name is not None and (len(name) > MAX_NAME or not name.isprintable()):
+        raise bad_reply("a name in its description is too long, or not printable")
+    return name
 
 
 def whole_at(entry: object, *path: str) -> int | None:

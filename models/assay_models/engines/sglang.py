@@ -11,7 +11,7 @@ from assay_models.engines.errors import bad_reply
 from assay_models.engines.http import Reply
 from assay_models.engines.identity import EngineIdentity
 from assay_models.engines.protocol import ProtocolEngine
-from assay_models.engines.replies import by_id, numbers, parse_list, text_at, whole_at
+from assay_models.engines.replies import by_id, name_at, numbers, parse_list, text_at, whole_at
 from assay_models.engines.transport import Call
 
 
@@ -28,11 +28,15 @@ class SglangEngine(ProtocolEngine):
     can_activate = False
 
     async def classify(
-        self, rows: Sequence[Sequence[int]], *, activation: bool | None = False
+        self,
+        rows: Sequence[Sequence[int]],
+        *,
+        activation: bool | None = False,
+        whole: bool = False,
     ) -> list[Raw | ItemError]:
         """See `Engine.classify`."""
         self._always_raw(activation)
-        return await self._compute_ids(rows, activation)
+        return await self._compute_ids(rows, activation, whole)
 
     async def _call_ids(
         self, rows: Sequence[Sequence[int]], activation: bool | None
@@ -48,14 +52,14 @@ class SglangEngine(ProtocolEngine):
     async def _identify(self, endpoint: Endpoint) -> EngineIdentity:
         info: dict[str, Any] = await self._get(endpoint, "/model_info", "/get_model_info")
         server: dict[str, Any] = await self._get(endpoint, "/server_info", "/get_server_info")
-        model = text_at(info, "model_path")
+        model = name_at(info, "model_path")
         if model is None:
             raise bad_reply("its description names no model")
         return EngineIdentity(
             model=model,
-            revision=text_at(info, "weight_version") or text_at(server, "revision") or "",
-            version=text_at(server, "version") or "",
-            dtype=text_at(server, "dtype"),
+            revision=name_at(info, "weight_version") or name_at(server, "revision") or "",
+            version=name_at(server, "version") or "",
+            dtype=name_at(server, "dtype"),
             max_tokens=whole_at(server, "context_length"),
         )
 

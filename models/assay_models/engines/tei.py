@@ -11,8 +11,14 @@ from assay_models.engines.errors import bad_reply
 from assay_models.engines.http import Reply
 from assay_models.engines.identity import EngineIdentity
 from assay_models.engines.protocol import DEFAULT_FIELDS, ProtocolEngine, Text, text_size
-from assay_models.engines.replies import number, objects, parse_list, text_at, whole_at
-from assay_models.engines.splitting import compute_rows
+from assay_models.engines.replies import (
+    name_at,
+    number,
+    objects,
+    parse_list,
+    text_at,
+    whole_at,
+)
 from assay_models.engines.transport import ALONE, Call
 
 
@@ -35,16 +41,13 @@ class TeiEngine(ProtocolEngine):
         *,
         activation: bool | None = False,
         fields: tuple[str, str] = DEFAULT_FIELDS,
+        whole: bool = False,
     ) -> list[Raw | ItemError]:
         """See `Engine.classify_texts`. `fields` has no meaning here."""
         if self._labels is None:
             await self.identity()
-        return await compute_rows(
-            texts,
-            lambda part: self._call(part, activation),
-            size=text_size,
-            max_rows=self._card.max_call_items,
-            max_tokens=self._card.max_call_tokens,
+        return await self._compute(
+            texts, lambda part: self._call(part, activation), size=text_size, whole=whole
         )
 
     async def identity(self) -> EngineIdentity:
@@ -71,14 +74,14 @@ class TeiEngine(ProtocolEngine):
 
     async def _identify(self, endpoint: Endpoint) -> EngineIdentity:
         info = await self._get(endpoint, "/info")
-        model = text_at(info, "model_id")
+        model = name_at(info, "model_id")
         if model is None:
             raise bad_reply("its description names no model")
         return EngineIdentity(
             model=model,
-            revision=text_at(info, "model_sha") or "",
-            version=text_at(info, "version") or "",
-            dtype=text_at(info, "model_dtype"),
+            revision=name_at(info, "model_sha") or "",
+            version=name_at(info, "version") or "",
+            dtype=name_at(info, "model_dtype"),
             max_tokens=whole_at(info, "max_input_length"),
             labels=_labels(info.get("model_type")),
         )

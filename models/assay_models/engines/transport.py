@@ -26,6 +26,8 @@ MAX_PAUSE_SECONDS = 5.0
 MAX_RETRY_AFTER_SECONDS = 60.0
 DEFAULT_REST_SECONDS = 1.0
 """Other URLs are preferred for this long to one that answered 429 without `Retry-After`."""
+GET_SECONDS = 10.0
+"""The longest time for a description, which costs an engine nothing: one that hangs has none."""
 STALLED_SECONDS = 10.0
 """A try that a caller's deadline cut short counts against its URL only after this time: callers in
 a hurry must not open a circuit breaker for all others."""
@@ -134,7 +136,7 @@ class Transport:
         Raises:
             EngineError: there is no reply; a reply of any status is returned.
         """
-        seconds = self._seconds_left()
+        seconds = min(self._seconds_left(), GET_SECONDS)
         try:
             async with asyncio.timeout(seconds):
                 headers = {**self._key.headers(), **ALONE}

@@ -13,13 +13,13 @@ from assay_models.engines.protocol import DEFAULT_FIELDS, ProtocolEngine, Text, 
 from assay_models.engines.replies import (
     JsonObject,
     by_index,
+    name_at,
     number,
     numbers,
     parse_object,
     text_at,
     whole_at,
 )
-from assay_models.engines.splitting import compute_rows
 from assay_models.engines.transport import Call
 
 
@@ -37,10 +37,14 @@ class VllmEngine(ProtocolEngine):
     takes_pairs = True
 
     async def classify(
-        self, rows: Sequence[Sequence[int]], *, activation: bool | None = False
+        self,
+        rows: Sequence[Sequence[int]],
+        *,
+        activation: bool | None = False,
+        whole: bool = False,
     ) -> list[Raw | ItemError]:
         """See `Engine.classify`."""
-        return await self._compute_ids(rows, activation)
+        return await self._compute_ids(rows, activation, whole)
 
     async def classify_texts(
         self,
@@ -48,6 +52,7 @@ class VllmEngine(ProtocolEngine):
         *,
         activation: bool | None = False,
         fields: tuple[str, str] = DEFAULT_FIELDS,
+        whole: bool = False,
     ) -> list[Raw | ItemError]:
         """Return the scores of pairs of texts, of a model with one label, by `POST /score`.
 
@@ -60,12 +65,8 @@ class VllmEngine(ProtocolEngine):
         pairs = [text for text in texts if not isinstance(text, str)]
         if len(pairs) < len(texts):
             raise self._unsupported("single texts: send token ids")
-        return await compute_rows(
-            pairs,
-            lambda part: self._call_pairs(part, activation),
-            size=text_size,
-            max_rows=self._card.max_call_items,
-            max_tokens=self._card.max_call_tokens,
+        return await self._compute(
+            pairs, lambda part: self._call_pairs(part, activation), size=text_size, whole=whole
         )
 
     async def _call_ids(
@@ -106,17 +107,17 @@ class VllmEngine(ProtocolEngine):
         listed = (await self._get(endpoint, "/v1/models")).get("data")
         models = listed if isinstance(listed, list) else []
         name = self._card.model
-        served = [model for model in models if name in ("", text_at(model, "id"))]
+        served = [model for model in models if name in ("", name_at(model, "id"))]
         if not served:
             text = f"{endpoint.url} does not serve the card's `engine.model`"
             raise EngineError("engine_refused", text, retryable=False)
-        root = text_at(served[0], "root") or text_at(served[0], "id")
+        root = name_at(served[0], "root") or name_at(served[0], "id")
         if root is None:
             raise bad_reply("its list of models names no model")
         version = await self._get(endpoint, "/version")
         return EngineIdentity(
             model=root,
-            version=text_at(version, "version") or "",
+            version=name_at(version, "version") or "",
             max_tokens=whole_at(served[0], "max_model_len"),
         )
 

@@ -178,7 +178,9 @@ async def test_rows_beyond_a_calls_limits_go_in_several_calls(protocol: str) -> 
 
 async def test_rows_beyond_a_calls_tokens_go_in_several_calls() -> None:
     async with EngineServer(PROTOCOLS["vllm"]).listening() as server:
-        engine = open_engine(engine_card("vllm", server.url, max_call_tokens=5))
+        small = {"max_tokens": 5}
+        card = engine_card("vllm", server.url, limits=small, max_call_tokens=5, canary="schedule")
+        engine = open_engine(card)
         rows = [[1] * 9, [2] * 3, [3] * 2, [4]]
         assert await engine.classify(rows) == raws_of(rows)
         assert [request.body["input"] for request in server.posts] == [

@@ -8,6 +8,7 @@ Transformers.
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
@@ -20,9 +21,10 @@ from assay_models.engines.errors import EngineError
 from assay_models.engines.identity import EngineIdentity
 from assay_models.engines.listener import EngineListener
 from assay_models.families.classifier.check import Check
-from assay_models.families.classifier.engine_calls import Canary, EngineCalls, ask
+from assay_models.families.classifier.engine_calls import EngineCalls, ask
 from assay_models.families.classifier.outputs import Outputs
 from assay_models.families.classifier.proof_rows import ProofRows
+from assay_models.families.classifier.proven_engine import Canary, ProvenEngine, parts_of
 from assay_models.families.classifier.reference_logits import ReferenceLogits
 from assay_models.shaping import probabilities, sigmoid
 
@@ -30,9 +32,9 @@ CALL_SECONDS = 30.0
 """The time for each step of a proof at the engine."""
 MIN_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 15.0
-CELL_BOUNDS = 4
-"""The width of a cell of raws in the fingerprint, in bounds of the dtype."""
 _ABSENT = ("engine_unavailable", "engine_timeout")
+_NO_REVISION = ("", "default")
+"""What an engine says that knows no revision of its weights."""
 
 
 class EngineProof:
@@ -70,9 +72,7 @@ class EngineProof:
             url: open_engine(_with_url(card, card.engine, url), listener=listener)
             for url in card.engine.urls
         }
-        self._identity: EngineIdentity | None = None
-        self._raws: list[Raw] = []
-        self._generation = 0
+        self._is_partial = False
         self._failures = 0
         self._refuse_unprovable()
 
@@ -83,18 +83,10 @@ class EngineProof:
 
     @property
     def fingerprint_parts(self) -> Mapping[str, object]:
-        """The engine that was proven last: what it says of itself, and what it computes.
-
-        Its raws of the short rows are rounded to cells, so that replicas have one fingerprint
-        though an engine's last bits change with its load.
-        """
-        width = CELL_BOUNDS * self._calls.bound
-        cells = [tuple(round(number / width) for number in raw) for raw in self._raws]
-        identity = None if self._identity is None else _parts(self._identity)
-        return {
-            "engine": (self._engine_card.protocol, self._engine_card.dtype, identity),
-            "engine_raws": (cells, self._generation),
-        }
+        """The engine that was proven last: what it and the card say of it."""
+        card, proven = self._engine_card, self._calls.proven
+        parts = None if proven is None else proven.parts
+        return {"engine": (card.protocol, card.dtype, card.revision, parts)}
 
     def require(self, inputs: Sequence[Input], verify: Callable[[Sequence[Raw]], None]) -> None:
         """Add inputs whose raws `verify` must accept without a `CardError`."""
@@ -106,78 +98,104 @@ class EngineProof:
             pause = MIN_PAUSE_SECONDS * 2 ** min(self._failures - 1, 8)
             await asyncio.sleep(min(pause, MAX_PAUSE_SECONDS))
             return
+        seconds = self._engine_card.prove_seconds
+        if self._is_partial:  # the other URLs get no calls until they are proven
+            seconds = min(seconds, MAX_PAUSE_SECONDS)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._engine_card.prove_seconds):
+            async with asyncio.timeout(seconds):
                 await self._calls.doubted.wait()
+                if self._calls.unproven is None:  # an engine that flaps is not proven all the time
+                    await asyncio.sleep(MIN_PAUSE_SECONDS)
 
     async def prove(self) -> None:
-        """Try the proof once, in a task whose calls have a deadline of their own."""
-        await asyncio.create_task(self._prove())
+        """Try the proof once, in a task whose calls have a deadline of their own.
 
-    async def close(self) -> None:
-        """Close the connections."""
-        for engine in (*self._engines.values(), self._calls.engine):
-            await engine.close()
-
-    async def _prove(self) -> None:
-        _set_deadline()
-        self._calls.doubted.clear()
+        No call comes between the engine's acceptance and the return: it would be of one engine and
+        have the fingerprint of another.
+        """
+        self._calls.begin_proof()
         try:
-            identity, raws = await self._trial()
+            identity, proven = await asyncio.create_task(self._trial())
         except EngineError as error:
             self._failures += 1
-            if error.code not in _ABSENT or not self._raws:
+            if error.code not in _ABSENT or self._calls.proven is None:
                 self._calls.unproven = error.detail
         except CardError as error:
             self._failures += 1
             self._calls.unproven = str(error)
         else:
             self._failures = 0
-            self._accept(identity, raws)
+            self._is_partial = len(proven) < len(self._engines)
+            self._accept(identity, proven)
 
-    def _accept(self, identity: EngineIdentity, raws: list[Raw]) -> None:
-        before, known = self._identity, self._raws
-        is_same = before is not None and _parts(before) == _parts(identity)
-        if not is_same or not self._are_near(raws, known):
-            parts = self.fingerprint_parts
-            self._identity, self._raws = identity, raws
-            if known and self.fingerprint_parts == parts:
-                self._generation += 1
+    async def close(self) -> None:
+        """Close the connections."""
+        for engine in (*self._engines.values(), self._calls.engine):
+            await engine.close()
+
+    def _accept(self, identity: EngineIdentity, proven: Mapping[str, list[Raw]]) -> None:
+        raws = next(iter(proven.values()))
+        accepted = self._calls.proven
+        if accepted is None or not self._is_same(identity, raws, accepted):
             count = len(self._rows.short)
-            self._calls.canaries = (
+            canaries = (
                 *self._canaries(self._rows.short, raws[:count]),
                 *self._canaries(self._rows.pairs, raws[count:]),
             )
-        self._calls.unproven = None
+            mark = "" if self._is_named(identity) else secrets.token_hex(8)
+            accepted = ProvenEngine(identity, tuple(raws), canaries, mark)
+        self._calls.accept(accepted, proven)
 
-    async def _trial(self) -> tuple[EngineIdentity, list[Raw]]:
-        """Prove every URL that answers; return their identity, and the raws of the short rows.
+    def _is_same(self, identity: EngineIdentity, raws: Sequence[Raw], known: ProvenEngine) -> bool:
+        is_named_so = parts_of(identity) == parts_of(known.identity)
+        return is_named_so and self._are_near(raws, known.raws)
+
+    def _is_named(self, identity: EngineIdentity) -> bool:
+        """Return whether the fingerprint names the weights: by what the engine or the card says of
+        them, or by their digests where the proof compares with them."""
+        return (
+            self._reference is not None
+            or bool(self._engine_card.revision or identity.fingerprint)
+            or identity.revision not in _NO_REVISION
+        )
+
+    async def _trial(self) -> tuple[EngineIdentity, Mapping[str, list[Raw]]]:
+        """Prove every URL that answers; return their identity, and the raws of the short rows of
+        each.
 
         Raises:
             EngineError: none answers, or a call failed.
             CardError: the numbers of one are wrong; the text says which and why.
         """
+        _set_deadline()
         identity = await self._calls.engine.identity()
         self._refuse_other(identity)
         proven: dict[str, list[Raw]] = {}
+        absent: EngineError | None = None
         for url, engine in self._engines.items():
             if url in identity.unreachable:
                 continue
             try:
-                proven[url] = await self._prove_engine(engine)
+                proven[url] = await self._prove_engine(engine, identity)
             except (CardError, EngineError) as error:
                 if isinstance(error, EngineError) and error.code in _ABSENT:
-                    raise
+                    absent = error
+                    continue
                 raise CardError(f"{self._card.id}: the engine at {url} {error}") from error
+        if absent is not None and not proven:
+            raise absent
         (first, raws), *others = proven.items()
         for url, other in others:
             if not self._are_near(other, raws):
                 raise CardError(
                     f"{self._card.id}: the engines at {first} and {url} compute different numbers"
                 )
-        return identity, raws
+        self._refuse_changed(identity, raws)
+        return identity, proven
 
-    async def _prove_engine(self, engine: Engine) -> list[Raw]:
+    async def _prove_engine(self, engine: Engine, identity: EngineIdentity) -> list[Raw]:
+        if parts_of(await engine.identity()) != parts_of(identity):
+            raise CardError("became another one while it was proven")
         raws = await self._prove_rows(engine, self._rows.short)
         if self._rows.pairs:
             raws += await self._prove_rows(engine, self._rows.pairs)
@@ -280,6 +298,17 @@ class EngineProof:
                 f"{', '.join(labels)}"
             )
 
+    def _refuse_changed(self, identity: EngineIdentity, raws: Sequence[Raw]) -> None:
+        """Refuse other weights under a name that the fingerprint has for those proven before."""
+        known = self._calls.proven
+        if known is None or parts_of(identity) != parts_of(known.identity):
+            return
+        if self._is_named(identity) and not self._are_near(raws, known.raws):
+            raise CardError(
+                f"{self._card.id}: the engine computes other numbers than before and calls itself "
+                "the same: give other weights another revision, or engine.revision in the card"
+            )
+
     def _refuse_unprovable(self) -> None:
         engine = self._calls.engine
         has_reference = self._card.example or self._card.golden or self._reference
@@ -316,14 +345,6 @@ def _set_deadline() -> None:
 def _with_url(card: ModelCard, engine: EngineCard, url: str) -> ModelCard:
     alone = engine.model_copy(update={"urls": (url,)})
     return card.model_copy(update={"engine": alone})
-
-
-def _parts(identity: EngineIdentity) -> tuple[object, ...]:
-    """Return what an engine says of itself that may decide a number."""
-    return (
-        *(identity.model, identity.revision, identity.version),
-        *(identity.dtype, identity.labels, identity.fingerprint),
-    )
 
 
 def _numbers(raw: Raw) -> str:

@@ -15,7 +15,7 @@ from assay_models.card import CardError, ModelCard
 from assay_models.engines.client import open_engine
 from assay_models.families.classifier.check import Check
 from assay_models.families.classifier.checkpoint_files import CheckpointFiles
-from assay_models.families.classifier.engine_calls import EngineCalls
+from assay_models.families.classifier.engine_calls import EngineCalls, Losses
 from assay_models.families.classifier.engine_proof import EngineProof
 from assay_models.families.classifier.formatting import open_formatter
 from assay_models.families.classifier.options import ClassifierOptions, read_options
@@ -80,8 +80,9 @@ class RemoteClassifier:
             vocabulary_size=config.get_text_config().vocab_size,
             has_type_ids="token_type_ids" in tokenizer.model_input_names and segments > 1,
         )
-        engine = open_engine(card, listener=runtime.engine_listener)
-        calls = EngineCalls(engine, card, labels=len(outputs.labels))
+        losses = Losses(runtime.engine_listener)
+        engine = open_engine(card, listener=losses)
+        calls = EngineCalls(engine, card, losses=losses, labels=len(outputs.labels))
         parts = {
             **checkpoint.fingerprint_parts(),
             **formatter.fingerprint_parts,
