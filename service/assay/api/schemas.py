@@ -35,6 +35,7 @@ from assay_models.items import (
     TextItem,
     VideoQppItem,
 )
+from assay_monitors.observations import SHADOW_SPLIT
 
 ItemName = Annotated[str, Field(min_length=1, max_length=128)]
 # On another server's route: a client may send a checkpoint's path.
@@ -53,7 +54,15 @@ def _refuse_other_types(value: object) -> object:
 
 
 BodyStep = Annotated[RunStepNumber, BeforeValidator(_refuse_other_types)]
-RunSplit = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+def _refuse_shadow_split(split: str) -> str:
+    if split.startswith(SHADOW_SPLIT):
+        raise ValueError(f"splits that begin with {SHADOW_SPLIT} are those of shadows")
+    return split
+
+
+RunSplit = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_refuse_shadow_split)]
 
 Accepted = Any
 """A field of other servers' clients on which no number here depends, with any value."""

@@ -33,6 +33,7 @@ class RedisCache:
         self.client = client
         self._ttl = ttl
         self._series = TierSeries(metrics, "redis")
+        self._writes = 0
 
     def start(self) -> None:
         """Read from Redis in the background, so that a wrong URL is seen at start."""
@@ -59,7 +60,8 @@ class RedisCache:
 
     async def put_many(self, raws: Mapping[bytes, Raw]) -> None:
         """Store raws without making the caller wait; drop them if too many writes are pending."""
-        if raws and len(self.client.pending) < MAX_WRITES:
+        if raws and self._writes < MAX_WRITES:
+            self._writes += 1
             self.client.run(self._write(dict(raws)))
 
     async def close(self) -> None:
@@ -79,10 +81,13 @@ class RedisCache:
             self._series.count(errors=1)
 
     async def _write(self, raws: Mapping[bytes, Raw]) -> None:
-        if self.client.is_pausing("writes"):
-            return
-        if not await self.client.call("writes", lambda: self._store(raws)):
-            self._series.count(errors=1)
+        try:
+            if self.client.is_pausing("writes"):
+                return
+            if not await self.client.call("writes", lambda: self._store(raws)):
+                self._series.count(errors=1)
+        finally:
+            self._writes -= 1
 
     def _read(self, keys: Sequence[bytes]) -> Awaitable[list[object]]:
         names = [self.name(key) for key in keys]

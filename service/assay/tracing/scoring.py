@@ -41,6 +41,7 @@ class TracedScoringService(ScoringService):
         except AssayError as error:
             span.set_attribute("error.type", error.code)
             raise
+        span.set_attribute("assay.model", reply.model)  # a pinned run may have another version
         span.set_attributes(_reply_attributes(reply))
         return reply
 

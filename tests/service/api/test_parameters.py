@@ -93,6 +93,8 @@ async def test_run_and_step_come_by_header_or_query(
         ("run=a&step=1", {"x_assay_step": "2"}, "step"),
         ("", {"x_assay_run": "a", "x_assay_step": "1.5"}, "step"),
         ("stpe=3", {}, "stpe"),
+        ("run=a&split=shadow/train", {}, "split"),
+        ("", {"x_assay_run": "a", "x_assay_split": "shadow/train"}, "split"),
         ("", {"x_assay_timeout_ms": "0"}, "timeout"),
         ("", {"x_assay_priority": "first"}, "priority"),
     ],

@@ -16,7 +16,7 @@ from support.servers import RedisServer
 
 from assay.cache.keys import cache_key, decode, encode
 from assay.cache.memory import ENTRY_BYTES, MemoryCache
-from assay.cache.redis import RedisCache
+from assay.cache.redis import MAX_WRITES, RedisCache
 from assay.cache.tiered import TieredCache
 from assay.metrics import Metrics
 from assay.scoring.prepared_cache import (
@@ -109,6 +109,17 @@ async def test_redis_shares_raws_between_processes_and_expires_them(
         assert await reader.get_many(KEYS) == {KEYS[0]: (0.1,), KEYS[1]: (1.0, -2.5)}
     with Redis.from_url(redis_server.url) as client:
         assert 0 < client.ttl(b"assay:" + KEYS[0]) <= 60
+
+
+async def test_only_writes_count_against_the_bound_of_writes(redis_server: RedisServer) -> None:
+    ended = asyncio.Event()
+    async with redis_cache(redis_server.url) as cache:
+        for _ in range(2 * MAX_WRITES):  # as releases and charges do
+            cache.client.run(ended.wait())
+        await cache.put_many({KEYS[0]: (0.1,)})
+        ended.set()
+    async with redis_cache(redis_server.url) as reader:
+        assert await reader.get_many(KEYS[:1]) == {KEYS[0]: (0.1,)}
 
 
 @pytest.mark.parametrize("garbage", [b"", b"x" * 16, b"\x00" * 24, encode(KEYS[1], (9.0,))])
