@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from assay_models.base import Options, Prepared, Raw, RewardModel
 from assay_models.card import CardError, Example
@@ -25,16 +26,20 @@ class Proofs:
         self._on_proven = on_proven
         self._on_death = on_death
         self._task: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()
 
     @property
     def unproven(self) -> str | None:
         """The reason why the model's numbers are not served; None while they are."""
         return self._proof.unproven
 
-    def start(self) -> None:
-        """Start to repeat the proof. Call once, inside the event loop."""
+    async def start(self, timeout: float) -> None:
+        """Start to repeat the proof; return once it was tried, or after `timeout` seconds."""
         self._task = asyncio.create_task(self._repeat())
         self._task.add_done_callback(self._on_stop)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._tried.wait()
 
     async def close(self) -> None:
         """End the task and the proof's connections."""
@@ -45,13 +50,15 @@ class Proofs:
 
     async def _repeat(self) -> None:
         while True:
-            await self._proof.due()
             await self._proof.prove()
             if self._proof.unproven is None:
                 self.was_proven = True
                 self._on_proven()
+            self._tried.set()
+            await self._proof.due()
 
     def _on_stop(self, task: asyncio.Task[None]) -> None:
+        self._tried.set()
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._on_death(f"the proof of its engine raised {type(error).__name__}")
@@ -62,7 +69,7 @@ def proof_of(model: RewardModel) -> Proof | None:
     return model.proof if isinstance(model, Proven) else None
 
 
-async def start_proofs(
+def create_proofs(
     model: RewardModel,
     example: Example | None,
     probe: Prepared,
@@ -70,7 +77,7 @@ async def start_proofs(
     on_proven: Callable[[], None],
     on_death: Callable[[str], None],
 ) -> Proofs | None:
-    """Prove a model that an engine computes once, and go on in the background.
+    """Return the proofs of a model that an engine computes, to be started.
 
     Args:
         model: the model; None is returned for one that is computed here.
@@ -84,14 +91,7 @@ async def start_proofs(
         return None
     if example is not None and probe.inputs:
         _require_example(proof, model, example, probe)
-    try:
-        await proof.prove()
-    except asyncio.CancelledError:
-        await proof.close()
-        raise
-    proofs = Proofs(proof, on_proven, on_death)
-    proofs.start()
-    return proofs
+    return Proofs(proof, on_proven, on_death)
 
 
 def _require_example(proof: Proof, model: RewardModel, example: Example, probe: Prepared) -> None:

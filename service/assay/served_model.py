@@ -14,7 +14,7 @@ from assay.batching.batcher import BatchLimits, DynamicBatcher
 from assay.errors import AssayError, ModelFailed, ModelNotFound, ModelNotReady
 from assay.fingerprints import plain_fingerprints, served_fingerprint
 from assay.metrics import Metrics
-from assay.proofs import Proofs, proof_of, start_proofs
+from assay.proofs import Proofs, create_proofs, proof_of
 from assay.self_test import (
     SelfTest,
     SelfTestFailed,
@@ -23,22 +23,11 @@ from assay.self_test import (
     unscored,
 )
 from assay.types import Clock
-from assay_models.base import (
-    Input,
-    ItemError,
-    Options,
-    Prepared,
-    Raw,
-    RewardModel,
-)
+from assay_models.base import Input, ItemError, Options, Prepared, Raw, RewardModel
 from assay_models.card import CardError, ModelCard
 from assay_models.registry import Family, Runtime, family_of
 from assay_models.remote import RemoteCallFailed, require_raws
-from assay_models.repository import (
-    ModelFiles,
-    ModelRepository,
-    RepositoryEntry,
-)
+from assay_models.repository import ModelFiles, ModelRepository, RepositoryEntry
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +133,7 @@ class ServedModel:
         self._probing: asyncio.Task[bool] | None = None
         self._suspect_since: float | None = None
         self._loading: asyncio.Task[None] | None = None
-        self._has_lock = False
+        self._has_lock = self._is_closing = False
         self._files = ModelFiles(entry.folder, None)
         self._changed: Path | None = None
         self._proofs: Proofs | None = None
@@ -171,7 +160,9 @@ class ServedModel:
     @property
     def unproven(self) -> str | None:
         """The reason why its engine's numbers are not served; None while they are, or without."""
-        return None if self._proofs is None else self._proofs.unproven
+        if self._proofs is None or not isinstance(self.state, Ready):
+            return None
+        return self._proofs.unproven
 
     @property
     def was_proven(self) -> bool:
@@ -240,12 +231,16 @@ class ServedModel:
     async def close(self, timeout: float) -> None:
         """Finish the admitted items, within `timeout` seconds, and end the device thread.
 
-        A model that has not begun to load does not begin any more.
+        A model that has not begun to load does not begin any more. A thread that loads one is
+        waited for, an engine's proof is not.
         """
+        self._is_closing = True
         if self._loading is not None:
-            if not self._has_lock:
+            if self._has_lock:
+                await asyncio.wait({self._loading}, timeout=timeout)
+            if not self._has_lock:  # else its thread goes on, and no other may load meanwhile
                 self._loading.cancel()
-            await asyncio.wait({self._loading}, timeout=timeout)
+                await asyncio.wait({self._loading})
         if isinstance(self.state, Ready):
             await self.state.batcher.close(timeout)
         if self._proofs is not None:
@@ -255,22 +250,33 @@ class ServedModel:
     async def _load_and_test(
         self, repository: ModelRepository, runtime: Runtime, load_lock: asyncio.Lock
     ) -> None:
-        loop = asyncio.get_running_loop()
         async with load_lock:
             self._has_lock = True
-            loading = loop.run_in_executor(self._thread, self._load, repository, runtime)
-            done, _ = await asyncio.wait({loading}, timeout=self._load_timeout)
-            if not done:  # its thread goes on; another model may load now
-                raise CardError(f"loading took more than {self._load_timeout:g} seconds")
-            model, probe = loading.result()
-            raws = await self._self_test(model, probe) if proof_of(model) is None else []
-        self._has_lock = False  # a proof, unlike a load, can be interrupted
-        self._proofs = await start_proofs(
+            try:
+                model, probe = await self._load_on_thread(repository, runtime)
+                raws = await self._self_test(model, probe) if proof_of(model) is None else []
+            finally:
+                self._has_lock = False
+        self._proofs = create_proofs(
             model, self.card.example, probe, on_proven=self._renew, on_death=self._on_death
         )
+        if self._is_closing:
+            return
+        if self._proofs is not None:
+            await self._proofs.start(self._load_timeout)
         self.state = self._ready(model, probe)
         self.state.raw_lengths.update(map(len, raws))
         logger.info("%s is %s", self.id, "ready" if self.unproven is None else "not proven")
+
+    async def _load_on_thread(
+        self, repository: ModelRepository, runtime: Runtime
+    ) -> tuple[RewardModel, Prepared]:
+        loop = asyncio.get_running_loop()
+        loading = loop.run_in_executor(self._thread, self._load, repository, runtime)
+        done, _ = await asyncio.wait({loading}, timeout=self._load_timeout)
+        if not done:  # its thread goes on; another model may load now
+            raise CardError(f"loading took more than {self._load_timeout:g} seconds")
+        return loading.result()
 
     def _ready(self, model: RewardModel, probe: Prepared) -> Ready:
         """Return the state of a loaded model, with a batcher that is started."""
