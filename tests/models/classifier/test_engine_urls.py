@@ -23,6 +23,7 @@ from support.engine_servers import (
 
 from assay_models.base import Input, ItemError
 from assay_models.deadlines import set_latest
+from assay_models.card import CardError
 from assay_models.engines import transport
 from assay_models.engines.errors import EngineError
 from assay_models.families.classifier.engine_proof import EngineProof
@@ -108,22 +109,20 @@ async def test_each_part_of_a_call_that_is_split_carries_a_canary(tmp_path: Path
         before = len(server.posts)
         raws = await classifier.logits(rows)
         assert [isinstance(raw, ItemError) for raw in raws] == [row is rows[2] for row in rows]
-        canaries = [canary.row.payload.ids.tolist() for canary in classifier.calls.canaries]
+        known = classifier.calls.proven
+        assert known is not None
+        canaries = [canary.row.payload.ids.tolist() for canary in known.canaries]
         parts = [post.body["input"] for post in server.posts[before:]]
         assert len(parts) > 2
         assert all(any(row in canaries for row in part) for part in parts)
 
 
-async def test_row_longer_than_a_call_carries_a_canary(tmp_path: Path) -> None:
-    async with (
-        EngineServer(vllm).listening() as server,
-        proven(tmp_path, server.url, engine="max_call_tokens = 40") as classifier,
-    ):
-        rows = inputs_of(classifier, [" ".join(["word"] * 45), "short"])
-        server.handler = engines.shifted(vllm, 1)
-        with pytest.raises(RemoteCallFailed, match="known row"):
-            await classifier.logits(rows)
-        assert len(server.posts[-1].body["input"]) == 2
+async def test_card_whose_longest_row_leaves_a_call_no_room_for_a_canary_is_refused(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(CardError, match="do not fit one call"):
+        async with proven(tmp_path, "http://127.0.0.1:9", engine="max_call_tokens = 40"):
+            pass
 
 
 async def test_row_on_which_alone_the_engine_fails_is_that_rows_error(tmp_path: Path) -> None:
