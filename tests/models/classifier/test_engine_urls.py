@@ -188,9 +188,11 @@ async def test_logits_beyond_fp32_are_no_numbers(tmp_path: Path) -> None:
 async def test_engine_with_a_page_for_a_name_is_refused_in_few_words(tmp_path: Path) -> None:
     async with EngineServer(vllm, root="x" * 1_000_000).listening() as server:
         async with proven(tmp_path, server.url) as classifier:
+            assert "too long" in (classifier.proof.unproven or "")
             assert len(classifier.proof.unproven or "") < 200
         server.root = "\x1b[31m\nspoofed line"
         async with proven(tmp_path, server.url) as classifier:
+            assert "not printable" in (classifier.proof.unproven or "")
             assert (classifier.proof.unproven or "").isprintable()
 
 
