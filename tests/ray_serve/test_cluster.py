@@ -97,7 +97,7 @@ def test_the_client_by_handle_raises_the_errors_of_the_client_over_http(cluster:
         client.score("absent", [ITEM])
     answer = cluster.do("client", name="score", arguments=absent, options={"max_retries": 0})
     assert answer == {"error": type(raised.value).__name__, "text": raised.value.message}
-    nowhere = {"application": "nowhere", **options}
+    nowhere = {"application": "nowhere", "max_retries": 0}
     answer = cluster.do("client", name="score", arguments=absent, options=nowhere)
     assert answer["error"] == "APIConnectionError"
 
