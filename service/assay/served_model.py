@@ -122,6 +122,8 @@ class ServedModel:
         self.family: Family = family_of(entry.card)
         self.state: State = Loading()
         self.self_test: SelfTest | None = None
+        self.in_flight = 0
+        """The scoring requests that use it."""
         self.created = int((entry.folder / "card.toml").stat().st_mtime)
         self._entry = entry
         self._limits = limits

@@ -1,7 +1,6 @@
 """ModelTable: the served models, the default version of each name, shadows and pinned runs."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from cachetools import LRUCache
@@ -32,10 +31,8 @@ class ModelTable:
         """The shadows of each model that has any, by its `name@version`."""
         self.unloading: Mapping[str, ServedModel] = {}
         """The models that finish what they admitted, by `name@version`; no request can name one."""
-        self.in_flight: defaultdict[str, int] = defaultdict(int)
-        """The scoring requests that use a model, by `name@version`."""
         self._required: frozenset[str] = frozenset()
-        self._idle: dict[str, asyncio.Future[None]] = {}
+        self._idle: dict[ServedModel, asyncio.Future[None]] = {}
         self._pins: LRUCache[tuple[str, str], str] = LRUCache(MAX_PINS)
         for served in sorted(models, key=lambda served: served.card.version):
             self.add(served, default=True, required=True)
@@ -125,19 +122,18 @@ class ModelTable:
         self.unloading = {
             name: other for name, other in self.unloading.items() if other is not served
         }
-        self.in_flight.pop(served.id, None)
 
     async def idle(self, served: ServedModel, timeout: float) -> None:
         """Wait until no request uses a removed model, at most `timeout` seconds."""
-        if self.in_flight.get(served.id):
-            idle = self._idle[served.id] = asyncio.get_running_loop().create_future()
+        if served.in_flight:
+            idle = self._idle[served] = asyncio.get_running_loop().create_future()
             await asyncio.wait({idle}, timeout=timeout)
-            del self._idle[served.id]
+            del self._idle[served]
 
-    def leave(self, model: str) -> None:
-        """Note that a request has ended that used a model which is being unloaded."""
-        idle = self._idle.get(model)
-        if idle is not None and not self.in_flight[model] and not idle.done():
+    def leave(self, served: ServedModel) -> None:
+        """Note that a request has ended that used a model; its id may be another one's by now."""
+        idle = self._idle.get(served)
+        if idle is not None and not served.in_flight and not idle.done():
             idle.set_result(None)
 
     def version_for(self, run: str, default: ServedModel) -> ServedModel:

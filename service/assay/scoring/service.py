@@ -175,14 +175,13 @@ class ScoringService:
     async def _score(self, call: ScoreCall) -> ScoreReply:
         began = self._clock()
         served = self.find(call.model, call.run)
-        in_flight = self._models.in_flight
-        in_flight[served.id] += 1
+        served.in_flight += 1
         try:
             return await self._score_with(served, call, began)
         finally:
-            in_flight[served.id] -= 1
+            served.in_flight -= 1
             if served.id in self._models.unloading:
-                self._models.leave(served.id)
+                self._models.leave(served)
 
     async def _score_with(self, served: ServedModel, call: ScoreCall, began: float) -> ScoreReply:
         deadline = began + (call.timeout or self._limits.timeout)
