@@ -139,6 +139,7 @@ class ServedModel:
         self._files = ModelFiles(entry.folder, None)
         self._changed: Path | None = None
         self._proofs: Proofs | None = None
+        self._when_proven: Callable[[], None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{DEVICE_THREAD} {entry.card.id}")
 
@@ -171,6 +172,13 @@ class ServedModel:
         assert self._loading is not None, "start() comes first"
         await asyncio.wait({self._loading})
         return isinstance(self.state, Ready)
+
+    def when_proven(self, call: Callable[[], None]) -> None:
+        """Call once the loaded model's numbers are served: now, or after the first proof."""
+        if self.unproven is None:
+            call()
+        else:
+            self._when_proven = call
 
     def require_ready(self) -> Ready:
         """Return the loaded model.
@@ -254,7 +262,7 @@ class ServedModel:
             finally:
                 self._has_lock = False
         self._proofs = create_proofs(
-            model, self.card.example, probe, on_proven=self._renew, on_death=self._on_death
+            model, self.card.example, probe, on_proven=self._on_proven, on_death=self._on_death
         )
         if self._proofs is not None and not self._is_closing:
             await self._proofs.start(self._load_timeout)
@@ -288,6 +296,12 @@ class ServedModel:
         )
         batcher.start()
         return Ready(self.card, model, batcher, probe, raw, fingerprints)
+
+    def _on_proven(self) -> None:
+        self._renew()
+        call, self._when_proven = self._when_proven, None
+        if call is not None:
+            call()
 
     def _renew(self) -> None:
         """Serve under a new fingerprint, with a batcher of its own, once another engine is proven.

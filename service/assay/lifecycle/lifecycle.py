@@ -164,6 +164,7 @@ class ModelLifecycle:
             )
         served.require_ready()
         self.table.promote(served)
+        self._future_defaults -= {model, *self.table.others_of(served)}
         self._end_shadow(model)
         logger.info("%s is the default of %s", model, served.card.name)
         return served
@@ -300,15 +301,21 @@ class ModelLifecycle:
         self._reserved.pop(served.id, None)
         if served.id in self.table.unloading:
             return
-        becomes_default = served.id in self._future_defaults
-        self._future_defaults.discard(served.id)
         if not is_ready:
+            self._future_defaults.discard(served.id)
             await asyncio.to_thread(self._return_memory)
-        elif becomes_default:
-            self.promote(served.id)
         elif not is_shadow:
-            self.table.require(served)
+            served.when_proven(partial(self._require, served))
         gc.freeze()
+
+    def _require(self, served: ServedModel) -> None:
+        """Let readiness depend on a model that was loaded; it becomes the default if it is to."""
+        if self.table.names.get(served.id) is not served:
+            return
+        if served.id in self._future_defaults:
+            self.promote(served.id)
+        else:
+            self.table.require(served)
 
     def _find(self, model: str) -> ServedModel:
         served = self.table.unloading.get(model) or self.table.names.get(model)
