@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from assay.batching.batcher import BatchLimits, DynamicBatcher
-from assay.errors import AssayError, ModelFailed, ModelNotFound, ModelNotReady
+from assay.errors import AssayError, EngineFailed, ModelFailed, ModelNotFound, ModelNotReady
 from assay.fingerprints import plain_fingerprints, served_fingerprint
 from assay.metrics import Metrics
 from assay.proofs import Proofs, create_proofs, proof_of
@@ -313,7 +313,8 @@ class ServedModel:
             return
         self.state = self._ready(old.model, old.probe)
         logger.warning("%s: another engine was proven, its fingerprint is new", self.id)
-        old.batcher.abandon("another engine was proven before this item was computed")
+        text = "another engine was proven before this item was computed"
+        old.batcher.abandon(EngineFailed(text, retry_after=1.0))
         self._closing = asyncio.create_task(old.batcher.close(0.0))
 
     def _on_loaded(self, task: asyncio.Task[None]) -> None:
