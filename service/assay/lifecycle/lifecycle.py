@@ -260,7 +260,7 @@ class ModelLifecycle:
     def _new_model(self, entry: RepositoryEntry, primary: ServedModel | None) -> ServedModel:
         model = entry.card.id
         try:
-            served = self._create(entry, partial(self._on_model_death, model))
+            served = self._create(entry, lambda reason: self._on_model_death(served, reason))
         except (CardError, OSError) as error:
             raise InvalidCard(f"{model}: {error}") from error
         if primary is not None and served.family.item is not primary.family.item:
@@ -286,15 +286,19 @@ class ModelLifecycle:
             available = partial(device.free_bytes, name) if device else lambda: None
         check_memory(model, needed, sum(self._reserved.values()), available, overhead)
 
-    def _on_model_death(self, model: str, reason: str) -> None:
-        """Stop the server if a model that requests name can compute no more; a shadow just ends."""
-        served = self.table.names.get(model)
-        if served is None or self.table.primary_of(model) is None:
+    def _on_model_death(self, served: ServedModel, reason: str) -> None:
+        """Stop the server if a model that requests name can compute no more.
+
+        A shadow, and a model that is being unloaded, just ends.
+        """
+        is_served = self.table.names.get(served.id) is served
+        if is_served and self.table.primary_of(served.id) is None:
             self._on_death(reason)
             return
-        logger.error("the shadow %s ended: %s", model, reason)
-        served.state = Failed(reason)
-        self._end_shadow(model)
+        logger.error("%s ended: %s", served.id, reason)
+        if is_served:
+            served.state = Failed(reason)
+            self._end_shadow(served.id)
 
     async def _finish_load(self, served: ServedModel, *, is_shadow: bool) -> None:
         is_ready = await served.loaded()
