@@ -28,7 +28,7 @@ from assay.lifecycle.memory import (
 )
 from assay.lifecycle.release import end_device_thread, return_memory
 from assay.lifecycle.table import ModelTable
-from assay.served_model import Failed, Loading, ServedModel, Unloaded
+from assay.served_model import Failed, Loading, Ready, ServedModel, Unloaded
 from assay_models.card import CardError
 from assay_models.registry import Runtime, device_memory
 from assay_models.repository import ModelNotFound as CardNotFound
@@ -174,7 +174,7 @@ class ModelLifecycle:
 
         Raises:
             ModelNotFound: it is not served.
-            ModelIsLast: it is the only one.
+            ModelIsLast: no other one is ready.
             ModelIsDefault: its bare name refers to it, and to other versions.
             ModelIsShadowed: another model shadows it.
         """
@@ -332,9 +332,11 @@ class ModelLifecycle:
         return served
 
     def _check_dispensable(self, served: ServedModel) -> None:
-        if len(self.table.models()) == 1:
+        rest = [other for other in self.table.models() if other is not served]
+        serves = isinstance(served.state, Ready)
+        if not rest or (serves and not any(isinstance(other.state, Ready) for other in rest)):
             raise ModelIsLast(
-                f"{served.id} is the only model", hint="load another one first, or stop the server"
+                f"{served.id} is the only model that is ready", hint="load another one first, or stop the server"
             )
         others = self.table.others_of(served)
         if others and self.table.is_default(served):
