@@ -9,7 +9,7 @@ from assay.errors import ModelNotFound
 from assay.served_model import Ready, ServedModel
 
 MAX_PINS = 10_000
-"""Pairs of a run and a bare name whose version is remembered; the least recent is forgotten."""
+"""Runs, by caller and bare name, whose version is remembered; the least recent is forgotten."""
 
 
 class ModelTable:
@@ -33,7 +33,7 @@ class ModelTable:
         """The models that finish what they admitted, by `name@version`; no request can name one."""
         self._required: frozenset[str] = frozenset()
         self._idle: dict[ServedModel, asyncio.Future[None]] = {}
-        self._pins: LRUCache[tuple[str, str], str] = LRUCache(MAX_PINS)
+        self._pins: LRUCache[tuple[str, str, str], str] = LRUCache(MAX_PINS)
         for served in sorted(models, key=lambda served: served.card.version):
             self.add(served, default=True, required=True)
         self._first_names = frozenset(served.card.name for served in self.models())
@@ -136,12 +136,12 @@ class ModelTable:
         if idle is not None and not served.in_flight and not idle.done():
             idle.set_result(None)
 
-    def version_for(self, run: str, default: ServedModel) -> ServedModel:
-        """Return the version with which a run that names the bare name is scored.
+    def version_for(self, run: str, default: ServedModel, caller: str = "") -> ServedModel:
+        """Return the version with which a caller's run that names the bare name is scored.
 
         It is the one that the run began with while that is served, and else the default.
         """
-        key = run, default.card.name
+        key = caller, run, default.card.name
         pinned = self.names.get(self._pins.get(key, ""))
         if pinned is not None:
             return pinned
