@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from assay.batching.batcher import BatchLimits, DynamicBatcher
-from assay.errors import AssayError, ModelFailed, ModelNotFound, ModelNotReady
+from assay.errors import AssayError, EngineFailed, ModelFailed, ModelNotFound, ModelNotReady
 from assay.fingerprints import plain_fingerprints, served_fingerprint
 from assay.metrics import Metrics
 from assay.proofs import Proofs, create_proofs, proof_of
@@ -122,6 +122,8 @@ class ServedModel:
         self.family: Family = family_of(entry.card)
         self.state: State = Loading()
         self.self_test: SelfTest | None = None
+        self.in_flight = 0
+        """The scoring requests that use it."""
         self.created = int((entry.folder / "card.toml").stat().st_mtime)
         self._entry = entry
         self._limits = limits
@@ -137,6 +139,7 @@ class ServedModel:
         self._files = ModelFiles(entry.folder, None)
         self._changed: Path | None = None
         self._proofs: Proofs | None = None
+        self._when_proven: Callable[[], None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{DEVICE_THREAD} {entry.card.id}")
 
@@ -174,6 +177,13 @@ class ServedModel:
         assert self._loading is not None, "start() comes first"
         await asyncio.wait({self._loading})
         return isinstance(self.state, Ready)
+
+    def when_proven(self, call: Callable[[], None]) -> None:
+        """Call once the loaded model's numbers are served: now, or after the first proof."""
+        if self.unproven is None:
+            call()
+        else:
+            self._when_proven = call
 
     def require_ready(self) -> Ready:
         """Return the loaded model.
@@ -258,7 +268,7 @@ class ServedModel:
             finally:
                 self._has_lock = False
         self._proofs = create_proofs(
-            model, self.card.example, probe, on_proven=self._renew, on_death=self._on_death
+            model, self.card.example, probe, on_proven=self._on_proven, on_death=self._on_death
         )
         if self._is_closing:
             return
@@ -295,6 +305,12 @@ class ServedModel:
         batcher.start()
         return Ready(self.card, model, batcher, probe, raw, fingerprints)
 
+    def _on_proven(self) -> None:
+        self._renew()
+        call, self._when_proven = self._when_proven, None
+        if call is not None:
+            call()
+
     def _renew(self) -> None:
         """Serve under a new fingerprint, with a batcher of its own, once another engine is proven.
 
@@ -305,7 +321,8 @@ class ServedModel:
             return
         self.state = self._ready(old.model, old.probe)
         logger.warning("%s: another engine was proven, its fingerprint is new", self.id)
-        old.batcher.abandon("another engine was proven before this item was computed")
+        text = "another engine was proven before this item was computed"
+        old.batcher.abandon(EngineFailed(text, retry_after=1.0))
         self._closing = asyncio.create_task(old.batcher.close(0.0))
 
     def _on_loaded(self, task: asyncio.Task[None]) -> None:

@@ -110,6 +110,7 @@ class DynamicBatcher:
         self._failing = False
         self._last_success: float | None = None
         self._closing = False
+        self._refusal: AssayError = ShuttingDown("the model takes no more work", retry_after=1.0)
         self._loop: asyncio.AbstractEventLoop
         self._task: asyncio.Task[None] | None = None
 
@@ -176,10 +177,10 @@ class DynamicBatcher:
                 self._release(entry, waiter)
         return [entry.outcome(shared) for entry, shared in admitted]
 
-    def abandon(self, reason: str) -> None:
-        """Admit no more inputs; settle the admitted ones with `ShuttingDown` at once."""
-        self._closing = True
-        self._settle_all(ShuttingDown(reason, retry_after=1.0))
+    def abandon(self, refusal: AssayError) -> None:
+        """Refuse more inputs with this error, and settle the admitted ones with it at once."""
+        self._closing, self._refusal = True, refusal
+        self._settle_all(refusal)
 
     async def close(self, timeout: float) -> None:
         """Admit no more inputs, finish the admitted ones, and stop.
@@ -200,7 +201,7 @@ class DynamicBatcher:
         self, inputs: Sequence[tuple[bytes, Input]], deadline: float, lane: Lane
     ) -> tuple[Waiter, list[tuple[Entry, bool]]]:
         if self._closing or not self.alive:
-            raise ShuttingDown("the model takes no more work", retry_after=1.0)
+            raise self._refusal
         new = {key: row for key, row in inputs if key not in self._entries}
         self._check_room(sum(row.tokens for row in new.values()), lane)
         now = self._clock()

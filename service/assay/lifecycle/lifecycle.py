@@ -29,7 +29,7 @@ from assay.lifecycle.memory import (
 )
 from assay.lifecycle.release import end_device_thread, return_memory
 from assay.lifecycle.table import ModelTable
-from assay.served_model import Failed, Loading, ServedModel, Unloaded
+from assay.served_model import Failed, Loading, Ready, ServedModel, Unloaded
 from assay_models.card import CardError
 from assay_models.registry import Runtime, device_memory
 from assay_models.repository import ModelNotFound as CardNotFound
@@ -166,6 +166,7 @@ class ModelLifecycle:
             )
         served.require_ready()
         self.table.promote(served)
+        self._future_defaults -= {model, *self.table.others_of(served)}
         self._end_shadow(model)
         logger.info("%s is the default of %s", model, served.card.name)
         return served
@@ -175,7 +176,7 @@ class ModelLifecycle:
 
         Raises:
             ModelNotFound: it is not served.
-            ModelIsLast: it is the only one.
+            ModelIsLast: no other one is ready.
             ModelIsDefault: its bare name refers to it, and to other versions.
             ModelIsShadowed: another model shadows it.
         """
@@ -273,7 +274,7 @@ class ModelLifecycle:
     def _new_model(self, entry: RepositoryEntry, primary: ServedModel | None) -> ServedModel:
         model = entry.card.id
         try:
-            served = self._create(entry, partial(self._on_model_death, model))
+            served = self._create(entry, lambda reason: self._on_model_death(served, reason))
         except (CardError, OSError) as error:
             raise InvalidCard(f"{model}: {error}") from error
         if primary is not None and served.family.item is not primary.family.item:
@@ -299,30 +300,40 @@ class ModelLifecycle:
             available = partial(device.free_bytes, name) if device else lambda: None
         check_memory(model, needed, sum(self._reserved.values()), available, overhead)
 
-    def _on_model_death(self, model: str, reason: str) -> None:
-        """Stop the server if a model that requests name can compute no more; a shadow just ends."""
-        served = self.table.names.get(model)
-        if served is None or self.table.primary_of(model) is None:
+    def _on_model_death(self, served: ServedModel, reason: str) -> None:
+        """Stop the server if a model that requests name can compute no more.
+
+        A shadow, and a model that is being unloaded, just ends.
+        """
+        is_served = self.table.names.get(served.id) is served
+        if is_served and self.table.primary_of(served.id) is None:
             self._on_death(reason)
             return
-        logger.error("the shadow %s ended: %s", model, reason)
-        served.state = Failed(reason)
-        self._end_shadow(model)
+        logger.error("%s ended: %s", served.id, reason)
+        if is_served:
+            served.state = Failed(reason)
+            self._end_shadow(served.id)
 
     async def _finish_load(self, served: ServedModel, *, is_shadow: bool) -> None:
         is_ready = await served.loaded()
         self._reserved.pop(served.id, None)
         if served.id in self.table.unloading:
             return
-        becomes_default = served.id in self._future_defaults
-        self._future_defaults.discard(served.id)
         if not is_ready:
+            self._future_defaults.discard(served.id)
             await asyncio.to_thread(self._return_memory)
-        elif becomes_default:
-            self.promote(served.id)
         elif not is_shadow:
-            self.table.require(served)
+            served.when_proven(partial(self._require, served))
         gc.freeze()
+
+    def _require(self, served: ServedModel) -> None:
+        """Let readiness depend on a model that was loaded; it becomes the default if it is to."""
+        if self.table.names.get(served.id) is not served:
+            return
+        if served.id in self._future_defaults:
+            self.promote(served.id)
+        else:
+            self.table.require(served)
 
     def _find(self, model: str) -> ServedModel:
         served = self.table.unloading.get(model) or self.table.names.get(model)
@@ -335,9 +346,11 @@ class ModelLifecycle:
         return served
 
     def _check_dispensable(self, served: ServedModel) -> None:
-        if len(self.table.models()) == 1:
+        rest = [other for other in self.table.models() if other is not served]
+        serves = isinstance(served.state, Ready)
+        if not rest or (serves and not any(isinstance(other.state, Ready) for other in rest)):
             raise ModelIsLast(
-                f"{served.id} is the only model", hint="load another one first, or stop the server"
+                f"{served.id} is the only model that is ready", hint="load another one first, or stop the server"
             )
         others = self.table.others_of(served)
         if others and self.table.is_default(served):

@@ -1,7 +1,6 @@
 """ModelTable: the served models, the default version of each name, shadows and pinned runs."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from cachetools import LRUCache
@@ -10,7 +9,7 @@ from assay.errors import ModelNotFound
 from assay.served_model import Ready, ServedModel
 
 MAX_PINS = 10_000
-"""Pairs of a run and a bare name whose version is remembered; the least recent is forgotten."""
+"""Runs, by caller and bare name, whose version is remembered; the least recent is forgotten."""
 
 
 class ModelTable:
@@ -32,11 +31,9 @@ class ModelTable:
         """The shadows of each model that has any, by its `name@version`."""
         self.unloading: Mapping[str, ServedModel] = {}
         """The models that finish what they admitted, by `name@version`; no request can name one."""
-        self.in_flight: defaultdict[str, int] = defaultdict(int)
-        """The scoring requests that use a model, by `name@version`."""
         self._required: frozenset[str] = frozenset()
-        self._idle: dict[str, asyncio.Future[None]] = {}
-        self._pins: LRUCache[tuple[str, str], str] = LRUCache(MAX_PINS)
+        self._idle: dict[ServedModel, asyncio.Future[None]] = {}
+        self._pins: LRUCache[tuple[str, str, str], str] = LRUCache(MAX_PINS)
         for served in sorted(models, key=lambda served: served.card.version):
             self.add(served, default=True, required=True)
         self._first_names = frozenset(served.card.name for served in self.models())
@@ -125,28 +122,26 @@ class ModelTable:
         self.unloading = {
             name: other for name, other in self.unloading.items() if other is not served
         }
-        if not self.in_flight.get(served.id):  # requests that have not ended yet leave later
-            self.in_flight.pop(served.id, None)
 
     async def idle(self, served: ServedModel, timeout: float) -> None:
         """Wait until no request uses a removed model, at most `timeout` seconds."""
-        if self.in_flight.get(served.id):
-            idle = self._idle[served.id] = asyncio.get_running_loop().create_future()
+        if served.in_flight:
+            idle = self._idle[served] = asyncio.get_running_loop().create_future()
             await asyncio.wait({idle}, timeout=timeout)
-            del self._idle[served.id]
+            del self._idle[served]
 
-    def leave(self, model: str) -> None:
-        """Note that a request has ended that used a model which is being unloaded."""
-        idle = self._idle.get(model)
-        if idle is not None and not self.in_flight[model] and not idle.done():
+    def leave(self, served: ServedModel) -> None:
+        """Note that a request has ended that used a model; its id may be another one's by now."""
+        idle = self._idle.get(served)
+        if idle is not None and not served.in_flight and not idle.done():
             idle.set_result(None)
 
-    def version_for(self, run: str, default: ServedModel) -> ServedModel:
-        """Return the version with which a run that names the bare name is scored.
+    def version_for(self, run: str, default: ServedModel, caller: str = "") -> ServedModel:
+        """Return the version with which a caller's run that names the bare name is scored.
 
         It is the one that the run began with while that is served, and else the default.
         """
-        key = run, default.card.name
+        key = caller, run, default.card.name
         pinned = self.names.get(self._pins.get(key, ""))
         if pinned is not None:
             return pinned

@@ -38,7 +38,7 @@ async def best_of_n(service: ScoringService, call: BestOfNCall) -> BestOfNReply:
         InvalidRequest: the model is not calibrated, and the request needs its confidence.
         AssayError: see `ScoringService.score`.
     """
-    served = service.find(call.score.model, call.score.run)
+    served = service.find(call.score.model, call.score.run, call.score.caller)
     calibration = served.card.calibration
     if call.min_confidence is not None and calibration is None:
         raise InvalidRequest(

@@ -135,13 +135,16 @@ class ScoringService:
         """Set the function that is called with each reply of a model that has shadows."""
         self._mirror = mirror
 
-    def find(self, reference: str, run: RunStep | None = None) -> ServedModel:
+    def find(
+        self, reference: str, run: RunStep | None = None, caller: Caller = NO_CALLER
+    ) -> ServedModel:
         """Return the served model of that name, ready or not.
 
         Args:
             reference: `name@version`, or the bare name.
             run: the run that the request names. One that named the bare name before keeps the
                 version that it began with.
+            caller: the request's sender; runs of other senders do not count.
 
         Raises:
             ModelNotFound: no model of that name is served.
@@ -150,7 +153,7 @@ class ScoringService:
         if served is None:
             raise self._models.not_found(reference)
         if run is not None and reference != served.id:
-            return self._models.version_for(run.id, served)
+            return self._models.version_for(run.id, served, caller.name)
         return served
 
     def models(self) -> list[ServedModel]:
@@ -174,15 +177,14 @@ class ScoringService:
 
     async def _score(self, call: ScoreCall) -> ScoreReply:
         began = self._clock()
-        served = self.find(call.model, call.run)
-        in_flight = self._models.in_flight
-        in_flight[served.id] += 1
+        served = self.find(call.model, call.run, call.caller)
+        served.in_flight += 1
         try:
             return await self._score_with(served, call, began)
         finally:
-            in_flight[served.id] -= 1
+            served.in_flight -= 1
             if served.id in self._models.unloading:
-                self._models.leave(served.id)
+                self._models.leave(served)
 
     async def _score_with(self, served: ServedModel, call: ScoreCall, began: float) -> ScoreReply:
         deadline = began + (call.timeout or self._limits.timeout)

@@ -71,3 +71,21 @@ async def test_shutdown_during_the_first_proof_does_not_wait_for_it(
         model = await begin_proof(client, app, engine)
         await asyncio.wait_for(components_of(app).lifecycle.close(3600), 60)
         assert model.state.name == "loading"
+
+
+async def test_load_as_default_of_an_unproven_engine_is_promoted_once_it_is_proven(
+    app: FastAPI, engine: EngineServer
+) -> None:
+    async with serving(app) as client:
+        engine.handler = engines.without_activation_option
+        order = {**SECOND, "default": True}
+        reply = (await client.post("/v1/models?wait=30", json=order)).json()
+        assert (reply["state"], reply["default"]) == ("not_proven", False)
+        second = components_of(app).service.find("tiny@2")
+        engine.handler = vllm
+        proofs = second._proofs
+        assert proofs is not None
+        await proofs._proof.prove()
+        second._on_proven()
+        assert (await client.get("/v1/models/tiny@2")).json()["default"]
+        assert second in components_of(app).lifecycle.table.required()

@@ -12,7 +12,9 @@ from support.servers import serving
 from assay import lifecycle
 from assay.api.components import components_of
 from assay.app import create_app
+from assay.runs.steps import RunStep
 from assay.settings import Settings
+from assay.types import Caller
 
 from .conftest import AddCard, Gates
 
@@ -341,3 +343,60 @@ async def test_shutdown_during_a_load_ends(app: FastAPI, gates: Gates) -> None:
         asyncio.get_running_loop().call_later(0.05, gates.load.open.set)
     table = components_of(app).lifecycle.table
     assert table.names["scripted@2"].state.name == "loading"  # no state comes after a shutdown
+
+
+async def test_request_that_outlasts_the_drain_leaves_the_count_of_the_next_load_alone(
+    client: httpx2.AsyncClient, app: FastAPI
+) -> None:
+    await client.post("/v1/models?wait=30", json=SECOND)
+    table = components_of(app).lifecycle.table
+    old = table.names["scripted@2"]
+    old.in_flight += 1
+    table.remove(old)
+    await table.idle(old, 0.0)
+    table.forget(old)
+    await client.post("/v1/models?wait=30", json=SECOND)
+    new = table.names["scripted@2"]
+    old.in_flight -= 1
+    table.leave(old)
+    assert new is not old
+    assert (old.in_flight, new.in_flight) == (0, 0)
+
+
+async def test_the_last_model_that_is_ready_is_not_unloaded_beside_one_that_failed(
+    client: httpx2.AsyncClient, add_card: AddCard
+) -> None:
+    add_card("other", 1, options="[options]\nbreaks = true")
+    await client.post("/v1/models?wait=30", json={"model": "other@1"})
+    reply = await client.delete("/v1/models/scripted@1")
+    assert (reply.status_code, reply.json()["code"]) == (409, "model_is_last")
+    assert (await client.delete("/v1/models/other@1?wait=30")).json()["state"] == "unloaded"
+
+
+async def test_model_that_breaks_while_it_is_unloaded_does_not_stop_the_server(
+    client: httpx2.AsyncClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons: list[str] = []
+    lifecycle_ = components_of(app).lifecycle
+    monkeypatch.setattr(lifecycle_, "_on_death", reasons.append)
+    await client.post("/v1/models?wait=30", json=SECOND)
+    served = components_of(app).service.find("scripted@2")
+    await client.delete("/v1/models/scripted@2?wait=30")
+    served._on_death("its batcher broke")
+    assert reasons == []
+    await client.post("/v1/models?wait=30", json=SECOND)
+    served._on_death("its batcher broke")
+    assert reasons == [], "another model has its name now"
+    components_of(app).service.find("scripted@2")._on_death("it broke")
+    assert reasons == ["it broke"]
+
+
+async def test_a_run_keeps_a_version_for_its_own_caller_alone(
+    client: httpx2.AsyncClient, app: FastAPI
+) -> None:
+    service, run = components_of(app).service, RunStep("shared name", None)
+    first, second = Caller("first"), Caller("second")
+    assert service.find("scripted", run, first).id == "scripted@1"
+    await client.post("/v1/models?wait=30", json={**SECOND, "default": True})
+    assert service.find("scripted", run, first).id == "scripted@1"
+    assert service.find("scripted", run, second).id == "scripted@2"

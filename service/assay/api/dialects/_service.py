@@ -67,7 +67,7 @@ def resolve_model(request: Request, model: str | None, run: RunStep | None = Non
     """
     service = _service(request)
     if model not in (None, UNNAMED):
-        return service.find(model, run)
+        return service.find(model, run, caller_of(request.scope))
     models = service.unnamed()
     if len(models) != 1:
         names = ", ".join(served.id for served in models)
@@ -75,7 +75,7 @@ def resolve_model(request: Request, model: str | None, run: RunStep | None = Non
             "model: several are served, and this request names none",
             hint=f"name one of {names}, as ?model= or in the path; or serve one (ASSAY_MODELS)",
         )
-    return service.find(models[0].card.name, run)
+    return service.find(models[0].card.name, run, caller_of(request.scope))
 
 
 def select_model(
