@@ -14,6 +14,7 @@ from assay.batching.batcher import BatchLimits, DynamicBatcher
 from assay.errors import AssayError, EngineFailed, ModelFailed, ModelNotFound, ModelNotReady
 from assay.fingerprints import plain_fingerprints, served_fingerprint
 from assay.metrics import Metrics
+from assay.model_state import Failed, Loading, Unloaded
 from assay.proofs import Proofs, create_proofs, proof_of
 from assay.self_test import (
     SelfTest,
@@ -36,21 +37,6 @@ DEVICE_THREAD = "device"
 FRESH_SECONDS = 10.0
 PROBE_SECONDS = 10.0
 LOADING_RETRY_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """The model is being loaded or tested."""
-
-    name: Literal["loading"] = "loading"
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The model could not be loaded, or failed its self-test."""
-
-    reason: str
-    name: Literal["failed"] = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +64,6 @@ class Ready:
         return (
             served_fingerprint(self.raw_fingerprint, self.card, options) if known is None else known
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Unloaded:
-    """The model was unloaded."""
-
-    name: Literal["unloaded"] = "unloaded"
 
 
 State = Loading | Ready | Failed | Unloaded

@@ -29,7 +29,8 @@ from assay.lifecycle.memory import (
 )
 from assay.lifecycle.release import end_device_thread, return_memory
 from assay.lifecycle.table import ModelTable
-from assay.served_model import Failed, Loading, Ready, ServedModel, Unloaded
+from assay.model_state import Failed, Loading, Unloaded
+from assay.served_model import Ready, ServedModel
 from assay_models.card import CardError
 from assay_models.registry import Runtime, device_memory
 from assay_models.repository import ModelNotFound as CardNotFound
@@ -350,7 +351,8 @@ class ModelLifecycle:
         serves = isinstance(served.state, Ready)
         if not rest or (serves and not any(isinstance(other.state, Ready) for other in rest)):
             raise ModelIsLast(
-                f"{served.id} is the only model that is ready", hint="load another one first, or stop the server"
+                f"{served.id} is the only model that is ready",
+                hint="load another one first, or stop the server",
             )
         others = self.table.others_of(served)
         if others and self.table.is_default(served):

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from fastapi import FastAPI
+from support import engine_models as engines
 from support.engine_models import write_engine_model
 from support.engine_servers import EngineServer, vllm
 from support.servers import serving

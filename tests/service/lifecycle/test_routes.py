@@ -12,9 +12,7 @@ from support.servers import serving
 from assay import lifecycle
 from assay.api.components import components_of
 from assay.app import create_app
-from assay.runs.steps import RunStep
 from assay.settings import Settings
-from assay.types import Caller
 
 from .conftest import AddCard, Gates
 
@@ -389,14 +387,3 @@ async def test_model_that_breaks_while_it_is_unloaded_does_not_stop_the_server(
     assert reasons == [], "another model has its name now"
     components_of(app).service.find("scripted@2")._on_death("it broke")
     assert reasons == ["it broke"]
-
-
-async def test_a_run_keeps_a_version_for_its_own_caller_alone(
-    client: httpx2.AsyncClient, app: FastAPI
-) -> None:
-    service, run = components_of(app).service, RunStep("shared name", None)
-    first, second = Caller("first"), Caller("second")
-    assert service.find("scripted", run, first).id == "scripted@1"
-    await client.post("/v1/models?wait=30", json={**SECOND, "default": True})
-    assert service.find("scripted", run, first).id == "scripted@1"
-    assert service.find("scripted", run, second).id == "scripted@2"
