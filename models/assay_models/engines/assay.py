@@ -1,12 +1,13 @@
 """Another Assay: `POST /v1/score` with `options.raw`."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from assay_models.base import ItemError, Raw
+from assay_models.card import EngineCard
 from assay_models.engines.endpoints import Endpoint
 from assay_models.engines.errors import EngineError, bad_reply
 from assay_models.engines.http import Reply
@@ -20,9 +21,10 @@ from assay_models.engines.replies import (
     parse_object,
     text_at,
 )
-from assay_models.engines.transport import Call
+from assay_models.engines.transport import Call, Transport
 
 CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+MAX_CODES = 64
 
 
 class AssayEngine(ProtocolEngine):
@@ -37,6 +39,10 @@ class AssayEngine(ProtocolEngine):
     takes = "texts"
     can_activate = False
     _fingerprint: str | None = None
+
+    def __init__(self, transport: Transport, card: EngineCard) -> None:
+        super().__init__(transport, card)
+        self._codes: set[str] = set()
 
     async def classify_texts(
         self,
@@ -101,7 +107,7 @@ class AssayEngine(ProtocolEngine):
         entries = by_index(value.get("results"), len(ids))
         if [entry.get("id") for entry in entries] != list(ids):
             raise bad_reply("its ids are not those of this call")
-        results = [_result(entry) for entry in entries]
+        results = [_result(entry, self._known) for entry in entries]
         fingerprint = text_at(value, "fingerprint")
         if fingerprint is None or self._fingerprint not in (None, fingerprint):
             raise bad_reply("its fingerprint is missing, or another one than before")
@@ -109,18 +115,24 @@ class AssayEngine(ProtocolEngine):
         self._fingerprint = fingerprint
         return results
 
+    def _known(self, code: str) -> str:
+        """Return an item's code, or one for all others: each code has metrics of its own."""
+        if len(self._codes) < MAX_CODES:
+            self._codes.add(code)
+        return code if code in self._codes else "engine_refused"
+
 
 def _pair(fields: tuple[str, str], text: tuple[str, str]) -> Mapping[str, str]:
     return dict(zip(fields, text, strict=True))
 
 
-def _result(entry: JsonObject) -> Raw | ItemError:
+def _result(entry: JsonObject, known: Callable[[str], str]) -> Raw | ItemError:
     status = entry.get("status")
     if status == "error":
         code = text_at(entry, "error", "code") or ""
         if not CODE.fullmatch(code) or entry.get("score") is not None:
             raise bad_reply("an item's error has no code, or a score")
-        return ItemError(code, f"the other server could not score this item ({code})")
+        return ItemError(known(code), f"the other server could not score this item ({code})")
     flags: Any = entry.get("flags")
     if status != "ok" or not isinstance(flags, list) or "substituted" in flags:
         raise bad_reply("an item is neither scored nor failed, or was substituted")

@@ -123,7 +123,8 @@ async def test_row_longer_than_a_call_carries_a_canary(tmp_path: Path) -> None:
         server.handler = engines.shifted(vllm, 1)
         with pytest.raises(RemoteCallFailed, match="known row"):
             await classifier.logits(rows)
-        assert len(server.posts[-1].body["input"]) == 2
+        assert [len(post.body["input"]) for post in server.posts[-1:]] == [2]
+        assert any(len(row) > 40 for row in server.posts[-1].body["input"])
 
 
 async def test_row_on_which_alone_the_engine_fails_is_that_rows_error(tmp_path: Path) -> None:
@@ -189,9 +190,11 @@ async def test_logits_beyond_fp32_are_no_numbers(tmp_path: Path) -> None:
 async def test_engine_with_a_page_for_a_name_is_refused_in_few_words(tmp_path: Path) -> None:
     async with EngineServer(vllm, root="x" * 1_000_000).listening() as server:
         async with proven(tmp_path, server.url) as classifier:
+            assert "too long" in (classifier.proof.unproven or "")
             assert len(classifier.proof.unproven or "") < 200
         server.root = "\x1b[31m\nspoofed line"
         async with proven(tmp_path, server.url) as classifier:
+            assert "not printable" in (classifier.proof.unproven or "")
             assert (classifier.proof.unproven or "").isprintable()
 
 

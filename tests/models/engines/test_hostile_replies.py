@@ -55,6 +55,20 @@ async def test_index_that_is_missing_wrong_or_doubled_gives_no_number(
     assert error.code == "engine_bad_reply"
 
 
+async def test_codes_of_another_assay_are_bounded_in_number() -> None:
+    codes = (f"code_{number}" for number in range(1000))
+
+    def fail(rows: Any) -> None:
+        for row in rows[1:]:
+            row.update(status="error", score=None, error={"code": next(codes), "detail": ""})
+
+    async with EngineServer(Damaged("assay", change(fail))).listening() as server:
+        engine = open_engine(engine_card("assay", server.url))
+        seen = {result.code for _ in range(50) for result in (await classify(engine, ROWS))[1:]}
+        await engine.close()
+    assert len(seen) <= 65
+
+
 @pytest.mark.parametrize("protocol", ["vllm", "assay", "sglang"])
 async def test_swapped_entries_come_out_in_the_right_order(protocol: str) -> None:
     handler = Damaged(protocol, change(lambda rows: rows.reverse()))

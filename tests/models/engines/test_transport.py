@@ -98,7 +98,10 @@ async def test_retry_after_beyond_the_limit_ends_the_call_at_once(value: str) ->
         await sender.close()
 
 
-@pytest.mark.parametrize("value", ["", "soon", "-3", "nan", "inf", "Fri, 99 Foo 2020"])
+FAR = "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-3", "nan", "inf", "Fri, 99 Foo 2020", FAR])
 async def test_retry_after_that_is_no_time_counts_for_nothing(value: str) -> None:
     clock = ManualClock()
     async with EngineServer(vllm, status=503, headers={"retry-after": value}).listening() as server:
@@ -285,6 +288,15 @@ async def test_connections_are_kept_alive() -> None:
         for _ in range(5):
             await sender.call(call_of([1]), read_status)
         assert len({request.client for request in server.posts}) == 1
+        await sender.close()
+
+
+async def test_cookies_are_not_kept() -> None:
+    async with EngineServer(vllm, headers={"set-cookie": "sticky=a; Path=/"}).listening() as server:
+        sender = transport(server.url)
+        for _ in range(2):
+            await sender.call(call_of([1]), read_status)
+        assert "cookie" not in server.posts[-1].headers
         await sender.close()
 
 

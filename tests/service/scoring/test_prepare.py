@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 from support.doubles import ScriptedModel, new_metrics
 
+from assay.cache.keys import cache_key
 from assay.errors import InvalidRequest, RequestTooLarge
 from assay.scoring.preparation_pool import PreparationPool
 from assay.scoring.prepare import (
@@ -69,6 +70,19 @@ def summary(entries: Sequence[PreparedItems]) -> list[tuple[tuple[int, ...], str
         (entry.indices, entry.prepared.code if isinstance(entry.prepared, ItemFailure) else "ok")
         for entry in entries
     ]
+
+
+async def test_keys_have_the_fingerprint_of_the_request_whatever_is_proven_meanwhile() -> None:
+    class Renewed(ScriptedModel):
+        __slots__ = ()
+
+        @property
+        def fingerprint(self) -> str:  # type: ignore[override]
+            return "that of another engine"
+
+    (entry,) = await prepare(object.__new__(Renewed), [{"text": "a"}])
+    assert not isinstance(entry.prepared, ItemFailure)
+    assert entry.keys == (cache_key("f", entry.prepared.inputs[0].key),)
 
 
 async def test_an_invalid_item_keeps_its_place_among_the_others() -> None:
