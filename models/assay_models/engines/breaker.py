@@ -30,7 +30,8 @@ class CircuitBreaker:
         self._failures = 0
         self._pause = FIRST_OPEN_SECONDS
         self._opens_until = 0.0
-        self._on_trial = False
+        self._calls = 0
+        self._trial: int | None = None
         on_change("closed")
 
     @property
@@ -43,7 +44,7 @@ class CircuitBreaker:
     @property
     def allows_call(self) -> bool:
         """Whether a call may be made now."""
-        return self.state == "closed" or (self._state == "half_open" and not self._on_trial)
+        return self.state == "closed" or (self._state == "half_open" and self._trial is None)
 
     @property
     def retry_after(self) -> float:
@@ -55,32 +56,36 @@ class CircuitBreaker:
         if self.state == "open":
             self._change("half_open")
 
-    def begin(self) -> None:
-        """Count a call that begins."""
-        self._on_trial = self.state == "half_open"
+    def begin(self) -> int:
+        """Count a call that begins; return its number."""
+        self._calls += 1
+        if self.state == "half_open":
+            self._trial = self._calls
+        return self._calls
 
     def succeed(self) -> None:
         """Count a call that the URL answered, whatever it answered to this one."""
-        self._failures, self._pause, self._on_trial = 0, FIRST_OPEN_SECONDS, False
+        self._failures, self._pause, self._trial = 0, FIRST_OPEN_SECONDS, None
         if self._state != "closed":
             self._change("closed")
 
-    def fail(self) -> None:
-        """Count a call that the URL did not answer properly. Late failures of an open one count
-        for nothing."""
+    def fail(self, call: int) -> None:
+        """Count a call that the URL did not answer properly. Late failures of calls that began
+        before it opened count for nothing."""
         self._failures += 1
-        if self.state == "half_open":
+        if call == self._trial:
             self._pause = min(2 * self._pause, MAX_OPEN_SECONDS)
             self._open()
         elif self._state == "closed" and self._failures >= FAILURES_TO_OPEN:
             self._open()
 
-    def forget(self) -> None:
+    def forget(self, call: int) -> None:
         """Count a call without a result, such as a cancelled one."""
-        self._on_trial = False
+        if call == self._trial:
+            self._trial = None
 
     def _open(self) -> None:
-        self._on_trial = False
+        self._trial = None
         self._opens_until = self._clock() + self._pause
         self._change("open")
 

@@ -104,7 +104,6 @@ class Endpoints:
         )
 
     def _take(self, endpoint: Endpoint, tokens: int) -> None:
-        endpoint.breaker.begin()
         endpoint.calls += 1
         endpoint.used += 1
         endpoint.tokens += tokens

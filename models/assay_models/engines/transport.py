@@ -165,16 +165,16 @@ class Transport:
         self, endpoint: Endpoint, call: Call, read: Callable[[Reply], T]
     ) -> Value[T] | Failure:
         """Make one try, and report its outcome to the breaker and the listener."""
-        began = self._clock()
+        began, number = self._clock(), endpoint.breaker.begin()
         outcome: CallOutcome = "cancelled"
         try:
             result = await self._exchange(endpoint, call, read)
             outcome = result.outcome
-            self._record(endpoint, result)
+            self._record(endpoint, number, result)
             return result
         finally:
             if outcome == "cancelled":
-                endpoint.breaker.forget()
+                endpoint.breaker.forget(number)
             self._listener.on_call(endpoint.place, outcome, self._clock() - began, call.rows)
             self.endpoints.release(endpoint, call.tokens)
 
@@ -242,11 +242,11 @@ class Transport:
         left = deadlines.latest() - self._clock()
         return pause if pause < min(left, MAX_RETRY_AFTER_SECONDS) else None
 
-    def _record(self, endpoint: Endpoint, result: Value[T] | Failure) -> None:
+    def _record(self, endpoint: Endpoint, number: int, result: Value[T] | Failure) -> None:
         if isinstance(result, Failure) and result.is_fault:
-            endpoint.breaker.fail()
+            endpoint.breaker.fail(number)
         elif result.outcome == "timeout":
-            endpoint.breaker.forget()
+            endpoint.breaker.forget(number)
         else:
             endpoint.breaker.succeed()
         if isinstance(result, Failure) and result.outcome == "overloaded":

@@ -1,12 +1,21 @@
 """The proof of an engine's numbers, against real servers that speak the protocols."""
 
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import engine_models as engines
 from support.engine_models import example_score, open_remote, write_engine_model
-from support.engine_servers import LABELS, PROTOCOLS, EngineServer, Handler, logits_of, vllm
+from support.engine_servers import (
+    LABELS,
+    PROTOCOLS,
+    EngineServer,
+    Handler,
+    Received,
+    logits_of,
+    vllm,
+)
 
 from assay_models.base import ItemError
 from assay_models.card import CardError
@@ -168,6 +177,73 @@ async def test_another_identity_has_another_fingerprint(field: str, tmp_path: Pa
         assert classifier.proof.unproven is None
         assert dict(classifier.fingerprint_parts) != parts
         await classifier.proof.close()
+
+
+async def test_engine_that_names_no_weights_has_a_fingerprint_of_one_process(
+    tmp_path: Path,
+) -> None:
+    async with EngineServer(vllm).listening() as server:
+        folder = write_engine_model(tmp_path, url=server.url)
+        first, second = await parts_of(folder), await parts_of(folder)
+        assert first != second
+
+
+NAMED = [("vllm", 'revision = "2026-11-30"'), ("sglang", ""), ("tei", ""), ("assay", "")]
+
+
+@pytest.mark.parametrize(("protocol", "engine"), NAMED)
+async def test_replicas_of_an_engine_that_names_its_weights_have_one_fingerprint(
+    protocol: str, engine: str, tmp_path: Path
+) -> None:
+    def noisy(server: EngineServer, request: Received) -> tuple[int, Any]:
+        status, value = PROTOCOLS[protocol](server, request)
+        return status, moved(value, noise.uniform(-0.03, 0.03))
+
+    noise = random.Random(0)
+    async with EngineServer(noisy).listening() as server:
+        score = example_score(protocol)
+        engine = f'{engine}\ndtype = "{"float32" if protocol in ("sglang", "tei") else "bfloat16"}"'
+        folder = write_engine_model(
+            tmp_path, url=server.url, protocol=protocol, example=score, engine=engine
+        )
+        card = folder / "card.toml"
+        card.write_text(card.read_text() + "\n[bounds]\nfloat32 = 0.1\nbfloat16 = 0.1\n")
+        parts = [await parts_of(folder) for _ in range(6)]
+        assert all(each == parts[0] for each in parts)
+
+
+async def test_other_weights_under_one_revision_are_refused(tmp_path: Path) -> None:
+    async with EngineServer(vllm).listening() as server:
+        folder = write_engine_model(tmp_path, url=server.url, engine='revision = "1"')
+        classifier = open_remote(folder)
+        await classifier.proof.prove()
+        parts = classifier.fingerprint_parts
+        server.handler = engines.shifted(vllm, 1)
+        await classifier.proof.prove()
+        assert "another revision" in (classifier.proof.unproven or "")
+        server.handler = vllm
+        await classifier.proof.prove()
+        assert classifier.proof.unproven is None
+        assert classifier.fingerprint_parts == parts
+        await classifier.proof.close()
+
+
+async def parts_of(folder: Path) -> Any:
+    """Return the parts of the fingerprint that a replica has which proves the engine once."""
+    classifier = open_remote(folder)
+    await classifier.proof.prove()
+    assert classifier.proof.unproven is None
+    await classifier.proof.close()
+    return classifier.fingerprint_parts
+
+
+def moved(value: Any, by: float) -> Any:
+    """Return a reply whose numbers are moved a little."""
+    if isinstance(value, list):
+        return [moved(part, by) for part in value]
+    if isinstance(value, dict):
+        return {name: moved(part, by) for name, part in value.items()}
+    return value + by if isinstance(value, float) else value
 
 
 async def test_lost_engine_keeps_its_proof_and_is_proven_again_soon(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from support import engine_models as engines
 from support.engine_models import example_score, open_remote, write_engine_model
 from support.engine_servers import (
     BAD_TOKEN,
+    PROTOCOLS,
     EngineServer,
     Handler,
     Received,
@@ -27,9 +28,11 @@ from assay_models.deadlines import set_latest
 from assay_models.engines import transport
 from assay_models.engines.errors import EngineError
 from assay_models.families.classifier.engine_proof import EngineProof
+from assay_models.families.classifier.proven_engine import Canary
 from assay_models.families.classifier.remote import RemoteClassifier
 from assay_models.remote import RemoteCallFailed
 
+KEYS = ("input", "inputs", "items")
 TEXTS = ("the first row", "and a second, longer one", "a third")
 
 
@@ -51,6 +54,11 @@ async def proven(
 
 def inputs_of(classifier: RemoteClassifier, texts: Sequence[str] = TEXTS) -> list[Input]:
     return [classifier.encode_text(text, None, "error").input() for text in texts]
+
+
+def canaries_of(classifier: RemoteClassifier) -> Sequence[Canary]:
+    assert classifier.calls.proven is not None
+    return classifier.calls.proven.canaries
 
 
 def right(row: Input) -> Any:
@@ -109,9 +117,7 @@ async def test_each_part_of_a_call_that_is_split_carries_a_canary(tmp_path: Path
         before = len(server.posts)
         raws = await classifier.logits(rows)
         assert [isinstance(raw, ItemError) for raw in raws] == [row is rows[2] for row in rows]
-        known = classifier.calls.proven
-        assert known is not None
-        canaries = [canary.row.payload.ids.tolist() for canary in known.canaries]
+        canaries = [canary.row.payload.ids.tolist() for canary in canaries_of(classifier)]
         parts = [post.body["input"] for post in server.posts[before:]]
         assert len(parts) > 2
         assert all(any(row in canaries for row in part) for part in parts)
@@ -123,6 +129,24 @@ async def test_card_whose_longest_row_leaves_a_call_no_room_for_a_canary_is_refu
     with pytest.raises(CardError, match="do not fit one call"):
         async with proven(tmp_path, "http://127.0.0.1:9", engine="max_call_tokens = 40"):
             pass
+
+
+@pytest.mark.parametrize("protocol", ["vllm", "tei", "assay"])
+async def test_each_of_several_calls_of_one_batch_carries_a_canary(
+    protocol: str, tmp_path: Path
+) -> None:
+    async with (
+        EngineServer(PROTOCOLS[protocol]).listening() as server,
+        proven(tmp_path, server.url, protocol=protocol, engine="max_call_tokens = 288") as engine,
+    ):
+        rows = inputs_of(engine, ["word " * 50 + str(number) for number in range(5)])
+        before = len(server.posts)
+        raws = await engine.logits(rows)
+        assert not any(isinstance(raw, ItemError) for raw in raws)
+        bodies = [post.body for post in server.posts[before:]]
+        sizes = [len(next(body[key] for key in KEYS if key in body)) for body in bodies]
+        assert len(sizes) == -(-sum(row.tokens for row in rows) // 256)
+        assert sum(sizes) == len(rows) + len(sizes)  # one row more in each
 
 
 async def test_row_on_which_alone_the_engine_fails_is_that_rows_error(tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ from assay_models.engines.listener import BreakerState
 def opened(clock: ManualClock, states: list[BreakerState]) -> CircuitBreaker:
     breaker = CircuitBreaker(clock, states.append)
     for _ in range(FAILURES_TO_OPEN):
-        breaker.begin()
-        breaker.fail()
+        breaker.fail(breaker.begin())
     return breaker
 
 
@@ -37,8 +36,8 @@ def test_breaker_opens_half_opens_and_closes() -> None:
 def test_breaker_with_a_success_between_failures_stays_closed() -> None:
     breaker = CircuitBreaker(ManualClock(), lambda state: None)
     for number in range(5 * FAILURES_TO_OPEN):
-        breaker.begin()
-        breaker.succeed() if number % FAILURES_TO_OPEN == 0 else breaker.fail()
+        call = breaker.begin()
+        breaker.succeed() if number % FAILURES_TO_OPEN == 0 else breaker.fail(call)
     assert breaker.state == "closed"
 
 
@@ -49,8 +48,7 @@ def test_breaker_whose_trials_fail_opens_for_twice_as_long_up_to_a_limit() -> No
     for _ in range(8):
         pauses.append(breaker.retry_after)
         clock.now += breaker.retry_after
-        breaker.begin()
-        breaker.fail()
+        breaker.fail(breaker.begin())
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, MAX_OPEN_SECONDS, MAX_OPEN_SECONDS, 30.0]
 
 
@@ -58,16 +56,30 @@ def test_breaker_whose_trial_is_cancelled_lets_another_call_through() -> None:
     clock = ManualClock()
     breaker = opened(clock, [])
     clock.now += 1.0
-    breaker.begin()
-    breaker.forget()
+    breaker.forget(breaker.begin())
     assert (breaker.state, breaker.allows_call) == ("half_open", True)
+
+
+def test_breaker_on_trial_ignores_the_end_of_calls_that_began_before() -> None:
+    clock = ManualClock()
+    breaker = CircuitBreaker(clock, lambda state: None)
+    late = [breaker.begin() for _ in range(2)]
+    for _ in range(FAILURES_TO_OPEN):
+        breaker.fail(breaker.begin())
+    clock.now += 1.0
+    trial = breaker.begin()
+    breaker.forget(late[0])
+    breaker.fail(late[1])
+    assert (breaker.state, breaker.allows_call) == ("half_open", False)
+    breaker.forget(trial)
+    assert breaker.allows_call
 
 
 def test_breaker_that_is_open_ignores_late_failures() -> None:
     clock = ManualClock()
     breaker = opened(clock, [])
     for _ in range(20):
-        breaker.fail()
+        breaker.fail(0)
     assert breaker.retry_after == 1.0
 
 

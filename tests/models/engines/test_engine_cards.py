@@ -58,6 +58,13 @@ def test_card_with_a_url_that_cannot_be_used_is_refused_and_shows_no_password(
     assert not any("secret" in message for message in messages)
 
 
+@pytest.mark.parametrize(("canary", "room"), [("call", 512 + 32), ("schedule", 512)])
+def test_card_whose_longest_row_fits_no_call_is_refused(canary: str, room: int) -> None:
+    engine_card("vllm", "http://engine:8000", canary=canary, max_call_tokens=room)
+    with pytest.raises(ValidationError, match=r"raise engine\.max_call_tokens"):
+        engine_card("vllm", "http://engine:8000", canary=canary, max_call_tokens=room - 1)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
