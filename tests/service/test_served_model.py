@@ -19,6 +19,7 @@ from assay.app import create_app
 from assay.batching.batcher import BatchLimits, DynamicBatcher
 from assay.batching.entry import Outcome
 from assay.metrics import Metrics
+from assay.model_state import Loading
 from assay.served_model import ServedModel
 from assay.settings import Settings
 from assay_models.base import Input, Raw
@@ -155,7 +156,7 @@ async def test_a_model_that_waits_to_load_does_not_load_when_closed(
         await asyncio.sleep(0)
         await served.close(30.0)
     assert not await served.loaded()
-    assert served.state == served_model.Loading()
+    assert served.state == Loading()
 
 
 async def test_a_model_whose_fingerprint_fails_has_started_no_batcher(

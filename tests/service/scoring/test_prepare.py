@@ -77,7 +77,7 @@ async def test_keys_have_the_fingerprint_of_the_request_whatever_is_proven_meanw
         __slots__ = ()
 
         @property
-        def fingerprint(self) -> str:  # type: ignore[override]
+        def fingerprint(self) -> str:
             return "that of another engine"
 
     (entry,) = await prepare(object.__new__(Renewed), [{"text": "a"}])
