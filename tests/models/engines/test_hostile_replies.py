@@ -7,6 +7,7 @@ from support.engine_cards import classify, engine_card, raws_of
 from support.engine_servers import PROTOCOLS, EngineServer, Received
 from support.reply_damages import DAMAGES, Damage, change
 
+from assay_models.base import ItemError
 from assay_models.engines import http
 from assay_models.engines.client import open_engine
 from assay_models.engines.errors import EngineError

@@ -47,7 +47,7 @@ async def prepare(
     preparer = Preparer(PreparedCache(100_000, metrics), pool)
     call = PrepareCall(
         model,
-        model.fingerprint,
+        "f",
         TextItem,
         Options(),
         scope=b"",
