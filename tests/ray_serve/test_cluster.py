@@ -54,7 +54,7 @@ def test_the_candidates_of_a_prompt_are_scored_by_one_replica(cluster: Cluster) 
                 client.score("reference", [{"prompt": prompt, "response": "the same"}])
                 for _ in range(8)
             ]
-            sources[prompt] = Counter(reply.results[0].source for reply in replies)
+            sources[prompt] = Counter(str(reply.results[0].source) for reply in replies)
     # A replica's cache is its own: a second replica would have computed the item again.
     assert set(map(str, sources.values())) == {str(Counter(cache=7, computed=1))}
 
@@ -69,7 +69,8 @@ def test_sessions_are_spread_over_the_replicas(cluster: Cluster) -> None:
 def test_a_call_by_handle_equals_one_over_http(cluster: Cluster) -> None:
     cluster.do("deploy", replicas=1)
     bad = {**BODY, "items": [{**ITEM, "response": None}, ITEM]}
-    for body in (BODY, bad, {**BODY, "model": "absent"}, {**BODY, "unknown": 1}, []):
+    bodies: list[object] = [BODY, bad, {**BODY, "model": "absent"}, {**BODY, "unknown": 1}, []]
+    for body in bodies:
         text = json.dumps(body)
         cluster.do("call", method="POST", path="/v1/score", body=text)  # both find it cached
         status, headers, content = cluster.do("call", method="POST", path="/v1/score", body=text)
@@ -91,13 +92,12 @@ def test_the_client_by_handle_returns_what_the_client_over_http_does(cluster: Cl
 
 def test_the_client_by_handle_raises_the_errors_of_the_client_over_http(cluster: Cluster) -> None:
     cluster.do("deploy", replicas=1)
-    options = {"max_retries": 0}
     absent = {"model": "absent", "items": [ITEM]}
-    with Client(cluster.url, **options) as client, pytest.raises(NotFoundError) as raised:
+    with Client(cluster.url, max_retries=0) as client, pytest.raises(NotFoundError) as raised:
         client.score("absent", [ITEM])
-    answer = cluster.do("client", name="score", arguments=absent, options=options)
+    answer = cluster.do("client", name="score", arguments=absent, options={"max_retries": 0})
     assert answer == {"error": type(raised.value).__name__, "text": raised.value.message}
-    nowhere = {"application": "nowhere", **options}
+    nowhere = {"application": "nowhere", "max_retries": 0}
     answer = cluster.do("client", name="score", arguments=absent, options=nowhere)
     assert answer["error"] == "APIConnectionError"
 

@@ -185,9 +185,9 @@ def pairs(group: str | None, *scores: tuple[float | None, float | None]) -> list
 
 
 def test_the_size_of_items_counts_their_numbers_and_ends_at_the_bound() -> None:
-    items = [{"text": "four", "calls": [1, 2, {"a": "b"}]}]
+    items: list[dict[str, Any]] = [{"text": "four", "calls": [1, 2, {"a": "b"}]}]
     assert shadowing._size(items) == len("text") + len("four") + len("calls") + 3 * 8 + 2
-    numbers = [{"calls": [0] * (shadowing.MAX_BYTES // 8)}, {"text": "four"}]
+    numbers: list[dict[str, Any]] = [{"calls": [0] * (shadowing.MAX_BYTES // 8)}, {"text": "four"}]
     assert shadowing._size(numbers) > shadowing.MAX_BYTES
 
 

@@ -30,7 +30,7 @@ class ProvenEngine:
 
     @property
     def parts(self) -> tuple[object, ...]:
-        """What decides a number, for the fingerprint."""
+        """The parts of the identity that decide a number, for the fingerprint."""
         return (*parts_of(self.identity), self.mark)
 
 
