@@ -169,6 +169,9 @@ class EngineProof:
         """
         _set_deadline()
         identity = await self._calls.engine.identity()
+        known = self._calls.proven
+        if known is not None and parts_of(identity) != parts_of(known.identity):
+            self._calls.unproven = "another engine answers than before, and is being proven"
         self._refuse_other(identity)
         proven: dict[str, list[Raw]] = {}
         absent: EngineError | None = None
@@ -194,6 +197,7 @@ class EngineProof:
         return identity, proven
 
     async def _prove_engine(self, engine: Engine, identity: EngineIdentity) -> list[Raw]:
+        _set_deadline()  # the one before may have been spent on a URL that hangs
         if parts_of(await engine.identity()) != parts_of(identity):
             raise CardError("became another one while it was proven")
         raws = await self._prove_rows(engine, self._rows.short)
