@@ -23,6 +23,7 @@ from support.engine_servers import (
 )
 
 from assay_models.base import Input, ItemError
+from assay_models.card import CardError
 from assay_models.deadlines import set_latest
 from assay_models.engines import transport
 from assay_models.engines.errors import EngineError
