@@ -21,7 +21,7 @@ from .devices import ScriptedDevice, true_score, wait_until, wait_until_async
 from .processes import DeviceGate, Process, serving
 from .servers import Reply, Server, all_scored, checked_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, only_nightly]
 
 WORDS = [f"word {number}" for number in range(64)]
 WON = b'assay_shared_flights_total{outcome="won"} 1.0'

@@ -70,6 +70,7 @@ def counts(client: httpx2.Client) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@only_nightly
 def test_runs_are_the_same_at_either_server(postgres_url: str, redis_server: RedisServer) -> None:
     with replicas(postgres_url, ASSAY_REDIS_URL=redis_server.url) as (first, second):
         clients = [connect(server) for server in (first, second)]

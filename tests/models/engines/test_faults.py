@@ -12,6 +12,7 @@ from support.engine_calls import Events, ManualClock, transport
 from support.engine_cards import classify, engine_card
 from support.engine_servers import PROTOCOLS, EngineServer, logits_of
 from support.fault_proxy import UNSEEN_BY_POSITION, Fault, FaultProxy
+from support.tiers import only_nightly
 
 from assay_models.base import ItemError
 from assay_models.engines.assay import AssayEngine
@@ -125,6 +126,7 @@ async def test_faults_of_every_kind_never_give_a_wrong_number(protocol: str) -> 
 
 
 @pytest.mark.slow
+@only_nightly
 @pytest.mark.parametrize("protocol", ENGINES)
 async def test_faults_over_many_calls_never_give_a_wrong_number(protocol: str) -> None:
     seen, injected, _ = await run_faults(protocol, 160)
