@@ -64,6 +64,9 @@ def test_every_route_keeps_its_schema(address: str, label: str, mode: Generation
     @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
     @given(case=OPERATIONS[label].as_strategy(generation_mode=mode))
     def fuzz(case: Case[Any]) -> None:
+        # The example names a real model: its load may outlast the client's 10 s.
+        if isinstance(case.query.get("wait"), (int, float)):
+            case.query["wait"] = min(case.query["wait"], 1)
         case.call_and_validate(base_url=address, checks=CHECKS)
 
     fuzz()
