@@ -176,7 +176,6 @@ def _compose(settings: Settings, on_death: Callable[[str], None]) -> _Process:
     create = partial(create_model, settings, metrics, CLOCK, parts.batcher)
     entries = select_entries(settings, repository)
     table = create_table(entries, lambda entry: create(entry, on_death))
-    metrics.scaling_tokens.set_function(table.scaling_tokens)
     caches = create_caches(settings, metrics, CLOCK)
     pool = _create_pool(settings, metrics)
     webhook = _create_webhook(settings, metrics)
@@ -255,6 +254,7 @@ def _create_lifecycle(
         prepared.clear()
         metrics.forget_model(model)
 
+    metrics.scaling_tokens.set_function(table.scaling_tokens)
     return ModelLifecycle(
         table,
         create=create,
