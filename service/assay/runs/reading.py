@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 READ_SECONDS = 10.0
+GRACE_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 REPORT_THREADS = 2
 READ_ERRORS = (sqlite3.Error, StoreError, StoreUnavailableError)
@@ -53,6 +54,8 @@ class RunReader:
         self._history = history
         self._on_damage = on_damage
         self._seconds = seconds
+        # A database ends a query that takes too long by itself: one that does not hangs.
+        self._grace = GRACE_SECONDS if history.is_shared else 0.0
         self._short = ThreadPoolExecutor(1, thread_name_prefix="assay-reading")
         self._long = ThreadPoolExecutor(REPORT_THREADS, thread_name_prefix="assay-reporting")
         self._reports: Counter[str] = Counter()
@@ -91,11 +94,14 @@ class RunReader:
         has_left, deadline = threading.Event(), time.monotonic() + self._seconds
         history = self._history.until(lambda: has_left.is_set() or time.monotonic() > deadline)
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._seconds + self._grace):
                 return await asyncio.get_running_loop().run_in_executor(pool, query, history)
         except READ_ERRORS as error:
             raise storage_error(error, "read") from error
         except (TimeoutError, ReadTimeoutError) as error:
+            if self._grace and not isinstance(error, ReadTimeoutError):
+                silence = StoreUnavailableError("it does not answer")
+                raise storage_error(silence, "read") from error
             raise DeadlineExceeded(
                 f"the run could not be read within {self._seconds:g} s",
                 hint="ask for a part: ?model=, ?split= or ?since=",
