@@ -207,9 +207,11 @@ class ServedModel:
         """The reason why `is_computing` was false."""
         if self.unproven is not None:
             return f"not proven: {self.unproven}"
-        if self._changed is None:
-            return "not computing"
-        return f"changed on disk: {self._changed} is not the file that was loaded"
+        if self._changed is not None:
+            return f"changed on disk: {self._changed} is not the file that was loaded"
+        state = self.state
+        is_here = isinstance(state, Ready) and state.batcher.alive
+        return "its engine does not answer" if is_here and self.card.engine else "not computing"
 
     async def is_current(self) -> bool:
         """Return whether the files are those that were loaded."""

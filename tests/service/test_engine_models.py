@@ -214,7 +214,7 @@ async def test_lost_engine_takes_no_replica_out_and_restarts_none(tmp_path: Path
         model._clock = lambda: math.inf  # no batch is recent any more
         server.status = 503
         readiness = await client.get("/readyz")
-        assert readiness.json()["models"] == {"tiny@1": "not computing"}
+        assert readiness.json()["models"] == {"tiny@1": "its engine does not answer"}
         assert readiness.status_code == 200
         assert await fault(model) is None
         server.status, server.handler = 200, engines.shifted(vllm, 1)

@@ -378,6 +378,7 @@ class RunMonitor:
         except TimeoutError:
             raise busy(UNWRITABLE) from None
         except STORE_ERRORS as error:
+            logger.warning("a run cannot be changed: %s", error)
             raise storage_error(error, "written") from error
 
     async def _measure_next(self, work: Callable[[], T], seconds: float | None = EDIT_SECONDS) -> T:
