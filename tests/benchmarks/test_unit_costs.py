@@ -21,7 +21,7 @@ async def test_every_layer_has_a_cost_and_a_size(
         assert isinstance(served.state, Ready)
         costs = await Layers(served, served.state).measure(1)
     assert {cost.layer for cost in costs} == {"parse", "prepare", "cache", "batch", "reply"}
-    assert len({(cost.layer, cost.quantity) for cost in costs}) == len(costs) == 14
+    assert len({(cost.layer, cost.quantity) for cost in costs}) == len(costs) == 16
     assert all(0 < cost.low <= cost.value <= cost.high for cost in costs)
     assert len(list(table(costs))) == 2 + len(costs)
 

@@ -136,7 +136,7 @@ async def sources(client: httpx2.AsyncClient, key: str) -> Any:
 async def test_another_key_sees_that_a_text_was_scored_only_in_a_shared_cache(
     served: Served, keyed: Settings, redis_server: RedisServer, is_private: bool, second: str
 ) -> None:
-    changes = {"private_cache": is_private, "redis_url": redis_server.url}
+    changes = {"private_cache": is_private, "redis_url": redis_server.url, "redis_timeout": 5.0}
     settings = Settings.model_validate({**keyed.model_dump(), **changes})
     async with served(settings) as client:
         assert await sources(client, ALICE) == "computed"
