@@ -1,6 +1,5 @@
 """API keys: names, scopes, the file that lists them, and refused requests."""
 
-import asyncio
 import hashlib
 import logging
 import os
