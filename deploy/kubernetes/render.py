@@ -21,12 +21,16 @@ MANIFESTS = HERE / "assay.yaml"
 ALERTS = HERE.parent / "monitoring" / "alerts.yml"
 NOTE = "# Written by `make docs` from deploy/helm/assay; do not edit.\n"
 RELEASE = "assay"
-OF_THE_CHART = frozenset(
-    (
-        *("host", "port", "socket_mode", "probes"),  # the probes and the Service rely on them
-        *("api_keys", "api_keys_file", "redis_url", "repository", "runs"),  # values of their own
-    )
-)
+VALUES = {
+    "api_keys": "apiKeys",
+    "api_keys_file": "apiKeys",
+    "port": "service.port",
+    "redis_url": "redis",
+    "repository": "models.cards or models.volumeHasCards",
+    "runs": "runs.store",
+}
+"""Fields with a value of their own, which templates/checks.yaml names where it refuses them."""
+OF_THE_CHART = VALUES.keys() | {"host", "socket_mode", "probes"}  # the probes and the Service
 """Fields that are no entry of `settings` or `secretSettings`."""
 LIBRARIES = "^(CUDA|HF|LRU|MKL|NVIDIA|OMP|ONEDNN|OTEL|PYTORCH|TOKENIZERS|TORCH)_[A-Z0-9_]+$"
 SECRET_KEY = {"$ref": "#/definitions/secretKey"}
@@ -60,17 +64,23 @@ def definitions() -> dict[str, Any]:
     secret = {name for name, field in fields.items() if "writeOnly" in json.dumps(field)}
     public = {variable_name(name): _value(fields[name]) for name in fields.keys() - secret}
     private = {variable_name(name): _described(SECRET_KEY, fields[name]) for name in secret}
+    moved: dict[str, Any] = {
+        variable_name(name): {"description": f"Refused: set {value} instead."}
+        for name, value in VALUES.items()
+    }
+    moved_secrets = {variable: SECRET_KEY | refusal for variable, refusal in moved.items()}
     return {
         "settings": {
             "type": "object",
             "additionalProperties": False,
-            "properties": dict(sorted(public.items())) | {"HF_TOKEN": False},
+            "properties": dict(sorted((public | moved).items())) | {"HF_TOKEN": False},
             "patternProperties": {LIBRARIES: {"type": ["string", "number", "boolean"]}},
         },
         "secretSettings": {
             "type": "object",
             "additionalProperties": False,
-            "properties": dict(sorted(private.items())) | {"HF_TOKEN": SECRET_KEY},
+            "properties": dict(sorted((private | moved_secrets).items()))
+            | {"HF_TOKEN": SECRET_KEY},
         },
     }
 

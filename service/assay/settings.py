@@ -175,7 +175,7 @@ class Settings(BaseModel):
         "`max_batch_tokens` of the model's card.",
     )
     timeout: Seconds = Field(
-        600.0, description="Seconds that a request may take if it sets no timeout itself."
+        600.0, description="Seconds that a request without `X-Assay-Timeout-Ms` may take."
     )
     prepare_threads: Positive = Field(
         2, description="CPU threads for chat templates and tokenization."

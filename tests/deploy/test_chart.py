@@ -28,7 +28,7 @@ from assay import __version__
 from assay.api.keys import ApiKeys
 from assay.settings import Settings, variable_name
 from assay_models.repository import ModelRepository, embedded_root
-from deploy.kubernetes.render import CHART, OF_THE_CHART, definitions, generated, render
+from deploy.kubernetes.render import CHART, OF_THE_CHART, VALUES, definitions, generated, render
 
 ALL = [*CASES, *WITHOUT_HELM]
 
@@ -61,7 +61,8 @@ def test_a_generated_file_is_fresh(file: Path, text: str) -> None:
 def test_every_setting_is_a_value_of_the_chart() -> None:
     schemas = definitions()
     names = [*schemas["settings"]["properties"], *schemas["secretSettings"]["properties"]]
-    of_the_server = [name for name in names if name != "HF_TOKEN"]
+    refused = {"HF_TOKEN", *map(variable_name, VALUES)}
+    of_the_server = [name for name in names if name not in refused]
     fields = set(Settings.model_fields) - OF_THE_CHART
     assert sorted(of_the_server) == sorted(variable_name(field) for field in fields)
     assert set(Settings.model_fields) >= OF_THE_CHART
@@ -109,7 +110,11 @@ def test_numbers_and_flags_reach_the_server_exactly() -> None:
 
 
 def test_a_setting_wins_over_what_the_chart_derives() -> None:
-    values = {"gpu": {"count": 1}, "settings": {"ASSAY_DTYPE": "float32", "OMP_NUM_THREADS": 1}}
+    values = {
+        "image": {"tag": "gpu"},
+        "gpu": {"count": 1},
+        "settings": {"ASSAY_DTYPE": "float32", "OMP_NUM_THREADS": 1},
+    }
     environment = plain_environment(_container(values))
     assert environment["ASSAY_DTYPE"] == "float32"
     assert environment["OMP_NUM_THREADS"] == "1"

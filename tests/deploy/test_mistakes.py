@@ -9,7 +9,8 @@ import pytest
 from support.kubernetes.policy import violations
 from support.kubernetes.releases import VERSIONS, release, schema_errors
 
-from deploy.kubernetes.render import render
+from assay.settings import variable_name
+from deploy.kubernetes.render import VALUES, render
 
 Manifest = dict[str, Any]
 
@@ -22,7 +23,6 @@ REFUSED_BY_THE_SCHEMA: dict[str, tuple[dict[str, Any], str]] = {
     "text for a number": ({"settings": {"ASSAY_MAX_ITEMS": "many"}}, "ASSAY_MAX_ITEMS"),
     "an unknown choice": ({"settings": {"ASSAY_DTYPE": "int8"}}, "ASSAY_DTYPE"),
     "a secret in plain text": ({"settings": {"ASSAY_REDIS_SECRET": "x" * 16}}, "REDIS_SECRET"),
-    "keys in plain text": ({"settings": {"ASSAY_API_KEYS": "x" * 16}}, "ASSAY_API_KEYS"),
     "a token in plain text": ({"settings": {"HF_TOKEN": "hf_x"}}, "HF_TOKEN"),
     "probes that need a key": ({"settings": {"ASSAY_PROBES": "keyed"}}, "ASSAY_PROBES"),
     "two autoscalers": ({"autoscaling": {"kind": ["hpa", "keda"]}}, "kind"),
@@ -48,6 +48,16 @@ REFUSED_BY_THE_TEMPLATES: dict[str, tuple[dict[str, Any], str]] = {
         {"autoscaling": {"kind": "hpa", "minReplicas": 9}, "runs": {"store": "off"}},
         "minReplicas",
     ),
+    "a memory limit below the request": (
+        {"resources": {"requests": {"memory": "8Gi"}, "limits": {"memory": "8G"}}},
+        "raise the limit",
+    ),
+    "programs under a profile that refuses the sandbox": (
+        {"settings": {"ASSAY_MODELS": "nli,code-exec@1"}},
+        "seccompProfile",
+    ),
+    "a GPU with the image for processors": ({"gpu": {"count": 1}}, "image.tag"),
+    "keys in plain text": ({"settings": {"ASSAY_API_KEYS": "x" * 16}}, "set apiKeys instead"),
     "an engine's key that nothing mounts": (
         {"models": {"cards": {"a/1": 'api_key_file = "/etc/assay/engines/vllm/token"'}}},
         "models.engineKeys",
@@ -84,6 +94,17 @@ def test_the_templates_refuse_a_mistake_and_say_how_to_mend_it(mistake: str) -> 
     with pytest.raises(helm.HelmRenderError) as refusal:
         render(values)
     assert text in str(refusal.value)
+
+
+@pytest.mark.parametrize("field", VALUES)
+@pytest.mark.parametrize(
+    ("group", "given"), [("settings", "x"), ("secretSettings", {"secret": "x", "key": "x"})]
+)
+def test_a_setting_with_a_value_of_its_own_is_refused_with_that_value(
+    group: str, given: Any, field: str
+) -> None:
+    with pytest.raises(helm.HelmRenderError, match=f"set {VALUES[field]} instead"):
+        render({group: {variable_name(field): given}})
 
 
 def server(documents: list[Manifest]) -> Manifest:

@@ -51,7 +51,10 @@ def main(
 
 @app.command(epilog="Example: assay openapi > openapi.json")
 def openapi() -> None:
-    """Print the OpenAPI document of the service, which is the same for all models."""
+    """Print the OpenAPI document of the service.
+
+    It is the same for all models.
+    """
     document = create_app(Settings(models=("reference",))).openapi()
     typer.echo(json.dumps(document, indent=2, sort_keys=True))
 

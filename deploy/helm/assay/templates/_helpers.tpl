@@ -62,6 +62,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- else -}}{{ max 1 (float64 $cpu | ceil | int) }}{{- end -}}
 {{- end -}}
 
+{{/* The bytes of a quantity of memory. */}}
+{{- define "assay.bytes" -}}
+{{- $units := dict "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- $text := include "assay.text" . -}}
+{{- mulf (regexFind "^[0-9.]+" $text | float64) (get $units (regexFind "[A-Za-z]+$" $text) | default 1.0) | printf "%.0f" -}}
+{{- end -}}
+
 {{- define "assay.repository" -}}
 {{- $folders := list -}}
 {{- if .Values.models.cards -}}{{- $folders = append $folders "/etc/assay/cards" -}}{{- end -}}
