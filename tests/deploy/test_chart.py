@@ -12,6 +12,8 @@ from typing import Any
 import helm_python as helm
 import pytest
 import yaml
+from prometheus_client import generate_latest
+from support.doubles import new_metrics
 from support.kubernetes.policy import plain_environment, settings_of, violations
 from support.kubernetes.releases import (
     CASES,
@@ -119,6 +121,15 @@ def test_a_setting_wins_over_what_the_chart_derives() -> None:
     assert environment["ASSAY_DTYPE"] == "float32"
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["ASSAY_DEVICE"] == "cuda"
+
+
+@pytest.mark.parametrize("kind", ["hpa", "keda"])
+def test_an_autoscaler_reads_the_series_without_shadows(kind: str) -> None:
+    scaling = {"kind": kind, "prometheus": "http://prometheus:9090"}
+    documents = render({"autoscaling": scaling, "runs": {"store": "off"}})
+    (read,) = {name for name in re.findall(r"assay_\w+", json.dumps(documents)) if "token" in name}
+    assert read == "assay_scaling_tokens"
+    assert f"\n{read} " in generate_latest(new_metrics().registry).decode()
 
 
 def test_the_key_of_an_engine_is_the_file_that_a_card_names() -> None:

@@ -1,11 +1,14 @@
 """The deployment and its configuration file, without a cluster."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from support.paths import ROOT
 
+from assay.app import create_app
+from assay.lifecycle.table import ModelTable
 from assay.settings import Settings
 
 CONFIGURATION = ROOT / "deploy/ray/serve.yaml"
@@ -41,3 +44,16 @@ def test_configuration_and_deployment_scale_alike() -> None:
     assert {name: own[name] for name in deployment["autoscaling_config"]} == deployment[
         "autoscaling_config"
     ]
+
+
+def test_a_replica_reports_the_tokens_that_the_gauge_of_scaling_has(
+    reference_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray.serve", reason="needs Ray: pip install 'assay[ray]'")
+    from assay_ray import Assay
+
+    monkeypatch.setattr(ModelTable, "scaling_tokens", lambda _: 7)
+    deployment: Any = Assay
+    replica = SimpleNamespace(server=create_app(reference_settings))
+    reported = deployment.func_or_class.record_autoscaling_stats(replica)
+    assert reported == {"queue_tokens": 7}

@@ -60,7 +60,8 @@ async def readyz(request: Request) -> Response:
     if not caller.is_trusted:  # names are for those with a key, reasons for those who may read
         states, redis = {}, None
     elif not caller.sees_reasons:
-        states = {name: state.partition(":")[0] for name, state in states.items()}
+        states = {name: _without_reason(state) for name, state in states.items()}
+        redis = redis and _without_reason(redis)
     answer = Readiness(ready=ready, shutting_down=is_stopping, models=states, redis=redis)
     return json_response(answer, 200 if ready else 503)
 
@@ -85,6 +86,10 @@ async def metrics(request: Request) -> Response:
 async def version() -> dict[str, str]:
     """Return the server's version."""
     return {"version": __version__}
+
+
+def _without_reason(state: str) -> str:
+    return state.partition(":")[0]
 
 
 async def _state(served: ServedModel) -> str:

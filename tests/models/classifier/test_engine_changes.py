@@ -157,7 +157,7 @@ async def test_engine_that_calls_itself_another_gives_no_numbers_while_it_is_pro
         server.gate, before = asyncio.Event(), len(server.posts)
         proof = asyncio.create_task(classifier.proof.prove())
         await server.wait_for_posts(before + 1)
-        with pytest.raises(RemoteCallFailed, match="another engine"):
+        with pytest.raises(RemoteCallFailed, match="not proven"):
             await classifier.logits([row_of(classifier)])
         server.gate.set()
         await proof

@@ -71,6 +71,7 @@ async def test_proof_of_an_engine_with_a_trap_names_it(
         with pytest.raises(RemoteCallFailed) as raised:
             await classifier.logits([row])
         assert raised.value.code == "model_not_ready"
+        assert server.url not in raised.value.detail
         await classifier.proof.close()
 
 

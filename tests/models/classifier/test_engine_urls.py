@@ -241,7 +241,7 @@ async def test_engine_lost_between_two_tries_is_unproven_where_calls_carry_no_ca
         proof: EngineProof = classifier.proof
         await proof.prove()
         server.handler = restarting
-        with pytest.raises(RemoteCallFailed, match="lost"):
+        with pytest.raises(RemoteCallFailed, match="not proven"):
             await classifier.logits(inputs_of(classifier))
         assert proof.unproven is not None
         await proof.prove()

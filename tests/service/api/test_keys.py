@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Mount, Route
 from support.doubles import new_metrics, value
-from support.servers import Served
+from support.servers import Served, free_port
 
 from assay.api import access, openapi
 from assay.api.access import Refusals
@@ -146,6 +146,22 @@ async def test_a_key_that_may_only_score_sees_no_reason_of_a_failure(
         for scope, key in KEYS.items():
             named = [reason in text for text in await texts(key)]
             assert named == [False, *[scope in ("read", "admin")] * 3], scope
+
+
+async def test_a_key_that_may_only_score_sees_that_redis_fails_and_not_why(
+    served: Served, keyed: Settings
+) -> None:
+    away = Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0").redis_url
+    async with served(keyed.model_copy(update={"redis_url": away})) as client:
+
+        async def redis(key: str) -> str:
+            return str((await client.get("/readyz", headers=bearer(key))).json()["redis"])
+
+        while await redis(KEYS["read"]) == "connecting":
+            pass
+        for scope, key in KEYS.items():
+            state, _, reason = (await redis(key)).partition(": ")
+            assert (state, bool(reason)) == ("failing", scope in ("read", "admin")), scope
 
 
 async def test_the_caller_has_the_keys_name_and_scopes(

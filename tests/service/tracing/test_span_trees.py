@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 from opentelemetry.trace import StatusCode
-from support.doubles import Gate
+from support.doubles import SCRIPTED_CARD, Gate
 from support.servers import Served, serving
 
 from assay.api.components import components_of
@@ -71,6 +71,21 @@ async def test_a_request_has_a_server_span_and_one_for_each_phase(
     forward = {"assay.model": "scripted@1", "assay.batch.size": 1, "assay.batch.tokens": 6}
     assert spans.only("forward").attributes == forward
     assert "secret" not in "".join(span.to_json() for span in spans.all)
+
+
+async def test_a_span_names_the_version_that_scored_also_where_the_run_keeps_another(
+    served: Served, traced: Settings, spans: Spans
+) -> None:
+    folder = traced.repository[0] / "scripted" / "2"
+    folder.mkdir()
+    (folder / "card.toml").write_text(SCRIPTED_CARD.replace("version = 1", "version = 2"))
+    second = {"model": "scripted@2", "default": True}
+    async with served(traced.model_copy(update={"models": ("scripted@1",)})) as client:
+        await post(client, "a", run={"id": "kept"})
+        assert (await client.post("/v1/models?wait=30", json=second)).status_code == 200
+        replies = [await post(client, "a", run={"id": run}) for run in ("kept", "new")]
+    named = [(span.attributes or {})["assay.model"] for span in spans.named(ROUTE)]
+    assert named[1:] == [reply.json()["model"] for reply in replies] == ["scripted@1", "scripted@2"]
 
 
 async def test_phases_follow_each_other_within_the_request(

@@ -19,6 +19,8 @@ from assay_models.remote import RemoteCallFailed
 DEFAULT_BOUNDS = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
 """The largest difference of a logit from plain Transformers in fp32, where the card states none."""
 RETRY_SECONDS = 2.0
+# The reason names URLs: it is for the log and for those who may read, not for who scores.
+_UNPROVEN = "its engine is not proven now; the server's log says why"
 _LOST = "a connection to its engine was lost: it must be proven again"
 _OTHER = "another engine was proven while this call was in flight"
 _BROKEN = ("engine_unavailable", "engine_bad_reply")
@@ -194,7 +196,7 @@ class EngineCalls:
 
     def _require_proven(self) -> ProvenEngine:
         if self.unproven is not None:
-            raise _not_ready(self.unproven)
+            raise _not_ready(_UNPROVEN)
         assert self.proven is not None
         return self.proven
 

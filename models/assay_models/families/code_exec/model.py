@@ -55,6 +55,9 @@ _UNISOLATED = (
     "a test leaves a comparison to the program itself, or shares more than plain data with it: "
     "compare values of Python's own types, such as an object's attributes"
 )
+_SANDBOX_FAILED = (
+    "the sandbox did not work, which says nothing of the program: the server's log says why"
+)
 MISSING_MODULE = EXCEPTIONS.index("ModuleNotFoundError")
 _USES_NAMES = re.compile(r"\b(?:def|import) ")
 _STUB = re.compile(r"^(?:async )?def ([A-Za-z_]\w*)", re.MULTILINE)
@@ -223,7 +226,7 @@ class CodeExecModel:
                 results = await self.sandbox.run(*submission)
             except SandboxFailed as error:
                 logger.error("the sandbox does not work: %s", error)
-                raise ItemError("sandbox_failed", f"the sandbox did not work: {error}") from error
+                raise ItemError("sandbox_failed", _SANDBOX_FAILED) from error
         if {result.outcome for result in results} in ({"unisolated"}, {"pass", "unisolated"}):
             is_missing = any(result.exception == MISSING_MODULE for result in results)
             raise ItemError("unisolated_test", _MISSING if is_missing else _UNISOLATED)
