@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -132,15 +133,9 @@ def test_a_reason_why_nothing_is_written_is_logged_once_until_it_is_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    write, reason = Disk.write, ""
-
-    def write_unless(disk: Disk, changes: Changes) -> Outcome:
-        if reason:
-            raise StoreUnavailableError(reason)
-        return write(disk, changes)
-
-    monkeypatch.setattr(Disk, "write", write_unless)
-    for reason in ("away", "away", "password", "away", "", "", "away"):
+    write = Disk.write
+    for reason in ("away", "away", "password", "away", None, None, "away"):
+        monkeypatch.setattr(Disk, "write", unavailable(reason) if reason else write)
         recorder.record(window(), items(1))
         recorder.process_queue()
         clock.now += 1.0
@@ -151,3 +146,10 @@ def test_a_reason_why_nothing_is_written_is_logged_once_until_it_is_over(
         "runs are written again",
         "runs cannot be written, which is tried again: away",
     ]
+
+
+def unavailable(reason: str) -> Callable[[Disk, Changes], Outcome]:
+    def write(disk: Disk, changes: Changes) -> Outcome:
+        raise StoreUnavailableError(reason)
+
+    return write
