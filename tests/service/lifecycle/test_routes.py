@@ -120,13 +120,14 @@ async def test_load_that_cannot_be_says_why(
 
 
 @pytest.mark.parametrize("text", ["name = ", "x = " + "[" * 100_000])
-async def test_load_beside_a_card_that_cannot_be_read_names_the_card(
+async def test_card_that_cannot_be_read_is_refused_by_name_and_stops_no_other_load(
     client: httpx2.AsyncClient, add_card: AddCard, text: str
 ) -> None:
     (add_card("broken", 1) / "card.toml").write_text(text)
-    reply = (await client.post("/v1/models", json=SECOND)).json()
+    reply = (await client.post("/v1/models", json={"model": "broken@1"})).json()
     assert (reply["status"], reply["code"]) == (422, "invalid_card")
     assert "broken/1/card.toml" in reply["detail"]
+    assert (await client.post("/v1/models?wait=30", json=SECOND)).json()["state"] == "ready"
 
 
 async def test_unload_of_a_model_that_is_needed_is_refused(client: httpx2.AsyncClient) -> None:
