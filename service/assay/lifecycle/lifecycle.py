@@ -162,9 +162,8 @@ class ModelLifecycle:
         """
         served = self._find(model)
         if model in self.table.unloading:
-            raise ModelUnloading(
-                f"{model} is being unloaded", hint="load it again, then promote it"
-            )
+            hint = "load it again, then promote it"
+            raise ModelUnloading(f"{model} is being unloaded", hint=hint)
         served.require_ready()
         self.table.promote(served)
         self._future_defaults -= {model, *self.table.others_of(served)}
@@ -235,9 +234,8 @@ class ModelLifecycle:
         except CardUnreadable as error:
             raise InvalidCard(str(error)) from error
         except CardNotFound as error:
-            raise ModelNotFound(
-                str(error), hint="put its folder below one of ASSAY_REPOSITORY"
-            ) from error
+            hint = "put its folder below one of ASSAY_REPOSITORY"
+            raise ModelNotFound(str(error), hint=hint) from error
         except SettingsError as error:
             raise InvalidCard(error.detail, hint=error.hint) from error
         except (CardError, OSError, ValueError) as error:

@@ -19,7 +19,7 @@ from assay.app import create_app
 from assay.cli import app
 from assay.cli.models import weights_state
 from assay.cli.process import silence_progress_bars
-from assay.settings import Settings, read_settings
+from assay.settings import Settings
 from assay_models.repository import ModelRepository
 
 COMMANDS = (
@@ -205,28 +205,6 @@ class TestSettings:
         result = run("serve", ASSAY_MODELS="unknown")
         assert result.exit_code == 2
         assert result.stderr.startswith("error: ASSAY_MODELS: no model 'unknown'")
-
-    @pytest.mark.parametrize("models", ["words,broken", ""])
-    def test_serve_with_a_card_that_cannot_be_read_names_its_field_and_exits(
-        self, tmp_path: Path, models: str
-    ) -> None:
-        add_card(tmp_path, "words")
-        path = add_card(tmp_path, "broken") / "card.toml"
-        path.write_text('name = "broken"\nversion = "one"\nfamily = "reference"\n')
-        result = run("serve", ASSAY_REPOSITORY=str(tmp_path), ASSAY_MODELS=models)
-        assert result.exit_code == 2
-        assert result.stderr.startswith(f"error: {path}: version: ")
-        assert "hint: mend the card, or " in result.stderr
-
-    def test_a_card_that_cannot_be_read_stops_no_other_model(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        add_card(tmp_path, "words")
-        path = add_card(tmp_path, "broken") / "card.toml"
-        path.write_text("name = ")
-        create_app(read_settings({"ASSAY_REPOSITORY": str(tmp_path), "ASSAY_MODELS": "words"}))
-        (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
-        assert f"no readable card: {path} is not valid TOML" in warning.getMessage()
 
 
 class Terminal(io.StringIO):
