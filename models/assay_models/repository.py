@@ -20,6 +20,10 @@ class ModelNotFound(Exception):
     """No card has that name or version; the text lists the models."""
 
 
+class CardUnreadable(ModelNotFound):
+    """The card in the folder of that name is malformed; the text says where and how."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
     """The folders of one model's files: its own, and its weights' (the same, or a package's).
@@ -53,48 +57,75 @@ class ModelRepository:
     """The cards under one or more roots, laid out as `<name>/<version>/card.toml`.
 
     A later root wins where two hold the same model. A folder that itself holds a `card.toml` may
-    be a root of its own.
-
-    Raises:
-        CardError: a card is malformed, or lies in a folder that contradicts it.
+    be a root of its own. A card that cannot be read keeps no other model from being found.
     """
 
     def __init__(self, roots: Sequence[Path]) -> None:
-        self._entries: dict[str, RepositoryEntry] = {}
+        self._entries: dict[tuple[str, int], RepositoryEntry] = {}
+        self._faults: dict[tuple[str, int], str] = {}
         for root in roots:
             for folder in card_folders(root):
-                card = read_card(folder)
-                if folder != root and folder.parts[-2:] != (card.name, str(card.version)):
-                    raise CardError(
-                        f"{folder / 'card.toml'} is the card of {card.id}: its folder must be "
-                        f"{card.name}/{card.version}"
-                    )
-                self._entries[card.id] = RepositoryEntry(card, folder, root)
+                self._add(root, folder)
+
+    @property
+    def faults(self) -> list[str]:
+        """The reasons why cards cannot be read."""
+        return list(self._faults.values())
 
     def cards(self) -> list[ModelCard]:
-        """List all cards, sorted by name and version."""
-        cards = [entry.card for entry in self._entries.values()]
-        return sorted(cards, key=lambda card: (card.name, card.version))
+        """List all cards, sorted by name and version.
+
+        Raises:
+            CardError: a card is malformed, or lies in a folder that contradicts it.
+        """
+        if self._faults:
+            raise CardError("; ".join(self.faults))
+        return [self._entries[place].card for place in sorted(self._entries)]
 
     def find(self, reference: str) -> RepositoryEntry:
         """Find the model called `name@version`, or the highest version of a bare `name`.
 
         Raises:
             ModelNotFound: there is none.
+            CardUnreadable: its card is malformed, or lies in a folder that contradicts it.
         """
         match = REFERENCE.match(reference)
-        candidates = [
-            entry
-            for entry in self._entries.values()
+        places = [
+            (name, version)
+            for name, version in {**self._entries, **self._faults}
             if match
-            and entry.card.name == match["name"]
-            and (match["version"] is None or entry.card.version == int(match["version"]))
+            and name == match["name"]
+            and (match["version"] is None or version == int(match["version"]))
         ]
-        if not candidates:
-            known = ", ".join(card.id for card in self.cards()) or "none"
-            own = CHECKPOINT_HINT if "/" in reference else ""
-            raise ModelNotFound(f"no model {reference!r}; {own}there are: {known}")
-        return max(candidates, key=lambda entry: entry.card.version)
+        if not places:
+            raise self._not_found(reference)
+        place = max(places)
+        if place in self._faults:
+            raise CardUnreadable(self._faults[place])
+        return self._entries[place]
+
+    def _add(self, root: Path, folder: Path) -> None:
+        try:
+            card = read_card(folder)
+            if folder != root and folder.parts[-2:] != (card.name, str(card.version)):
+                raise CardError(
+                    f"{folder / 'card.toml'} is the card of {card.id}: its folder must be "
+                    f"{card.name}/{card.version}"
+                )
+        except CardError as error:
+            place = _place_of(folder)
+            self._faults[place] = str(error)
+        else:
+            place = card.name, card.version
+            self._entries[place] = RepositoryEntry(card, folder, root)
+            self._faults.pop(place, None)
+
+    def _not_found(self, reference: str) -> ModelNotFound:
+        places = sorted(self._entries)
+        known = ", ".join(self._entries[place].card.id for place in places) or "none"
+        own = CHECKPOINT_HINT if "/" in reference else ""
+        unreadable = "".join(f"; {fault}" for fault in self.faults)
+        return ModelNotFound(f"no model {reference!r}; {own}there are: {known}{unreadable}")
 
     def locate(self, entry: RepositoryEntry) -> ModelFiles:
         """Locate the files of a model, and verify every digest on its card.
@@ -116,6 +147,12 @@ def card_folders(root: Path) -> Sequence[Path]:
     if (root / "card.toml").is_file():
         return [root]
     return sorted(path.parent for path in root.glob("*/*/card.toml"))
+
+
+def _place_of(folder: Path) -> tuple[str, int]:
+    """Return the name and version that a folder stands for; version 0 if it names none."""
+    name, version = folder.parent.name, folder.name
+    return name, int(version) if version.isdecimal() else 0
 
 
 def digest_of(path: Path) -> str:

@@ -14,12 +14,15 @@ from assay_monitors.database import (
     LostCommitError,
     StoreUnavailableError,
 )
+from assay_monitors.reason_log import ReasonLog
 from assay_monitors.store import RunStore
 
 logger = logging.getLogger(__name__)
 
 MAX_WINDOWS = 1_024
 MAX_KNOWN_RUNS = 10_000
+UNWRITTEN = "runs cannot be written, which is tried again"
+UNREAD = "what was written of runs cannot be read"
 
 OnCommit = Callable[[Mapping[str, str]], None]
 T = TypeVar("T")
@@ -65,6 +68,8 @@ class Committer:
         self._unwritten: Counter[str] = Counter()
         self._doubtful: DoubtfulCommit | None = None
         self._failure: Exception | None = None
+        self._writing = ReasonLog(logger, logging.ERROR, UNWRITTEN, "runs are written again")
+        self._checking = ReasonLog(logger, logging.ERROR, UNREAD, "what is written can be read")
 
     def add(self, change: QueuedChange) -> None:
         """Sum a change, for which there must be room; count it if its sender may not make it."""
@@ -188,8 +193,9 @@ class Committer:
         self.counts.is_kept = error is None
         if error is None:
             self.counts.last_commit = outcome.time
+            self._checking.note_success()
         else:
-            logger.error("what was written of runs cannot be read: %s", error)
+            self._checking.note_failure(error)
         return outcome
 
     def _finish(self, changes: Changes, outcome: Outcome) -> None:
@@ -202,8 +208,7 @@ class Committer:
         self.counts.refused.update(outcome.refused)
         size = sum([self._unwritten.pop(run, 0) for run in runs])
         self.counts.written += max(0, size - outcome.refused.total())
-        if self.is_failing:
-            logger.warning("runs are written again")
+        self._writing.note_success()
         self._failure = None
         self._changes, self.due = Changes(), None
         if self._on_commit is not None:
@@ -215,8 +220,7 @@ class Committer:
         """Take in that nothing was written, to try again."""
         self.counts.failed_commits += 1
         self.counts.is_kept = False
-        if not self.is_failing:
-            logger.error("runs cannot be written, which is tried again: %s", error)
+        self._writing.note_failure(error)
         self._failure = error
         self.due = self._clock() + self._interval
 

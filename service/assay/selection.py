@@ -1,6 +1,7 @@
 """The selection of models: the repository of the settings, the entries that they name, and the
 models that are served for them."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,12 +14,15 @@ from assay.settings import Settings
 from assay.types import Clock
 from assay_models.card import CardError, ModelCard
 from assay_models.repository import (
+    CardUnreadable,
     ModelNotFound,
     ModelRepository,
     RepositoryEntry,
     card_folders,
     embedded_root,
 )
+
+logger = logging.getLogger(__name__)
 
 # On a CPU larger batches are no faster, and make the next one wait longer.
 CPU_BATCH_TOKENS = 4096
@@ -28,14 +32,11 @@ def open_repository(settings: Settings) -> ModelRepository:
     """Return the repository of the embedded cards and of the cards in the configured folders.
 
     Raises:
-        SettingsError: a folder does not exist or holds no card, or a card is malformed.
+        SettingsError: a folder does not exist or holds no card.
     """
     for root in settings.repository:
         _check_has_cards(root)
-    try:
-        return ModelRepository([embedded_root(), *settings.repository])
-    except CardError as error:
-        raise SettingsError(str(error)) from error
+    return ModelRepository([embedded_root(), *settings.repository])
 
 
 def _check_has_cards(root: Path) -> None:
@@ -52,20 +53,35 @@ def select_entries(settings: Settings, repository: ModelRepository) -> list[Repo
     """Return the models to serve: those named, or all embedded ones and all of the user's own.
 
     Raises:
-        SettingsError: a name is not in the repository.
+        SettingsError: a name is not in the repository, or the card of a model to serve cannot be
+            read.
     """
-    try:
-        if settings.models:
-            return [repository.find(name) for name in settings.models]
-    except ModelNotFound as error:
-        raise SettingsError(f"ASSAY_MODELS: {error}") from error
+    if settings.models:
+        return _named_entries(settings.models, repository)
     own = [folder.resolve() for folder in settings.repository]
-    entries = [repository.find(card.id) for card in repository.cards()]
+    try:
+        entries = [repository.find(card.id) for card in repository.cards()]
+    except CardError as error:
+        hint = "mend the card, or name the models to serve in ASSAY_MODELS"
+        raise SettingsError(str(error), hint=hint) from error
     return [
         entry
         for entry in entries
         if entry.card.embedded or any(entry.folder.resolve().is_relative_to(root) for root in own)
     ]
+
+
+def _named_entries(names: Sequence[str], repository: ModelRepository) -> list[RepositoryEntry]:
+    try:
+        entries = [repository.find(name) for name in names]
+    except CardUnreadable as error:
+        hint = "mend the card, or take its model out of ASSAY_MODELS"
+        raise SettingsError(str(error), hint=hint) from error
+    except ModelNotFound as error:
+        raise SettingsError(f"ASSAY_MODELS: {error}") from error
+    for fault in repository.faults:
+        logger.warning("a model that is not served has no readable card: %s", fault)
+    return entries
 
 
 def create_table(

@@ -37,6 +37,7 @@ DEVICE_THREAD = "device"
 FRESH_SECONDS = 10.0
 PROBE_SECONDS = 10.0
 RETRY_SECONDS = 2.0
+WAIT_HINT = "repeat it after the seconds of Retry-After, or wait: GET /v1/models/{model}?wait=30"
 # A reason names addresses, paths or programs of the machine: it is not for everyone who scores.
 REASON_HINT = "the server's log and, with a key that may read, GET /v1/models/{model} say why"
 
@@ -178,7 +179,7 @@ class ServedModel:
         if isinstance(state, Failed):
             raise ModelFailed(f"{self.id} could not be loaded", hint=REASON_HINT)
         if isinstance(state, Loading):
-            hint = "repeat it after the seconds of Retry-After"
+            hint = WAIT_HINT.format(model=self.id)
             raise ModelNotReady(f"{self.id} is loading", hint=hint, retry_after=RETRY_SECONDS)
         if isinstance(state, Unloaded):
             raise ModelNotFound(f"{self.id} was unloaded")

@@ -3,7 +3,7 @@
 Numbers agree within a relative tolerance. `…` stands for anything: in a text a line of its own for
 any lines, within a line for any characters; in JSON as a value for any value, as a key for further
 keys, as the last element of a list for further elements. Values that change with each run are
-masked: in JSON by name, in text where they are durations, rates, process ids or request ids.
+masked: in JSON by name, in text where they are times, durations, rates, process ids or request ids.
 """
 
 import json
@@ -17,6 +17,7 @@ ELISION = "…"
 CHANGING = frozenset(("request_id", "timing", "created", "first_seen", "last_seen"))
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?(?!\w)")
 MASKS = (
+    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[-+]\d{4}"), "<time>"),
     (re.compile(r"[-+]?[\d,.]+ ?(?:ms|s|seconds|minutes|items/s|it/s)(?![\w/])"), "<duration>"),
     (re.compile(r"[\d,.]+/s(?!\w)"), "<rate>"),
     (re.compile(r"(?<=process \[)\d+(?=\])"), "<pid>"),

@@ -20,6 +20,7 @@ REPLY = '{"id": "score-1", "results": [{"id": "a", "score": 1.2345}], "timing": 
         ("rank  score\n   1   0.50", "rank score\n1 0.5001"),
         ("2 of 2 lines; 0.2 s", "2 of 2 lines; 11.4 s"),
         ("INFO: Started server process [17]", "INFO: Started server process [99999]"),
+        ("2026-12-01T09:30:00+0000 INFO: a", "2027-01-31T21:05:59-0130 INFO: a"),
         ("first\n…\nlast", "first\nsecond\nthird\nlast"),
         ("known: a, …", "known: a, b, c"),
         ("", "\n"),

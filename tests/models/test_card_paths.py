@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from assay_models.card import CardError
-from assay_models.repository import ModelRepository, path_inside, weight_names
+from assay_models.repository import (
+    CardUnreadable,
+    ModelNotFound,
+    ModelRepository,
+    path_inside,
+    weight_names,
+)
 
 CARD = 'name = "mine"\nversion = 1\nfamily = "reference"\n'
 
@@ -21,8 +27,25 @@ def write_card(root: Path, folder: str = "mine/1", *, path: str = "") -> Path:
 @pytest.mark.parametrize("folder", ["other/1", "mine/2", "mine/01", "Mine/1"])
 def test_a_card_in_a_folder_that_contradicts_it_is_refused(tmp_path: Path, folder: str) -> None:
     write_card(tmp_path, folder)
-    with pytest.raises(CardError, match=r"is the card of mine@1: its folder must be mine/1"):
-        ModelRepository([tmp_path])
+    text = r"is the card of mine@1: its folder must be mine/1"
+    with pytest.raises(ModelNotFound, match=text):
+        ModelRepository([tmp_path]).find("mine")
+    with pytest.raises(CardError, match=text):
+        ModelRepository([tmp_path]).cards()
+
+
+def test_a_card_that_cannot_be_read_hides_no_other_and_no_older_version_is_taken_for_it(
+    tmp_path: Path,
+) -> None:
+    write_card(tmp_path)
+    newer = tmp_path / "mine" / "2"
+    newer.mkdir()
+    (newer / "card.toml").write_text('name = "mine"\nversion = "two"\n')
+    repository = ModelRepository([tmp_path])
+    assert repository.find("mine@1").card.id == "mine@1"
+    for name in ("mine", "mine@2"):
+        with pytest.raises(CardUnreadable, match=r"mine/2/card\.toml: version"):
+            repository.find(name)
 
 
 def test_the_folder_of_one_card_may_have_any_name(tmp_path: Path) -> None:

@@ -2,18 +2,19 @@
 
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from assay_monitors.admission import Writer
 from assay_monitors.changes import Changes, Outcome
-from assay_monitors.database import LostCommitError
+from assay_monitors.database import LostCommitError, StoreUnavailableError
 from assay_monitors.history import RunHistory
 from assay_monitors.recorder import Recorder
 from assay_monitors.store import RunStore
 
-from .stores import Disk, items, stored_items, window
+from .stores import Clock, Disk, items, stored_items, window
 
 
 def test_an_order_that_raises_any_error_does_not_end_the_writer(
@@ -122,3 +123,33 @@ def test_what_was_written_and_cannot_be_read_back_is_not_durable_and_not_written
     recorder.process_queue()
     assert recorder.counts.is_kept
     assert (stored_items(history), stored_items(history, "new")) == (3, 1)
+
+
+def test_a_reason_why_nothing_is_written_is_logged_once_until_it_is_over(
+    recorder: Recorder,
+    clock: Clock,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    write = Disk.write
+    for reason in ("away", "away", "password", "away", None, None, "away"):
+        monkeypatch.setattr(Disk, "write", unavailable(reason) if reason else write)
+        recorder.record(window(), items(1))
+        recorder.process_queue()
+        clock.now += 1.0
+        recorder.process_queue()
+    assert [record.getMessage() for record in caplog.records] == [
+        "runs cannot be written, which is tried again: away",
+        "runs cannot be written, which is tried again: password",
+        "runs are written again",
+        "runs cannot be written, which is tried again: away",
+    ]
+
+
+def unavailable(reason: str) -> Callable[[Disk, Changes], Outcome]:
+    def write(disk: Disk, changes: Changes) -> Outcome:
+        raise StoreUnavailableError(reason)
+
+    return write

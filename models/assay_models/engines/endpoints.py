@@ -17,16 +17,19 @@ class Endpoint:
     """One URL, with its calls in flight and their tokens.
 
     `used` counts the calls it has had. Until `busy_until` others are preferred: it is overloaded.
+    `failing_since`: the first failure since the last call that succeeded; None without one.
     `is_lost`: its breaker opened, and no call has succeeded since.
     """
 
     place: Place
     url: str
     breaker: CircuitBreaker
+    clock: Callable[[], float]
     calls: int = 0
     tokens: int = 0
     used: int = 0
     busy_until: float = 0.0
+    failing_since: float | None = None
     is_lost: bool = False
 
     def succeed(self) -> None:
@@ -34,14 +37,24 @@ class Endpoint:
         self.breaker.succeed()
         if self.is_lost:
             self.is_lost = False
-            logger.info("%s: the engine at %s answers again", self.place.model, self.url)
+            self._log(logging.INFO, f"answers again, after {self._failing_seconds():.1f} seconds")
+        self.failing_since = None
 
     def fail(self, call: int, reason: str) -> None:
         """Count a call that it did not answer properly."""
         self.breaker.fail(call)
+        if self.failing_since is None:
+            self.failing_since = self.clock()
         if not self.is_lost and self.breaker.state == "open":
             self.is_lost = True
-            logger.warning("%s: the engine at %s is lost: %s", self.place.model, self.url, reason)
+            seconds = self._failing_seconds()
+            self._log(logging.WARNING, f"is lost, failing for {seconds:.1f} seconds: {reason}")
+
+    def _failing_seconds(self) -> float:
+        return 0.0 if self.failing_since is None else self.clock() - self.failing_since
+
+    def _log(self, level: int, text: str) -> None:
+        logger.log(level, "%s: the engine at %s %s", self.place.model, self.url, text)
 
 
 class Endpoints:
@@ -69,7 +82,7 @@ class Endpoints:
         self._listener = listener
         self._waiting: list[asyncio.Future[None]] = []
         self.all = tuple(
-            Endpoint(place, url, CircuitBreaker(clock, self._notify(place)))
+            Endpoint(place, url, CircuitBreaker(clock, self._notify(place)), clock)
             for place, url in ((Place(model, number), url) for number, url in enumerate(urls))
         )
         self._used = self.all

@@ -74,7 +74,9 @@ def list_models() -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in ("model", "default", "family", "weights", "licence", "quality"):
         table.add_column(heading, overflow="fold")
-    for card in repository.cards():
+    with on_errors((CardError,)):
+        cards = repository.cards()
+    for card in cards:
         entry = repository.find(card.id)
         default = "yes" if repository.find(card.name) is entry else "no"
         quality = _headline(card)

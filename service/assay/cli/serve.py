@@ -51,6 +51,9 @@ FORCED_SECONDS = 2.0
 # The device's thread returns to Python after each kernel. At the default of 5 ms it would often
 # wait for the event loop while its cores are idle.
 SWITCH_SECONDS = 0.0005
+LOG_PREFIX = ("%(levelprefix)s", "%(asctime)s %(levelprefix)s %(name)s:")
+"""What a line of uvicorn's log begins with, and what it begins with here."""
+LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
 def serve(
@@ -162,7 +165,16 @@ def _log_config(log_level: LogLevel) -> dict[str, Any]:
     loggers: Mapping[str, Any] = LOGGING_CONFIG["loggers"]
     ours = dict.fromkeys(("assay", "assay_models", "assay_monitors"), own)
     others = {"handlers": ["default"], "level": "WARNING"}
-    return {**LOGGING_CONFIG, "loggers": {**loggers, **ours}, "root": others}
+    formatters = {
+        name: {**formatter, "fmt": formatter["fmt"].replace(*LOG_PREFIX), "datefmt": LOG_TIME}
+        for name, formatter in LOGGING_CONFIG["formatters"].items()
+    }
+    return {
+        **LOGGING_CONFIG,
+        "formatters": formatters,
+        "loggers": {**loggers, **ours},
+        "root": others,
+    }
 
 
 class _Server(uvicorn.Server):

@@ -33,8 +33,8 @@ from assay.model_state import Failed, Loading, Unloaded
 from assay.served_model import Ready, ServedModel
 from assay_models.card import CardError
 from assay_models.registry import Runtime, device_memory
+from assay_models.repository import CardUnreadable, ModelRepository, RepositoryEntry
 from assay_models.repository import ModelNotFound as CardNotFound
-from assay_models.repository import ModelRepository, RepositoryEntry
 from assay_models.weight_sizes import estimate_bytes
 
 logger = logging.getLogger(__name__)
@@ -162,9 +162,8 @@ class ModelLifecycle:
         """
         served = self._find(model)
         if model in self.table.unloading:
-            raise ModelUnloading(
-                f"{model} is being unloaded", hint="load it again, then promote it"
-            )
+            hint = "load it again, then promote it"
+            raise ModelUnloading(f"{model} is being unloaded", hint=hint)
         served.require_ready()
         self.table.promote(served)
         self._future_defaults -= {model, *self.table.others_of(served)}
@@ -232,10 +231,11 @@ class ModelLifecycle:
             repository = self._open_repository()
             entry = repository.find(model)
             needed = estimate_bytes(entry, self._runtime.dtype)
+        except CardUnreadable as error:
+            raise InvalidCard(str(error)) from error
         except CardNotFound as error:
-            raise ModelNotFound(
-                str(error), hint="put its folder below one of ASSAY_REPOSITORY"
-            ) from error
+            hint = "put its folder below one of ASSAY_REPOSITORY"
+            raise ModelNotFound(str(error), hint=hint) from error
         except SettingsError as error:
             raise InvalidCard(error.detail, hint=error.hint) from error
         except (CardError, OSError, ValueError) as error:

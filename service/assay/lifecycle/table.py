@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 
 from cachetools import LRUCache
 
@@ -159,11 +160,13 @@ class ModelTable:
 
     def not_found(self, reference: str) -> ModelNotFound:
         """Return the error for a name that no served model has."""
-        known = ", ".join(served.id for served in self.models()) or "none"
-        detail = f"no model {reference!r} is served"
+        hint = f"served: {', '.join(served.id for served in self.models()) or 'none'}"
         if reference in self.unloading:
-            detail = f"{reference} is being unloaded"
-        return ModelNotFound(detail, hint=f"served: {known}")
+            return ModelNotFound(f"{reference} is being unloaded", hint=hint)
+        close = get_close_matches(reference, self.names, n=1)
+        if close:
+            hint = f"did you mean {close[0]}? {hint}"
+        return ModelNotFound(f"no model {reference!r} is served", hint=hint)
 
     def _end_shadow(self, served: ServedModel) -> None:
         left = {

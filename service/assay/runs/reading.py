@@ -18,6 +18,7 @@ from assay_monitors.database import (
     StoreUnavailableError,
 )
 from assay_monitors.history import RunHistory
+from assay_monitors.reason_log import ReasonLog
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,6 @@ T = TypeVar("T")
 
 READ_SECONDS = 10.0
 GRACE_SECONDS = 1.0
-MAX_REASONS = 16
 RETRY_SECONDS = 1.0
 REPORT_THREADS = 2
 READ_ERRORS = (sqlite3.Error, StoreError, StoreUnavailableError)
@@ -60,7 +60,10 @@ class RunReader:
         self._short = ThreadPoolExecutor(1, thread_name_prefix="assay-reading")
         self._long = ThreadPoolExecutor(REPORT_THREADS, thread_name_prefix="assay-reporting")
         self._reports: Counter[str] = Counter()
-        self._reasons: set[str] = set()
+        # A page asks every second.
+        self._log = ReasonLog(
+            logger, logging.WARNING, "runs cannot be read", "runs can be read again"
+        )
 
     async def read(self, query: Callable[[RunHistory], T]) -> T:
         """Return the result of a short query.
@@ -99,15 +102,15 @@ class RunReader:
             async with asyncio.timeout(self._seconds + self._grace):
                 loop = asyncio.get_running_loop()
                 result = await loop.run_in_executor(pool, query, history)
-                self._note_success()
+                self._log.note_success()
                 return result
         except READ_ERRORS as error:
-            self._note_failure(error)
+            self._log.note_failure(error)
             raise storage_error(error, "read") from error
         except (TimeoutError, ReadTimeoutError) as error:
             if self._grace and not isinstance(error, ReadTimeoutError):
                 silence = StoreUnavailableError("it does not answer")
-                self._note_failure(silence)
+                self._log.note_failure(silence)
                 raise storage_error(silence, "read") from error
             raise DeadlineExceeded(
                 f"the run could not be read within {self._seconds:g} s",
@@ -118,18 +121,6 @@ class RunReader:
             has_left.set()
             if history.damaged:
                 self._on_damage(list(history.damaged))
-
-    def _note_failure(self, error: Exception) -> None:
-        """Log a reason once, until the runs can be read again: a page asks every second."""
-        reason = str(error)
-        if reason not in self._reasons and len(self._reasons) < MAX_REASONS:
-            self._reasons.add(reason)
-            logger.warning("runs cannot be read: %s", reason)
-
-    def _note_success(self) -> None:
-        if self._reasons:
-            self._reasons.clear()
-            logger.info("runs can be read again")
 
     @contextmanager
     def _share(self, owner: str) -> Iterator[None]:

@@ -23,7 +23,6 @@ from support.engine_servers import (
 )
 
 from assay_models.base import Input, ItemError
-from assay_models.card import CardError
 from assay_models.deadlines import set_latest
 from assay_models.engines import transport
 from assay_models.engines.errors import EngineError
@@ -31,6 +30,7 @@ from assay_models.families.classifier.engine_proof import EngineProof
 from assay_models.families.classifier.proven_engine import Canary
 from assay_models.families.classifier.remote import RemoteClassifier
 from assay_models.remote import RemoteCallFailed
+from assay_models.repository import ModelNotFound
 
 KEYS = ("input", "inputs", "items")
 TEXTS = ("the first row", "and a second, longer one", "a third")
@@ -126,7 +126,7 @@ async def test_each_part_of_a_call_that_is_split_carries_a_canary(tmp_path: Path
 async def test_card_whose_longest_row_leaves_a_call_no_room_for_a_canary_is_refused(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(CardError, match="do not fit one call"):
+    with pytest.raises(ModelNotFound, match="do not fit one call"):
         async with proven(tmp_path, "http://127.0.0.1:9", engine="max_call_tokens = 40"):
             pass
 

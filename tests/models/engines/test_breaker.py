@@ -104,8 +104,8 @@ async def test_url_that_fails_is_left_alone_and_taken_back_when_it_answers(
             assert len(returned.posts) >= 3
         assert events.breakers[2:] == [(0, "open"), (0, "half_open"), (0, "closed")]
         lost, found = [record.getMessage() for record in caplog.records]
-        assert f"http://127.0.0.1:{port} is lost: no connection" in lost
-        assert f"http://127.0.0.1:{port} answers again" in found
+        assert f"http://127.0.0.1:{port} is lost, failing for 0.0 seconds: no connection" in lost
+        assert f"http://127.0.0.1:{port} answers again, after 1.0 seconds" in found
         await sender.close()
 
 

@@ -48,6 +48,13 @@ class TestServing:
         models = httpx2.get(f"{server.url}/v1/models").json()["models"]
         assert [model["id"] for model in models] == ["reference@1"]
 
+    def test_each_line_of_the_log_has_time_level_and_logger(self, server: Server) -> None:
+        lines = server.output.splitlines()[1:]
+        assert len(lines) >= 4
+        for line in lines:
+            time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[-+]\d{4}"
+            assert re.match(rf"{time} INFO:     (uvicorn|assay)[\w.]*: ", line), line
+
     def test_an_accepted_request_is_answered_after_sigterm(self) -> None:
         body = json.dumps({"model": "reference", "items": [{"text": "a b", "text_pair": "a"}]})
         head = (
