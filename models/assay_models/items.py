@@ -30,6 +30,7 @@ MAX_ARGUMENTS_LENGTH = 2**20
 """Characters of a tool call's arguments, which are JSON in a text: parsing them takes no slices."""
 
 Text = Annotated[str, Field(max_length=4_000_000)]
+Answer = Annotated[str, Field(max_length=100_000)]
 Count = Annotated[int, Field(strict=True, ge=0, le=2**31)]
 
 
@@ -163,6 +164,29 @@ class CodeExecItem(ResponseItem):
         if tests is None and info.data.get("io") is None:
             raise ValueError("give `tests`, or `io` (pairs of stdin and stdout)")
         return tests
+
+
+class AnswerCandidates(NullIsAbsent):
+    """Answers that a prompt showed: right ones and wrong ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    positive: Annotated[tuple[Answer, ...], Field(max_length=64)] = ()
+    negative: Annotated[tuple[Answer, ...], Field(max_length=64)] = ()
+
+
+class GradeAnswerItem(ResponseItem):
+    """A response and the reference of its final answer, with its aliases where there are several.
+
+    `candidates` are answers that the prompt showed; the result says which of them the response
+    gives. `prompt` is read by no rule.
+    """
+
+    response: Text
+    gold: Answer | Annotated[tuple[Answer, ...], Field(min_length=1, max_length=64)]
+    answer_type: Literal["math", "number", "mcq", "short", "free"]
+    candidates: AnswerCandidates | None = None
+    prompt: Prompt | None = None
 
 
 Embedding = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=8192)]

@@ -12,6 +12,7 @@ from assay_models.engines.listener import SILENT, EngineListener
 from assay_models.items import (
     CodeExecItem,
     CodeItem,
+    GradeAnswerItem,
     Label,
     NliItem,
     RetrievalQppItem,
@@ -133,6 +134,13 @@ FAMILIES = {
         item=CodeExecItem,
         candidate="response",
         probe={"response": _PROGRAM, "tests": "assert f(1)"},
+    ),
+    "grade_answer": Family(
+        "assay_models.families.grade_answer.model",
+        "GradeAnswerModel",
+        item=GradeAnswerItem,
+        candidate="response",
+        probe={"response": r"So it is \boxed{42}.", "gold": "42", "answer_type": "number"},
     ),
     "video_qpp": Family(
         "assay_models.families.qpp.pre_retrieval",

@@ -53,4 +53,3 @@ def _answer(request: bytes) -> bytes:
     return json.dumps(
         (verdict.reason, verdict.language, verdict.defines, verdict.is_newer)
     ).encode()
-

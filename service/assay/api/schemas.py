@@ -30,6 +30,7 @@ from assay_models.card import (
 from assay_models.items import (
     CodeExecItem,
     CodeItem,
+    GradeAnswerItem,
     NliItem,
     RetrievalQppItem,
     TextItem,
@@ -83,7 +84,13 @@ class _AnyItem:
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         shapes = TypeAdapter(
-            CodeItem | CodeExecItem | VideoQppItem | RetrievalQppItem | NliItem | TextItem
+            CodeItem
+            | CodeExecItem
+            | GradeAnswerItem
+            | VideoQppItem
+            | RetrievalQppItem
+            | NliItem
+            | TextItem
         )
         return handler(shapes.core_schema)
 

@@ -1,0 +1,88 @@
+"""The place of the final answer in a response."""
+
+import re
+from typing import Literal
+
+from assay_models.thoughts import thoughts, without_end_tokens
+
+AnswerPlace = Literal["auto", "last_boxed", "answer_tag", "answer_line", "whole"]
+
+MAX_BARE_CHARACTERS = 200
+"""The length of a response of one line that is an answer by itself."""
+
+_BRACES = re.compile(r"\\(?:boxed|fbox)\s*(?P<box>\{)|\\[{}\\]|\{|\}")
+_BARE_BOX = re.compile(r"\\boxed\s+([^\s{}\\$]+)")
+_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_LINE = re.compile(
+    r"(?:^|[.!?]\s|\n)[^\S\n]*[#>*_\s]*(?:####|(?:the\s+)?(?:final\s+|correct\s+)?answer\s*(?:is|[*_]*\s*[:=]|choice\s+is)"
+    r"(?:\s*:)?)[*_]*[^\S\n]*(?P<answer>[^\n]+)",
+    re.IGNORECASE,
+)
+
+
+def extract_answer(response: str, place: AnswerPlace = "auto") -> str | None:
+    r"""Return the final answer of a response; None if it has none.
+
+    Thoughts are no part of a response. The last answer of a kind counts. `auto` takes the content
+    of the last `\\boxed{}`, else of the last `<answer>` tag, else the last line `Answer: …`,
+    `The answer is …` or `#### …`, else a response of one short line as a whole.
+    """
+    text = _without_thoughts(response)
+    finders = {
+        "last_boxed": last_boxed,
+        "answer_tag": last_tag,
+        "answer_line": last_line,
+        "whole": _whole,
+    }
+    if place != "auto":
+        return finders[place](text) or None
+    for find in (last_boxed, last_tag, last_line, _bare):
+        found = find(text)
+        if found:
+            return found
+    return None
+
+
+def last_boxed(text: str) -> str | None:
+    r"""Return the content of the `\\boxed{}` that is closed last, or of the last `\\boxed 4`."""
+    found, opened = None, list[int | None]()
+    for match in _BRACES.finditer(text):
+        if match[0] == "}" and opened:
+            start = opened.pop()
+            found = found if start is None else text[start : match.start()]
+        elif match["box"] or match[0] == "{":
+            opened.append(match.end() if match["box"] else None)
+    if found is None:
+        bare = _BARE_BOX.findall(text)
+        return bare[-1] if bare else None
+    return found.strip()
+
+
+def last_tag(text: str) -> str | None:
+    """Return the content of the last `<answer>` tag."""
+    found = _TAG.findall(text)
+    return found[-1].strip() if found else None
+
+
+def last_line(text: str) -> str | None:
+    """Return what stands behind the last `Answer:`, `The answer is` or `####`."""
+    found = [match["answer"] for match in _LINE.finditer(text)]
+    return found[-1].strip().strip("*_ ") if found else None
+
+
+def _whole(text: str) -> str:
+    return text.strip()
+
+
+def _bare(text: str) -> str | None:
+    stripped = text.strip()
+    is_bare = "\n" not in stripped and len(stripped) <= MAX_BARE_CHARACTERS
+    return stripped if is_bare else None
+
+
+def _without_thoughts(response: str) -> str:
+    response = without_end_tokens(response)
+    spans, _ = thoughts(response)
+    places = [0, *(place for span in spans for place in span), len(response)]
+    parts = [response[start:end] for start, end in zip(places[::2], places[1::2], strict=True)]
+    return "\n".join(parts)

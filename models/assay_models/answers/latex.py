@@ -1,0 +1,58 @@
+"""Mathematics in plain text, rewritten as LaTeX."""
+
+import re
+
+_FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd"
+_NAMES = (
+    (re.compile(r"(?<![\\A-Za-z])(?:infinity|infty|inf|oo)(?![A-Za-z])"), r"\\infty "),
+    (re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])"), r"\\pi "),
+    (re.compile(r"(?<![\\A-Za-z])theta(?![A-Za-z])"), r"\\theta "),
+    (re.compile(rf"(?<![\\A-Za-z])({_FUNCTIONS})(?![A-Za-z])"), r"\\\1 "),
+    (re.compile(r"\*\*"), "^"),
+    (re.compile(r"\*"), r" \\cdot "),
+    (re.compile(r"<=|=<"), r" \\le "),
+    (re.compile(r">="), r" \\ge "),
+    (re.compile(r"!="), r" \\ne "),
+    (re.compile(r"\\text\s*\{\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])"), ","),
+    (re.compile(r"(?<![A-Za-z\\])in(?=\s*[\[(\\{])"), r" \\in "),
+    (re.compile(r"(?<=[\])])\s*U\s*(?=[\[(])"), r" \\cup "),
+    (re.compile(r"\\dots|\\ldots|\\cdots"), "..."),
+    (re.compile(r"\\lbrace|\\\{"), r"\\{"),
+    (re.compile(r"\\rbrace|\\\}"), r"\\}"),
+    (re.compile(r"\\(?:leq|leqslant)(?![A-Za-z])"), r"\\le "),
+    (re.compile(r"\\(?:geq|geqslant)(?![A-Za-z])"), r"\\ge "),
+    (re.compile(r"\\[bvV]matrix"), r"\\pmatrix"),
+    (re.compile(r"\{bmatrix\}"), "{pmatrix}"),
+)
+_CALL = re.compile(r"(?<![\\A-Za-z])sqrt\s*\(|\\sqrt\s*\(|\^\s*\(")
+_PLAIN_SET = re.compile(r"(?<![\\A-Za-z}\]])\{([^{}]*,[^{}]*)\}")
+
+
+def as_latex(text: str) -> str:
+    """Return a cleaned text with its plain names, operators, roots and powers as LaTeX's."""
+    if "\\" not in text:
+        text = _PLAIN_SET.sub(r"\\{\1\\}", text)
+    for pattern, replacement in _NAMES:
+        text = pattern.sub(replacement, text)
+    return _braced_calls(text)
+
+
+def _braced_calls(text: str) -> str:
+    r"""Return a text with `sqrt(x)` as `\\sqrt{x}` and `^(x)` as `^{x}`."""
+    for _ in range(len(text)):
+        match = _CALL.search(text)
+        end = None if match is None else _closing(text, match.end())
+        if match is None or end is None:
+            return text
+        name = "^" if match[0].startswith("^") else r"\sqrt"
+        text = f"{text[: match.start()]}{name}{{{text[match.end() : end]}}}{text[end + 1 :]}"
+    return text
+
+
+def _closing(text: str, start: int) -> int | None:
+    depth = 1
+    for place in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[place], 0)
+        if depth == 0:
+            return place
+    return None
