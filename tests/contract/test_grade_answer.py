@@ -1,8 +1,10 @@
 """Grades of answers over HTTP, from a server of that family alone."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -69,12 +71,12 @@ def test_a_failed_grade_is_an_error_with_a_code_and_no_number(address: str) -> N
 
 ALONE = """
 import sys
-from fastapi.testclient import TestClient
-from assay.app import create_app
+import httpx2
 from assay.settings import Settings
-with TestClient(create_app(Settings(models=("grade-answer",), runs="off")), base_url="http://127.0.0.1") as client:
+from support.servers import listening
+with listening(Settings(models=("grade-answer",), runs="off")) as url:
     item = {"response": r"\\boxed{\\sqrt{8}}", "gold": r"2\\sqrt{2}", "answer_type": "math"}
-    reply = client.post("/v1/score", json={"model": "grade-answer", "items": [item]})
+    reply = httpx2.post(f"{url}/v1/score", json={"model": "grade-answer", "items": [item]})
     assert reply.json()["results"][0]["score"] == 1.0, reply.text
 print(sorted({"torch", "sympy", "math_verify", "transformers"} & set(sys.modules)))
 """
@@ -82,6 +84,11 @@ print(sorted({"torch", "sympy", "math_verify", "transformers"} & set(sys.modules
 
 def test_a_server_of_this_family_imports_neither_torch_nor_sympy() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", ALONE], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", ALONE],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
     assert done.stdout.strip() == "[]", done.stderr
