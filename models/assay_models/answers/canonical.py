@@ -36,6 +36,15 @@ _CHOICE = re.compile(
 )
 _CHOICES = re.compile(r"[(\[]?[A-Z][)\]]?(?:\s*(?:,|and|&|;)\s*[(\[]?[A-Z][)\]]?)+")
 _WORDS = re.compile(r"[^\W\d_]{4,}|(?:yes|no|odd|all|none)|[^\W\d_]{2,}(?:[ -][^\W\d_]{2,})+", re.I)
+_NAME = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?\s*")
+_FUNCTION = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?\s*\([a-z](?:, ?[a-z])*\)\s*")
+_QUANTITY = re.compile(
+    r"(?:[A-Z0-9|:/(){}\s_]|\\(?:frac|angle|triangle|overline|measuredangle|operatorname|widehat|cdot))*[A-Z]"
+    r"[A-Z0-9|:/(){}\s_]*"
+)
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_TIME = re.compile(r"(\d{1,2}):([0-5]\d)\s*(?:\\text\{)?\s*(?:([ap])\.?\s*m\.?)?\s*\}?", re.I)
+_COMMA = re.compile(r"(\d),(\d{1,2})(?!\d|,)")
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s*\{([^{}\\]+)\}")
 
 
@@ -136,11 +145,13 @@ def choice_form(text: str) -> str:
 
 
 def _number(text: str, digits: int | None) -> Form:
-    base, mark = split_mark(_without_name(clean(text)), is_number=True)
-    value = read_number(base)
-    if value is None:
-        raise Unreadable("it is no number")
-    return _marked(value, mark, digits)
+    cleaned = clean(text)
+    for part in (cleaned, cleaned.rpartition("=")[2], _COMMA.sub(r"\1.\2", cleaned)):
+        base, mark = split_mark(_without_name(part.strip()), is_number=True)
+        value = read_number(base)
+        if value is not None:
+            return _marked(value, mark, digits)
+    raise Unreadable("it is no number")
 
 
 def _mathematics(text: str) -> Form | Query:
@@ -154,6 +165,9 @@ def _mathematics(text: str) -> Form | Query:
     words = " ".join(_TEXT.sub(r"\1", cleaned).split())
     if _WORDS.fullmatch(words):
         return Form(_bounded(f"text:{normalised(words)}"))
+    time = _TIME.fullmatch(cleaned)
+    if time is not None and (time[3] or time[2][0] == "0"):
+        return Form(f"time:{int(time[1])}:{time[2]}{(time[3] or '').lower()}")
     bound = broken_bound(base)
     if bound is not None:
         raise Unreadable(bound, is_limit=True)
@@ -170,14 +184,21 @@ def _marked(value: Fraction, mark: str, digits: int | None) -> Form:
 
 
 def _without_name(text: str) -> str:
-    """Return what stands behind `x =` or `f(x) =`, where it is a number or a function's value."""
-    match = re.fullmatch(
-        r"\\?[A-Za-z]+(?:_\{?\w+\}?)?\s*(\([a-z](?:, ?[a-z])*\))?\s*=\s*([^=]+)", text
-    )
-    if match is None:
+    r"""Return what stands behind `x =` or `f(x) =`, where it is a number or a function's value.
+
+    A quantity of geometry (`AB`, `\\angle ABC`, a ratio of lengths) is a name as well.
+    """
+    name, equals, value = text.partition("=")
+    value = value.strip()
+    if not equals or "=" in value or name.rstrip()[-1:] in ("<", ">", "!", "\\", ":"):
         return text
-    is_plain = read_number(split_mark(match[2], is_number=False).base) is not None
-    return match[2].strip() if match[1] or is_plain else text
+    if _FUNCTION.fullmatch(name):
+        return value
+    is_number = not re.search("[A-Za-z]", _COMMAND.sub("", value))
+    if _QUANTITY.fullmatch(name) and is_number:
+        return value
+    is_plain = read_number(split_mark(value, is_number=False).base) is not None
+    return value if _NAME.fullmatch(name) and is_plain else text
 
 
 def _bounded(form: str) -> str:

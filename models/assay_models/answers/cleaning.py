@@ -28,7 +28,7 @@ _SUPERSCRIPTS = str.maketrans(
 )
 _SPACING = re.compile(
     r"\\[,;:!>]|~|\\(?:quad|qquad|displaystyle|textstyle|hfill|limits|left|right|bigl?|bigr|Bigl?|Bigr)"
-    r"(?![A-Za-z])\.?|\\ "
+    r"(?![A-Za-z])\.?|(?<!\\)\\ "
 )
 _SMALL_FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _WRAPPINGS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
@@ -43,6 +43,7 @@ _COMMANDS = (
     "{",
 )
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?|[A-Za-z]))")
+_DOLLAR = re.compile(r"(?<!\\)\$")
 _UNWRAPPED = 8
 
 
@@ -54,9 +55,11 @@ def clean(text: str) -> str:
         text = _unwrapped(text)
         if text == before:
             break
-    text = _SMALL_FRACTION.sub(r"\\frac", text.replace("{,}", ","))
+    if len(_DOLLAR.findall(text)) in (2, 4, 6, 8):
+        text = _DOLLAR.sub(" ", text).strip()
+    text = _SMALL_FRACTION.sub(r"\\frac", _without_thin_spaces(text))
     text = _ROOT.sub(lambda match: rf"\sqrt{{{match[1] or match[2]}}}", text)
-    return " ".join(_SPACING.sub(" ", _without_thin_spaces(text)).split())
+    return " ".join(_SPACING.sub(" ", text).split())
 
 
 def closing_brace(text: str, start: int) -> int | None:
@@ -71,6 +74,7 @@ def closing_brace(text: str, start: int) -> int | None:
 
 
 def _without_thin_spaces(text: str) -> str:
+    text = re.sub(r"(?<=\d)\s*(?:,\\!|\{,\}|\{ , \})\s*(?=\d{3})", ",", text)
     return re.sub(r"(?<=\d)(?:\\[,!]|\u2009|\u202f)(?=\d{3}(?!\d))", "", text)
 
 

@@ -1,7 +1,7 @@
 """The place of the final answer in a response."""
 
 import re
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from assay_models.thoughts import thoughts, without_end_tokens
 
@@ -14,10 +14,24 @@ _BRACES = re.compile(r"\\(?:boxed|fbox)\s*(?P<box>\{)|\\[{}\\]|\{|\}")
 _BARE_BOX = re.compile(r"\\boxed\s+([^\s{}\\$]+)")
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _LINE = re.compile(
-    r"(?:^|[.!?]\s|\n)[^\S\n]*[#>*_\s]*(?:####|(?:the\s+)?(?:final\s+|correct\s+)?answer\s*(?:is|[*_]*\s*[:=]|choice\s+is)"
-    r"(?:\s*:)?)[*_]*[^\S\n]*(?P<answer>[^\n]+)",
+    r"(?:^|[.!?:*,]\s*|\n)[^\S\n]*[#>*_\s]*"
+    r"(?:####|(?:so\s+|hence\s+|thus\s+|therefore,?\s+)?(?:the\s+)?(?:final\s+|correct\s+)?answer"
+    r"\s*(?:is|[*_]*\s*[:=]|choice\s+is)(?:\s*:)?)[*_]*[^\S\n]*(?=(?P<answer>\S[^\n]*))",
     re.IGNORECASE,
 )
+_SENTENCE_END = re.compile(r"[.!]\s+(?=[A-Z])|\.?\s*\bI hope\b|\s*<\|im_")
+_INLINE = re.compile(r"(?<![\\\w])\$([^$]+)\$|\\\(((?:[^\\]|\\(?!\)))+)\\\)")
+_BETWEEN = re.compile(
+    r"(?:\s|,|;|\.|\$|and|or|\\[()\[\],;]|\\q?quad|\\text\s*\{\s*,?\s*(?:and|or)\s*\})*"
+)
+
+
+class _Box(NamedTuple):
+    """A box: the place of its command, and where its content begins and its brace ends."""
+
+    opening: int
+    start: int
+    end: int
 
 
 def extract_answer(response: str, place: AnswerPlace = "auto") -> str | None:
@@ -44,18 +58,36 @@ def extract_answer(response: str, place: AnswerPlace = "auto") -> str | None:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Return the content of the `\\boxed{}` that is closed last, or of the last `\\boxed 4`."""
-    found, opened = None, list[int | None]()
+    r"""Return the content of the `\\boxed{}` that is closed last, or of the last `\\boxed 4`.
+
+    Boxes with nothing but `,`, `and` or `or` between them are one list.
+    """
+    boxes = _boxes(text)
+    if not boxes:
+        bare = _BARE_BOX.findall(text)
+        return bare[-1] if bare else None
+    contents, first = list[str](), len(text)
+    for box in reversed(boxes):
+        if contents and not (box.end < first and _BETWEEN.fullmatch(text, box.end, first)):
+            break
+        contents.append(text[box.start : box.end - 1].strip())
+        first = box.opening
+    return ", ".join(reversed(contents))
+
+
+def _boxes(text: str) -> list[_Box]:
+    """Return the boxes in the order in which they are closed, without those inside of others."""
+    boxes, opened = list[_Box](), list[tuple[int, int] | None]()
     for match in _BRACES.finditer(text):
         if match[0] == "}" and opened:
             start = opened.pop()
-            found = found if start is None else text[start : match.start()]
+            if start is not None:
+                while boxes and boxes[-1].opening > start[0]:
+                    boxes.pop()
+                boxes.append(_Box(*start, match.end()))
         elif match["box"] or match[0] == "{":
-            opened.append(match.end() if match["box"] else None)
-    if found is None:
-        bare = _BARE_BOX.findall(text)
-        return bare[-1] if bare else None
-    return found.strip()
+            opened.append((match.start(), match.end()) if match["box"] else None)
+    return boxes
 
 
 def last_tag(text: str) -> str | None:
@@ -67,7 +99,7 @@ def last_tag(text: str) -> str | None:
 def last_line(text: str) -> str | None:
     """Return what stands behind the last `Answer:`, `The answer is` or `####`."""
     found = [match["answer"] for match in _LINE.finditer(text)]
-    return found[-1].strip().strip("*_ ") if found else None
+    return _SENTENCE_END.split(found[-1])[0].strip().strip("*_ ") if found else None
 
 
 def _whole(text: str) -> str:
@@ -77,7 +109,11 @@ def _whole(text: str) -> str:
 def _bare(text: str) -> str | None:
     stripped = text.strip()
     is_bare = "\n" not in stripped and len(stripped) <= MAX_BARE_CHARACTERS
-    return stripped if is_bare else None
+    if not is_bare:
+        return None
+    inline = _INLINE.findall(stripped)
+    has_words = _BETWEEN.fullmatch(_INLINE.sub("", stripped)) is None
+    return "".join(inline[-1]).strip() if inline and has_words else stripped
 
 
 def _without_thoughts(response: str) -> str:

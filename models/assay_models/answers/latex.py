@@ -13,17 +13,29 @@ _NAMES = (
     (re.compile(r"<=|=<"), r" \\le "),
     (re.compile(r">="), r" \\ge "),
     (re.compile(r"!="), r" \\ne "),
-    (re.compile(r"\\text\s*\{\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])"), ","),
+    (re.compile(r"\\text\s*\{\s*and\s*\}|(?<![A-Za-z\\{])and(?![A-Za-z}])"), r" \\land "),
+    (re.compile(r"\\text\s*\{\s*or\s*\}|(?<![A-Za-z\\{])or(?![A-Za-z}])|\\lor(?![A-Za-z])"), ","),
+    (re.compile(r"\\wedge(?![A-Za-z])"), r"\\land "),
+    (re.compile(r",\s*\\land "), r" \\land "),
     (re.compile(r"(?<![A-Za-z\\])in(?=\s*[\[(\\{])"), r" \\in "),
     (re.compile(r"(?<=[\])])\s*U\s*(?=[\[(])"), r" \\cup "),
+    (re.compile(r",(?:\s*,)+"), ","),
+    (re.compile(r"\\(?:mathrm|text|rm)\s*\{\s*([ei])\s*\}"), r" \1 "),
+    (re.compile(r"\\lt(?![A-Za-z])"), "<"),
+    (re.compile(r"\\gt(?![A-Za-z])"), ">"),
+    (re.compile(r"\\langle"), "("),
+    (re.compile(r"\\rangle"), ")"),
     (re.compile(r"\\dots|\\ldots|\\cdots"), "..."),
     (re.compile(r"\\lbrace|\\\{"), r"\\{"),
     (re.compile(r"\\rbrace|\\\}"), r"\\}"),
     (re.compile(r"\\(?:leq|leqslant)(?![A-Za-z])"), r"\\le "),
     (re.compile(r"\\(?:geq|geqslant)(?![A-Za-z])"), r"\\ge "),
-    (re.compile(r"\\[bvV]matrix"), r"\\pmatrix"),
-    (re.compile(r"\{bmatrix\}"), "{pmatrix}"),
+    (re.compile(r"\{(?:bmatrix|matrix|smallmatrix)\}"), "{pmatrix}"),
+    (re.compile(r"[\[(]\s*\\begin\{array\}\{[^{}]*\}"), r"\\begin{pmatrix}"),
+    (re.compile(r"\\end\{array\}\s*[\])]"), r"\\end{pmatrix}"),
 )
+_TRIGONOMETRY = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z])|°")
 _CALL = re.compile(r"(?<![\\A-Za-z])sqrt\s*\(|\\sqrt\s*\(|\^\s*\(")
 _PLAIN_SET = re.compile(r"(?<![\\A-Za-z}\]])\{([^{}]*,[^{}]*)\}")
 
@@ -32,6 +44,8 @@ def as_latex(text: str) -> str:
     """Return a cleaned text with its plain names, operators, roots and powers as LaTeX's."""
     if "\\" not in text:
         text = _PLAIN_SET.sub(r"\\{\1\\}", text)
+    degrees = r" \\cdot \\frac{\\pi}{180} " if _TRIGONOMETRY.search(text) else " "
+    text = _DEGREES.sub(degrees, text)
     for pattern, replacement in _NAMES:
         text = pattern.sub(replacement, text)
     return _braced_calls(text)
@@ -56,3 +70,14 @@ def _closing(text: str, start: int) -> int | None:
         if depth == 0:
             return place
     return None
+
+
+def split_list(text: str) -> list[str]:
+    """Return the parts of a text between commas outside brackets."""
+    parts, depth, start = list[str](), 0, 0
+    for place, char in enumerate(text):
+        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(char, 0)
+        if char in ",;" and depth == 0 and not text[:place].endswith("\\"):
+            parts.append(text[start:place])
+            start = place + 1
+    return [part.strip() for part in (*parts, text[start:])]

@@ -7,6 +7,7 @@ with |S| = 2^64 and three points. Equations are taken up to a constant factor, i
 positive one, and those of one variable as the set of their solutions.
 """
 
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -19,18 +20,23 @@ from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import And, BooleanFalse, BooleanTrue, Or
 
-from assay_models.answers.latex import as_latex
+from assay_models.answers.latex import as_latex, split_list
 from assay_models.answers.values import ERRORS, Unusable, number_form, ratio_form, values_form
 
 _CONFIG = (
     LatexExtractionConfig(
         boxed_match_priority=-1,
         normalization_config=NormalizationConfig(
-            basic_latex=True, units=True, malformed_operators=True, nits=True, boxed="none"
+            basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none"
         ),
     ),
 )
-_ONE = sympy.Integer(1)
+_NAMED_SETS = (sympy.S.Integers, sympy.S.Naturals, sympy.S.Naturals0, sympy.S.Rationals)
+_CONJUNCTION = re.compile(r"\s*\\land(?![A-Za-z])\s*")
+_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
+_CONDITION = re.compile(
+    r"\\\{\s*[a-z](?:\s*\\in\s*\\mathbb\{R\})?\s*(?:\\mid|\\vert|\||:)\s*([^|:]+)\\\}"
+)
 
 
 def warm_up() -> None:
@@ -42,15 +48,39 @@ def warm_up() -> None:
 
 def canonical_form(text: str) -> str | None:
     """Return the canonical form of a cleaned text; None if it is no mathematics."""
-    parsed = parse(
-        f"${as_latex(text)}$", _CONFIG, fallback_mode="no_fallback", parsing_timeout=None
-    )
-    if not parsed:
-        return None
     try:
-        return _form(parsed[0])
+        return _text_form(_CONDITION.sub(r"\1", as_latex(text)))
     except (*ERRORS, Unusable):
         return None
+
+
+def _text_form(latex: str) -> str:
+    if _CONJUNCTION.search(latex) and _RELATION.search(latex):
+        parts = [_parsed(part) for part in _CONJUNCTION.split(latex)]
+        if all(isinstance(part, Relational | And) for part in parts):
+            return _relation_form(And(*parts, evaluate=False))
+    latex = _CONJUNCTION.sub(",", latex)
+    if r"\pm" not in latex:
+        return _form(_parsed(latex))
+    parts = split_list(latex)
+    signs = ((r"\pm", "+"), (r"\mp", "-")), ((r"\pm", "-"), (r"\mp", "+"))
+    forms = {
+        _text_form(part.replace(first[0], first[1]).replace(second[0], second[1]))
+        for part in parts
+        for first, second in signs
+    }
+    return _set_of(forms)
+
+
+def _parsed(latex: str) -> Any:
+    parsed = parse(f"${latex}$", _CONFIG, fallback_mode="no_fallback", parsing_timeout=None)
+    if not parsed:
+        raise Unusable("no mathematics")
+    return parsed[0]
+
+
+def _set_of(forms: set[str]) -> str:
+    return next(iter(forms)) if len(forms) == 1 else f"{{{','.join(sorted(forms))}}}"
 
 
 def _form(value: Any) -> str:
@@ -78,14 +108,18 @@ def _expression_form(value: sympy.Expr) -> str:
 
 
 def _prepared(value: Any) -> Any:
-    """Return an expression with decimals as fractions, `i` as the imaginary unit, unknown functions
-    as symbols, and sums, integrals and limits computed."""
-    value = sympy.sympify(value)
-    floats = {number: sympy.Rational(repr(float(number))) for number in value.atoms(sympy.Float)}
-    functions = {call: sympy.Symbol(str(call)) for call in value.atoms(AppliedUndef)}
+    """Return an expression with sums, integrals and limits computed."""
+    value = _replaced(sympy.sympify(value))
     units = {unit: sympy.I for unit in value.free_symbols if unit.name == "i"}
     names = {letter: sympy.E for letter in value.free_symbols if letter.name == "e"}
-    return value.xreplace({**floats, **functions, **units, **names}).doit()
+    return value.xreplace({**units, **names}).doit()
+
+
+def _replaced(value: Any) -> Any:
+    """Return a value with decimals as fractions, and unknown functions as symbols."""
+    floats = {number: sympy.Rational(repr(float(number))) for number in value.atoms(sympy.Float)}
+    functions = {call: sympy.Symbol(str(call)) for call in value.atoms(AppliedUndef)}
+    return value.xreplace({**floats, **functions})
 
 
 def _set_form(value: sympy.Set) -> str:
@@ -100,7 +134,11 @@ def _set_form(value: sympy.Set) -> str:
         return f"union{{{_joined(value.args)}}}"
     if value is sympy.S.EmptySet:
         return "{}"
-    return f"set:{sympy.srepr(value)}"
+    if isinstance(value, sympy.Complement):
+        return f"complement{{{_form(value.args[0])},{_form(value.args[1])}}}"
+    if value in _NAMED_SETS:
+        return f"set:{value}"
+    raise Unusable(type(value).__name__)
 
 
 def _list_form(members: list[Any]) -> str:
@@ -109,10 +147,18 @@ def _list_form(members: list[Any]) -> str:
         isinstance(member, Relational) and not isinstance(member, sympy.Eq) for member in members
     ):
         return _relation_form(Or(*members, evaluate=False))
-    names = {member.lhs for member in members if isinstance(member, sympy.Eq)}
-    is_one = len(names) == 1 and all(isinstance(member, sympy.Eq) for member in members)
+    names = [str(member.lhs) for member in members if isinstance(member, sympy.Eq)]
+    is_one = len(names) == len(members) and _name_one(names)
     forms = {_form(member.rhs) if is_one else _member_form(member) for member in members}
-    return next(iter(forms)) if len(forms) == 1 else f"{{{','.join(sorted(forms))}}}"
+    return _set_of(forms)
+
+
+def _name_one(names: list[str]) -> bool:
+    """Return whether names are those of one unknown: `x` and `x`, or `x_1` and `x_2`."""
+    parts = {name.rpartition("_")[::2] for name in names}
+    numbers = sorted(number for _, number in parts)
+    is_counted = numbers == [str(number + 1) for number in range(len(names))]
+    return len(set(names)) == 1 or (is_counted and len({base for base, _ in parts}) == 1)
 
 
 def _member_form(member: Any) -> str:
@@ -132,9 +178,7 @@ def _relation_form(relation: Any) -> str:
         return _equation_form(parts[0].lhs, parts[-1].rhs)
     if isinstance(relation, sympy.Eq):
         return _equation_form(relation.lhs, relation.rhs)
-    relation = relation.xreplace(
-        {number: sympy.Rational(repr(float(number))) for number in relation.atoms(sympy.Float)}
-    )
+    relation = _replaced(relation)
     if len(relation.free_symbols) == 1:
         return _set_form(_solutions(relation))
     if isinstance(relation, And | Or):

@@ -19,12 +19,12 @@ _FRACTION = re.compile(
     r"|(?:(?P<whole2>\d+)\s+)?(?P<top2>\d+)\s*/\s*(?P<bottom2>\d+)"
 )
 _SIGNS = re.compile(r"[+-]?\s*")
-_PERCENT = r"\\?%|percent\b|per cent\b|pct\b"
+_PERCENT = r"\\?%|percent(?:age)?\b|per cent\b|pct\b|\\text\{\s*percent\s*\}"
 _DEGREES = r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b|°|degrees?\b|\\text\{\s*degrees?\s*\}"
 _PREFIX = re.compile(r"(?P<sign>[+-]?)\s*(?P<currency>\\?\$|€|£|¥|\\pounds?|\\euro)\s*(?=[\d.])")
 _NAMES = {"dollar": "$", "dollars": "$", "usd": "$", "euro": "€", "euros": "€", "eur": "€"}
 _TEXT_UNIT = re.compile(
-    r"(?P<base>.*\S)\s*\\(?:text|mathrm|textrm|textnormal|mbox|rm)\s*"
+    r"(?P<base>.*\S)\s*\\(?:text|mathrm|textrm|textbf|textit|textnormal|mbox|rm)\s*"
     r"\{\s*(?P<unit>[^{}\\]{1,40})\}\s*(?P<power>\^\s*\{?\s*-?\d\s*\}?)?",
     re.DOTALL,
 )
