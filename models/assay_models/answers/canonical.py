@@ -36,13 +36,14 @@ _CHOICE = re.compile(
 )
 _CHOICES = re.compile(r"[(\[]?[A-Z][)\]]?(?:\s*(?:,|and|&|;)\s*[(\[]?[A-Z][)\]]?)+")
 _WORDS = re.compile(r"[^\W\d_]{4,}|(?:yes|no|odd|all|none)|[^\W\d_]{2,}(?:[ -][^\W\d_]{2,})+", re.I)
-_NAME = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?\s*")
+_NAME = re.compile(r"(?:\\[A-Za-z]+|[A-Za-z])(?:_\{?\w+\}?)?\s*")
 _FUNCTION = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?\s*\([a-z](?:, ?[a-z])*\)\s*")
 _QUANTITY = re.compile(
     r"(?:[A-Z0-9|:/(){}\s_]|\\(?:frac|angle|triangle|overline|measuredangle|operatorname|widehat|cdot))*[A-Z]"
     r"[A-Z0-9|:/(){}\s_]*"
 )
 _COMMAND = re.compile(r"\\[A-Za-z]+")
+_LETTER = re.compile(r"\(?([A-Z])\)?")
 _TIME = re.compile(r"(\d{1,2}):([0-5]\d)\s*(?:\\text\{)?\s*(?:([ap])\.?\s*m\.?)?\s*\}?", re.I)
 _COMMA = re.compile(r"(\d),(\d{1,2})(?!\d|,)")
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s*\{([^{}\\]+)\}")
@@ -165,6 +166,9 @@ def _mathematics(text: str) -> Form | Query:
     words = " ".join(_TEXT.sub(r"\1", cleaned).split())
     if _WORDS.fullmatch(words):
         return Form(_bounded(f"text:{normalised(words)}"))
+    letter = _LETTER.fullmatch(words)
+    if letter is not None:
+        return Form(f"letter:{letter[1]}")
     time = _TIME.fullmatch(cleaned)
     if time is not None and (time[3] or time[2][0] == "0"):
         return Form(f"time:{int(time[1])}:{time[2]}{(time[3] or '').lower()}")

@@ -74,7 +74,7 @@ def closing_brace(text: str, start: int) -> int | None:
 
 
 def _without_thin_spaces(text: str) -> str:
-    text = re.sub(r"(?<=\d)\s*(?:,\\!|\{,\}|\{ , \})\s*(?=\d{3})", ",", text)
+    text = re.sub(r"(?<=\d)\s*(?:,\\!|\{\s*,\s*\})\s*(?=\d{3}(?!\d))", "", text)
     return re.sub(r"(?<=\d)(?:\\[,!]|\u2009|\u202f)(?=\d{3}(?!\d))", "", text)
 
 

@@ -8,6 +8,7 @@ _NAMES = (
     (re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])"), r"\\pi "),
     (re.compile(r"(?<![\\A-Za-z])theta(?![A-Za-z])"), r"\\theta "),
     (re.compile(rf"(?<![\\A-Za-z])({_FUNCTIONS})(?![A-Za-z])"), r"\\\1 "),
+    (re.compile(r"\\log_\s*(?:\{\s*e\s*\}|e)(?![A-Za-z])"), r"\\ln "),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"\*"), r" \\cdot "),
     (re.compile(r"<=|=<"), r" \\le "),
@@ -20,6 +21,10 @@ _NAMES = (
     (re.compile(r"(?<![A-Za-z\\])in(?=\s*[\[(\\{])"), r" \\in "),
     (re.compile(r"(?<=[\])])\s*U\s*(?=[\[(])"), r" \\cup "),
     (re.compile(r",(?:\s*,)+"), ","),
+    (
+        re.compile(r"\\frac\s*(\\[A-Za-z]+|[A-Za-z0-9])\s*(\\[A-Za-z]+|[A-Za-z0-9])"),
+        r"\\frac{\1}{\2}",
+    ),
     (re.compile(r"\\(?:mathrm|text|rm)\s*\{\s*([ei])\s*\}"), r" \1 "),
     (re.compile(r"\\lt(?![A-Za-z])"), "<"),
     (re.compile(r"\\gt(?![A-Za-z])"), ">"),

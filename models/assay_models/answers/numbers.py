@@ -18,6 +18,8 @@ _FRACTION = re.compile(
     r"|(?P<top1>\d)\s*(?P<bottom1>\d))"
     r"|(?:(?P<whole2>\d+)\s+)?(?P<top2>\d+)\s*/\s*(?P<bottom2>\d+)"
 )
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?\s*(\d+)\s*\}?")
+_BASE = re.compile(r"(-?[0-9A-F]+)\s*_\s*(?:\{\s*(?:\\text\{)?(\w+)\}?\s*\}|(\d))")
 _SIGNS = re.compile(r"[+-]?\s*")
 _PERCENT = r"\\?%|percent(?:age)?\b|per cent\b|pct\b|\\text\{\s*percent\s*\}"
 _DEGREES = r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b|°|degrees?\b|\\text\{\s*degrees?\s*\}"
@@ -36,7 +38,8 @@ cm mm km kg mg lb lbs oz ft mi hr hrs min sec mph kph ml pm am cm^2 cm^3 m^2 m^3
 """
 _KNOWN_UNITS = frozenset(_UNITS.split())
 _WORD = re.compile(r"[^\W\d_]{4,}(?: [^\W\d_]+)*")
-_CONNECTIVES = frozenset(("or", "and", "if", "for", "when", "where", "is", "to"))
+_ANGLE = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_NO_UNITS = frozenset(("e", "i", "d", "or", "and", "if", "for", "when", "where", "is", "to"))
 
 
 class TooLarge(Exception):
@@ -54,17 +57,21 @@ def split_mark(text: str, *, is_number: bool) -> Marked:
     """Return a cleaned text and the mark beside it.
 
     A unit stays as it is stated: nothing is converted. Plain letters behind a number are its unit
-    in an answer that is a number; in mathematics only a known unit or a word is.
+    in an answer that is a number; in mathematics only a known unit or a word is. The base of a
+    numeral (`101_2`) is a mark as well.
     """
+    numeral = _BASE.fullmatch(text)
+    if numeral is not None:
+        return Marked(numeral[1], f"base {numeral[2] or numeral[3]}")
     prefix = _PREFIX.match(text)
     if prefix is not None:
         return Marked(prefix["sign"] + text[prefix.end() :], prefix["currency"].lstrip("\\"))
     for mark, pattern in (("%", _PERCENT), ("°", _DEGREES)):
         match = re.search(rf"\s*(?:{pattern})\Z", text, re.IGNORECASE)
-        if match is not None and match.start():
+        if match is not None and match.start() and not (mark == "°" and _ANGLE.search(text)):
             return Marked(text[: match.start()], mark)
     match = _TEXT_UNIT.fullmatch(text)
-    if match is None or match["unit"].strip() in _CONNECTIVES:
+    if match is None or match["unit"].strip() in _NO_UNITS:
         match = _PLAIN_UNIT.fullmatch(text)
         if match is None or not (is_number or _is_unit(match["unit"])):
             return Marked(text, "")
@@ -90,6 +97,8 @@ def read_number(text: str) -> Fraction | None:
     value = _decimal(rest)
     if value is None:
         value = _fraction(rest)
+    if value is None:
+        value = _repeating(rest)
     return -value if value is not None and text[0] == "-" else value
 
 
@@ -128,6 +137,18 @@ def _fraction(text: str) -> Fraction | None:
     if int(bottom) == 0 or (whole != "0" and "-" in top + bottom):
         return None
     return int(whole) + Fraction(int(top), int(bottom))
+
+
+def _repeating(text: str) -> Fraction | None:
+    """Return the value of a decimal whose last digits repeat for ever."""
+    match = _REPEATING.fullmatch(text)
+    if match is None:
+        return None
+    if len(text) > MAX_DIGITS:
+        raise TooLarge
+    start, period = len(match[2]), len(match[3])
+    whole, longer = int((match[1] or "0") + match[2]), int((match[1] or "0") + match[2] + match[3])
+    return Fraction(longer - whole, 10**start * (10**period - 1))
 
 
 def _is_unit(text: str) -> bool:
