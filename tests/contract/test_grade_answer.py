@@ -55,13 +55,12 @@ def test_answers_of_each_type_are_graded(address: str) -> None:
     assert again[0]["source"] == "cache"
 
 
-@pytest.mark.slow
 def test_a_failed_grade_is_an_error_with_a_code_and_no_number(address: str) -> None:
     results = grade(
         address,
         item(r"\boxed{x}", "x", "free"),
         item(r"\boxed{x}", r"\foo{", "math"),
-        item(r"\boxed{\int_0^\infty e^{-x^x}\sin(x^x) dx}", "x", "math"),
+        item(r"\boxed{9^{9^{9^{9}}}}", "x", "math"),
         item(r"\boxed{\sqrt{4}}", "2", "math"),
     )
     codes = [result["error"] and result["error"]["code"] for result in results]

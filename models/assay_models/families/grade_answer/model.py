@@ -137,10 +137,11 @@ class GradeAnswerModel:
         ]
 
     def _input(self, question: Question) -> Input:
-        tokens = -(-len(question.key) // BYTES_PER_TOKEN)
+        key = question.key
+        tokens = -(-len(key) // BYTES_PER_TOKEN)
         if tokens > self.max_tokens:
             raise ItemError("input_too_long", f"{tokens} tokens, the limit is {self.max_tokens}")
-        return Input(question.key, tokens, question)
+        return Input(key, tokens, question)
 
     async def _raws(self, inputs: Sequence[Input]) -> Raws:
         return await asyncio.gather(*(self._raw(row.payload) for row in inputs))
