@@ -5,7 +5,6 @@ independent of the order in which answers are compared. A tolerance on pairs wou
 1.004 may both be close to 1 and not to each other), so numbers are rounded one by one.
 """
 
-import hashlib
 import re
 import string
 import unicodedata
@@ -15,6 +14,7 @@ from typing import Literal, NamedTuple, get_args
 
 from assay_models.answers.cleaning import clean
 from assay_models.answers.guards import broken_bound
+from assay_models.answers.latex import as_latex
 from assay_models.answers.numbers import (
     TooLarge,
     exact_form,
@@ -22,13 +22,13 @@ from assay_models.answers.numbers import (
     rounded_form,
     split_mark,
 )
+from assay_models.answers.structures import bounded_form, structured_form
 
 AnswerType = Literal["math", "number", "mcq", "short", "free"]
 ANSWER_TYPES: tuple[AnswerType, ...] = get_args(AnswerType)
 
 VERSION = 1
 MAX_ANSWER_CHARACTERS = 20_000
-_LONG_FORM = 200
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation + "“”\u2018\u2019«»…\u2013—", " "))
 _CHOICE = re.compile(
@@ -39,10 +39,12 @@ _WORDS = re.compile(r"[^\W\d_]{4,}|(?:yes|no|odd|all|none)|[^\W\d_]{2,}(?:[ -][^
 _NAME = re.compile(r"(?:\\[A-Za-z]+|[A-Za-z])(?:_\{?\w+\}?)?\s*")
 _FUNCTION = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?\s*\([a-z](?:, ?[a-z])*\)\s*")
 _QUANTITY = re.compile(
-    r"(?:[A-Z0-9|:/(){}\s_]|\\(?:frac|angle|triangle|overline|measuredangle|operatorname|widehat|cdot))*[A-Z]"
+    r"(?:[A-Z0-9|:/(){}\s_]"
+    r"|\\(?:frac|angle|triangle|overline|measuredangle|operatorname|widehat|cdot))*[A-Z]"
     r"[A-Z0-9|:/(){}\s_]*"
 )
 _COMMAND = re.compile(r"\\[A-Za-z]+")
+_INFINITE = re.compile(r"\+?(-?)\s*\\infty")
 _LETTER = re.compile(r"\(?([A-Z])\)?")
 _TIME = re.compile(r"(\d{1,2}):([0-5]\d)\s*(?:\\text\{)?\s*(?:([ap])\.?\s*m\.?)?\s*\}?", re.I)
 _COMMA = re.compile(r"(\d),(\d{1,2})(?!\d|,)")
@@ -59,7 +61,7 @@ class Form(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A mathematical text that a worker has to bring into its form, and the mark beside it."""
+    """A mathematical text, in LaTeX, that a worker has to bring into its form, and the mark beside it."""
 
     text: str
     mark: str = ""
@@ -94,7 +96,7 @@ def read_answer(text: str, kind: AnswerType, digits: int | None = None) -> Form 
     if kind == "mcq":
         return Form(choice_form(text))
     if kind == "short":
-        return Form(_bounded(f"text:{normalised(text)}"))
+        return Form(bounded_form(f"text:{normalised(text)}"))
     try:
         return _number(text, digits) if kind == "number" else _mathematics(text)
     except TooLarge:
@@ -165,7 +167,7 @@ def _mathematics(text: str) -> Form | Query:
         return _marked(value, mark, None)
     words = " ".join(_TEXT.sub(r"\1", cleaned).split())
     if _WORDS.fullmatch(words):
-        return Form(_bounded(f"text:{normalised(words)}"))
+        return Form(bounded_form(f"text:{normalised(words)}"))
     letter = _LETTER.fullmatch(words)
     if letter is not None:
         return Form(f"letter:{letter[1]}")
@@ -175,12 +177,26 @@ def _mathematics(text: str) -> Form | Query:
     bound = broken_bound(base)
     if bound is not None:
         raise Unreadable(bound, is_limit=True)
-    return Query(base, mark)
+    latex = as_latex(base)
+    form = structured_form(latex, _plain_form)
+    if form is None:
+        return Query(latex, mark)
+    form = bounded_form(form)
+    return Form(f"{form}|{mark}", form) if mark else Form(form)
+
+
+def _plain_form(latex: str) -> str | None:
+    """Return the form of a part that needs no worker: a plain number, or infinity."""
+    infinite = _INFINITE.fullmatch(latex)
+    if infinite is not None:
+        return f"{infinite[1]}oo"
+    value = read_number(latex)
+    return None if value is None else exact_form(value)
 
 
 def _marked(value: Fraction, mark: str, digits: int | None) -> Form:
     def form(number: Fraction) -> str:
-        return _bounded(exact_form(number) if digits is None else rounded_form(number, digits))
+        return bounded_form(exact_form(number) if digits is None else rounded_form(number, digits))
 
     if mark == "%":
         return Form(form(value / 100), form(value))
@@ -203,9 +219,3 @@ def _without_name(text: str) -> str:
         return value
     is_plain = read_number(split_mark(value, is_number=False).base) is not None
     return value if _NAME.fullmatch(name) and is_plain else text
-
-
-def _bounded(form: str) -> str:
-    if len(form) <= _LONG_FORM:
-        return form
-    return "sha256:" + hashlib.sha256(form.encode(errors="surrogatepass")).hexdigest()

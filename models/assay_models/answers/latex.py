@@ -45,15 +45,23 @@ _CALL = re.compile(r"(?<![\\A-Za-z])sqrt\s*\(|\\sqrt\s*\(|\^\s*\(")
 _PLAIN_SET = re.compile(r"(?<![\\A-Za-z}\]])\{([^{}]*,[^{}]*)\}")
 
 
+_CONDITION = re.compile(
+    r"\\\{\s*[a-z](?:\s*\\in\s*\\mathbb\{R\})?\s*(?:\\mid|\\vert|\||:)\s*([^|:]+)\\\}"
+)
+
+
 def as_latex(text: str) -> str:
-    """Return a cleaned text with its plain names, operators, roots and powers as LaTeX's."""
+    """Return a cleaned text with its plain names, operators, roots and powers as LaTeX's.
+
+    A set that a condition describes, `{x | x > 2}`, is the condition.
+    """
     if "\\" not in text:
         text = _PLAIN_SET.sub(r"\\{\1\\}", text)
     degrees = r" \\cdot \\frac{\\pi}{180} " if _TRIGONOMETRY.search(text) else " "
     text = _DEGREES.sub(degrees, text)
     for pattern, replacement in _NAMES:
         text = pattern.sub(replacement, text)
-    return _braced_calls(text)
+    return _CONDITION.sub(r"\1", _braced_calls(text)).strip()
 
 
 def _braced_calls(text: str) -> str:
@@ -75,14 +83,3 @@ def _closing(text: str, start: int) -> int | None:
         if depth == 0:
             return place
     return None
-
-
-def split_list(text: str) -> list[str]:
-    """Return the parts of a text between commas outside brackets."""
-    parts, depth, start = list[str](), 0, 0
-    for place, char in enumerate(text):
-        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(char, 0)
-        if char in ",;" and depth == 0 and not text[:place].endswith("\\"):
-            parts.append(text[start:place])
-            start = place + 1
-    return [part.strip() for part in (*parts, text[start:])]

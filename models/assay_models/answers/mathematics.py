@@ -9,7 +9,7 @@ positive one, and those of one variable as the set of their solutions.
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import sympy
@@ -20,7 +20,8 @@ from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import And, BooleanFalse, BooleanTrue, Or
 
-from assay_models.answers.latex import as_latex, split_list
+from assay_models.answers.numbers import exact_form, read_number
+from assay_models.answers.structures import bounded_form, set_form, split_list, structured_form
 from assay_models.answers.values import ERRORS, Unusable, number_form, ratio_form, values_form
 
 _CONFIG = (
@@ -34,9 +35,7 @@ _CONFIG = (
 _NAMED_SETS = (sympy.S.Integers, sympy.S.Naturals, sympy.S.Naturals0, sympy.S.Rationals)
 _CONJUNCTION = re.compile(r"\s*\\land(?![A-Za-z])\s*")
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
-_CONDITION = re.compile(
-    r"\\\{\s*[a-z](?:\s*\\in\s*\\mathbb\{R\})?\s*(?:\\mid|\\vert|\||:)\s*([^|:]+)\\\}"
-)
+_LIST_OR_RELATION = re.compile(r"[,;<>\[\]]|\\(?:le|ge|ne|in|begin|cases|[{}])(?![A-Za-z])")
 
 
 def warm_up() -> None:
@@ -46,10 +45,10 @@ def warm_up() -> None:
         canonical_form(text)
 
 
-def canonical_form(text: str) -> str | None:
-    """Return the canonical form of a cleaned text; None if it is no mathematics."""
+def canonical_form(latex: str) -> str | None:
+    """Return the canonical form of a text (see `latex.as_latex`); None if it is no mathematics."""
     try:
-        return _text_form(_CONDITION.sub(r"\1", as_latex(text)))
+        return bounded_form(_text_form(latex))
     except (*ERRORS, Unusable):
         return None
 
@@ -60,27 +59,39 @@ def _text_form(latex: str) -> str:
         if all(isinstance(part, Relational | And) for part in parts):
             return _relation_form(And(*parts, evaluate=False))
     latex = _CONJUNCTION.sub(",", latex)
-    if r"\pm" not in latex:
-        return _form(_parsed(latex))
-    parts = split_list(latex)
-    signs = ((r"\pm", "+"), (r"\mp", "-")), ((r"\pm", "-"), (r"\mp", "+"))
-    forms = {
-        _text_form(part.replace(first[0], first[1]).replace(second[0], second[1]))
-        for part in parts
-        for first, second in signs
-    }
-    return _set_of(forms)
+    if r"\pm" in latex:
+        return set_form({_text_form(part) for part in _with_signs(latex)})
+    return structured_form(latex, _leaf) or _form(_parsed(latex))
+
+
+def _leaf(latex: str) -> str | None:
+    """Return the form of a part of a structure, as `canonical_form` does."""
+    value = read_number(latex)
+    if value is not None:
+        return exact_form(value)
+    try:
+        return _text_form(latex)
+    except (*ERRORS, Unusable):
+        return None
+
+
+def _with_signs(latex: str) -> Iterator[str]:
+    """Yield the members of a list, each with the upper and with the lower signs."""
+    for part in split_list(latex):
+        yield part.replace(r"\pm", "+").replace(r"\mp", "-")
+        yield part.replace(r"\pm", "-").replace(r"\mp", "+")
 
 
 def _parsed(latex: str) -> Any:
+    sides = split_list(latex, "=")
+    if len(sides) == 2 and not _LIST_OR_RELATION.search(latex):
+        left, right = map(_parsed, sides)
+        if isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr):
+            return sympy.Eq(left, right, evaluate=False)
     parsed = parse(f"${latex}$", _CONFIG, fallback_mode="no_fallback", parsing_timeout=None)
     if not parsed:
         raise Unusable("no mathematics")
     return parsed[0]
-
-
-def _set_of(forms: set[str]) -> str:
-    return next(iter(forms)) if len(forms) == 1 else f"{{{','.join(sorted(forms))}}}"
 
 
 def _form(value: Any) -> str:
@@ -150,7 +161,7 @@ def _list_form(members: list[Any]) -> str:
     names = [str(member.lhs) for member in members if isinstance(member, sympy.Eq)]
     is_one = len(names) == len(members) and _name_one(names)
     forms = {_form(member.rhs) if is_one else _member_form(member) for member in members}
-    return _set_of(forms)
+    return set_form(forms)
 
 
 def _name_one(names: list[str]) -> bool:

@@ -31,7 +31,6 @@ ERRORS = (
 """The errors of SymPy for an expression that it cannot compute."""
 
 _TOLERANCE = 35
-_LONG_FORM = 200
 
 
 class Unusable(Exception):
@@ -45,7 +44,7 @@ def number_form(value: Any) -> str:
         Unusable: it has no value.
     """
     if value.is_Rational:
-        return _bounded(str(value))
+        return str(value)
     if value in (sympy.oo, -sympy.oo):
         return str(value)
     return _complex_form(_evaluated(value, {}))
@@ -58,7 +57,7 @@ def values_form(value: Any) -> str:
         Unusable: it has no value there.
     """
     forms = [_complex_form(number) for number in _values(value)]
-    return forms[0] if len(set(forms)) == 1 else _bounded(f"expr:{';'.join(forms)}")
+    return forms[0] if len(set(forms)) == 1 else (f"expr:{';'.join(forms)}")
 
 
 def ratio_form(value: Any, *, is_signed: bool) -> str:
@@ -73,7 +72,7 @@ def ratio_form(value: Any, *, is_signed: bool) -> str:
         if scale is None:
             return "0"
         scale = abs(scale) if is_signed else scale
-        return _bounded(";".join(_complex_form(number / scale) for number in numbers))
+        return ";".join(_complex_form(number / scale) for number in numbers)
 
 
 def _values(value: Any) -> list[Any]:
@@ -114,11 +113,7 @@ def _real_form(number: Any, size: Any) -> str:
     if abs(number) < size * mpmath.mpf(10) ** -_TOLERANCE:
         return "0"
     fraction = _near_fraction(number)
-    return (
-        mpmath.nstr(number, DIGITS, strip_zeros=False)
-        if fraction is None
-        else _bounded(str(fraction))
-    )
+    return mpmath.nstr(number, DIGITS, strip_zeros=False) if fraction is None else (str(fraction))
 
 
 def _near_fraction(number: Any) -> Fraction | None:
@@ -128,9 +123,3 @@ def _near_fraction(number: Any) -> Fraction | None:
     exact = Fraction(-int(mantissa) if sign else int(mantissa)) * Fraction(2) ** int(exponent)
     near = exact.limit_denominator(MAX_DENOMINATOR)
     return near if abs(exact - near) < Fraction(1, 10**_TOLERANCE) else None
-
-
-def _bounded(form: str) -> str:
-    if len(form) <= _LONG_FORM:
-        return form
-    return "sha256:" + hashlib.sha256(form.encode()).hexdigest()

@@ -77,8 +77,6 @@ _SIGNS = r"""
 0 1 2 7 x y z n + - \cdot / ^ { } ( ) [ ] , ; = < > | ! \frac \sqrt \pi e i \% ^\circ
 """
 SIGNS = _SIGNS.split()
-    r"0 1 2 7 x y z n + - \cdot / ^ { } ( ) [ ] , ; = < > | ! \frac \sqrt \pi e i \% ^\circ".split()
-)
 SHAPES = (
     "{a}",
     "-{a}",
