@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, NamedTuple, get_args
 
+from assay_models.answers.bounds import MAX_CHARACTERS, broken_bound
 from assay_models.answers.cleaning import clean
-from assay_models.answers.guards import broken_bound
 from assay_models.answers.latex import as_latex
 from assay_models.answers.numbers import (
     TooLarge,
@@ -61,7 +61,7 @@ class Form(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A mathematical text, in LaTeX, that a worker has to bring into its form, and the mark beside it."""
+    """A mathematical text, in LaTeX, whose form a worker computes, and the mark beside it."""
 
     text: str
     mark: str = ""
@@ -97,6 +97,8 @@ def read_answer(text: str, kind: AnswerType, digits: int | None = None) -> Form 
         return Form(choice_form(text))
     if kind == "short":
         return Form(bounded_form(f"text:{normalised(text)}"))
+    if len(text) > MAX_CHARACTERS:
+        raise Unreadable(f"it has more than {MAX_CHARACTERS} characters", is_limit=True)
     try:
         return _number(text, digits) if kind == "number" else _mathematics(text)
     except TooLarge:

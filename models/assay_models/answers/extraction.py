@@ -12,11 +12,11 @@ MAX_BARE_CHARACTERS = 200
 
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*(?P<box>\{)|\\[{}\\]|\{|\}")
 _BARE_BOX = re.compile(r"\\boxed\s+([^\s{}\\$]+)")
-_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _LINE = re.compile(
     r"(?:^|[.!?:*,]\s*|\n)[^\S\n]*[#>*_\s]*"
     r"(?:####|(?:so\s+|hence\s+|thus\s+|therefore,?\s+)?(?:the\s+)?(?:final\s+|correct\s+)?answer"
-    r"\s*(?:is|[*_]*\s*[:=]|choice\s+is)(?:\s*:)?)[*_]*[^\S\n]*(?=(?P<answer>\S[^\n]*))",
+    r"\s*(?:is|[*_]*\s*[:=]|choice\s+is)(?:\s*:)?)[*_]*[^\S\n]*(?=\S)",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.!]\s+(?=[A-Z])|\.?\s*\bI hope\b|\s*<\|im_")
@@ -91,15 +91,26 @@ def _boxes(text: str) -> list[_Box]:
 
 
 def last_tag(text: str) -> str | None:
-    """Return the content of the last `<answer>` tag."""
-    found = _TAG.findall(text)
-    return found[-1].strip() if found else None
+    """Return the content of the last `<answer>` tag that is closed."""
+    start = found = None
+    for match in _TAG.finditer(text):
+        if not match[1]:
+            start = match.end()
+        elif start is not None:
+            found, start = (start, match.start()), None
+    return text[slice(*found)].strip() if found else None
 
 
 def last_line(text: str) -> str | None:
     """Return what stands behind the last `Answer:`, `The answer is` or `####`."""
-    found = [match["answer"] for match in _LINE.finditer(text)]
-    return _SENTENCE_END.split(found[-1])[0].strip().strip("*_ ") if found else None
+    start = None
+    for match in _LINE.finditer(text):
+        start = match.end()
+    if start is None:
+        return None
+    end = text.find("\n", start)
+    line = text[start : len(text) if end < 0 else end]
+    return _SENTENCE_END.split(line)[0].strip().strip("*_ ")
 
 
 def _whole(text: str) -> str:

@@ -41,7 +41,7 @@ _NAMES = (
 )
 _TRIGONOMETRY = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z])|°")
-_CALL = re.compile(r"(?<![\\A-Za-z])sqrt\s*\(|\\sqrt\s*\(|\^\s*\(")
+_CALL = re.compile(r"(?<![\\A-Za-z])sqrt\s*\(|\\sqrt\s*\(|\^\s*\(|[()]")
 _PLAIN_SET = re.compile(r"(?<![\\A-Za-z}\]])\{([^{}]*,[^{}]*)\}")
 
 
@@ -66,20 +66,16 @@ def as_latex(text: str) -> str:
 
 def _braced_calls(text: str) -> str:
     r"""Return a text with `sqrt(x)` as `\\sqrt{x}` and `^(x)` as `^{x}`."""
-    for _ in range(len(text)):
-        match = _CALL.search(text)
-        end = None if match is None else _closing(text, match.end())
-        if match is None or end is None:
-            return text
-        name = "^" if match[0].startswith("^") else r"\sqrt"
-        text = f"{text[: match.start()]}{name}{{{text[match.end() : end]}}}{text[end + 1 :]}"
-    return text
-
-
-def _closing(text: str, start: int) -> int | None:
-    depth = 1
-    for place in range(start, len(text)):
-        depth += {"(": 1, ")": -1}.get(text[place], 0)
-        if depth == 0:
-            return place
-    return None
+    parts, opened, start = list[str](), list[int | None](), 0
+    for match in _CALL.finditer(text):
+        parts.append(text[start : match.start()])
+        start = match.end()
+        if match[0] == ")":
+            call = opened.pop() if opened else None
+            if call is not None:
+                parts[call] = "^{" if parts[call].startswith("^") else r"\sqrt{"
+            parts.append(")" if call is None else "}")
+        else:
+            opened.append(None if match[0] == "(" else len(parts))
+            parts.append(match[0])
+    return "".join([*parts, text[start:]])

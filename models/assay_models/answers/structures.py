@@ -46,7 +46,7 @@ def split_list(text: str, signs: str = ",;") -> list[str]:
     parts, depth, start = list[str](), 0, 0
     for place, char in enumerate(text):
         depth += (char in "([{") - (char in ")]}")
-        if char in signs and depth == 0 and not text[:place].endswith("\\"):
+        if char in signs and depth == 0 and text[place - 1 : place] != "\\":
             parts.append(text[start:place].strip())
             start = place + 1
     return [*parts, text[start:].strip()]

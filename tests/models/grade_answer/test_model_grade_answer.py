@@ -173,7 +173,7 @@ async def test_equal_questions_have_one_key(reader: Reader) -> None:
     assert len({one, *others}) == 4
 
 
-async def test_what_cannot_be_judged_is_an_error_and_never_a_number(reader: Reader) -> None:
+async def test_what_cannot_be_graded_is_an_error_and_never_a_number(reader: Reader) -> None:
     results = await grade(
         load(),
         item(r"\boxed{x+1}", "free", "free"),
