@@ -14,12 +14,11 @@ _BRACES = re.compile(r"\\(?:boxed|fbox)\s*(?P<box>\{)|\\[{}\\]|\{|\}")
 _BARE_BOX = re.compile(r"\\boxed\s+([^\s{}\\$]+)")
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _LINE = re.compile(
-    r"(?:^|[.!?:*,]\s*|\n)[^\S\n]*[#>*_\s]*"
-    r"(?:####|(?:so\s+|hence\s+|thus\s+|therefore,?\s+)?(?:the\s+)?(?:final\s+|correct\s+)?answer"
-    r"\s*(?:is|[*_]*\s*[:=]|choice\s+is)(?:\s*:)?)[*_]*[^\S\n]*(?=\S)",
+    r"####[ \t]{0,8}(?=[-+$\d.\\])|\banswer[ \t]{0,8}(?:is\b|choice is\b|[*_]{0,3}[ \t]{0,8}[:=])"
+    r"[ \t]{0,8}:?[*_]{0,3}[ \t]{0,8}(?=\S)",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[.!]\s+(?=[A-Z])|\.?\s*\bI hope\b|\s*<\|im_")
+_SENTENCE_END = re.compile(r"[.!]\s+(?=[A-Z])|\bI hope\b|<\|im_")
 _INLINE = re.compile(r"(?<![\\\w])\$([^$]+)\$|\\\(((?:[^\\]|\\(?!\)))+)\\\)")
 _BETWEEN = re.compile(
     r"(?:\s|,|;|\.|\$|and|or|\\[()\[\],;]|\\q?quad|\\text\s*\{\s*,?\s*(?:and|or)\s*\})*"
@@ -110,7 +109,8 @@ def last_line(text: str) -> str | None:
         return None
     end = text.find("\n", start)
     line = text[start : len(text) if end < 0 else end]
-    return _SENTENCE_END.split(line)[0].strip().strip("*_ ")
+    cut = _SENTENCE_END.search(line)
+    return (line[: cut.start()] if cut else line).strip().strip("*_ ")
 
 
 def _whole(text: str) -> str:
