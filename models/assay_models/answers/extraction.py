@@ -67,7 +67,7 @@ def last_boxed(text: str) -> str | None:
         return bare[-1] if bare else None
     contents, first = list[str](), len(text)
     for box in reversed(boxes):
-        if contents and not (box.end < first and _BETWEEN.fullmatch(text, box.end, first)):
+        if contents and not (box.end <= first and _BETWEEN.fullmatch(text, box.end, first)):
             break
         contents.append(text[box.start : box.end - 1].strip())
         first = box.opening

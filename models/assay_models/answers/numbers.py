@@ -66,7 +66,7 @@ def split_mark(text: str, *, is_number: bool) -> Marked:
     prefix = _PREFIX.match(text)
     if prefix is not None:
         return Marked(prefix["sign"] + text[prefix.end() :], prefix["currency"].lstrip("\\"))
-    for mark, pattern in (("%", _PERCENT), ("°", _DEGREES)):
+    for mark, pattern in (("%", _PERCENT), ("°", _DEGREES), ("$", r"\\?\$"), ("€", "€")):
         match = re.search(rf"\s*(?:{pattern})\Z", text, re.IGNORECASE)
         if match is not None and match.start() and not (mark == "°" and _ANGLE.search(text)):
             return Marked(text[: match.start()], mark)

@@ -90,6 +90,7 @@ def code_of(result: Score | ItemError) -> str:
         (r"So \boxed{\frac{1}{2}} it is, or \boxed{7}?", "7"),
         (r"\boxed{\text{a {b} c}}", r"\text{a {b} c}"),
         (r"\boxed{1} and \boxed{2}", "1, 2"),
+        (r"\boxed{1}\boxed{2}", "1, 2"),
         (r"First \boxed{1}. After some thought: \boxed{2}", "2"),
         (r"\boxed{\boxed{3}}", r"\boxed{3}"),
         (r"\boxed{ 1 \boxed{4}", "4"),
