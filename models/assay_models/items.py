@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AliasChoices,
@@ -187,6 +187,47 @@ class GradeAnswerItem(ResponseItem):
     answer_type: Literal["math", "number", "mcq", "short", "free"]
     candidates: AnswerCandidates | None = None
     prompt: Prompt | None = None
+
+
+class GroupVoteItem(ResponseItem):
+    """One of the rollouts of a prompt, which vote on its answer.
+
+    The answer is read from `response`, or given as `answer`; of code, `signature` is the text of its
+    outputs on inputs that all rollouts share. `peers` are the other answers of the group, for an
+    item that is sent alone. `prompt` is read by no rule.
+    """
+
+    response: Text | None = None
+    answer: Answer | None = None
+    signature: Answer | None = None
+    answer_type: Literal["math", "number", "mcq", "short"] = "math"
+    peers: Annotated[tuple[Answer, ...], Field(max_length=4_096)] = ()
+    prompt: Prompt | None = None
+
+    @model_validator(mode="after")
+    def _check_answer(self) -> Self:
+        if self.response is None and self.answer is None and self.signature is None:
+            raise ValueError("give `response`, `answer` or `signature`")
+        return self
+
+
+class ToolCall(NullIsAbsent):
+    """A call of a tool: its name, and its arguments by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    arguments: Annotated[dict[str, JsonValue], Field(max_length=256)] = Field(default_factory=dict)
+
+
+Calls = Annotated[tuple[ToolCall, ...], Field(max_length=64)]
+
+
+class ToolCallMatchItem(Item):
+    """The calls of tools that a policy made, and those of the reference."""
+
+    predicted: Calls
+    gold: Calls
 
 
 Embedding = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=8192)]

@@ -31,9 +31,11 @@ from assay_models.items import (
     CodeExecItem,
     CodeItem,
     GradeAnswerItem,
+    GroupVoteItem,
     NliItem,
     RetrievalQppItem,
     TextItem,
+    ToolCallMatchItem,
     VideoQppItem,
 )
 from assay_monitors.observations import SHADOW_SPLIT
@@ -87,6 +89,8 @@ class _AnyItem:
             CodeItem
             | CodeExecItem
             | GradeAnswerItem
+            | GroupVoteItem
+            | ToolCallMatchItem
             | VideoQppItem
             | RetrievalQppItem
             | NliItem

@@ -6,15 +6,15 @@ side states.
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from assay_models.answers import canonical
 from assay_models.answers.extraction import AnswerPlace, extract_answer
+from assay_models.answers.packages import require_mathematics, versions
 from assay_models.answers.pool import MathForms
 from assay_models.base import Input, Item, ItemError, Options, Prepared, Raw, Raws, Score
 from assay_models.card import ModelCard
@@ -33,8 +33,6 @@ from assay_models.workers.pool import WorkerUnavailable
 
 VERSION = 1
 BYTES_PER_TOKEN = 4
-PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy", "mpmath", "antlr4-python3-runtime")
-_MISSING = "math answers need the package math-verify: pip install 'assay[answers]'"
 
 
 class GradeAnswerOptions(BaseModel):
@@ -63,7 +61,7 @@ class GradeAnswerModel:
     options: GradeAnswerOptions
     max_tokens: int
     forms: MathForms
-    has_mathematics: bool
+    packages: Mapping[str, str | None]
     runs: ClassVar[Literal["remote"]] = "remote"
     sees: ClassVar[Literal["item"]] = "item"
 
@@ -75,12 +73,12 @@ class GradeAnswerModel:
             CardError: an option is unknown or out of its range.
         """
         options = card.options_as(GradeAnswerOptions)
-        versions = {package: _version(package) for package in PACKAGES}
+        found = versions()
         parts = {
             "family": card.family,
             "version": VERSION,
             "forms": canonical.VERSION,
-            **versions,
+            **found,
             **options.model_dump(),
         }
         return cls(
@@ -88,7 +86,7 @@ class GradeAnswerModel:
             options,
             card.limits.max_tokens,
             MathForms(),
-            None not in versions.values(),
+            found,
         )
 
     def prepare(self, items: Sequence[Item], options: Options) -> Prepared:
@@ -109,8 +107,7 @@ class GradeAnswerModel:
             return _without_answer(question, details)
         if not needs_worker(question):
             return Prepared((), grade(question), details=details)
-        if not self.has_mathematics:
-            raise ItemError("mathematics_unavailable", _MISSING)
+        require_mathematics(self.packages)
         return Prepared((self._input(question),), details=details)
 
     def cost(self, inputs: Sequence[Input]) -> int:
@@ -170,10 +167,3 @@ def _without_answer(question: Question, details: dict[str, str | None]) -> Prepa
         check_golds(question.golds)
     verdict = replace(Grade(is_correct=False), match="none")
     return Prepared((), verdict, ("no_answer",), details)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
