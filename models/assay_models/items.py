@@ -192,9 +192,9 @@ class GradeAnswerItem(ResponseItem):
 class GroupVoteItem(ResponseItem):
     """One of the rollouts of a prompt, which vote on its answer.
 
-    The answer is read from `response`, or given as `answer`; of code, `signature` is the text of its
-    outputs on inputs that all rollouts share. `peers` are the other answers of the group, for an
-    item that is sent alone. `prompt` is read by no rule.
+    The answer is read from `response`, or given as `answer`; of code, `signature` is the text of
+    its outputs on inputs that all rollouts share. `peers` are the other answers of the group, for
+    an item that is sent alone. `prompt` is read by no rule.
     """
 
     response: Text | None = None

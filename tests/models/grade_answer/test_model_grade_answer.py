@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from assay_models.answers import packages
 from assay_models.answers.canonical import Query
 from assay_models.answers.extraction import AnswerPlace, extract_answer
 from assay_models.answers.pool import FORM, LIMIT, UNREADABLE, MathForms
 from assay_models.base import ItemError, Options, Prepared, Score
 from assay_models.card import CardError, ModelCard
-from assay_models.families.grade_answer import model as family
 from assay_models.families.grade_answer.model import GradeAnswerModel
 from assay_models.items import GradeAnswerItem
 from assay_models.registry import FAMILIES, Runtime
@@ -268,7 +268,7 @@ async def test_without_the_extra_mathematics_is_refused_and_the_rest_is_graded(
     def version(package: str) -> str:
         raise PackageNotFoundError(package)
 
-    monkeypatch.setattr(family, "version", version)
+    monkeypatch.setattr(packages, "version", version)
     model = load()
     math, number = await grade(
         model, item(r"\boxed{x+1}", "1+x"), item(r"\boxed{7}", "7.0", "math")

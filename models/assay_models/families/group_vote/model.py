@@ -8,7 +8,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,6 +30,7 @@ BYTES_PER_TOKEN = 4
 GROUP_SIZE = "group_size"
 MAX_GROUP = 4_096
 
+Kind = AnswerType | Literal["signature"]
 Reading = Form | Query | None
 
 
@@ -137,9 +138,8 @@ class GroupVoteModel:
                 f"{vote.parseable} of the group's answers could be read, the card asks for "
                 f"{self.options.min_parseable}",
             )
-        return [
-            self._score(index, answer, group, vote) for index, answer in enumerate(group.answers)
-        ]
+        places = range(len(group.answers))
+        return [self._score(index, group.answers[index], group, vote) for index in places]
 
     def _score(self, index: int, answer: str | None, group: _Group, vote: Vote) -> Score:
         share = vote.share(index, self.options.denominator)
@@ -186,13 +186,13 @@ class GroupVoteModel:
             return None
 
 
-def _kind(items: Sequence[GroupVoteItem]) -> AnswerType | Literal["signature"]:
+def _kind(items: Sequence[GroupVoteItem]) -> Kind:
     """Return what the items of a group are compared by.
 
     Raises:
         ItemError: they differ, or peers are beside other items.
     """
-    kinds = {"signature" if item.signature is not None else item.answer_type for item in items}
+    kinds: set[Kind] = {"signature" if item.signature else item.answer_type for item in items}
     if len(kinds) > 1:
         raise ItemError(
             "mixed_group",
@@ -210,11 +210,11 @@ def _answer(item: GroupVoteItem, place: AnswerPlace) -> str | None:
     return item.answer if item.answer is not None else extract_answer(item.response or "", place)
 
 
-def _reading(item: GroupVoteItem, answer: str | None, kind: Any) -> Reading:
+def _reading(item: GroupVoteItem, answer: str | None, kind: Kind) -> Reading:
     return None if answer is None else _read(answer, kind)
 
 
-def _read(answer: str, kind: Any) -> Reading:
+def _read(answer: str, kind: Kind) -> Reading:
     if kind == "signature":
         return Form(answer)
     try:

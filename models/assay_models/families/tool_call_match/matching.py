@@ -69,9 +69,7 @@ def best_assignment(gains: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
     owner = [0] * (columns + 1)
     for row in range(1, rows + 1):
         _augment(row, gains, owner, of_rows, of_columns)
-    return sorted(
-        (owner[column] - 1, column - 1) for column in range(1, columns + 1) if owner[column]
-    )
+    return sorted((row - 1, column) for column, row in enumerate(owner[1:]) if row)
 
 
 def _augment(
@@ -112,7 +110,7 @@ def _augment(
 def _compare(call: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[float, int]:
     shared = [key for key in reference if key in call]
     equal = sum(canonical(call[key]) == canonical(reference[key]) for key in shared)
-    return _jaccard(Counter(call), Counter(reference)), equal
+    return _jaccard(Counter(list(call)), Counter(list(reference))), equal
 
 
 def canonical(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Tool calls by rule: names, keys and values, as the runs of GDPO reward them (arXiv 2601.05242)."""
+"""Tool calls by rule: names, keys and values, as in the runs of GDPO (arXiv 2601.05242)."""
 
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class ToolCallMatchOptions(BaseModel):
 class ToolCallMatchModel:
     """A rule that compares calls.
 
-    The score is 6 × share - 3, from -3 to 3, where share is (names + keys + values) over what they
+    The score is `6 * share - 3`, from -3 to 3; the share is (names + keys + values) over what they
     can be: 1, the number of reference calls, and that of their arguments. Channels: `names`, the
     mean of `keys` over the reference's calls, and the share of `values`. With `options.raw` the
     score is the share.
