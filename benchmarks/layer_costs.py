@@ -27,14 +27,14 @@ from assay_models.base import Input, Options, Prepared
 
 MODEL = "code"
 ITEMS, STORED = 512, 100_000
-FUNCTION = """```python
-def solve_{number}(values, limit={number}):
+LONG = 12  # functions of an answer of 1,000 tokens
+FUNCTION = """def solve_{number}(values, limit={number}):
     total = 0
     for index, value in enumerate(values):
         if value % 7 == {number} % 7 and total < limit:
             total += value * index
     return total, sorted(values)[: {number} % 9 + 1]
-```"""
+"""
 
 
 class Cost(NamedTuple):
@@ -53,12 +53,14 @@ def summarise(layer: str, quantity: str, unit: str, values: Sequence[float]) -> 
     return Cost(layer, quantity, unit, median(values), min(values), max(values))
 
 
-def items(start: int) -> list[dict[str, str]]:
-    """Return distinct items: groups of eight answers to one task."""
+def items(start: int, functions: int = 1) -> list[dict[str, str]]:
+    """Return distinct items: groups of eight answers to one task, of that many functions."""
     return [
         {
             "prompt": f"Write a function that sums every seventh value, task {number // 8}.",
-            "response": "Here is the function.\n" + FUNCTION.format(number=number),
+            "response": "Here is the function.\n```python\n"
+            + functions * FUNCTION.format(number=number)
+            + "```",
         }
         for number in range(start, start + ITEMS)
     ]
@@ -108,6 +110,8 @@ class Layers:
         await timed(
             "prepare", "extraction, template, tokens", self._prepare(preparer, fields, entries)
         )
+        long = items(self._number, functions=LONG)
+        await timed("prepare", f"the same of {LONG} functions", self._prepare(preparer, long, []))
         await timed("prepare", "known before", self._prepare(preparer, fields, []))
         raws = {entry.keys[0]: (0.5,) for entry in entries}
         await timed("cache", "stored in memory", cache.put_many(raws))
@@ -184,6 +188,9 @@ class Layers:
         await self._prepare(
             Preparer(PreparedCache(1 << 26, self._metrics), self._pool), fields, entries
         )
+        long: list[PreparedItems] = []
+        preparer = Preparer(PreparedCache(1 << 26, self._metrics), self._pool)
+        await self._prepare(preparer, items(self._number, LONG), long)
         bodies = [orjson.dumps({"model": MODEL, "items": [item]}) for item in fields]
         cache = MemoryCache(1 << 26, self._metrics)
         keys = [number.to_bytes(32, "big") for number in range(STORED)]
@@ -193,6 +200,7 @@ class Layers:
         sizes: dict[tuple[str, str, str], Iterable[float]] = {
             ("parse", "body of one item", "bytes"): map(len, bodies),
             ("prepare", "tokens of an item", "tokens"): [entry.tokens for entry in entries],
+            ("prepare", f"tokens of {LONG} functions", "tokens"): [entry.tokens for entry in long],
             ("prepare", "a prepared item", "bytes"): [entry.size for entry in entries],
             ("cache", "a raw in memory", "bytes"): [stored / len(keys)],
             ("batch", "an entry besides its input", "bytes"): [queued / len(keys)],

@@ -100,6 +100,11 @@ class RunHistory:
         self._is_over = is_over
         self.damaged: dict[str, int] = {}
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is a database that other servers write."""
+        return not isinstance(self._database, RunFile)
+
     def until(self, is_over: IsOver) -> "RunHistory":
         """Return a reader of the same database for one use.
 

@@ -254,6 +254,7 @@ def _create_lifecycle(
         prepared.clear()
         metrics.forget_model(model)
 
+    metrics.scaling_tokens.set_function(table.scaling_tokens)
     return ModelLifecycle(
         table,
         create=create,

@@ -254,7 +254,7 @@ class ModelNotReady(AssayError):
 class ModelFailed(ModelNotReady):
     """The model could not be loaded, or failed its self-test; a retry cannot succeed.
 
-    `/readyz` and `GET /v1/models` give the reason.
+    `/readyz` and `GET /v1/models` give the reason to keys with the scope `read` or `admin`.
     """
 
     code = "model_failed"

@@ -117,6 +117,11 @@ class Metrics:
         self.queue_tokens = gauge(
             "assay_queue_tokens", "Tokens admitted and not yet settled.", ["model"]
         )
+        self.scaling_tokens = Gauge(
+            "assay_scaling_tokens",
+            "Tokens admitted and not yet settled, of all models but shadows: replicas scale on it.",
+            registry=registry,
+        )
         self.refused = counter("assay_refused", "Requests refused at admission.", ["model"])
         self.dropped = counter(
             "assay_dropped",

@@ -36,7 +36,9 @@ PROBE = b"probe"
 DEVICE_THREAD = "device"
 FRESH_SECONDS = 10.0
 PROBE_SECONDS = 10.0
-LOADING_RETRY_SECONDS = 2.0
+RETRY_SECONDS = 2.0
+# A reason names addresses, paths or programs of the machine: it is not for everyone who scores.
+REASON_HINT = "the server's log and, with a key that may read, GET /v1/models/{model} say why"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,15 +176,15 @@ class ServedModel:
         """
         state = self.state
         if isinstance(state, Failed):
-            raise ModelFailed(f"{self.id} could not be loaded", hint=state.reason)
+            raise ModelFailed(f"{self.id} could not be loaded", hint=REASON_HINT)
         if isinstance(state, Loading):
-            raise ModelNotReady(f"{self.id} is loading", retry_after=LOADING_RETRY_SECONDS)
+            hint = "repeat it after the seconds of Retry-After"
+            raise ModelNotReady(f"{self.id} is loading", hint=hint, retry_after=RETRY_SECONDS)
         if isinstance(state, Unloaded):
             raise ModelNotFound(f"{self.id} was unloaded")
         if self.unproven is not None:
-            raise ModelNotReady(
-                f"{self.id} is not proven", hint=self.unproven, retry_after=LOADING_RETRY_SECONDS
-            )
+            unproven = f"{self.id} is not proven"
+            raise ModelNotReady(unproven, hint=REASON_HINT, retry_after=RETRY_SECONDS)
         return state
 
     async def is_computing(self) -> bool:
@@ -205,9 +207,11 @@ class ServedModel:
         """The reason why `is_computing` was false."""
         if self.unproven is not None:
             return f"not proven: {self.unproven}"
-        if self._changed is None:
-            return "not computing"
-        return f"changed on disk: {self._changed} is not the file that was loaded"
+        if self._changed is not None:
+            return f"changed on disk: {self._changed} is not the file that was loaded"
+        state = self.state
+        is_here = isinstance(state, Ready) and state.batcher.alive
+        return "its engine does not answer" if is_here and self.card.engine else "not computing"
 
     async def is_current(self) -> bool:
         """Return whether the files are those that were loaded."""

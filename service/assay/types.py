@@ -61,6 +61,11 @@ class Caller:
     is_trusted: bool = True
     share: Share = NO_SHARE
 
+    @property
+    def sees_reasons(self) -> bool:
+        """Whether it may see why something failed on the machine: addresses, paths, programs."""
+        return not self.scopes.isdisjoint(("read", "admin"))
+
 
 NO_CALLER = Caller()
 STRANGER = Caller(scopes=frozenset(), is_trusted=False)

@@ -90,6 +90,8 @@ ALLOWED = {
     "tests/clients/test_rewriting.py": ("chosen", "a field of preference pairs"),
     "tests/clients/trainers/test_pools.py": ("turns", "an attribute of SkyRL's environments"),
     "tests/models/code/test_weights_code.py": ("chosen", "a field of preference pairs"),
+    "tests/models/classifier/test_private_weights.py": ("marks", "an argument of pytest.param"),
+    "tests/models/code_exec/test_forgeries.py": ("marks", "an argument of pytest.param"),
     "tests/models/nli/test_weights.py": ("marks", "an argument of pytest.param"),
     "tests/models/recipes": ("chosen", "a field of preference pairs"),
     "benchmarks/large_qpp_request.py": ("looks", "a made-up query"),

@@ -66,6 +66,13 @@ def score(of: httpx2.Client, items: list[dict[str, Any]], **headers: str) -> htt
     return of.post("/v1/score", json={"model": MODEL, "items": items}, headers=headers)
 
 
+def prepare_bytes(of: httpx2.Client) -> float:
+    """Return the bytes of the requests that the server is preparing."""
+    lines = of.get("/metrics").text.splitlines()
+    (waiting,) = [line for line in lines if line.startswith("assay_prepare_bytes ")]
+    return float(waiting.split()[1])
+
+
 def resident_bytes(server: Server) -> int:
     memory: int = psutil.Process(server.process.pid).memory_info().rss
     return memory
@@ -105,9 +112,8 @@ def test_a_hostile_request_that_is_left_keeps_no_place(server: Server) -> None:
             score(hostile, HOSTILE_ITEMS["claims and passages"])
     with client(server, HONEST) as honest:
         assert score(honest, [SMALL]).status_code == 200
-        metrics = honest.get("/metrics").text
-    (waiting,) = [line for line in metrics.splitlines() if line.startswith("assay_prepare_bytes ")]
-    assert float(waiting.split()[1]) == 0
+        while prepare_bytes(honest) > 0:  # the test's own time limit bounds it
+            assert score(honest, [SMALL]).status_code == 200
 
 
 def test_new_runs_of_another_key_push_out_no_run(server: Server) -> None:

@@ -97,5 +97,6 @@ def test_a_model_without_working_isolation_is_not_served(
         assert answer.status_code == 503
         problem = answer.json()
         assert problem["code"] == "model_failed"
-        assert broken in problem["hint"]
+        assert broken not in answer.text
+        assert broken in httpx2.get(f"{url}/v1/models/code-exec").json()["failure"]
         assert httpx2.get(f"{url}/readyz").status_code == 503

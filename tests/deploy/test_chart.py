@@ -116,6 +116,17 @@ def test_a_setting_wins_over_what_the_chart_derives() -> None:
     assert environment["ASSAY_DEVICE"] == "cuda"
 
 
+def test_the_key_of_an_engine_is_the_file_that_a_card_names() -> None:
+    card = 'api_key_file = "/etc/assay/engines/vllm/token"'
+    pod = server_of(render({"models": {"cards": {"a/1": card}, "engineKeys": ["vllm"]}}))
+    (mount,) = [
+        mount for mount in pod["containers"][0]["volumeMounts"] if "engines" in mount["mountPath"]
+    ]
+    assert mount["mountPath"] == "/etc/assay/engines/vllm"
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == mount["name"]]
+    assert volume["secret"] == {"secretName": "vllm", "defaultMode": 0o440}
+
+
 @pytest.mark.parametrize(
     ("values", "pause", "grace"),
     [

@@ -32,6 +32,7 @@ REFUSED_BY_THE_SCHEMA: dict[str, tuple[dict[str, Any], str]] = {
     "no memory limit": ({"resources": {"limits": {"memory": None}}}, "memory"),
     "two GPUs": ({"gpu": {"count": 2}}, "count"),
     "a card outside of a folder": ({"models": {"cards": {"my-rm": "x"}}}, "my-rm"),
+    "a secret's name with a folder": ({"models": {"engineKeys": ["a/b"]}}, "engineKeys"),
     "an ingress without a host": ({"ingress": {"enabled": True}}, "host"),
 }  # fmt: skip
 REFUSED_BY_THE_TEMPLATES: dict[str, tuple[dict[str, Any], str]] = {
@@ -46,6 +47,18 @@ REFUSED_BY_THE_TEMPLATES: dict[str, tuple[dict[str, Any], str]] = {
     "bounds in the wrong order": (
         {"autoscaling": {"kind": "hpa", "minReplicas": 9}, "runs": {"store": "off"}},
         "minReplicas",
+    ),
+    "an engine's key that nothing mounts": (
+        {"models": {"cards": {"a/1": 'api_key_file = "/etc/assay/engines/vllm/token"'}}},
+        "models.engineKeys",
+    ),
+    "a checkpoint that nothing mounts": (
+        {"models": {"cards": {"a/1": 'path = "/models/checkpoint"'}}},
+        "models.volume",
+    ),
+    "an ingress that may not connect": (
+        {"ingress": {"enabled": True, "host": "assay.example.org"}},
+        "networkPolicy.from",
     ),
     "scrapes without a key": (
         {

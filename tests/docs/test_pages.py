@@ -23,7 +23,7 @@ REASONS = {
     "installs packages": 5,
     "needs Docker": 4,
     "needs Kubernetes": 1,
-    "needs Ray": 1,
+    "needs Ray": 2,
     "needs a cluster": 1,
     "needs a GPU": 1,
     "needs a collector": 1,

@@ -88,8 +88,7 @@ class Assay:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the waiting tokens, for the policy."""
-        (metric,) = components_of(self.server).metrics.queue_tokens.collect()
-        return {QUEUE_TOKENS: sum(sample.value for sample in metric.samples)}
+        return {QUEUE_TOKENS: components_of(self.server).lifecycle.table.scaling_tokens()}
 
     async def request(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes = b""

@@ -1,6 +1,7 @@
 """Endpoints: the URLs of an engine, and the choice of the one that takes the next call."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -8,12 +9,15 @@ from assay_models.engines.breaker import CircuitBreaker
 from assay_models.engines.errors import EngineError
 from assay_models.engines.listener import BreakerState, EngineListener, Place
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(slots=True, eq=False)
 class Endpoint:
     """One URL, with its calls in flight and their tokens.
 
     `used` counts the calls it has had. Until `busy_until` others are preferred: it is overloaded.
+    `is_lost`: its breaker opened, and no call has succeeded since.
     """
 
     place: Place
@@ -23,6 +27,21 @@ class Endpoint:
     tokens: int = 0
     used: int = 0
     busy_until: float = 0.0
+    is_lost: bool = False
+
+    def succeed(self) -> None:
+        """Count a call that it answered, whatever it answered to this one."""
+        self.breaker.succeed()
+        if self.is_lost:
+            self.is_lost = False
+            logger.info("%s: the engine at %s answers again", self.place.model, self.url)
+
+    def fail(self, call: int, reason: str) -> None:
+        """Count a call that it did not answer properly."""
+        self.breaker.fail(call)
+        if not self.is_lost and self.breaker.state == "open":
+            self.is_lost = True
+            logger.warning("%s: the engine at %s is lost: %s", self.place.model, self.url, reason)
 
 
 class Endpoints:

@@ -244,11 +244,11 @@ class Transport:
 
     def _record(self, endpoint: Endpoint, number: int, result: Value[T] | Failure) -> None:
         if isinstance(result, Failure) and result.is_fault:
-            endpoint.breaker.fail(number)
+            endpoint.fail(number, result.error.detail)
         elif result.outcome == "timeout":
             endpoint.breaker.forget(number)
         else:
-            endpoint.breaker.succeed()
+            endpoint.succeed()
         if isinstance(result, Failure) and result.outcome == "overloaded":
             seconds = result.error.retry_after or DEFAULT_REST_SECONDS
             self.endpoints.rest(endpoint, min(seconds, MAX_RETRY_AFTER_SECONDS))

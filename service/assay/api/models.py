@@ -10,6 +10,7 @@ from assay.api.components import Components, components_of
 from assay.api.errors import PROBLEMS, Problem
 from assay.api.json import json_response
 from assay.api.json_route import JsonRoute
+from assay.api.middleware import caller_of
 from assay.api.schemas import (
     Body,
     LoadBody,
@@ -26,6 +27,7 @@ from assay.served_model import Ready, ServedModel
 from assay_models.base import Options
 
 MAX_WAIT_SECONDS = 300.0
+HIDDEN_REASON = "the server's log says why; a key with the scope read sees it here"
 PROBLEM = {"model": Problem, "content": {"application/problem+json": {}}}
 CHANGES: dict[int | str, dict[str, Any]] = {
     202: {"model": ModelSummary, "description": "Under way: ask for the model's state"},
@@ -52,7 +54,7 @@ async def list_models(request: Request) -> Response:
     served = components.service.models()
     data = [OpenAIModel(id=model.id, created=model.created) for model in served]
     unloading = components.lifecycle.table.unloading.values()
-    models = [_summary(components, model) for model in (*served, *unloading)]
+    models = [_summary(request, model) for model in (*served, *unloading)]
     return json_response(ModelList(data=data, models=models))
 
 
@@ -66,7 +68,7 @@ async def load_model(request: Request, body: LoadBody, query: Wait) -> Response:
     components = components_of(request.app)
     order = LoadOrder(body.model, body.shadow_of, body.default)
     served = await components.lifecycle.load(order)
-    return await _state(components, served, query)
+    return await _state(request, served, query)
 
 
 @router.get("/v1/models/{model}", response_model=ModelDetail)
@@ -80,7 +82,7 @@ async def show_model(request: Request, model: str, query: Wait) -> Response:
     ready = state if isinstance(state, Ready) and served.unproven is None else None
     detail = {
         **served.card.model_dump(mode="json"),
-        **_summary(components, served).model_dump(),
+        **_summary(request, served).model_dump(),
         "fingerprint": None if ready is None else ready.fingerprint(Options()),
         "parity": test and {**asdict(test), "passed": test.passed},
     }
@@ -90,8 +92,8 @@ async def show_model(request: Request, model: str, query: Wait) -> Response:
 @router.post("/v1/models/{model}/promote", response_model=ModelSummary, responses=CHANGES)
 async def promote_model(request: Request, model: str) -> Response:
     """Make a version the default of its bare name; it is no shadow from then on."""
-    components = components_of(request.app)
-    return json_response(_summary(components, components.lifecycle.promote(model)))
+    served = components_of(request.app).lifecycle.promote(model)
+    return json_response(_summary(request, served))
 
 
 @router.delete("/v1/models/{model}", response_model=ModelSummary, responses=CHANGES)
@@ -100,21 +102,22 @@ async def unload_model(request: Request, model: str, query: Wait) -> Response:
 
     The reply comes at once (202); with `wait` it comes once the memory was returned (200).
     """
-    components = components_of(request.app)
-    return await _state(components, components.lifecycle.unload(model), query)
+    return await _state(request, components_of(request.app).lifecycle.unload(model), query)
 
 
-async def _state(components: Components, served: ServedModel, query: WaitQuery) -> Response:
+async def _state(request: Request, served: ServedModel, query: WaitQuery) -> Response:
     if query.wait:
-        await components.lifecycle.wait(served, query.wait)
-    summary = _summary(components, served)
+        await components_of(request.app).lifecycle.wait(served, query.wait)
+    summary = _summary(request, served)
     is_under_way = summary.state in ("loading", "unloading")
     return json_response(summary, 202 if is_under_way else 200)
 
 
-def _summary(components: Components, served: ServedModel) -> ModelSummary:
+def _summary(request: Request, served: ServedModel) -> ModelSummary:
+    components = components_of(request.app)
     card, table = served.card, components.lifecycle.table
     shadow_of = table.primary_of(card.id)
+    reason = served.failure or served.unproven
     return ModelSummary(
         id=card.id,
         created=served.created,
@@ -125,7 +128,7 @@ def _summary(components: Components, served: ServedModel) -> ModelSummary:
         title=card.title,
         summary=card.summary,
         state=_state_name(table, served),
-        failure=served.failure or served.unproven,
+        failure=reason if caller_of(request.scope).sees_reasons else reason and HIDDEN_REASON,
         shadow_of=shadow_of,
         shadow=None if shadow_of is None else _shadow(components, card.id),
     )

@@ -56,8 +56,11 @@ async def readyz(request: Request) -> Response:
     required = components.lifecycle.table.required()
     available = [await is_available(served, states.get(served.id, "")) for served in required]
     ready = not is_stopping and all(available)
-    if not caller_of(request.scope).is_trusted:  # names and reasons are for those with a key
+    caller = caller_of(request.scope)
+    if not caller.is_trusted:  # names are for those with a key, reasons for those who may read
         states, redis = {}, None
+    elif not caller.sees_reasons:
+        states = {name: state.partition(":")[0] for name, state in states.items()}
     answer = Readiness(ready=ready, shutting_down=is_stopping, models=states, redis=redis)
     return json_response(answer, 200 if ready else 503)
 

@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.commands.core import AsyncScript
 from redis.exceptions import ResponseError
 
 from assay.cache.redis_state import OPERATIONS, Operation, RedisState
@@ -103,6 +104,7 @@ class RedisClient:
         self.clock = clock
         self._timeout = timeout
         self._secret = hashlib.sha256(secret).digest() if secret else b""
+        self._scripts: dict[str, AsyncScript] = {}
         self._pauses = {operation: Pause(timeout, clock) for operation in OPERATIONS}
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -150,9 +152,13 @@ class RedisClient:
     def eval(
         self, script: str, names: Sequence[bytes], arguments: Sequence[bytes | int | float]
     ) -> Awaitable[object]:
-        """Return the reply of a script, which Redis runs atomically."""
-        reply = self.redis.eval(script, len(names), *names, *arguments)
-        return cast(Awaitable[object], reply)
+        """Return the reply of a script, which Redis runs atomically.
+
+        Its text is sent once, and again if Redis has forgotten it.
+        """
+        if script not in self._scripts:
+            self._scripts[script] = self.redis.register_script(script)
+        return cast(Awaitable[object], self._scripts[script](names, arguments))
 
     def derived(self, key: bytes, purpose: bytes) -> bytes:
         """Return the key for a purpose; with a secret, one that cannot be computed without it."""

@@ -151,7 +151,8 @@ async def verify_model(settings: Settings, model: str) -> Verification:
     async with running_service(settings.model_copy(update={"models": (model,)})) as service:
         served = service.find(model)
         await served.loaded()
-        return Verification(model, served.self_test, served.failure, time.monotonic() - began)
+        failure = served.failure or served.unproven
+        return Verification(model, served.self_test, failure, time.monotonic() - began)
 
 
 def local_settings_or_exit() -> Settings:

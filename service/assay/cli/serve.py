@@ -160,7 +160,9 @@ def _server_config(
 def _log_config(log_level: LogLevel) -> dict[str, Any]:
     own = {"handlers": ["default"], "level": log_level.upper(), "propagate": False}
     loggers: Mapping[str, Any] = LOGGING_CONFIG["loggers"]
-    return {**LOGGING_CONFIG, "loggers": {**loggers, "assay": own, "assay_models": own}}
+    ours = dict.fromkeys(("assay", "assay_models", "assay_monitors"), own)
+    others = {"handlers": ["default"], "level": "WARNING"}
+    return {**LOGGING_CONFIG, "loggers": {**loggers, **ours}, "root": others}
 
 
 class _Server(uvicorn.Server):

@@ -49,6 +49,14 @@ class ModelTable:
         """
         return [served for served in self.models() if served.id in self._required]
 
+    def scaling_tokens(self) -> int:
+        """Return the tokens that wait in all models but shadows, whose work may be dropped."""
+        return sum(
+            served.state.batcher.pending_tokens
+            for served in self.models()
+            if isinstance(served.state, Ready) and self.primary_of(served.id) is None
+        )
+
     def unnamed(self) -> list[ServedModel]:
         """Return the models that a request without a name may mean, the default versions.
 

@@ -25,6 +25,7 @@ from assay.offline.scorer import (
 )
 from assay.scoring.best_of_n import BestOfNCall, best_of_n
 from assay.scoring.service import ScoreCall, ScoringService
+from assay.served_model import ServedModel
 from assay.settings import Settings
 from assay.types import BestOfNReply
 from assay_models.base import Options
@@ -86,13 +87,19 @@ async def rank_locally(settings: Settings, model: str, call: BestOfNCall) -> Bes
     """
     async with running_service(settings) as service:
         served = service.find(model)
-        if not await served.loaded():
-            raise Halted(f"{model} could not be loaded: {served.failure}")
+        await _require_loaded(served)
         try:
             return await best_of_n(service, call)
         except AssayError as error:
             is_usage_error = 400 <= error.status < 500
             raise Halted(error.detail, error.hint, is_usage_error=is_usage_error) from error
+
+
+async def _require_loaded(served: ServedModel) -> None:
+    await served.loaded()
+    reason = served.failure or served.unproven
+    if reason is not None:
+        raise Halted(f"{served.id} could not be loaded: {reason}")
 
 
 @asynccontextmanager
@@ -105,8 +112,7 @@ async def local_scorer(settings: Settings, model: str, options: Options) -> Asyn
     """
     async with running_service(settings) as service:
         served = service.find(model)
-        if not await served.loaded():
-            raise Halted(f"{model} could not be loaded: {served.failure}")
+        await _require_loaded(served)
         if served.require_ready().model.sees == "group":
             # A batch may end in the middle of a group, which would change the scores.
             reason = f"{model} scores whole groups, a file is cut into batches"

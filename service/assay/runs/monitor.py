@@ -365,10 +365,9 @@ class RunMonitor:
 
     async def _edit(self, order: Callable[[Recorder], Future[T]]) -> T:
         """Run an order of the recorder after all results that wait to be measured."""
-        recorder = self._open_recorder()
         try:
             # One thread measures: what waits is handed to the recorder before this is run.
-            future = await self._measure_next(partial(order, recorder))
+            future = await self._measure_next(partial(order, self._open_recorder()))
             edit = asyncio.wrap_future(future)
             await asyncio.wait({edit}, timeout=EDIT_SECONDS)
             if future.cancel():
@@ -378,6 +377,7 @@ class RunMonitor:
         except TimeoutError:
             raise busy(UNWRITABLE) from None
         except STORE_ERRORS as error:
+            logger.warning("a run cannot be changed: %s", error)
             raise storage_error(error, "written") from error
 
     async def _measure_next(self, work: Callable[[], T], seconds: float | None = EDIT_SECONDS) -> T:

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 READ_SECONDS = 10.0
+GRACE_SECONDS = 1.0
+MAX_REASONS = 16
 RETRY_SECONDS = 1.0
 REPORT_THREADS = 2
 READ_ERRORS = (sqlite3.Error, StoreError, StoreUnavailableError)
@@ -53,9 +55,12 @@ class RunReader:
         self._history = history
         self._on_damage = on_damage
         self._seconds = seconds
+        # A database ends a query that takes too long by itself: one that does not hangs.
+        self._grace = GRACE_SECONDS if history.is_shared else 0.0
         self._short = ThreadPoolExecutor(1, thread_name_prefix="assay-reading")
         self._long = ThreadPoolExecutor(REPORT_THREADS, thread_name_prefix="assay-reporting")
         self._reports: Counter[str] = Counter()
+        self._reasons: set[str] = set()
 
     async def read(self, query: Callable[[RunHistory], T]) -> T:
         """Return the result of a short query.
@@ -91,11 +96,19 @@ class RunReader:
         has_left, deadline = threading.Event(), time.monotonic() + self._seconds
         history = self._history.until(lambda: has_left.is_set() or time.monotonic() > deadline)
         try:
-            async with asyncio.timeout(self._seconds):
-                return await asyncio.get_running_loop().run_in_executor(pool, query, history)
+            async with asyncio.timeout(self._seconds + self._grace):
+                loop = asyncio.get_running_loop()
+                result = await loop.run_in_executor(pool, query, history)
+                self._note_success()
+                return result
         except READ_ERRORS as error:
+            self._note_failure(error)
             raise storage_error(error, "read") from error
         except (TimeoutError, ReadTimeoutError) as error:
+            if self._grace and not isinstance(error, ReadTimeoutError):
+                silence = StoreUnavailableError("it does not answer")
+                self._note_failure(silence)
+                raise storage_error(silence, "read") from error
             raise DeadlineExceeded(
                 f"the run could not be read within {self._seconds:g} s",
                 hint="ask for a part: ?model=, ?split= or ?since=",
@@ -105,6 +118,18 @@ class RunReader:
             has_left.set()
             if history.damaged:
                 self._on_damage(list(history.damaged))
+
+    def _note_failure(self, error: Exception) -> None:
+        """Log a reason once, until the runs can be read again: a page asks every second."""
+        reason = str(error)
+        if reason not in self._reasons and len(self._reasons) < MAX_REASONS:
+            self._reasons.add(reason)
+            logger.warning("runs cannot be read: %s", reason)
+
+    def _note_success(self) -> None:
+        if self._reasons:
+            self._reasons.clear()
+            logger.info("runs can be read again")
 
     @contextmanager
     def _share(self, owner: str) -> Iterator[None]:
@@ -124,10 +149,11 @@ def busy(detail: str) -> Overloaded:
 
 
 def storage_error(error: Exception, verb: str) -> Overloaded:
-    """Return the error of a request whose runs cannot be read or written (`verb`) now."""
+    """Return the error of a request whose runs cannot be read or written (`verb`) now.
+
+    The reason, which may name an address, is for the log alone.
+    """
     if isinstance(error, StoreUnavailableError):
-        # An address in the reason is for the log alone.
-        logger.warning("the database of runs cannot be %s: %s", verb, error)
         return RunsUnavailable(
             f"the database in which runs are kept cannot be {verb} now",
             hint="scores are not affected; the server's log says why",

@@ -1,6 +1,7 @@
 """Export of spans over OTLP/HTTP, as the standard `OTEL_*` variables say, within bounds."""
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ MAX_WAITING = 8192
 FLUSH_SECONDS = 5.0
 """Seconds in which to send the last spans at shutdown."""
 PROTOCOL = "http/protobuf"
+QUOTING = ("opentelemetry.baggage", "opentelemetry.trace")
+"""Loggers that quote a malformed header of a request."""
 
 
 class Tracing:
@@ -34,6 +37,8 @@ class Tracing:
     def __init__(
         self, exporter: SpanExporter, spans: Counter, max_waiting: int = MAX_WAITING
     ) -> None:
+        for name in QUOTING:
+            logging.getLogger(name).setLevel(logging.ERROR)
         self._exporter = exporter
         self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         self._provider.add_span_processor(_BoundedProcessor(exporter, spans, max_waiting))

@@ -103,6 +103,25 @@ def test_card_that_nothing_can_prove_is_refused(protocol: str, tmp_path: Path) -
         open_remote(folder)
 
 
+async def test_verdict_of_a_proof_is_logged_once_with_its_url_and_its_bound(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "assay_models")
+    server = EngineServer(engines.rotated_rows)
+    async with server.listening():
+        classifier = open_remote(write_engine_model(tmp_path, url=server.url))
+        for handler in (engines.rotated_rows, vllm, engines.rotated_rows):
+            server.handler = handler
+            await classifier.proof.prove()
+            await classifier.proof.prove()
+        await classifier.proof.close()
+    verdicts = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [level for level, _ in verdicts] == ["WARNING", "INFO", "WARNING"]
+    assert all(server.url in text for _, text in verdicts)
+    assert "mixes up rows" in verdicts[0][1]
+    assert "the bound of float32 is" in verdicts[1][1]
+
+
 async def test_proof_without_an_engine_waits_for_it(tmp_path: Path) -> None:
     folder = write_engine_model(tmp_path, url="http://127.0.0.1:9")
     classifier = open_remote(folder)

@@ -17,6 +17,7 @@ from support.checkpoints import (
     save_adapter,
     write_card,
 )
+from support.tiers import only_nightly
 from support.weight_files import CHANGED, FILE, save_changed, write_gguf
 from transformers import AutoModelForSequenceClassification
 
@@ -136,7 +137,10 @@ print(*[line for line in lines if any(folder in line for folder in folders)], se
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nli-small", "nli", "code", "video-qpp", "retrieval-qpp"])
+@pytest.mark.parametrize(
+    "name",
+    ["nli-small", pytest.param("code", marks=only_nightly), "video-qpp", "retrieval-qpp"],
+)
 def test_an_embedded_model_maps_none_of_its_files(name: str) -> None:
     finished = subprocess.run(
         [sys.executable, "-c", PROGRAM, name], capture_output=True, text=True, check=False

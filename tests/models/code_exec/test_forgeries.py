@@ -19,6 +19,7 @@ from support.sandboxes import (
     skip_without_isolation,
     with_new_semaphore,
 )
+from support.tiers import only_nightly
 
 from assay_models.families.code_exec import model as code_exec
 from assay_models.families.code_exec.model import CodeExecModel
@@ -36,6 +37,11 @@ SAMPLE = (
     "reading frames",
 )
 FORGERIES = {**FORGED_VALUES, **FORGED_ACTS}
+LONG = {
+    "a length without a value in every file, when called",
+    "another meaning of ways out, when called",
+}
+"""Forgeries that take half a minute each; the same without the call runs always."""
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +83,14 @@ async def test_a_forgery_of_each_kind_passes_no_test_in_any_shape(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in FORGERIES if name not in SAMPLE])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=only_nightly) if name in LONG else name
+        for name in FORGERIES
+        if name not in SAMPLE
+    ],
+)
 async def test_a_forgery_passes_no_test_in_any_shape(name: str, model: CodeExecModel) -> None:
     await check_forgery(name, model)
 

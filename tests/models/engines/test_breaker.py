@@ -83,7 +83,10 @@ def test_breaker_that_is_open_ignores_late_failures() -> None:
     assert breaker.retry_after == 1.0
 
 
-async def test_url_that_fails_is_left_alone_and_taken_back_when_it_answers() -> None:
+async def test_url_that_fails_is_left_alone_and_taken_back_when_it_answers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "assay_models")
     events, clock, port = Events(), ManualClock(), free_port()
     async with EngineServer(vllm).listening() as healthy:
         sender = transport(
@@ -100,6 +103,9 @@ async def test_url_that_fails_is_left_alone_and_taken_back_when_it_answers() -> 
                 await sender.call(call_of([1]), read_status)
             assert len(returned.posts) >= 3
         assert events.breakers[2:] == [(0, "open"), (0, "half_open"), (0, "closed")]
+        lost, found = [record.getMessage() for record in caplog.records]
+        assert f"http://127.0.0.1:{port} is lost: no connection" in lost
+        assert f"http://127.0.0.1:{port} answers again" in found
         await sender.close()
 
 

@@ -25,13 +25,14 @@ from assay_models.registry import FAMILIES
 ELEMENTS = {"number": "1", "null": "null", "text": '""', "array": "[]", "object": "{}"}
 MAX_BODY_BYTES = Settings().max_body_bytes
 COMMAND = [sys.executable, "-c", "from assay.cli import app; app()", "serve", "--port", "0"]
+READING = {"GET", "DELETE"}  # methods without a body
 NAMES = {"model": "reference", "run": "exp", "rollout": "0-0", "version": "1"}
 
 
 def routes_with_body() -> list[JsonRoute]:
     app: FastAPI = create_app(Settings(models=("reference",), runs="off"))
     routes = [route for router in app.router.routes for route in _routes_of(router)]
-    return [route for route in routes if route.methods != {"GET"} and bodies_of(route)]
+    return [route for route in routes if (route.methods or set()) - READING and bodies_of(route)]
 
 
 def _routes_of(route: Any) -> Iterator[JsonRoute]:

@@ -24,9 +24,12 @@ from assay.errors import Forbidden, SettingsError, Unauthorized
 from assay.scoring.service import ScoreCall
 from assay.settings import Settings
 from assay.types import NO_CALLER, SCOPES, STRANGER, Caller, Scope
+from assay_models.card import CardError
+from assay_models.families.reference import ReferenceModel
 
 KEYS = {scope: f"the-key-that-has-{scope}" for scope in sorted(SCOPES)}
 ITEMS = {"model": "scripted", "items": [{"text": "a"}]}
+FAILED_ITEMS = {**ITEMS, "model": "reference"}
 TELEMETRY = {"step": 1, "values": {"entropy": 0.5}}
 
 
@@ -121,6 +124,28 @@ async def test_any_key_may_ask_about_the_server(served: Served, keyed: Settings,
     async with served(keyed) as client:
         for key in KEYS.values():
             assert (await client.get(path, headers=bearer(key))).status_code == 200
+
+
+async def test_a_key_that_may_only_score_sees_no_reason_of_a_failure(
+    served: Served, keyed: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = "the file /srv/models/a is away"
+    monkeypatch.setattr(ReferenceModel, "load", Mock(side_effect=CardError(reason)))
+    settings = keyed.model_copy(update={"models": (*keyed.models, "reference")})
+    async with served(settings) as client:
+
+        async def texts(key: str) -> list[str]:
+            headers = bearer(key)
+            scored = await client.post("/v1/score", json=FAILED_ITEMS, headers=headers)
+            assert scored.status_code in (403, 503)
+            paths = ("/readyz", "/v1/models", "/v1/models/reference")
+            shown = [await client.get(path, headers=headers) for path in paths]
+            assert all("failed" in answer.text for answer in shown)
+            return [scored.text, *(answer.text for answer in shown)]
+
+        for scope, key in KEYS.items():
+            named = [reason in text for text in await texts(key)]
+            assert named == [False, *[scope in ("read", "admin")] * 3], scope
 
 
 async def test_the_caller_has_the_keys_name_and_scopes(

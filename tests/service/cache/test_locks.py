@@ -70,6 +70,25 @@ async def test_a_release_ends_no_lock_of_another_replica(redis_server: RedisServ
         assert read == ([KeyState(None, first.token), FREE], set())
 
 
+async def test_a_scripts_text_is_sent_once_and_again_when_redis_has_forgotten_it(
+    redis_server: RedisServer, redis: Redis
+) -> None:
+    def calls() -> list[int]:
+        stats = redis.info("commandstats")
+        names = ("cmdstat_evalsha", "cmdstat_eval")
+        return [stats.get(name, {"calls": 0})["calls"] for name in names]
+
+    redis.script_flush()
+    redis.config_resetstat()
+    async with locks_of(redis_server.url) as (locks, _):
+        for key in KEYS[:3]:
+            assert await locks.claim([key]) == [KeyState(None, locks.token)]
+        assert calls() == [4, 0], "the first one did not know the text"
+        redis.script_flush()
+        assert await locks.claim(KEYS[3:]) == [KeyState(None, locks.token)]
+        assert calls() == [6, 0]
+
+
 async def test_locks_and_replicas_end_by_themselves(
     redis_server: RedisServer, redis: Redis
 ) -> None:

@@ -70,6 +70,22 @@ async def test_shadow_numbers_are_those_of_direct_scoring(
     assert queued == 3, "it has the lowest priority"
 
 
+async def test_tokens_that_wait_for_a_shadow_add_no_replica(
+    app: FastAPI, client: httpx2.AsyncClient, gates: Gates
+) -> None:
+    await client.post("/v1/models?wait=30", json=SHADOW)
+    gates.predict.open.clear()
+    gates.predict.entered.clear()
+    await score(client, ["a", "bb"])
+    await asyncio.to_thread(gates.predict.entered.wait, 30)
+    metrics = components_of(app).metrics
+    assert value(metrics, "assay_queue_tokens", model="scripted@2") > 0
+    assert value(metrics, "assay_scaling_tokens") == 0
+    await client.post("/v1/models/scripted@2/promote")
+    assert value(metrics, "assay_scaling_tokens") > 0
+    gates.predict.open.set()
+
+
 @pytest.mark.parametrize(
     ("failure", "code"), [("raise", "inference_failed"), ("nan", "non_finite_score")]
 )

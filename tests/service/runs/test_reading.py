@@ -3,15 +3,19 @@
 import asyncio
 import threading
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from assay.errors import DeadlineExceeded, Overloaded
+from assay.errors import DeadlineExceeded, Overloaded, RunsUnavailable
+from assay.runs import reading
 from assay.runs.reading import MAX_REPORTS_PER_OWNER, RunReader
 from assay_monitors.changes import Changes
+from assay_monitors.database import ReadTimeoutError, StoreUnavailableError
 from assay_monitors.history import RunHistory
 from assay_monitors.observations import Observation, Window
+from assay_monitors.postgres import PostgresDatabase
 from assay_monitors.retention import Retention
 from assay_monitors.store import RunStore
 from assay_monitors.summaries import summarise
@@ -55,6 +59,52 @@ async def test_a_reader_that_takes_too_long_is_answered_with_504_and_ends(
     assert late.value.hint is not None
     assert await asyncio.to_thread(ended.wait, 30)
     reader.close()
+
+
+async def test_a_shared_database_that_does_not_answer_is_unavailable_and_one_that_is_slow_is_not(
+    release: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "GRACE_SECONDS", 0.05)
+    database = RunHistory(PostgresDatabase("postgresql://localhost/runs"))
+    reader = RunReader(database, ignore, seconds=0.05)
+
+    def silent(_: RunHistory) -> None:
+        release.wait(30)
+
+    def slow(_: RunHistory) -> None:
+        raise ReadTimeoutError
+
+    with pytest.raises(RunsUnavailable) as hung:
+        await reader.report(silent, "alice")
+    assert (hung.value.status, hung.value.retryable) == (503, True)
+    with pytest.raises(DeadlineExceeded):
+        await reader.read(slow)
+    reader.close()
+
+
+async def test_a_reason_is_logged_once_until_runs_can_be_read_again(
+    history: RunHistory, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    reader = RunReader(history, ignore)
+
+    for reason in ("refused", "refused", "starting up", "refused", None, None, "refused"):
+        if reason is None:
+            await reader.read(RunHistory.runs)
+            continue
+        with pytest.raises(RunsUnavailable):
+            await reader.read(partial(fail, reason))
+    reader.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "runs cannot be read: refused",
+        "runs cannot be read: starting up",
+        "runs can be read again",
+        "runs cannot be read: refused",
+    ]
+
+
+def fail(reason: str, _: RunHistory) -> None:
+    raise StoreUnavailableError(reason)
 
 
 async def test_a_reader_whose_caller_has_left_ends(history: RunHistory) -> None:

@@ -133,6 +133,7 @@ async def test_a_database_that_is_down_costs_no_score_and_reading_is_answered_wi
                 if series.status_code == 200 and series.json()["streams"]:
                     break
                 await asyncio.sleep(0.05)
+            assert series.json()["streams"], series.text
             assert series.json()["streams"][0]["steps"][0]["items"] == 1
         assert "hush" not in caplog.text
 

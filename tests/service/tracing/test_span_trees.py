@@ -191,6 +191,17 @@ async def test_the_callers_trace_is_continued_if_it_is_sampled(
         assert f"{parent_id(server):016x}" == PARENT
 
 
+@pytest.mark.parametrize("name", ["traceparent", "tracestate", "baggage"])
+async def test_a_malformed_header_of_a_trace_is_not_quoted_in_the_log(
+    served: Served, traced: Settings, spans: Spans, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", name: "INJECTED;;=,%0a=="}
+    async with served(traced) as client:
+        assert (await post(client, "a", headers=headers)).status_code == 200
+    assert spans.all
+    assert "INJECTED" not in caplog.text
+
+
 async def test_a_batch_with_a_sampled_request_is_recorded(
     traced: Settings, spans: Spans, gate: Gate
 ) -> None:

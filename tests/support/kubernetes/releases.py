@@ -44,6 +44,7 @@ INLINE: dict[str, dict[str, Any]] = {
             "parentRefs": [{"name": "gateway", "namespace": "infra"}],
             "hostnames": ["assay.example.org"],
         },
+        "networkPolicy": {"from": [{"namespaceSelector": {}}]},
         "settings": {"ASSAY_TIMEOUT": 30.5, "ASSAY_ROOT_PATH": "/assay"},
     },
     "everything of a pod": {
@@ -62,6 +63,7 @@ INLINE: dict[str, dict[str, Any]] = {
         "apiKeys": SECRET,
         "models": {
             "cards": {"a/1": "name", "b-c/12": "name"},
+            "engineKeys": ["vllm", "sglang-2"],
             "volume": {"nfs": {"server": "files.example.org", "path": "/models"}},
             "volumeHasCards": True,
             "hub": {"cache": "pod"},

@@ -47,6 +47,9 @@
 {{- if $v.models.cards }}
 - {name: cards, mountPath: /etc/assay/cards, readOnly: true}
 {{- end }}
+{{- range $v.models.engineKeys }}
+- {name: engine-{{ . }}, mountPath: /etc/assay/engines/{{ . }}, readOnly: true}
+{{- end }}
 {{- if $v.models.volume }}
 - {name: models, mountPath: /models, readOnly: true}
 {{- end }}
@@ -81,6 +84,10 @@
       {{- range $model, $_ := $v.models.cards }}
       - {key: {{ $model | replace "/" "." }}.toml, path: {{ $model }}/card.toml}
       {{- end }}
+{{- end }}
+{{- range $v.models.engineKeys }}
+- name: engine-{{ . }}
+  secret: {secretName: {{ . }}, defaultMode: 0440}
 {{- end }}
 {{- with $v.models.volume }}
 - name: models

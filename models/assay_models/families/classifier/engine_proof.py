@@ -8,9 +8,10 @@ Transformers.
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 
 from assay_models.base import Input, ItemError, Raw
@@ -27,6 +28,8 @@ from assay_models.families.classifier.proof_rows import ProofRows
 from assay_models.families.classifier.proven_engine import Canary, ProvenEngine, parts_of
 from assay_models.families.classifier.reference_logits import ReferenceLogits
 from assay_models.shaping import probabilities, sigmoid
+
+logger = logging.getLogger(__name__)
 
 CALL_SECONDS = 30.0
 """The time for each step of a proof at the engine."""
@@ -74,6 +77,8 @@ class EngineProof:
         }
         self._is_partial = False
         self._failures = 0
+        self._verdict = ""
+        self._difference: float | None = None
         self._refuse_unprovable()
 
     @property
@@ -117,21 +122,39 @@ class EngineProof:
         try:
             identity, proven = await asyncio.create_task(self._trial())
         except EngineError as error:
-            self._failures += 1
+            self._fail(f"{self._card.id}: {error.detail}")
             if error.code not in _ABSENT or self._calls.proven is None:
                 self._calls.unproven = error.detail
         except CardError as error:
-            self._failures += 1
+            self._fail(str(error))
             self._calls.unproven = str(error)
         else:
             self._failures = 0
             self._is_partial = len(proven) < len(self._engines)
             self._accept(identity, proven)
+            self._log_success(proven)
 
     async def close(self) -> None:
         """Close the connections."""
         for engine in (*self._engines.values(), self._calls.engine):
             await engine.close()
+
+    def _fail(self, reason: str) -> None:
+        self._failures += 1
+        self._log(logging.WARNING, f"the proof of an engine failed: {reason}")
+
+    def _log_success(self, urls: Iterable[str]) -> None:
+        differs = "no weights are here to compare with"
+        if self._difference is not None:
+            differs = f"plain Transformers differs by {self._difference:.1e} at most"
+        bound = f"the bound of {self._engine_card.dtype} is {self._calls.bound:g}"
+        proven = f"{self._card.id}: the engine is proven at {', '.join(urls)}"
+        self._log(logging.INFO, proven, f"; {differs}, {bound}")
+
+    def _log(self, level: int, verdict: str, details: str = "") -> None:
+        """Log a verdict; only for debugging if it is the one before."""
+        logger.log(logging.DEBUG if verdict == self._verdict else level, "%s%s", verdict, details)
+        self._verdict = verdict
 
     def _accept(self, identity: EngineIdentity, proven: Mapping[str, list[Raw]]) -> None:
         raws = next(iter(proven.values()))
@@ -234,6 +257,11 @@ class EngineProof:
         inputs = (*self._rows.short, *self._rows.unequal, *self._rows.pairs)
         expected = await reference.logits(inputs)
         raws = await self._ask(engine, inputs)
+        self._difference = max(
+            abs(a - b)
+            for raw, right in zip(raws, expected, strict=True)
+            for a, b in zip(raw, right, strict=True)
+        )
         for row, raw, right in zip(inputs, raws, expected, strict=True):
             if not self._calls.is_near(raw, right):
                 raise CardError(
