@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AliasChoices,
@@ -30,6 +30,7 @@ MAX_ARGUMENTS_LENGTH = 2**20
 """Characters of a tool call's arguments, which are JSON in a text: parsing them takes no slices."""
 
 Text = Annotated[str, Field(max_length=4_000_000)]
+Answer = Annotated[str, Field(max_length=100_000)]
 Count = Annotated[int, Field(strict=True, ge=0, le=2**31)]
 
 
@@ -163,6 +164,70 @@ class CodeExecItem(ResponseItem):
         if tests is None and info.data.get("io") is None:
             raise ValueError("give `tests`, or `io` (pairs of stdin and stdout)")
         return tests
+
+
+class AnswerCandidates(NullIsAbsent):
+    """Answers that a prompt showed: right ones and wrong ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    positive: Annotated[tuple[Answer, ...], Field(max_length=64)] = ()
+    negative: Annotated[tuple[Answer, ...], Field(max_length=64)] = ()
+
+
+class GradeAnswerItem(ResponseItem):
+    """A response and the reference of its final answer, with its aliases where there are several.
+
+    `candidates` are answers that the prompt showed; the result says which of them the response
+    gives. `prompt` is read by no rule.
+    """
+
+    response: Text
+    gold: Answer | Annotated[tuple[Answer, ...], Field(min_length=1, max_length=64)]
+    answer_type: Literal["math", "number", "mcq", "short", "free"]
+    candidates: AnswerCandidates | None = None
+    prompt: Prompt | None = None
+
+
+class GroupVoteItem(ResponseItem):
+    """One of the rollouts of a prompt, which vote on its answer.
+
+    The answer is read from `response`, or given as `answer`; of code, `signature` is the text of
+    its outputs on inputs that all rollouts share. `peers` are the other answers of the group, for
+    an item that is sent alone. `prompt` is read by no rule.
+    """
+
+    response: Text | None = None
+    answer: Answer | None = None
+    signature: Answer | None = None
+    answer_type: Literal["math", "number", "mcq", "short"] = "math"
+    peers: Annotated[tuple[Answer, ...], Field(max_length=4_096)] = ()
+    prompt: Prompt | None = None
+
+    @model_validator(mode="after")
+    def _check_answer(self) -> Self:
+        if self.response is None and self.answer is None and self.signature is None:
+            raise ValueError("give `response`, `answer` or `signature`")
+        return self
+
+
+class ToolCall(NullIsAbsent):
+    """A call of a tool: its name, and its arguments by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    arguments: Annotated[dict[str, JsonValue], Field(max_length=256)] = Field(default_factory=dict)
+
+
+Calls = Annotated[tuple[ToolCall, ...], Field(max_length=64)]
+
+
+class ToolCallMatchItem(Item):
+    """The calls of tools that a policy made, and those of the reference."""
+
+    predicted: Calls
+    gold: Calls
 
 
 Embedding = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=8192)]

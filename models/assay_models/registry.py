@@ -12,10 +12,13 @@ from assay_models.engines.listener import SILENT, EngineListener
 from assay_models.items import (
     CodeExecItem,
     CodeItem,
+    GradeAnswerItem,
+    GroupVoteItem,
     Label,
     NliItem,
     RetrievalQppItem,
     TextItem,
+    ToolCallMatchItem,
     VideoQppItem,
 )
 from assay_models.repository import ModelFiles
@@ -133,6 +136,28 @@ FAMILIES = {
         item=CodeExecItem,
         candidate="response",
         probe={"response": _PROGRAM, "tests": "assert f(1)"},
+    ),
+    "grade_answer": Family(
+        "assay_models.families.grade_answer.model",
+        "GradeAnswerModel",
+        item=GradeAnswerItem,
+        candidate="response",
+        probe={"response": r"So it is \boxed{42}.", "gold": "42", "answer_type": "number"},
+    ),
+    "group_vote": Family(
+        "assay_models.families.group_vote.model",
+        "GroupVoteModel",
+        item=GroupVoteItem,
+        candidate="response",
+        probe={"answer": "1", "answer_type": "number", "peers": ["1", "2"]},
+        numbers=frozenset(("group_size",)),
+    ),
+    "tool_call_match": Family(
+        "assay_models.families.tool_call_match.model",
+        "ToolCallMatchModel",
+        item=ToolCallMatchItem,
+        candidate="predicted",
+        probe={"predicted": [{"name": "f"}], "gold": [{"name": "f"}]},
     ),
     "video_qpp": Family(
         "assay_models.families.qpp.pre_retrieval",

@@ -19,7 +19,9 @@ import pytest
 from support.hostile_texts import UNITS, repeated
 from support.tiers import only_nightly
 
-from assay_models import extraction, languages, thoughts
+from assay_models import answers, extraction, languages, thoughts
+from assay_models.answers import bounds, canonical, cleaning, latex, numbers, structures
+from assay_models.answers import extraction as answer_extraction
 from assay_models.base import ItemError
 from assay_models.extraction import (
     asked,
@@ -67,6 +69,16 @@ def _refused(code: str, candidates: object) -> SyntaxVerdict:
 
 def _accepted(code: str, candidates: object) -> SyntaxVerdict:
     return SyntaxVerdict("ok", "python")
+
+
+def _read_answers(text: str) -> None:
+    for kind in canonical.ANSWER_TYPES:
+        with suppress(canonical.Unreadable):
+            canonical.read_answer(text, kind)
+
+
+def _answer(text: str) -> str:
+    return text[: bounds.MAX_CHARACTERS]
 
 
 def _read_evidence(text: str) -> None:
@@ -125,6 +137,21 @@ TOOLS: dict[tuple[Callable[..., Any], ...], Callable[[str], Any]] = {
     (query_text.text_flags, query_text.has_letters): lambda text: query_text.text_flags(text, []),
     (features.read_features, features.words_of): features.read_features,
     (rewrites.novelty, rewrites.length_change): lambda text: rewrites.novelty(text, text),
+    (answer_extraction.extract_answer, answer_extraction.last_boxed): (
+        answer_extraction.extract_answer
+    ),
+    (answer_extraction.last_tag,): answer_extraction.last_tag,
+    (answer_extraction.last_line,): answer_extraction.last_line,
+    (bounds.broken_bound,): bounds.broken_bound,
+    (cleaning.clean, cleaning.closing_brace): lambda text: cleaning.clean(_answer(text)),
+    (canonical.read_answer, canonical.normalised, canonical.choice_form): _read_answers,
+    (latex.as_latex,): lambda text: latex.as_latex(_answer(text)),
+    (numbers.split_mark, numbers.read_number): lambda text: numbers.read_number(
+        numbers.split_mark(_answer(text), is_number=True).base
+    ),
+    (structures.structured_form, structures.split_list, structures.bounded_form): lambda text: (
+        structures.structured_form(_answer(text), lambda part: None)
+    ),
     (scripts.dominant_script,): scripts.dominant_script,
 }
 # Parsers whose time is not ours to bound: they run in processes that are killed.
@@ -138,11 +165,18 @@ IN_KILLED_PROCESSES: frozenset[Callable[..., Any]] = frozenset(
     }
 )
 # These read names of our own, not texts of a stranger.
-NO_TEXTS: frozenset[Callable[..., Any]] = frozenset({features.bin_of, features.ngrams})
+NO_TEXTS: frozenset[Callable[..., Any]] = frozenset(
+    {features.bin_of, features.ngrams, structures.set_form}
+)
 MODULES = (
     "assay_models.thoughts",
     "assay_models.languages",
     "assay_monitors.scripts",
+    *(
+        f"{answers.__name__}.{name}"
+        for name in ("bounds", "canonical", "cleaning", "extraction", "latex", "numbers")
+    ),
+    f"{answers.__name__}.structures",
     *(f"assay_models.extraction.{module.name}" for module in iter_modules(extraction.__path__)),
     *(f"{nli.__name__}.{name}" for name in ("chunking", "citations", "claims", "gaming_signals")),
     *(

@@ -30,9 +30,12 @@ from assay_models.card import (
 from assay_models.items import (
     CodeExecItem,
     CodeItem,
+    GradeAnswerItem,
+    GroupVoteItem,
     NliItem,
     RetrievalQppItem,
     TextItem,
+    ToolCallMatchItem,
     VideoQppItem,
 )
 from assay_monitors.observations import SHADOW_SPLIT
@@ -83,7 +86,15 @@ class _AnyItem:
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         shapes = TypeAdapter(
-            CodeItem | CodeExecItem | VideoQppItem | RetrievalQppItem | NliItem | TextItem
+            CodeItem
+            | CodeExecItem
+            | GradeAnswerItem
+            | GroupVoteItem
+            | ToolCallMatchItem
+            | VideoQppItem
+            | RetrievalQppItem
+            | NliItem
+            | TextItem
         )
         return handler(shapes.core_schema)
 

@@ -19,7 +19,8 @@ from recipes.video_qpp.studies.correlations import Coefficient, draw_resamples, 
 from recipes.video_qpp.studies.handmade import STOPWORDS, handmade_features, load_tokenizer
 from recipes.video_qpp.studies.wordnet import ENDINGS, WordNet
 
-PAGE = ROOT / "docs" / "reference" / "query-performance-benchmark.md"
+FOLDER = ROOT / "models" / "recipes" / "video_qpp" / "benchmark"
+PAGE = FOLDER / "query-performance-benchmark.md"
 
 INDEX = {
     "noun": "  1 a licence\nrun n 16 1 @\ndog n 7 1 @\nfox n 2 1 @\nman n 11 1 @\ncity n 3 1 @\n",

@@ -141,6 +141,7 @@ ITEM_CLASSES: dict[type[Item], Body] = {
     items.TextItem: {"text": "a"},
     items.CodeItem: {"prompt": [{"role": "user", "content": "a"}], "response": "b"},
     items.CodeExecItem: {"response": "a", "tests": "b", "io": [{"stdin": "1", "stdout": "2"}]},
+    items.GradeAnswerItem: {"response": "a", "gold": "b", "answer_type": "short"},
     items.VideoQppItem: {"query": "a", "results": [{"score": 0.5}]},
     items.RetrievalQppItem: {"query": "a", "results": [{"score": 0.5}]},
     items.NliItem: {"premise": "a", "hypothesis": "b"},

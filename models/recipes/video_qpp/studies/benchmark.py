@@ -257,7 +257,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path(__file__).parents[4] / "docs" / "reference" / "query-performance-benchmark.md",
+        default=Path(__file__).parents[1] / "benchmark" / "query-performance-benchmark.md",
         help="the page; a .csv and a picture are written beside it",
     )
     parser.add_argument(

@@ -1,0 +1,1 @@
+"""Final answers graded against a reference."""

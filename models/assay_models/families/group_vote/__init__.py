@@ -1,0 +1,1 @@
+"""Votes of the answers of one group, without labels."""

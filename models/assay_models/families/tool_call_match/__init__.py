@@ -1,0 +1,1 @@
+"""Calls of tools compared with those of a reference."""
