@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PROJECTS = ("pyproject.toml", "clients/pyproject.toml")
-SERVER = ("--extra", "models", "--extra", "postgres", "--extra", "traces")
+SERVER = tuple(f"--extra={name}" for name in ("answers", "models", "postgres", "traces"))
 SETS: dict[str, tuple[str, ...]] = {
     "build": ("requirements/build.in",),
     "server": (*PROJECTS, *SERVER),
