@@ -3,7 +3,7 @@
 import logging
 
 MAX_REASONS = 16
-"""The reasons that are told apart; one more is not logged before the end."""
+"""The reasons that are kept; one more is not logged before the end."""
 
 
 class ReasonLog:

@@ -111,6 +111,7 @@ async def test_verdict_of_a_proof_is_logged_once_with_its_url_and_its_bound(
     server = EngineServer(engines.rotated_rows)
     async with server.listening():
         classifier = open_remote(write_engine_model(tmp_path, url=server.url))
+        classifier.proof.require([], lambda raws: None)
         for handler in (engines.rotated_rows, vllm, engines.rotated_rows):
             server.handler = handler
             await classifier.proof.prove()
@@ -121,6 +122,7 @@ async def test_verdict_of_a_proof_is_logged_once_with_its_url_and_its_bound(
     assert all(server.url in text for _, text in verdicts)
     assert "mixes up rows" in verdicts[0][1]
     assert "the bound of float32 is" in verdicts[1][1]
+    assert "checks that hold: 1" in verdicts[1][1]
 
 
 async def test_proof_without_an_engine_waits_for_it(tmp_path: Path) -> None:

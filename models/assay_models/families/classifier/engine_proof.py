@@ -149,7 +149,8 @@ class EngineProof:
             differs = f"plain Transformers differs by {self._difference:.1e} at most"
         bound = f"the bound of {self._engine_card.dtype} is {self._calls.bound:g}"
         proven = f"{self._card.id}: the engine is proven at {', '.join(urls)}"
-        self._log(logging.INFO, proven, f"; {differs}, {bound}")
+        checks = f"checks that hold: {len(self._checks)}"
+        self._log(logging.INFO, proven, f"; {differs}, {bound}; {checks}")
 
     def _log(self, level: int, verdict: str, details: str = "") -> None:
         """Log a verdict; only for debugging if it is the one before."""
