@@ -24,7 +24,7 @@ class Match(NamedTuple):
 
     @property
     def share(self) -> float:
-        """What was reached of what could be, from 0 to 1."""
+        """The part that was reached of what could be, from 0 to 1."""
         return (self.names + self.keys + self.values) / (1 + self.calls + self.arguments)
 
 
