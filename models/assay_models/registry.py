@@ -71,9 +71,10 @@ class Family:
         try:
             module = importlib.import_module(self.module)
         except ModuleNotFoundError as error:
-            extra = "'assay[models]'" if card.engine is None else "'assay[engines]'"
+            extra = "models" if card.engine is None else "engines"
             raise CardError(
-                f"{card.id} needs the package {error.name!r}: pip install {extra}"
+                f"{card.id} needs the package {error.name!r}: in a checkout of Assay, "
+                f"pip install '.[{extra}]'"
             ) from error
         model = cast(Loader, getattr(module, self.loader)).load(card, files, runtime)
         changed = files.stamps.changed()

@@ -202,7 +202,7 @@ class Settings(BaseModel):
     )
     traces: bool = Field(
         False,
-        description="Send traces with OpenTelemetry, which `assay[traces]` installs. The standard "
+        description="Send traces with OpenTelemetry, which the extra `traces` installs. The standard "
         "`OTEL_*` variables set where to, and which.",
     )
     max_connections: Positive = Field(

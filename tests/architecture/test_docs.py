@@ -1,7 +1,9 @@
 """The docs are true and complete: generated pages are fresh, and everything public is named."""
 
 import ast
+import re
 import runpy
+import subprocess
 
 import pytest
 from support.paths import ROOT
@@ -45,6 +47,32 @@ def test_every_decision_record_has_its_five_parts() -> None:
         text = record.read_text()
         for heading in ("Context", "Decision", "Consequences", "Alternatives", "References"):
             assert f"## {heading}" in text, record.name
+
+
+BY_NAME = re.compile(r"""pip\s+install(?:\s+-\S+)*\s+['"\\]*assay(?![\w.-])""")
+"""The installation of Assay by its name, which is on no index; `.[…]` in a checkout works."""
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("pip install 'assay[models]'", True),
+        ("pip\ninstall -U assay", True),
+        ("pip install -c constraints.txt '.[models]'", False),
+        ("pip install ./clients", False),
+    ],
+)
+def test_an_installation_by_name_is_found(text: str, found: bool) -> None:
+    assert bool(BY_NAME.search(text)) is found
+
+
+def test_no_page_and_no_message_installs_assay_by_name() -> None:
+    command = ["git", "ls-files", "-z", "--", "*.md", "service", "models", "clients", "deploy"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [ROOT / name for name in listed.split("\0") if name.endswith((".md", ".py", ".yaml"))]
+    assert files
+    texts = {path: path.read_text() for path in files if path.is_file()}
+    assert [str(path.relative_to(ROOT)) for path in texts if BY_NAME.search(texts[path])] == []
 
 
 def test_every_make_target_is_explained() -> None:

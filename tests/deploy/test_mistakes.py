@@ -62,8 +62,21 @@ REFUSED_BY_THE_TEMPLATES: dict[str, tuple[dict[str, Any], str]] = {
         {"models": {"cards": {"a/1": 'api_key_file = "/etc/assay/engines/vllm/token"'}}},
         "models.engineKeys",
     ),
+    "an engine's key of a Secret that is not the one mounted": (
+        {
+            "models": {
+                "cards": {"a/1": "api_key_file = '/etc/assay/engines/vllm/token'"},
+                "engineKeys": ["sglang"],
+            }
+        },
+        "list the Secret vllm",
+    ),
     "a checkpoint that nothing mounts": (
         {"models": {"cards": {"a/1": 'path = "/models/checkpoint"'}}},
+        "models.volume",
+    ),
+    "a checkpoint in single quotes that nothing mounts": (
+        {"models": {"cards": {"a/1": "path = '/models/checkpoint'"}}},
         "models.volume",
     ),
     "an ingress that may not connect": (

@@ -12,7 +12,7 @@ def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
     """Yield a cluster; a test deploys into it what it needs."""
-    pytest.importorskip("ray.serve", reason="needs Ray: pip install 'assay[ray]'")
+    pytest.importorskip("ray.serve", reason="needs Ray: make .venv/ray")
     folder = tmp_path_factory.mktemp("ray")
     with running_cluster(haproxy=request.param == "haproxy", folder=folder) as running:
         yield running

@@ -26,13 +26,13 @@ def test_configuration_names_only_settings_that_exist() -> None:
 
 
 def test_configuration_is_one_of_serve() -> None:
-    schema = pytest.importorskip("ray.serve.schema", reason="needs Ray: pip install 'assay[ray]'")
+    schema = pytest.importorskip("ray.serve.schema", reason="needs Ray: make .venv/ray")
     read = schema.ServeDeploySchema.model_validate(yaml.safe_load(CONFIGURATION.read_text()))
     assert [each.import_path for each in read.applications] == ["assay_ray:app"]
 
 
 def test_configuration_and_deployment_scale_alike() -> None:
-    pytest.importorskip("ray.serve", reason="needs Ray: pip install 'assay[ray]'")
+    pytest.importorskip("ray.serve", reason="needs Ray: make .venv/ray")
     from assay_ray import Assay
 
     (deployment,) = application()["deployments"]

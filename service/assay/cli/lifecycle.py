@@ -47,7 +47,9 @@ def promote(model: Model, *, url: Url = None) -> None:
 
 
 def unload(model: Model, *, wait: Wait = 300.0, url: Url = None) -> None:
-    """Unload a model of a running server, which finishes what it admitted.
+    """Unload a model of a running server.
+
+    The server finishes what it admitted.
 
     Exit code 0: it is unloaded, or is being so with --wait 0; 2: refused; 3: no server, or it is
     not done yet.

@@ -34,7 +34,7 @@ from assay_models.repository import (
 models_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Models: list, show, verify, digest; on a running server load, promote, unload.",
+    help="Models of the repository and of a running server.",
 )
 models_app.command(epilog="Example: assay models load code@3 --shadow-of code@2")(load)
 models_app.command(epilog="Example: assay models promote code@3")(promote)
@@ -69,7 +69,7 @@ class Verification:
 
 @models_app.command("list", epilog="Example: assay models list")
 def list_models() -> None:
-    """List all models: their weights, licence and first measured figure."""
+    """List all models: weights, licence, first measured figure."""
     repository = _repository(local_settings_or_exit())
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in ("model", "default", "family", "weights", "licence", "quality"):
@@ -110,7 +110,9 @@ def verify_models(
         LogLevel, typer.Option(help="The lowest severity to log.")
     ] = LogLevel.critical,
 ) -> None:
-    """Verify models: the digests of their files, that they load, and the card's example.
+    """Verify that models load and compute their card's example.
+
+    The digests of their files are verified first.
 
     Exit code 1: a model does not compute the score its card states, or cannot be loaded.
     """

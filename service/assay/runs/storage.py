@@ -105,5 +105,7 @@ def open_place(setting: Path | SecretStr | None) -> Place | None:
         # Only a server with such a database needs the driver.
         from assay_monitors.postgres import PostgresDatabase
     except ImportError:
-        raise ValueError("PostgreSQL needs its driver: pip install 'assay[postgres]'") from None
+        raise ValueError(
+            "PostgreSQL needs its driver: in a checkout of Assay, pip install '.[postgres]'"
+        ) from None
     return PostgresDatabase(setting.get_secret_value())

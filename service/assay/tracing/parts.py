@@ -47,7 +47,7 @@ def create_parts(traced: bool, metrics: Metrics) -> Parts:
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"ASSAY_TRACES needs a package that is not installed: {error.name}",
-            hint="pip install 'assay[traces]'",
+            hint="in a checkout of Assay: pip install '.[traces]'",
         ) from error
     from assay.tracing.batches import TracedBatcher
     from assay.tracing.requests import TracedAccess

@@ -152,5 +152,5 @@ def test_a_missing_driver_ends_the_start_with_the_command_that_installs_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "assay_monitors.postgres", None)
     settings = scripted_settings.model_copy(update={"runs": SecretStr("postgresql://h/d")})
-    with pytest.raises(SettingsError, match=r"pip install 'assay\[postgres\]'"):
+    with pytest.raises(SettingsError, match=r"pip install '\.\[postgres\]'"):
         create_app(settings)

@@ -151,7 +151,7 @@ def test_a_missing_package_is_named_at_start(monkeypatch: pytest.MonkeyPatch) ->
     assert read_settings({"ASSAY_TRACES": "true"}).traces
     with pytest.raises(SettingsError, match="not installed") as raised:
         create_parts(True, new_metrics())
-    assert raised.value.hint == "pip install 'assay[traces]'"
+    assert raised.value.hint == "in a checkout of Assay: pip install '.[traces]'"
 
 
 def test_without_traces_every_part_is_the_plain_class() -> None:

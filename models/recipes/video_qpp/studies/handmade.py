@@ -20,9 +20,9 @@ Tagger = Callable[[list[str]], list[tuple[str, str]]]
 
 PROPER_NOUNS = "proper nouns per word"
 SYNSETS = "synsets"
-NEED_NLTK = "tokens need NLTK: pip install 'assay[benchmark]'"
+NEED_NLTK = "tokens need NLTK: pip install '.[benchmark]'"
 REQUIREMENTS = {
-    SYNSETS: "WordNet 3.0: pip install 'assay[benchmark]'",
+    SYNSETS: "WordNet 3.0: pip install '.[benchmark]'",
     PROPER_NOUNS: "NLTK's English tagger: nltk.download('averaged_perceptron_tagger_eng')",
 }
 """The requirement of each predictor that may be left out."""
