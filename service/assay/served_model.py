@@ -116,6 +116,7 @@ class ServedModel:
         self._create_batcher = create_batcher
         self._probing: asyncio.Task[bool] | None = None
         self._suspect_since: float | None = None
+        self._probe_fault = ""
         self._loading: asyncio.Task[None] | None = None
         self._has_lock = self._is_closing = False
         self._files = ModelFiles(entry.folder, None)
@@ -210,9 +211,9 @@ class ServedModel:
             return f"not proven: {self.unproven}"
         if self._changed is not None:
             return f"changed on disk: {self._changed} is not the file that was loaded"
-        state = self.state
-        is_here = isinstance(state, Ready) and state.batcher.alive
-        return "its engine does not answer" if is_here and self.card.engine else "not computing"
+        if self.card.engine and isinstance(self.state, Ready) and self.state.batcher.alive:
+            return f"its engine does not answer: {self._probe_fault}"
+        return "not computing"
 
     async def is_current(self) -> bool:
         """Return whether the files are those that were loaded."""
@@ -384,12 +385,12 @@ class ServedModel:
         try:
             deadline = self._clock() + PROBE_SECONDS
             (outcome,) = await batcher.compute([probe], deadline, "interactive")
-            works = not isinstance(outcome.value, AssayError)
-        except AssayError:
-            works = False
-        if not works:
-            self._suspect_since = self._clock()
-        return works
+            fault = outcome.value
+        except AssayError as error:
+            fault = error
+        if isinstance(fault, AssayError):
+            self._suspect_since, self._probe_fault = self._clock(), fault.detail
+        return not isinstance(fault, AssayError)
 
 
 def _clear_frames(error: BaseException | None) -> None:

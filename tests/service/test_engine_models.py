@@ -214,7 +214,8 @@ async def test_lost_engine_takes_no_replica_out_and_restarts_none(tmp_path: Path
         model._clock = lambda: math.inf  # no batch is recent any more
         server.status = 503
         readiness = await client.get("/readyz")
-        assert readiness.json()["models"] == {"tiny@1": "its engine does not answer"}
+        reason = "its engine does not answer: the engine takes no work now (status 503)"
+        assert readiness.json()["models"] == {"tiny@1": reason}
         assert readiness.status_code == 200
         assert await fault(model) is None
         server.status, server.handler = 200, engines.shifted(vllm, 1)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from support import engine_models as engines
@@ -22,7 +23,7 @@ from support.engine_servers import (
     vllm,
 )
 
-from assay_models.base import Input, ItemError
+from assay_models.base import Input, ItemError, Raw
 from assay_models.deadlines import set_latest
 from assay_models.engines import transport
 from assay_models.engines.errors import EngineError
@@ -274,3 +275,27 @@ async def in_a_hurry(classifier: RemoteClassifier) -> None:
         await classifier.logits(inputs_of(classifier))
 
     await asyncio.create_task(ask())
+
+
+async def test_the_log_names_the_largest_difference_at_any_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "assay_models")
+    off = iter((4e-5, 1e-5))
+
+    async def logits(inputs: Sequence[Input]) -> list[Raw]:
+        shift = next(off)
+        rows = await classifier.logits(inputs)
+        return [(row[0] + shift,) for row in rows if not isinstance(row, ItemError)]
+
+    async with (
+        EngineServer(vllm).listening() as first,
+        EngineServer(vllm).listening() as second,
+        proven(tmp_path, first.url, second.url) as classifier,
+    ):
+        monkeypatch.setattr(classifier.proof, "_reference", Mock(logits=logits))
+        await classifier.proof.prove()
+    (before, after) = caplog.records
+    assert (before.levelname, after.levelname) == ("INFO", "DEBUG")
+    assert f"proven at {first.url}, {second.url}; no weights" in before.getMessage()
+    assert "differs by 4.0e-05 at most, " in after.getMessage()

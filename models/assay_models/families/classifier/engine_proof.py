@@ -119,6 +119,7 @@ class EngineProof:
         have the fingerprint of another.
         """
         self._calls.begin_proof()
+        self._difference = None
         try:
             identity, proven = await asyncio.create_task(self._trial())
         except EngineError as error:
@@ -258,11 +259,12 @@ class EngineProof:
         inputs = (*self._rows.short, *self._rows.unequal, *self._rows.pairs)
         expected = await reference.logits(inputs)
         raws = await self._ask(engine, inputs)
-        self._difference = max(
+        differences = (
             abs(a - b)
             for raw, right in zip(raws, expected, strict=True)
             for a, b in zip(raw, right, strict=True)
         )
+        self._difference = max(self._difference or 0.0, *differences)
         for row, raw, right in zip(inputs, raws, expected, strict=True):
             if not self._calls.is_near(raw, right):
                 raise CardError(
