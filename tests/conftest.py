@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from support.doubles import SCRIPTED_CARD
 from support.postgres import PostgresServer
 from support.postgres import running as running_postgres
@@ -13,6 +14,10 @@ from assay.app import create_app
 from assay.settings import Settings
 from assay_models.items import TextItem
 from assay_models.registry import FAMILIES, Family
+
+# No test asserts a time, on a busy machine least of all.
+hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

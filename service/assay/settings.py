@@ -202,8 +202,8 @@ class Settings(BaseModel):
     )
     traces: bool = Field(
         False,
-        description="Send traces with OpenTelemetry, which the extra `traces` installs. The standard "
-        "`OTEL_*` variables set where to, and which.",
+        description="Send traces with OpenTelemetry, which the extra `traces` installs. The "
+        "standard `OTEL_*` variables set where to, and which.",
     )
     max_connections: Positive = Field(
         8192,

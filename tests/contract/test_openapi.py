@@ -79,8 +79,8 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
 async def test_items_are_documented_with_the_fields_of_every_family() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     families = {
-        *("CodeExecItem", "CodeItem", "GradeAnswerItem", "NliItem"),
-        *("RetrievalQppItem", "TextItem", "VideoQppItem"),
+        *("CodeExecItem", "CodeItem", "GradeAnswerItem", "GroupVoteItem", "NliItem"),
+        *("RetrievalQppItem", "TextItem", "ToolCallMatchItem", "VideoQppItem"),
     }
     assert families <= set(schemas)
     items = schemas["ScoreBody"]["properties"]["items"]["items"]

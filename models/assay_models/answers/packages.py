@@ -18,7 +18,7 @@ def require_mathematics(found: Mapping[str, str | None]) -> None:
     if None in found.values():
         raise ItemError(
             "mathematics_unavailable",
-            "math answers need the package math-verify: pip install 'assay[answers]'",
+            "math answers need math-verify: in a checkout of Assay, pip install '.[answers]'",
         )
 
 

@@ -142,6 +142,8 @@ ITEM_CLASSES: dict[type[Item], Body] = {
     items.CodeItem: {"prompt": [{"role": "user", "content": "a"}], "response": "b"},
     items.CodeExecItem: {"response": "a", "tests": "b", "io": [{"stdin": "1", "stdout": "2"}]},
     items.GradeAnswerItem: {"response": "a", "gold": "b", "answer_type": "short"},
+    items.GroupVoteItem: {"response": "a", "answer": "a", "peers": ["a", "b"]},
+    items.ToolCallMatchItem: {"predicted": [{"name": "f"}], "gold": [{"name": "f"}]},
     items.VideoQppItem: {"query": "a", "results": [{"score": 0.5}]},
     items.RetrievalQppItem: {"query": "a", "results": [{"score": 0.5}]},
     items.NliItem: {"premise": "a", "hypothesis": "b"},

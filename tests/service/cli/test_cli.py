@@ -99,12 +99,6 @@ class TestHelp:
             found += [[name, subcommand] for subcommand in inner] if inner else [[name]]
         assert sorted(found) == sorted(COMMANDS)
 
-    @pytest.mark.parametrize("group", [[], ["models"]], ids=" ".join)
-    def test_a_group_cuts_no_line_of_its_commands(self, group: list[str]) -> None:
-        _, _, commands = run(*group, "--help").output.partition("Commands:")
-        assert commands
-        assert not [line for line in commands.splitlines() if line.endswith("...")]
-
     def test_the_version(self) -> None:
         assert run("--version").output == f"assay {__version__}\n"
 

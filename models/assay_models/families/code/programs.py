@@ -32,7 +32,8 @@ class ProgramExtractor:
         missing = missing_grammars(languages, _syntax_rule(extraction))
         if missing:
             raise CardError(
-                f"{card} needs {', '.join(missing)}: in a checkout of Assay, pip install '.[models]'"
+                f"{card} needs {', '.join(missing)}: in a checkout of Assay, "
+                "pip install '.[models]'"
             )
         return cls(extraction, languages)
 
