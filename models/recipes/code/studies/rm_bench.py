@@ -84,7 +84,7 @@ def model_rule(model: CodeModel) -> Rule:
         messages = (Message(role="user", content=prompt), Message(role="assistant", content=answer))
         encoded = model.classifier.encode_chat(messages, "middle", escape_control_tokens=True)
         ((raw,),) = model.classifier.logits([encoded.input()])
-        return raw
+        return float(raw)
 
     return logit
 
