@@ -36,6 +36,8 @@ def channel_of(result: Result, name: str) -> float | None:
     """
     if name == SCORE or result.score is None:
         return result.score
+    if name not in result.channels and result.error is not None:  # a substitute has no channels
+        return None
     if name not in result.channels:
         there = ", ".join([SCORE, *sorted(result.channels)])
         raise ValueError(f"the model has no channel {name!r}; it has: {there}")

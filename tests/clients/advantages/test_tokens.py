@@ -72,6 +72,7 @@ def test_arguments_of_different_lengths_are_refused() -> None:
         kl_cov_select(torch.zeros(1), torch.zeros(2))
     with pytest.raises(ValueError, match="chunk_size"):
         self_certainty_from_logits([[0.0]], chunk_size=0)
-    for empty in ([[]], torch.zeros(1, 0)):
+    empties: list[Any] = [[[]], torch.zeros(1, 0)]
+    for empty in empties:
         with pytest.raises(ValueError, match="empty"):
             self_certainty_from_logits(empty)
