@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
 from assay_client import ItemFailedError
+from assay_client.advantages import gdpo_advantages
 from assay_client.trainers.trl import AsyncReward, Reward
 
 from .conftest import process
@@ -52,29 +53,32 @@ def code_url() -> Iterator[str]:
         yield url
 
 
-def train(folder: Path, reward: Any) -> tuple[GRPOTrainer, pandas.DataFrame]:
+def train(
+    folder: Path, rewards: list[Any], **settings: Any
+) -> tuple[GRPOTrainer, pandas.DataFrame]:
     """Train; return the trainer, and its log of completions."""
     tokenizer = make_tokenizer([*PROMPTS, *RESPONSES])
-    arguments = GRPOConfig(
-        output_dir=str(folder),
-        use_cpu=True,
-        bf16=False,
-        seed=SEED,
-        max_steps=STEPS,
-        per_device_train_batch_size=GROUP,
-        num_generations=GROUP,
-        max_completion_length=2,
-        learning_rate=1e-2,
-        logging_steps=1,
-        log_completions=True,
-        num_completions_to_print=0,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-    )
+    defaults: dict[str, Any] = {
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "bf16": False,
+        "seed": SEED,
+        "max_steps": STEPS,
+        "per_device_train_batch_size": GROUP,
+        "num_generations": GROUP,
+        "max_completion_length": 2,
+        "learning_rate": 1e-2,
+        "logging_steps": 1,
+        "log_completions": True,
+        "num_completions_to_print": 0,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+    }
+    arguments = GRPOConfig(**{**defaults, **settings})
     trainer = GRPOTrainer(
         model=make_policy(tokenizer, SEED),
-        reward_funcs=[reward],
+        reward_funcs=rewards,
         args=arguments,
         train_dataset=Dataset.from_dict({"prompt": PROMPTS * STEPS}),
         processing_class=tokenizer,
@@ -112,7 +116,7 @@ def advantages_of(scores: list[float | None]) -> list[float]:
 @pytest.mark.weights
 def test_trl_trains_with_the_code_model(code_url: str, tmp_path: Path) -> None:
     reward = Reward("code@2", on_failure="none", url=code_url, run="grpo")
-    trainer, logged = train(tmp_path, reward)
+    trainer, logged = train(tmp_path, [reward])
     reward.close()
     assert trainer.state.global_step == STEPS
     assert len(logged) == STEPS * GROUP
@@ -142,7 +146,7 @@ def test_trl_trains_with_the_code_model(code_url: str, tmp_path: Path) -> None:
 
 def test_trl_trains_with_the_asynchronous_reward(reference_url: str, tmp_path: Path) -> None:
     reward = AsyncReward("reference@1", on_failure="none", url=reference_url)
-    trainer, logged = train(tmp_path, reward)
+    trainer, logged = train(tmp_path, [reward])
     asyncio.run_coroutine_threadsafe(reward.aclose(), trainer.async_loop).result(30)
     assert trainer.state.global_step == STEPS
     scores = server_scores(reference_url, "reference@1", logged)
@@ -157,5 +161,44 @@ def test_with_raise_the_run_stops_at_the_first_missing_reward(
 ) -> None:
     reward = Reward("code@2", on_failure="raise", url=code_url)
     with pytest.raises(ItemFailedError, match="input_too_long"):
-        train(tmp_path, reward)
+        train(tmp_path, [reward])
     reward.close()
+
+
+def test_our_advantages_equal_those_of_normalize_then_sum(tmp_path: Path) -> None:
+    """Check against the advantages that TRL itself logs, with completions that have no reward."""
+    count = 0
+
+    def first(completions: list[str], **_: Any) -> list[float | None]:
+        nonlocal count
+        count += 1
+        return [
+            None if (row + count) % 5 == 0 else len(text) % 7
+            for row, text in enumerate(completions)
+        ]
+
+    def second(completions: list[str], **_: Any) -> list[float | None]:
+        return [
+            None if (row + count) % 5 < 2 else text.count("e")
+            for row, text in enumerate(completions)
+        ]
+
+    logged = train(
+        tmp_path,
+        [first, second],
+        multi_objective_aggregation="normalize_then_sum",
+        reward_weights=[1.0, 0.5],
+        per_device_train_batch_size=2 * GROUP,
+        max_steps=4,
+    )[1]
+    assert len(logged) == 4 * 2 * GROUP
+    for start in range(0, len(logged), 2 * GROUP):
+        rows = logged.iloc[start : start + 2 * GROUP]
+        ours, info = gdpo_advantages(
+            rows[["first", "second"]].to_numpy(),
+            [row // GROUP for row in range(2 * GROUP)],
+            weights=[1.0, 0.5],
+            exclude_zero_variance=False,
+        )
+        assert info.n_null[0] > 0
+        assert ours.tolist() == pytest.approx(rows["advantage"].tolist(), abs=1e-4)

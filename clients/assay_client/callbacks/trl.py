@@ -23,6 +23,9 @@ TELEMETRY: Mapping[str, str] = {
     "objective/entropy": "entropy_nats",
     "completions/mean_length": "response_tokens_mean",
     "completions/clipped_ratio": "clipped_share",
+    "regularisation/norm": "gradient_norm",
+    "regularisation/perturbed_norm": "perturbed_gradient_norm",
+    "regularisation/degenerate_steps": "degenerate_steps",
 }
 
 
