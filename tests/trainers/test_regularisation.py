@@ -25,7 +25,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*deprecated:
 
 
 class Trainer(GradientRegularisationMixin, GRPOTrainer):
-    """As the mix-in's docstring has it."""
+    """As the mix-in's docstring has it; it checks what is repeated at moved weights."""
+
+    def _replay(self, model: Any, batches: list[dict[str, Any]], count: Any) -> None:
+        for batch in batches:
+            old = batch["old_per_token_logps"]
+            assert old.shape == batch["completion_ids"].shape, "fixed, and not of the moved weights"
+            assert not old.requires_grad
+        super()._replay(model, batches, count)
 
 
 class Checking(GradientRegulariser):

@@ -70,7 +70,8 @@ def gdpo_advantages(
         The advantages, [N], in the form of `rewards`; and figures to log.
 
     Raises:
-        ValueError: shapes do not match, a reward is infinite, or a gate names no channel.
+        ValueError: shapes do not match, a reward is infinite, a gate names no channel, or a gated
+            channel has a negative reward.
     """
     columns = _to_columns(rewards, channels)
     groups = _rows_of_groups(group_ids, len(columns[0]))
@@ -215,6 +216,11 @@ def _apply_gates(
     gated = list(columns)
     for name, condition, threshold in gates:
         target, source = _index(name, columns, channels), _index(condition, columns, channels)
+        if any(value is not None and value < 0 for value in columns[target]):
+            raise ValueError(
+                f"the gated channel {name!r} has a negative reward, which the 0 of a closed gate "
+                "would reward: shift it to 0 and above"
+            )
         pairs = zip(gated[target], columns[source])
         gated[target] = [_gated(value, hard, threshold) for value, hard in pairs]
     return gated

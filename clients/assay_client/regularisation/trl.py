@@ -49,6 +49,7 @@ class GradientRegularisationMixin:
         self.gold_response = gold_response
         self._step_batches: list[dict[str, Any]] = []
         self._is_replay = False
+        self._log_probabilities: Any = None
 
     def _prepare_inputs(self: Any, inputs: Any) -> Any:
         if self._is_replay:
@@ -61,6 +62,7 @@ class GradientRegularisationMixin:
     def training_step(self: Any, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         """Run the trainer's step; regularise at the last micro-batch of an optimiser step."""
         loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
+        self._fix_old_log_probabilities()
         if not self.accelerator.sync_gradients:
             return loss
         batches, self._step_batches = self._step_batches, []
@@ -72,6 +74,22 @@ class GradientRegularisationMixin:
             )
             self._log_report(report)
         return loss
+
+    def _get_per_token_logps_and_entropies(self: Any, *args: Any, **fields: Any) -> Any:
+        found = super()._get_per_token_logps_and_entropies(*args, **fields)  # type: ignore[misc]
+        if found[0].requires_grad and not self._is_replay:
+            self._log_probabilities = found[0].detach()
+        return found
+
+    def _fix_old_log_probabilities(self: Any) -> None:
+        """Keep the old log probabilities of the latest micro-batch for its replay.
+
+        TRL takes those of the present weights where a batch has none. At the moved weights the loss
+        would be another one, whose gradient lacks a part of the curvature.
+        """
+        if self._step_batches and self._step_batches[-1].get("old_per_token_logps") is None:
+            self._step_batches[-1]["old_per_token_logps"] = self._log_probabilities
+        self._log_probabilities = None
 
     def _replay(self: Any, model: Any, batches: list[dict[str, Any]], count: Any) -> None:
         """Repeat the backward passes, without a trace in the trainer's counters and metrics."""

@@ -104,6 +104,11 @@ def test_a_gate_counts_the_easy_reward_only_where_the_hard_one_is_reached() -> N
     assert gated == gdpo_advantages(rows, [0] * 4, gates=[(0, 1, 1.0)], whiten="none")[0]
 
 
+def test_a_gate_on_a_channel_with_negative_rewards_is_refused() -> None:
+    with pytest.raises(ValueError, match="gated channel 0 has a negative reward"):
+        gdpo_advantages([[-1.0, 1.0], [0.0, 0.0]], [0, 0], gates=[(0, 1, 1.0)])
+
+
 def test_weights_of_zero_make_a_channel_count_for_nothing() -> None:
     rows, groups = draw(groups=4, size=4, channels=2, nulls=0.0)
     one = gdpo_advantages([[row[0]] for row in rows], groups)[0]
