@@ -275,7 +275,7 @@ async def test_without_the_extra_mathematics_is_refused_and_the_rest_is_graded(
     )
     assert isinstance(math, ItemError)
     assert math.code == "mathematics_unavailable"
-    assert "pip install 'assay[answers]'" in str(math)
+    assert "pip install '.[answers]'" in str(math)
     assert isinstance(number, Score)
     assert model.fingerprint != load_with_versions(monkeypatch).fingerprint
 
