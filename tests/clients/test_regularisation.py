@@ -34,7 +34,7 @@ class Quadratic:
         self.seen.append((self.theta.detach().clone(), self.head.detach().clone()))
         for _ in range(self.parts):
             loss = self.theta @ HESSIAN @ self.theta / 2 + 3 * self.head.square().sum() / 2
-            (loss / self.parts).backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss / self.parts)
 
     def named(self) -> list[tuple[str, Any]]:
         return [("layer.weight", self.theta), ("lm_head.weight", self.head)]
@@ -114,7 +114,7 @@ def test_weights_are_restored_bit_by_bit(kind: torch.dtype) -> None:
     theta = weights.clone().requires_grad_()
 
     def backward() -> None:
-        theta.float().pow(4).sum().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(theta.float().pow(4).sum())
 
     backward()
     GradientRegulariser(step=0.37).regularise([("w", theta)], backward)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from assay_client.callbacks.run_health import (
     OnFiring,
@@ -16,6 +16,8 @@ from assay_client.client import Client
 from assay_client.types import Severity
 
 # From TRL's names to the names that the server's rules use.
+T = TypeVar("T")
+
 TELEMETRY: Mapping[str, str] = {
     "entropy": "entropy_nats",
     "kl": "kl",
@@ -89,7 +91,7 @@ class HealthMonitorCallback:
         if state.global_step % self.every:
             return
         stop = self.monitor.check(state.global_step) if state.is_world_process_zero else False
-        if _broadcast(stop):
+        if broadcast(stop):
             control.should_training_stop = True
 
     def on_log(
@@ -111,14 +113,14 @@ def _ignore(*_: object, **__: object) -> None:
     """Do nothing at an event that the callback does not use."""
 
 
-def _broadcast(stop: bool) -> bool:
+def broadcast(decision: T) -> T:
     """Return the first process's decision in all processes.
 
     This package does not import torch; a trainer of several processes has imported it.
     """
     distributed: Any = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
-        return stop
-    decision = [stop]
-    distributed.broadcast_object_list(decision, src=0)
-    return decision[0]
+        return decision
+    shared = [decision]
+    distributed.broadcast_object_list(shared, src=0)
+    return shared[0]

@@ -6,9 +6,9 @@ Checked against the source of TRL 1.16.0.
 from __future__ import annotations
 
 import copy
-import sys
-from typing import Any
+from typing import Any, cast
 
+from assay_client.callbacks.trl import broadcast
 from assay_client.regularisation.gold import RAISE, RESET, GoldResponse
 from assay_client.regularisation.gradients import GradientRegulariser, GradientReport
 
@@ -54,14 +54,14 @@ class GradientRegularisationMixin:
     def _prepare_inputs(self: Any, inputs: Any) -> Any:
         if self._is_replay:
             return inputs
-        prepared = super()._prepare_inputs(inputs)  # type: ignore[misc]
+        prepared = cast("Any", super())._prepare_inputs(inputs)
         if self.model.training and self.regulariser is not None:
             self._step_batches.append(dict(prepared))
         return prepared
 
     def training_step(self: Any, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         """Run the trainer's step; regularise at the last micro-batch of an optimiser step."""
-        loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
+        loss = cast("Any", super()).training_step(model, inputs, num_items_in_batch)
         self._fix_old_log_probabilities()
         if not self.accelerator.sync_gradients:
             return loss
@@ -76,7 +76,7 @@ class GradientRegularisationMixin:
         return loss
 
     def _get_per_token_logps_and_entropies(self: Any, *args: Any, **fields: Any) -> Any:
-        found = super()._get_per_token_logps_and_entropies(*args, **fields)  # type: ignore[misc]
+        found = cast("Any", super())._get_per_token_logps_and_entropies(*args, **fields)
         if found[0].requires_grad and not self._is_replay:
             self._log_probabilities = found[0].detach()
         return found
@@ -97,7 +97,7 @@ class GradientRegularisationMixin:
         self._is_replay = True
         try:
             for batch in batches:
-                super().training_step(model, dict(batch), count)  # type: ignore[misc]
+                cast("Any", super()).training_step(model, dict(batch), count)
         finally:
             self._is_replay = False
             vars(self).update(kept)
@@ -117,7 +117,7 @@ class GradientRegularisationMixin:
         response: GoldResponse | None = self.gold_response
         if response is None:
             return
-        actions = _from_first_process(response.take())
+        actions = broadcast(response.take())
         if RAISE in actions and self.regulariser is not None:
             self.regulariser.scale(response.factor, response.max_ratio)
         if RESET in actions:
@@ -146,12 +146,3 @@ def _check_gradients_are_plain(accelerator: Any) -> None:
         raise ValueError(f"{kind} keeps gradients apart: regularise with one process or with DDP")
     if getattr(accelerator, "scaler", None) is not None:
         raise ValueError("fp16 scales gradients: train in bf16 or in single precision")
-
-
-def _from_first_process(actions: list[str]) -> list[str]:
-    distributed: Any = sys.modules.get("torch.distributed")
-    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
-        return actions
-    shared = [actions]
-    distributed.broadcast_object_list(shared, src=0)
-    return shared[0]

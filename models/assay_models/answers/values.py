@@ -22,7 +22,6 @@ ERRORS = (
     ArithmeticError,
     AttributeError,
     LookupError,
-    NotImplementedError,
     RuntimeError,
     TypeError,
     ValueError,

@@ -48,9 +48,8 @@ def test_gdpo_distinguishes_its_two_examples() -> None:
 
 @pytest.mark.parametrize("compute", [gdpo_advantages, two_step_advantages])
 def test_trivial_groups_in_the_statistics_inflate_all_others(compute: Any) -> None:
-    rewards = [[0.0], [1.0]] * 24 + [[1.0], [1.0]] * 76
-    if compute is two_step_advantages:
-        rewards = [row[0] for row in rewards]  # type: ignore[misc]
+    column = [0.0, 1.0] * 24 + [1.0, 1.0] * 76
+    rewards: Any = column if compute is two_step_advantages else [[value] for value in column]
     groups = [row // 2 for row in range(200)]
     excluded, info = compute(rewards, groups, exclude_zero_variance=True)
     included, _ = compute(rewards, groups, exclude_zero_variance=False)

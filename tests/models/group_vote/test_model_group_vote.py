@@ -80,6 +80,7 @@ def test_mathematics_is_clustered_by_value() -> None:
 def test_programs_vote_by_signature() -> None:
     scores = vote([{"signature": "[1, 2]"}, {"signature": "[1, 2]"}, {"signature": "[1,2]"}])
     assert [score.score for score in scores] == [2 / 3, 2 / 3, 1 / 3]
+    assert [score.score for score in vote([{"signature": ""}] * 2)] == [1.0, 1.0]
 
 
 def test_an_item_that_is_sent_alone_votes_with_its_peers() -> None:

@@ -192,7 +192,9 @@ def _kind(items: Sequence[GroupVoteItem]) -> Kind:
     Raises:
         ItemError: they differ, or peers are beside other items.
     """
-    kinds: set[Kind] = {"signature" if item.signature else item.answer_type for item in items}
+    kinds: set[Kind] = {
+        item.answer_type if item.signature is None else "signature" for item in items
+    }
     if len(kinds) > 1:
         raise ItemError(
             "mixed_group",
