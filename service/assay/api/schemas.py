@@ -144,7 +144,8 @@ class PhiWeights(Body):
 class OptionsBody(Body):
     """The options of a request's scores.
 
-    `weights` and `min_confidence` apply to models of the family `nli`; others reject them.
+    `weights` and `min_confidence` apply to models of the family `nli`, and `group_size`, the
+    answers of a whole group, to `group_vote`; others reject them.
     """
 
     truncation: Truncation = "error"
@@ -152,6 +153,7 @@ class OptionsBody(Body):
     on_error: Substitute | None = None
     weights: PhiWeights | None = None
     min_confidence: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    group_size: Annotated[int, Field(ge=2, le=4096)] | None = None
 
 
 class RunBody(Body):

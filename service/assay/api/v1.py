@@ -54,12 +54,14 @@ def _score_call(
 
 def parse_options(options: OptionsBody) -> Options:
     """Return a request's options, with the numbers sorted by name."""
-    if options.weights is None and options.min_confidence is None:
+    if options.weights is None and options.min_confidence is None and options.group_size is None:
         return Options(options.truncation, options.raw)
     weights = {} if options.weights is None else options.weights.model_dump(exclude_none=True)
     numbers = {f"weights.{label}": float(weight) for label, weight in weights.items()}
     if options.min_confidence is not None:
         numbers["min_confidence"] = float(options.min_confidence)
+    if options.group_size is not None:
+        numbers["group_size"] = float(options.group_size)
     return Options(options.truncation, options.raw, tuple(sorted(numbers.items())))
 
 
